@@ -1,0 +1,1 @@
+"""Baselines: model-free drivers to compare with, measured by the same evaluation."""

@@ -1,0 +1,1 @@
+"""Sparse coding and generative adversarial networks on the same frames."""

@@ -1,0 +1,48 @@
+"""World models: learn an environment from pixels, train a driver inside the learned dream.
+
+Importing the package registers two Gymnasium environments:
+
+* `worldmodels/CarRacing-v3`: Gymnasium's CarRacing, the same physics with faster pixels;
+* `worldmodels/CarRacingDream-v0`: the world that an agent's memory dreams, as an environment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent
+
+__version__ = "0.1.0"
+__all__ = ["Agent", "__version__"]
+
+
+def _register_environments() -> None:
+    """Tell Gymnasium about both environments, once however often the package is imported."""
+    if "worldmodels/CarRacing-v3" not in gymnasium.registry:
+        gymnasium.register(
+            id="worldmodels/CarRacing-v3",
+            entry_point="worldmodels.envs.car_racing:FastCarRacing",
+            max_episode_steps=1000,
+            reward_threshold=900,
+        )
+    if "worldmodels/CarRacingDream-v0" not in gymnasium.registry:
+        gymnasium.register(
+            id="worldmodels/CarRacingDream-v0",
+            entry_point="worldmodels.dream.env:CarRacingDream",
+            vector_entry_point="worldmodels.dream.env:CarRacingDreamVector",
+        )
+
+
+def __getattr__(name: str) -> Any:
+    """Import `Agent` when it is first asked for, so that `import worldmodels` does not load torch."""
+    if name == "Agent":
+        from worldmodels.agent import Agent
+
+        return Agent
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+_register_environments()

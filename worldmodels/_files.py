@@ -1,0 +1,177 @@
+"""Files that are either whole or not there: atomic writes, JSON and checkpoints.
+
+Part of `worldmodels.runs`; import it from there.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import pickle
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels._jsonable import to_jsonable
+from worldmodels.protocols import UserError
+
+_DISK_ERRORS = {
+    errno.ENOSPC: "the disk is full; free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EROFS: "the file system is read-only; choose a folder you may write to",
+    errno.EFBIG: "the file would be larger than allowed here; choose another folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
+    errno.EISDIR: "this is a folder, not a file; choose another path",
+    errno.EEXIST: "a file of that name stands where a folder is needed; choose another path",
+}
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into a UserError naming `path`; other errors pass unchanged."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise UserError(f"cannot write {path}: {_DISK_ERRORS[error.errno]}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents where they are missing.
+
+    Raises:
+        UserError: the disk does not allow it.
+    """
+    with disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; it takes the final name when the block ends well.
+
+    The temporary file is synced before the rename and its folder after it, so a crash or a power cut
+    leaves either the old file or the new one. When the block fails, nothing is left behind.
+
+    Args:
+        path: where the file shall be; its folder is created. The temporary name keeps the suffix, for
+            writers that choose a format by it.
+
+    Raises:
+        UserError: the disk is full or refuses the file.
+    """
+    target = Path(path)
+    make_folder(target.parent)
+    # Unique per writer: two processes that write the same file must not share a temporary one.
+    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:12]}{target.suffix}")
+    try:
+        with disk_errors(target):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Ask the system to put a file or a folder's entries on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Write a whole file or nothing; text is UTF-8.
+
+    Raises:
+        UserError: the disk is full or refuses the file.
+    """
+    raw = data.encode() if isinstance(data, str) else data
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(raw)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write an object as indented JSON, atomically; `obj` may hold what `to_jsonable` knows."""
+    atomic_write(path, json.dumps(to_jsonable(obj), indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    source = Path(path)
+    try:
+        return json.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{source} does not exist; it should be a JSON file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{source} is not valid JSON ({error}); delete it or restore it") from error
+
+
+def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
+    """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
+
+    Args:
+        path: the file.
+        state: what `load_checkpoint` shall give back; no objects of other classes.
+
+    Raises:
+        UserError: the disk is full or refuses the file.
+    """
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    # getvalue() copies nothing twice on CPython: the bytes object shares the buffer's memory.
+    atomic_write(path, buffer.getvalue())
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote, on the CPU, without running code from the file.
+
+    Raises:
+        UserError: the file is missing, truncated, corrupt, or holds more than plain data.
+    """
+    import torch
+
+    source = Path(path)
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            state = torch.load(source, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"checkpoint {source} does not exist") from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"checkpoint {source} cannot be read ({reason}); delete it and run the stage again"
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(
+            f"checkpoint {source} holds a {type(state).__name__}, not a dict; delete it and run the stage again"
+        )
+    return state
+
+
+def _numpy_globals() -> list[Any]:
+    """What the weights-only reader must know to rebuild plain numeric arrays."""
+    numeric = (bool, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32)
+    more = (np.uint64, np.float16, np.float32, np.float64)
+    rebuild = np.zeros(1).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    dtypes = [type(np.dtype(kind)) for kind in (*numeric, *more)]
+    return [rebuild, scalar, np.ndarray, np.dtype, *dtypes]

@@ -1,0 +1,81 @@
+"""Configurations as JSON, as hashes and as seeds.
+
+Part of `worldmodels.runs`; import it from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+
+
+def to_jsonable(obj: Any) -> Any:
+    """Reduce dataclasses, paths, enums, numpy values and containers to what JSON knows.
+
+    Non-finite floats become the strings "NaN", "Infinity" and "-Infinity", since JSON has none.
+
+    Raises:
+        TypeError: `obj` holds something else.
+    """
+    return _reduce(obj, tagged=False)
+
+
+def _reduce(obj: Any, tagged: bool) -> Any:
+    """Do the work of `to_jsonable`; `tagged` adds the class name to each dataclass."""
+    if obj is None or isinstance(obj, bool | int | str):
+        # Subclasses (enums, numpy's str_) must come out as the plain type.
+        return _reduce(obj.value, tagged) if isinstance(obj, enum.Enum) else obj
+    if isinstance(obj, float | np.floating):
+        return _reduce_float(float(obj))
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        fields = {f.name: _reduce(getattr(obj, f.name), tagged) for f in dataclasses.fields(obj)}
+        return {"__class__": type(obj).__qualname__, **fields} if tagged else fields
+    if isinstance(obj, Mapping):
+        return {str(_reduce(key, tagged)): _reduce(value, tagged) for key, value in obj.items()}
+    if isinstance(obj, np.ndarray | np.generic):
+        return _reduce(obj.tolist(), tagged)
+    if isinstance(obj, AbstractSet):
+        return sorted(_reduce(item, tagged) for item in obj)
+    if isinstance(obj, Sequence) and not isinstance(obj, bytes | bytearray):
+        return [_reduce(item, tagged) for item in obj]
+    if isinstance(obj, enum.Enum):
+        return _reduce(obj.value, tagged)
+    if isinstance(obj, os.PathLike):
+        return os.fspath(obj)
+    raise TypeError(f"cannot write a {type(obj).__name__} as JSON: {obj!r}")
+
+
+def _reduce_float(value: float) -> float | str:
+    """Keep finite floats; name the others as JavaScript does."""
+    if math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def config_hash(obj: Any) -> str:
+    """Return the SHA-256 (hex) of an object's canonical JSON, class names of dataclasses included."""
+    text = json.dumps(_reduce(obj, tagged=True), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def derive_seed(*parts: int | str) -> int:
+    """Derive a seed in [0, 2**63) from names and numbers, the same on every machine.
+
+    Args:
+        *parts: what the seed is for, such as `derive_seed(run_seed, "memory", epoch)`. Different parts
+            give independent streams; 1 and "1" are different parts.
+    """
+    if not parts:
+        raise ValueError("derive_seed needs at least one part")
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    words = np.random.SeedSequence(list(digest)).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))

@@ -1,0 +1,166 @@
+"""Progress that suits both a terminal (a bar) and a log file (a line now and then).
+
+Part of `worldmodels.runs`; import it from there.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import Generic, Self, TypeVar, overload
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+LOG_SECONDS = 5.0
+"""Without a terminal, at most one line in this many seconds."""
+
+
+class ProgressBar(Generic[T]):
+    """Progress over an iterable, or over a number of units that the caller advances.
+
+    Use it as an iterator (`for item in progress(items, "text")`) or, where work completes out of order,
+    as a context (`with progress(total, "text") as bar: bar.advance(3, loss=0.1)`).
+    """
+
+    def __init__(self, work: Iterable[T], total: int | None, description: str, unit: str) -> None:
+        self._work = work
+        self._total = total
+        self._description = description
+        self._unit = unit
+        self._done = 0
+        self._note = ""
+        self._start = self._logged = time.monotonic()
+        self._bar: Progress | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the items of the work, advancing by one after each."""
+        with self:
+            for item in self._work:
+                yield item
+                self.advance()
+
+    def __enter__(self) -> Self:
+        """Start the clock and show the bar."""
+        self._start = self._logged = time.monotonic()
+        if sys.stdout.isatty():
+            self._bar = _new_bar(self._unit)
+            self._task = self._bar.add_task(self._description, total=self._total, rate="", note="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the bar; without a terminal, print the closing line if anything was logged before."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        elif kind is None and time.monotonic() - self._start > LOG_SECONDS:
+            self._print_line()
+
+    def advance(self, units: int = 1, **shown: float | int | str) -> None:
+        """Count finished units and show figures beside the bar (`loss=0.1`)."""
+        self._done += units
+        if shown:
+            self._note = "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
+        now = time.monotonic()
+        if self._bar is not None:
+            rate = f"{_short(self._done / max(now - self._start, 1e-9))} {self._unit}/s"
+            self._bar.update(self._task, advance=units, rate=rate, note=self._note)
+        elif now - self._logged >= LOG_SECONDS:
+            self._logged = now
+            self._print_line()
+
+    def _print_line(self) -> None:
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        rate = self._done / seconds
+        parts = [f"{self._description}: {self._done}"]
+        if self._total:
+            parts[0] += f"/{self._total} ({self._done / self._total:.0%})"
+        parts.append(f"{_short(rate)} {self._unit}/s")
+        if self._total and self._done and self._done < self._total:
+            parts.append(f"{_clock((self._total - self._done) / rate)} left")
+        else:
+            parts.append(f"{_clock(seconds)} taken")
+        if self._note:
+            parts.append(self._note)
+        print(", ".join(parts), flush=True)
+
+
+def _new_bar(unit: str) -> Progress:
+    """Build the terminal's bar: text, bar, share, rate, time left, figures."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TextColumn(f"[dim]{unit}[/]"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("[dim]left[/]"),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[note]}[/]"),
+        console=Console(file=sys.stdout),
+    )
+
+
+def _short(value: float | int | str) -> str:
+    """Format a figure for people: four significant digits, thousands separated."""
+    if isinstance(value, str):
+        return value
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _clock(seconds: float) -> str:
+    """Format a duration as 12s, 3m04s or 2h05m."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+@overload
+def progress(
+    work: int, description: str, *, total: int | None = None, unit: str = "it"
+) -> ProgressBar[int]: ...
+@overload
+def progress(
+    work: Iterable[T], description: str, *, total: int | None = None, unit: str = "it"
+) -> ProgressBar[T]: ...
+def progress(
+    work: Iterable[T] | int, description: str, *, total: int | None = None, unit: str = "it"
+) -> ProgressBar[T] | ProgressBar[int]:
+    """Show progress with rate and time left: a bar on a terminal, sparse lines elsewhere.
+
+    Args:
+        work: the items to go through, or a number of units.
+        description: what is being done.
+        total: number of items, where `work` does not know its length.
+        unit: what is counted, for the rate ("frames" gives frames/s).
+
+    Returns:
+        Something to iterate over, or to use as a context with `advance`.
+    """
+    if isinstance(work, int):
+        return ProgressBar(range(work), work, description, unit)
+    if total is None and isinstance(work, Sized):
+        total = len(work)
+    return ProgressBar(work, total, description, unit)

@@ -1,0 +1,1 @@
+"""Controller (C): few parameters on [z, h], and the evolution strategies that find them."""

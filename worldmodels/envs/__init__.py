@@ -1,0 +1,1 @@
+"""Environments: any Gymnasium environment with pixels, and CarRacing with fast ones."""

@@ -1,0 +1,77 @@
+"""The leaf that every module may import: what stages promise each other, and nothing else.
+
+A driver is whatever has Stable-Baselines3's `predict`; a controller is judged by whatever turns a
+population of parameters into returns. Neither side knows what stands behind the other, so the dream, the
+real environment and a cluster are interchangeable.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+TRAINING_SEED_LIMIT = 400_000
+"""Environments used for training are reset with seeds below this one."""
+
+SELECTION_SEED_START = 500_000
+"""First seed of the episodes that choose between controllers."""
+
+TEST_SEED_START = 1_000_000
+"""First seed of the episodes that are reported; never trained on and never selected on."""
+
+NUM_TEST_SEEDS = 100
+"""Number of test episodes: the seeds `TEST_SEED_START` to `TEST_SEED_START + 99`."""
+
+PolicyState: TypeAlias = Any
+"""What a recurrent policy carries from step to step; opaque to everyone but the policy."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend: the text names what is wrong, where, and what would be right.
+
+    The command line prints it as one line and exits with status 2, without a traceback.
+    """
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A driver, with the call that Stable-Baselines3 made customary."""
+
+    def predict(
+        self,
+        obs: NDArray[np.uint8],
+        state: PolicyState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], PolicyState | None]:
+        """Choose actions for one observation or for a batch.
+
+        Args:
+            obs: the environment's own frames, (H, W, 3) or (B, H, W, 3), uint8.
+            state: what the previous call returned; None at the start.
+            episode_start: (B,) True where an episode begins, so that the state there is reset.
+            deterministic: take the mode instead of a sample, for policies that have both.
+
+        Returns:
+            Actions, (A,) or (B, A) for a Box space and () or (B,) for a Discrete one, and the new state.
+        """
+        ...
+
+
+@runtime_checkable
+class ReturnFunction(Protocol):
+    """What a controller is optimised against: a population of parameters in, mean returns out."""
+
+    def __call__(self, population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        """Judge a whole population at once.
+
+        Args:
+            population: (P, N) parameters, one candidate a row.
+            seed: fixes starts and noise, the same for all candidates, so that they are comparable.
+
+        Returns:
+            (P,) mean returns, higher is better.
+        """
+        ...

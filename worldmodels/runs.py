@@ -1,0 +1,292 @@
+"""Run folders: resolved config, metrics, the frame ledger, stages that are done, checkpoints.
+
+Everything here survives being killed at any moment: files are written whole or not at all, a torn last
+line of the metrics is repaired, and counting the same frames again changes nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from worldmodels._files import (
+    atomic_path,
+    atomic_write,
+    disk_errors,
+    load_checkpoint,
+    make_folder,
+    read_json,
+    save_checkpoint,
+    write_json,
+)
+from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
+from worldmodels._progress import ProgressBar, progress
+from worldmodels.protocols import UserError
+
+__all__ = [
+    "FRAME_KINDS",
+    "SCHEMA_VERSION",
+    "ProgressBar",
+    "RunFolder",
+    "atomic_path",
+    "atomic_write",
+    "config_hash",
+    "derive_seed",
+    "load_checkpoint",
+    "machine",
+    "make_folder",
+    "progress",
+    "read_json",
+    "save_checkpoint",
+    "to_jsonable",
+    "versions",
+    "write_json",
+]
+
+SCHEMA_VERSION = 1
+"""Layout of a run folder's `config.json`; raised when a reader must tell old from new."""
+
+FRAME_KINDS = ("collection", "selection", "test", "model_free", "dream")
+"""What frames are spent on; all but "dream" are steps of the real environment."""
+
+_DISTRIBUTIONS = {
+    "worldmodels": ("worldmodels",),
+    "torch": ("torch",),
+    "gymnasium": ("gymnasium",),
+    "box2d": ("Box2D", "box2d-py"),
+    "pygame": ("pygame-ce", "pygame"),
+    "numpy": ("numpy",),
+    "numba": ("numba",),
+    "cma": ("cma",),
+    "stable-baselines3": ("stable_baselines3",),
+}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, by name; "absent" where not installed."""
+    found = {name: _version_of(candidates) for name, candidates in _DISTRIBUTIONS.items()}
+    if found["worldmodels"] == "absent":  # used from the source tree, not installed
+        from worldmodels import __version__
+
+        found["worldmodels"] = __version__
+    return {**found, "python": platform.python_version(), "platform": platform.platform()}
+
+
+def _version_of(candidates: Sequence[str]) -> str:
+    """Return the version of the first installed distribution among several names for one library."""
+    for name in candidates:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "absent"
+
+
+def machine() -> dict[str, Any]:
+    """Return what timings depend on: processor, usable cores, memory in GiB, torch's threads."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(memory, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _cpu_name() -> str:
+    """Return the processor's marketing name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+class RunFolder:
+    """One run on disk: `config.json`, `metrics.jsonl`, `frames.json`, `stages/`, `checkpoints/`, `agent/`."""
+
+    def __init__(self, path: str | Path, create: bool = True) -> None:
+        """Open a run folder, creating it unless told not to.
+
+        Raises:
+            UserError: the folder is missing and `create` is off, or the disk refuses it.
+        """
+        self.path = Path(path)
+        if create:
+            make_folder(self.path)
+        elif not self.path.is_dir():
+            raise UserError(f"there is no run folder {self.path}; `worldmodels run --out` makes one")
+        self._log_is_whole = False
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def frames_file(self) -> Path:
+        """The ledger of frames."""
+        return self.path / "frames.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what training resumes from."""
+        return self.path / "checkpoints"
+
+    @property
+    def agent(self) -> Path:
+        """Folder of the finished agent, which `Agent.from_pretrained` reads."""
+        return self.path / "agent"
+
+    @property
+    def report(self) -> Path:
+        """The page about the run."""
+        return self.path / "report.html"
+
+    def __repr__(self) -> str:
+        """Show the path."""
+        return f"RunFolder({str(self.path)!r})"
+
+    def write_config(self, cfg: Any) -> None:
+        """Write the resolved configuration with the versions and the machine that it ran on."""
+        record = {
+            "schema": SCHEMA_VERSION,
+            "config": to_jsonable(cfg),
+            "versions": versions(),
+            "machine": machine(),
+        }
+        write_json(self.config_file, record)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return what `write_config` wrote.
+
+        Raises:
+            UserError: the file is missing, corrupt, or of another schema.
+        """
+        record = read_json(self.config_file)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != SCHEMA_VERSION:
+            raise UserError(
+                f"{self.config_file} has schema {schema!r}, this version reads {SCHEMA_VERSION}; "
+                "start the run again in a new folder"
+            )
+        return dict(record)
+
+    def log(self, stage: str, **metrics: Any) -> None:
+        """Append one line to the metrics: the time (UNIX seconds), the stage and the figures given.
+
+        Raises:
+            UserError: the disk is full or refuses the file.
+        """
+        record = to_jsonable({"time": time.time(), "stage": stage, **metrics})
+        line = json.dumps(record, allow_nan=False) + "\n"
+        with disk_errors(self.metrics_file):
+            if not self._log_is_whole:
+                _repair_last_line(self.metrics_file)
+                self._log_is_whole = True
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(line)
+
+    def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
+        """Return the logged records, of one stage or of all, oldest first.
+
+        Raises:
+            UserError: a line is not JSON. A torn last line, left by a kill, is passed over.
+        """
+        if not self.metrics_file.exists():
+            return []
+        text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
+        records = []
+        for number, line in enumerate(text.splitlines(keepends=True), start=1):
+            if not line.endswith("\n"):
+                break
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UserError(
+                    f"{self.metrics_file}, line {number} is not JSON ({error}); delete the line"
+                ) from error
+        return [record for record in records if stage is None or record["stage"] == stage]
+
+    def count_frames(self, kind: str, frames: int, key: str) -> None:
+        """Enter frames into the ledger, once per key: a resumed stage may say it again.
+
+        Args:
+            kind: one of `FRAME_KINDS`.
+            frames: environment steps, each of one observed frame.
+            key: names the work that used them, such as "collect/0/<hash of its inputs>".
+
+        Raises:
+            ValueError: unknown kind, negative number, or the key stands for other frames already.
+        """
+        if kind not in FRAME_KINDS:
+            raise ValueError(f"kind is {kind!r}, must be one of {', '.join(FRAME_KINDS)}")
+        if frames < 0:
+            raise ValueError(f"frames is {frames}, must not be negative")
+        entry = {"key": key, "kind": kind, "frames": int(frames)}
+        entries = self.frames()["entries"]
+        for known in entries:
+            if known["key"] == key:
+                if known != entry:
+                    raise ValueError(f"the ledger has {known}, so {entry} needs another key")
+                return
+        write_json(self.frames_file, _ledger([*entries, entry]))
+
+    def frames(self) -> dict[str, Any]:
+        """Return the ledger, `{"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}`."""
+        if not self.frames_file.exists():
+            return _ledger([])
+        return _ledger(read_json(self.frames_file)["entries"])
+
+    def stage_done(self, name: str, inputs_hash: str) -> bool:
+        """Tell whether a stage was finished with exactly these inputs."""
+        return self._stage(name).exists() and read_json(self._stage(name))["inputs"] == inputs_hash
+
+    def mark_done(self, name: str, inputs_hash: str, outputs: dict[str, Any]) -> None:
+        """Record that a stage is finished, with what later stages and the report want to know of it."""
+        record = {"stage": name, "inputs": inputs_hash, "time": time.time(), "outputs": outputs}
+        write_json(self._stage(name), record)
+
+    def stage_outputs(self, name: str) -> dict[str, Any]:
+        """Return the outputs that `mark_done` recorded.
+
+        Raises:
+            UserError: the stage was never finished.
+        """
+        return dict(read_json(self._stage(name))["outputs"])
+
+    def _stage(self, name: str) -> Path:
+        """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
+        return self.path / "stages" / f"{name}.json"
+
+
+def _ledger(entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the ledger of these entries; totals are derived, so they cannot disagree with them."""
+    totals = {kind: 0 for kind in FRAME_KINDS}
+    for entry in entries:
+        totals[entry["kind"]] += entry["frames"]
+    return {"entries": entries, "totals": totals}
+
+
+def _repair_last_line(path: Path) -> None:
+    """Cut off a last line that a kill left without its end, so that appending starts a line."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        data = file.read()
+        if data and not data.endswith(b"\n"):
+            file.truncate(data.rfind(b"\n") + 1)

@@ -1,0 +1,1 @@
+"""Vision (V): the convolutional VAE that turns a frame into a latent vector z."""
