@@ -1,0 +1,260 @@
+"""M: the paper's MDN-RNN (appendix A.2), with heads for the reward and the end of an episode.
+
+Time runs as ``(z_t, a_t, h_t) -> h_{t+1}``; from h_{t+1} the heads predict z_{t+1}, the reward r_t
+and whether a_t ended the episode. The controller sees ``[z_t, h_t]``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worldmodels.protocols import UserError
+
+
+@dataclass(frozen=True)
+class MDNRNNConfig:
+    """Shape of M."""
+
+    z_dim: int = 32
+    """size of V's latent z"""
+    action_size: int = 3
+    """width of the action input (number of actions, one-hot, when actions are discrete)"""
+    hidden_size: int = 256
+    """units of the LSTM"""
+    mixtures: int = 5
+    """Gaussian components per latent dimension"""
+    sigma_floor: float = 0.01
+    """smallest standard deviation of a component, added to exp(output)"""
+    dropout: float = 0.0
+    """share of h dropped where the recurrence and the heads read it; one mask per sequence"""
+    reward: Literal["hit", "raw"] = "hit"
+    """what the reward head says: the logit of a binary event, or a scaled real number"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges.
+
+        Raises:
+            UserError: names the field, its value and what is allowed.
+        """
+        for name in ("z_dim", "action_size", "hidden_size", "mixtures"):
+            if getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise UserError(f"MDNRNNConfig.{name} is {value}; it must be at least 1")
+        if not 0 < self.sigma_floor < math.inf:
+            raise UserError(
+                f"MDNRNNConfig.sigma_floor is {self.sigma_floor}; it must be above 0 and finite"
+            )
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"MDNRNNConfig.dropout is {self.dropout}; it must be in [0, 1)")
+        if self.reward not in ("hit", "raw"):
+            raise UserError(f'MDNRNNConfig.reward is {self.reward!r}; it must be "hit" or "raw"')
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Turns the reward head's output into a reward; stored in the agent's config.json."""
+
+    kind: Literal["hit", "raw"] = "hit"
+    """hit: the output is the logit of an event worth hit_value; raw: a scaled reward"""
+    base: float = 0.0
+    """reward of every step (kind hit)"""
+    hit_value: float = 1.0
+    """what the event adds (kind hit)"""
+    scale: float = 1.0
+    """reward per unit of output (kind raw)"""
+    shift: float = 0.0
+    """reward at output 0 (kind raw)"""
+
+    def __post_init__(self) -> None:
+        """Check the kind and that all numbers are finite."""
+        if self.kind not in ("hit", "raw"):
+            raise UserError(f'RewardModel.kind is {self.kind!r}; it must be "hit" or "raw"')
+        for name in ("base", "hit_value", "scale", "shift"):
+            if not math.isfinite(getattr(self, name)):
+                raise UserError(f"RewardModel.{name} is {getattr(self, name)}; it must be finite")
+
+    def expected(self, output: Tensor) -> Tensor:
+        """Expected reward for the reward head's output (any shape)."""
+        if self.kind == "raw":
+            return self.scale * output + self.shift
+        return self.base + self.hit_value * torch.sigmoid(output)
+
+    def sampled(self, output: Tensor, uniform: Tensor) -> Tensor:
+        """Reward with the event drawn by ``uniform`` in [0, 1) (kind raw: the expected one)."""
+        if self.kind == "raw":
+            return self.expected(output)
+        return self.base + self.hit_value * (uniform < torch.sigmoid(output)).to(output.dtype)
+
+    def target(self, reward: Tensor) -> Tensor:
+        """What the head should say for a recorded reward: 0 or 1 (hit), or the scaled reward."""
+        if self.kind == "raw":
+            return (reward - self.shift) / self.scale
+        return (reward > self.base + 0.5 * self.hit_value).to(reward.dtype)
+
+
+class MemoryState(NamedTuple):
+    """State of the LSTM."""
+
+    h: Tensor
+    """(B, H), without dropout: this is what the controller sees"""
+    c: Tensor
+    """(B, H)"""
+
+
+class MemoryOutput(NamedTuple):
+    """Predictions from h_{t+1}."""
+
+    log_pi: Tensor
+    """(B, [T,] Z, K), normalised over K"""
+    mu: Tensor
+    """(B, [T,] Z, K)"""
+    log_sigma: Tensor
+    """(B, [T,] Z, K), at least log(sigma_floor)"""
+    reward: Tensor
+    """(B, [T]) raw output of the reward head; `RewardModel` gives it its meaning"""
+    terminated_logit: Tensor
+    """(B, [T]) logit of the episode ending at this step"""
+
+
+def lstm_cell(gates: Tensor, c: Tensor) -> MemoryState:
+    """One LSTM update from the summed gate inputs (B, 4H), ordered input, forget, cell, output."""
+    i, f, g, o = gates.chunk(4, dim=-1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return MemoryState(torch.sigmoid(o) * torch.tanh(c), c)
+
+
+class MDNRNN(nn.Module):
+    """LSTM + mixture density network; 422,368 trainable parameters at the paper's sizes.
+
+    The two heads beyond the paper's add 2 (H + 1). The LSTM has one bias as in the paper: torch's
+    second one is frozen at 0. `forward` (a sequence) and `step` share every parameter.
+    """
+
+    def __init__(self, cfg: MDNRNNConfig) -> None:
+        """Build M: Glorot input, orthogonal recurrent weights, forget bias 1 (global generator)."""
+        super().__init__()
+        self.cfg = cfg
+        self.lstm = nn.LSTM(cfg.z_dim + cfg.action_size, cfg.hidden_size, batch_first=True)
+        self.mixture = nn.Linear(cfg.hidden_size, 3 * cfg.z_dim * cfg.mixtures)
+        self.reward = nn.Linear(cfg.hidden_size, 1)
+        self.terminated = nn.Linear(cfg.hidden_size, 1)
+        hidden = cfg.hidden_size
+        weight_ih, weight_hh, bias, frozen_bias = self.lstm.all_weights[0]
+        for block in weight_ih.data.split(hidden):
+            nn.init.xavier_uniform_(block)
+        for block in weight_hh.data.split(hidden):
+            nn.init.orthogonal_(block)
+        nn.init.zeros_(bias)
+        bias.data[hidden : 2 * hidden] = 1.0
+        nn.init.zeros_(frozen_bias).requires_grad_(False)
+
+    def initial_state(self, batch: int) -> MemoryState:
+        """Zeros, (batch, H) each."""
+        zeros = self.mixture.weight.new_zeros(batch, self.cfg.hidden_size)
+        return MemoryState(zeros, zeros.clone())
+
+    def sample_mask(
+        self, batch: int, generator: torch.Generator | None = None, dropout: float | None = None
+    ) -> Tensor | None:
+        """Dropout mask (batch, H) for whole sequences, scaled by 1/(1-p); None when p is 0.
+
+        One mask per sequence (Gal and Ghahramani 2016, arXiv:1512.05287), so a masked M is one
+        consistent world: the dream keeps a mask for a whole rollout.
+
+        Args:
+            batch: number of sequences.
+            generator: on M's device.
+            dropout: overrides the config's probability.
+        """
+        p = self.cfg.dropout if dropout is None else dropout
+        if p <= 0:
+            return None
+        weight = self.mixture.weight
+        shape = (batch, self.cfg.hidden_size)
+        keep = torch.rand(shape, generator=generator, device=weight.device) >= p
+        return keep.to(weight.dtype) / (1 - p)
+
+    def heads(self, h: Tensor) -> MemoryOutput:
+        """Predictions from h (..., H), dropout already applied."""
+        cfg = self.cfg
+        raw = self.mixture(h).unflatten(-1, (3, cfg.z_dim, cfg.mixtures))
+        logit, mu, raw_sigma = raw.unbind(-3)
+        floor = torch.full((), math.log(cfg.sigma_floor), dtype=raw.dtype, device=raw.device)
+        return MemoryOutput(
+            log_pi=functional.log_softmax(logit, dim=-1),
+            mu=mu,
+            log_sigma=torch.logaddexp(raw_sigma, floor),
+            reward=self.reward(h).squeeze(-1),
+            terminated_logit=self.terminated(h).squeeze(-1),
+        )
+
+    def forward(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: MemoryState | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, MemoryOutput, MemoryState]:
+        """Run over a sequence.
+
+        Args:
+            z: (B, T, Z).
+            action: (B, T, A) float.
+            state: state before the first step; None is zeros.
+            mask: (B, H) from `sample_mask`; None is no dropout.
+
+        Returns:
+            h_{1..T} (B, T, H) without dropout, the predictions (B, T, ...), the last state.
+        """
+        h_seq, last = self.recurrence(z, action, state, mask)
+        return h_seq, self.heads(h_seq if mask is None else h_seq * mask.unsqueeze(1)), last
+
+    def recurrence(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: MemoryState | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, MemoryState]:
+        """`forward` without the heads: h_{1..T} (B, T, H) and the last state."""
+        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
+        x = torch.cat((z, action.to(z.dtype)), dim=-1)
+        state = self.initial_state(len(z)) if state is None else state
+        if mask is None:
+            h_seq, (h, c) = self.lstm(x, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
+            return h_seq, MemoryState(h.squeeze(0), c.squeeze(0))
+        weight_ih, weight_hh, bias, _ = self.lstm.all_weights[0]
+        projected = functional.linear(x, weight_ih, bias)
+        hs = []
+        for gates in projected.unbind(1):
+            recurrent = functional.linear(state.h * mask, weight_hh)
+            state = lstm_cell(gates + recurrent, state.c)
+            hs.append(state.h)
+        return torch.stack(hs, dim=1), state
+
+    def step(
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None = None
+    ) -> tuple[MemoryOutput, MemoryState]:
+        """One step: z (B, Z), action (B, A), state (B, H) to predictions (B, ...), new state."""
+        x = torch.cat((z, action.to(z.dtype)), dim=-1)
+        weight_ih, weight_hh, bias, _ = self.lstm.all_weights[0]
+        h = state.h if mask is None else state.h * mask
+        gates = functional.linear(x, weight_ih, bias) + functional.linear(h, weight_hh)
+        state = lstm_cell(gates, state.c)
+        return self.heads(state.h if mask is None else state.h * mask), state
+
+
+__all__ = [
+    "MDNRNN",
+    "MDNRNNConfig",
+    "MemoryOutput",
+    "MemoryState",
+    "RewardModel",
+    "lstm_cell",
+]
