@@ -146,9 +146,9 @@ class MDNRNN(nn.Module):
         self.terminated = nn.Linear(cfg.hidden_size, 1)
         hidden = cfg.hidden_size
         weight_ih, weight_hh, bias, frozen_bias = self.lstm.all_weights[0]
-        for block in weight_ih.data.split(hidden):
+        for block in weight_ih.data.chunk(4):
             nn.init.xavier_uniform_(block)
-        for block in weight_hh.data.split(hidden):
+        for block in weight_hh.data.chunk(4):
             nn.init.orthogonal_(block)
         nn.init.zeros_(bias)
         bias.data[hidden : 2 * hidden] = 1.0
