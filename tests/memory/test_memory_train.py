@@ -1,0 +1,105 @@
+"""Training of M: it learns a known system, one seed gives one result, and resume is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import worldmodels.memory.train as training
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
+from worldmodels.protocols import UserError
+from worldmodels.vision.latents import Latents
+
+E, T, Z, A = 12, 40, 2, 1
+SHAPE = MDNRNNConfig(z_dim=Z, action_size=A, hidden_size=16, mixtures=2, dropout=0.1)
+CFG = MemoryTrainConfig(steps=9, streams=4, length=8, checkpoint_every=4, log_every=3)
+
+
+def system(seed: int = 0) -> Latents:
+    """z moves by the action; the reward is -0.1, and 3.4 where the first coordinate is above 1."""
+    rng = np.random.default_rng(seed)
+    frames = E * (T + 1)
+    action = rng.uniform(-1, 1, (frames, A)).astype(np.float32)
+    mu = np.zeros((E, T + 1, Z), np.float32)
+    moves = action.reshape(E, T + 1, A)
+    for t in range(T):
+        mu[:, t + 1] = 0.8 * mu[:, t] + moves[:, t]
+    reward = np.where(mu[..., 0] > 1, 3.4, -0.1).astype(np.float32)
+    reward[:, -1] = 0
+    return Latents(
+        mu=mu.reshape(frames, Z),
+        logvar=np.full((frames, Z), -8, np.float32),
+        action=action,
+        reward=reward.reshape(frames),
+        terminated=np.arange(E) % 3 == 0,
+        offsets=np.arange(E + 1) * (T + 1),
+        seeds=np.arange(E),
+    )
+
+
+def same(a: MDNRNN, b: MDNRNN) -> bool:
+    return all(
+        torch.equal(x, y)
+        for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    )
+
+
+def test_reward_model_reads_base_and_hit_value() -> None:
+    model = fit_reward_model(system(), "hit")
+    assert model.base == pytest.approx(-0.1)
+    assert model.hit_value == pytest.approx(3.5)
+    raw = fit_reward_model(system(), "raw")
+    target = raw.target(torch.tensor([raw.shift]))
+    assert float(target) == pytest.approx(0)
+
+
+def test_learns_the_system() -> None:
+    lines: list[dict[str, float]] = []
+    cfg = MemoryTrainConfig(steps=250, streams=8, length=10, log_every=25, learning_rate=1e-2)
+    latents = system()
+    reward = fit_reward_model(latents, "hit")
+    train_memory(
+        cfg, SHAPE, reward, latents, seed=0, holdout=system(1), log=lambda **x: lines.append(x)
+    )
+    assert lines[-1]["val_nll"] < lines[0]["nll"] - 1
+    assert lines[-1]["val_reward_loss"] < 0.5 * lines[0]["reward_loss"]
+
+
+def test_one_seed_one_result_and_exact_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents = system()
+    reward = fit_reward_model(latents, "hit")
+    whole = train_memory(CFG, SHAPE, reward, latents, seed=3)
+    assert same(whole, train_memory(CFG, SHAPE, reward, latents, seed=3))
+    checkpoint = tmp_path / "memory.pt"
+    plain, calls = training.memory_loss, []
+
+    def killed(*args: object) -> object:
+        calls.append(1)
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        return plain(*args)  # type: ignore[arg-type]  # the arguments pass through
+
+    monkeypatch.setattr(training, "memory_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
+    monkeypatch.setattr(training, "memory_loss", plain)
+    resumed = train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
+    assert same(whole, resumed)
+
+
+def test_a_loss_that_is_not_finite_stops() -> None:
+    latents = system()
+    broken = {name: value * float("nan") for name, value in MDNRNN(SHAPE).state_dict().items()}
+    with pytest.raises(UserError, match="M's loss is nan at step"):
+        train_memory(CFG, SHAPE, fit_reward_model(latents, "hit"), latents, seed=0, init=broken)
+
+
+def test_bad_values_are_named() -> None:
+    with pytest.raises(UserError, match=r"memory.length is 1"):
+        MemoryTrainConfig(length=1)

@@ -1,0 +1,65 @@
+"""V: shapes, the paper's parameter count, the loss against torch.distributions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from worldmodels.protocols import UserError
+from worldmodels.vision.vae import ConvVAE, VAEConfig, VAEOutput, to_float, to_uint8, vae_loss
+
+B, Z = 3, 32
+
+
+def test_parameter_count_is_the_papers() -> None:
+    model = ConvVAE(VAEConfig(z_dim=Z))
+    assert sum(parameter.numel() for parameter in model.parameters()) == 4_348_547
+
+
+def test_shapes_and_ranges() -> None:
+    torch.manual_seed(0)
+    model = ConvVAE(VAEConfig(z_dim=5, width=4))
+    x = torch.rand(B, 3, 64, 64)
+    out = model(x, torch.randn(B, 5))
+    assert out.reconstruction.shape == x.shape
+    assert out.mu.shape == out.logvar.shape == (B, 5)
+    assert 0 <= out.reconstruction.min().item() <= out.reconstruction.max().item() <= 1
+
+
+def test_no_noise_takes_the_mean() -> None:
+    torch.manual_seed(0)
+    model = ConvVAE(VAEConfig(z_dim=4, width=4))
+    x = torch.rand(B, 3, 64, 64)
+    out = model(x)
+    torch.testing.assert_close(out.reconstruction, model.decode(out.mu))
+
+
+def test_loss_is_squared_error_plus_kl() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(2, B, 3, 64, 64, generator=generator)
+    mu, logvar = torch.randn(2, B, Z, generator=generator)
+    loss, metrics = vae_loss(VAEOutput(y, mu, logvar), x, kl_tolerance=0.0)
+    posterior, prior = Normal(mu, (logvar / 2).exp()), Normal(0.0, 1.0)
+    kl = kl_divergence(posterior, prior).sum(1)
+    squared = ((x - y) ** 2).reshape(B, -1).sum(1)
+    torch.testing.assert_close(loss, (squared + kl).mean())
+    torch.testing.assert_close(metrics["kl"], kl.mean())
+
+
+def test_tolerance_holds_the_kl_at_its_floor() -> None:
+    x = torch.zeros(B, 3, 64, 64)
+    at_prior = VAEOutput(x, torch.zeros(B, Z), torch.zeros(B, Z))
+    loss, metrics = vae_loss(at_prior, x, kl_tolerance=0.5)
+    assert float(loss) == pytest.approx(0.5 * Z)
+    assert float(metrics["kl"]) == 0
+
+
+def test_frames_survive_the_round_trip() -> None:
+    frames = torch.randint(0, 256, (B, 64, 64, 3), dtype=torch.uint8)
+    assert torch.equal(to_uint8(to_float(frames)), frames)
+
+
+def test_bad_size_is_named() -> None:
+    with pytest.raises(UserError, match=r"z_dim is 0"):
+        VAEConfig(z_dim=0)

@@ -1,0 +1,248 @@
+"""Training of M: truncated back-propagation through time over streams of whole episodes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.memory.losses import hit_loss, mixture_nll, raw_reward_loss, termination_loss
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
+from worldmodels.protocols import UserError
+from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
+from worldmodels.vision.latents import Latents
+
+Log = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class MemoryTrainConfig:
+    """How M is trained."""
+
+    steps: int = 1500
+    """gradient steps from a fresh start"""
+    finetune_steps: int = 600
+    """gradient steps when M goes on from an earlier iteration's weights"""
+    streams: int = 96
+    """episodes played side by side: the batch"""
+    length: int = 48
+    """steps of back-propagation through time; the state is carried on from window to window"""
+    learning_rate: float = 2e-3
+    """peak of Adam's cosine schedule"""
+    clip_value: float = 1.0
+    """largest absolute value of a gradient's element (paper's code: 1)"""
+    reward_weight: float = 2.0
+    """weight of the reward loss beside the mixture's nats per latent dimension"""
+    termination_weight: float = 1.0
+    """weight of the termination loss"""
+    checkpoint_every: int = 200
+    """steps between two checkpoints"""
+    log_every: int = 25
+    """steps between two lines of metrics"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        lows = {"steps": 1, "finetune_steps": 0, "streams": 1, "length": 2}
+        for name, low in lows.items():
+            if getattr(self, name) < low:
+                raise UserError(
+                    f"memory.{name} is {getattr(self, name)}; it must be at least {low}"
+                )
+        if not 0 < self.learning_rate < 1:
+            raise UserError(
+                f"memory.learning_rate is {self.learning_rate}; it must be between 0 and 1"
+            )
+        for name in ("clip_value", "reward_weight", "termination_weight"):
+            if getattr(self, name) < 0:
+                raise UserError(f"memory.{name} is {getattr(self, name)}; it must be 0 or more")
+
+
+def fit_reward_model(latents: Latents, kind: Literal["hit", "raw"]) -> RewardModel:
+    """Read the reward's constants off the data.
+
+    "hit" takes the commonest reward for the base and the mean excess of the rewards above it for
+    the event's value (CarRacing: -0.1 a frame and 1000/N a tile); "raw" standardises.
+    """
+    steps = np.ones(latents.num_frames, np.bool_)
+    steps[latents.offsets[1:] - 1] = False
+    reward = latents.reward[steps]
+    if kind == "raw":
+        scale = float(reward.std())
+        return RewardModel("raw", scale=scale if scale > 1e-6 else 1.0, shift=float(reward.mean()))
+    values, counts = np.unique(np.round(reward, 4), return_counts=True)
+    base = float(values[counts.argmax()])
+    excess = reward[reward > base + 1e-3] - base
+    return RewardModel("hit", base=base, hit_value=float(excess.mean()) if len(excess) else 1.0)
+
+
+class _Batch:
+    """A sequence batch as tensors, with z sampled from V's posterior."""
+
+    def __init__(
+        self, batch: SequenceBatch, noise: torch.Generator, reward: RewardModel, device: str
+    ) -> None:
+        mu, logvar = torch.from_numpy(batch.mu), torch.from_numpy(batch.logvar)
+        z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)
+        z = z.to(device)
+        self.z, self.target = z[:, :-1], z[:, 1:]
+        self.action = torch.from_numpy(batch.action).to(device)
+        self.mask = torch.from_numpy(batch.mask).to(device)
+        self.reward = reward.target(torch.from_numpy(batch.reward).to(device))
+        self.terminated = torch.from_numpy(batch.terminated).to(device)
+        self.carry = torch.from_numpy(~batch.restart).to(device)[:, None]
+
+
+def memory_loss(
+    model: MDNRNN, batch: _Batch, state: MemoryState, dropout: Tensor | None, cfg: MemoryTrainConfig
+) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
+    """Loss of one window of B streams: mixture nats per dimension, reward, termination."""
+    state = MemoryState(*(part * batch.carry for part in state))
+    _, out, last = model(batch.z, batch.action, state, dropout)
+    nll = mixture_nll(out, batch.target, batch.mask)
+    reward_loss = hit_loss if model.cfg.reward == "hit" else raw_reward_loss
+    reward = reward_loss(out.reward, batch.reward, batch.mask)
+    ends = termination_loss(out.terminated_logit, batch.terminated, batch.mask)
+    loss = nll + cfg.reward_weight * reward + cfg.termination_weight * ends
+    parts = {"loss": loss, "nll": nll, "reward_loss": reward, "termination_loss": ends}
+    metrics = {name: value.detach() for name, value in parts.items()}
+    return loss, metrics, MemoryState(last.h.detach(), last.c.detach())
+
+
+def train_memory(
+    cfg: MemoryTrainConfig,
+    memory: MDNRNNConfig,
+    reward: RewardModel,
+    latents: Latents,
+    *,
+    seed: int,
+    holdout: Latents | None = None,
+    repeats: NDArray[np.int64] | None = None,
+    init: dict[str, Tensor] | None = None,
+    checkpoint: Path | None = None,
+    log: Log | None = None,
+    device: str = "cpu",
+) -> MDNRNN:
+    """Train M, or go on with ``init``'s weights, and return it in evaluation mode.
+
+    Args:
+        cfg: the training's configuration.
+        memory: M's shape.
+        reward: what the reward head's target is.
+        latents: encoded episodes to train on.
+        seed: fixes initial weights, order, posterior noise and dropout masks.
+        holdout: encoded episodes for the validation loss.
+        repeats: (E,) how often an epoch plays each episode.
+        init: state dict to go on from (``cfg.finetune_steps`` steps instead of ``cfg.steps``).
+        checkpoint: file for the resume state; read if it is there.
+        log: receives ``step, loss, nll, reward_loss, ..., steps_per_second``.
+        device: torch device.
+
+    Raises:
+        UserError: a loss that is not finite, with its step.
+    """
+    torch.manual_seed(seed % 2**63)
+    model = MDNRNN(memory).to(device)
+    if init is not None:
+        model.load_state_dict(init)
+    steps = cfg.steps if init is None else cfg.finetune_steps
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.Adam(trainable, lr=cfg.learning_rate, fused=True)
+    noise = torch.Generator().manual_seed(derive_seed(seed, "noise") % 2**63)
+    streams = SequenceStreams(latents, cfg.length, cfg.streams, seed, repeats)
+    state, step = model.initial_state(cfg.streams), 0
+    if checkpoint is not None and checkpoint.exists():
+        step, state = _restore(load_checkpoint(checkpoint), model, optimiser, noise)
+
+    source = streams.batches(step)
+    started, since = time.perf_counter(), step
+    for step in progress(range(step, steps), "M", unit="step"):
+        # one gradient step
+        batch = _Batch(next(source), noise, reward, device)
+        dropout = model.sample_mask(cfg.streams, generator=noise) if memory.dropout else None
+        for group in optimiser.param_groups:
+            group["lr"] = _cosine(step, steps, cfg.learning_rate)
+        loss, metrics, state = memory_loss(model, batch, state, dropout, cfg)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        torch.nn.utils.clip_grad_value_(trainable, cfg.clip_value)
+        optimiser.step()
+
+        # metrics and checkpoint
+        done = step + 1
+        if done % cfg.log_every == 0 or done == steps:
+            values = {name: float(value) for name, value in metrics.items()}
+            if not math.isfinite(values["loss"]):
+                raise UserError(
+                    f"M's loss is {values['loss']} at step {step}: lower memory.learning_rate "
+                    f"({cfg.learning_rate}) or raise the model's sigma_floor"
+                )
+            rate = (done - since) * cfg.streams * cfg.length / (time.perf_counter() - started)
+            if holdout is not None and (done % (4 * cfg.log_every) == 0 or done == steps):
+                values |= validate(model, reward, holdout, cfg)
+            if log is not None:
+                log(step=done, steps_per_second=rate, **values)
+            started, since = time.perf_counter(), done
+        if checkpoint is not None and (done % cfg.checkpoint_every == 0 or done == steps):
+            save_checkpoint(checkpoint, _snapshot(done, state, model, optimiser, noise))
+    return model.eval()
+
+
+def validate(
+    model: MDNRNN, reward: RewardModel, latents: Latents, cfg: MemoryTrainConfig
+) -> dict[str, float]:
+    """Losses over whole held-out episodes, as ``val_loss`` and its parts."""
+    device = str(next(model.parameters()).device)
+    width = min(cfg.streams, latents.num_episodes)
+    streams = SequenceStreams(latents, cfg.length, width, seed=0)
+    noise = torch.Generator().manual_seed(0)
+    state, weight = model.initial_state(width), 0.0
+    totals: dict[str, float] = {}
+    batches = streams.batches()
+    with torch.inference_mode():
+        for _ in range(streams.steps_per_epoch()):
+            batch = _Batch(next(batches), noise, reward, device)
+            _, metrics, state = memory_loss(model, batch, state, None, cfg)
+            count = float(batch.mask.sum())
+            weight += count
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * count
+    return {f"val_{name}": value / max(weight, 1.0) for name, value in totals.items()}
+
+
+def _cosine(step: int, steps: int, peak: float) -> float:
+    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / max(1, steps))))
+
+
+def _snapshot(
+    step: int,
+    state: MemoryState,
+    model: MDNRNN,
+    optimiser: torch.optim.Optimizer,
+    noise: torch.Generator,
+) -> dict[str, Any]:
+    return {
+        "step": step,
+        "h": state.h,
+        "c": state.c,
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "noise": noise.get_state(),
+    }
+
+
+def _restore(
+    state: dict[str, Any], model: MDNRNN, optimiser: torch.optim.Optimizer, noise: torch.Generator
+) -> tuple[int, MemoryState]:
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
+    noise.set_state(state["noise"])
+    return int(state["step"]), MemoryState(state["h"], state["c"])

@@ -1,0 +1,160 @@
+"""Episodes as V sees them: (mu, logvar) of every frame, beside actions and rewards.
+
+M resamples ``z = mu + exp(logvar / 2) * noise`` for every batch (the paper's code), so the
+posterior is what is stored, never one sample of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.episode import Episode
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_write
+from worldmodels.vision.vae import ConvVAE, to_float
+
+ENCODE_BATCH = 256
+"""Frames encoded at once; the batch is padded to this width so that results never depend on it."""
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Encoded episodes laid end to end; F frames, E episodes, F - E steps."""
+
+    mu: NDArray[np.float32]
+    """(F, Z)"""
+    logvar: NDArray[np.float32]
+    """(F, Z)"""
+    action: NDArray[np.float32]
+    """(F, A) encoded action taken at each frame; zeros at an episode's last frame"""
+    reward: NDArray[np.float32]
+    """(F,) reward of that action; 0 at an episode's last frame"""
+    terminated: NDArray[np.bool_]
+    """(E,) whether the episode ended by termination (and not by truncation)"""
+    offsets: NDArray[np.int64]
+    """(E + 1,) first frame of each episode, and F"""
+    seeds: NDArray[np.int64]
+    """(E,) environment seed of each episode"""
+
+    @property
+    def num_episodes(self) -> int:
+        """E."""
+        return len(self.offsets) - 1
+
+    @property
+    def num_frames(self) -> int:
+        """F."""
+        return len(self.mu)
+
+    @property
+    def z_dim(self) -> int:
+        """Z."""
+        return int(self.mu.shape[1])
+
+    def lengths(self) -> NDArray[np.int64]:
+        """(E,) steps of each episode."""
+        return np.diff(self.offsets) - 1
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file (mu and logvar as float16), atomically."""
+        arrays = {
+            "mu": self.mu.astype(np.float16),
+            "logvar": self.logvar.astype(np.float16),
+            "action": self.action,
+            "reward": self.reward,
+            "terminated": self.terminated.astype(np.uint8),
+            "offsets": self.offsets,
+            "seeds": self.seeds,
+        }
+        atomic_write(path, save(arrays))
+
+    @classmethod
+    def load(cls, path: Path) -> Latents:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: a missing or damaged file, named.
+        """
+        try:
+            arrays = load_file(path)
+            return cls(
+                mu=arrays["mu"].astype(np.float32),
+                logvar=arrays["logvar"].astype(np.float32),
+                action=arrays["action"],
+                reward=arrays["reward"],
+                terminated=arrays["terminated"].astype(np.bool_),
+                offsets=arrays["offsets"],
+                seeds=arrays["seeds"],
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise UserError(
+                f"{path} is no readable file of latents ({error}); delete it to encode again"
+            ) from error
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Latents]) -> Latents:
+        """Lay several sets end to end, in order."""
+        if not parts:
+            raise UserError("no latents to concatenate: encode at least one shard")
+        starts = np.cumsum([0] + [part.num_frames for part in parts])
+        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("mu", "logvar", "action", "reward", "terminated")
+            ),
+            offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
+            seeds=np.concatenate([part.seeds for part in parts]),
+        )
+
+
+def encode_frames(
+    model: ConvVAE, frames: NDArray[np.uint8], bfloat16: bool = True
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Posterior (mu, logvar), each (N, Z) float32, of frames (N, 64, 64, 3) uint8."""
+    device = next(model.parameters()).device
+    mus, logvars = [], []
+    with torch.inference_mode():
+        for first in range(0, len(frames), ENCODE_BATCH):
+            part = frames[first : first + ENCODE_BATCH]
+            padded = np.zeros((ENCODE_BATCH, *frames.shape[1:]), np.uint8)
+            padded[: len(part)] = part
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                mu, logvar = model.encode(to_float(torch.from_numpy(padded).to(device)))
+            mus.append(mu[: len(part)].float().cpu().numpy())
+            logvars.append(logvar[: len(part)].float().cpu().numpy())
+    return np.concatenate(mus), np.concatenate(logvars)
+
+
+def encode_episodes(
+    model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec, bfloat16: bool = True
+) -> Latents:
+    """Encode whole episodes, in their order."""
+    parts = [_encode_one(model, episode, spec, bfloat16) for episode in episodes]
+    return Latents.concatenate(parts)
+
+
+def _encode_one(model: ConvVAE, episode: Episode, spec: ActionSpec, bfloat16: bool) -> Latents:
+    mu, logvar = encode_frames(model, episode.obs, bfloat16)
+    frames = len(mu)
+    action = np.zeros((frames, spec.size), np.float32)
+    action[:-1] = spec.encode(episode.action)
+    reward = np.zeros(frames, np.float32)
+    reward[:-1] = episode.reward
+    return Latents(
+        mu=mu,
+        logvar=logvar,
+        action=action,
+        reward=reward,
+        terminated=np.array([episode.terminated]),
+        offsets=np.array([0, frames], np.int64),
+        seeds=np.array([episode.seed], np.int64),
+    )

@@ -1,0 +1,145 @@
+"""V: the convolutional variational auto-encoder of the World Models paper (appendix A.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.protocols import UserError
+
+FRAME_SIZE = 64
+"""Height and width of the frames that V sees, in pixels."""
+
+
+@dataclass(frozen=True)
+class VAEConfig:
+    """Shape of V."""
+
+    z_dim: int = 32
+    """size of the latent z"""
+    width: int = 32
+    """channels of the first convolution; 32 is the paper's, the others are multiples of it"""
+
+    def __post_init__(self) -> None:
+        for name in ("z_dim", "width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"VAEConfig.{name} is {getattr(self, name)}; it must be at least 1")
+
+
+class VAEOutput(NamedTuple):
+    """What V says of a batch of frames."""
+
+    reconstruction: Tensor
+    """(B, 3, 64, 64) in [0, 1]"""
+    mu: Tensor
+    """(B, Z) posterior mean"""
+    logvar: Tensor
+    """(B, Z) log of the posterior variance"""
+
+
+class ConvVAE(nn.Module):
+    """The paper's ConvVAE; 4,348,547 parameters at ``z_dim=32`` and ``width=32``.
+
+    Four stride-2 convolutions (kernel 4) take 64x64x3 to 2x2x256; four stride-2 transposed
+    convolutions (kernels 5, 5, 6, 6) bring a latent of 1x1x1024 back to 64x64x3.
+    """
+
+    def __init__(self, cfg: VAEConfig) -> None:
+        """Build V with torch's default initialisation, drawn from the global torch generator."""
+        super().__init__()
+        self.cfg = cfg
+        w = cfg.width
+        self.encoder = nn.Sequential(
+            nn.Conv2d(3, w, 4, stride=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(w, 2 * w, 4, stride=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(2 * w, 4 * w, 4, stride=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(4 * w, 8 * w, 4, stride=2),
+            nn.ReLU(inplace=True),
+        )
+        self.features = 32 * w
+        self.to_mu = nn.Linear(self.features, cfg.z_dim)
+        self.to_logvar = nn.Linear(self.features, cfg.z_dim)
+        self.from_z = nn.Linear(cfg.z_dim, self.features)
+        self.decoder = nn.Sequential(
+            nn.ConvTranspose2d(self.features, 4 * w, 5, stride=2),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(4 * w, 2 * w, 5, stride=2),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(2 * w, w, 6, stride=2),
+            nn.ReLU(inplace=True),
+            nn.ConvTranspose2d(w, 3, 6, stride=2),
+        )
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, 3, 64, 64) in [0, 1] to the posterior's (mu, logvar), each (B, Z)."""
+        assert x.shape[1:] == (3, FRAME_SIZE, FRAME_SIZE), (
+            f"V sees (B, 3, 64, 64), got {tuple(x.shape)}"
+        )
+        features = self.encoder(x).flatten(1)
+        return self.to_mu(features), self.to_logvar(features)
+
+    def decode_logits(self, z: Tensor) -> Tensor:
+        """Latents (B, Z) to pixel logits (B, 3, 64, 64)."""
+        logits: Tensor = self.decoder(self.from_z(z)[:, :, None, None])
+        return logits
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (B, Z) to frames (B, 3, 64, 64) in [0, 1]."""
+        return torch.sigmoid(self.decode_logits(z))
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> VAEOutput:
+        """Encode, sample ``z = mu + exp(logvar / 2) * noise`` and decode.
+
+        Args:
+            x: (B, 3, 64, 64) in [0, 1].
+            noise: (B, Z) standard normal; None takes the mean.
+        """
+        mu, logvar = self.encode(x)
+        z = mu if noise is None else mu + torch.exp(0.5 * logvar) * noise
+        return VAEOutput(self.decode(z), mu, logvar)
+
+
+def vae_loss(
+    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5, weight: Tensor | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Squared error summed over a frame's pixels, plus the KL divergence with a tolerance.
+
+    ``sum (x - x')^2 + max(KL, kl_tolerance * Z)`` per frame, averaged over the batch: the loss of
+    the paper's own code (free bits over the whole latent, not per dimension).
+
+    Args:
+        out: V's output for ``x``.
+        x: (B, 3, 64, 64) in [0, 1].
+        kl_tolerance: nats per latent dimension that cost nothing.
+        weight: optional (3, 64, 64) or (64, 64) weight of each pixel's error.
+    """
+    squared = (out.reconstruction.float() - x.float()).square()
+    reconstruction = (squared if weight is None else squared * weight).flatten(1).sum(1)
+    mu, logvar = out.mu.float(), out.logvar.float()
+    kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
+    loss = (reconstruction + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
+    metrics = {
+        "loss": loss.detach(),
+        "reconstruction": reconstruction.detach().mean(),
+        "kl": kl.detach().mean(),
+    }
+    return loss, metrics
+
+
+def to_float(frames: Tensor) -> Tensor:
+    """uint8 frames (B, 64, 64, 3) to float32 (B, 3, 64, 64) in [0, 1], channels-last in memory."""
+    return frames.permute(0, 3, 1, 2).float().div_(255.0)
+
+
+def to_uint8(frames: Tensor) -> Tensor:
+    """Frames (B, 3, 64, 64) in [0, 1] to uint8 (B, 64, 64, 3)."""
+    return (frames.permute(0, 2, 3, 1).float().clamp(0, 1) * 255).round().to(torch.uint8)
+
+
+__all__ = ["FRAME_SIZE", "ConvVAE", "VAEConfig", "VAEOutput", "to_float", "to_uint8", "vae_loss"]
