@@ -1,0 +1,92 @@
+# Everything works on a machine that has Python 3.11 or newer and make, and nothing else.
+# `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+# The first interpreter that is new enough and can make virtual environments; PYTHON=... overrides.
+USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+FIND_PYTHON = for candidate in $(PYTHON) python3.11 python3.12 python3.13 python3 python; do \
+	  if "$$candidate" -c "$(USABLE)" >/dev/null 2>&1; then echo "$$candidate"; exit 0; fi; \
+	done; \
+	echo "worldmodels needs Python 3.11 or newer with the venv and ensurepip modules; found:" \
+	  "$$(python3 --version 2>&1 || echo 'no python3')." \
+	  "Install one (on Debian and Ubuntu: python3-venv), or say which: make PYTHON=/path/to/python3.11" >&2; \
+	exit 1
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+# Each stamp is made once and again only when the requirements change. The package is installed
+# editable, so the sources in this folder are what runs.
+$(BIN)/python:
+	@python="$$($(FIND_PYTHON))"; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv --clear $(VENV)
+
+$(VENV)/.core-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing worldmodels and what it needs (once, some minutes)"
+	@$(PIP_INSTALL) --editable .
+	@touch $@
+
+# More than the core, so whoever has this has the core too.
+$(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing worldmodels with the tools for tests, lint, types and docs (once, some minutes)"
+	@$(PIP_INSTALL) --editable '.[dev,docs]'
+	@touch $(VENV)/.core-installed $@
+
+$(VENV)/.bench-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing worldmodels with the peers that the benchmarks compare with (once, some minutes)"
+	@$(PIP_INSTALL) --editable '.[bench]'
+	@touch $(VENV)/.core-installed $@
+
+.PHONY: venv
+venv: $(VENV)/.dev-installed ## only make the virtual environment, tools included
+
+.PHONY: demo
+demo: $(VENV)/.core-installed ## train a driver in its own dream and show it: runs/demo/report.html
+	$(BIN)/worldmodels run --preset quick --out runs/demo
+	@echo "The report: runs/demo/report.html"
+
+.PHONY: test
+test: $(VENV)/.dev-installed ## run the tests, the slowest named at the end
+	$(BIN)/python -m pytest --durations=10 --durations-min=1.0 $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/.dev-installed ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: $(VENV)/.dev-installed ## mend style and formatting
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: $(VENV)/.dev-installed ## check types, strictly
+	$(BIN)/mypy
+
+.PHONY: docs
+docs: $(VENV)/.dev-installed ## build the documentation: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "The documentation: docs/_build/html/index.html"
+
+.PHONY: readme
+readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out
+	$(BIN)/python scripts/check_readme.py README.md
+
+.PHONY: bench
+bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's limit
+	for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
+
+.PHONY: clean
+clean: ## remove the virtual environment, caches and built files; runs/ stays
+	rm -rf $(VENV) docs/_build dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

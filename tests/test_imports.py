@@ -1,0 +1,177 @@
+"""The direction of imports: a stage knows the stages to its left, and never what is to its right."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+LEAVES = ["protocols", "_jsonable", "_files", "_progress", "runs", "executors"]
+STAGES = ["envs", "experience", "vision", "memory", "dream", "controller", "evaluation", "report"]
+TOP = ["presets", "pipeline", "cli", "__main__"]
+NETWORKS = [
+    "worldmodels.vision.vae",
+    "worldmodels.memory.mdn_rnn",
+    "worldmodels.memory.mixture",
+    "worldmodels.controller.linear",
+]
+
+
+def allowed_in(part: str) -> set[str]:
+    """Parts of `worldmodels` that one part may import besides itself."""
+    if part == "":  # worldmodels/__init__.py hands out Agent, when it is asked for
+        return {"agent"}
+    if part in LEAVES:
+        return set(LEAVES[: LEAVES.index(part)])
+    if part == "controller":  # sees a ReturnFunction, wherever the returns come from
+        return set(LEAVES)
+    if part == "agent":
+        return {*LEAVES, "envs", "vision", "memory", "controller"}
+    if part == "dream.env":  # an agent's dream as an environment: Gymnasium's registry names it
+        return {*LEAVES, "envs", "vision", "memory", "dream", "agent"}
+    if part in STAGES:
+        left = {*LEAVES, *STAGES[: STAGES.index(part)]}
+        return left | {"agent"} if STAGES.index(part) > STAGES.index("controller") else left
+    if part in TOP:
+        return {*LEAVES, *STAGES, "agent", "dream.env", *TOP}
+    raise KeyError(f"worldmodels.{part} has no place in the order of imports yet: give it one here")
+
+
+def part_of(module: str) -> str:
+    """The part of `worldmodels` that a module belongs to ("" for the package itself)."""
+    names = module.split(".")
+    if names[1:3] == ["dream", "env"]:
+        return "dream.env"
+    return names[1] if len(names) > 1 else ""
+
+
+def imported(source: str, module: str, is_package: bool = False) -> Iterator[tuple[int, str]]:
+    """Line and full name of all that a file imports, wherever in the file it does so."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = module.split(".") if is_package else module.split(".")[:-1]
+                package = package[: len(package) - node.level + 1]
+                base = ".".join([*package, base] if base else package)
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if (node.value.id, node.attr) == ("worldmodels", "Agent"):
+                yield node.lineno, "worldmodels.Agent"
+
+
+def is_allowed(module: str, target: str) -> bool:
+    """Whether `module` may import `target` (a module, or a name in one)."""
+    package, target_package = module.split(".")[0], target.split(".")[0]
+    if target_package in ("scripts", "tests", "benchmarks"):
+        return package == target_package == "tests"
+    if target_package not in ("worldmodels", "baselines", "sparse_gan"):
+        return True  # other people's libraries
+    if target in ("worldmodels", "worldmodels.__version__"):
+        return True
+    if package in ("scripts", "tests", "benchmarks"):
+        return True
+    part = "agent" if target == "worldmodels.Agent" else part_of(target)
+    if module in NETWORKS:
+        return part == "protocols" or target.startswith(f"{module}.")
+    if package == target_package:
+        return package != "worldmodels" or part == part_of(module) or part in allowed_in(part_of(module))
+    if package == "baselines":
+        return part in {"envs", "evaluation", "protocols", "runs", "executors"}
+    if package == "sparse_gan":
+        frames = {"envs", "experience"} if module == "sparse_gan.data" else set()
+        return part in {"protocols", "runs"} | frames
+    return package == "worldmodels" and part_of(module) in TOP and target_package == "baselines"
+
+
+def violations(source: str, module: str, is_package: bool = False) -> list[str]:
+    """Describe each import in a file that goes the wrong way."""
+    return [
+        f"{module}, line {line}: may not import {target}"
+        for line, target in imported(source, module, is_package)
+        if not is_allowed(module, target)
+    ]
+
+
+def project_files() -> list[Path]:
+    folders = ["worldmodels", "baselines", "sparse_gan", "scripts", "benchmarks", "tests"]
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", project_files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_file_imports_only_to_its_left(path: Path) -> None:
+    names = list(path.relative_to(ROOT).with_suffix("").parts)
+    is_package = names[-1] == "__init__"
+    module = ".".join(names[:-1] if is_package else names)
+    assert violations(path.read_text(encoding="utf-8"), module, is_package) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("worldmodels.protocols", "import worldmodels.runs"),
+        ("worldmodels.runs", "from worldmodels.executors import make"),
+        ("worldmodels.executors", "from worldmodels.envs import make"),
+        ("worldmodels.envs.frames", "from worldmodels.experience.store import EpisodeStore"),
+        ("worldmodels.experience.store", "import worldmodels.vision.vae"),
+        ("worldmodels.vision.train", "from worldmodels import memory"),
+        ("worldmodels.vision.train", "from ..memory import train"),
+        ("worldmodels.vision", "from .. import memory"),
+        ("worldmodels.memory.train", "def late():\n    from worldmodels.dream import engine"),
+        ("worldmodels.memory.train", "import worldmodels\nworldmodels.Agent"),
+        ("worldmodels.dream.engine", "from worldmodels.controller.linear import act"),
+        ("worldmodels.dream.engine", "from worldmodels import Agent"),
+        ("worldmodels.dream.engine", "from worldmodels.dream.env import CarRacingDream"),
+        ("worldmodels.controller.evolve", "from worldmodels.dream.engine import DreamReturns"),
+        ("worldmodels.controller.evolve", "from worldmodels.envs import make"),
+        ("worldmodels.agent", "from worldmodels.evaluation import evaluate"),
+        ("worldmodels.evaluation", "from worldmodels.report import page"),
+        ("worldmodels.evaluation", "from worldmodels.pipeline import run"),
+        ("worldmodels.report.page", "from worldmodels.cli import main"),
+        ("worldmodels.vision.vae", "from worldmodels.runs import derive_seed"),
+        ("worldmodels.memory.mdn_rnn", "from worldmodels.memory.sequences import windows"),
+        ("worldmodels.controller.linear", "from worldmodels.controller.strategies import make"),
+        ("worldmodels.pipeline", "from scripts import run_pipeline"),
+        ("worldmodels.vision.train", "from sparse_gan.energy import energy"),
+        ("baselines.ppo", "from worldmodels.memory.mdn_rnn import MDNRNN"),
+        ("baselines.ppo", "from worldmodels import Agent"),
+        ("sparse_gan.coding.ista", "from worldmodels.experience.store import EpisodeStore"),
+        ("sparse_gan.data", "from worldmodels.vision.vae import ConvVAE"),
+        ("scripts.1_collect", "import tests.conftest"),
+        ("benchmarks.env", "from scripts.run_pipeline import main"),
+    ],
+)
+def test_wrong_direction_is_found(module: str, source: str) -> None:
+    is_package = module == "worldmodels.vision"
+    assert len(violations(source, module, is_package)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("worldmodels.report.page", "from worldmodels.evaluation import EvaluationResult"),
+        ("worldmodels.evaluation", "import torch\nfrom worldmodels.agent import Agent"),
+        ("worldmodels.vision.vae", "from worldmodels.protocols import UserError"),
+        ("worldmodels.vision.train", "from . import vae\nfrom .vae import ConvVAE"),
+        ("worldmodels.dream.env", "from worldmodels.agent import Agent"),
+        ("worldmodels.controller.evolve", "from worldmodels.protocols import ReturnFunction"),
+        ("worldmodels.cli", "from worldmodels import pipeline\nfrom baselines import compare"),
+        ("sparse_gan.data", "from worldmodels.experience.store import EpisodeStore"),
+        ("sparse_gan.energy", "from worldmodels.runs import RunFolder"),
+        ("baselines.ppo", "import worldmodels\nfrom worldmodels.evaluation import evaluate"),
+        ("tests.vision.test_vae", "from worldmodels.vision.vae import ConvVAE"),
+    ],
+)
+def test_right_direction_passes(module: str, source: str) -> None:
+    assert violations(source, module) == []
+
+
+def test_a_new_part_must_be_given_a_place() -> None:
+    with pytest.raises(KeyError, match=r"worldmodels\.plotting has no place"):
+        violations("from worldmodels.runs import machine", "worldmodels.plotting.bars")
