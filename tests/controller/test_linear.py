@@ -1,0 +1,162 @@
+"""C against plain formulas."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldmodels.controller import linear
+from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.protocols import UserError
+
+P, B, Z, H = 3, 5, 4, 6
+
+
+@dataclass
+class Space:
+    """An action specification without the environment."""
+
+    kind: str
+    dim: int
+    size: int
+    low: list[float] = field(default_factory=list)
+    high: list[float] = field(default_factory=list)
+
+
+def states(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    z = rng.standard_normal((P, B, Z)).astype(np.float32)
+    return z, rng.standard_normal((P, B, H)).astype(np.float32)
+
+
+def population(cfg: ControllerConfig, seed: int = 1) -> np.ndarray:
+    n = linear.num_parameters(cfg, Z, H)
+    return np.random.default_rng(seed).standard_normal((P, n)).astype(np.float32)
+
+
+def test_parameter_counts_are_the_papers() -> None:
+    assert linear.num_parameters(ControllerConfig()) == 867
+    assert linear.num_parameters(ControllerConfig(inputs="z")) == 99
+    assert linear.num_parameters(ControllerConfig(inputs="z", hidden=40)) == 33 * 40 + 41 * 3
+
+
+def test_linear_equals_the_formula() -> None:
+    cfg = ControllerConfig()
+    z, h = states()
+    params = population(cfg)
+    got = linear.act(params, z, h, cfg)
+    for p in range(P):
+        w = params[p, : 3 * (Z + H)].reshape(3, Z + H)
+        out = np.tanh(np.concatenate([z[p], h[p]], -1) @ w.T + params[p, -3:])
+        want = np.stack([out[:, 0], (out[:, 1] + 1) / 2, np.clip(out[:, 2], 0, 1)], -1)
+        np.testing.assert_allclose(got[p], want, atol=2e-6)
+
+
+def test_hidden_layer_equals_the_formula() -> None:
+    cfg = ControllerConfig(inputs="z", hidden=7, squash=("tanh", "tanh"))
+    z, _ = states()
+    params = population(cfg)
+    got = linear.act(params, z, None, cfg)
+    for p in range(P):
+        w1, b1 = params[p, : 7 * Z].reshape(7, Z), params[p, 7 * Z : 7 * Z + 7]
+        w2, b2 = params[p, 7 * Z + 7 : -2].reshape(2, 7), params[p, -2:]
+        want = np.tanh(np.tanh(z[p] @ w1.T + b1) @ w2.T + b2)
+        np.testing.assert_allclose(got[p], want, atol=2e-6)
+
+
+def test_normalisation_is_standardisation_of_the_inputs() -> None:
+    plain, cfg = ControllerConfig(), ControllerConfig(normalize=True)
+    z, h = states()
+    recorded = torch.randn(50, Z + H, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    stats = InputStats.of(recorded)
+    np.testing.assert_allclose(stats.std, recorded.std(0, correction=0), rtol=1e-5)
+    both = (np.concatenate([z, h], -1) - stats.mean.numpy()) / stats.std.numpy()
+    want = linear.act(population(cfg), both[..., :Z], both[..., Z:], plain)
+    np.testing.assert_allclose(linear.act(population(cfg), z, h, cfg, stats), want, atol=1e-5)
+    with pytest.raises(UserError, match="normalize"):
+        linear.act(population(cfg), z, h, cfg)
+
+
+def test_population_equals_one_at_a_time() -> None:
+    cfg = ControllerConfig()
+    z, h = states()
+    params = population(cfg)
+    got = linear.act(params, z, h, cfg)
+    for p in range(P):
+        np.testing.assert_allclose(linear.act(params[p], z[p], h[p], cfg), got[p], atol=1e-6)
+        np.testing.assert_allclose(
+            linear.act(params[p], z[p, 0], h[p, 0], cfg), got[p, 0], atol=1e-6
+        )
+    one = linear.act(params[:1], z, h, cfg)
+    np.testing.assert_allclose(one[1], linear.act(params[0], z[1], h[1], cfg), atol=1e-6)
+
+
+def test_discrete_takes_the_largest_output() -> None:
+    cfg = ControllerConfig.for_action_space(Space("discrete", 1, 4), "Some-v0", inputs="z")
+    z, _ = states()
+    params = population(cfg)
+    got = linear.act(params, z, None, cfg)
+    assert got.shape == (P, B)
+    w, b = params[0, : 4 * Z].reshape(4, Z), params[0, 4 * Z :]
+    np.testing.assert_array_equal(got[0], (z[0] @ w.T + b).argmax(-1))
+    encoded = linear.memory_input(torch.as_tensor(got), cfg)
+    assert encoded.shape == (P, B, 4)
+    np.testing.assert_array_equal(encoded.argmax(-1), got)
+
+
+def test_action_space_chooses_the_squashing() -> None:
+    pedals = Space("box", 3, 3, [-1, 0, 0], [1, 1, 1])
+    for env_id in ("CarRacing-v3", "worldmodels/CarRacing-v3"):
+        assert ControllerConfig.for_action_space(pedals, env_id).squash == ("tanh", "half", "clip")
+    cfg = ControllerConfig.for_action_space(pedals, "Other-v0")
+    assert cfg.squash == ("scaled",) * 3
+    assert cfg.low == (-1, 0, 0)
+    with pytest.raises(UserError, match="finite"):
+        ControllerConfig.for_action_space(Space("box", 1, 1, [-np.inf], [1]), "Other-v0")
+
+
+@given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=2))
+def test_actions_stay_within_bounds(out: list[float]) -> None:
+    cfg = ControllerConfig(squash=("scaled", "clip"), low=(-3.0, 0.0), high=(5.0, 1.0))
+    low, high = linear.bounds(cfg)
+    assert (low, high) == ([-3.0, 0.0], [5.0, 1.0])
+    action = linear.squash(torch.tensor(out), cfg).numpy()
+    assert (action >= low).all() and (action <= high).all()
+    np.testing.assert_allclose(action[0], np.tanh(out[0]) * 4 + 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "names"),
+    [
+        ({"inputs": "h"}, "inputs"),
+        ({"hidden": -1}, "hidden"),
+        ({"squash": ()}, "squash"),
+        ({"squash": ("sigmoid",)}, "sigmoid"),
+        ({"squash": ("argmax", "tanh")}, "argmax"),
+        ({"squash": ("scaled",), "low": (0.0,)}, "high"),
+    ],
+)
+def test_bad_configs_are_named(kwargs: dict[str, object], names: str) -> None:
+    with pytest.raises(UserError, match=names):
+        ControllerConfig(**kwargs)  # type: ignore[arg-type]  # wrong on purpose
+
+
+def test_wrong_number_of_parameters_is_named() -> None:
+    with pytest.raises(UserError, match=r"9 given, 33 needed"):
+        linear.act(
+            np.zeros(9, np.float32),
+            np.zeros(Z, np.float32),
+            np.zeros(H, np.float32),
+            ControllerConfig(),
+        )
+
+
+def test_hidden_controllers_start_apart() -> None:
+    assert not linear.initial_parameters(ControllerConfig(), Z, H, 0).any()
+    start = linear.initial_parameters(ControllerConfig(hidden=5), Z, H, 0)
+    assert np.unique(start[: 5 * (Z + H)]).size == 5 * (Z + H)

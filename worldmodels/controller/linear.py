@@ -1,0 +1,339 @@
+"""C: the linear controller of the World Models paper, for a whole population at once.
+
+A controller is a flat vector of N parameters. A population is a matrix (P, N); its actions for a
+batch of B states per candidate come from batched matrix products, so one call serves population x
+episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, get_args, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.protocols import UserError
+
+Squash = Literal["tanh", "half", "clip", "scaled", "argmax"]
+"""How one output becomes an action: ``tanh(x)``; ``(tanh(x) + 1) / 2``; ``clip(tanh(x), 0, 1)``;
+tanh scaled to [low, high]; the index of the largest output (all outputs together, Discrete)."""
+
+_CAR_RACING: tuple[Squash, ...] = ("tanh", "half", "clip")
+
+
+class ActionSpace(Protocol):
+    """The part of an action specification that a controller needs."""
+
+    @property
+    def kind(self) -> str:
+        """``"box"`` or ``"discrete"``."""
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of a Box, or 1 for Discrete."""
+
+    @property
+    def size(self) -> int:
+        """Width of M's action input: ``dim`` of a Box, number of actions of a Discrete."""
+
+    @property
+    def low(self) -> Any:
+        """(A,) lower bounds of a Box."""
+
+    @property
+    def high(self) -> Any:
+        """(A,) upper bounds of a Box."""
+
+
+@dataclass(frozen=True)
+class ControllerConfig:
+    """Shape of C: what it sees, what it is, and how its outputs become actions."""
+
+    inputs: Literal["zh", "z"] = "zh"
+    """what C sees: the latent and M's hidden state, or the latent alone"""
+    hidden: int = 0
+    """units of one hidden tanh layer; 0 for the paper's linear controller"""
+    squash: tuple[Squash, ...] = _CAR_RACING
+    """rule per output: tanh, half, clip, scaled, or argmax for all; the default is the paper's"""
+    low: tuple[float, ...] = ()
+    """lower bound per output; needed by scaled"""
+    high: tuple[float, ...] = ()
+    """upper bound per output; needed by scaled"""
+    normalize: bool = False
+    """standardise the inputs by a recorded mean and deviation, so one sigma suits them all"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no controller can have."""
+        where = "ControllerConfig"
+        if self.inputs not in ("zh", "z"):
+            raise UserError(f"{where}.inputs is {self.inputs!r}; allowed: 'zh', 'z'")
+        if self.hidden < 0:
+            raise UserError(f"{where}.hidden is {self.hidden}; it must be 0 (linear) or more")
+        if not self.squash:
+            raise UserError(f"{where}.squash is empty; it needs one rule per action dimension")
+        for rule in self.squash:
+            if rule not in get_args(Squash):
+                raise UserError(
+                    f"{where}.squash has {rule!r}; allowed: {', '.join(get_args(Squash))}"
+                )
+        if "argmax" in self.squash and set(self.squash) != {"argmax"}:
+            raise UserError(f"{where}.squash mixes argmax with others; argmax takes all outputs")
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        if "scaled" not in self.squash:
+            return
+        n = len(self.squash)
+        if len(self.low) != n or len(self.high) != n:
+            raise UserError(f"ControllerConfig.low and .high need {n} values each, as squash has")
+        if (
+            not np.isfinite([*self.low, *self.high]).all()
+            or (np.asarray(self.low) >= self.high).any()
+        ):
+            raise UserError(
+                f"ControllerConfig.low is {self.low} and .high is {self.high}; "
+                "they must be finite, and low below high"
+            )
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs before squashing."""
+        return len(self.squash)
+
+    @property
+    def discrete(self) -> bool:
+        """True where actions are indices."""
+        return self.squash[0] == "argmax"
+
+    @classmethod
+    def for_action_space(
+        cls,
+        spec: ActionSpace,
+        env_id: str = "",
+        *,
+        inputs: Literal["zh", "z"] = "zh",
+        hidden: int = 0,
+        normalize: bool = False,
+    ) -> ControllerConfig:
+        """Choose the squashing for an action space; the paper's for CarRacing's three pedals.
+
+        Raises:
+            UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to.
+        """
+        rule: Squash = "argmax" if spec.kind == "discrete" else "scaled"
+        squash = (rule,) * spec.size
+        if rule == "argmax":
+            return cls(inputs, hidden, squash, normalize=normalize)
+        if "CarRacing" in env_id and spec.dim == len(_CAR_RACING):
+            return cls(inputs, hidden, _CAR_RACING, normalize=normalize)
+        low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
+        return cls(inputs, hidden, squash, low, high, normalize)
+
+
+class InputStats(NamedTuple):
+    """Fixed mean and deviation of the controller's inputs [z, h] (or z)."""
+
+    mean: Tensor
+    """(I,) float32"""
+    std: Tensor
+    """(I,) float32, above 0"""
+
+    @classmethod
+    def of(cls, inputs: Tensor, floor: float = 1e-3) -> InputStats:
+        """Measure recorded inputs (M, I); the deviation is kept above ``floor``."""
+        assert inputs.ndim == 2, f"inputs are (M, I), got {tuple(inputs.shape)}"
+        flat = inputs.double()
+        std = flat.std(0, correction=0).clamp_min(floor)
+        return cls(flat.mean(0).float(), std.float())
+
+
+class Weights(NamedTuple):
+    """A population's matrices, laid out for batched products: ready for many steps."""
+
+    wz: Tensor
+    """(P, Z, O) from the latent"""
+    wh: Tensor | None
+    """(P, H, O) from the hidden state; None for inputs="z" """
+    bias: Tensor
+    """(P, 1, O)"""
+    w2: Tensor | None = None
+    """(P, O, A) of the second layer, where there is a hidden one"""
+    bias2: Tensor | None = None
+    """(P, 1, A)"""
+
+
+def num_inputs(cfg: ControllerConfig, z_dim: int, h_dim: int) -> int:
+    """Width of what C sees."""
+    return z_dim + h_dim if cfg.inputs == "zh" else z_dim
+
+
+def num_parameters(cfg: ControllerConfig, z_dim: int = 32, h_dim: int = 256) -> int:
+    """Length N of the flat vector: 867 for the paper's [z, h] -> 3."""
+    width = num_inputs(cfg, z_dim, h_dim)
+    if cfg.hidden:
+        return (width + 1) * cfg.hidden + (cfg.hidden + 1) * cfg.outputs
+    return (width + 1) * cfg.outputs
+
+
+def unflatten(
+    params: Tensor,
+    cfg: ControllerConfig,
+    z_dim: int = 32,
+    h_dim: int = 256,
+    stats: InputStats | None = None,
+    dtype: torch.dtype | None = None,
+) -> Weights:
+    """Cut flat parameters (P, N) into matrices; do it once, then `forward` at every step.
+
+    The layout is weight (O, I) row by row, then bias (O,), for each layer in turn. With ``stats``
+    the standardisation is folded into the first layer, so that it costs nothing per step:
+    ``W ((x - mean) / std) + b = (W / std) x + (b - W mean / std)``.
+
+    Raises:
+        UserError: the number of parameters is not this controller's.
+    """
+    assert params.ndim == 2, f"params are (P, N), got {tuple(params.shape)}"
+    count, width = params.shape[0], num_inputs(cfg, z_dim, h_dim)
+    expected = num_parameters(cfg, z_dim, h_dim)
+    if params.shape[1] != expected:
+        raise UserError(
+            f"controller parameters: {params.shape[1]} given, {expected} needed for inputs "
+            f"{cfg.inputs!r} of width {width}, hidden {cfg.hidden}, outputs {cfg.outputs}"
+        )
+    if cfg.normalize and stats is None:
+        raise UserError("ControllerConfig.normalize is set, but no input statistics were given")
+    first = cfg.hidden or cfg.outputs
+    cut = first * width
+    weight = params[:, :cut].reshape(count, first, width)
+    bias = params[:, cut : cut + first].reshape(count, 1, first)
+    if cfg.normalize and stats is not None:
+        weight = weight / stats.std.to(params.device)
+        bias = bias - (weight @ stats.mean.to(params.device)).reshape(count, 1, first)
+    matrix = weight.transpose(1, 2)
+    w2 = bias2 = None
+    if cfg.hidden:
+        rest = params[:, cut + first :]
+        w2 = rest[:, : -cfg.outputs].reshape(count, cfg.outputs, cfg.hidden).transpose(1, 2)
+        bias2 = rest[:, -cfg.outputs :].reshape(count, 1, cfg.outputs)
+    wh = matrix[:, z_dim:] if cfg.inputs == "zh" else None
+    parts = (matrix[:, :z_dim], wh, bias, w2, bias2)
+    return Weights(*(None if p is None else p.to(dtype or p.dtype).contiguous() for p in parts))  # type: ignore[arg-type]  # the three first are never None
+
+
+def forward(weights: Weights, z: Tensor, h: Tensor | None, cfg: ControllerConfig) -> Tensor:
+    """Act: z (P, B, Z) and h (P, B, H) to actions (P, B, A), or indices (P, B) for Discrete.
+
+    One set of weights (P = 1) may be given states with any P: it then drives them all.
+    """
+    if weights.bias.shape[0] == 1 and z.shape[0] != 1:
+        flat = forward(
+            weights, z.flatten(0, 1)[None], None if h is None else h.flatten(0, 1)[None], cfg
+        )
+        return flat.reshape(*z.shape[:2], *flat.shape[2:])
+    out = torch.baddbmm(weights.bias, z, weights.wz)
+    if weights.wh is not None:
+        assert h is not None, "inputs='zh' needs h"
+        out = torch.baddbmm(out, h, weights.wh)
+    if weights.w2 is not None and weights.bias2 is not None:
+        out = torch.baddbmm(weights.bias2, out.tanh(), weights.w2)
+    return squash(out, cfg)
+
+
+def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
+    """Turn outputs (..., O) into actions (..., A), or indices (...) int64 for argmax."""
+    if cfg.discrete:
+        return out.argmax(-1)
+    scale, shift, floor = _affine(cfg, out)
+    return torch.maximum(out.tanh() * scale + shift, floor)
+
+
+def _affine(cfg: ControllerConfig, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Every rule is max(tanh(x) * scale + shift, floor): one fused pass for all outputs."""
+    scale, shift, floor = [], [], []
+    for i, rule in enumerate(cfg.squash):
+        low, high = {"half": (0.0, 1.0)}.get(rule, (-1.0, 1.0))
+        if rule == "scaled":
+            low, high = cfg.low[i], cfg.high[i]
+        scale.append((high - low) / 2)
+        shift.append((high + low) / 2)
+        floor.append(0.0 if rule == "clip" else low)
+    parts = torch.tensor([scale, shift, floor], dtype=like.dtype, device=like.device)
+    return parts[0], parts[1], parts[2]
+
+
+@overload
+def act(
+    params: Tensor,
+    z: Tensor,
+    h: Tensor | None,
+    cfg: ControllerConfig,
+    stats: InputStats | None = None,
+) -> Tensor: ...
+@overload
+def act(
+    params: NDArray[np.float32],
+    z: NDArray[np.float32],
+    h: NDArray[np.float32] | None,
+    cfg: ControllerConfig,
+    stats: InputStats | None = None,
+) -> NDArray[Any]: ...
+def act(params: Any, z: Any, h: Any, cfg: ControllerConfig, stats: InputStats | None = None) -> Any:
+    """Act in one call, for torch or numpy, a population or one controller.
+
+    Args:
+        params: (P, N), or (N,) for one controller.
+        z: (P, B, Z), or (B, Z) or (Z,) for one controller.
+        h: (P, B, H) and so on as z; None for inputs="z".
+        cfg: the controller.
+        stats: the inputs' mean and deviation, where ``cfg.normalize``.
+
+    Returns:
+        (P, B, A) actions, or (P, B) indices for Discrete; without the axes that were not given.
+    """
+    if isinstance(params, np.ndarray):
+        hidden = None if h is None else torch.as_tensor(h)
+        return act(torch.as_tensor(params), torch.as_tensor(z), hidden, cfg, stats).numpy()
+    assert params.ndim == 2 or z.ndim < 3, "a population's z is (P, B, Z)"
+    lead = tuple(z.shape[:-1])
+    z3 = z if z.ndim == 3 else z.reshape(1, -1, z.shape[-1])
+    h3 = None if h is None else h.reshape(*z3.shape[:2], h.shape[-1])
+    h_dim = 0 if h is None else h.shape[-1]
+    weights = unflatten(params.reshape(-1, params.shape[-1]), cfg, z.shape[-1], h_dim, stats)
+    actions = forward(weights, z3, h3, cfg)
+    return actions.reshape(lead if cfg.discrete else (*lead, cfg.outputs))
+
+
+def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
+    """Actions as M sees them: (..., A) as they are, indices (...) as float32 one-hot (..., n)."""
+    if cfg.discrete:
+        return torch.nn.functional.one_hot(actions, cfg.outputs).float()
+    return actions
+
+
+def initial_parameters(
+    cfg: ControllerConfig, z_dim: int, h_dim: int, seed: int
+) -> NDArray[np.float32]:
+    """A start (N,): zeros for the linear controller.
+
+    A hidden layer starts at small random weights: at zero every unit is the same, without effect.
+    """
+    count = num_parameters(cfg, z_dim, h_dim)
+    params = np.zeros(count, np.float32)
+    if cfg.hidden:
+        width = num_inputs(cfg, z_dim, h_dim)
+        cut = cfg.hidden * width
+        rng = np.random.default_rng(seed)
+        params[:cut] = rng.standard_normal(cut).astype(np.float32) / np.sqrt(width)
+    return params
+
+
+def bounds(cfg: ControllerConfig) -> tuple[Sequence[float], Sequence[float]]:
+    """Smallest and largest action per output that the squashing can give (empty for Discrete)."""
+    if cfg.discrete:
+        return (), ()
+    scale, shift, floor = _affine(cfg, torch.zeros(1))
+    return floor.tolist(), (shift + scale).tolist()
