@@ -37,7 +37,7 @@ def _register_environments() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Agent` when it is first asked for, so that `import worldmodels` does not load torch."""
+    """Import `Agent` when it is asked for, so that `import worldmodels` does not load torch."""
     if name == "Agent":
         from worldmodels.agent import Agent
 

@@ -59,12 +59,12 @@ def make_folder(path: Path) -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; it takes the final name when the block ends well.
 
-    The temporary file is synced before the rename and its folder after it, so a crash or a power cut
-    leaves either the old file or the new one. When the block fails, nothing is left behind.
+    The temporary file is synced before the rename and its folder after it, so a crash or a power
+    cut leaves either the old file or the new one. When the block fails, nothing is left behind.
 
     Args:
-        path: where the file shall be; its folder is created. The temporary name keeps the suffix, for
-            writers that choose a format by it.
+        path: where the file shall be; its folder is created. The temporary name keeps the suffix,
+            for writers that choose a format by it.
 
     Raises:
         UserError: the disk is full or refuses the file.
@@ -151,18 +151,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     source = Path(path)
     try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            state = torch.load(source, map_location="cpu", weights_only=True)
+        data = source.read_bytes()
     except FileNotFoundError:
         raise UserError(f"checkpoint {source} does not exist") from None
+    try:
+        with torch.serialization.safe_globals(_numpy_globals()):
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = (str(error).strip().split("\n")[0] or type(error).__name__).split(". ")[0]
         raise UserError(
             f"checkpoint {source} cannot be read ({reason}); delete it and run the stage again"
         ) from error
     if not isinstance(state, dict):
         raise UserError(
-            f"checkpoint {source} holds a {type(state).__name__}, not a dict; delete it and run the stage again"
+            f"checkpoint {source} holds a {type(state).__name__}, not a dict; "
+            "delete it and run the stage again"
         )
     return state
 

@@ -62,7 +62,7 @@ def _reduce_float(value: float) -> float | str:
 
 
 def config_hash(obj: Any) -> str:
-    """Return the SHA-256 (hex) of an object's canonical JSON, class names of dataclasses included."""
+    """Return the SHA-256 (hex) of an object's canonical JSON, dataclasses with their class names."""
     text = json.dumps(_reduce(obj, tagged=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -71,8 +71,8 @@ def derive_seed(*parts: int | str) -> int:
     """Derive a seed in [0, 2**63) from names and numbers, the same on every machine.
 
     Args:
-        *parts: what the seed is for, such as `derive_seed(run_seed, "memory", epoch)`. Different parts
-            give independent streams; 1 and "1" are different parts.
+        *parts: what the seed is for, such as `derive_seed(run_seed, "memory", epoch)`. Different
+            parts give independent streams; 1 and "1" are different parts.
     """
     if not parts:
         raise ValueError("derive_seed needs at least one part")

@@ -31,8 +31,8 @@ LOG_SECONDS = 5.0
 class ProgressBar(Generic[T]):
     """Progress over an iterable, or over a number of units that the caller advances.
 
-    Use it as an iterator (`for item in progress(items, "text")`) or, where work completes out of order,
-    as a context (`with progress(total, "text") as bar: bar.advance(3, loss=0.1)`).
+    Use it as an iterator (`for item in progress(items, "text")`) or, where work completes out of
+    order, as a context (`with progress(total, "text") as bar: bar.advance(3, loss=0.1)`).
     """
 
     def __init__(self, work: Iterable[T], total: int | None, description: str, unit: str) -> None:
@@ -40,7 +40,7 @@ class ProgressBar(Generic[T]):
         self._total = total
         self._description = description
         self._unit = unit
-        self._done = 0
+        self._done = self._printed = 0
         self._note = ""
         self._start = self._logged = time.monotonic()
         self._bar: Progress | None = None
@@ -67,11 +67,11 @@ class ProgressBar(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the bar; without a terminal, print the closing line if anything was logged before."""
+        """Close the bar; without a terminal, print the closing line unless it was quick."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif kind is None and time.monotonic() - self._start > LOG_SECONDS:
+        elif kind is None and self._done > self._printed and self._is_long():
             self._print_line()
 
     def advance(self, units: int = 1, **shown: float | int | str) -> None:
@@ -87,7 +87,11 @@ class ProgressBar(Generic[T]):
             self._logged = now
             self._print_line()
 
+    def _is_long(self) -> bool:
+        return time.monotonic() - self._start >= LOG_SECONDS
+
     def _print_line(self) -> None:
+        self._printed = self._done
         seconds = max(time.monotonic() - self._start, 1e-9)
         rate = self._done / seconds
         parts = [f"{self._description}: {self._done}"]

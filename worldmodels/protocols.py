@@ -1,8 +1,8 @@
 """The leaf that every module may import: what stages promise each other, and nothing else.
 
 A driver is whatever has Stable-Baselines3's `predict`; a controller is judged by whatever turns a
-population of parameters into returns. Neither side knows what stands behind the other, so the dream, the
-real environment and a cluster are interchangeable.
+population of parameters into returns. Neither side knows what stands behind the other, so the
+dream, the real environment and a cluster are interchangeable.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Policy(Protocol):
             deterministic: take the mode instead of a sample, for policies that have both.
 
         Returns:
-            Actions, (A,) or (B, A) for a Box space and () or (B,) for a Discrete one, and the new state.
+            Actions, (A,) or (B, A) for a Box space and () or (B,) for a Discrete one, and the new
+            state.
         """
         ...
 

@@ -95,7 +95,9 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
         "memory_gib": round(memory, 1),
         "threads": torch.get_num_threads(),
     }
@@ -124,7 +126,9 @@ class RunFolder:
         if create:
             make_folder(self.path)
         elif not self.path.is_dir():
-            raise UserError(f"there is no run folder {self.path}; `worldmodels run --out` makes one")
+            raise UserError(
+                f"there is no run folder {self.path}; `worldmodels run --out` makes one"
+            )
         self._log_is_whole = False
 
     @property

@@ -1,0 +1,346 @@
+"""Run folders: whole files or none, an honest ledger, seeds and hashes that mean something."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldmodels import runs
+from worldmodels.protocols import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    rate: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    name: str = "x"
+    inner: Inner = Inner()
+    folder: Path = Path("a/b")
+
+
+@dataclasses.dataclass(frozen=True)
+class Twin:
+    rate: float = 0.5
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def leftovers(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- atomic writes
+
+
+def test_atomic_write_makes_folders_and_leaves_only_the_file(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "file.txt"
+    runs.atomic_write(target, "first")
+    runs.atomic_write(target, b"second")
+    assert target.read_bytes() == b"second"
+    assert leftovers(target.parent) == ["file.txt"]
+
+
+def test_a_writer_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "file.bin"
+    runs.atomic_write(target, "old")
+    with pytest.raises(ZeroDivisionError), runs.atomic_path(target) as temporary:
+        temporary.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert target.read_text() == "old"
+    assert leftovers(tmp_path) == ["file.bin"]
+
+
+def test_a_full_disk_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(UserError, match=r"cannot write .*model\.pt: the disk is full"):
+        runs.save_checkpoint(tmp_path / "model.pt", {"step": 1})
+    assert leftovers(tmp_path) == []
+
+
+def test_a_file_where_a_folder_is_needed_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="taken"):
+        runs.RunFolder(tmp_path / "taken")
+    with pytest.raises(UserError, match="taken"):
+        runs.atomic_write(tmp_path / "taken" / "file", "text")
+
+
+def test_temporary_path_keeps_the_suffix(tmp_path: Path) -> None:
+    with runs.atomic_path(tmp_path / "film.mp4") as temporary:
+        assert temporary.suffix == ".mp4"
+        assert temporary.parent == tmp_path
+        temporary.write_bytes(b"film")
+
+
+# --- JSON, hashes, seeds
+
+
+def test_json_round_trip_and_its_errors(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    runs.write_json(file, Outer())
+    assert runs.read_json(file) == {"name": "x", "inner": {"rate": 0.5}, "folder": "a/b"}
+    with pytest.raises(UserError, match=r"b\.json does not exist"):
+        runs.read_json(tmp_path / "b.json")
+    file.write_text('{"name": ')
+    with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
+        runs.read_json(file)
+
+
+def test_to_jsonable_reduces_what_configs_hold() -> None:
+    obj = {
+        1: np.float32(0.5),
+        "array": np.arange(3),
+        "flag": np.bool_(True),
+        "set": {"b", "a"},
+        "tuple": (1, None),
+        "enum": Colour.RED,
+        "limits": [float("nan"), float("inf"), -float("inf")],
+    }
+    assert runs.to_jsonable(obj) == {
+        "1": 0.5,
+        "array": [0, 1, 2],
+        "flag": True,
+        "set": ["a", "b"],
+        "tuple": [1, None],
+        "enum": "red",
+        "limits": ["NaN", "Infinity", "-Infinity"],
+    }
+    with pytest.raises(TypeError, match="object"):
+        runs.to_jsonable(object())
+
+
+def test_config_hash_is_stable_and_tells_things_apart() -> None:
+    assert runs.config_hash({"a": 1, "b": 2}) == runs.config_hash({"b": 2, "a": 1})
+    # Frozen on purpose: a change of the hash makes every finished stage of every user stale.
+    assert runs.config_hash({"a": 1}) == (
+        "015abd7f5cc57a2dd94b7590f04ad8084273905ee33ec5cebeae62276a97f862"
+    )
+    different = [Outer(), Outer(name="y"), Outer(inner=Inner(0.25)), Inner(), Twin(), {"rate": 0.5}]
+    assert len({runs.config_hash(obj) for obj in different}) == len(different)
+
+
+@given(st.lists(st.integers() | st.text(), min_size=1, max_size=4))
+def test_derived_seeds_are_reproducible_and_fit_every_generator(parts: list[int | str]) -> None:
+    seed = runs.derive_seed(*parts)
+    assert seed == runs.derive_seed(*parts)
+    assert 0 <= seed < 2**63
+    torch.Generator().manual_seed(seed)
+    np.random.default_rng(seed)
+
+
+def test_derived_seeds_differ_and_do_not_change_between_versions() -> None:
+    parts: list[tuple[int | str, ...]] = [(0,), (1,), ("1",), (1, "a"), ("a", 1), ("a1",), (0, 1)]
+    assert len({runs.derive_seed(*part) for part in parts}) == len(parts)
+    assert runs.derive_seed(1, "a") == 522679457765827413
+    with pytest.raises(ValueError, match="at least one"):
+        runs.derive_seed()
+
+
+# --- versions and machine
+
+
+def test_versions_name_everything_a_result_depends_on() -> None:
+    found = runs.versions()
+    expected = "worldmodels python torch gymnasium box2d pygame numpy numba cma stable-baselines3"
+    assert set(found) == {*expected.split(), "platform"}
+    assert "absent" not in found.values()
+
+
+def test_machine_has_plausible_figures() -> None:
+    found = runs.machine()
+    assert found["cpu"]
+    assert 1 <= found["cores"] <= 4096
+    assert 0.1 < found["memory_gib"] < 1e5
+    assert found["threads"] >= 1
+
+
+# --- checkpoints
+
+
+def test_checkpoint_round_trip_of_all_that_resuming_needs(tmp_path: Path) -> None:
+    rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
+    rng.normal(size=5)
+    torch.rand(5, generator=generator)
+    state = {
+        "weight": torch.randn(2, 3).to(torch.bfloat16),
+        "array": np.arange(6.0).reshape(2, 3),
+        "flags": np.array([True, False]),
+        "scalar": np.float64(0.5),
+        "rng": rng.bit_generator.state,
+        "generator": generator.get_state(),
+        "nested": {"step": 7, "names": ["a", None], "pair": (1, 2.5)},
+        "blob": b"\x00\xff",
+    }
+    runs.save_checkpoint(tmp_path / "c.pt", state)
+    back = runs.load_checkpoint(tmp_path / "c.pt")
+    assert torch.equal(back["weight"], state["weight"])
+    np.testing.assert_array_equal(back["array"], state["array"])
+    np.testing.assert_array_equal(back["flags"], state["flags"])
+    assert (back["scalar"], back["nested"], back["blob"]) == (0.5, state["nested"], b"\x00\xff")
+    again = np.random.default_rng()
+    again.bit_generator.state = back["rng"]
+    assert again.normal() == rng.normal()
+    twin = torch.Generator()
+    twin.set_state(back["generator"])
+    assert torch.equal(torch.rand(3, generator=twin), torch.rand(3, generator=generator))
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.1, 0.9])
+def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
+    file = tmp_path / "memory.pt"
+    runs.save_checkpoint(file, {"weight": torch.ones(1000)})
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * keep)])
+    with pytest.raises(UserError, match=r"memory\.pt cannot be read \(.+\); delete it"):
+        runs.load_checkpoint(file)
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(tmp_path / "harm"),))
+
+    torch.save({"x": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match=r"evil\.pt cannot be read"):
+        runs.load_checkpoint(tmp_path / "evil.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_missing_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.pt does not exist"):
+        runs.load_checkpoint(tmp_path / "none.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(UserError, match="holds a list, not a dict"):
+        runs.load_checkpoint(tmp_path / "list.pt")
+
+
+# --- the run folder
+
+
+def test_config_is_written_with_its_circumstances(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path / "run")
+    run.write_config(Outer())
+    record = run.read_config()
+    assert record["config"]["inner"] == {"rate": 0.5}
+    assert record["versions"] == runs.versions()
+    assert record["machine"] == runs.machine()
+    runs.write_json(run.config_file, {**record, "schema": 99})
+    with pytest.raises(UserError, match="schema 99"):
+        run.read_config()
+
+
+def test_opening_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no run folder"):
+        runs.RunFolder(tmp_path / "none", create=False)
+    assert not (tmp_path / "none").exists()
+
+
+def test_metrics_survive_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    run.log("vision", loss=1.5)
+    run.log("memory", loss=np.float32(0.5), best=float("inf"))
+    with run.metrics_file.open("a") as file:
+        file.write('{"time": 1, "sta')
+    reader = runs.RunFolder(tmp_path)
+    assert [record["stage"] for record in reader.metrics()] == ["vision", "memory"]
+    reader.log("vision", loss=1.0)
+    assert [record["loss"] for record in reader.metrics("vision")] == [1.5, 1.0]
+    assert reader.metrics("memory")[0]["best"] == "Infinity"
+    assert len(run.metrics_file.read_text().splitlines()) == 3
+
+
+def test_a_torn_first_line_is_cut_off(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    run.metrics_file.write_text('{"ti')
+    run.log("vision", loss=1.0)
+    assert len(run.metrics()) == 1
+
+
+def test_a_corrupt_line_of_metrics_is_named(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    run.metrics_file.write_text('{"stage": "a"}\nnonsense\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2"):
+        run.metrics()
+
+
+def test_ledger_counts_each_key_once(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    assert run.frames()["totals"] == dict.fromkeys(runs.FRAME_KINDS, 0)
+    for _ in range(2):  # the second round is a resumed stage
+        run.count_frames("collection", 1000, "collect/0")
+        run.count_frames("collection", 500, "collect/1")
+        run.count_frames("test", 20, "evaluate")
+    ledger = json.loads(run.frames_file.read_text())
+    assert ledger["totals"]["collection"] == 1500
+    assert ledger["totals"]["test"] == 20
+    assert ledger["entries"][1] == {"key": "collect/1", "kind": "collection", "frames": 500}
+    assert runs.RunFolder(tmp_path).frames() == ledger
+
+
+@pytest.mark.parametrize(
+    ("kind", "frames", "key"), [("real", 1, "b"), ("test", -1, "b"), ("test", 2, "a")]
+)
+def test_ledger_refuses_what_would_make_it_wrong(
+    tmp_path: Path, kind: str, frames: int, key: str
+) -> None:
+    run = runs.RunFolder(tmp_path)
+    run.count_frames("test", 1, "a")
+    with pytest.raises(ValueError, match=r"kind is|frames is|another key"):
+        run.count_frames(kind, frames, key)
+    assert len(run.frames()["entries"]) == 1
+
+
+def test_a_stage_is_done_only_for_its_inputs(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    assert not run.stage_done("collect/0", "abc")
+    with pytest.raises(UserError, match="does not exist"):
+        run.stage_outputs("collect/0")
+    run.mark_done("collect/0", "abc", {"frames": 3})
+    assert run.stage_done("collect/0", "abc")
+    assert not run.stage_done("collect/0", "other")
+    assert run.stage_outputs("collect/0") == {"frames": 3}
+
+
+# --- progress
+
+
+def test_progress_yields_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(runs.progress([3, 1], "short")) == [3, 1]
+    assert list(runs.progress(2, "short")) == [0, 1]
+    assert capsys.readouterr().out == ""  # nothing to say about work that takes no time
+
+
+def test_progress_without_a_terminal_writes_sparse_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with runs.progress(400, "vision", unit="frames") as bar:
+        for _ in range(4):
+            now[0] += 3.0
+            bar.advance(100, loss=0.25)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "vision: 200/400 (50%), 33.33 frames/s, 6s left, loss 0.25",
+        "vision: 400/400 (100%), 33.33 frames/s, 12s taken, loss 0.25",
+    ]
