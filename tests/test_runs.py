@@ -181,7 +181,7 @@ def test_checkpoint_round_trip_of_all_that_resuming_needs(tmp_path: Path) -> Non
     rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
     rng.normal(size=5)
     torch.rand(5, generator=generator)
-    state = {
+    state: dict[str, Any] = {
         "weight": torch.randn(2, 3).to(torch.bfloat16),
         "array": np.arange(6.0).reshape(2, 3),
         "flags": np.array([True, False]),

@@ -62,7 +62,7 @@ def _reduce_float(value: float) -> float | str:
 
 
 def config_hash(obj: Any) -> str:
-    """Return the SHA-256 (hex) of an object's canonical JSON, dataclasses with their class names."""
+    """Return the SHA-256 (hex) of an object's canonical JSON, class names of dataclasses in."""
     text = json.dumps(_reduce(obj, tagged=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

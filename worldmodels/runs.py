@@ -1,7 +1,7 @@
 """Run folders: resolved config, metrics, the frame ledger, stages that are done, checkpoints.
 
-Everything here survives being killed at any moment: files are written whole or not at all, a torn last
-line of the metrics is repaired, and counting the same frames again changes nothing.
+Everything here survives being killed at any moment: files are written whole or not at all, a torn
+last line of the metrics is repaired, and counting the same frames again changes nothing.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def versions() -> dict[str, str]:
 
 
 def _version_of(candidates: Sequence[str]) -> str:
-    """Return the version of the first installed distribution among several names for one library."""
+    """Return the version of the first distribution that is installed, or "absent"."""
     for name in candidates:
         try:
             return importlib.metadata.version(name)
@@ -95,12 +95,17 @@ def machine() -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": _usable_cores(),
         "memory_gib": round(memory, 1),
         "threads": torch.get_num_threads(),
     }
+
+
+def _usable_cores() -> int:
+    """Return the number of cores this process may use, where the system limits it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_name() -> str:
@@ -114,7 +119,7 @@ def _cpu_name() -> str:
 
 
 class RunFolder:
-    """One run on disk: `config.json`, `metrics.jsonl`, `frames.json`, `stages/`, `checkpoints/`, `agent/`."""
+    """One run on disk: configuration, metrics, ledger, finished stages, checkpoints, agent."""
 
     def __init__(self, path: str | Path, create: bool = True) -> None:
         """Open a run folder, creating it unless told not to.
@@ -126,9 +131,7 @@ class RunFolder:
         if create:
             make_folder(self.path)
         elif not self.path.is_dir():
-            raise UserError(
-                f"there is no run folder {self.path}; `worldmodels run --out` makes one"
-            )
+            raise UserError(f"there is no run folder {self.path}; `worldmodels run` makes one")
         self._log_is_whole = False
 
     @property
@@ -251,7 +254,7 @@ class RunFolder:
         write_json(self.frames_file, _ledger([*entries, entry]))
 
     def frames(self) -> dict[str, Any]:
-        """Return the ledger, `{"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}`."""
+        """Return the ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}."""
         if not self.frames_file.exists():
             return _ledger([])
         return _ledger(read_json(self.frames_file)["entries"])
@@ -261,7 +264,7 @@ class RunFolder:
         return self._stage(name).exists() and read_json(self._stage(name))["inputs"] == inputs_hash
 
     def mark_done(self, name: str, inputs_hash: str, outputs: dict[str, Any]) -> None:
-        """Record that a stage is finished, with what later stages and the report want to know of it."""
+        """Record that a stage is finished, with what later stages and the report want to know."""
         record = {"stage": name, "inputs": inputs_hash, "time": time.time(), "outputs": outputs}
         write_json(self._stage(name), record)
 
