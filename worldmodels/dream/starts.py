@@ -1,0 +1,183 @@
+"""Where dreams begin: recorded states, with M's state warmed on the recorded steps before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+from torch import Tensor
+
+from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_write
+
+WARMUP_BATCH = 1024
+"""Starts warmed at once."""
+
+
+class RecordedLatents(Protocol):
+    """The part of `worldmodels.vision.latents.Latents` that starts are cut from; F frames."""
+
+    @property
+    def mu(self) -> NDArray[np.float32]:
+        """(F, Z) posterior means."""
+        ...
+
+    @property
+    def logvar(self) -> NDArray[np.float32]:
+        """(F, Z) posterior log variances."""
+        ...
+
+    @property
+    def action(self) -> NDArray[np.float32]:
+        """(F, A) encoded action taken at each frame; unused at an episode's last frame."""
+        ...
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(E + 1,) first frame of each episode, and F."""
+        ...
+
+
+@dataclass(frozen=True)
+class DreamStarts:
+    """S recorded states, as each of M memories would know them."""
+
+    z: NDArray[np.float32]
+    """(S, Z)"""
+    h: NDArray[np.float32]
+    """(M, S, H): one warmed state per memory"""
+    c: NDArray[np.float32]
+    """(M, S, H)"""
+
+    def __post_init__(self) -> None:
+        """Check that the shapes belong together."""
+        fits = self.z.ndim == 2 and self.h.ndim == 3 and self.h.shape == self.c.shape
+        if not fits or self.h.shape[1] != len(self.z) or len(self.z) == 0:
+            shapes = f"z {self.z.shape}, h {self.h.shape}, c {self.c.shape}"
+            raise UserError(f"dream starts have {shapes}; (S, Z) and twice (M, S, H) are needed")
+
+    def __len__(self) -> int:
+        """S."""
+        return len(self.z)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, atomically; float16, finer than V and M are sure of."""
+        arrays = {name: getattr(self, name).astype(np.float16) for name in ("z", "h", "c")}
+        atomic_write(path, save(arrays))
+
+    @classmethod
+    def load(cls, path: Path) -> DreamStarts:
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: a missing or damaged file, named.
+        """
+        try:
+            arrays = load_file(path)
+            return cls(*(arrays[name].astype(np.float32) for name in ("z", "h", "c")))
+        except (OSError, KeyError, SafetensorError, UserError) as error:
+            raise UserError(
+                f"{path} is no readable file of dream starts ({error}); write the agent again"
+            ) from error
+
+
+def start_frames(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Frames that a dream can begin at: all but each episode's last, after which nothing comes."""
+    last = np.zeros(int(offsets[-1]), np.bool_)
+    last[offsets[1:] - 1] = True
+    return np.flatnonzero(~last)
+
+
+def build_starts(
+    memories: Sequence[MDNRNN],
+    latents: RecordedLatents,
+    count: int,
+    warmup: int,
+    rng: np.random.Generator,
+    weight: NDArray[np.float64] | None = None,
+) -> DreamStarts:
+    """Choose recorded frames at random and run every memory over the steps before them.
+
+    Args:
+        memories: M memories; the recorded prefix is played to each.
+        latents: recorded episodes as (mu, logvar) and actions.
+        count: S, starts to choose (with replacement).
+        warmup: most recorded steps to play before a start; nearer to the episode's beginning all
+            of its steps are played, from a state of zeros as in reality.
+        rng: chooses frames and samples z from its posterior.
+        weight: (F,) relative chance of each frame; None is the same for all.
+
+    Raises:
+        UserError: no episode has a step, or a weight of the wrong size or without a sum above 0.
+    """
+    if count < 1 or warmup < 0:
+        raise UserError(f"dream starts: count {count}, warmup {warmup}; at least 1 and at least 0")
+    frames = start_frames(latents.offsets)
+    if len(frames) == 0:
+        raise UserError("no recorded episode has a step, so there is nowhere to start a dream")
+    chance = None if weight is None else _chance(weight, frames, len(latents.mu))
+    chosen = np.sort(rng.choice(frames, size=count, p=chance))
+    parts = [
+        _warm(memories, latents, chosen[first : first + WARMUP_BATCH], warmup, rng)
+        for first in range(0, count, WARMUP_BATCH)
+    ]
+    return DreamStarts(
+        np.concatenate([p.z for p in parts]),
+        np.concatenate([p.h for p in parts], axis=1),
+        np.concatenate([p.c for p in parts], axis=1),
+    )
+
+
+def _chance(
+    weight: NDArray[np.float64], frames: NDArray[np.int64], total: int
+) -> NDArray[np.float64]:
+    if weight.shape != (total,):
+        raise UserError(f"weight of the dream starts has shape {weight.shape}, needs ({total},)")
+    kept = np.asarray(weight[frames], np.float64)
+    if not (np.isfinite(kept).all() and (kept >= 0).all() and kept.sum() > 0):
+        raise UserError("weights of the dream starts must be finite, not negative, not all 0")
+    return kept / kept.sum()
+
+
+@torch.inference_mode()
+def _warm(
+    memories: Sequence[MDNRNN],
+    latents: RecordedLatents,
+    frames: NDArray[np.int64],
+    warmup: int,
+    rng: np.random.Generator,
+) -> DreamStarts:
+    """Play the ``warmup`` steps before each frame; before an episode's beginning h stays 0."""
+    first = latents.offsets[np.searchsorted(latents.offsets, frames, side="right") - 1]
+    longest = int(np.minimum(frames - first, warmup).max())
+    device = memories[0].mixture.weight.device
+    states = [memory.initial_state(len(frames)) for memory in memories]
+
+    def sampled_z(index: NDArray[np.int64]) -> Tensor:
+        noise = rng.standard_normal((len(index), latents.mu.shape[1]), dtype=np.float32)
+        z = latents.mu[index] + np.exp(0.5 * latents.logvar[index]) * noise
+        return torch.from_numpy(z.astype(np.float32)).to(device)
+
+    for back in range(longest, 0, -1):
+        index = frames - back
+        begun = torch.from_numpy((index >= first).astype(np.float32)).to(device).unsqueeze(-1)
+        index = np.maximum(index, first)
+        z = sampled_z(index).unsqueeze(1)
+        action = torch.from_numpy(latents.action[index]).to(device).unsqueeze(1)
+        for m, memory in enumerate(memories):
+            _, state = memory.recurrence(z, action, states[m])
+            states[m] = MemoryState(state.h * begun, state.c * begun)
+    h = torch.stack([s.h for s in states]).float().cpu().numpy()
+    c = torch.stack([s.c for s in states]).float().cpu().numpy()
+    return DreamStarts(sampled_z(frames).cpu().numpy(), h, c)
+
+
+__all__ = ["DreamStarts", "RecordedLatents", "build_starts", "start_frames"]

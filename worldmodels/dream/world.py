@@ -1,0 +1,169 @@
+"""One step of the dream for a batch of rows, in plain torch: the reference, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.dream.config import DreamConfig
+from worldmodels.memory.mdn_rnn import MDNRNN, MemoryOutput, MemoryState, RewardModel
+from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
+
+
+class WorldStep(NamedTuple):
+    """What a step of the dream gives, for R rows."""
+
+    reward: NDArray[np.float32]
+    """(R,)"""
+    terminated: NDArray[np.bool_]
+    """(R,)"""
+    disagreement: NDArray[np.float32] | None
+    """(R,) deviation of the memories' means of z; None where one memory dreams alone"""
+
+
+class World(Protocol):
+    """A batch of dreams; after `begin`, `z` and `h` are what the controller sees."""
+
+    @property
+    def z(self) -> Tensor:
+        """(R, Z) float32."""
+        ...
+
+    @property
+    def h(self) -> Tensor:
+        """(R, H) float32, of the first memory."""
+        ...
+
+    def begin(
+        self,
+        z: NDArray[np.float32],
+        h: NDArray[np.float32],
+        c: NDArray[np.float32],
+        mask: NDArray[np.float32] | None,
+    ) -> None:
+        """Put R rows at z (R, Z), h and c (M, R, H), with masks (M, n, H); row r has r mod n."""
+        ...
+
+    def step(
+        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
+    ) -> WorldStep:
+        """Dream one step; row r takes action (R, A) and the noise of row r mod n."""
+        ...
+
+
+def disagreement_of(means: Tensor) -> Tensor:
+    """Root mean square, over z, of the deviation across memories of their means (M, R, Z): (R,)."""
+    return means.var(0, correction=0).mean(-1).sqrt()
+
+
+class TorchWorld:
+    """The dream by `MDNRNN.step`; bfloat16 by autocast."""
+
+    def __init__(
+        self,
+        memories: Sequence[MDNRNN],
+        dreamer: int | None,
+        reward_model: RewardModel,
+        cfg: DreamConfig,
+        bfloat16: bool,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            memories: the first one gives the controller its h.
+            dreamer: which of them dreams; None draws one for every row and step.
+            reward_model: meaning of the reward head.
+            cfg: temperature, reward and termination are read.
+            bfloat16: multiply in bfloat16.
+        """
+        self.memories, self.dreamer = list(memories), dreamer
+        self.reward_model, self.cfg, self.bfloat16 = reward_model, cfg, bfloat16
+        self.device = memories[0].mixture.weight.device
+        self._mask: list[Tensor] | None = None
+
+    def begin(
+        self,
+        z: NDArray[np.float32],
+        h: NDArray[np.float32],
+        c: NDArray[np.float32],
+        mask: NDArray[np.float32] | None,
+    ) -> None:
+        """See `World.begin`."""
+        self.z = self._to_device(z)
+        self.states = [
+            MemoryState(self._to_device(a), self._to_device(b)) for a, b in zip(h, c, strict=True)
+        ]
+        self._mask = None if mask is None else [self._rows(m) for m in mask]
+
+    @property
+    def h(self) -> Tensor:
+        """(R, H) of the first memory."""
+        return self.states[0].h
+
+    def _to_device(self, array: NDArray[np.float32]) -> Tensor:
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
+
+    def _rows(self, array: NDArray[np.float32]) -> Tensor:
+        """Noise of n dreams (n, ...) for all R rows."""
+        return self._to_device(array).repeat(len(self.z) // len(array), 1)
+
+    def step(
+        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
+    ) -> WorldStep:
+        """See `World.step`."""
+        u, noise = self._rows(uniform), self._rows(normal)
+        outputs = self._run(action)
+        z_dim = self.z.shape[1]
+        means = None
+        if self.dreamer is None:
+            means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
+        out = self._choose(outputs, u[:, z_dim + 2])
+        self.z = mixture_from_noise(
+            out.log_pi, out.mu, out.log_sigma, u[:, :z_dim], noise, self.cfg.temperature
+        )
+        return WorldStep(
+            self._reward(out.reward, u[:, z_dim]).cpu().numpy(),
+            self._terminated(out.terminated_logit, u[:, z_dim + 1]).cpu().numpy(),
+            None if means is None else disagreement_of(means).cpu().numpy(),
+        )
+
+    def _run(self, action: Tensor) -> list[MemoryOutput]:
+        outputs = []
+        cast = torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+        for i, memory in enumerate(self.memories):
+            mask = None if self._mask is None else self._mask[i]
+            with cast:
+                output, state = memory.step(self.z, action, self.states[i], mask)
+            self.states[i] = MemoryState(state.h.float(), state.c.float())
+            outputs.append(MemoryOutput(*(x.float() for x in output)))
+        return outputs
+
+    def _choose(self, outputs: list[MemoryOutput], uniform: Tensor) -> MemoryOutput:
+        if self.dreamer is not None:
+            return outputs[self.dreamer]
+        chosen = (uniform * len(outputs)).long().clamp_max(len(outputs) - 1)
+        rows = torch.arange(len(chosen), device=chosen.device)
+        stacked = (torch.stack(parts) for parts in zip(*outputs, strict=True))
+        return MemoryOutput(*(parts[chosen, rows] for parts in stacked))
+
+    def _reward(self, output: Tensor, uniform: Tensor) -> Tensor:
+        if self.cfg.reward == "sampled":
+            return self.reward_model.sampled(output, uniform)
+        return self.reward_model.expected(output)
+
+    def _terminated(self, logit: Tensor, uniform: Tensor) -> Tensor:
+        if self.cfg.termination == "off":
+            return torch.zeros_like(logit, dtype=torch.bool)
+        probability = torch.sigmoid(logit)
+        if self.cfg.termination == "sampled":
+            return uniform < probability
+        return probability > self.cfg.termination_threshold
+
+
+__all__ = ["TorchWorld", "World", "WorldStep", "disagreement_of"]
