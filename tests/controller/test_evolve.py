@@ -1,0 +1,174 @@
+"""The evolution loop: shared seeds, exact resume, penalties, restarts."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from worldmodels.controller.evolve import EvolveConfig, Generation, evolve
+from worldmodels.controller.strategies import StrategyConfig
+from worldmodels.protocols import UserError
+
+N, P = 8, 10
+
+
+class Noisy:
+    """A sphere whose noise depends on the seed alone; it notes what it was asked."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.seeds: list[tuple[int, int]] = []
+        self.fail_at = fail_at
+
+    def __call__(self, population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        assert population.dtype == np.float32
+        if len(population) > 1 and len([1 for p, _ in self.seeds if p > 1]) == self.fail_at:
+            raise KeyboardInterrupt
+        self.seeds.append((len(population), seed))
+        target = 0.5 + 0.01 * np.random.default_rng(seed).standard_normal(N)
+        return np.asarray(-np.sum((population - target) ** 2, axis=1), np.float64)
+
+
+def config(name: str = "cma", **kwargs: object) -> EvolveConfig:
+    cfg = EvolveConfig(StrategyConfig(name, P), 20, mean_every=5, checkpoint_every=4)  # type: ignore[arg-type]
+    return dataclasses.replace(cfg, **kwargs)  # type: ignore[arg-type]  # fields of several types
+
+
+def same_history(a: tuple[Generation, ...], b: tuple[Generation, ...]) -> bool:
+    def bare(g: Generation) -> Generation:
+        return dataclasses.replace(g, seconds=0.0)
+
+    return [bare(g) for g in a] == [bare(g) for g in b]
+
+
+def test_evolution_finds_the_target() -> None:
+    result = evolve(Noisy(), config(generations=80), N, seed=0)
+    np.testing.assert_allclose(result.parameters, 0.5, atol=0.05)
+    assert len(result.history) == 80
+    assert result.history[-1].mean_return is not None
+    assert sorted(result.snapshots) == list(range(5, 81, 5))
+    np.testing.assert_array_equal(result.snapshots[80], result.parameters)
+
+
+def test_each_generation_has_one_fresh_seed() -> None:
+    returns = Noisy()
+    evolve(returns, config(), N, seed=0)
+    populations = [seed for size, seed in returns.seeds if size == P]
+    means = [seed for size, seed in returns.seeds if size == 1]
+    assert len(populations) == 20 and len(means) == 4
+    assert len({*populations, *means}) == 24
+
+
+@pytest.mark.parametrize("name", ["cma", "sep_cma", "pepg", "openes"])
+@pytest.mark.parametrize("kill", [0, 3, 4, 11, 19])
+def test_killed_and_resumed_equals_unbroken(tmp_path: Path, name: str, kill: int) -> None:
+    cfg = config(name)
+    unbroken = evolve(Noisy(), cfg, N, seed=2)
+    path = tmp_path / "controller.json"
+    with pytest.raises(KeyboardInterrupt):
+        evolve(Noisy(fail_at=kill), cfg, N, seed=2, checkpoint=path)
+    resumed = evolve(Noisy(), cfg, N, seed=2, checkpoint=path)
+    np.testing.assert_array_equal(resumed.parameters, unbroken.parameters)
+    assert same_history(resumed.history, unbroken.history)
+    assert all((resumed.snapshots[g] == unbroken.snapshots[g]).all() for g in unbroken.snapshots)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_finished_run_is_read_not_repeated_and_may_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "controller.json"
+    first = evolve(Noisy(), config(), N, seed=2, checkpoint=path)
+    again = Noisy()
+    np.testing.assert_array_equal(
+        evolve(again, config(), N, seed=2, checkpoint=path).parameters, first.parameters
+    )
+    assert not again.seeds
+    longer = evolve(Noisy(), config(generations=30), N, seed=2, checkpoint=path)
+    unbroken = evolve(Noisy(), config(generations=30), N, seed=2)
+    np.testing.assert_array_equal(longer.parameters, unbroken.parameters)
+
+
+@pytest.mark.parametrize("change", ["seed", "population", "key", "x0"])
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "controller.json"
+    evolve(Noisy(), config(), N, seed=2, checkpoint=path)
+    cfg = config()
+    if change == "population":
+        cfg = config(strategy=StrategyConfig(population=P + 2))
+    x0 = np.ones(N) if change == "x0" else None
+    with pytest.raises(UserError, match="other settings"):
+        evolve(
+            Noisy(),
+            cfg,
+            N,
+            3 if change == "seed" else 2,
+            x0,
+            path,
+            key=change if change == "key" else "",
+        )
+
+
+def test_tampered_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "controller.json"
+    evolve(Noisy(), config(), N, seed=2, checkpoint=path)
+    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
+    with pytest.raises(UserError, match="SHA-256"):
+        evolve(Noisy(), config(generations=30), N, seed=2, checkpoint=path)
+
+
+def test_penalty_pulls_towards_zero() -> None:
+    free = evolve(Noisy(), config(generations=60), N, seed=0).parameters
+    held = evolve(Noisy(), config(generations=60, l2=10.0), N, seed=0)
+    assert np.abs(held.parameters).mean() < 0.6 * np.abs(free).mean()
+    assert held.history[-1].best > -5.0  # without the penalty
+
+
+def test_callback_sees_every_generation_and_can_stop() -> None:
+    seen: list[int] = []
+
+    def stop_at_seven(record: Generation, mean: NDArray[np.float32]) -> bool:
+        assert mean.shape == (N,)
+        seen.append(record.generation)
+        return record.generation == 7
+
+    result = evolve(Noisy(), config(), N, seed=0, on_generation=stop_at_seven)
+    assert seen == list(range(1, 8)) and len(result.history) == 7
+
+
+def test_seconds_end_a_run() -> None:
+    assert len(evolve(Noisy(), config(seconds=1e-6), N, seed=0).history) == 1
+
+
+def test_restart_begins_again_when_nothing_improves() -> None:
+    def flat(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        return np.zeros(len(population))
+
+    cfg = config(restart_patience=2, generations=21)
+    result = evolve(flat, cfg, N, seed=0)
+    restarts = [g.generation for g in result.history if g.restarted]
+    assert restarts == [15]
+
+
+def test_returns_that_are_no_numbers_name_the_generation() -> None:
+    def broken(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        return np.full(len(population), np.inf)
+
+    with pytest.raises(UserError, match="generation 1: the return of candidate 0 is inf"):
+        evolve(broken, config(), N, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("generations", 0),
+        ("l2", -1.0),
+        ("mean_every", 0),
+        ("restart_patience", -1),
+        ("seconds", 0.0),
+    ],
+)
+def test_bad_configs_are_named(field: str, value: float) -> None:
+    with pytest.raises(UserError, match=field):
+        dataclasses.replace(EvolveConfig(), **{field: value})  # type: ignore[arg-type]  # wrong on purpose

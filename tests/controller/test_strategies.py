@@ -1,0 +1,170 @@
+"""Strategies against known optima, against `cma` itself, and against themselves resumed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cma
+import numpy as np
+import pytest
+from scipy.stats import rankdata
+
+from worldmodels.controller import strategies
+from worldmodels.controller.strategies import CMA, StrategyConfig, Vector
+from worldmodels.protocols import UserError
+
+N, P = 6, 12
+NAMES = ("cma", "sep_cma", "pepg", "openes")
+
+
+def sphere(x: Vector) -> Vector:
+    return np.asarray(-np.sum((x - 0.5) ** 2, axis=-1))
+
+
+def rosenbrock(x: Vector) -> Vector:
+    valley = 100 * (x[..., 1:] - x[..., :-1] ** 2) ** 2 + (1 - x[..., :-1]) ** 2
+    return np.asarray(-valley.sum(axis=-1))
+
+
+def config(name: str, **kwargs: float) -> StrategyConfig:
+    return StrategyConfig(name, P, **kwargs)  # type: ignore[arg-type]  # names come from the list
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sphere_is_climbed(name: str) -> None:
+    strategy = strategies.make(config(name, sigma0=0.3, learning_rate=0.05), N, seed=0)
+    for _ in range(150):
+        x = strategy.ask()
+        assert x.shape == (P, N)
+        strategy.tell(x, sphere(x))
+    np.testing.assert_allclose(strategy.mean, 0.5, atol=0.1)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
+def test_cma_solves_rosenbrock_as_the_package_does(seed: int) -> None:
+    ours = strategies.make(config("cma", sigma0=0.3), N, seed)
+    before = np.random.get_state()
+    try:
+        theirs = cma.CMAEvolutionStrategy(
+            np.zeros(N), 0.3, {"popsize": P, "seed": strategies.cma_seed(seed), "verbose": -10}
+        )
+        for _ in range(400):
+            x = theirs.ask()
+            theirs.tell(x, [-float(rosenbrock(v)) for v in x])
+    finally:
+        np.random.set_state(before)
+    for _ in range(400):
+        y = ours.ask()
+        ours.tell(y, rosenbrock(y))
+    np.testing.assert_array_equal(ours.mean, theirs.mean)
+    assert ours.sigma > 0
+    np.testing.assert_allclose(ours.mean, 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_global_generator_and_arguments_are_left_alone(name: str) -> None:
+    np.random.seed(3)
+    expected = np.random.RandomState(3).rand(4)
+    strategy = strategies.make(config(name), N, seed=1, x0=np.ones(N))
+    x = strategy.ask()
+    returns = sphere(x)
+    copies = x.copy(), returns.copy()
+    strategy.tell(x, returns)
+    strategy.load_state_dict(strategy.state_dict())
+    np.testing.assert_array_equal(x, copies[0])
+    np.testing.assert_array_equal(returns, copies[1])
+    np.testing.assert_array_equal(np.random.rand(4), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_seeds_decide_and_global_state_does_not(name: str) -> None:
+    def run(seed: int, noise: int) -> Vector:
+        np.random.seed(noise)
+        strategy = strategies.make(config(name), N, seed)
+        for _ in range(5):
+            x = strategy.ask()
+            strategy.tell(x, sphere(x))
+            np.random.rand()
+        return strategy.mean
+
+    np.testing.assert_array_equal(run(0, 1), run(0, 2))
+    assert np.abs(run(0, 1) - run(1, 1)).max() > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resumed_equals_unbroken(name: str) -> None:
+    unbroken = strategies.make(config(name), N, seed=5)
+    for generation in range(12):
+        if generation == 6:
+            resumed = strategies.make(config(name), N, seed=99)
+            resumed.load_state_dict(unbroken.state_dict())
+        x = unbroken.ask()
+        unbroken.tell(x, rosenbrock(x))
+    for _ in range(6):
+        y = resumed.ask()
+        resumed.tell(y, rosenbrock(y))
+    np.testing.assert_array_equal(resumed.mean, unbroken.mean)
+    np.testing.assert_array_equal(resumed.ask(), unbroken.ask())
+
+
+def test_flat_returns_do_not_stop_a_run_and_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cma_signals.in").write_text("{'timeout': 0}")
+    strategy = strategies.make(config("cma"), N, seed=0)
+    for _ in range(30):
+        x = strategy.ask()
+        strategy.tell(x, np.zeros(P))
+    assert np.isfinite(strategy.mean).all() and np.isfinite(strategy.sigma)
+    assert os.listdir(tmp_path) == ["cma_signals.in"]
+
+
+def test_changed_state_is_refused() -> None:
+    strategy = strategies.make(config("cma"), N, seed=0)
+    state = strategy.state_dict()
+    state["pickle"] = state["pickle"].copy()
+    state["pickle"][100] ^= 1
+    with pytest.raises(UserError, match="SHA-256"):
+        strategy.load_state_dict(state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_returns_that_are_no_numbers_stop_the_run(name: str) -> None:
+    strategy = strategies.make(config(name), N, seed=0)
+    returns = np.zeros(P)
+    returns[3] = np.nan
+    with pytest.raises(UserError, match="candidate 3"):
+        strategy.tell(strategy.ask(), returns)
+
+
+def test_centred_ranks_equal_scipys() -> None:
+    values = np.array([3.0, -1.0, 3.0, 7.0, 0.0])
+    want = (rankdata(values) - 1) / 4 - 0.5
+    np.testing.assert_allclose(strategies.centred_ranks(values), want)
+    assert not strategies.centred_ranks(np.ones(4)).any()
+
+
+def test_paper_sized_problem_starts_at_the_given_mean() -> None:
+    start = np.linspace(-1, 1, 867)
+    strategy = strategies.make(StrategyConfig(), 867, 0, start)
+    assert isinstance(strategy, CMA)
+    np.testing.assert_array_equal(strategy.mean, start)
+    assert strategy.ask().shape == (64, 867)
+    assert strategy.sigma == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "names"),
+    [
+        ({"name": "ga"}, "name"),
+        ({"population": 2}, "population"),
+        ({"name": "pepg", "population": 7}, "population"),
+        ({"sigma0": 0.0}, "sigma0"),
+        ({"sigma_rate": 1.0}, "sigma_rate"),
+    ],
+)
+def test_bad_configs_are_named(kwargs: dict[str, object], names: str) -> None:
+    with pytest.raises(UserError, match=names):
+        StrategyConfig(**kwargs)  # type: ignore[arg-type]  # wrong on purpose

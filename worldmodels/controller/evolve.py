@@ -1,0 +1,277 @@
+"""The evolution loop: a population, its returns, the next population; C is its final mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from worldmodels import runs
+from worldmodels.controller import strategies
+from worldmodels.controller.strategies import Strategy, StrategyConfig
+from worldmodels.protocols import ReturnFunction, UserError
+
+Parameters = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EvolveConfig:
+    """How long and how C is evolved."""
+
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    """the evolution strategy"""
+    generations: int = 200
+    """generations in all, those before a resume included"""
+    l2: float = 0.0
+    """penalty on the mean square of a candidate's parameters, subtracted from its return"""
+    mean_every: int = 10
+    """every so many generations, and at the last, the mean is judged and kept as a snapshot"""
+    checkpoint_every: int = 10
+    """generations between checkpoints; the last one is always written"""
+    restart_patience: int = 0
+    """start the strategy anew at the best snapshot after so many judgements of the mean without a
+    better one; 0 for never"""
+    seconds: float | None = None
+    """stop after so much time; results then depend on the machine's speed: prefer generations"""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        for name in ("generations", "mean_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise UserError(
+                    f"EvolveConfig.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+        if not 0 <= self.l2 < float("inf"):
+            raise UserError(f"EvolveConfig.l2 is {self.l2}; it must be 0 or more")
+        if self.restart_patience < 0:
+            raise UserError(
+                f"EvolveConfig.restart_patience is {self.restart_patience}; it must be 0 or more"
+            )
+        if self.seconds is not None and not self.seconds > 0:
+            raise UserError(f"EvolveConfig.seconds is {self.seconds}; it must be above 0, or None")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One line of the history; returns are without the penalty."""
+
+    generation: int
+    """counted from 1"""
+    best: float
+    """return of the best candidate"""
+    mean: float
+    """mean return of the population"""
+    std: float
+    """deviation of the population's returns (ddof 0)"""
+    sigma: float
+    """the strategy's deviation after the update"""
+    seconds: float
+    """wall clock of this generation"""
+    mean_return: float | None = None
+    """return of the distribution's mean, on starts of its own; None where it was not judged"""
+    restarted: bool = False
+    """True where the strategy began anew after this generation"""
+
+
+@dataclass(frozen=True)
+class EvolveResult:
+    """What evolution found."""
+
+    parameters: Parameters
+    """(N,) mean of the last distribution: the controller"""
+    history: tuple[Generation, ...]
+    """one record per generation"""
+    snapshots: dict[int, Parameters]
+    """generation -> (N,) mean, wherever the mean was judged: what selection chooses from"""
+
+
+OnGeneration = Callable[[Generation, Parameters], "bool | None"]
+"""Called after each generation with its record and the mean (N,); True ends the run."""
+
+
+class _State:
+    """What a run carries from generation to generation, and what a checkpoint holds."""
+
+    def __init__(self, cfg: EvolveConfig, size: int, seed: int, x0: Parameters) -> None:
+        self.cfg, self.size, self.seed = cfg, size, seed
+        self.strategy = self.begin(0, x0)
+        self.history: list[Generation] = []
+        self.snapshots: dict[int, Parameters] = {}
+        self.restarts = 0
+        self.since_best = 0
+        self.best_mean = -np.inf
+        self.best_snapshot = 0
+        self.stopped = False
+
+    def begin(self, number: int, x0: Parameters) -> Strategy:
+        """A fresh strategy around ``x0``."""
+        seed = runs.derive_seed(self.seed, "strategy", number)
+        return strategies.make(self.cfg.strategy, self.size, seed, x0)
+
+    @property
+    def mean(self) -> Parameters:
+        """(N,) the controller as it stands."""
+        return self.strategy.mean.astype(np.float32)
+
+    def judge(self, returns: ReturnFunction, generation: int) -> float:
+        """Return the mean's own return, keep it as a snapshot, count judgements without gain."""
+        seed = runs.derive_seed(self.seed, "mean", generation)
+        value = float(returns(self.mean[None], seed)[0])
+        self.snapshots[generation] = self.mean
+        self.since_best += 1
+        if value > self.best_mean:
+            self.best_mean, self.best_snapshot, self.since_best = value, generation, 0
+        return value
+
+    def restart_if_stuck(self) -> bool:
+        """Start anew from the best snapshot where patience has run out."""
+        if not self.cfg.restart_patience or self.since_best < self.cfg.restart_patience:
+            return False
+        self.restarts += 1
+        self.since_best = 0
+        self.strategy = self.begin(self.restarts, self.snapshots[self.best_snapshot])
+        return True
+
+    def save(self, path: Path, key: str) -> None:
+        """Write the checkpoint under a name that its generation gives, then point to it.
+
+        The pointer is written last and holds the strategy's hash, so a kill at any moment leaves a
+        whole pair; older files go after it.
+        """
+        state = self.strategy.state_dict()
+        digest = str(state.pop("sha256", ""))
+        target = path.with_name(f"{path.stem}-{len(self.history):06d}.pt")
+        runs.save_checkpoint(
+            target,
+            {
+                "strategy": state,
+                "history": [dataclasses.asdict(g) for g in self.history],
+                "snapshots": dict(self.snapshots),
+                "counters": [self.restarts, self.since_best, self.best_snapshot],
+                "best_mean": float(self.best_mean),
+                "stopped": self.stopped,
+            },
+        )
+        runs.write_json(path, {"file": target.name, "sha256": digest, "key": key})
+        for old in path.parent.glob(f"{path.stem}-??????.pt"):
+            if old != target:
+                old.unlink()
+
+    def load(self, path: Path, key: str) -> None:
+        """Continue from a checkpoint, exactly.
+
+        Raises:
+            UserError: it is of another run, or unreadable.
+        """
+        pointer = runs.read_json(path)
+        if pointer.get("key") != key:
+            raise UserError(
+                f"checkpoint {path} was written with other settings, seed or start; delete it, or "
+                "choose another folder"
+            )
+        data = runs.load_checkpoint(path.with_name(pointer["file"]))
+        self.strategy.load_state_dict({**data["strategy"], "sha256": pointer["sha256"]})
+        self.history = [Generation(**g) for g in data["history"]]
+        self.snapshots = dict(data["snapshots"])
+        self.restarts, self.since_best, self.best_snapshot = data["counters"]
+        self.best_mean, self.stopped = data["best_mean"], data["stopped"]
+
+
+def evolve(
+    returns: ReturnFunction,
+    cfg: EvolveConfig,
+    num_parameters: int,
+    seed: int,
+    x0: ArrayLike | None = None,
+    checkpoint: Path | None = None,
+    on_generation: OnGeneration | None = None,
+    key: str = "",
+) -> EvolveResult:
+    """Evolve a controller; the result is the mean of the distribution, not the best sample.
+
+    Every generation has a fresh seed that all its candidates share, so that they are comparable and
+    none can live on lucky starts. One seed gives one result, unless ``cfg.seconds`` ends the run:
+    then the number of generations depends on the machine.
+
+    Args:
+        returns: judges a population; higher is better.
+        cfg: strategy, length, penalty, checkpoints.
+        num_parameters: N.
+        seed: fixes the samples and every generation's starts.
+        x0: (N,) the first mean; zeros if not given.
+        checkpoint: a `.json` path to resume from and to write to; its data lie beside it. Where the
+            strategy is of the `cma` package it holds a pickle: resume own runs only.
+        on_generation: called with each generation's record and the mean; True ends the run.
+        key: names what ``returns`` depends on, so that a checkpoint of another dream is refused.
+
+    Raises:
+        UserError: a return is not finite, or the checkpoint is of another run.
+    """
+    start = np.zeros(num_parameters, np.float32) if x0 is None else np.array(x0, np.float32)
+    state = _State(cfg, num_parameters, seed, start)
+    full_key = _key(cfg, num_parameters, seed, start, key)
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint, full_key)
+    saved = len(state.history)
+    while not _finished(state, cfg):
+        began, g = time.perf_counter(), len(state.history) + 1
+        # one generation: sample, judge on shared seeds, update
+        population = state.strategy.ask()
+        candidates = population.astype(np.float32)
+        values = np.asarray(
+            returns(candidates, runs.derive_seed(seed, "generation", g)), np.float64
+        )
+        penalty = cfg.l2 * np.mean(np.square(candidates, dtype=np.float64), axis=1)
+        _tell(state.strategy, population, values - penalty, g)
+        # the mean is what counts, so judge it on seeds of its own
+        due = g % cfg.mean_every == 0 or g == cfg.generations
+        mean_return = state.judge(returns, g) if due else None
+        mean, sigma = state.mean, state.strategy.sigma
+        restarted = due and g < cfg.generations and state.restart_if_stuck()
+        record = Generation(
+            g,
+            float(values.max()),
+            float(values.mean()),
+            float(values.std()),
+            sigma,
+            time.perf_counter() - began,
+            mean_return,
+            restarted,
+        )
+        state.history.append(record)
+        if on_generation is not None and on_generation(record, mean):
+            state.stopped = True
+        if checkpoint is not None and (g % cfg.checkpoint_every == 0 or _finished(state, cfg)):
+            state.save(checkpoint, full_key)
+            saved = g
+    if checkpoint is not None and saved < len(state.history):
+        state.save(checkpoint, full_key)
+    return EvolveResult(state.mean, tuple(state.history), state.snapshots)
+
+
+def _finished(state: _State, cfg: EvolveConfig) -> bool:
+    """True once the generations or the seconds are used up, or the caller said stop."""
+    if state.stopped or len(state.history) >= cfg.generations:
+        return True
+    return cfg.seconds is not None and sum(g.seconds for g in state.history) >= cfg.seconds
+
+
+def _tell(strategy: Strategy, population: NDArray[np.float64], values: Any, g: int) -> None:
+    """Tell the strategy, naming the generation if a return is no number."""
+    try:
+        strategy.tell(population, values)
+    except UserError as error:
+        raise UserError(f"generation {g}: {error}") from error
+
+
+def _key(cfg: EvolveConfig, size: int, seed: int, x0: Parameters, key: str) -> str:
+    """Hash of all that fixes the search; a longer run may continue a shorter one."""
+    length = {"generations": 1, "seconds": None, "checkpoint_every": 1}
+    same: Sequence[Any] = (dataclasses.replace(cfg, **length), size, seed, x0, key)  # type: ignore[arg-type]  # mypy takes the dict's values for one type
+    return runs.config_hash(same)
