@@ -6,7 +6,6 @@ thread with everything it touches in that core's cache; threads meet only when a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.kernel_world import KernelWorld, PackedMemory
 from worldmodels.dream.noise import DreamNoise
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import TorchWorld, World
@@ -140,6 +140,8 @@ class DreamEngine:
                 f'DreamConfig.backend is "kernels", but M is on {self.device}; '
                 'kernels run on the CPU, use "torch" or "auto"'
             )
+        dtype = torch.bfloat16 if self.bfloat16 else torch.float32
+        self._packed = [PackedMemory.of(m, dtype) for m in memories] if self.kernels else []
 
     def rollout(
         self,
@@ -241,6 +243,11 @@ class DreamEngine:
         torch.set_num_threads(before)
 
     def _world(self, chunk: _Chunk) -> World:
+        if self.kernels:
+            packed = [self._packed[m] for m in chunk.members]
+            return KernelWorld(
+                packed, chunk.dreamer, self.reward_model, self.memory_cfg, self.cfg
+            )
         members = [self.memories[m] for m in chunk.members]
         return TorchWorld(members, chunk.dreamer, self.reward_model, self.cfg, self.bfloat16)
 

@@ -62,6 +62,21 @@ def disagreement_of(means: Tensor) -> Tensor:
     return means.var(0, correction=0).mean(-1).sqrt()
 
 
+def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
+    """Reward (R,) from the reward head's output (R,)."""
+    return model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
+
+
+def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
+    """Whether the dream ends (R,) bool, from the termination head's output (R,)."""
+    if cfg.termination == "off":
+        return torch.zeros_like(logit, dtype=torch.bool)
+    probability = torch.sigmoid(logit)
+    if cfg.termination == "sampled":
+        return uniform < probability
+    return probability > cfg.termination_threshold
+
+
 class TorchWorld:
     """The dream by `MDNRNN.step`; bfloat16 by autocast."""
 
@@ -128,8 +143,8 @@ class TorchWorld:
             out.log_pi, out.mu, out.log_sigma, u[:, :z_dim], noise, self.cfg.temperature
         )
         return WorldStep(
-            self._reward(out.reward, u[:, z_dim]).cpu().numpy(),
-            self._terminated(out.terminated_logit, u[:, z_dim + 1]).cpu().numpy(),
+            reward_of(self.reward_model, self.cfg, out.reward, u[:, z_dim]).cpu().numpy(),
+            ended(self.cfg, out.terminated_logit, u[:, z_dim + 1]).cpu().numpy(),
             None if means is None else disagreement_of(means).cpu().numpy(),
         )
 
@@ -152,18 +167,5 @@ class TorchWorld:
         stacked = (torch.stack(parts) for parts in zip(*outputs, strict=True))
         return MemoryOutput(*(parts[chosen, rows] for parts in stacked))
 
-    def _reward(self, output: Tensor, uniform: Tensor) -> Tensor:
-        if self.cfg.reward == "sampled":
-            return self.reward_model.sampled(output, uniform)
-        return self.reward_model.expected(output)
 
-    def _terminated(self, logit: Tensor, uniform: Tensor) -> Tensor:
-        if self.cfg.termination == "off":
-            return torch.zeros_like(logit, dtype=torch.bool)
-        probability = torch.sigmoid(logit)
-        if self.cfg.termination == "sampled":
-            return uniform < probability
-        return probability > self.cfg.termination_threshold
-
-
-__all__ = ["TorchWorld", "World", "WorldStep", "disagreement_of"]
+__all__ = ["TorchWorld", "World", "WorldStep", "disagreement_of", "ended", "reward_of"]

@@ -1,0 +1,146 @@
+"""One step of the dream on a CPU: two matrix products per memory, compiled kernels between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.dream import kernels
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.world import WorldStep, disagreement_of, ended, reward_of
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+
+
+@dataclass(frozen=True)
+class PackedMemory:
+    """A memory's weights as the kernels want them."""
+
+    lstm: Tensor
+    """(H + Z + A, 4H): h, z and the action go in as one row"""
+    lstm_bias: NDArray[np.float32]
+    """(4H,)"""
+    heads: Tensor
+    """(H, 3KZ + 2): columns k Z + d, so that loops over d run along memory"""
+    heads_bias: NDArray[np.float32]
+    """(3KZ + 2,)"""
+
+    @classmethod
+    def of(cls, memory: MDNRNN, dtype: torch.dtype) -> PackedMemory:
+        """Copy a memory's weights, matrices as ``dtype``."""
+        cfg = memory.cfg
+        weight_ih, weight_hh, bias, frozen = memory.lstm.all_weights[0]
+        order = torch.arange(3 * cfg.z_dim * cfg.mixtures).view(3, cfg.z_dim, cfg.mixtures)
+        order = order.transpose(1, 2).flatten()
+        ends = (memory.reward, memory.terminated)
+        heads = torch.cat((memory.mixture.weight[order], *(e.weight for e in ends)))
+        heads_bias = torch.cat((memory.mixture.bias[order], *(e.bias for e in ends)))
+        lstm = torch.cat((weight_hh, weight_ih), dim=1)
+        return cls(
+            lstm.detach().t().to(dtype).contiguous(),
+            (bias + frozen).detach().float().numpy().copy(),
+            heads.detach().t().to(dtype).contiguous(),
+            heads_bias.detach().float().numpy().copy(),
+        )
+
+
+def _as_array(matrix: Tensor) -> NDArray[Any]:
+    """The same memory as an array; bfloat16 as uint16."""
+    return (matrix.view(torch.uint16) if matrix.dtype == torch.bfloat16 else matrix).numpy()
+
+
+class KernelWorld:
+    """The dream by compiled kernels; see `World` for the interface and `TorchWorld` for the meaning.
+
+    Everything a step touches is allocated once, in `begin`.
+    """
+
+    def __init__(
+        self,
+        packed: Sequence[PackedMemory],
+        dreamer: int | None,
+        reward_model: RewardModel,
+        memory_cfg: Any,
+        cfg: DreamConfig,
+    ) -> None:
+        """Prepare; arguments as of `TorchWorld`, with the memories' packed weights."""
+        self.packed, self.dreamer = list(packed), dreamer
+        self.reward_model, self.cfg = reward_model, cfg
+        self.components, self.sigma_floor = memory_cfg.mixtures, memory_cfg.sigma_floor
+        self._dreaming = list(range(len(packed))) if dreamer is None else [dreamer]
+        self._heads_bias = np.stack([self.packed[m].heads_bias for m in self._dreaming])
+
+    def begin(
+        self,
+        z: NDArray[np.float32],
+        h: NDArray[np.float32],
+        c: NDArray[np.float32],
+        mask: NDArray[np.float32] | None,
+    ) -> None:
+        """See `World.begin`."""
+        (members, rows, hidden), first = h.shape, self.packed[0]
+        self._z, self._h, self._c = z.copy(), h.copy(), c.copy()
+        self._mask = np.ones((members, 1, hidden), np.float32) if mask is None else mask
+        dtype = first.lstm.dtype
+        self._x = torch.zeros((members, rows, len(first.lstm)), dtype=dtype)
+        copies = rows // self._mask.shape[1]
+        masked = h * np.tile(self._mask, (1, copies, 1))
+        self._x[:, :, :hidden] = torch.from_numpy(masked)
+        self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
+        self._heads = torch.empty((len(self._dreaming), rows, first.heads.shape[1]), dtype=dtype)
+        self._ends = np.empty((2, rows), np.float32)
+        self._means = np.empty((members, *z.shape), np.float32)
+        self.z, self.h = torch.from_numpy(self._z), torch.from_numpy(self._h[0])
+
+    def step(
+        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
+    ) -> WorldStep:
+        """See `World.step`."""
+        hidden, z_dim = self._h.shape[2], self._z.shape[1]
+        actions = action.float().numpy()
+        for m, memory in enumerate(self.packed):
+            x = self._x[m]
+            kernels.put_inputs(self._z, actions, _as_array(x), hidden)
+            torch.mm(x, memory.lstm, out=self._gates)
+            kernels.lstm_update(
+                _as_array(self._gates),
+                memory.lstm_bias,
+                self._mask[m],
+                self._c[m],
+                self._h[m],
+                _as_array(x),
+            )
+        for i, m in enumerate(self._dreaming):
+            torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
+        heads = _as_array(self._heads)
+        kernels.sample_latents(
+            heads,
+            self._heads_bias,
+            self.components,
+            self.cfg.temperature,
+            self.sigma_floor,
+            uniform,
+            normal,
+            self._z,
+            self._ends,
+        )
+        disagreement = None
+        if self.dreamer is None:
+            kernels.mixture_means(heads, self._heads_bias, self.components, self._means)
+            disagreement = disagreement_of(torch.from_numpy(self._means)).numpy()
+        outputs = torch.from_numpy(self._ends)
+        copies = len(self._z) // len(uniform)
+        luck = torch.from_numpy(np.tile(uniform[:, z_dim : z_dim + 2].T, copies))
+        return WorldStep(
+            reward_of(self.reward_model, self.cfg, outputs[0], luck[0]).numpy(),
+            ended(self.cfg, outputs[1], luck[1]).numpy(),
+            disagreement,
+        )
+
+
+__all__ = ["KernelWorld", "PackedMemory"]

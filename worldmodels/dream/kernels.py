@@ -1,0 +1,239 @@
+"""Numba kernels of the dream: what lies between M's two matrix products.
+
+Matrices are float32, or bfloat16 held as uint16 (numba has no bfloat16): the upper half of a
+float32's bits. All arithmetic is float32. exp is a polynomial, because a call into the C library
+would keep LLVM from vectorising the loops around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
+from numpy.typing import NDArray
+
+_FLAGS = {"contract", "nsz", "arcp", "afn"}
+"""Fused multiply-add and reciprocals; no reordering of sums, and NaN stays NaN."""
+
+_LOG2E = np.float32(1.44269504)
+_SHIFT = np.float32(256.5)
+_ONE = np.float32(1)
+_TWO = np.float32(2)
+_GATE_LIMIT = np.float32(20)
+_TANH_LIMIT = np.float32(9)
+_EXP_LOW = np.float32(-87)
+_EXP_HIGH = np.float32(60)
+_C1, _C2, _C3, _C4, _C5, _C6 = (
+    np.float32(c)
+    for c in (0.69314718, 0.24022651, 0.055504109, 0.0096181291, 0.0013333558, 0.00015403530)
+)
+
+
+def _load(x: Any) -> Any:
+    """Element of a matrix as float32; compiled only."""
+    raise NotImplementedError
+
+
+def _store(array: Any, i: Any, j: Any, x: Any) -> None:
+    """Put a float32 into a matrix, rounded to the nearest even; compiled only."""
+    raise NotImplementedError
+
+
+# Numba compares the signatures of an overload and of what it returns, annotations included.
+
+
+@overload(_load, inline="always")  # type: ignore[untyped-decorator]  # numba publishes no types
+def _overload_load(x: Any) -> Callable[[Any], Any]:
+    def load_bfloat16(x: Any) -> Any:
+        return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
+
+    def load_float32(x: Any) -> Any:
+        return x
+
+    return load_bfloat16 if x == types.uint16 else load_float32
+
+
+@overload(_store, inline="always")  # type: ignore[untyped-decorator]
+def _overload_store(array: Any, i: Any, j: Any, x: Any) -> Callable[[Any, Any, Any, Any], None]:
+    def store_bfloat16(array: Any, i: Any, j: Any, x: Any) -> None:
+        bits = np.float32(x).view(np.uint32)
+        odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
+        rounded = np.uint32(bits + np.uint32(odd + np.uint32(0x7FFF)))
+        array[i, j] = np.uint16(np.uint32(rounded >> np.uint32(16)))
+
+    def store_float32(array: Any, i: Any, j: Any, x: Any) -> None:
+        array[i, j] = x
+
+    return store_bfloat16 if array.dtype == types.uint16 else store_float32
+
+
+@njit(inline="always", fastmath=_FLAGS)  # type: ignore[untyped-decorator]
+def _exp(x: Any) -> Any:
+    """exp(x) for float32 x in [-87, 60], within 2e-7 of relative error: 2^n times a polynomial."""
+    t = x * _LOG2E
+    n = np.int32(np.int32(t + _SHIFT) - np.int32(256))
+    r = t - np.float32(n)
+    p = _ONE + r * (_C1 + r * (_C2 + r * (_C3 + r * (_C4 + r * (_C5 + r * _C6)))))
+    return p * np.int32(np.int32(n + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _clip(x: Any, low: Any, high: Any) -> Any:
+    return min(max(x, low), high)
+
+
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+def lstm_update(
+    gates: NDArray[Any],
+    bias: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    c: NDArray[np.float32],
+    h: NDArray[np.float32],
+    x: NDArray[Any],
+) -> None:
+    """LSTM's pointwise part, in place.
+
+    With e_i = exp(-i) and so on, the two products of sigmoid and tanh share one division each:
+    ``c' = (c (1 + e_i)(1 + e_g) + (1 - e_g)(1 + e_f)) / ((1 + e_f)(1 + e_i)(1 + e_g))`` where
+    e_g = exp(-2 g).
+
+    Args:
+        gates: (R, 4H) input, forget, cell, output, without their bias.
+        bias: (4H,).
+        mask: (n, H) dropout; row r takes row r mod n.
+        c: (R, H), updated.
+        h: (R, H), overwritten.
+        x: (R, >= H), whose first H columns become h * mask.
+    """
+    size = c.shape[1]
+    for r in range(c.shape[0]):
+        m = r % mask.shape[0]
+        for j in range(size):
+            i = _clip(_load(gates[r, j]) + bias[j], -_GATE_LIMIT, _GATE_LIMIT)
+            f = _clip(_load(gates[r, size + j]) + bias[size + j], -_GATE_LIMIT, _GATE_LIMIT)
+            g = _clip(_load(gates[r, 2 * size + j]) + bias[2 * size + j], -_TANH_LIMIT, _TANH_LIMIT)
+            o = _clip(_load(gates[r, 3 * size + j]) + bias[3 * size + j], -_GATE_LIMIT, _GATE_LIMIT)
+            eg = _exp(-_TWO * g)
+            di, df, dg = _ONE + _exp(-i), _ONE + _exp(-f), _ONE + eg
+            new = (c[r, j] * di * dg + (_ONE - eg) * df) / (df * di * dg)
+            c[r, j] = new
+            ec = _exp(-_TWO * _clip(new, -_TANH_LIMIT, _TANH_LIMIT))
+            out = (_ONE - ec) / ((_ONE + _exp(-o)) * (_ONE + ec))
+            h[r, j] = out
+        # A loop of its own: LLVM does not vectorise one that reads and writes bfloat16.
+        for j in range(size):
+            _store(x, r, j, h[r, j] * mask[m, j])
+
+
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+def sample_latents(
+    heads: NDArray[Any],
+    bias: NDArray[np.float32],
+    components: int,
+    tau: float,
+    sigma_floor: float,
+    uniform: NDArray[np.float32],
+    normal: NDArray[np.float32],
+    z: NDArray[np.float32],
+    ends: NDArray[np.float32],
+) -> None:
+    """Draw z_{t+1}: the component first, and only its sigma is exponentiated.
+
+    Args:
+        heads: (M, R, 3KZ + 2) outputs without bias; logits, means and log sigmas with column
+            k Z + d, then reward and termination. Where M is above 1 a row's memory is drawn.
+        bias: (M, 3KZ + 2).
+        components: K.
+        tau: temperature; 0 takes the likeliest component's mean.
+        sigma_floor: added to sigma.
+        uniform: (n, Z + 3); row r takes row r mod n.
+        normal: (n, Z).
+        z: (R, Z), overwritten.
+        ends: (2, R) raw reward and termination outputs, overwritten.
+    """
+    size = z.shape[1]
+    block = components * size
+    sharp = np.float32(1 / tau) if tau > 0 else np.float32(1e6)
+    spread, floor = np.float32(np.sqrt(tau)), np.float32(sigma_floor)
+    top, total = np.empty(size, np.float32), np.empty(size, np.float32)
+    weight = np.empty((components, size), np.float32)
+    mean, log_sigma = np.empty(size, np.float32), np.empty(size, np.float32)
+    for r in range(z.shape[0]):
+        s = r % uniform.shape[0]
+        m = min(int(uniform[s, size + 2] * np.float32(heads.shape[0])), heads.shape[0] - 1)
+        row, offset = heads[m, r], bias[m]
+        for d in range(size):
+            top[d] = _load(row[d]) + offset[d]
+            total[d] = np.float32(0)
+        for k in range(1, components):
+            for d in range(size):
+                top[d] = max(top[d], _load(row[k * size + d]) + offset[k * size + d])
+        for k in range(components):
+            for d in range(size):
+                logit = _load(row[k * size + d]) + offset[k * size + d]
+                weight[k, d] = _exp(max((logit - top[d]) * sharp, _EXP_LOW))
+                total[d] += weight[k, d]
+        for d in range(size):
+            mean[d] = _load(row[block + d]) + offset[block + d]
+            log_sigma[d] = _load(row[2 * block + d]) + offset[2 * block + d]
+            total[d] = uniform[s, d] * total[d]
+            top[d] = weight[0, d]
+        for k in range(1, components):
+            for d in range(size):
+                later = top[d] <= total[d]
+                i = block + k * size + d
+                new_mean, new_sigma = _load(row[i]) + offset[i], _load(row[block + i]) + offset[block + i]
+                mean[d] = new_mean if later else mean[d]
+                log_sigma[d] = new_sigma if later else log_sigma[d]
+                top[d] += weight[k, d]
+        for d in range(size):
+            sigma = _exp(_clip(log_sigma[d], _EXP_LOW, _EXP_HIGH)) + floor
+            z[r, d] = mean[d] + spread * sigma * normal[s, d]
+        ends[0, r] = _load(row[3 * block]) + offset[3 * block]
+        ends[1, r] = _load(row[3 * block + 1]) + offset[3 * block + 1]
+
+
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+def put_inputs(
+    z: NDArray[np.float32], action: NDArray[np.float32], x: NDArray[Any], column: int
+) -> None:
+    """Write [z (R, Z), action (R, A)] into x (R, ...) from ``column`` on."""
+    for r in range(z.shape[0]):
+        for d in range(z.shape[1]):
+            _store(x, r, column + d, z[r, d])
+        for d in range(action.shape[1]):
+            _store(x, r, column + z.shape[1] + d, action[r, d])
+
+
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+def mixture_means(
+    heads: NDArray[Any], bias: NDArray[np.float32], components: int, out: NDArray[np.float32]
+) -> None:
+    """Means of the mixtures of every memory: heads (M, R, 3KZ + 2) to out (M, R, Z)."""
+    size = out.shape[2]
+    block = components * size
+    top, total = np.empty(size, np.float32), np.empty(size, np.float32)
+    for m in range(out.shape[0]):
+        for r in range(out.shape[1]):
+            row, offset = heads[m, r], bias[m]
+            for d in range(size):
+                top[d] = _load(row[d]) + offset[d]
+                total[d] = np.float32(0)
+                out[m, r, d] = np.float32(0)
+            for k in range(1, components):
+                for d in range(size):
+                    top[d] = max(top[d], _load(row[k * size + d]) + offset[k * size + d])
+            for k in range(components):
+                for d in range(size):
+                    i = k * size + d
+                    weight = _exp(max(_load(row[i]) + offset[i] - top[d], _EXP_LOW))
+                    total[d] += weight
+                    out[m, r, d] += weight * (_load(row[block + i]) + offset[block + i])
+            for d in range(size):
+                out[m, r, d] /= total[d]
+
+
+__all__ = ["lstm_update", "mixture_means", "put_inputs", "sample_latents"]
