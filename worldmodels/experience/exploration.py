@@ -1,0 +1,218 @@
+"""What drives the environment while experience is collected.
+
+Every behaviour draws from generators of its own, one for each episode, derived from the episode's
+seed and the word "exploration": neither the worker nor the rest of the group has a say in an
+episode.
+
+Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.rollout import Behaviour
+from worldmodels.protocols import Policy, UserError
+from worldmodels.runs import derive_seed, to_jsonable
+
+PolicyLoader: TypeAlias = Callable[[Path], Policy]
+"""Opens an agent's folder, such as `Agent.from_pretrained`."""
+
+CAR_RACING_BIAS = (0.0, -0.2, -1.2)
+"""Steering, gas and brake in unit coordinates: some gas, the brake only now and then."""
+
+
+@dataclass(frozen=True)
+class AR1Config:
+    """Smooth random actions: noise of first order around a bias; in Discrete spaces, sticky choices."""
+
+    rho: float = 0.95
+    """how much of the deviation is left one step later, 0 to below 1; in a Discrete space the probability of keeping the choice"""
+    scale: float = 0.5
+    """standard deviation of the actions around their bias, in unit coordinates (a Box spans -1 to 1)"""
+    bias: tuple[float, ...] | None = None
+    """centre of each action dimension in unit coordinates; None takes 0, and some gas for CarRacing"""
+    bias_spread: float = 0.2
+    """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self, "rho", 0 <= self.rho < 1, "at least 0 and below 1")
+        _check(self, "scale", 0 <= self.scale < math.inf, "finite and at least 0")
+        _check(self, "bias_spread", 0 <= self.bias_spread < math.inf, "finite and at least 0")
+        if self.bias is not None:
+            _check(self, "bias", bool(np.isfinite(self.bias).all()), "finite numbers")
+
+
+@dataclass(frozen=True)
+class BrownianConfig:
+    """Brownian motion in the action space, as in the reimplementation of World Models by C. Tallec."""
+
+    dt: float = 1 / 50
+    """time of one step: an action moves by sqrt(dt) times standard noise, in the action's own units, and is clipped"""
+
+    def __post_init__(self) -> None:
+        """Check the range."""
+        _check(self, "dt", 0 < self.dt < math.inf, "finite and above 0")
+
+
+@dataclass(frozen=True)
+class RandomControllerConfig:
+    """Linear controllers with random Cauchy weights, drawn anew for each episode (Ha & Schmidhuber 2018).
+
+    The paper's random controllers look through a V and an M that are not trained yet. Here they
+    look at a thumbnail of the frame, which is as arbitrary an embedding and costs nothing.
+    """
+
+    max_scale: float = 0.01
+    """an episode's weights are Cauchy noise times a scale drawn from 0 to this"""
+    thumbnail: int = 8
+    """height and width of the grey thumbnail"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self, "max_scale", 0 < self.max_scale < math.inf, "finite and above 0")
+        _check(self, "thumbnail", 1 <= self.thumbnail <= 64, "from 1 to 64")
+
+
+@dataclass(frozen=True)
+class AgentNoiseConfig:
+    """A trained agent, disturbed, so that the data show what happens near its path and off it."""
+
+    agent: Path
+    """folder of the agent"""
+    rho: float = 0.9
+    """how much of the noise on the agent's actions is left one step later"""
+    scale: float = 0.15
+    """standard deviation of that noise in unit coordinates; Discrete actions have none"""
+    kick_probability: float = 0.01
+    """probability, in each step, that a kick begins: one random action, held for a while"""
+    kick_steps: int = 10
+    """longest kick, in steps; lengths from 1 to this are equally likely"""
+    random_start_probability: float = 0.0
+    """share of the episodes that begin with random driving"""
+    random_start_steps: int = 100
+    """longest random beginning, in steps; lengths from 1 to this are equally likely"""
+    explore: AR1Config = field(default_factory=AR1Config)
+    """random driving at the beginning"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _check(self, "rho", 0 <= self.rho < 1, "at least 0 and below 1")
+        _check(self, "scale", 0 <= self.scale < math.inf, "finite and at least 0")
+        for name in ("kick_probability", "random_start_probability"):
+            _check(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
+        for name in ("kick_steps", "random_start_steps"):
+            _check(self, name, getattr(self, name) >= 1, "at least 1")
+
+
+BehaviourConfig: TypeAlias = AR1Config | BrownianConfig | RandomControllerConfig | AgentNoiseConfig
+
+
+def _check(cfg: Any, name: str, fine: bool, right: str) -> None:
+    if not fine:
+        value = getattr(cfg, name)
+        raise UserError(f"{type(cfg).__name__}.{name} is {value!r}; it must be {right}")
+
+
+def describe(cfg: BehaviourConfig) -> dict[str, Any]:
+    """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256.
+
+    Raises:
+        UserError: the agent's folder is missing or empty.
+    """
+    facts = {"kind": type(cfg).__name__.removesuffix("Config"), **to_jsonable(cfg)}
+    if isinstance(cfg, AgentNoiseConfig):
+        facts["agent"] = _folder_digest(Path(cfg.agent))
+    return facts
+
+
+def _folder_digest(folder: Path) -> str:
+    """Hash the names and contents of an agent's weights and configuration."""
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".json"))
+    if not files:
+        raise UserError(f"there is no agent in {folder}: it has no weights and no config.json")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()};".encode())
+    return digest.hexdigest()
+
+
+def build_behaviour(
+    cfg: BehaviourConfig, env: gym.Env[Any, Any], load_policy: PolicyLoader | None = None
+) -> Behaviour:
+    """Make what a configuration describes, for the action space of `env`.
+
+    Args:
+        cfg: the configuration.
+        env: an environment of the kind to be driven.
+        load_policy: opens an agent's folder; needed for `AgentNoiseConfig`.
+
+    Raises:
+        UserError: the configuration does not fit the action space, or the agent cannot be loaded.
+    """
+    from worldmodels.experience import behaviours
+
+    spec = ActionSpec.from_space(env.action_space)
+    if isinstance(cfg, AR1Config):
+        return _ar1(cfg, spec, env)
+    if isinstance(cfg, BrownianConfig):
+        if spec.kind != "box":
+            raise UserError(
+                "BrownianConfig needs a Box action space; AR1Config takes Discrete ones"
+            )
+        return behaviours.Brownian(cfg.dt, spec)
+    if isinstance(cfg, RandomControllerConfig):
+        bias = _bias(None, spec, env, (0.0, 0.0, -1.0))
+        return behaviours.RandomController(cfg.max_scale, cfg.thumbnail, bias, spec)
+    if load_policy is None:
+        raise UserError("AgentNoiseConfig needs load_policy, which opens the agent's folder")
+    return behaviours.NoisyPolicy(
+        load_policy(Path(cfg.agent)),
+        spec,
+        noise=(cfg.rho, cfg.scale),
+        kick=(cfg.kick_probability, cfg.kick_steps),
+        random_start=(cfg.random_start_probability, cfg.random_start_steps),
+        explore=_ar1(cfg.explore, spec, env),
+    )
+
+
+def _ar1(cfg: AR1Config, spec: ActionSpec, env: gym.Env[Any, Any]) -> Behaviour:
+    from worldmodels.experience import behaviours
+
+    if spec.kind == "discrete":
+        return behaviours.Sticky(cfg.rho, spec)
+    bias = _bias(cfg.bias, spec, env, CAR_RACING_BIAS)
+    return behaviours.AR1(cfg.rho, cfg.scale, bias, cfg.bias_spread, spec)
+
+
+def _bias(
+    given: Sequence[float] | None,
+    spec: ActionSpec,
+    env: gym.Env[Any, Any],
+    car_racing: Sequence[float],
+) -> NDArray[np.float64]:
+    """Return the bias (A,) in unit coordinates: the one given, or the default of the environment."""
+    if given is not None:
+        if len(given) != spec.dim:
+            raise UserError(f"AR1Config.bias has {len(given)} numbers; the actions have {spec.dim}")
+        return np.array(given, np.float64)
+    name = env.spec.id.rsplit("/", 1)[-1] if env.spec is not None else ""
+    if name.startswith("CarRacing") and spec.kind == "box":
+        return np.array(car_racing, np.float64)
+    return np.zeros(spec.dim)
+
+
+def exploration_generator(seed: int) -> np.random.Generator:
+    """Return the generator of one episode's exploration."""
+    return np.random.default_rng(derive_seed(seed, "exploration"))

@@ -1,0 +1,290 @@
+"""Driving a group of environments in lockstep, for collection and for evaluation alike.
+
+A behaviour always sees a batch of the same width: unused rows are padding, and the row of an
+episode that ended keeps its last frame. No matrix product changes its shape when an episode ends,
+so every float of an episode depends on the seeds of its group only, never on the worker or on
+timing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels import envs as environments
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.protocols import Policy, PolicyState, UserError
+
+GROUP_WIDTH = 16
+"""Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
+
+
+class Behaviour(Protocol):
+    """Whatever chooses actions for a group of episodes that begin together."""
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Begin episodes, row r with `seeds[r]`; what is random must come from the seed alone."""
+        ...
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Choose an action for every row.
+
+        Args:
+            obs: (W, H, W', 3) the environments' own frames, W the group's width; not to be kept.
+            active: (W,) rows whose action will be used.
+
+        Returns:
+            (W, A) for a Box action space, (W,) integers for a Discrete one; what stands in inactive
+            rows does not matter. Box actions are clipped to the space by the caller.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class GroupStep:
+    """One lockstep of a group, for hooks. The arrays are only valid during the call."""
+
+    t: int
+    """0 after the reset, then 1, 2, ... after each step"""
+    obs: NDArray[np.uint8]
+    """(W, H, W', 3) raw frames after this step"""
+    action: NDArray[np.float32] | NDArray[np.int64] | None
+    """(W, A) or (W,) executed actions that led here; None after the reset"""
+    reward: NDArray[np.float64]
+    """(W,) rewards of this step, 0 in inactive rows"""
+    active: NDArray[np.bool_]
+    """(W,) rows that took this step (or, at t = 0, that have an episode)"""
+    done: NDArray[np.bool_]
+    """(W,) rows whose episode ended with this step"""
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """How one episode went."""
+
+    seed: int
+    """the environment was reset with it"""
+    total_reward: float
+    """the episode's return: its rewards added in float64"""
+    length: int
+    """steps"""
+    terminated: bool
+    """ended by the environment's rules"""
+    truncated: bool
+    """ended by a limit of time or of steps"""
+    lap_finished: bool | None
+    """the lap was completed; None for environments without laps"""
+    frames: NDArray[np.uint8] | None = None
+    """(T + 1, H, W, 3) raw frames, if asked for"""
+
+
+class PolicyBehaviour:
+    """A `Policy` as a behaviour: carries its recurrent state and tells it where episodes begin."""
+
+    def __init__(self, policy: Policy, deterministic: bool = True) -> None:
+        """Wrap a policy; `deterministic` is passed on to its `predict`."""
+        self._policy = policy
+        self._deterministic = deterministic
+        self._state: PolicyState | None = None
+        self._fresh = True
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Forget the state of the episodes before."""
+        self._state = None
+        self._fresh = True
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Ask the policy."""
+        start = np.full(len(active), self._fresh)
+        self._fresh = False
+        action, self._state = self._policy.predict(obs, self._state, start, self._deterministic)
+        return action
+
+
+def shared_envs(
+    env_id: str, number: int, env_kwargs: Mapping[str, Any] | None = None
+) -> list[gym.Env[Any, Any]]:
+    """Return `number` environments of one id, made once in a process and used again after that."""
+    found = _pool(env_id, tuple(sorted((env_kwargs or {}).items())))
+    while len(found) < number:
+        found.append(environments.make(env_id, disable_env_checker=True, **(env_kwargs or {})))
+    return found[:number]
+
+
+@lru_cache(maxsize=1)
+def _pool(env_id: str, env_kwargs: tuple[tuple[str, Any], ...]) -> list[gym.Env[Any, Any]]:
+    """The process's environments; those of another id are dropped when a new id is asked for."""
+    return []
+
+
+def run_group(
+    envs: Sequence[gym.Env[Any, Any]],
+    behaviour: Behaviour,
+    seeds: Sequence[int],
+    *,
+    max_steps: int | None = None,
+    width: int = GROUP_WIDTH,
+    keep_frames: bool = False,
+    on_step: Callable[[GroupStep], None] | None = None,
+    on_episode: Callable[[EpisodeResult], None] | None = None,
+) -> list[EpisodeResult]:
+    """Drive one episode for each seed, all in step, until the last one has ended.
+
+    Args:
+        envs: at least as many as seeds; they are reset, and left as they end.
+        behaviour: chooses the actions.
+        seeds: one for each episode; at most `width`.
+        max_steps: truncate after that many steps, beside the environment's own limit.
+        width: rows of the behaviour's batch, the same for all groups that are to be comparable.
+        keep_frames: put the raw frames into the results.
+        on_step: called after the reset and after every lockstep.
+        on_episode: called when an episode has ended.
+
+    Returns:
+        One result for each seed, in their order.
+
+    Raises:
+        UserError: too many seeds, an action of the wrong shape, out of range or not finite, or a
+            reward that is not finite; seed and step are named.
+    """
+    if not 0 < len(seeds) <= min(width, len(envs)):
+        raise UserError(
+            f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
+            "there must be at least one seed, and no more than environments or rows"
+        )
+    if max_steps is not None and max_steps < 1:
+        raise UserError(f"max_steps is {max_steps}; it must be at least 1, or None for no limit")
+    group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
+    behaviour.start(seeds)
+    step = group.reset()
+    while True:
+        if on_step is not None:
+            on_step(step)
+        if on_episode is not None:
+            for row in np.flatnonzero(step.done):
+                on_episode(group.result(int(row)))
+        if not group.active.any():
+            return [group.result(row) for row in range(len(seeds))]
+        step = group.step(behaviour.act(group.obs, group.active), max_steps)
+
+
+class _Group:
+    """The running state of `run_group`."""
+
+    def __init__(
+        self,
+        envs: Sequence[gym.Env[Any, Any]],
+        seeds: Sequence[int],
+        width: int,
+        keep_frames: bool,
+    ) -> None:
+        self.envs = envs
+        self.seeds = [int(seed) for seed in seeds]
+        self.spec = ActionSpec.from_space(envs[0].action_space)
+        self.low = np.array(self.spec.low, np.float32)
+        self.high = np.array(self.spec.high, np.float32)
+        shape = envs[0].observation_space.shape
+        assert shape is not None
+        self.obs = np.zeros((width, *shape), np.uint8)
+        self.active = np.arange(width) < len(seeds)
+        self.t = 0
+        self.total = np.zeros(width)
+        self.length = np.zeros(width, np.int64)
+        self.terminated, self.truncated = (np.zeros(width, np.bool_) for _ in range(2))
+        self.infos: list[dict[str, Any]] = [{} for _ in seeds]
+        self.frames: list[list[NDArray[np.uint8]]] | None = (
+            [[] for _ in seeds] if keep_frames else None
+        )
+
+    def reset(self) -> GroupStep:
+        """Start the episodes."""
+        for row, (env, seed) in enumerate(zip(self.envs, self.seeds, strict=True)):
+            self._see(row, env.reset(seed=seed)[0])
+        width = len(self.active)
+        return GroupStep(
+            0, self.obs, None, np.zeros(width), self.active.copy(), np.zeros(width, np.bool_)
+        )
+
+    def step(self, action: NDArray[Any], max_steps: int | None) -> GroupStep:
+        """Take one step in every environment whose episode goes on."""
+        action = self._check(action)
+        self.t += 1
+        acted = self.active.copy()
+        reward = np.zeros(len(acted))
+        for row in np.flatnonzero(acted).tolist():
+            obs, gained, terminated, truncated, info = self.envs[row].step(action[row])
+            reward[row] = gained
+            self._see(row, obs)
+            self.terminated[row] = terminated
+            self.truncated[row] = truncated or (self.t == max_steps and not terminated)
+            self.infos[row] = info
+        if not np.isfinite(reward).all():
+            row = int(np.flatnonzero(~np.isfinite(reward))[0])
+            raise UserError(
+                f"the environment's reward is {reward[row]} in step {self.t} of seed "
+                f"{self.seeds[row]}; it must be finite"
+            )
+        self.total += reward
+        self.length += acted
+        self.active &= ~(self.terminated | self.truncated)
+        return GroupStep(self.t, self.obs, action, reward, acted, acted & ~self.active)
+
+    def _see(self, row: int, obs: NDArray[np.uint8]) -> None:
+        self.obs[row] = obs
+        if self.frames is not None:
+            self.frames[row].append(obs.copy())
+
+    def _check(self, action: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.int64]:
+        """Return the actions as the environments take them, or say what is wrong with them."""
+        width = len(self.active)
+        if self.spec.kind == "discrete":
+            choice = np.asarray(action)
+            if choice.shape != (width,) or not np.issubdtype(choice.dtype, np.integer):
+                self._refuse(f"{choice.dtype} {choice.shape}", f"integers ({width},)")
+            choice = np.where(self.active, choice, 0).astype(np.int64)
+            wrong = np.flatnonzero((choice < 0) | (choice >= self.spec.dim))
+            if len(wrong):
+                self._refuse(str(choice[wrong[0]]), f"0 to {self.spec.dim - 1}", int(wrong[0]))
+            return choice
+        values = np.asarray(action, np.float32)
+        if values.shape != (width, self.spec.dim):
+            self._refuse(f"shape {values.shape}", f"shape ({width}, {self.spec.dim})")
+        values = np.where(self.active[:, None], values, self.low)
+        wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(wrong):
+            self._refuse(str(values[wrong[0]]), "finite", int(wrong[0]))
+        return np.clip(values, self.low, self.high)
+
+    def _refuse(self, got: str, right: str, row: int = 0) -> None:
+        raise UserError(
+            f"the action for step {self.t + 1} of seed {self.seeds[row]} is {got}; it must be {right}"
+        )
+
+    def result(self, row: int) -> EpisodeResult:
+        """Sum up an episode that has ended."""
+        return EpisodeResult(
+            seed=self.seeds[row],
+            total_reward=float(self.total[row]),
+            length=int(self.length[row]),
+            terminated=bool(self.terminated[row]),
+            truncated=bool(self.truncated[row]),
+            lap_finished=_lap_finished(self.envs[row], self.infos[row]),
+            frames=None if self.frames is None else np.stack(self.frames[row]),
+        )
+
+
+def _lap_finished(env: gym.Env[Any, Any], info: Mapping[str, Any]) -> bool | None:
+    """Tell whether the lap was completed.
+
+    CarRacing names `lap_finished` only in a step that terminates; an episode that ran out of time
+    did not finish, which is not the same as an environment without laps.
+    """
+    if "lap_finished" in info:
+        return bool(info["lap_finished"])
+    return False if hasattr(env.unwrapped, "lap_complete_percent") else None

@@ -1,0 +1,261 @@
+"""Random access to a store in bounded memory: shuffled frames and windows of transitions.
+
+Every order here is a pure function of a seed and a number, so batch k can be had without the k
+batches
+before it: a resumed training sees exactly what the unbroken one would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels.protocols import UserError
+
+if TYPE_CHECKING:
+    from worldmodels.experience.store import EpisodeStore
+
+T = TypeVar("T")
+
+BUFFER_FRAMES = 8192
+"""Frames that are shuffled among each other: 256 blocks of 32, 100 MB at 64x64."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A batch of windows of L transitions; what lies past the end of an episode is zero and masked."""
+
+    obs: NDArray[np.uint8] | None
+    """(B, L + 1, S, S, 3), or None if frames were not asked for"""
+    action: NDArray[np.float32] | NDArray[np.int64]
+    """(B, L, A) or (B, L)"""
+    reward: NDArray[np.float32]
+    """(B, L)"""
+    terminated: NDArray[np.bool_]
+    """(B, L) True at a transition that ended the episode by the environment's rules"""
+    mask: NDArray[np.bool_]
+    """(B, L) True where there is a transition"""
+    episode: NDArray[np.int64]
+    """(B,) index in the store"""
+    first: NDArray[np.int64]
+    """(B,) step of the episode at which the window begins"""
+
+
+def seed_of(rng: int | np.random.Generator) -> int:
+    """Return a seed: the number itself, or one drawn from a generator."""
+    return int(rng.integers(2**63)) if isinstance(rng, np.random.Generator) else int(rng)
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """All blocks of frames of a store."""
+
+    episode: NDArray[np.int64]
+    number: NDArray[np.int64]
+    frames: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, store: EpisodeStore) -> _Blocks:
+        rows = [
+            (record.index, number, block.frames)
+            for record in store.episodes
+            for number, block in enumerate(record.entry.blocks)
+        ]
+        return cls(*np.array(rows, np.int64).T)
+
+
+def frame_batches(
+    store: EpisodeStore,
+    batch: int,
+    seed: int,
+    *,
+    start: int,
+    epochs: int | None,
+    buffer_frames: int,
+    drop_last: bool,
+    prefetch: bool,
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield shuffled frames, each once an epoch.
+
+    All blocks are shuffled and dealt into pools of about `buffer_frames` frames; the frames of a
+    pool are shuffled among each other. Two pools are in memory, one being decoded while the other
+    is used.
+
+    Args:
+        store: where the frames come from.
+        batch: B, frames in a batch.
+        seed: fixes the order.
+        start: number of the first batch, counted through all epochs; the ones before it cost
+            nothing.
+        epochs: after how many to stop; None goes on for ever.
+        buffer_frames: size of a pool; memory is twice that.
+        drop_last: leave out an epoch's last batch if it is short (other frames in each epoch).
+        prefetch: decode the next pool in a thread.
+
+    Yields:
+        uint8 (B, S, S, 3), the caller's own.
+
+    Raises:
+        UserError: fewer frames than one batch, or a corrupt block.
+    """
+    if batch < 1 or start < 0 or buffer_frames < 1:
+        raise UserError(
+            f"batch is {batch}, start {start}, buffer_frames {buffer_frames}; "
+            "they must be at least 1, 0 and 1"
+        )
+    if drop_last and store.num_frames < batch:
+        raise UserError(f"the store has {store.num_frames} frames, fewer than one batch of {batch}")
+    blocks = _Blocks.of(store)
+    first_epoch, number = divmod(start, store.batches_per_epoch(batch, drop_last))
+    for epoch in count(first_epoch) if epochs is None else range(first_epoch, epochs):
+        skip = number * batch
+        number = 0
+        pools = _ahead(_epoch(store, blocks, (seed, epoch), skip, buffer_frames), prefetch)
+        yield from _cut(pools, batch, store.frame_shape, drop_last)
+
+
+def _epoch(
+    store: EpisodeStore, blocks: _Blocks, key: tuple[int, int], skip: int, buffer_frames: int
+) -> Iterator[Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]]]:
+    """Yield, for each pool from the one that holds frame `skip` on, what decodes it.
+
+    A decoded pool is its frames (n, S, S, 3) and the order in which to hand them out.
+    """
+    order = np.random.default_rng(key).permutation(len(blocks.frames))
+    ends = np.cumsum(blocks.frames[order])
+    pool_of = (ends - 1) // buffer_frames
+    pools = np.split(order, np.flatnonzero(np.diff(pool_of)) + 1)
+    for pool, members in enumerate(pools):
+        frames = int(blocks.frames[members].sum())
+        if skip >= frames:
+            skip -= frames
+            continue
+        shuffled = np.random.default_rng((*key, pool)).permutation(frames)[skip:]
+        skip = 0
+        yield lambda m=members, s=shuffled: (_decode(store, blocks, m), s)  # type: ignore[misc]
+
+
+def _decode(store: EpisodeStore, blocks: _Blocks, members: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Decode some blocks into one array, (n, S, S, 3)."""
+    sizes = blocks.frames[members]
+    out = np.empty((int(sizes.sum()), *store.frame_shape), np.uint8)
+    end = 0
+    for member, size in zip(members, sizes, strict=True):
+        record = store.episodes[blocks.episode[member]]
+        target = out[end : end + size]
+        record.shard.read_frames(record.position, int(blocks.number[member]), target)
+        end += int(size)
+    return out
+
+
+def _ahead(tasks: Iterator[Callable[[], T]], prefetch: bool) -> Iterator[T]:
+    """Yield the tasks' results in order, the next one being worked on in a thread meanwhile."""
+    if not prefetch:
+        yield from (task() for task in tasks)
+        return
+    with ThreadPoolExecutor(1, "frames") as thread:
+        waiting = None
+        for task in tasks:
+            following = thread.submit(task)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
+
+
+def _cut(
+    pools: Iterator[tuple[NDArray[np.uint8], NDArray[np.int64]]],
+    batch: int,
+    shape: tuple[int, int, int],
+    drop_last: bool,
+) -> Iterator[NDArray[np.uint8]]:
+    """Cut the pools' frames into batches; a batch may begin in one pool and end in the next."""
+    out = np.empty((batch, *shape), np.uint8)
+    filled = 0
+    for frames, order in pools:
+        used = 0
+        while used < len(order):
+            taken = min(batch - filled, len(order) - used)
+            np.take(frames, order[used : used + taken], axis=0, out=out[filled : filled + taken])
+            filled += taken
+            used += taken
+            if filled == batch:
+                yield out
+                out = np.empty((batch, *shape), np.uint8)
+                filled = 0
+        del frames  # before the next pool is asked for, so that no third one is in memory
+    if filled and not drop_last:
+        yield out[:filled]
+
+
+def windows(
+    store: EpisodeStore, length: int, batch: int, seed: int, *, start: int, frames: bool
+) -> Iterator[Windows]:
+    """Yield batches of random windows, for ever.
+
+    Every start within an episode at which a whole window fits is equally likely; an episode shorter
+    than the window is taken from its first step and masked after its last.
+
+    Args:
+        store: where the episodes come from.
+        length: L, transitions in a window.
+        batch: B, windows in a batch.
+        seed: fixes the choice.
+        start: number of the first batch; the ones before it cost nothing.
+        frames: read the frames too.
+
+    Yields:
+        `Windows`.
+
+    Raises:
+        UserError: a length or a batch below 1, or a corrupt block.
+    """
+    if length < 1 or batch < 1 or start < 0:
+        raise UserError(
+            f"length is {length}, batch {batch}, start {start}; they must be at least 1, 1 and 0"
+        )
+    lengths = np.array([record.length for record in store.episodes], np.int64)
+    ends = np.cumsum(np.maximum(lengths - length + 1, 1))
+    for number in count(start):
+        drawn = np.random.default_rng((seed, number)).integers(ends[-1], size=batch)
+        episode = np.searchsorted(ends, drawn, side="right")
+        first = drawn - np.concatenate([[0], ends])[episode]
+        yield _read_windows(store, length, episode, first, frames)
+
+
+def _read_windows(
+    store: EpisodeStore,
+    length: int,
+    episode: NDArray[np.int64],
+    first: NDArray[np.int64],
+    frames: bool,
+) -> Windows:
+    """Read the windows that begin at step `first` (B,) of episode `episode` (B,)."""
+    batch = len(episode)
+    spec = store.action_spec
+    action: NDArray[Any] = (
+        np.zeros((batch, length, spec.dim), np.float32)
+        if spec.kind == "box"
+        else np.zeros((batch, length), np.int64)
+    )
+    reward = np.zeros((batch, length), np.float32)
+    terminated, mask = (np.zeros((batch, length), np.bool_) for _ in range(2))
+    obs = np.zeros((batch, length + 1, *store.frame_shape), np.uint8) if frames else None
+    for row, (index, low) in enumerate(zip(episode.tolist(), first.tolist(), strict=True)):
+        record = store.episodes[index]
+        n = min(length, record.length - low)
+        actions, rewards = store.read_steps(index)
+        action[row, :n] = actions[low : low + n]
+        reward[row, :n] = rewards[low : low + n]
+        mask[row, :n] = True
+        terminated[row, n - 1] = record.entry.terminated and low + n == record.length
+        if obs is not None:
+            obs[row, : n + 1] = store.read_frames(index, low, low + n + 1)
+    return Windows(obs, action, reward, terminated, mask, episode, first)

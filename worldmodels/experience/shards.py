@@ -1,0 +1,285 @@
+"""One shard: a file of whole episodes, written once, in independently compressed blocks.
+
+Layout, all numbers little-endian::
+
+    8 bytes   "WMSHARD1"
+    8 bytes   length of the header
+    32 bytes  SHA-256 of the header
+    header    JSON: what the episodes are, and where each block lies
+    data      blocks: zstd frames, each with its CRC-32 in the header
+
+The header knows the file's length, so a truncated file is told when it is opened; a damaged block
+is told when it is read. The header has no time and no machine in it: equal episodes make equal
+files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from worldmodels.experience.encoding import CODEC, EncodedEpisode, encode
+from worldmodels.experience.episode import Episode
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_path
+
+FORMAT_VERSION = 1
+"""Raised when a reader must tell old files from new ones."""
+
+SUFFIX = ".shard"
+"""File name suffix of shards."""
+
+_MAGIC = b"WMSHARD1"
+_PREFIX = struct.Struct("<8sQ32s")
+_REMEDY = "delete it and collect its episodes again"
+
+
+@dataclass(frozen=True)
+class Block:
+    """Where one compressed block lies, and how to know that it is whole."""
+
+    offset: int
+    """bytes from the start of the shard's data"""
+    size: int
+    """compressed bytes"""
+    crc: int
+    """CRC-32 of the compressed bytes"""
+    frames: int
+    """frames in it; 0 for actions and rewards"""
+
+
+def write_shard(
+    path: Path, episodes: Iterable[Episode | EncodedEpisode], meta: Mapping[str, Any]
+) -> Shard:
+    """Write a shard, whole or not at all.
+
+    Args:
+        path: the file, which must not exist; its name ends in `SUFFIX`.
+        episodes: what it holds, in this order.
+        meta: JSON-able facts true of all episodes; `EpisodeStore` wants `env_id`, `frame_spec`,
+            `frame_shape`, `action_spec` and `versions`.
+
+    Returns:
+        The shard, opened.
+
+    Raises:
+        UserError: the disk is full (path and bytes are named) or refuses the file, the file
+            exists already, or there are no episodes.
+    """
+    encoded = [e if isinstance(e, EncodedEpisode) else encode(e) for e in episodes]
+    if not encoded:
+        raise UserError(f"shard {path} would have no episodes; give at least one")
+    if path.exists():
+        raise UserError(
+            f"shard {path} exists already, and shards are never changed; delete it first"
+        )
+    header, data = _header(encoded, meta)
+    prefix = _PREFIX.pack(_MAGIC, len(header), hashlib.sha256(header).digest())
+    size = len(prefix) + len(header) + sum(map(len, data))
+    try:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.writelines((prefix, header, *data))
+            file.flush()
+    except UserError as error:
+        raise UserError(f"{error} ({size:,} bytes are needed)") from error
+    return Shard(path)
+
+
+def _header(encoded: list[EncodedEpisode], meta: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
+    """Lay the blocks end to end: the header that says where they are, and the blocks."""
+    records: list[dict[str, Any]] = []
+    data: list[bytes] = []
+    offset = 0
+    digest = hashlib.sha256()
+    for episode in encoded:
+        sizes = [len(block) for block, _ in episode.blocks]
+        record = {
+            **episode.facts,
+            "offset": offset,
+            "sizes": sizes,
+            "crc32": [zlib.crc32(block) for block, _ in episode.blocks],
+            "frames": [frames for _, frames in episode.blocks],
+        }
+        records.append(record)
+        data.extend(block for block, _ in episode.blocks)
+        offset += sum(sizes)
+    for block in data:
+        digest.update(block)
+    header = {
+        "format": FORMAT_VERSION,
+        "codec": CODEC,
+        "meta": dict(meta),
+        "data_bytes": offset,
+        "data_sha256": digest.hexdigest(),
+        "episodes": records,
+    }
+    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), data
+
+
+@dataclass(frozen=True)
+class EpisodeEntry:
+    """What the header says of one episode."""
+
+    seed: int
+    """the environment was reset with it"""
+    length: int
+    """T, the number of steps"""
+    total_reward: float
+    """sum of the rewards"""
+    terminated: bool
+    """ended by the environment's rules"""
+    truncated: bool
+    """ended by a limit"""
+    lap_finished: bool | None
+    """as the environment told, or None"""
+    blocks: tuple[Block, ...]
+    """blocks of frames, in order"""
+    action: Block
+    """block of the actions"""
+    reward: Block
+    """block of the rewards"""
+
+
+class Shard:
+    """A shard on disk. Only its header is read and kept; each block is read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a shard and check its header and its length.
+
+        Raises:
+            UserError: no shard, of another format version, truncated, or with a damaged header.
+        """
+        self.path = Path(path)
+        raw, self._data_start = _read_header(self.path)
+        header = json.loads(raw)
+        if header["format"] != FORMAT_VERSION:
+            raise UserError(
+                f"shard {self.path} has format {header['format']}; this version reads "
+                f"{FORMAT_VERSION}: collect the episodes again or use the version that wrote them"
+            )
+        self.header_sha256 = hashlib.sha256(raw).hexdigest()
+        self.meta: dict[str, Any] = header["meta"]
+        self.data_bytes = int(header["data_bytes"])
+        self._data_sha256 = str(header["data_sha256"])
+        self.entries = tuple(_entry(record) for record in header["episodes"])
+        expected = self._data_start + self.data_bytes
+        actual = os.stat(self.path).st_size
+        if actual != expected:
+            raise UserError(
+                f"shard {self.path} has {actual:,} bytes and should have {expected:,}: it is "
+                f"truncated or was changed; {_REMEDY}"
+            )
+
+    def read_block(self, block: Block, what: str) -> bytes:
+        """Return a block's bytes, decompressed.
+
+        Args:
+            block: which one.
+            what: names the block in the message of an error.
+
+        Raises:
+            UserError: the bytes are not those that were written, or the file is gone.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                raw = os.pread(file.fileno(), block.size, self._data_start + block.offset)
+        except FileNotFoundError:
+            raise UserError(f"shard {self.path} is gone; restore it or collect again") from None
+        if len(raw) != block.size or zlib.crc32(raw) != block.crc:
+            first = self._data_start + block.offset
+            raise UserError(
+                f"shard {self.path} is corrupt in {what} "
+                f"(bytes {first:,} to {first + block.size:,}); {_REMEDY}"
+            )
+        return zstandard.ZstdDecompressor().decompress(raw)
+
+    def read_frames(self, episode: int, index: int, out: NDArray[np.uint8]) -> None:
+        """Decode one block of frames into `out` (n, S, S, 3), n the block's number of frames.
+
+        Raises:
+            UserError: the block is corrupt.
+        """
+        block = self.entries[episode].blocks[index]
+        raw = self.read_block(block, f"frame block {index} of episode {episode}")
+        planes = np.frombuffer(raw, np.uint8).reshape(out.shape[3], *out.shape[:3])
+        np.copyto(out, planes.transpose(1, 2, 3, 0))
+
+    def read_steps(
+        self, episode: int
+    ) -> tuple[NDArray[np.float32] | NDArray[np.int64], NDArray[np.float32]]:
+        """Return an episode's actions, (T, A) float32 or (T,) int64, and rewards, (T,) float32."""
+        entry = self.entries[episode]
+        reward = np.frombuffer(
+            self.read_block(entry.reward, f"rewards of episode {episode}"), "<f4"
+        )
+        raw = self.read_block(entry.action, f"actions of episode {episode}")
+        if self.meta["action_spec"]["kind"] == "discrete":
+            return np.frombuffer(raw, "<i8").astype(np.int64), reward.astype(np.float32)
+        action = np.frombuffer(raw, "<f4").astype(np.float32).reshape(entry.length, -1)
+        return action, reward.astype(np.float32)
+
+    def verify(self) -> int:
+        """Read everything, block by block, and compare with the checksums.
+
+        Returns:
+            The number of data bytes read.
+
+        Raises:
+            UserError: names the first block that is not what was written.
+        """
+        for number, entry in enumerate(self.entries):
+            for index, block in enumerate(entry.blocks):
+                self.read_block(block, f"frame block {index} of episode {number}")
+            self.read_steps(number)
+        digest = hashlib.sha256()
+        for chunk in _chunks(self.path, self._data_start):
+            digest.update(chunk)
+        if digest.hexdigest() != self._data_sha256:
+            raise UserError(
+                f"shard {self.path} does not have its SHA-256; delete it and collect again"
+            )
+        return self.data_bytes
+
+
+def _chunks(path: Path, start: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(1 << 20):
+            yield chunk
+
+
+def _read_header(path: Path) -> tuple[bytes, int]:
+    """Return the header's bytes, checked, and where the data begin."""
+    try:
+        with path.open("rb") as file:
+            prefix = file.read(_PREFIX.size)
+            if len(prefix) < _PREFIX.size or prefix[: len(_MAGIC)] != _MAGIC:
+                raise UserError(f"{path} is not a shard of episodes, or its beginning is damaged")
+            _, length, digest = _PREFIX.unpack(prefix)
+            header = file.read(min(length, os.stat(path).st_size))
+    except FileNotFoundError:
+        raise UserError(f"shard {path} does not exist") from None
+    if len(header) != length or hashlib.sha256(header).digest() != digest:
+        raise UserError(f"shard {path} has a truncated or corrupt header; {_REMEDY}")
+    return header, _PREFIX.size + length
+
+
+def _entry(record: dict[str, Any]) -> EpisodeEntry:
+    """Rebuild what `_header` laid out."""
+    offsets = np.cumsum([record["offset"], *record["sizes"][:-1]]).tolist()
+    fields = zip(offsets, record["sizes"], record["crc32"], record["frames"], strict=True)
+    *frames, action, reward = (Block(*values) for values in fields)
+    names = ("seed", "length", "total_reward", "terminated", "truncated", "lap_finished")
+    facts = {name: record[name] for name in names}
+    return EpisodeEntry(**facts, blocks=tuple(frames), action=action, reward=reward)
