@@ -1,0 +1,231 @@
+"""What a run folder holds, read into records; every part may be missing.
+
+A part that is absent reads as empty, because a report is wanted after every stage of a run, and
+also of a run that failed. A part that is there but unreadable is an error that names the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldmodels.protocols import UserError
+from worldmodels.runs import read_json
+
+Row = Mapping[str, Any]
+
+VIDEOS = ("best", "median", "worst")
+PICTURES = ("reconstructions.png", "dream.png", "dream.mp4")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Returns of one driver on a list of seeds, as `worldmodels evaluate` writes them."""
+
+    name: str
+    """What the page calls this driver."""
+    seeds: tuple[int, ...]
+    """One environment seed for each episode."""
+    returns: tuple[float, ...]
+    """Undiscounted, unshaped return of each episode."""
+    lengths: tuple[int, ...]
+    """Frames of each episode."""
+    laps: tuple[bool, ...]
+    """Whether each episode ended with a finished lap; empty where the environment has no laps."""
+    mean: float
+    """Mean of the returns."""
+    std: float
+    """Standard deviation over the episodes."""
+    median: float
+    """Median of the returns."""
+    iqm: float | None
+    """Mean of the middle half."""
+    p10: float | None
+    """The return that nine in ten episodes exceed."""
+    ci95: tuple[float, float] | None
+    """Bootstrap interval of the mean."""
+    fraction_solved: float | None
+    """Share of episodes at or above the score that counts as solved."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything a report shows, in the order in which the run made it."""
+
+    folder: Path
+    config: Row
+    metrics: Mapping[str, Sequence[Row]]
+    totals: Mapping[str, int]
+    entries: Sequence[Row]
+    evaluation: Score | None
+    others: Sequence[Score]
+    media: Mapping[str, Path]
+    episodes: Mapping[str, Row]
+
+    @property
+    def env_id(self) -> str:
+        """Gymnasium id of the environment, empty where the run has no config."""
+        return str(self.config.get("env_id", ""))
+
+    @property
+    def is_car_racing(self) -> bool:
+        """Whether returns mean what they mean in CarRacing: 1000 for all tiles, -0.1 a frame."""
+        return "CarRacing" in self.env_id
+
+    def rows(self, stage: str) -> Sequence[Row]:
+        """Metric lines of one stage, oldest first."""
+        return self.metrics.get(stage, ())
+
+
+def load_run(folder: Path) -> RunData:
+    """Read a run folder.
+
+    Raises:
+        UserError: the folder is missing, or one of its files is damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder} is not a run folder; make one with "
+            f"`worldmodels run --preset quick --out {folder}`"
+        )
+    config = _read_mapping(folder / "config.json")
+    ledger = _read_mapping(folder / "frames.json")
+    evaluation = folder / "evaluation.json"
+    others = [("random driver", folder / "evaluation_random.json")]
+    others += [(path.stem, path) for path in sorted((folder / "baselines").glob("*.json"))]
+    media = {
+        path.name: path
+        for path in (folder / "media" / name for name in (*map("{}.mp4".format, VIDEOS), *PICTURES))
+        if path.is_file()
+    }
+    return RunData(
+        folder=folder,
+        config=config,
+        metrics=read_metrics(folder / "metrics.jsonl"),
+        totals={str(kind): int(n) for kind, n in ledger.get("totals", {}).items()},
+        entries=list(ledger.get("entries", [])),
+        evaluation=read_score(evaluation, "this agent") if evaluation.is_file() else None,
+        others=[read_score(path, name) for name, path in others if path.is_file()],
+        media=media,
+        episodes=_read_mapping(folder / "media" / "episodes.json"),
+    )
+
+
+def _read_mapping(path: Path) -> Row:
+    if not path.is_file():
+        return {}
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}; a JSON object is expected")
+    return content
+
+
+def read_metrics(path: Path) -> dict[str, list[Row]]:
+    """Read metrics.jsonl, grouped by stage; a last line torn by a kill is left out.
+
+    Raises:
+        UserError: another line is not a JSON object.
+    """
+    groups: dict[str, list[Row]] = {}
+    if not path.is_file():
+        return groups
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number} is not JSON: {error.msg}") from error
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, line {number} is not a JSON object")
+        groups.setdefault(str(row.get("stage", "")), []).append(row)
+    return groups
+
+
+def read_score(path: Path, name: str) -> Score:
+    """Read one evaluation file; statistics it leaves out are computed where that is plain.
+
+    Raises:
+        UserError: the file has no episodes, or a return is not finite.
+    """
+    content = _read_mapping(path)
+    episodes = content.get("episodes")
+    if not episodes:
+        raise UserError(f"{path} has no episodes; write it with `worldmodels evaluate --json`")
+    try:
+        returns = tuple(float(episode["return"]) for episode in episodes)
+        seeds = tuple(int(episode["seed"]) for episode in episodes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: each episode needs a seed and a return ({error})") from error
+    if not all(map(math.isfinite, returns)):
+        raise UserError(f"{path} has a return that is not finite")
+    laps = [episode.get("lap_finished") for episode in episodes]
+    interval = content.get("ci95")
+    return Score(
+        name=name,
+        seeds=seeds,
+        returns=returns,
+        lengths=tuple(int(episode.get("length", 0)) for episode in episodes),
+        laps=() if None in laps else tuple(map(bool, laps)),
+        mean=float(_present(content, "mean", statistics.fmean(returns))),
+        std=float(_present(content, "std", statistics.pstdev(returns))),
+        median=float(_present(content, "median", statistics.median(returns))),
+        iqm=number(content.get("iqm")),
+        p10=number(content.get("p10")),
+        ci95=(float(interval[0]), float(interval[1])) if interval else None,
+        fraction_solved=number(content.get("fraction_solved")),
+    )
+
+
+def _present(content: Row, key: str, otherwise: float) -> float:
+    found = number(content.get(key))
+    return otherwise if found is None else found
+
+
+def number(value: object) -> float | None:
+    """Return value as a finite float, or None where it is missing, not a number or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def latest(rows: Sequence[Row], key: str) -> list[Row]:
+    """Rows in the order of (iteration, key); a line logged again after a resume replaces the first.
+
+    Rows without the key are left out.
+    """
+    kept = {
+        (int(row.get("iteration") or 0), float(row[key])): row
+        for row in rows
+        if number(row.get(key)) is not None
+    }
+    return [kept[place] for place in sorted(kept)]
+
+
+def offsets(rows: Sequence[Row], key: str) -> dict[int, float]:
+    """Where each iteration starts on an axis that puts all iterations in a row.
+
+    A counter that starts again with each iteration is shifted behind the one before; a counter
+    that runs on stays as it is.
+    """
+    spans: dict[int, tuple[float, float]] = {}
+    for row in latest(rows, key):
+        iteration, value = int(row.get("iteration") or 0), float(row[key])
+        low, high = spans.get(iteration, (value, value))
+        spans[iteration] = min(low, value), max(high, value)
+    result: dict[int, float] = {}
+    shift, last = 0.0, None
+    for iteration in sorted(spans):
+        low, high = spans[iteration]
+        if last is not None and low <= last:
+            shift += last
+        result[iteration], last = shift, high
+    return result

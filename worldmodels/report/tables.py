@@ -1,0 +1,153 @@
+"""Tables of the page: drivers, episodes, checkpoints, iterations, settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from worldmodels.report.data import Row, RunData, Score, latest, number
+from worldmodels.report.figures import final_selection
+from worldmodels.report.text import MISSING, count, percent, score
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first column names the row."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def drivers_table(data: RunData) -> Table | None:
+    """Statistics of this agent and of the drivers it is compared with."""
+    if data.evaluation is None:
+        return None
+    head = ["driver", "tracks", "mean ± std", "95% interval", "median", "IQM", "p10"]
+    if data.is_car_racing:
+        head += ["≥ 900", "laps finished"]
+    rows = [_driver(one, data.is_car_racing) for one in (data.evaluation, *data.others)]
+    return Table(head, rows)
+
+
+def _driver(one: Score, laps: bool) -> list[str]:
+    interval = f"{score(one.ci95[0])} to {score(one.ci95[1])}" if one.ci95 else MISSING
+    row = [one.name, str(len(one.returns)), f"{score(one.mean)} ± {score(one.std)}", interval]
+    row += [score(one.median), score(one.iqm), score(one.p10)]
+    if laps:
+        finished = f"{sum(one.laps)} of {len(one.laps)}" if one.laps else MISSING
+        row += [percent(one.fraction_solved), finished]
+    return row
+
+
+def tracks_table(data: RunData) -> Table | None:
+    """Every test episode, best first."""
+    result = data.evaluation
+    if result is None:
+        return None
+    order = sorted(range(len(result.returns)), key=lambda i: -result.returns[i])
+    head, laps = ["seed", "return", "frames"], bool(result.laps)
+    rows = [
+        [str(result.seeds[i]), score(result.returns[i], 1), count(result.lengths[i])]
+        + ([("yes" if result.laps[i] else "no")] if laps else [])
+        for i in order
+    ]
+    return Table([*head, "lap finished"] if laps else head, rows)
+
+
+def selections(data: RunData) -> list[Row]:
+    """Checkpoints of C that were driven in the real environment, oldest first."""
+    return [
+        row
+        for row in latest(data.rows("selection"), "generation")
+        if number(row.get("real_mean")) is not None
+    ]
+
+
+def choices(rows: Sequence[Row]) -> Table | None:
+    """What real validation chose, beside what the dream score alone would have chosen."""
+    final = final_selection(rows)
+    dreamt = [row for row in rows if number(row.get("dream_return")) is not None]
+    if final is None or not dreamt:
+        return None
+    tempting = max(dreamt, key=lambda row: float(row["dream_return"]))
+    chosen = (("real validation (this agent)", final), ("the dream score alone", tempting))
+    table = [
+        [
+            name,
+            str(int(row.get("iteration") or 0)),
+            str(int(row["generation"])),
+            score(row.get("dream_return")),
+            score(row.get("real_mean")),
+        ]
+        for name, row in chosen
+    ]
+    return Table(["chosen by", "iteration", "generation", "in the dream", "in reality"], table)
+
+
+def loop_table(data: RunData) -> Table | None:
+    """One row for each turn of collect, V, M, dream, C."""
+    collected = {int(r.get("iteration") or 0): r for r in data.rows("collection")}
+    if not collected:
+        return None
+    head = [
+        "iteration",
+        "frames collected by",
+        "frames",
+        "their mean return",
+        "V error",
+        "M NLL",
+        "C in the dream",
+        "C in reality",
+    ]
+    rows = []
+    for iteration, row in sorted(collected.items()):
+        mine = [r for r in selections(data) if int(r.get("iteration") or 0) == iteration]
+        best = max(mine, key=lambda r: float(r["real_mean"])) if mine else {}
+        rows.append(
+            [
+                str(iteration),
+                str(row.get("behaviour") or MISSING),
+                count(row.get("frames")),
+                score(row.get("mean_return")),
+                score(_last(data, "vision", "val_reconstruction", iteration), 1),
+                score(_last(data, "memory", "val_nll", iteration), 1),
+                score(best.get("dream_return")),
+                score(best.get("real_mean")),
+            ]
+        )
+    return Table(head, rows)
+
+
+def _last(data: RunData, stage: str, key: str, iteration: int) -> float | None:
+    found = [
+        number(r.get(key)) for r in data.rows(stage) if int(r.get("iteration") or 0) == iteration
+    ]
+    present = [value for value in found if value is not None]
+    return present[-1] if present else None
+
+
+def config_tables(data: RunData) -> list[tuple[str, Table]]:
+    """(name, table) pairs: one for the run, one for each nested config."""
+    plain = {k: v for k, v in data.config.items() if not isinstance(v, Mapping)}
+    hidden = ("versions", "machine")
+    all_groups = [("run", plain), *((n, g) for n, g in groups(data.config) if n not in hidden)]
+    tables = []
+    for name, group in all_groups:
+        rows = [
+            [key, value if isinstance(value, str) else json.dumps(value)]
+            for key, value in group.items()
+            if not isinstance(value, Mapping)
+        ]
+        if rows:
+            tables.append((name, Table(["setting", "value"], rows)))
+    return tables
+
+
+def groups(config: Row, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (dotted name, values) of every nested config, outer before inner."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+            yield from groups(value, f"{prefix}{key}.")
