@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LEAVES = ["protocols", "_jsonable", "_files", "_progress", "runs", "executors"]
+LEAVES = ["protocols", "_jsonable", "_files", "_progress", "runs", "executors", "_agent_files"]
 STAGES = ["envs", "experience", "vision", "memory", "dream", "controller", "evaluation", "report"]
 TOP = ["presets", "pipeline", "cli", "__main__"]
 NETWORKS = [

@@ -1,0 +1,321 @@
+"""An agent drives alike single and batched, and comes back from its folder as it went in."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from worldmodels import agent as module
+from worldmodels.agent import Agent, AgentState, StartArrays
+from worldmodels.controller.linear import ControllerConfig, InputStats, num_parameters
+from worldmodels.envs.frames import FrameSpec, to_vision
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.protocols import Policy, UserError
+from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float
+
+B, Z, H = 3, 4, 8
+PEDALS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+BUTTONS = ActionSpec("discrete", 4)
+
+
+class Pixels(gym.Env[NDArray[np.uint8], Any]):
+    """Noise to look at, and an episode of seven steps."""
+
+    def __init__(self, space: gym.spaces.Space[Any]) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, (96, 96, 3), np.uint8)
+        self.action_space = space
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        self.t += 1
+        return self.observation_space.sample(), 1.0, self.t == 7, False, {}
+
+
+def make(spec: ActionSpec = PEDALS, memories: int = 1, seed: int = 0, **kwargs: Any) -> Agent:
+    """A small agent with random weights."""
+    torch.manual_seed(seed)
+    options = {k: kwargs.pop(k) for k in ("inputs", "hidden", "normalize") if k in kwargs}
+    cfg = ControllerConfig.for_action_space(spec, "CarRacing-v3", **options)
+    params = np.random.default_rng(seed).standard_normal(num_parameters(cfg, Z, H))
+    return Agent(
+        ConvVAE(VAEConfig(Z, 4)),
+        [MDNRNN(MDNRNNConfig(Z, spec.size, H, 2)) for _ in range(memories)],
+        cfg,
+        params,
+        env_id="CarRacing-v3",
+        frame_spec=FrameSpec(84),
+        action_spec=spec,
+        **kwargs,
+    )
+
+
+def frames(steps: int, batch: int = B, seed: int = 0) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (steps, batch, 96, 96, 3), dtype=np.uint8)
+
+
+def test_actions_follow_the_definition() -> None:
+    agent = make()
+    obs = frames(3)
+    state, memory = None, agent.memories[0].initial_state(B)
+    for t in range(3):
+        actions, state = agent.predict(obs[t], state, deterministic=True)
+        with torch.no_grad():
+            seen = to_float(torch.from_numpy(to_vision(obs[t], agent.frame_spec)))
+            z = agent.vision.encode(seen)[0]
+            weight = torch.from_numpy(agent.parameters[: 3 * (Z + H)]).reshape(3, Z + H)
+            out = torch.cat([z, memory.h], -1) @ weight.T + torch.from_numpy(agent.parameters[-3:])
+            want = out.tanh() * torch.tensor([1, 0.5, 1]) + torch.tensor([0, 0.5, 0])
+            want[:, 2].clamp_(0, 1)
+            _, memory = agent.memories[0].step(z, want, memory)
+        np.testing.assert_allclose(actions, want, atol=1e-5)
+        np.testing.assert_allclose(state.h, memory.h, atol=1e-5)
+    assert isinstance(agent, Policy)
+
+
+@pytest.mark.parametrize("spec", [PEDALS, BUTTONS])
+def test_batched_equals_single(spec: ActionSpec) -> None:
+    agent = make(spec)
+    obs = frames(4)
+    together: AgentState | None = None
+    singles: list[AgentState | None] = [None] * B
+    for t in range(4):
+        actions, together = agent.predict(obs[t], together, deterministic=True)
+        for b in range(B):
+            action, singles[b] = agent.predict(obs[t, b], singles[b], deterministic=True)
+            assert np.shape(action) == actions.shape[1:]
+            np.testing.assert_allclose(action, actions[b], atol=1e-5)
+
+
+def test_episode_start_resets_its_row_only() -> None:
+    agent = make()
+    obs = frames(3)
+    _, state = agent.predict(obs[0], deterministic=True)
+    before = state.h.copy()
+    start = np.array([False, True, False])
+    actions, after = agent.predict(obs[1], state, start, True)
+    fresh, _ = agent.predict(obs[1], None, deterministic=True)
+    going_on, _ = agent.predict(obs[1], state, None, True)
+    np.testing.assert_array_equal(actions[1], fresh[1])
+    np.testing.assert_array_equal(actions[[0, 2]], going_on[[0, 2]])
+    np.testing.assert_array_equal(state.h, before)  # what was given is not changed
+    assert np.abs(after.h - going_on[0, 0]).max() > 0
+
+
+def test_sampled_actions_have_an_own_generator() -> None:
+    obs = frames(2)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = make(seed=1).predict(obs[0])[0]
+    torch.set_rng_state(before)
+    np.testing.assert_array_equal(make(seed=1).predict(obs[0])[0], first)
+    agent = make(seed=1)
+    assert np.abs(agent.predict(obs[0])[0] - agent.predict(obs[0])[0]).max() > 0
+
+
+def test_grey_frames_and_z_only_and_bfloat16() -> None:
+    agent = make(inputs="z", hidden=5)
+    grey = frames(1)[0, ..., 0]
+    actions, state = agent.predict(grey, deterministic=True)
+    assert actions.shape == (B, 3)
+    assert not state.h.any()  # M is not needed, so it does not run
+    np.testing.assert_allclose(
+        agent.predict(grey[0][..., None], None, None, True)[0], actions[0], atol=1e-5
+    )
+    many = frames(1, 8)[0]
+    exact = agent.predict(many, deterministic=True)[0]
+    agent.bfloat16 = True
+    np.testing.assert_allclose(agent.predict(many, deterministic=True)[0], exact, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_folder_gives_the_agent_back(tmp_path: Path, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    stats = InputStats.of(torch.randn(20, Z + H, generator=torch.Generator().manual_seed(0)))
+    starts = StartArrays(
+        *(rng.standard_normal(s).astype(np.float32) for s in ((5, Z), (2, 5, H), (2, 5, H)))
+    )
+    agent = make(
+        memories=2,
+        normalize=True,
+        input_stats=stats,
+        starts=starts,
+        reward_model=RewardModel("hit", -0.1, 3.3),
+        metadata={
+            "evaluation": {"mean": 812.5, "std": 91.0, "ci95": [790.0, 833.0], "episodes": 100},
+            "frames": {"totals": {"collection": 200_000}},
+        },
+    )
+    agent.save_pretrained(tmp_path / "a" / "agent", dtype)
+    back = Agent.from_pretrained(tmp_path / "a" / "agent")
+    for name in ("controller", "env_id", "frame_spec", "action_spec", "reward_model", "metadata"):
+        assert getattr(back, name) == getattr(agent, name), name
+    tolerance = 2e-3 if dtype == "float16" else 0
+    for ours, theirs in zip(agent.memories, back.memories, strict=True):
+        for key, tensor in ours.state_dict().items():
+            torch.testing.assert_close(theirs.state_dict()[key], tensor, atol=tolerance, rtol=0)
+    assert back.starts is not None
+    np.testing.assert_allclose(back.starts.h, starts.h, atol=tolerance)
+    np.testing.assert_array_equal(back.parameters, agent.parameters)
+    obs = frames(1)[0]
+    np.testing.assert_allclose(
+        back.predict(obs, deterministic=True)[0],
+        agent.predict(obs, deterministic=True)[0],
+        atol=10 * tolerance,
+    )
+    card = (tmp_path / "a" / "agent" / "README.md").read_text()
+    assert "812.5 +- 91.0" in card and "collection | 200,000" in card and "100 episodes" in card
+
+
+def test_written_again_is_the_same_and_other_files_stay(tmp_path: Path) -> None:
+    folder = make().save_pretrained(tmp_path / "agent")
+    first = (folder / "vision.safetensors").read_bytes()
+    (folder / "videos").mkdir()
+    (folder / "videos" / "best.mp4").write_bytes(b"x")
+    loaded = Agent.from_pretrained(folder)
+    loaded.save_pretrained(folder)
+    assert (folder / "vision.safetensors").read_bytes() == first
+    assert (folder / "videos" / "best.mp4").read_bytes() == b"x"
+    assert [p.name for p in tmp_path.iterdir()] == ["agent"]
+
+
+def test_loading_draws_no_random_numbers(tmp_path: Path) -> None:
+    folder = make().save_pretrained(tmp_path / "agent")
+    before = torch.get_rng_state()
+    Agent.from_pretrained(folder)
+    torch.testing.assert_close(torch.get_rng_state(), before)
+
+
+def test_loaded_memory_runs_sequences(tmp_path: Path) -> None:
+    memory = Agent.from_pretrained(make().save_pretrained(tmp_path / "agent")).memories[0]
+    z, action = torch.randn(2, 5, Z), torch.randn(2, 5, 3)
+    h_seq, _, last = memory(z, action)
+    state: MemoryState = memory.initial_state(2)
+    for t in range(5):
+        _, state = memory.step(z[:, t], action[:, t], state)
+    torch.testing.assert_close(last.h, state.h)
+    torch.testing.assert_close(h_seq[:, -1], state.h)
+
+
+def test_shipped_agents_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHIPPED", tmp_path)
+    make().save_pretrained(tmp_path / "car-racing")
+    assert Agent.from_pretrained("car-racing").env_id == "CarRacing-v3"
+    with pytest.raises(UserError, match=r"'cars'.*is no folder.*comes with: car-racing"):
+        Agent.from_pretrained("cars")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"has no config\.json"):
+        Agent.from_pretrained(tmp_path / "empty")
+
+
+def test_damaged_folders_are_named(tmp_path: Path) -> None:
+    folder = make().save_pretrained(tmp_path / "agent")
+    config = folder / "config.json"
+    text = config.read_text()
+
+    def broken(change: dict[str, Any], match: str) -> None:
+        config.write_text(json.dumps({**json.loads(text), **change}))
+        with pytest.raises(UserError, match=match):
+            Agent.from_pretrained(folder)
+        config.write_text(text)
+
+    broken({"schema": 99}, "schema 99; this version reads 1")
+    broken(
+        {"vision": {"z_dim": Z, "width": 8}}, r"'encoder.0.weight' has shape \(4, 3, 4, 4\).*\(8, 3"
+    )
+    broken({"memories": 2}, r"lacks the tensor '1\.lstm")
+    broken({"controller": {"wings": 2}}, "unknown fields wings")
+    broken({"frame_spec": {"rows": 0}}, "frame_spec: .*rows is 0")
+    data = bytearray((folder / "memory.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "memory.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=r"memory\.safetensors is not the file"):
+        Agent.from_pretrained(folder)
+    (folder / "memory.safetensors").write_bytes(data[:50])
+    with pytest.raises(UserError, match=r"memory\.safetensors is damaged"):
+        Agent.from_pretrained(folder)
+    (folder / "memory.safetensors").unlink()
+    with pytest.raises(UserError, match=r"memory\.safetensors does not exist"):
+        Agent.from_pretrained(folder)
+
+
+def test_nothing_half_written_and_nothing_of_others_overwritten(tmp_path: Path) -> None:
+    agent = make()
+    with torch.no_grad():
+        agent.memories[0].mixture.bias[0] = 1e6
+    with pytest.raises(UserError, match=r"'0\.mixture\.bias'.*float16"):
+        agent.save_pretrained(tmp_path / "agent")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(b"")
+    with pytest.raises(UserError, match="something else than an agent"):
+        agent.save_pretrained(tmp_path / "photos", "float32")
+    with pytest.raises(UserError, match="float8"):
+        agent.save_pretrained(tmp_path / "agent", "float8")
+
+
+def test_environment_of_another_kind_is_refused() -> None:
+    agent = make()
+    agent.check_env(Pixels(gym.spaces.Box(np.array([-1, 0, 0], np.float32), np.float32(1))))
+    with pytest.raises(UserError, match="has 5 discrete actions"):
+        agent.check_env(Pixels(gym.spaces.Discrete(5)))
+    with pytest.raises(UserError, match=r"from \[-2.0, -2.0, -2.0\]"):
+        agent.check_env(Pixels(gym.spaces.Box(-2, 2, (3,))))
+    with pytest.raises(UserError, match="has 3 discrete actions"):
+        make(BUTTONS).check_env(Pixels(gym.spaces.Discrete(3)))
+
+
+@pytest.mark.filterwarnings("ignore:Evaluation environment is not wrapped")
+@pytest.mark.parametrize("spec", [PEDALS, BUTTONS])
+def test_sb3_evaluates_an_agent(spec: ActionSpec) -> None:
+    low, high = np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+    discrete = spec.kind == "discrete"
+    env = Pixels(gym.spaces.Discrete(4) if discrete else gym.spaces.Box(low, high))
+    mean, std = evaluate_policy(make(spec), env, n_eval_episodes=3)  # type: ignore[arg-type]  # any predict will do
+    assert (mean, std) == (7.0, 0.0)
+
+
+def test_other_parameters_share_v_and_m_and_agents_pickle() -> None:
+    agent = make()
+    other = agent.with_parameters(-agent.parameters, generation=3)
+    assert other.vision is agent.vision and other.metadata["generation"] == 3
+    obs = frames(1)[0]
+    ours, theirs = (a.predict(obs, deterministic=True)[0] for a in (agent, other))
+    np.testing.assert_allclose(ours[:, 0], -theirs[:, 0], atol=1e-6)
+    sent = pickle.loads(pickle.dumps(agent))
+    np.testing.assert_array_equal(sent.predict(obs, deterministic=True)[0], ours)
+
+
+def test_parts_that_do_not_fit_are_named() -> None:
+    agent = make()
+    with pytest.raises(UserError, match="39 needed"):
+        agent.with_parameters(np.zeros(5))
+    with pytest.raises(UserError, match="not all finite"):
+        agent.with_parameters(np.full(agent.parameters.size, np.nan))
+    with pytest.raises(UserError, match="state of 2"):
+        agent.predict(frames(1)[0], AgentState(*np.zeros((2, 2, H), np.float32)))
+    with pytest.raises(UserError, match="M's z_dim is 4"):
+        Agent(
+            ConvVAE(VAEConfig(Z + 1, 4)),
+            agent.memories,
+            agent.controller,
+            agent.parameters,
+            env_id="x",
+            frame_spec=FrameSpec(),
+            action_spec=PEDALS,
+        )

@@ -1,0 +1,235 @@
+"""An agent's folder: written whole, read with every tensor checked.
+
+Part of `worldmodels.agent`; use it from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+import typing
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as format_tensors
+from torch import Tensor, nn
+
+from worldmodels import runs
+from worldmodels._files import disk_errors
+from worldmodels.protocols import UserError
+
+T = TypeVar("T")
+
+CONFIG = "config.json"
+CARD = "README.md"
+SCHEMA = 1
+"""Layout of the folder; a reader refuses others."""
+
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tensor]:
+    """Tensors in the dtype of the file.
+
+    Raises:
+        UserError: unknown dtype, or a number that it cannot hold.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
+    out = {}
+    for name, tensor in tensors.items():
+        out[name] = tensor.detach().cpu().to(DTYPES[dtype]).contiguous()
+        if not torch.isfinite(out[name]).all():
+            raise UserError(
+                f"{part}: tensor {name!r} has numbers that are not finite in {dtype}; "
+                "save it as float32, or look at its training"
+            )
+    return out
+
+
+def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str, Tensor]]) -> Path:
+    """Write all files beside the folder, then put them in its place."""
+    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds something else than an agent; choose an empty folder")
+    runs.make_folder(folder.parent)
+    token = uuid.uuid4().hex[:12]
+    new, old = (folder.with_name(f".{folder.name}-{what}-{token}") for what in ("new", "old"))
+    try:
+        sums = {}
+        for part, content in tensors.items():
+            data = format_tensors(content)
+            runs.atomic_write(new / f"{part}.safetensors", data)
+            sums[part] = hashlib.sha256(data).hexdigest()
+        full = {"schema": SCHEMA, **config, "sha256": sums, "versions": runs.versions()}
+        runs.write_json(new / CONFIG, full)
+        runs.atomic_write(new / CARD, card(runs.to_jsonable(full)))
+        with disk_errors(folder):
+            if folder.exists():
+                _keep_others(folder, new)
+                os.replace(folder, old)
+            os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def _keep_others(folder: Path, new: Path) -> None:
+    """Copy what is not the agent's own from the folder that is about to be replaced."""
+    own = {
+        CONFIG,
+        CARD,
+        *(f"{p}.safetensors" for p in ("vision", "memory", "controller", "starts")),
+    }
+    for entry in folder.iterdir():
+        if entry.name in own:
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, new / entry.name)
+        else:
+            shutil.copy2(entry, new / entry.name)
+
+
+def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+    """Read the config and every file of tensors that it names, in the files' own dtype.
+
+    Raises:
+        UserError: a file is missing, damaged, or of another schema.
+    """
+    config = runs.read_json(folder / CONFIG)
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
+            "use the version that wrote it, or write the agent again"
+        )
+    needed = {"env_id", "memories", "controller", "reward_model", "metadata", "sha256"}
+    missing = sorted(needed - set(config))
+    if missing:
+        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}; write the agent again")
+    tensors = {
+        part: _read(folder / f"{part}.safetensors", digest)
+        for part, digest in config["sha256"].items()
+    }
+    for part in ("vision", "memory", "controller"):
+        if part not in tensors:
+            raise UserError(f"{folder / CONFIG} names no {part}.safetensors; write the agent again")
+    return config, tensors
+
+
+def _read(path: Path, digest: str) -> dict[str, Tensor]:
+    try:
+        data = path.read_bytes()
+        tensors: dict[str, Tensor] = parse_tensors(data)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; the agent's folder is not whole") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); copy or write the agent again") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
+    return tensors
+
+
+def build(cls: type[T], config: Mapping[str, Any], name: str, folder: Path) -> T:
+    """Make a config dataclass of the JSON object under a name, lists becoming tuples.
+
+    Raises:
+        UserError: a field is unknown or missing, or the class refuses a value.
+    """
+    where = f"{folder / CONFIG}, {name}"
+    data = config.get(name)
+    if not isinstance(data, dict):
+        raise UserError(f"{where} is {data!r}; it must be an object")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # only dataclasses are built
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise UserError(
+            f"{where} has unknown fields {', '.join(unknown)}: another version wrote it"
+        )
+    hints = typing.get_type_hints(cls)
+    values = {
+        key: tuple(value) if typing.get_origin(hints[key]) is tuple else value
+        for key, value in data.items()
+    }
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: {error}") from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
+    """Give a network the tensors whose names begin with ``prefix``, as float32.
+
+    Raises:
+        UserError: a tensor is missing or has another shape; it and both shapes are named.
+    """
+    state = {}
+    for name, wanted in module.state_dict().items():
+        found = tensors.get(prefix + name)
+        if found is None:
+            raise UserError(f"{path} lacks the tensor {prefix + name!r}; write the agent again")
+        if found.shape != wanted.shape:
+            raise UserError(
+                f"{path}: tensor {prefix + name!r} has shape {tuple(found.shape)}, but {CONFIG} "
+                f"needs {tuple(wanted.shape)}"
+            )
+        state[name] = found.float()
+    module.load_state_dict(state, assign=True)
+
+
+def card(config: Mapping[str, Any]) -> str:
+    """The model card: what it drives, how well, on which seeds, from how many real frames."""
+    metadata = config["metadata"]
+    lines = [
+        f"# A driver for {config['env_id']}",
+        "",
+        "A world-model agent: a convolutional VAE (V) sees, an MDN-RNN (M) remembers and predicts,",
+        "and a small controller (C) acts on what both know.",
+        "",
+        "```python",
+        "import gymnasium, worldmodels",
+        "",
+        'agent = worldmodels.Agent.from_pretrained("path/to/this/folder")',
+        f'env = gymnasium.make("{config["env_id"]}")',
+        "obs, info = env.reset(seed=1_000_000)",
+        "action, state = agent.predict(obs, deterministic=True)",
+        "```",
+        "",
+    ]
+    evaluation = metadata.get("evaluation")
+    if evaluation:
+        lines += ["## Score", "", _score(evaluation), ""]
+    ledger = metadata.get("frames")
+    if ledger:
+        totals = ledger.get("totals", ledger)
+        lines += ["## Frames used", "", "| kind | frames |", "|---|---|"]
+        lines += [f"| {kind} | {count:,} |" for kind, count in totals.items()] + [""]
+    lines += ["## Parts", "", "| part | shape |", "|---|---|"]
+    for part in ("vision", "memory", "controller", "frame_spec", "action_spec"):
+        shape = ", ".join(f"{k} {v}" for k, v in config[part].items() if v != [])
+        lines.append(f"| {part} | {shape} |")
+    lines += [f"| memories | {config['memories']} |", "", "## Versions", ""]
+    lines += [f"- {name} {version}" for name, version in config["versions"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _score(evaluation: Mapping[str, Any]) -> str:
+    text = f"Mean return {evaluation['mean']:.1f} +- {evaluation['std']:.1f}"
+    if "ci95" in evaluation:
+        text += " (95% interval of the mean {:.1f} to {:.1f})".format(*evaluation["ci95"])
+    episodes = evaluation.get("episodes")
+    count = len(episodes) if isinstance(episodes, list) else episodes
+    text += f" over {count} episodes"
+    seeds = evaluation.get("seeds")
+    if seeds:
+        text += f", seeds {min(seeds)} to {max(seeds)}"
+    return f"{text}, deterministic."

@@ -1,0 +1,386 @@
+"""The finished driver: V, M and C as one policy, and the folder that it lives in.
+
+A folder holds `vision.safetensors`, `memory.safetensors`, `controller.safetensors`, where there are
+any `starts.safetensors` (recorded states that its dreams begin at), `config.json` and a card,
+`README.md`. Nothing in it is code.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from worldmodels import _agent_files as files
+from worldmodels.controller import linear
+from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.envs.frames import FrameSpec, to_vision
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.protocols import UserError
+from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
+
+SHIPPED = Path(__file__).parent / "agents"
+"""Agents that come with the package, one folder each."""
+
+BFLOAT16_BATCH = 8
+"""Smallest batch of frames for which V is faster in bfloat16 (measured on AVX-512 BF16)."""
+
+
+class AgentState(NamedTuple):
+    """What the driver carries from step to step."""
+
+    h: NDArray[np.float32]
+    """(B, H) M's hidden state before the next frame"""
+    c: NDArray[np.float32]
+    """(B, H)"""
+
+
+class Starts(Protocol):
+    """Recorded states that dreams begin at, such as `worldmodels.dream.starts.DreamStarts`."""
+
+    @property
+    def z(self) -> NDArray[np.float32]:
+        """(S, Z)."""
+
+    @property
+    def h(self) -> NDArray[np.float32]:
+        """(M, S, H), one warmed state per memory."""
+
+    @property
+    def c(self) -> NDArray[np.float32]:
+        """(M, S, H)."""
+
+
+class StartArrays(NamedTuple):
+    """`Starts` as they are read from a folder."""
+
+    z: NDArray[np.float32]
+    """(S, Z)"""
+    h: NDArray[np.float32]
+    """(M, S, H)"""
+    c: NDArray[np.float32]
+    """(M, S, H)"""
+
+
+class Agent:
+    """V + M + C with Stable-Baselines3's `predict`.
+
+    At time t the controller sees [z_t, h_t], z_t from the frame and h_t from what came before; then
+    M is stepped with z_t and the action to h_{t+1}, which the state carries to the next call.
+    """
+
+    def __init__(
+        self,
+        vision: ConvVAE,
+        memories: Sequence[MDNRNN],
+        controller: ControllerConfig,
+        parameters: ArrayLike,
+        *,
+        env_id: str,
+        frame_spec: FrameSpec,
+        action_spec: ActionSpec,
+        reward_model: RewardModel | None = None,
+        input_stats: InputStats | None = None,
+        starts: Starts | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            vision: V; it is switched to channels-last memory, which is faster.
+            memories: one M, or an ensemble; the controller sees the first one's h.
+            controller: shape of C.
+            parameters: (N,) C's parameters.
+            env_id: the environment that it drives.
+            frame_spec: from the environment's frames to V's.
+            action_spec: the environment's action space.
+            reward_model: meaning of M's reward head; needed to dream.
+            input_stats: C's input normalisation, where ``controller.normalize``.
+            starts: recorded states for dreams.
+            metadata: what the card says: score, ledger, versions.
+            seed: of the noise that samples z when `predict` is not deterministic.
+
+        Raises:
+            UserError: the parts do not fit each other.
+        """
+        vision.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
+        self.vision = vision.eval()
+        self.memories = [memory.eval() for memory in memories]
+        self.controller, self.input_stats = controller, input_stats
+        self.parameters = np.array(parameters, np.float32)
+        self.env_id, self.frame_spec, self.action_spec = env_id, frame_spec, action_spec
+        self.reward_model, self.starts = reward_model, starts
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        self.bfloat16 = False
+        """let V compute in bfloat16 on batches: faster, and slightly different actions"""
+        self._rng = np.random.default_rng(seed)
+        self._check()
+        self._weights = self._build_weights()
+
+    def __repr__(self) -> str:
+        """Say what it drives and how big it is."""
+        cfg = self.controller
+        return (
+            f"Agent({self.env_id!r}, z {self.z_dim}, h {self.h_dim}, "
+            f"{len(self.memories)} memories, "
+            f"controller {cfg.inputs!r} with {self.parameters.size} parameters)"
+        )
+
+    @property
+    def z_dim(self) -> int:
+        """Size of V's latent."""
+        return self.vision.cfg.z_dim
+
+    @property
+    def h_dim(self) -> int:
+        """Size of M's hidden state."""
+        return self.memories[0].cfg.hidden_size
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        obs: NDArray[np.uint8],
+        state: AgentState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], AgentState]:
+        """Choose actions.
+
+        Args:
+            obs: the environment's own frames, (H, W, 3) or (B, H, W, 3), uint8 (grey ones too).
+            state: what the previous call returned; None at the start.
+            episode_start: (B,) True where an episode begins: its state is reset.
+            deterministic: drive by V's mean; otherwise z is sampled from V's posterior.
+
+        Returns:
+            Actions, (A,) or (B, A) float32 for a Box space, a number or (B,) int64 for a Discrete
+            one, and the new state.
+
+        Raises:
+            UserError: the frames are not images, or their number is not the state's.
+        """
+        frames, single = _batched(np.asarray(obs))
+        mu, logvar = self.encode(frames)
+        z = mu
+        if not deterministic:
+            noise = self._rng.standard_normal(tuple(mu.shape), np.float32)
+            z = mu + torch.exp(0.5 * logvar) * torch.from_numpy(noise)
+        memory = self._resume(state, episode_start, len(z))
+        h = memory.h[None] if self.controller.inputs == "zh" else None
+        action = linear.forward(self._weights, z[None], h, self.controller)[0]
+        if self.controller.inputs == "zh":
+            encoded = linear.memory_input(action, self.controller)
+            _, memory = self.memories[0].recurrence(z[:, None], encoded[:, None], memory)
+        new_state = AgentState(memory.h.numpy(), memory.c.numpy())
+        actions = action.numpy()
+        return (actions[0] if single else actions), new_state
+
+    @torch.inference_mode()
+    def encode(self, obs: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Raw frames (B, H, W, 3) to V's posterior (mu, logvar), each (B, Z) float32."""
+        frames = to_float(torch.from_numpy(to_vision(obs, self.frame_spec)))
+        fast = self.bfloat16 and len(frames) >= BFLOAT16_BATCH
+        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+            mu, logvar = self.vision.encode(frames)
+        return mu.float(), logvar.float()
+
+    @torch.inference_mode()
+    def decode(self, z: ArrayLike | Tensor) -> NDArray[np.uint8]:
+        """Latents (B, Z) to V's frames (B, 64, 64, 3) uint8."""
+        frames = self.vision.decode(torch.as_tensor(z, dtype=torch.float32))
+        decoded: NDArray[np.uint8] = to_uint8(frames).numpy()
+        return decoded
+
+    def with_parameters(self, parameters: ArrayLike, **metadata: Any) -> Agent:
+        """The same V and M under another controller of the same shape."""
+        other = copy.copy(self)
+        other.parameters = np.array(parameters, np.float32)
+        other.metadata = {**self.metadata, **metadata}
+        other._rng = copy.deepcopy(self._rng)
+        other._check()
+        other._weights = other._build_weights()
+        return other
+
+    def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
+        """Make sure that this agent can drive an environment.
+
+        Raises:
+            UserError: its action space or its observations are others than the agent's.
+        """
+        space = getattr(env, "single_action_space", env.action_space)
+        theirs, name = ActionSpec.from_space(space), env.spec.id if env.spec else str(env)
+        same = (theirs.kind, theirs.dim) == (self.action_spec.kind, self.action_spec.dim)
+        if not same or not np.allclose((theirs.low, theirs.high), self._bounds, equal_nan=True):
+            raise UserError(
+                f"this agent was trained for {self.env_id} with {_describe(self.action_spec)}; "
+                f"{name} has {_describe(theirs)}: choose another agent or another environment"
+            )
+        pixels = getattr(env, "single_observation_space", env.observation_space)
+        if pixels.dtype != np.uint8 or pixels.shape is None or len(pixels.shape) not in (2, 3):
+            raise UserError(f"this agent sees uint8 images (H, W, 3); {name} gives {pixels}")
+
+    def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> Path:
+        """Write the folder as a whole: a kill leaves the old one or the new one.
+
+        Args:
+            folder: its parents are created; an older agent in it is replaced, other files stay.
+            dtype: of V's and M's numbers, "float16" or "float32"; C's are always float32.
+
+        Returns:
+            The folder.
+
+        Raises:
+            UserError: another dtype, a number too large for it, a full disk, or a folder that holds
+                something else than an agent.
+        """
+        tensors = {
+            "vision": files.cast(self.vision.state_dict(), dtype, "vision"),
+            "memory": files.cast(self._memory_tensors(), dtype, "memory"),
+            "controller": self._controller_tensors(),
+        }
+        if self.starts is not None:
+            arrays = {name: getattr(self.starts, name) for name in ("z", "h", "c")}
+            starts = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
+            tensors["starts"] = files.cast(starts, dtype, "starts")
+        config = {
+            "env_id": self.env_id,
+            "dtype": dtype,
+            "frame_spec": self.frame_spec,
+            "action_spec": self.action_spec,
+            "vision": self.vision.cfg,
+            "memory": self.memories[0].cfg,
+            "memories": len(self.memories),
+            "controller": self.controller,
+            "reward_model": self.reward_model,
+            "metadata": self.metadata,
+        }
+        return files.save(Path(folder), config, tensors)
+
+    @classmethod
+    def from_pretrained(cls, path_or_name: str | Path) -> Self:
+        """Read an agent from a folder, or one that comes with the package by its name.
+
+        Raises:
+            UserError: no such folder or name, a missing or damaged file, tensors of other shapes.
+        """
+        folder = find(path_or_name)
+        config, tensors = files.load(folder)
+        vision_cfg = files.build(VAEConfig, config, "vision", folder)
+        memory_cfg = files.build(MDNRNNConfig, config, "memory", folder)
+        controller = files.build(ControllerConfig, config, "controller", folder)
+        with torch.device("meta"):  # the weights come from the file: draw none
+            vision = ConvVAE(vision_cfg)
+            memories = [MDNRNN(memory_cfg) for _ in range(config["memories"])]
+        files.assign(vision, tensors["vision"], folder / "vision.safetensors")
+        for m, memory in enumerate(memories):
+            files.assign(memory, tensors["memory"], folder / "memory.safetensors", f"{m}.")
+        own, starts = tensors["controller"], tensors.get("starts")
+        arrays = None if starts is None else [starts[name].float().numpy() for name in "zhc"]
+        reward = config["reward_model"]
+        return cls(
+            vision,
+            memories,
+            controller,
+            own["parameters"].numpy(),
+            env_id=config["env_id"],
+            frame_spec=files.build(FrameSpec, config, "frame_spec", folder),
+            action_spec=files.build(ActionSpec, config, "action_spec", folder),
+            reward_model=reward and files.build(RewardModel, config, "reward_model", folder),
+            input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
+            starts=None if arrays is None else StartArrays(*arrays),
+            metadata=config["metadata"],
+        )
+
+    @property
+    def _bounds(self) -> tuple[Sequence[float], Sequence[float]]:
+        return self.action_spec.low, self.action_spec.high
+
+    def _resume(
+        self, state: AgentState | None, episode_start: NDArray[np.bool_] | None, batch: int
+    ) -> MemoryState:
+        """M's state (B, H) for this call, zeros where an episode begins."""
+        if state is None:
+            return self.memories[0].initial_state(batch)
+        h, c = state
+        if len(h) != batch:
+            raise UserError(
+                f"{batch} frames were given with the state of {len(h)}; they must agree"
+            )
+        if episode_start is not None and np.any(episode_start):
+            going_on = ~np.broadcast_to(np.asarray(episode_start, np.bool_), (batch,))[:, None]
+            h, c = h * going_on, c * going_on
+        return MemoryState(torch.from_numpy(h), torch.from_numpy(c))
+
+    def _build_weights(self) -> linear.Weights:
+        params = torch.from_numpy(self.parameters)[None]
+        return linear.unflatten(params, self.controller, self.z_dim, self.h_dim, self.input_stats)
+
+    def _memory_tensors(self) -> dict[str, Tensor]:
+        each = [memory.state_dict() for memory in self.memories]
+        return {f"{m}.{name}": t for m, state in enumerate(each) for name, t in state.items()}
+
+    def _controller_tensors(self) -> dict[str, Tensor]:
+        tensors = {"parameters": torch.from_numpy(self.parameters)}
+        return tensors if self.input_stats is None else {**tensors, **self.input_stats._asdict()}
+
+    def _check(self) -> None:
+        """Make sure that the parts belong together."""
+        if not self.memories:
+            raise UserError("an agent needs at least one memory")
+        for memory in self.memories:
+            if memory.cfg != self.memories[0].cfg:
+                raise UserError("the memories of an ensemble must have the same config")
+        cfg = self.memories[0].cfg
+        size = self.action_spec.size
+        for what, got, right in (
+            ("M's z_dim", cfg.z_dim, self.z_dim),
+            ("M's action_size", cfg.action_size, size),
+            ("C's outputs", self.controller.outputs, size),
+        ):
+            if got != right:
+                raise UserError(f"{what} is {got}; V and the action space need {right}")
+        if self.controller.discrete != (self.action_spec.kind == "discrete"):
+            raise UserError(f"C's squashing does not fit {_describe(self.action_spec)}")
+        if not np.isfinite(self.parameters).all():
+            raise UserError("C's parameters are not all finite")
+
+
+def find(path_or_name: str | Path) -> Path:
+    """The folder of an agent: a path, or the name of one that comes with the package.
+
+    Raises:
+        UserError: there is none; the text lists what exists.
+    """
+    path = Path(path_or_name)
+    if (path / files.CONFIG).is_file():
+        return path
+    if path.name == str(path_or_name) and (SHIPPED / path.name / files.CONFIG).is_file():
+        return SHIPPED / path.name
+    known = sorted(p.parent.name for p in SHIPPED.glob(f"*/{files.CONFIG}"))
+    what = f"has no {files.CONFIG}" if path.is_dir() else "is no folder"
+    raise UserError(
+        f"no agent {str(path_or_name)!r}: it {what}; the package comes with: "
+        f"{', '.join(known) or 'none'}"
+    )
+
+
+def _batched(obs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+    """Give frames a batch axis; True where there was none. (B, H, W) is a batch of grey frames."""
+    if obs.ndim == 2 or (obs.ndim == 3 and obs.shape[-1] in (1, 3)):
+        return (obs if obs.ndim == 3 else obs[..., None])[None], True
+    return (obs[..., None] if obs.ndim == 3 else obs), False
+
+
+def _describe(spec: ActionSpec) -> str:
+    if spec.kind == "discrete":
+        return f"{spec.dim} discrete actions"
+    return f"{spec.dim} continuous actions from {list(spec.low)} to {list(spec.high)}"
