@@ -23,7 +23,7 @@ class RemembersActions(Protocol):
     """A policy whose memory wants to know which action was executed in place of its own."""
 
     def executed(self, state: PolicyState, action: NDArray[Any]) -> PolicyState:
-        """Return the state with the executed actions, (B, A) or (B,), in place of the chosen ones."""
+        """Return the state with the executed actions, (B, A) or (B,), in place of its own."""
         ...
 
 
@@ -166,7 +166,7 @@ class RandomController:
     def __init__(
         self, max_scale: float, size: int, bias: NDArray[np.float64], spec: ActionSpec
     ) -> None:
-        """Take the parameters of `RandomControllerConfig`; `bias` (A,) shifts the squashed output."""
+        """Take `RandomControllerConfig`'s parameters; `bias` (A,) shifts the squashed output."""
         self._max_scale, self._size, self._bias, self._spec = max_scale, size, bias, spec
         self._box = _UnitBox(spec)
 
@@ -203,7 +203,7 @@ def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
 
 
 class NoisyPolicy:
-    """A policy with noise on its actions, kicks, and random driving at the beginning of some episodes."""
+    """A policy with noise on its actions, kicks, and a random beginning of some episodes."""
 
     def __init__(
         self,

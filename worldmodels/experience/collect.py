@@ -11,25 +11,23 @@ from typing import Any
 import numpy as np
 
 from worldmodels import executors
-from worldmodels.envs.frames import FrameSpec, to_vision
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
-from worldmodels.experience.encoding import EncodedEpisode, EpisodeEncoder
 from worldmodels.experience.exploration import (
     BehaviourConfig,
     PolicyLoader,
     build_behaviour,
     describe,
 )
+from worldmodels.experience.folders import MANIFEST, shard_files
+from worldmodels.experience.recorder import Recorder
 from worldmodels.experience.rollout import (
     GROUP_WIDTH,
-    EpisodeResult,
-    GroupStep,
     run_group,
     shared_envs,
 )
 from worldmodels.experience.shards import SUFFIX, Shard, write_shard
-from worldmodels.experience.store import MANIFEST, shard_files
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import make_folder, progress, to_jsonable, versions, write_json
 
@@ -213,8 +211,8 @@ def _existing(out: Path, tasks: Sequence[_Task], meta: Mapping[str, Any]) -> dic
         seeds = tuple(entry.seed for entry in shard.entries)
         if path not in wanted or seeds != wanted[path].seeds:
             raise UserError(
-                f"{path} holds other groups of seeds than those to collect; choose an empty folder, "
-                "or the same seeds and group size"
+                f"{path} holds other groups of seeds than those to collect; "
+                "choose an empty folder, or the same seeds and group size"
             )
         found[path] = shard
     return found
@@ -243,7 +241,7 @@ def _collect_group(task: _Task) -> int:
     envs = shared_envs(task.env_id, len(task.seeds), task.env_kwargs)
     behaviour = build_behaviour(task.behaviour, envs[0], task.load_policy)
     spec = FrameSpec(**task.meta["frame_spec"])
-    recorder = _Recorder(task.seeds, spec)
+    recorder = Recorder(task.seeds, spec)
     results = run_group(
         envs,
         behaviour,
@@ -254,39 +252,6 @@ def _collect_group(task: _Task) -> int:
     )
     write_shard(task.path, recorder.finish(results), task.meta)
     return sum(result.length for result in results)
-
-
-class _Recorder:
-    """Takes a group's steps and keeps them compressed, so that memory does not grow with frames."""
-
-    def __init__(self, seeds: Sequence[int], spec: FrameSpec) -> None:
-        self._spec = spec
-        self._encoders = [EpisodeEncoder(seed) for seed in seeds]
-        self._actions: list[list[Any]] = [[] for _ in seeds]
-        self._rewards: list[list[float]] = [[] for _ in seeds]
-
-    def __call__(self, step: GroupStep) -> None:
-        """Record one lockstep."""
-        rows = np.flatnonzero(step.active)
-        frames = to_vision(step.obs[rows], self._spec)
-        for frame, row in zip(frames, rows.tolist(), strict=True):
-            self._encoders[row].add(frame)
-            if step.action is not None:
-                self._actions[row].append(step.action[row])
-                self._rewards[row].append(step.reward[row])
-
-    def finish(self, results: Sequence[EpisodeResult]) -> list[EncodedEpisode]:
-        """Return the episodes, ready to be written."""
-        return [
-            self._encoders[row].finish(
-                np.array(self._actions[row]),
-                np.array(self._rewards[row], np.float32),
-                terminated=result.terminated,
-                truncated=result.truncated,
-                lap_finished=result.lap_finished,
-            )
-            for row, result in enumerate(results)
-        ]
 
 
 def _write_manifest(out: Path, shards: Sequence[Shard], meta: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
 from worldmodels.protocols import Policy, UserError
-from worldmodels.runs import derive_seed, to_jsonable
+from worldmodels.runs import to_jsonable
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
 """Opens an agent's folder, such as `Agent.from_pretrained`."""
@@ -34,14 +34,15 @@ CAR_RACING_BIAS = (0.0, -0.2, -1.2)
 
 @dataclass(frozen=True)
 class AR1Config:
-    """Smooth random actions: noise of first order around a bias; in Discrete spaces, sticky choices."""
+    """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
 
     rho: float = 0.95
-    """how much of the deviation is left one step later, 0 to below 1; in a Discrete space the probability of keeping the choice"""
+    """how much of the deviation is left one step later, 0 to below 1; in a Discrete space, the
+    probability of keeping the choice"""
     scale: float = 0.5
-    """standard deviation of the actions around their bias, in unit coordinates (a Box spans -1 to 1)"""
+    """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
-    """centre of each action dimension in unit coordinates; None takes 0, and some gas for CarRacing"""
+    """centre of each action in unit coordinates; None takes 0, and some gas for CarRacing"""
     bias_spread: float = 0.2
     """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
 
@@ -56,10 +57,10 @@ class AR1Config:
 
 @dataclass(frozen=True)
 class BrownianConfig:
-    """Brownian motion in the action space, as in the reimplementation of World Models by C. Tallec."""
+    """Brownian motion in the action space, as in C. Tallec's reimplementation of World Models."""
 
     dt: float = 1 / 50
-    """time of one step: an action moves by sqrt(dt) times standard noise, in the action's own units, and is clipped"""
+    """time of one step: an action moves by sqrt(dt) times standard noise, in its own units"""
 
     def __post_init__(self) -> None:
         """Check the range."""
@@ -68,10 +69,11 @@ class BrownianConfig:
 
 @dataclass(frozen=True)
 class RandomControllerConfig:
-    """Linear controllers with random Cauchy weights, drawn anew for each episode (Ha & Schmidhuber 2018).
+    """Linear controllers with random Cauchy weights, drawn anew for each episode.
 
-    The paper's random controllers look through a V and an M that are not trained yet. Here they
-    look at a thumbnail of the frame, which is as arbitrary an embedding and costs nothing.
+    As in World Models (Ha & Schmidhuber 2018), but the paper's random controllers look through a V
+    and an M that are not trained yet. Here they look at a thumbnail of the frame, which is as
+    arbitrary an embedding and costs nothing.
     """
 
     max_scale: float = 0.01
@@ -202,7 +204,7 @@ def _bias(
     env: gym.Env[Any, Any],
     car_racing: Sequence[float],
 ) -> NDArray[np.float64]:
-    """Return the bias (A,) in unit coordinates: the one given, or the default of the environment."""
+    """Return the bias (A,) in unit coordinates: the one given, or the environment's default."""
     if given is not None:
         if len(given) != spec.dim:
             raise UserError(f"AR1Config.bias has {len(given)} numbers; the actions have {spec.dim}")
@@ -211,8 +213,3 @@ def _bias(
     if name.startswith("CarRacing") and spec.kind == "box":
         return np.array(car_racing, np.float64)
     return np.zeros(spec.dim)
-
-
-def exploration_generator(seed: int) -> np.random.Generator:
-    """Return the generator of one episode's exploration."""
-    return np.random.default_rng(derive_seed(seed, "exploration"))

@@ -263,7 +263,8 @@ class _Group:
 
     def _refuse(self, got: str, right: str, row: int = 0) -> None:
         raise UserError(
-            f"the action for step {self.t + 1} of seed {self.seeds[row]} is {got}; it must be {right}"
+            f"the action for step {self.t + 1} of seed {self.seeds[row]} is {got}; "
+            f"it must be {right}"
         )
 
     def result(self, row: int) -> EpisodeResult:

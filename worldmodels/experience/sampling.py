@@ -29,7 +29,7 @@ BUFFER_FRAMES = 8192
 
 @dataclass(frozen=True)
 class Windows:
-    """A batch of windows of L transitions; what lies past the end of an episode is zero and masked."""
+    """A batch of windows of L transitions; past the end of an episode all is zero and masked."""
 
     obs: NDArray[np.uint8] | None
     """(B, L + 1, S, S, 3), or None if frames were not asked for"""

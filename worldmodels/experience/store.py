@@ -17,18 +17,12 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience import sampling
 from worldmodels.experience.encoding import BLOCK_FRAMES
 from worldmodels.experience.episode import Episode
+from worldmodels.experience.folders import check_same, open_folder
 from worldmodels.experience.sampling import Windows
-from worldmodels.experience.shards import SUFFIX, EpisodeEntry, Shard, write_shard
+from worldmodels.experience.shards import EpisodeEntry, Shard, write_shard
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json
 
-__all__ = ["MANIFEST", "EpisodeRecord", "EpisodeStore", "Windows", "shard_files", "write_shard"]
-
-MANIFEST = "manifest.json"
-"""File that lists the shards of a finished collection."""
-
-FRAME_VERSIONS = ("gymnasium", "box2d", "pygame")
-"""Packages whose versions change frames or physics, so that sets of several must not be mixed."""
+__all__ = ["EpisodeRecord", "EpisodeStore", "Windows", "write_shard"]
 
 _STEPS_KEPT = 256
 
@@ -83,8 +77,8 @@ class EpisodeStore:
         paths = [Path(folder) for folder in folders]
         if len({path.resolve() for path in paths}) != len(paths):
             raise UserError(f"a folder of episodes is named twice in {[str(p) for p in paths]}")
-        shards = [shard for path in paths for shard in _open_folder(path)]
-        _check_same(shards, allow_mixed_versions)
+        shards = [shard for path in paths for shard in open_folder(path)]
+        check_same(shards, allow_mixed_versions)
         self._set([(shard, n) for shard in shards for n in range(len(shard.entries))])
 
     def _set(self, members: Sequence[tuple[Shard, int]]) -> None:
@@ -101,7 +95,7 @@ class EpisodeStore:
         self._steps: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
 
     def subset(self, indices: Sequence[int]) -> EpisodeStore:
-        """Return a store of some of the episodes, such as a validation set; indices as in `episodes`.
+        """Return a store of some of the episodes, such as a validation set.
 
         Raises:
             UserError: no indices.
@@ -170,7 +164,7 @@ class EpisodeStore:
     def read_steps(
         self, index: int
     ) -> tuple[NDArray[np.float32] | NDArray[np.int64], NDArray[np.float32]]:
-        """Return one episode's actions, (T, A) or (T,), and rewards, (T,); the last few are kept."""
+        """Return an episode's actions, (T, A) or (T,), and rewards, (T,); the last few are kept."""
         if index not in self._steps:
             record = self.episodes[index]
             self._steps[index] = record.shard.read_steps(record.position)
@@ -255,52 +249,3 @@ class EpisodeStore:
         """
         shards = {record.shard.path: record.shard for record in self.episodes}
         return sum(shard.verify() for shard in shards.values())
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """Return the shards in a folder by name, leaving out what a writer has not finished."""
-    return sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
-
-
-def _open_folder(folder: Path) -> list[Shard]:
-    """Open a folder's shards and compare them with its manifest, if the collection was finished."""
-    if not folder.is_dir():
-        raise UserError(f"there is no folder of episodes {folder}; `worldmodels collect` makes one")
-    shards = [Shard(path) for path in shard_files(folder)]
-    manifest = folder / MANIFEST
-    if manifest.exists():
-        listed: dict[str, Any] = read_json(manifest)["shards"]
-        found = {shard.path.name: shard for shard in shards}
-        for name, facts in listed.items():
-            if name not in found:
-                raise UserError(f"shard {folder / name} is missing; collect again to make it anew")
-            if found[name].header_sha256 != facts["header_sha256"]:
-                raise UserError(f"shard {folder / name} is not the one that {manifest} lists")
-        for name in found:
-            if name not in listed:
-                raise UserError(
-                    f"shard {folder / name} is not in {manifest}: its collection was not finished; "
-                    "run it again to the end"
-                )
-    if not shards:
-        raise UserError(f"{folder} holds no shards of episodes; `worldmodels collect` makes them")
-    return shards
-
-
-def _check_same(shards: Sequence[Shard], allow_mixed_versions: bool) -> None:
-    """Refuse shards that do not belong into one set."""
-    first = shards[0]
-    for shard in shards:
-        for key in ("env_id", "frame_spec", "frame_shape", "action_spec"):
-            if shard.meta[key] != first.meta[key]:
-                raise UserError(
-                    f"{shard.path} has {key} {shard.meta[key]} and {first.path} has "
-                    f"{first.meta[key]}; a store holds episodes of one kind"
-                )
-        for name in () if allow_mixed_versions else FRAME_VERSIONS:
-            mine, other = (s.meta["versions"].get(name, "absent") for s in (shard, first))
-            if mine != other:
-                raise UserError(
-                    f"{shard.path} was made with {name} {mine} and {first.path} with {other}; their "
-                    "frames may differ: collect one of them again, or allow_mixed_versions=True"
-                )

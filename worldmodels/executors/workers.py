@@ -1,7 +1,4 @@
-"""Worker processes: how one is started, what it does all its life, and how it ends.
-
-Part of `worldmodels.executors`; import it from there.
-"""
+"""Worker processes: how one is started, what it does all its life, and how it ends."""
 
 from __future__ import annotations
 
@@ -18,19 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from worldmodels.protocols import UserError
-
-ONE_THREAD = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "BLOSC_NTHREADS",
-)
-
-
-class WorkerDied(UserError):
-    """A worker process ended in the middle of an item, by a signal or for want of memory."""
+from worldmodels.executors.base import ONE_THREAD, WorkerDied, naming
 
 
 @dataclass
@@ -49,12 +34,8 @@ class RemoteTraceback(Exception):
     """Shows where in the worker an exception came from."""
 
     def __str__(self) -> str:
+        """Show the text that the worker sent."""
         return f"\n{self.args[0]}"
-
-
-def naming(index: int, item: object) -> str:
-    text = repr(item)
-    return f"while working on item {index}: {text if len(text) <= 300 else text[:300] + '...'}"
 
 
 def death(worker: Worker) -> WorkerDied:
@@ -72,6 +53,7 @@ def death(worker: Worker) -> WorkerDied:
 
 
 def start_worker(number: int) -> Worker:
+    """Spawn a process that waits for work, its libraries kept to one thread."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(
@@ -85,7 +67,7 @@ def start_worker(number: int) -> Worker:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Set variables for processes started within; libraries read them when they are first imported."""
+    """Set variables for processes started within; libraries read them at their first import."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

@@ -1,0 +1,73 @@
+"""Where work runs: in this process, in local processes, or on Ray. One call, `map`.
+
+Results come as they are finished, each with the position of its item, so that whatever needs an
+order restores it. What is computed must depend on the item alone: then one worker and eight give
+the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Literal, TypeVar
+
+from worldmodels.executors.base import ClosingContext, Executor, WorkerDied, naming
+from worldmodels.protocols import UserError
+
+__all__ = ["Executor", "Kind", "SerialExecutor", "WorkerDied", "make", "usable_cores"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Kind = Literal["serial", "processes", "ray"]
+
+
+def make(kind: Kind | None = None, workers: int | None = None) -> Executor:
+    """Make an executor.
+
+    Args:
+        kind: "serial", "processes" or "ray"; None takes processes, or serial for one worker.
+        workers: number of workers; None takes the cores this process may use.
+
+    Raises:
+        UserError: an unknown kind, fewer than one worker, or Ray is asked for and not installed.
+    """
+    number = usable_cores() if workers is None else workers
+    if number < 1:
+        raise UserError(f"workers is {workers}; it must be at least 1")
+    if kind is None:
+        kind = "serial" if number == 1 else "processes"
+    if kind == "serial":
+        return SerialExecutor()
+    if kind == "processes":
+        from worldmodels.executors.processes import ProcessExecutor
+
+        return ProcessExecutor(number)
+    if kind == "ray":
+        from worldmodels.executors.cluster import RayExecutor
+
+        return RayExecutor(number)
+    raise UserError(f"executor kind is {kind!r}; allowed: 'serial', 'processes', 'ray'")
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class SerialExecutor(ClosingContext):
+    """Works in this process, one item after the other."""
+
+    workers = 1
+
+    def map(self, fn: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
+        """See `Executor.map`."""
+        for index, item in enumerate(items):
+            try:
+                result = fn(item)
+            except Exception as error:
+                error.add_note(naming(index, item))
+                raise
+            yield index, result
