@@ -55,7 +55,7 @@ def _as_array(matrix: Tensor) -> NDArray[Any]:
 
 
 class KernelWorld:
-    """The dream by compiled kernels; see `World` for the interface and `TorchWorld` for the meaning.
+    """The dream by compiled kernels: a `World` that means the same as `TorchWorld`.
 
     Everything a step touches is allocated once, in `begin`.
     """
@@ -96,6 +96,21 @@ class KernelWorld:
         self._ends = np.empty((2, rows), np.float32)
         self._means = np.empty((members, *z.shape), np.float32)
         self.z, self.h = torch.from_numpy(self._z), torch.from_numpy(self._h[0])
+
+    def put(
+        self,
+        rows: NDArray[np.int64],
+        z: NDArray[np.float32],
+        h: NDArray[np.float32],
+        c: NDArray[np.float32],
+        mask: NDArray[np.float32] | None,
+    ) -> None:
+        """See `World.put`."""
+        self._z[rows], self._h[:, rows], self._c[:, rows] = z, h, c
+        if mask is not None:
+            self._mask[:, rows] = mask
+            h = h * mask
+        self._x[:, torch.from_numpy(rows), : h.shape[2]] = torch.from_numpy(h).to(self._x.dtype)
 
     def step(
         self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]

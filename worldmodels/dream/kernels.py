@@ -45,7 +45,7 @@ def _store(array: Any, i: Any, j: Any, x: Any) -> None:
 # Numba compares the signatures of an overload and of what it returns, annotations included.
 
 
-@overload(_load, inline="always")  # type: ignore[untyped-decorator]  # numba publishes no types
+@overload(_load, inline="always")
 def _overload_load(x: Any) -> Callable[[Any], Any]:
     def load_bfloat16(x: Any) -> Any:
         return np.uint32(np.uint32(x) << np.uint32(16)).view(np.float32)
@@ -56,7 +56,7 @@ def _overload_load(x: Any) -> Callable[[Any], Any]:
     return load_bfloat16 if x == types.uint16 else load_float32
 
 
-@overload(_store, inline="always")  # type: ignore[untyped-decorator]
+@overload(_store, inline="always")
 def _overload_store(array: Any, i: Any, j: Any, x: Any) -> Callable[[Any, Any, Any, Any], None]:
     def store_bfloat16(array: Any, i: Any, j: Any, x: Any) -> None:
         bits = np.float32(x).view(np.uint32)
@@ -70,7 +70,7 @@ def _overload_store(array: Any, i: Any, j: Any, x: Any) -> Callable[[Any, Any, A
     return store_bfloat16 if array.dtype == types.uint16 else store_float32
 
 
-@njit(inline="always", fastmath=_FLAGS)  # type: ignore[untyped-decorator]
+@njit(inline="always", fastmath=_FLAGS)
 def _exp(x: Any) -> Any:
     """exp(x) for float32 x in [-87, 60], within 2e-7 of relative error: 2^n times a polynomial."""
     t = x * _LOG2E
@@ -80,12 +80,12 @@ def _exp(x: Any) -> Any:
     return p * np.int32(np.int32(n + np.int32(127)) << np.int32(23)).view(np.float32)
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always")
 def _clip(x: Any, low: Any, high: Any) -> Any:
     return min(max(x, low), high)
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
 def lstm_update(
     gates: NDArray[Any],
     bias: NDArray[np.float32],
@@ -128,7 +128,40 @@ def lstm_update(
             _store(x, r, j, h[r, j] * mask[m, j])
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+def _weigh(
+    row: NDArray[Any],
+    offset: NDArray[np.float32],
+    sharp: Any,
+    top: NDArray[np.float32],
+    total: NDArray[np.float32],
+    weight: NDArray[np.float32],
+) -> None:
+    """Weights exp((logit - top) * sharp) of one row's components, not normalised.
+
+    Args:
+        row: (>= KZ,) logits without bias, column k Z + d.
+        offset: their bias.
+        sharp: 1 / temperature.
+        top: (Z,), becomes the largest logit.
+        total: (Z,), becomes the sum of the weights.
+        weight: (K, Z), becomes the weights.
+    """
+    size = len(top)
+    for d in range(size):
+        top[d] = _load(row[d]) + offset[d]
+        total[d] = np.float32(0)
+    for k in range(1, len(weight)):
+        for d in range(size):
+            top[d] = max(top[d], _load(row[k * size + d]) + offset[k * size + d])
+    for k in range(len(weight)):
+        for d in range(size):
+            logit = _load(row[k * size + d]) + offset[k * size + d]
+            weight[k, d] = _exp(max((logit - top[d]) * sharp, _EXP_LOW))
+            total[d] += weight[k, d]
+
+
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
 def sample_latents(
     heads: NDArray[Any],
     bias: NDArray[np.float32],
@@ -165,17 +198,7 @@ def sample_latents(
         s = r % uniform.shape[0]
         m = min(int(uniform[s, size + 2] * np.float32(heads.shape[0])), heads.shape[0] - 1)
         row, offset = heads[m, r], bias[m]
-        for d in range(size):
-            top[d] = _load(row[d]) + offset[d]
-            total[d] = np.float32(0)
-        for k in range(1, components):
-            for d in range(size):
-                top[d] = max(top[d], _load(row[k * size + d]) + offset[k * size + d])
-        for k in range(components):
-            for d in range(size):
-                logit = _load(row[k * size + d]) + offset[k * size + d]
-                weight[k, d] = _exp(max((logit - top[d]) * sharp, _EXP_LOW))
-                total[d] += weight[k, d]
+        _weigh(row, offset, sharp, top, total, weight)
         for d in range(size):
             mean[d] = _load(row[block + d]) + offset[block + d]
             log_sigma[d] = _load(row[2 * block + d]) + offset[2 * block + d]
@@ -185,7 +208,10 @@ def sample_latents(
             for d in range(size):
                 later = top[d] <= total[d]
                 i = block + k * size + d
-                new_mean, new_sigma = _load(row[i]) + offset[i], _load(row[block + i]) + offset[block + i]
+                new_mean, new_sigma = (
+                    _load(row[i]) + offset[i],
+                    _load(row[block + i]) + offset[block + i],
+                )
                 mean[d] = new_mean if later else mean[d]
                 log_sigma[d] = new_sigma if later else log_sigma[d]
                 top[d] += weight[k, d]
@@ -196,7 +222,7 @@ def sample_latents(
         ends[1, r] = _load(row[3 * block + 1]) + offset[3 * block + 1]
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
 def put_inputs(
     z: NDArray[np.float32], action: NDArray[np.float32], x: NDArray[Any], column: int
 ) -> None:
@@ -208,7 +234,7 @@ def put_inputs(
             _store(x, r, column + z.shape[1] + d, action[r, d])
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
 def mixture_means(
     heads: NDArray[Any], bias: NDArray[np.float32], components: int, out: NDArray[np.float32]
 ) -> None:
@@ -216,24 +242,16 @@ def mixture_means(
     size = out.shape[2]
     block = components * size
     top, total = np.empty(size, np.float32), np.empty(size, np.float32)
+    weight = np.empty((components, size), np.float32)
     for m in range(out.shape[0]):
         for r in range(out.shape[1]):
-            row, offset = heads[m, r], bias[m]
-            for d in range(size):
-                top[d] = _load(row[d]) + offset[d]
-                total[d] = np.float32(0)
-                out[m, r, d] = np.float32(0)
-            for k in range(1, components):
-                for d in range(size):
-                    top[d] = max(top[d], _load(row[k * size + d]) + offset[k * size + d])
+            row, offset, mean = heads[m, r], bias[m], out[m, r]
+            _weigh(row, offset, _ONE, top, total, weight)
+            mean[:] = np.float32(0)
             for k in range(components):
                 for d in range(size):
-                    i = k * size + d
-                    weight = _exp(max(_load(row[i]) + offset[i] - top[d], _EXP_LOW))
-                    total[d] += weight
-                    out[m, r, d] += weight * (_load(row[block + i]) + offset[block + i])
-            for d in range(size):
-                out[m, r, d] /= total[d]
+                    i = block + k * size + d
+                    mean[d] += weight[k, d] / total[d] * (_load(row[i]) + offset[i])
 
 
 __all__ = ["lstm_update", "mixture_means", "put_inputs", "sample_latents"]

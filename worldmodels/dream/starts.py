@@ -144,7 +144,8 @@ def _chance(
     kept = np.asarray(weight[frames], np.float64)
     if not (np.isfinite(kept).all() and (kept >= 0).all() and kept.sum() > 0):
         raise UserError("weights of the dream starts must be finite, not negative, not all 0")
-    return kept / kept.sum()
+    chance: NDArray[np.float64] = kept / kept.sum()
+    return chance
 
 
 @torch.inference_mode()

@@ -50,6 +50,17 @@ class World(Protocol):
         """Put R rows at z (R, Z), h and c (M, R, H), with masks (M, n, H); row r has r mod n."""
         ...
 
+    def put(
+        self,
+        rows: NDArray[np.int64],
+        z: NDArray[np.float32],
+        h: NDArray[np.float32],
+        c: NDArray[np.float32],
+        mask: NDArray[np.float32] | None,
+    ) -> None:
+        """Begin k rows anew; shapes as in `begin` for k rows, which had a mask each or none."""
+        ...
+
     def step(
         self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
     ) -> WorldStep:
@@ -75,6 +86,17 @@ def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
     if cfg.termination == "sampled":
         return uniform < probability
     return probability > cfg.termination_threshold
+
+
+def with_penalty(step: WorldStep, cfg: DreamConfig) -> WorldStep:
+    """The step after the memories' disagreement has cost reward, or has ended the dream."""
+    if step.disagreement is None:
+        return step
+    reward = step.reward - np.float32(cfg.disagreement_penalty) * step.disagreement
+    if cfg.disagreement_limit <= 0:
+        return step._replace(reward=reward)
+    too_far = step.disagreement > cfg.disagreement_limit
+    return step._replace(reward=reward, terminated=step.terminated | too_far)
 
 
 class TorchWorld:
@@ -115,6 +137,21 @@ class TorchWorld:
             MemoryState(self._to_device(a), self._to_device(b)) for a, b in zip(h, c, strict=True)
         ]
         self._mask = None if mask is None else [self._rows(m) for m in mask]
+
+    def put(
+        self,
+        rows: NDArray[np.int64],
+        z: NDArray[np.float32],
+        h: NDArray[np.float32],
+        c: NDArray[np.float32],
+        mask: NDArray[np.float32] | None,
+    ) -> None:
+        """See `World.put`."""
+        self.z[rows] = self._to_device(z)
+        for m, state in enumerate(self.states):
+            state.h[rows], state.c[rows] = self._to_device(h[m]), self._to_device(c[m])
+            if self._mask is not None and mask is not None:
+                self._mask[m][rows] = self._to_device(mask[m])
 
     @property
     def h(self) -> Tensor:
@@ -168,4 +205,12 @@ class TorchWorld:
         return MemoryOutput(*(parts[chosen, rows] for parts in stacked))
 
 
-__all__ = ["TorchWorld", "World", "WorldStep", "disagreement_of", "ended", "reward_of"]
+__all__ = [
+    "TorchWorld",
+    "World",
+    "WorldStep",
+    "disagreement_of",
+    "ended",
+    "reward_of",
+    "with_penalty",
+]

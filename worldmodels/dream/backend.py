@@ -1,0 +1,94 @@
+"""Which arithmetic dreams run in: chosen once, by config and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.kernel_world import KernelWorld, PackedMemory
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.dream.world import TorchWorld, World
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.protocols import UserError
+
+
+class Backend:
+    """Makes worlds of some memories."""
+
+    def __init__(
+        self, memories: Sequence[MDNRNN], reward_model: RewardModel, cfg: DreamConfig
+    ) -> None:
+        """Choose, and copy the memories' weights where kernels need them in another layout.
+
+        Args:
+            memories: M memories with the same config; the controller sees the first one's h.
+            reward_model: meaning of the reward head.
+            cfg: dtype and backend are read here, the rest by the worlds.
+
+        Raises:
+            UserError: the memories differ in shape, the reward model is of another kind, or
+                kernels are asked for on another device than the CPU.
+        """
+        if not memories:
+            raise UserError("the dream needs at least one memory")
+        self.memory_cfg = memories[0].cfg
+        if any(memory.cfg != self.memory_cfg for memory in memories):
+            raise UserError("the memories of an ensemble must have the same config")
+        if reward_model.kind != self.memory_cfg.reward:
+            raise UserError(
+                f"the reward model is {reward_model.kind!r}, "
+                f"but M's reward head says {self.memory_cfg.reward!r}"
+            )
+        self.memories, self.reward_model, self.cfg = list(memories), reward_model, cfg
+        self.device = memories[0].mixture.weight.device
+        on_cpu = self.device.type == "cpu"
+        if cfg.backend == "kernels" and not on_cpu:
+            raise UserError(
+                f'DreamConfig.backend is "kernels", but M is on {self.device}; '
+                'kernels run on the CPU, use "torch" or "auto"'
+            )
+        self.kernels = cfg.backend == "kernels" or (cfg.backend == "auto" and on_cpu)
+        fast = has_fast_bfloat16(self.device)
+        self.bfloat16 = cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and fast)
+        dtype = torch.bfloat16 if self.bfloat16 else torch.float32
+        self._packed = [PackedMemory.of(m, dtype) for m in memories] if self.kernels else []
+
+    def world(self, members: Sequence[int], dreamer: int | None) -> World:
+        """A batch of dreams.
+
+        Args:
+            members: memories that run; the first of them gives h.
+            dreamer: place in ``members`` of the one that dreams; None draws one per row and step.
+        """
+        if self.kernels:
+            packed = [self._packed[m] for m in members]
+            return KernelWorld(packed, dreamer, self.reward_model, self.memory_cfg, self.cfg)
+        memories = [self.memories[m] for m in members]
+        return TorchWorld(memories, dreamer, self.reward_model, self.cfg, self.bfloat16)
+
+    def check_starts(self, starts: DreamStarts) -> None:
+        """Refuse starts that other memories were warmed for.
+
+        Raises:
+            UserError: the shapes differ.
+        """
+        cfg = self.memory_cfg
+        z_shape = (len(starts), cfg.z_dim)
+        h_shape = (len(self.memories), len(starts), cfg.hidden_size)
+        if starts.z.shape != z_shape or starts.h.shape != h_shape:
+            raise UserError(
+                f"dream starts have z {starts.z.shape} and h {starts.h.shape}; these memories need "
+                f"{z_shape} and {h_shape}: build the starts again with these memories"
+            )
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+__all__ = ["Backend", "has_fast_bfloat16"]
