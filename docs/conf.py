@@ -1,4 +1,8 @@
+import sys
 from importlib.metadata import version as installed_version
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "worldmodels"
 author = "The worldmodels authors"
@@ -7,15 +11,18 @@ release = installed_version("worldmodels")
 version = release
 
 extensions = [
+    "mathml",
+    "reference",
     "myst_parser",
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build", "api/modules.rst", "api/baselines*", "api/sparse_gan*"]
 suppress_warnings = ["ref.python"]  # a class and its re-export have the same short name
+
+html_math_renderer = "mathml"
 
 # Markdown
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
@@ -28,6 +35,7 @@ apidoc_modules = [
         "destination": "api",
         "separate_modules": True,
         "module_first": True,
+        "max_depth": 1,
         "automodule_options": {"members", "show-inheritance"},
         "exclude_patterns": ["../worldmodels/__main__.py"],
     }
@@ -35,6 +43,7 @@ apidoc_modules = [
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
+add_module_names = False
 default_role = "code"  # docstrings write code in single backticks
 napoleon_numpy_docstring = False
 

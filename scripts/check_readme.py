@@ -1,7 +1,7 @@
 """Run the commands and Python that a Markdown file shows, in order, as its reader would.
 
-Fenced blocks marked `bash` and `python` are run; other fences are not. Lines that call make are left
-out: they are targets of their own. Everything is written to a temporary folder.
+Fenced blocks marked `bash` and `python` are run, others are not. Lines that call make are left out:
+they are targets of their own. Everything is written to a temporary folder.
 """
 
 import os
