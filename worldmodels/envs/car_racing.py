@@ -5,81 +5,207 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
-from gymnasium.envs.box2d.car_dynamics import SIZE, WHEEL_R, WHEEL_W
-from gymnasium.envs.box2d.car_racing import SCALE, ZOOM, CarRacing
+from Box2D import b2BodyDef, b2FixtureDef, b2PolygonShape, b2_staticBody
+from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRacing
+from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
 
-from worldmodels.envs import rasterizer
+from worldmodels.envs import scene, track
+from worldmodels.envs.car import ContactListener, FastCar
+from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, ROWS, SIZE
+from worldmodels.protocols import UserError
+
+TILE_REACH = 17.0
+"""Tiles whose middles are closer than this may overlap, borders included, world units."""
+TILE_NEIGHBOURS = 10
+"""Tiles so near along the road never overlap: it cannot turn that fast."""
 
 
 class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
-    """Gymnasium's CarRacing-v3: same physics, rewards, infos and random streams; observations drawn faster."""
+    """Gymnasium's CarRacing-v3: same physics, rewards, infos and random streams; observations drawn faster.
+
+    Takes the same keyword arguments. `render()` draws with pygame, as the stock class does, and pygame needs a
+    display for `human` only.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Take the arguments of Gymnasium's class."""
+        super().__init__(*args, **kwargs)
+        self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
+        self._tile_def = b2BodyDef(
+            type=b2_staticBody, fixtures=b2FixtureDef(shape=self._tile_shape, isSensor=True)
+        )
+        self._planes = np.zeros((scene.NUM_PLANES, ROWS + 2, SIZE), np.float32)
+        self._image = np.zeros((3, ROWS, SIZE), np.float32)
+        self._window = np.zeros((scene.CAR_WINDOW, scene.CAR_WINDOW), np.uint8)
+        self._pose = np.zeros(scene.POSE_SIZE)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start an episode on a new track; `options={"randomize": False}` keeps randomised colours."""
+        gym.Env.reset(self, seed=seed)
+        self._destroy()
+        self.world.contactListener_bug_workaround = ContactListener(self, self.lap_complete_percent)
+        self.world.contactListener = self.world.contactListener_bug_workaround
+        self.reward = 0.0
+        self.prev_reward = 0.0
+        self.tile_visited_count = 0
+        self.t = 0.0
+        self.new_lap = False
+        self.road_poly: list[Any] = []
+        if self.domain_randomize:
+            self._reinit_colors(options["randomize"] if options and "randomize" in options else True)
+        while not self._create_track():
+            if self.verbose:
+                print("retry to generate track (normal if there are not many instances of this message)")
+        self.car = FastCar(self.world, *self.track[0][1:4])
+        self._shapes, self._shape_sizes = _car_shapes(self.car)
+        if self.render_mode == "human":
+            self.render()
+        return self.step(None)[0], {}
 
     def _create_track(self) -> bool:
-        created: bool = super()._create_track()
-        if created:
-            polygons = self.road_poly
-            self._quads = np.array([poly for poly, _ in polygons], np.float64)
-            self._is_border = np.array([isinstance(color, tuple) for _, color in polygons], np.int64)
-        return created
+        """Draw a random track and put its tiles into the world; False if its ends do not meet."""
+        self.start_alpha = track.START_ALPHA
+        self.road = []
+        steps = track.walk(track.draw_checkpoints(self.np_random))
+        first, end = track.closed_loop(steps)
+        if first < 0:
+            return False
+        if self.verbose:
+            print(f"Track generation: {first}..{end} -> {end - first}-tiles track")
+        lap = steps[first : end - 1]
+        if not track.is_glued(lap):
+            return False
+        self._sections, self._borders, self._sides = track.lay_road(lap)
+        self._conflicts = track.find_conflicts(self._sections, TILE_REACH, TILE_NEIGHBOURS)
+        self.track = list(map(tuple, lap.tolist()))
+        self._create_tiles()
+        return True
+
+    def _create_tiles(self) -> None:
+        """Make a sensor body for each tile, and the polygons that stock draws."""
+        shades = [self.road_color + 0.01 * k * 255 for k in range(3)]
+        self._palette = np.trunc([self.bg_color, self.grass_color, *shades]).astype(np.float32)
+        self._shade = (np.arange(len(self.track)) % 3).astype(np.int8)
+        sections = self._sections.tolist()
+        for i, (lx, ly, rx, ry) in enumerate(sections):
+            last_lx, last_ly, last_rx, last_ry = sections[i - 1]
+            corners = [(lx, ly), (rx, ry), (last_rx, last_ry), (last_lx, last_ly)]
+            self._tile_shape.vertices = corners
+            tile = self.world.CreateBody(self._tile_def)
+            tile.userData = tile
+            tile.color = shades[i % 3].copy()
+            tile.road_visited = tile.touched = False
+            tile.road_friction = 1.0
+            tile.idx = i
+            self.road_poly.append((corners, tile.color))
+            self.road.append(tile)
+            if self._sides[i]:
+                inner, outer, last_inner, last_outer = self._borders[i].reshape(4, 2).tolist()
+                color = (255, 255, 255) if i % 2 == 0 else (255, 0, 0)
+                self.road_poly.append(([inner, outer, last_outer, last_inner], color))
+
+    def touch(self, tile: Any) -> None:
+        """Give a tile the plain colour of the road, as any contact with it does."""
+        tile.touched = True
+        tile.color[:] = self.road_color
+        self._shade[tile.idx] = 0
+
+    def step(
+        self, action: NDArray[Any] | int | None
+    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Advance by 1/50 second; see Gymnasium's CarRacing for actions and rewards.
+
+        Raises:
+            UserError: if an action is not finite; the physics would never recover.
+            InvalidAction: if a discrete action is not in the action space.
+        """
+        car = self.car
+        assert car is not None, "call reset() first"
+        if action is not None:
+            self._control(car, action)
+        car.step(1.0 / FPS)
+        self.world.Step(1.0 / FPS, 6 * 30, 2 * 30)
+        self.t += 1.0 / FPS
+        self.state = self._draw_observation()
+
+        step_reward: float = 0
+        terminated = False
+        info: dict[str, Any] = {}
+        if action is not None:
+            self.reward -= 0.1
+            car.fuel_spent = 0.0
+            step_reward = self.reward - self.prev_reward
+            self.prev_reward = self.reward
+            if self.tile_visited_count == len(self.track) or self.new_lap:
+                terminated = True
+                info["lap_finished"] = True
+            position = car.hull.position
+            if abs(position.x) > PLAYFIELD or abs(position.y) > PLAYFIELD:
+                terminated = True
+                info["lap_finished"] = False
+                step_reward = -100
+        if self.render_mode == "human":
+            self.render()
+        return self.state, step_reward, terminated, False, info
+
+    def _control(self, car: FastCar, action: NDArray[Any] | int) -> None:
+        """Pass an action to the car."""
+        if self.continuous:
+            steer, gas, brake = np.asarray(action, np.float64).tolist()
+            if not math.isfinite(steer + gas + brake):
+                raise UserError(f"CarRacing was given the action {[steer, gas, brake]}; it must be finite")
+            car.steer(-steer)
+            car.gas(gas)
+            car.brake(brake)
+            return
+        if not self.action_space.contains(action):
+            raise InvalidAction(
+                f"you passed the invalid action `{action}`. The supported action_space is `{self.action_space}`"
+            )
+        car.steer(-0.6 * (action == 1) + 0.6 * (action == 2))
+        car.gas(0.2 * (action == 3))
+        car.brake(0.8 * (action == 4))
 
     def _render(self, mode: str) -> Any:
+        """Draw observations with the kernels, and the modes made for people as stock does."""
         if mode == "state_pixels" and "t" in self.__dict__:
             return self._draw_observation()
         return super()._render(mode)
 
     def _draw_observation(self) -> NDArray[np.uint8]:
-        hull = self.car.hull
-        angle = -hull.angle
+        """Draw the 96x96 observation of the present state."""
+        car = self.car
+        hull, wheels = car.hull, car.wheels
+        position, velocity, angle = hull.position, hull.linearVelocity, hull.angle
         zoom = 0.1 * SCALE * max(1 - self.t, 0) + ZOOM * SCALE * min(self.t, 1)
-        x, y = -hull.position[0] * zoom, -hull.position[1] * zoom
-        cos, sin = math.cos(angle), math.sin(angle)
-        camera = np.array([zoom, angle, 500 + x * cos - y * sin, 200 + x * sin + y * cos])
-        colors = np.array([[int(c) for c in color] for _, color in self.road_poly], np.float32)
-        out = np.empty((96, 96, 3), np.uint8)
-        rasterizer.draw(
-            self._quads, colors, self._is_border, camera,
-            self.bg_color.astype(np.float32), self.grass_color.astype(np.float32),
-            self._car_polygons(), self._dashboard(), out,
+        pose = [
+            zoom, position.x, position.y, angle,
+            velocity.x, velocity.y, hull.angularVelocity, wheels[0].joint.angle,
+        ]  # fmt: skip
+        for wheel in wheels:
+            at = wheel.position
+            pose += (at.x, at.y, wheel.angle, wheel.phase, wheel.omega)
+        self._pose[:] = pose
+        out = np.empty((SIZE, SIZE, 3), np.uint8)
+        scene.draw_frame(
+            self._pose, self._sections, self._borders, self._sides, self._shade, self._conflicts, self._palette,
+            self._shapes, self._shape_sizes, scene.score_text(f"{self.reward:04.0f}"),
+            self._planes, self._image, self._window, out,
         )  # fmt: skip
         return out
 
-    def _car_polygons(self) -> NDArray[np.float64]:
-        rows = []
-        for body in self.car.drawlist:
-            transform = body.transform
-            for fixture in body.fixtures:
-                rows.append(([transform * v for v in fixture.shape.vertices], [int(c * 255) for c in body.color]))
-            if hasattr(body, "phase"):
-                c1, c2, s1, s2 = (f(body.phase + d) for f in (math.cos, math.sin) for d in (0, 1.2))
-                if s1 > 0 and s2 > 0:
-                    continue
-                c1, c2 = (np.sign(c1) if s1 > 0 else c1), (np.sign(c2) if s2 > 0 else c2)
-                w, r = WHEEL_W * SIZE, WHEEL_R * SIZE
-                stripe = [(-w, r * c1), (w, r * c1), (w, r * c2), (-w, r * c2)]
-                rows.append(([transform * v for v in stripe], [77, 77, 77]))
-        polygons = np.zeros((len(rows), 20))
-        for row, (points, color) in zip(polygons, rows, strict=True):
-            row[0], row[1:4] = len(points), color
-            row[4 : 4 + 2 * len(points)] = np.array([tuple(p) for p in points]).ravel()
-        return polygons
 
-    def _dashboard(self) -> NDArray[np.float64]:
-        s, h = 1000 / 40, 800 / 40
-        wheels, hull = self.car.wheels, self.car.hull
-        speed = math.hypot(*hull.linearVelocity)
-        bars = []
-        values = [(5, 0.02 * speed, (255, 255, 255))]
-        values += [(7 + i, 0.01 * wheels[i].omega, (0 if i < 2 else 51, 0, 255)) for i in range(4)]
-        for place, value, color in values:
-            y0, y1 = sorted((800 - h - h * value, 800 - h))
-            bars.append((place * s, (place + 1) * s + 1, y0, y1 + 1, *color))
-        for place, value, color in (
-            (20, -10 * wheels[0].joint.angle, (0, 255, 0)),
-            (30, -0.8 * hull.angularVelocity, (255, 0, 0)),
-        ):
-            x0, x1 = sorted((place * s, (place + value) * s))
-            bars.append((x0, x1 + 1, 800 - 4 * h, 800 - 2 * h + 1, *color))
-        scale = np.array([0.096, 0.096, 0.12, 0.12, 1, 1, 1])
-        return np.array(bars, np.float64) * scale
+def _car_shapes(car: FastCar) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Collect the polygons of a wheel and of the hull as Box2D keeps them: (5, 8, 2) and their sizes (5)."""
+    shapes = np.zeros((5, 8, 2))
+    sizes = np.zeros(5, np.int64)
+    for k, fixture in enumerate([*car.wheels[0].fixtures, *car.hull.fixtures]):
+        vertices = fixture.shape.vertices
+        sizes[k] = len(vertices)
+        shapes[k, : len(vertices)] = vertices
+    return shapes, sizes

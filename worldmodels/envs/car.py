@@ -1,0 +1,136 @@
+"""The car and its contacts with the road: stock physics, the same floats, less Python.
+
+Stock computes with numpy scalars and reads each vector through several proxies. Here the same operations are
+done in the same order on Python floats, which round alike, so forces and with them whole episodes are
+bit-identical.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gymnasium.envs.box2d.car_dynamics import (
+    ENGINE_POWER,
+    FRICTION_LIMIT,
+    SIZE,
+    WHEEL_MOMENT_OF_INERTIA,
+    Car,
+)
+from gymnasium.envs.box2d.car_racing import FrictionDetector
+
+BRAKE_FORCE = 15
+"""Deceleration of a wheel by the brake, radians per second in one step."""
+GRASS_LIMIT = FRICTION_LIMIT * 0.6
+STIFFNESS = 205000
+
+
+class FastCar(Car):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
+    """Gymnasium's car with `gas` and `step` in plain floats."""
+
+    def gas(self, gas: float) -> None:
+        """Open the throttle of the rear wheels to `gas` (0 to 1), by at most 0.1 a step; close it at once."""
+        gas = min(max(gas, 0.0), 1.0)
+        for wheel in self.wheels[2:4]:
+            diff = gas - wheel.gas
+            if diff > 0.1:
+                diff = 0.1
+            wheel.gas += diff
+
+    def step(self, dt: float) -> None:
+        """Apply one step of `dt` seconds of engine, brake and friction to the wheels."""
+        for wheel in self.wheels:
+            joint = wheel.joint
+            turn = wheel.steer - joint.angle
+            speed = min(50.0 * abs(turn), 3.0)
+            joint.motorSpeed = speed if turn > 0 else -speed if turn < 0 else 0.0
+            grass = not wheel.tiles
+            # every tile has friction 1, so one decides
+            limit = GRASS_LIMIT if grass else FRICTION_LIMIT
+            forward = wheel.GetWorldVector((0, 1))
+            forward_x, forward_y = forward.x, forward.y
+            side_x, side_y = forward_y, -forward_x
+            velocity = wheel.linearVelocity
+            velocity_x, velocity_y = velocity.x, velocity.y
+            vf = forward_x * velocity_x + forward_y * velocity_y
+            vs = side_x * velocity_x + side_y * velocity_y
+
+            omega = wheel.omega
+            power = dt * ENGINE_POWER * wheel.gas
+            omega += power / WHEEL_MOMENT_OF_INERTIA / (abs(omega) + 5.0)
+            self.fuel_spent += power
+            omega = _brake(omega, wheel.brake)
+            wheel.phase += omega * dt
+
+            f_force = -vf + omega * wheel.wheel_rad
+            p_force = -vs
+            f_force *= STIFFNESS * SIZE * SIZE
+            p_force *= STIFFNESS * SIZE * SIZE
+            force = math.sqrt(f_force * f_force + p_force * p_force)
+            if force > 2.0 * limit:
+                self._skid(wheel, grass)
+            else:
+                wheel.skid_start = wheel.skid_particle = None
+            if force > limit:
+                f_force /= force
+                p_force /= force
+                f_force *= limit
+                p_force *= limit
+            wheel.omega = omega - dt * f_force * wheel.wheel_rad / WHEEL_MOMENT_OF_INERTIA
+            wheel.ApplyForceToCenter(
+                (p_force * side_x + f_force * forward_x, p_force * side_y + f_force * forward_y), True
+            )
+
+    def _skid(self, wheel: Any, grass: bool) -> None:
+        """Lengthen the wheel's trace, or begin one."""
+        trace = wheel.skid_particle
+        if trace and trace.grass == grass and len(trace.poly) < 30:
+            trace.poly.append((wheel.position[0], wheel.position[1]))
+        elif wheel.skid_start is None:
+            wheel.skid_start = wheel.position
+        else:
+            wheel.skid_particle = self._create_particle(wheel.skid_start, wheel.position, grass)
+            wheel.skid_start = None
+
+
+def _brake(omega: float, brake: float) -> float:
+    """Slow a wheel's rotation; from 0.9 on the brake blocks it."""
+    if brake >= 0.9:
+        return 0.0
+    if brake > 0:
+        slower = min(BRAKE_FORCE * brake, abs(omega))
+        return omega - slower if omega > 0 else omega + slower
+    return omega
+
+
+class ContactListener(FrictionDetector):  # type: ignore[misc]
+    """Gymnasium's contact listener, reading each body once.
+
+    Every contact is between a tile, whose user data are the tile itself, and the hull, which has none, or a wheel.
+    """
+
+    def BeginContact(self, contact: Any) -> None:  # noqa: N802 - the name that Box2D calls
+        """Note that a wheel is on a tile, and reward the first one."""
+        wheel, tile = contact.fixtureA.body.userData, contact.fixtureB.body.userData
+        if tile is None or not hasattr(tile, "road_visited"):
+            wheel, tile = tile, wheel
+        env = self.env
+        if not tile.touched:
+            env.touch(tile)
+        if wheel is None:
+            return
+        wheel.tiles.add(tile)
+        if not tile.road_visited:
+            tile.road_visited = True
+            env.reward += 1000.0 / len(env.track)
+            env.tile_visited_count += 1
+            if tile.idx == 0 and env.tile_visited_count / len(env.track) > self.lap_complete_percent:
+                env.new_lap = True
+
+    def EndContact(self, contact: Any) -> None:  # noqa: N802
+        """Note that a wheel has left a tile."""
+        wheel, tile = contact.fixtureA.body.userData, contact.fixtureB.body.userData
+        if tile is None or not hasattr(tile, "road_visited"):
+            wheel, tile = tile, wheel
+        if wheel is not None:
+            wheel.tiles.remove(tile)

@@ -1,0 +1,179 @@
+"""CarRacing's random track, walked in a kernel with the operations of Gymnasium's Python, in their order.
+
+Every float is the same as in `CarRacing._create_track`, which holds the tiles of the physics and so every reward.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.box2d.car_racing import (
+    BORDER,
+    BORDER_MIN_COUNT,
+    SCALE,
+    TRACK_DETAIL_STEP,
+    TRACK_RAD,
+    TRACK_TURN_RATE,
+    TRACK_WIDTH,
+)
+from numba import njit
+from numpy.typing import NDArray
+
+CHECKPOINTS = 12
+START_ALPHA = 2 * math.pi * (-0.5) / CHECKPOINTS
+MAX_STEPS = 2500
+
+
+def draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw the points the track winds round: (CHECKPOINTS, 3) angle, x, y, in the stock order of draws."""
+    points = np.empty((CHECKPOINTS, 3))
+    for c in range(CHECKPOINTS):
+        noise = rng.uniform(0, 2 * math.pi * 1 / CHECKPOINTS)
+        alpha = 2 * math.pi * c / CHECKPOINTS + noise
+        radius = rng.uniform(TRACK_RAD / 3, TRACK_RAD)
+        if c == 0:
+            alpha, radius = 0, 1.5 * TRACK_RAD
+        if c == CHECKPOINTS - 1:
+            alpha, radius = 2 * math.pi * c / CHECKPOINTS, 1.5 * TRACK_RAD
+        points[c] = alpha, radius * math.cos(alpha), radius * math.sin(alpha)
+    return points
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]  # numba publishes no types
+def walk(points: Any) -> Any:
+    """Walk from checkpoint to checkpoint for five laps: (T, 4) angle on the circle, heading, x, y."""
+    track = np.empty((MAX_STEPS, 4))
+    x, y, beta = 1.5 * TRACK_RAD, 0.0, 0.0
+    target, laps, steps = 0, 0, 0
+    other_side = False
+    while True:
+        alpha = math.atan2(y, x)
+        if other_side and alpha > 0:
+            laps += 1
+            other_side = False
+        if alpha < 0:
+            other_side = True
+            alpha += 2 * math.pi
+        while True:
+            found = False
+            while True:
+                if alpha <= points[target % CHECKPOINTS, 0]:
+                    found = True
+                    break
+                target += 1
+                if target % CHECKPOINTS == 0:
+                    break
+            if found:
+                break
+            alpha -= 2 * math.pi
+        ahead_x, ahead_y = math.cos(beta), math.sin(beta)
+        to_x = points[target % CHECKPOINTS, 1] - x
+        to_y = points[target % CHECKPOINTS, 2] - y
+        sideways = ahead_x * to_x + ahead_y * to_y
+        while beta - alpha > 1.5 * math.pi:
+            beta -= 2 * math.pi
+        while beta - alpha < -1.5 * math.pi:
+            beta += 2 * math.pi
+        before = beta
+        sideways *= SCALE
+        if sideways > 0.3:
+            beta -= min(TRACK_TURN_RATE, abs(0.001 * sideways))
+        if sideways < -0.3:
+            beta += min(TRACK_TURN_RATE, abs(0.001 * sideways))
+        x += -ahead_y * TRACK_DETAIL_STEP
+        y += ahead_x * TRACK_DETAIL_STEP
+        track[steps] = (alpha, before * 0.5 + beta * 0.5, x, y)
+        steps += 1
+        if laps > 4 or steps == MAX_STEPS:
+            return track[:steps]
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def closed_loop(track: Any) -> tuple[int, int]:
+    """Find the last whole lap of a walk: indices of its first and one past its last step, or (-1, -1)."""
+    end = -1
+    for i in range(len(track) - 1, 0, -1):
+        if track[i, 0] > START_ALPHA and track[i - 1, 0] <= START_ALPHA:
+            if end != -1:
+                return i, end
+            end = i
+    return -1, -1
+
+
+def is_glued(track: NDArray[np.float64]) -> bool:
+    """Whether head and tail of the lap meet within one step."""
+    beta = track[0, 1]
+    gap = np.sqrt(
+        np.square(math.cos(beta) * (track[0, 2] - track[-1, 2]))
+        + np.square(math.sin(beta) * (track[0, 3] - track[-1, 3]))
+    )
+    return bool(gap <= TRACK_DETAIL_STEP)
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def lay_road(track: Any) -> Any:
+    """Turn a lap into the road's geometry.
+
+    Returns:
+        sections: (N, 4) left x, y and right x, y of each cross-section; tile i lies between i - 1 and i.
+        borders: (N, 8) inner x, y and outer x, y of tile i's border at cross-section i, then at i - 1.
+        sides: (N) int8, 0 where tile i has no border, 1 for one on the right, -1 on the left.
+    """
+    n = len(track)
+    sections = np.empty((n, 4))
+    borders = np.zeros((n, 8))
+    sides = np.zeros(n, np.int8)
+    hard = np.zeros(n, np.bool_)
+    for i in range(n):
+        good = True
+        oneside = 0.0
+        for k in range(BORDER_MIN_COUNT):
+            turn = track[i - k, 1] - track[i - k - 1, 1]
+            good &= abs(turn) > TRACK_TURN_RATE * 0.2
+            oneside += np.sign(turn)
+        hard[i] = good and abs(oneside) == BORDER_MIN_COUNT
+    for i in range(n):
+        for k in range(BORDER_MIN_COUNT):
+            hard[i - k] |= hard[i]
+    for i in range(n):
+        beta, x, y = track[i, 1], track[i, 2], track[i, 3]
+        sections[i, 0] = x - TRACK_WIDTH * math.cos(beta)
+        sections[i, 1] = y - TRACK_WIDTH * math.sin(beta)
+        sections[i, 2] = x + TRACK_WIDTH * math.cos(beta)
+        sections[i, 3] = y + TRACK_WIDTH * math.sin(beta)
+        if not hard[i]:
+            continue
+        side = np.sign(track[i - 1, 1] - beta)
+        sides[i] = int(side)
+        for k in range(2):
+            beta, x, y = track[i - k, 1], track[i - k, 2], track[i - k, 3]
+            borders[i, 4 * k] = x + side * TRACK_WIDTH * math.cos(beta)
+            borders[i, 4 * k + 1] = y + side * TRACK_WIDTH * math.sin(beta)
+            borders[i, 4 * k + 2] = x + side * (TRACK_WIDTH + BORDER) * math.cos(beta)
+            borders[i, 4 * k + 3] = y + side * (TRACK_WIDTH + BORDER) * math.sin(beta)
+    return sections, borders, sides
+
+
+@njit(cache=True)  # type: ignore[untyped-decorator]
+def find_conflicts(sections: Any, reach: float, neighbours: int) -> Any:
+    """Find where the road may lie over an earlier part of itself.
+
+    Args:
+        sections: (N, 4) cross-sections.
+        reach: cross-sections closer than this may touch, world units.
+        neighbours: cross-sections so near along the road do not count.
+
+    Returns:
+        (N) int64: the last cross-section before i that is in reach, or -1.
+    """
+    n = len(sections)
+    found = np.full(n, -1, np.int64)
+    for i in range(n):
+        x, y = sections[i, 0] + sections[i, 2], sections[i, 1] + sections[i, 3]
+        for j in range(max(0, i - n + neighbours), i - neighbours):
+            dx, dy = sections[j, 0] + sections[j, 2] - x, sections[j, 1] + sections[j, 3] - y
+            if dx * dx + dy * dy < 4 * reach * reach:
+                found[i] = j
+    return found
