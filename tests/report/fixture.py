@@ -46,7 +46,8 @@ def _config() -> dict[str, Any]:
         "schema": 1,
         "preset": "quick",
         "seed": 3,
-        "env_id": "CarRacing-v3",
+        "env_id": "worldmodels/CarRacing-v3",
+        "test_env_id": "CarRacing-v3",
         "iterations": ITERATIONS,
         "collection": {
             "episodes": 200,
@@ -63,7 +64,7 @@ def _config() -> dict[str, Any]:
         },
         "dream": {"horizon": 300, "temperature": 1.15, "episodes": 16, "dtype": "bfloat16"},
         "controller": {"inputs": "zh", "population": 64, "sigma": 0.1, "generations": GENERATIONS},
-        "selection": {"episodes": 8, "seeds": [500000, 500001, 500002, 500003]},
+        "selection": {"episodes": 8, "seed": 500_000},
         "versions": {
             "worldmodels": "0.1.0",
             "python": "3.11.7",

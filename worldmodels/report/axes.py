@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from worldmodels.report.data import Row, number, offsets
+from worldmodels.report.data import Row, iteration_of, number, offsets
 from worldmodels.report.svg import COLOUR
 
 MAX_POINTS = 240
@@ -47,7 +47,7 @@ def column(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
 def positions(rows: Sequence[Row], key: str) -> NDArray[np.float64]:
     """Places of the rows on an axis that puts all iterations in a row."""
     shift = offsets(rows, key)
-    starts = [shift.get(int(row.get("iteration") or 0), 0.0) for row in rows]
+    starts = [shift.get(iteration_of(row), 0.0) for row in rows]
     return np.add(column(rows, key), starts, dtype=np.float64)
 
 
@@ -55,7 +55,7 @@ def mark_iterations(axes: Axes, rows: Sequence[Row], key: str, label: bool = Tru
     """Draw a line where a new iteration begins, if there is more than one, and name them below."""
     ends: dict[int, tuple[float, float]] = {}
     for row, spot in zip(rows, positions(rows, key), strict=True):
-        iteration = int(row.get("iteration") or 0)
+        iteration = iteration_of(row)
         low, high = ends.get(iteration, (spot, spot))
         ends[iteration] = min(low, spot), max(high, spot)
     if len(ends) < 2:

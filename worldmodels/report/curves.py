@@ -11,8 +11,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from worldmodels.report.axes import column, mark_iterations, positions, thinned
-from worldmodels.report.data import Row, latest, number
+from worldmodels.report.data import Row, iteration_of, latest, number
 from worldmodels.report.svg import COLOUR, FULL, HALF, Chart, Key, chart, stacked
+from worldmodels.report.text import score
 
 
 def _line(
@@ -20,7 +21,7 @@ def _line(
 ) -> None:
     """Draw one metric over all iterations; the line breaks where a new iteration begins."""
     spots, values = positions(rows, place), column(rows, key)
-    iterations = np.array([int(row.get("iteration") or 0) for row in rows])
+    iterations = np.array([iteration_of(row) for row in rows])
     for iteration in np.unique(iterations):
         mine = iterations == iteration
         x, y = thinned(spots[mine], values[mine])
@@ -142,6 +143,7 @@ def controller_chart(lines: Sequence[Row]) -> Chart | None:
         _line(top, rows, "generation", "dream_best", "controller")
         _line(top, rows, "generation", "dream_of_mean", "ink", True)
         top.set_ylabel("dream return")
+        top.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         _line(bottom, rows, "generation", "sigma", "controller")
         _log_axis(bottom, column(rows, "sigma"))
         bottom.set(ylabel="step size σ", xlabel="generation")

@@ -69,8 +69,8 @@ class RunData:
 
     @property
     def env_id(self) -> str:
-        """Gymnasium id of the environment, empty where the run has no config."""
-        return str(self.config.get("env_id", ""))
+        """Gymnasium id of the environment of the final test, empty where the run has no config."""
+        return str(self.config.get("test_env_id") or self.config.get("env_id") or "")
 
     @property
     def is_car_racing(self) -> bool:
@@ -168,7 +168,6 @@ def read_score(path: Path, name: str) -> Score:
     if not all(map(math.isfinite, returns)):
         raise UserError(f"{path} has a return that is not finite")
     laps = [episode.get("lap_finished") for episode in episodes]
-    interval = content.get("ci95")
     return Score(
         name=name,
         seeds=seeds,
@@ -180,9 +179,16 @@ def read_score(path: Path, name: str) -> Score:
         median=float(_present(content, "median", statistics.median(returns))),
         iqm=number(content.get("iqm")),
         p10=number(content.get("p10")),
-        ci95=(float(interval[0]), float(interval[1])) if interval else None,
+        ci95=_interval(content.get("ci95")),
         fraction_solved=number(content.get("fraction_solved")),
     )
+
+
+def _interval(ends: object) -> tuple[float, float] | None:
+    if not isinstance(ends, list) or len(ends) != 2:
+        return None
+    low, high = number(ends[0]), number(ends[1])
+    return None if low is None or high is None else (low, high)
 
 
 def _present(content: Row, key: str, otherwise: float) -> float:
@@ -198,16 +204,23 @@ def number(value: object) -> float | None:
 
 
 def latest(rows: Sequence[Row], key: str) -> list[Row]:
-    """Rows in the order of (iteration, key); a line logged again after a resume replaces the first.
+    """Rows in the order of (iteration, key), one for each place.
 
-    Rows without the key are left out.
+    What a later line says of the same place, after a resume or in a second round, replaces what an
+    earlier one said. Rows without the key are left out, and so are an ensemble's members but the
+    first.
     """
-    kept = {
-        (int(row.get("iteration") or 0), float(row[key])): row
-        for row in rows
-        if number(row.get(key)) is not None
-    }
+    kept: dict[tuple[int, float], dict[str, Any]] = {}
+    for row in rows:
+        place = number(row.get(key))
+        if place is not None and not number(row.get("member")):
+            kept.setdefault((iteration_of(row), place), {}).update(row)
     return [kept[place] for place in sorted(kept)]
+
+
+def iteration_of(row: Row) -> int:
+    """Iteration that a line belongs to; 0 where it does not say."""
+    return int(number(row.get("iteration")) or 0)
 
 
 def offsets(rows: Sequence[Row], key: str) -> dict[int, float]:
@@ -218,7 +231,7 @@ def offsets(rows: Sequence[Row], key: str) -> dict[int, float]:
     """
     spans: dict[int, tuple[float, float]] = {}
     for row in latest(rows, key):
-        iteration, value = int(row.get("iteration") or 0), float(row[key])
+        iteration, value = iteration_of(row), float(row[key])
         low, high = spans.get(iteration, (value, value))
         spans[iteration] = min(low, value), max(high, value)
     result: dict[int, float] = {}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldmodels.report import text
 from worldmodels.report.axes import column, mark_iterations, positions
-from worldmodels.report.data import Row, Score, number
+from worldmodels.report.data import Row, Score, iteration_of, number
 from worldmodels.report.svg import COLOUR, FULL, Chart, Key, chart, stacked
 
 SOLVED = 900.0
@@ -189,7 +189,7 @@ def _dream(width: int, rows: Sequence[Row], bound: float | None) -> Figure:
     errors = np.nan_to_num(
         column(rows, "real_std") / np.sqrt(np.maximum(column(rows, "episodes"), 1.0))
     )
-    iterations = np.array([int(row.get("iteration") or 0) for row in rows])
+    iterations = np.array([iteration_of(row) for row in rows])
     for iteration in np.unique(iterations):
         mine = iterations == iteration
         axes.fill_between(

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 
 from worldmodels.report import curves, figures, sections, tables, text
-from worldmodels.report.data import PICTURES, VIDEOS, RunData, Score, load_run, number
+from worldmodels.report.data import PICTURES, VIDEOS, RunData, load_run, number
 from worldmodels.runs import atomic_write
 
 MAX_BYTES = 8_000_000
@@ -26,14 +26,14 @@ _TYPES = {".png": "image/png", ".mp4": "video/mp4"}
 class Medium:
     """A picture or a video of the page."""
 
-    name: str
-    """File name without its ending."""
     path: str
     """Path relative to the run folder."""
     uri: str
     """Content as a data address; empty where the page has no room for it."""
     title: str
     """Heading."""
+    headline: str
+    """The return of the episode that a video shows."""
     caption: str
     """What it shows."""
     size: tuple[int, int] | None = None
@@ -139,8 +139,7 @@ def embed(data: RunData) -> dict[str, Medium]:
             content = path.read_bytes()
             uri = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
             size = video_size(content) if path.suffix == ".mp4" else None
-        title, caption = _describe(data, path)
-        result[name] = Medium(path.stem, f"media/{name}", uri, title, caption, size)
+        result[name] = Medium(f"media/{name}", uri, *_describe(data, path), size)
     return result
 
 
@@ -159,10 +158,12 @@ def video_size(content: bytes) -> tuple[int, int] | None:
     return None
 
 
-def _describe(data: RunData, path: Path) -> tuple[str, str]:
+def _describe(data: RunData, path: Path) -> tuple[str, str, str]:
+    """Title, headline and caption of a medium."""
     if path.stem in VIDEOS:
-        return f"{path.stem.capitalize()} track", _episode(data, path.stem)
-    return {
+        what = "track" if data.is_car_racing else "episode"
+        return (f"{path.stem.capitalize()} {what}", *_episode(data, path.stem))
+    title, caption = {
         "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
         "dream.png": (
             "A dream, frame by frame",
@@ -170,23 +171,22 @@ def _describe(data: RunData, path: Path) -> tuple[str, str]:
         ),
         "dream.mp4": (
             "A dream, moving",
-            "The controller drives, M answers. No frame here is real.",
+            "The controller acts, M answers. No frame here is real.",
         ),
     }[path.name]
+    return title, "", caption
 
 
-def _episode(data: RunData, which: str) -> str:
-    """Say which episode a video shows: as the run noted it, else as the evaluation implies."""
+def _episode(data: RunData, which: str) -> tuple[str, str]:
+    """Return and facts of the filmed episode: as noted, else as the evaluation implies."""
     noted = data.episodes.get(which)
     if isinstance(noted, dict) and number(noted.get("return")) is not None:
-        parts = [f"return {text.score(noted['return'])}"]
-        parts += [f"track seed {noted['seed']}"] if "seed" in noted else []
-        parts += [f"{text.count(noted['length'])} frames"] if "length" in noted else []
-        return ", ".join(parts)
-    return _implied(data.evaluation, which) if data.evaluation else ""
-
-
-def _implied(result: Score, which: str) -> str:
-    ranked = sorted(result.returns)
-    value = ranked[{"best": -1, "worst": 0, "median": (len(ranked) - 1) // 2}[which]]
-    return f"return {text.score(value)}, track seed {result.seeds[result.returns.index(value)]}"
+        facts = [f"seed {noted['seed']}"] if "seed" in noted else []
+        facts += [f"{text.count(noted['length'])} frames"] if "length" in noted else []
+        return text.score(noted["return"]), ", ".join(facts)
+    if data.evaluation is None:
+        return "", ""
+    returns = data.evaluation.returns
+    order = sorted(range(len(returns)), key=lambda i: returns[i])
+    place = order[{"best": -1, "worst": 0, "median": (len(order) - 1) // 2}[which]]
+    return text.score(returns[place]), f"seed {data.evaluation.seeds[place]}"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from worldmodels.protocols import TEST_SEED_START
-from worldmodels.report.data import Row, RunData, number
+from worldmodels.report.data import Row, RunData, iteration_of, number
 from worldmodels.report.figures import SOLVED
 from worldmodels.report.tables import groups
 from worldmodels.report.text import count, duration, large, percent
@@ -93,8 +93,11 @@ def facts(data: RunData) -> list[tuple[str, str, str]]:
     seeds = []
     if data.evaluation:
         seeds.append(f"test tracks {min(data.evaluation.seeds)} to {max(data.evaluation.seeds)}")
-    if data.rows("selection"):
-        seeds.append("chosen on other tracks than tested")
+        seeds += [
+            f"checkpoints were chosen on others, from {int(chosen)}"
+            for name, cfg in groups(data.config)
+            if name.endswith("selection") and (chosen := number(cfg.get("seed"))) is not None
+        ][:1]
     if data.config.get("seed") is not None:
         found.append(("Seed of the run", str(data.config["seed"]), "; ".join(seeds)))
     return found
@@ -138,7 +141,7 @@ def alarms(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """(place, text) of every alarm that the selection raised."""
     return [
         (
-            f"iteration {int(row.get('iteration') or 0)}, generation {int(row['generation'])}",
+            f"iteration {iteration_of(row)}, generation {int(row['generation'])}",
             str(row["alarm"]),
         )
         for row in rows
@@ -184,7 +187,7 @@ def stage_bars(data: RunData) -> list[Bar]:
     spent: dict[str, dict[int, float]] = {}
     for row in data.rows("stage"):
         turns = spent.setdefault(str(row.get("name")), {})
-        iteration = int(row.get("iteration") or 0)
+        iteration = iteration_of(row)
         turns[iteration] = turns.get(iteration, 0.0) + (number(row.get("seconds")) or 0.0)
     total = seconds_total(data) or 1.0
     largest = max((sum(turns.values()) for turns in spent.values()), default=0.0) or 1.0

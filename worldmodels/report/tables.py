@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worldmodels.report.data import Row, RunData, Score, latest, number
+from worldmodels.report.data import Row, RunData, Score, iteration_of, latest, number
 from worldmodels.report.figures import final_selection
 from worldmodels.report.text import MISSING, count, percent, score
 
@@ -76,7 +76,7 @@ def choices(rows: Sequence[Row]) -> Table | None:
     table = [
         [
             name,
-            str(int(row.get("iteration") or 0)),
+            str(iteration_of(row)),
             str(int(row["generation"])),
             score(row.get("dream_return")),
             score(row.get("real_mean")),
@@ -88,7 +88,7 @@ def choices(rows: Sequence[Row]) -> Table | None:
 
 def loop_table(data: RunData) -> Table | None:
     """One row for each turn of collect, V, M, dream, C."""
-    collected = {int(r.get("iteration") or 0): r for r in data.rows("collection")}
+    collected = {iteration_of(r): r for r in data.rows("collection")}
     if not collected:
         return None
     head = [
@@ -103,8 +103,8 @@ def loop_table(data: RunData) -> Table | None:
     ]
     rows = []
     for iteration, row in sorted(collected.items()):
-        mine = [r for r in selections(data) if int(r.get("iteration") or 0) == iteration]
-        best = max(mine, key=lambda r: float(r["real_mean"])) if mine else {}
+        mine = [r for r in selections(data) if iteration_of(r) == iteration]
+        best = max(mine, key=lambda r: (bool(r.get("selected")), float(r["real_mean"])), default={})
         rows.append(
             [
                 str(iteration),
@@ -121,9 +121,7 @@ def loop_table(data: RunData) -> Table | None:
 
 
 def _last(data: RunData, stage: str, key: str, iteration: int) -> float | None:
-    found = [
-        number(r.get(key)) for r in data.rows(stage) if int(r.get("iteration") or 0) == iteration
-    ]
+    found = [number(r.get(key)) for r in data.rows(stage) if iteration_of(r) == iteration]
     present = [value for value in found if value is not None]
     return present[-1] if present else None
 

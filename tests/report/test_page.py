@@ -1,0 +1,195 @@
+"""The page as a whole: well formed, alone, accessible, and whole also where the run is not."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from worldmodels.protocols import UserError
+from worldmodels.report import MAX_BYTES, build_report
+from worldmodels.report.page import video_size
+
+from .fixture import make_run
+
+SECTIONS = {"drive", "tracks", "dream", "learning", "pictures", "cost", "guide", "setup"}
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+TRACKS = 12
+
+
+class Page(HTMLParser):
+    """Checks the nesting of tags while reading, and collects what tests look at."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.sections: set[str] = set()
+        self.addresses: list[str] = []
+        self.without_text: list[str] = []
+        self.tags: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.tags.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        if found.get("id"):
+            self.ids.append(str(found["id"]))
+        if tag == "section":
+            self.sections.add(str(found["id"]))
+        self.addresses += [str(found[key]) for key in ("src", "href") if found.get(key)]
+        needs_text = tag in ("img", "video") or found.get("role") == "img"
+        if needs_text and not (found.get("alt") or found.get("aria-label")):
+            self.without_text.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "run", tracks=TRACKS)
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return build_report(run).read_text(encoding="utf-8")
+
+
+def test_page_is_well_formed_and_has_every_section(html: str) -> None:
+    page = Page(html)
+    assert page.sections == SECTIONS
+    assert len(page.ids) == len(set(page.ids))
+    assert page.without_text == []
+    assert page.tags.count("video") == 4
+    assert page.tags.count("img") == 2
+
+
+def test_page_stands_alone(html: str) -> None:
+    for address in Page(html).addresses:
+        assert address.startswith(("data:", "#")), address[:80]
+    assert re.search(r"(https?:)?//[a-z]+\.[a-z]", html) is None
+    assert "@import" not in html and "url(http" not in html
+
+
+def test_page_is_small_and_the_only_new_file(run: Path, html: str) -> None:
+    assert len(html.encode()) < MAX_BYTES
+    assert {path.name for path in run.iterdir() if path.name.startswith("report")} == {
+        "report.html"
+    }
+
+
+def test_page_says_what_the_run_measured(run: Path, html: str) -> None:
+    result = json.loads((run / "evaluation.json").read_text())
+    assert f'<span class="number">{result["mean"]:.0f}</span>' in html
+    assert f"{result['ci95'][0]:.0f} to {result['ci95'][1]:.0f}" in html
+    assert "318,000" in html  # 3 x (60,000 collected + 46,000 for selection)
+    assert "55.3 million" in html  # 3 x 18,432,000 dreamt
+    assert "in the dream only" in html
+    assert "dream return 1139 is above the bound 1000" in html
+    for episode in result["episodes"]:
+        assert f"seed {episode['seed']}: {episode['return']:.1f}" in html  # a dot's tooltip
+
+
+def test_every_colour_follows_the_scheme(html: str) -> None:
+    assert "#0f00" not in html  # no placeholder is left
+    used = set(re.findall(r"var\(--([a-z]+)\)", html))
+    light, dark = html.split("prefers-color-scheme: dark", 1)
+    for name in used:
+        assert f"--{name}:" in light and f"--{name}:" in dark, name
+
+
+def test_same_run_gives_the_same_page(run: Path, html: str) -> None:
+    assert build_report(run).read_text(encoding="utf-8") == html
+
+
+def test_empty_run_names_the_commands_that_fill_it(tmp_path: Path) -> None:
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    page = Page(html)
+    assert page.sections == SECTIONS
+    assert "worldmodels run --preset quick --out" in html
+    assert "worldmodels evaluate --agent" in html
+    assert "in the dream only" not in html
+
+
+@pytest.mark.parametrize("kept", ["metrics.jsonl", "evaluation.json", "frames.json", "config.json"])
+def test_one_file_of_a_run_is_enough(run: Path, tmp_path: Path, kept: str) -> None:
+    (tmp_path / kept).write_bytes((run / kept).read_bytes())
+    assert Page(build_report(tmp_path).read_text(encoding="utf-8")).sections == SECTIONS
+
+
+def test_shortest_run_of_another_environment(tmp_path: Path) -> None:
+    lines = [
+        {"stage": "vision", "iteration": 0, "step": 1, "reconstruction": 9.0, "kl": None},
+        {"stage": "memory", "iteration": 0, "step": 1, "nll": float("nan"), "reward_loss": 0.0},
+        {"stage": "controller", "iteration": 0, "generation": 1, "dream_best": 1.0},
+        {"stage": "selection", "iteration": 0, "generation": 1, "real_mean": 2.0, "selected": True},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "config.json").write_text('{"env_id": "Example/Pixels-v0", "preset": "smoke"}')
+    (tmp_path / "evaluation.json").write_text(
+        '{"episodes": [{"seed": 7, "return": 0.0}], "ci95": [NaN, NaN]}'
+    )
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    Page(html)
+    assert "900" not in html.split("<main")[1].split("guide")[0]
+    assert "worldmodels run --preset smoke" in html
+
+
+def test_text_of_a_run_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"env_id": "<script>alert(1)</script>", "a": {"b<": 1}}')
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "b&lt;" in html
+
+
+def test_media_without_room_are_linked(run: Path, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "best.mp4").write_bytes(bytes(MAX_BYTES))
+    (media / "worst.mp4").write_bytes((run / "media" / "worst.mp4").read_bytes())
+    target = build_report(tmp_path)
+    page = Page(target.read_text(encoding="utf-8"))
+    assert "media/best.mp4" in page.addresses
+    assert page.tags.count("video") == 1
+    assert target.stat().st_size < MAX_BYTES
+
+
+def test_video_size_is_read_from_the_file(run: Path) -> None:
+    assert video_size((run / "media" / "best.mp4").read_bytes()) == (144, 48)
+    assert video_size(b"no video, and a lone tkhd") is None
+
+
+def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="absent is not a run folder"):
+        build_report(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metrics.jsonl", '{"stage": "vision"}\n{"sta\n{}\n', "metrics.jsonl, line 2"),
+        ("metrics.jsonl", "[1]\n{}\n", "metrics.jsonl, line 1"),
+        ("evaluation.json", '{"episodes": []}', "evaluation.json has no episodes"),
+        ("evaluation.json", '{"episodes": [{"seed": 1}]}', "needs a seed and a return"),
+        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "not finite"),
+        ("frames.json", "[]", "frames.json holds a list"),
+        ("config.json", "{", "config.json"),
+    ],
+)
+def test_damaged_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        build_report(tmp_path)
+    assert not (tmp_path / "report.html").exists()
