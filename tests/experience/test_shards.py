@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from worldmodels.experience.encoding import BLOCK_FRAMES
+from worldmodels.experience.episode import Episode
+from worldmodels.experience.shards import Shard, write_shard
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.protocols import UserError
+
+A, S = 2, 8
+META: dict[str, Any] = {
+    "env_id": "fakes/Pixels-v0",
+    "frame_spec": {"rows": None, "size": S},
+    "frame_shape": [S, S, 3],
+    "action_spec": {"kind": "box", "dim": A, "low": [-1, -1], "high": [1, 1]},
+    "versions": {"gymnasium": "1", "box2d": "2", "pygame": "3"},
+}
+
+
+def random_episode(seed: int, steps: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    return Episode(
+        obs=rng.integers(0, 4, (steps + 1, S, S, 3), np.uint8),
+        action=rng.random((steps, A), np.float32),
+        reward=rng.random(steps, np.float32),
+        terminated=bool(seed % 2),
+        truncated=not seed % 2,
+        seed=seed,
+        lap_finished=[None, True, False][seed % 3],
+        versions=META["versions"],
+    )
+
+
+def same(a: Episode, b: Episode) -> bool:
+    arrays = all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("obs", "action", "reward"))
+    plain = ("terminated", "truncated", "seed", "lap_finished", "versions")
+    return arrays and all(getattr(a, n) == getattr(b, n) for n in plain)
+
+
+@pytest.fixture
+def shard(tmp_path: Path) -> Shard:
+    return write_shard(tmp_path / "a.shard", [random_episode(s, 40 + s) for s in range(3)], META)
+
+
+@pytest.mark.parametrize("steps", [1, BLOCK_FRAMES - 1, BLOCK_FRAMES, 2 * BLOCK_FRAMES + 5])
+def test_round_trip(tmp_path: Path, steps: int) -> None:
+    episodes = [random_episode(seed, steps) for seed in range(3)]
+    write_shard(tmp_path / "a.shard", episodes, META)
+    store = EpisodeStore([tmp_path])
+    assert all(same(store.read(i), episode) for i, episode in enumerate(episodes))
+    assert store.verify() > 0
+
+
+@given(data=st.data(), steps=st.integers(1, 70), discrete=st.booleans())
+def test_any_values_survive_the_disk(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, steps: int, discrete: bool
+) -> None:
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    action: Any = hnp.arrays(np.int64, steps) if discrete else hnp.arrays(
+        np.float32, (steps, A), elements=finite
+    )
+    kind = {"kind": "discrete", "dim": 3, "low": [], "high": []}
+    episode = Episode(
+        obs=data.draw(hnp.arrays(np.uint8, (steps + 1, 2, 3, 3))),
+        action=data.draw(action),
+        reward=data.draw(hnp.arrays(np.float32, steps, elements=finite)),
+        terminated=data.draw(st.booleans()),
+        truncated=data.draw(st.booleans()),
+        seed=data.draw(st.integers(0, 10**6)),
+        lap_finished=data.draw(st.sampled_from([None, True, False])),
+        versions=META["versions"],
+    )
+    folder = tmp_path_factory.mktemp("store")
+    meta = {**META, "frame_shape": [2, 3, 3], **({"action_spec": kind} if discrete else {})}
+    write_shard(folder / "a.shard", [episode], meta)
+    assert same(EpisodeStore([folder]).read(0), episode)
+
+
+def test_equal_episodes_make_equal_files(tmp_path: Path) -> None:
+    for name in "ab":
+        write_shard(tmp_path / f"{name}.shard", [random_episode(5, 50)], META)
+    assert (tmp_path / "a.shard").read_bytes() == (tmp_path / "b.shard").read_bytes()
+
+
+def test_a_shard_is_never_changed(shard: Shard) -> None:
+    with pytest.raises(UserError, match="never changed"):
+        write_shard(shard.path, [random_episode(1, 5)], META)
+    with pytest.raises(UserError, match="at least one"):
+        write_shard(shard.path.with_name("b.shard"), [], META)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 47, 300, -1])
+def test_a_truncated_shard_is_named_when_opened(shard: Shard, kept: int) -> None:
+    raw = shard.path.read_bytes()
+    shard.path.write_bytes(raw[:kept])
+    with pytest.raises(UserError, match=str(shard.path)):
+        Shard(shard.path)
+
+
+@given(place=st.floats(0, 1, exclude_max=True))
+def test_one_flipped_bit_anywhere_is_found(
+    tmp_path_factory: pytest.TempPathFactory, place: float
+) -> None:
+    path = tmp_path_factory.mktemp("flip") / "a.shard"
+    write_shard(path, [random_episode(s, 3) for s in range(2)], META)
+    raw = bytearray(path.read_bytes())
+    raw[int(place * len(raw))] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match=str(path)):
+        Shard(path).verify()
+
+
+def test_a_corrupt_block_is_named_and_the_others_are_still_read(shard: Shard) -> None:
+    block = shard.entries[1].blocks[1]
+    raw = bytearray(shard.path.read_bytes())
+    raw[len(raw) - shard.data_bytes + block.offset + 3] ^= 255
+    shard.path.write_bytes(raw)
+    store = EpisodeStore([shard.path.parent])
+    assert same(store.read(0), random_episode(0, 40))
+    assert len(store.read_frames(1, 0, BLOCK_FRAMES)) == BLOCK_FRAMES
+    with pytest.raises(UserError, match=r"a\.shard is corrupt in frame block 1 of episode 1"):
+        store.read(1)
+    with pytest.raises(UserError, match="frame block 1 of episode 1"):
+        store.verify()
+
+
+def test_another_format_version_is_refused(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldmodels.experience.shards.FORMAT_VERSION", 2)
+    with pytest.raises(UserError, match="has format 1; this version reads 2"):
+        Shard(shard.path)
+
+
+def test_what_is_no_shard_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.shard").write_bytes(b"something else " * 9)
+    with pytest.raises(UserError, match="not a shard"):
+        Shard(tmp_path / "x.shard")
+    with pytest.raises(UserError, match="does not exist"):
+        Shard(tmp_path / "y.shard")
+
+
+def test_a_full_disk_is_named_with_the_bytes_needed_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"a\.shard: the disk is full.*\d+ bytes are needed"):
+        write_shard(tmp_path / "a.shard", [random_episode(0, 40)], META)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_write_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(source: Any, target: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_shard(tmp_path / "a.shard", [random_episode(0, 40)], META)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldmodels.experience.episode import Episode
+from worldmodels.experience.shards import write_shard
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.protocols import UserError
+
+A, S = 2, 4
+LENGTHS = [1, 31, 32, 70, 5, 200, 3]
+META: dict[str, Any] = {
+    "env_id": "fakes/Pixels-v0",
+    "frame_spec": {"rows": None, "size": S},
+    "frame_shape": [S, S, 3],
+    "action_spec": {"kind": "box", "dim": A, "low": [-1, -1], "high": [1, 1]},
+    "versions": {"gymnasium": "1", "box2d": "2", "pygame": "3"},
+}
+
+
+def numbered(seed: int, steps: int, discrete: bool = False) -> Episode:
+    """An episode whose frames, actions and rewards say their seed and step."""
+    obs = np.zeros((steps + 1, S, S, 3), np.uint8)
+    obs[..., 0] = np.arange(steps + 1)[:, None, None]
+    obs[..., 1] = seed
+    t = np.arange(steps)
+    return Episode(
+        obs=obs,
+        action=t.copy() if discrete else np.stack([t, t + 0.5], 1).astype(np.float32),
+        reward=(seed * 1000 + t).astype(np.float32),
+        terminated=seed % 2 == 0,
+        truncated=seed % 2 == 1,
+        seed=seed,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store")
+    episodes = [numbered(seed, steps) for seed, steps in enumerate(LENGTHS)]
+    write_shard(folder / "a.shard", episodes[:3], META)
+    write_shard(folder / "b.shard", episodes[3:], META)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store(folder: Path) -> EpisodeStore:
+    return EpisodeStore([folder])
+
+
+def labels(frames: Any) -> list[tuple[int, int]]:
+    return [(int(f[0, 0, 1]), int(f[0, 0, 0])) for f in frames]
+
+
+ALL = [(seed, t) for seed, steps in enumerate(LENGTHS) for t in range(steps + 1)]
+
+
+def test_index_and_order(store: EpisodeStore) -> None:
+    assert [r.entry.seed for r in store.episodes] == list(range(len(LENGTHS)))
+    assert store.num_steps == sum(LENGTHS)
+    assert store.num_frames == len(ALL)
+    firsts = [r.first_frame for r in store.episodes]
+    assert firsts == np.cumsum([0] + [n + 1 for n in LENGTHS[:-1]]).tolist()
+    assert labels(np.concatenate(list(store.iter_frames_in_order(17)))) == ALL
+    assert {len(b) for b in list(store.iter_frames_in_order(17))[:-1]} == {17}
+
+
+def test_read_part_of_an_episode(store: EpisodeStore) -> None:
+    assert labels(store.read_frames(5, 30, 67)) == [(5, t) for t in range(30, 67)]
+    assert labels(store.read_frames(5, 200, 201)) == [(5, 200)]
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.parametrize("buffer_frames", [1, 64, 10_000])
+def test_an_epoch_has_each_frame_once(
+    store: EpisodeStore, buffer_frames: int, prefetch: bool
+) -> None:
+    batches = list(
+        store.frame_batches(
+            16, 3, epochs=1, drop_last=False, buffer_frames=buffer_frames, prefetch=prefetch
+        )
+    )
+    seen = labels(np.concatenate(batches))
+    assert len(batches) == store.batches_per_epoch(16, drop_last=False)
+    assert Counter(seen) == Counter(ALL)
+    assert seen != ALL
+
+
+def test_dropping_the_last_batch_leaves_out_less_than_a_batch(store: EpisodeStore) -> None:
+    batches = list(store.frame_batches(16, 3, epochs=2))
+    assert {len(b) for b in batches} == {16}
+    assert len(batches) == 2 * (len(ALL) // 16) == 2 * store.batches_per_epoch(16)
+
+
+@given(start=st.integers(0, 60), batch=st.integers(1, 40), buffer=st.integers(1, 400))
+def test_any_batch_is_had_without_those_before_it(
+    store: EpisodeStore, start: int, batch: int, buffer: int
+) -> None:
+    def take(begin: int, stop: int) -> list[list[tuple[int, int]]]:
+        batches = store.frame_batches(
+            batch, 9, start=begin, buffer_frames=buffer, prefetch=False
+        )
+        return [labels(b) for b in islice(batches, stop - begin)]
+
+    assert take(start, start + 3) == take(0, start + 3)[start:]
+
+
+def test_epochs_and_seeds_differ(store: EpisodeStore) -> None:
+    count = store.batches_per_epoch(16)
+    two = [labels(b) for b in store.frame_batches(16, 1, epochs=2)]
+    other = labels(next(store.frame_batches(16, 2)))
+    assert two[0] != two[count]
+    assert two[0] != other
+    by_generator = labels(next(store.frame_batches(16, np.random.default_rng(0))))
+    assert by_generator == labels(next(store.frame_batches(16, np.random.default_rng(0))))
+
+
+def test_frames_are_mixed_across_episodes(store: EpisodeStore) -> None:
+    first = labels(next(store.frame_batches(64, 0)))
+    assert len({seed for seed, _ in first}) >= 4
+    steps = np.array([t for seed, t in first if seed == 5])
+    assert np.abs(np.diff(steps)).mean() > 10
+
+
+def test_batches_belong_to_the_caller(store: EpisodeStore) -> None:
+    batches = store.frame_batches(16, 3)
+    first = next(batches)
+    before = first.copy()
+    next(batches)
+    assert np.array_equal(first, before)
+
+
+def test_too_few_frames_and_wrong_numbers(store: EpisodeStore) -> None:
+    with pytest.raises(UserError, match=f"{len(ALL)} frames, fewer than one batch of 1000"):
+        next(store.frame_batches(1000, 0))
+    with pytest.raises(UserError, match="batch is 0"):
+        next(store.frame_batches(0, 0))
+    with pytest.raises(UserError, match="length is 0"):
+        next(store.windows(0, 1, 0))
+
+
+@given(length=st.integers(1, 250), seed=st.integers(0, 2**62))
+def test_windows_are_whole_transitions_of_one_episode(
+    store: EpisodeStore, length: int, seed: int
+) -> None:
+    w = next(store.windows(length, 6, seed))
+    assert w.obs is not None
+    assert w.obs.shape == (6, length + 1, S, S, 3)
+    for row in range(6):
+        e, n, low = int(w.episode[row]), int(w.mask[row].sum()), int(w.first[row])
+        assert n == min(length, LENGTHS[e])
+        assert labels(w.obs[row, : n + 1]) == [(e, t) for t in range(low, low + n + 1)]
+        assert w.action[row, :n, 0].tolist() == list(range(low, low + n))
+        assert w.reward[row, :n].tolist() == [e * 1000 + t for t in range(low, low + n)]
+        over = [e % 2 == 0 and t == LENGTHS[e] - 1 for t in range(low, low + n)]
+        assert w.terminated[row, :n].tolist() == over
+        assert not w.mask[row, n:].any()
+        for rest in (w.obs[row, n + 1 :], w.action[row, n:], w.reward[row, n:]):
+            assert not rest.any()
+        assert not w.terminated[row, n:].any()
+
+
+def test_every_start_is_equally_likely(store: EpisodeStore) -> None:
+    length, batch = 50, 4000
+    w = next(store.windows(length, batch, 0, frames=False))
+    assert w.obs is None
+    starts = np.array([max(n - length + 1, 1) for n in LENGTHS])
+    expected = batch * starts / starts.sum()
+    counts = np.bincount(w.episode, minlength=len(LENGTHS))
+    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
+    long = w.first[w.episode == 5]
+    assert long.min() == 0
+    assert long.max() == 200 - length
+
+
+def test_windows_resume(store: EpisodeStore) -> None:
+    unbroken = list(islice(store.windows(4, 3, 7), 5))
+    resumed = list(islice(store.windows(4, 3, 7, start=3), 2))
+    for a, b in zip(unbroken[3:], resumed, strict=True):
+        assert np.array_equal(a.reward, b.reward)
+
+
+def test_discrete_actions(tmp_path: Path) -> None:
+    spec = {"kind": "discrete", "dim": 300, "low": [], "high": []}
+    write_shard(tmp_path / "a.shard", [numbered(1, 20, True)], {**META, "action_spec": spec})
+    store = EpisodeStore([tmp_path])
+    assert store.read(0).action.tolist() == list(range(20))
+    w = next(store.windows(5, 2, 0))
+    assert w.action.shape == (2, 5)
+    assert w.action[0, 0] == w.first[0]
+    assert store.action_spec.dim == 300
+
+
+def test_subset_and_fingerprint(folder: Path, store: EpisodeStore) -> None:
+    part = store.subset([5, 0])
+    assert [r.entry.seed for r in part.episodes] == [5, 0]
+    assert part.num_frames == 203
+    assert labels(part.read(1).obs) == [(0, 0), (0, 1)]
+    assert part.fingerprint != store.fingerprint == EpisodeStore([folder]).fingerprint
+    with pytest.raises(UserError, match="at least one"):
+        store.subset([])
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"env_id": "other/Env-v0"}, "has env_id other/Env-v0 and .*a.shard has fakes/Pixels-v0"),
+        ({"frame_spec": {"rows": 84, "size": S}}, "frame_spec"),
+        ({"versions": {**META["versions"], "box2d": "9"}}, "made with box2d 9 and .* with 2"),
+    ],
+)
+def test_sets_that_do_not_belong_together_are_refused(
+    folder: Path, tmp_path: Path, changed: dict[str, Any], said: str
+) -> None:
+    write_shard(tmp_path / "z.shard", [numbered(9, 4)], {**META, **changed})
+    with pytest.raises(UserError, match=said):
+        EpisodeStore([folder, tmp_path])
+
+
+def test_mixed_versions_can_be_allowed_and_other_packages_do_not_matter(
+    folder: Path, tmp_path: Path
+) -> None:
+    old = {**META, "versions": {**META["versions"], "gymnasium": "0"}}
+    write_shard(tmp_path / "z.shard", [numbered(9, 4)], old)
+    assert len(EpisodeStore([folder, tmp_path], allow_mixed_versions=True)) == 8
+
+
+def test_folders_that_hold_nothing(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(UserError, match="holds no shards"):
+        EpisodeStore([tmp_path])
+    with pytest.raises(UserError, match="there is no folder"):
+        EpisodeStore([tmp_path / "none"])
+    with pytest.raises(UserError, match="named twice"):
+        EpisodeStore([folder, str(folder)])
+    with pytest.raises(UserError, match="no folders"):
+        EpisodeStore([])
+
+
+def test_the_manifest_tells_a_missing_and_a_foreign_shard(tmp_path: Path) -> None:
+    a = write_shard(tmp_path / "a.shard", [numbered(1, 4)], META)
+    b = write_shard(tmp_path / "b.shard", [numbered(2, 4)], META)
+    listed = {s.path.name: {"header_sha256": s.header_sha256} for s in (a, b)}
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"shards": listed}))
+    assert len(EpisodeStore([tmp_path])) == 2
+    b.path.unlink()
+    with pytest.raises(UserError, match=r"b\.shard is missing"):
+        EpisodeStore([tmp_path])
+    write_shard(b.path, [numbered(3, 4)], META)
+    with pytest.raises(UserError, match=r"b\.shard is not the one"):
+        EpisodeStore([tmp_path])
+    manifest.write_text(json.dumps({"shards": {"a.shard": listed["a.shard"]}}))
+    with pytest.raises(UserError, match="not finished"):
+        EpisodeStore([tmp_path])
