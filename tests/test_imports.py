@@ -10,9 +10,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-LEAVES = ["protocols", "_jsonable", "_files", "_progress", "runs", "executors", "_agent_files"]
+LEAVES = [
+    "protocols",
+    "_jsonable",
+    "_files",
+    "_progress",
+    "_machine",
+    "runs",
+    "executors",
+    "_agent_files",
+]
 STAGES = ["envs", "experience", "vision", "memory", "dream", "controller", "evaluation", "report"]
-TOP = ["presets", "pipeline", "cli", "__main__"]
+TOP = ["presets", "stages", "pipeline", "cli", "__main__"]
 NETWORKS = [
     "worldmodels.vision.vae",
     "worldmodels.memory.mdn_rnn",

@@ -283,6 +283,21 @@ def test_a_corrupt_line_of_metrics_is_named(tmp_path: Path) -> None:
         run.metrics()
 
 
+def test_a_stage_that_starts_again_forgets_its_metrics(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    run.forget("vision")  # nothing logged yet
+    for stage, iteration in [("vision", 0), ("memory", 0), ("vision", 1)]:
+        run.log(stage, iteration=iteration, loss=1.0)
+    run.log("vision", loss=2.0)
+    run.forget("vision", 0)
+    left = [(record["stage"], record.get("iteration")) for record in run.metrics()]
+    assert left == [("memory", 0), ("vision", 1), ("vision", None)]
+    run.forget("vision")
+    assert [record["stage"] for record in run.metrics()] == ["memory"]
+    run.log("vision", loss=3.0)
+    assert len(run.metrics()) == 2
+
+
 def test_ledger_counts_each_key_once(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
     assert run.frames()["totals"] == dict.fromkeys(runs.FRAME_KINDS, 0)

@@ -6,12 +6,8 @@ last line of the metrics is repaired, and counting the same frames again changes
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +22,7 @@ from worldmodels._files import (
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
+from worldmodels._machine import machine, versions
 from worldmodels._progress import ProgressBar, progress
 from worldmodels.protocols import UserError
 
@@ -54,68 +51,6 @@ SCHEMA_VERSION = 1
 
 FRAME_KINDS = ("collection", "selection", "test", "model_free", "dream")
 """What frames are spent on; all but "dream" are steps of the real environment."""
-
-_DISTRIBUTIONS = {
-    "worldmodels": ("worldmodels",),
-    "torch": ("torch",),
-    "gymnasium": ("gymnasium",),
-    "box2d": ("Box2D", "box2d-py"),
-    "pygame": ("pygame-ce", "pygame"),
-    "numpy": ("numpy",),
-    "numba": ("numba",),
-    "cma": ("cma",),
-    "stable-baselines3": ("stable_baselines3",),
-}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, by name; "absent" where not installed."""
-    found = {name: _version_of(candidates) for name, candidates in _DISTRIBUTIONS.items()}
-    if found["worldmodels"] == "absent":  # used from the source tree, not installed
-        from worldmodels import __version__
-
-        found["worldmodels"] = __version__
-    return {**found, "python": platform.python_version(), "platform": platform.platform()}
-
-
-def _version_of(candidates: Sequence[str]) -> str:
-    """Return the version of the first distribution that is installed, or "absent"."""
-    for name in candidates:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "absent"
-
-
-def machine() -> dict[str, Any]:
-    """Return what timings depend on: processor, usable cores, memory in GiB, torch's threads."""
-    import torch
-
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cpu": _cpu_name(),
-        "cores": _usable_cores(),
-        "memory_gib": round(memory, 1),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _usable_cores() -> int:
-    """Return the number of cores this process may use, where the system limits it."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    """Return the processor's marketing name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 class RunFolder:
@@ -228,6 +163,24 @@ class RunFolder:
                     f"{self.metrics_file}, line {number} is not JSON ({error}); delete the line"
                 ) from error
         return [record for record in records if stage is None or record["stage"] == stage]
+
+    def forget(self, stage: str, iteration: int | None = None) -> None:
+        """Drop a stage's metrics, because it starts again with other inputs.
+
+        Args:
+            stage: its name, as given to `log`.
+            iteration: drop only records whose "iteration" is this; None drops all of the stage.
+        """
+        records = self.metrics()
+        kept = [
+            record
+            for record in records
+            if record["stage"] != stage
+            or (iteration is not None and record.get("iteration") != iteration)
+        ]
+        if len(kept) < len(records):
+            lines = (json.dumps(record, allow_nan=False) + "\n" for record in kept)
+            atomic_write(self.metrics_file, "".join(lines))
 
     def count_frames(self, kind: str, frames: int, key: str) -> None:
         """Enter frames into the ledger, once per key: a resumed stage may say it again.

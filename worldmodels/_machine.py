@@ -1,0 +1,75 @@
+"""What a result and a timing depend on: versions of libraries, and the machine.
+
+Part of `worldmodels.runs`; import it from there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_DISTRIBUTIONS = {
+    "worldmodels": ("worldmodels",),
+    "torch": ("torch",),
+    "gymnasium": ("gymnasium",),
+    "box2d": ("Box2D", "box2d-py"),
+    "pygame": ("pygame-ce", "pygame"),
+    "numpy": ("numpy",),
+    "numba": ("numba",),
+    "cma": ("cma",),
+    "stable-baselines3": ("stable_baselines3",),
+}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a result depends on, by name; "absent" where not installed."""
+    found = {name: _version_of(candidates) for name, candidates in _DISTRIBUTIONS.items()}
+    if found["worldmodels"] == "absent":  # used from the source tree, not installed
+        from worldmodels import __version__
+
+        found["worldmodels"] = __version__
+    return {**found, "python": platform.python_version(), "platform": platform.platform()}
+
+
+def _version_of(candidates: Sequence[str]) -> str:
+    """Return the version of the first distribution that is installed, or "absent"."""
+    for name in candidates:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "absent"
+
+
+def machine() -> dict[str, Any]:
+    """Return what timings depend on: processor, usable cores, memory in GiB, torch's threads."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": _cpu_name(),
+        "cores": _usable_cores(),
+        "memory_gib": round(memory, 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _usable_cores() -> int:
+    """Return the number of cores this process may use, where the system limits it."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _cpu_name() -> str:
+    """Return the processor's marketing name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
