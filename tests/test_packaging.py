@@ -93,6 +93,6 @@ def test_wheel_ships_all_code_types_and_weights(project: dict[str, Any]) -> None
     assert packages == ["worldmodels", "baselines", "sparse_gan"]
     for package in packages:
         for path in (ROOT / package).rglob("*"):
-            if path.suffix in {".py", ".safetensors", ".json", ".html", ".css", ".md"}:
+            if path.is_file() and "__pycache__" not in path.parts:
                 assert str(path.relative_to(ROOT)) in shipped
     assert "worldmodels/py.typed" in shipped
