@@ -128,7 +128,7 @@ def lstm_update(
             _store(x, r, j, h[r, j] * mask[m, j])
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+@njit(inline="always", fastmath=_FLAGS, error_model="numpy")
 def _weigh(
     row: NDArray[Any],
     offset: NDArray[np.float32],

@@ -1,0 +1,218 @@
+"""An agent's dream as a Gymnasium environment, single and vectorised.
+
+``gymnasium.make("worldmodels/CarRacingDream-v0", agent="path/to/agent")`` and the same with
+``make_vec(..., num_envs=64, vectorization_mode="vector_entry_point")``. Any agent folder will do:
+observation is [z, h], the action space is that of the environment the agent learnt from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from worldmodels.agent import Agent
+from worldmodels.dream.batch import DreamBatch
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.protocols import UserError
+
+RENDER_SCALE = 6
+"""Rendered pixels per pixel of V's frame, each way."""
+
+AgentLike: TypeAlias = Agent | str | Path
+
+_METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}
+_VECTOR_METADATA: dict[str, Any] = {**_METADATA, "autoreset_mode": AutoresetMode.NEXT_STEP}
+
+
+def open_dreams(agent: Agent, num_dreams: int, cfg: DreamConfig) -> DreamBatch:
+    """The dreams of an agent's M.
+
+    Raises:
+        UserError: the agent has no starts or no reward model.
+    """
+    if agent.starts is None or agent.reward_model is None:
+        missing = "recorded starts" if agent.starts is None else "reward model"
+        raise UserError(
+            f"this agent cannot dream: it has no {missing}; use one saved by the pipeline"
+        )
+    starts = DreamStarts(agent.starts.z, agent.starts.h, agent.starts.c)
+    return DreamBatch(
+        agent.memories, agent.reward_model, starts, agent.action_spec, cfg, num_dreams
+    )
+
+
+def _prepare(
+    agent: AgentLike, render_mode: str | None, cfg: DreamConfig | None, changes: dict[str, Any]
+) -> tuple[Agent, DreamConfig]:
+    if render_mode not in (None, "rgb_array"):
+        raise UserError(f"render_mode is {render_mode!r}; the dream knows 'rgb_array' and None")
+    known = {field.name for field in dataclasses.fields(DreamConfig)}
+    unknown = sorted(changes.keys() - known)
+    if unknown:
+        raise UserError(
+            f"the dream has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
+        )
+    base = DreamConfig(horizon=1000) if cfg is None else cfg
+    loaded = agent if isinstance(agent, Agent) else Agent.from_pretrained(agent)
+    return loaded, dataclasses.replace(base, **changes)
+
+
+def _pictures(agent: Agent, z: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Latents (n, Z) as V's frames, enlarged: (n, 384, 384, 3) uint8."""
+    frames = torch.from_numpy(agent.decode(z)).permute(0, 3, 1, 2).float()
+    large = torch.nn.functional.interpolate(frames, scale_factor=RENDER_SCALE, mode="bilinear")
+    pictures: NDArray[np.uint8] = large.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return np.ascontiguousarray(pictures)
+
+
+def _start_option(options: dict[str, Any] | None, count: int) -> NDArray[np.int64] | None:
+    """``options={"start": i}`` or (n,) indices."""
+    if not options or "start" not in options:
+        return None
+    start = np.asarray(options["start"])
+    if not np.issubdtype(start.dtype, np.integer) or start.shape not in ((), (count,)):
+        raise UserError(f'options["start"] is {options["start"]!r}; one index for each dream')
+    return np.broadcast_to(start, (count,)).astype(np.int64)
+
+
+class CarRacingDream(gym.Env[NDArray[np.float32], Any]):
+    """One dream; observations are [z, h] (Z + H,) float32."""
+
+    metadata = _METADATA
+
+    def __init__(
+        self,
+        agent: AgentLike,
+        render_mode: str | None = None,
+        cfg: DreamConfig | None = None,
+        **changes: Any,
+    ) -> None:
+        """Fall asleep.
+
+        Args:
+            agent: an agent, its folder, or the name of a shipped one.
+            render_mode: "rgb_array" for what V decodes from z.
+            cfg: how to dream; None takes the defaults with a horizon of 1000 steps.
+            changes: fields of `DreamConfig` that differ from ``cfg``, such as ``temperature=1.15``.
+
+        Raises:
+            UserError: no such agent, no such option, or a value out of its range.
+        """
+        self.agent, self.cfg = _prepare(agent, render_mode, cfg, changes)
+        self.render_mode = render_mode
+        self._dreams = open_dreams(self.agent, 1, self.cfg)
+        self.observation_space = self._dreams.observation_space
+        self.action_space = self._dreams.action_space
+        self._begun = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin at a recorded state, drawn or given as ``options={"start": index}``."""
+        super().reset(seed=seed)
+        index = self._dreams.restart(np.array([0]), self.np_random, _start_option(options, 1))
+        self._begun = True
+        return self._dreams.observe()[0], {"start": int(index[0])}
+
+    def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
+        """Dream one step; actions outside a Box are clipped to it."""
+        if not self._begun:
+            raise gym.error.ResetNeeded("call reset() before the first step() of a dream")
+        step = self._dreams.step(np.asarray(action)[None], self.np_random)
+        info: dict[str, Any] = {}
+        if step.disagreement is not None:
+            info["disagreement"] = float(step.disagreement[0])
+        return (
+            step.obs[0],
+            float(step.reward[0]),
+            bool(step.terminated[0]),
+            bool(step.truncated[0]),
+            info,
+        )
+
+    def render(self) -> NDArray[np.uint8] | None:
+        """V's picture of z, (384, 384, 3) uint8; None without a render mode."""
+        return None if self.render_mode is None else _pictures(self.agent, self._dreams.z)[0]
+
+
+class CarRacingDreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
+    """n dreams in step; a dream that ended begins anew at the next step (Gymnasium's NEXT_STEP)."""
+
+    metadata = _VECTOR_METADATA
+
+    def __init__(
+        self,
+        agent: AgentLike,
+        num_envs: int = 1,
+        render_mode: str | None = None,
+        cfg: DreamConfig | None = None,
+        **changes: Any,
+    ) -> None:
+        """Fall asleep n times; arguments as of `CarRacingDream`."""
+        self.agent, self.cfg = _prepare(agent, render_mode, cfg, changes)
+        self.render_mode, self.num_envs = render_mode, num_envs
+        self.dreams = open_dreams(self.agent, num_envs, self.cfg)
+        self.single_observation_space = self.dreams.observation_space
+        self.single_action_space = self.dreams.action_space
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._ended: NDArray[np.bool_] | None = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """Begin all dreams, at drawn starts or at ``options={"start": (n,) indices}``.
+
+        One stream of chance serves all dreams, so there is one seed.
+        """
+        super().reset(seed=seed)
+        rows = np.arange(self.num_envs)
+        given = _start_option(options, self.num_envs)
+        index = self.dreams.restart(rows, self.np_random, given)
+        self._ended = np.zeros(self.num_envs, np.bool_)
+        return self.dreams.observe(), {"start": index, "_start": np.ones(self.num_envs, np.bool_)}
+
+    def step(
+        self, actions: Any
+    ) -> tuple[
+        NDArray[np.float32],
+        NDArray[np.float64],
+        NDArray[np.bool_],
+        NDArray[np.bool_],
+        dict[str, Any],
+    ]:
+        """Dream one step; where a dream had ended, its action is ignored and a new one begins."""
+        if self._ended is None:
+            raise gym.error.ResetNeeded("call reset() before the first step() of the dreams")
+        begin = self._ended
+        step = self.dreams.step(np.asarray(actions), self.np_random)
+        info: dict[str, Any] = {}
+        if step.disagreement is not None:
+            info = {"disagreement": step.disagreement, "_disagreement": ~begin}
+        obs = step.obs
+        if begin.any():
+            rows = np.flatnonzero(begin)
+            start = np.zeros(self.num_envs, np.int64)
+            start[rows] = self.dreams.restart(rows, self.np_random)
+            info |= {"start": start, "_start": begin}
+            obs = self.dreams.observe()
+        reward = np.where(begin, 0.0, step.reward.astype(np.float64))
+        terminated, truncated = step.terminated & ~begin, step.truncated & ~begin
+        self._ended = terminated | truncated
+        return obs, reward, terminated, truncated, info
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """V's picture of every z, each (384, 384, 3) uint8; None without a render mode."""
+        return None if self.render_mode is None else tuple(_pictures(self.agent, self.dreams.z))
+
+
+__all__ = ["CarRacingDream", "CarRacingDreamVector", "open_dreams"]

@@ -1,0 +1,101 @@
+"""The vectorised dream for Stable-Baselines3, so that any of its algorithms trains in the dream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from worldmodels.dream.batch import DreamBatch
+
+
+class DreamVector(Protocol):
+    """What is needed of `worldmodels.dream.env.CarRacingDreamVector`."""
+
+    dreams: DreamBatch
+    render_mode: str | None
+
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
+        """Pictures of all dreams."""
+        ...
+
+
+class DreamVecEnv(VecEnv):
+    """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends begins anew at once."""
+
+    def __init__(self, vector: Any, seed: int = 0) -> None:
+        """Wrap what ``gymnasium.make_vec("worldmodels/CarRacingDream-v0", ...)`` returned.
+
+        Args:
+            vector: a `CarRacingDreamVector`, wrapped or not.
+            seed: of the dreams, until `seed` is called.
+        """
+        self._vector: DreamVector = vector.unwrapped
+        self._dreams, self.render_mode = self._vector.dreams, self._vector.render_mode
+        space = self._dreams.action_space
+        super().__init__(self._dreams.num_dreams, self._dreams.observation_space, space)
+        self._rng = np.random.default_rng(seed)
+        self._actions: NDArray[Any] = np.empty(0)
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed the chance of all dreams; it takes effect at once."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        return [seed] * self.num_envs
+
+    def reset(self) -> VecEnvObs:
+        """Begin all dreams."""
+        self._dreams.restart(np.arange(self.num_envs), self._rng)
+        obs: NDArray[np.float32] = self._dreams.observe()
+        return obs
+
+    def step_async(self, actions: NDArray[Any]) -> None:
+        """Keep the actions for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Dream one step; ``terminal_observation`` is in the info of a dream that ended."""
+        step = self._dreams.step(self._actions, self._rng)
+        done = step.terminated | step.truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        obs = step.obs
+        rows = np.flatnonzero(done)
+        if len(rows):
+            for row in rows:
+                infos[row]["terminal_observation"] = step.obs[row]
+                infos[row]["TimeLimit.truncated"] = bool(step.truncated[row])
+            self._dreams.restart(rows, self._rng)
+            obs = self._dreams.observe()
+        return obs, step.reward, done, infos
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def get_images(self) -> Sequence[NDArray[np.uint8] | None]:
+        """Pictures of all dreams."""
+        return self._vector.render() or [None] * self.num_envs
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """The same attribute of the vector for every index."""
+        return [getattr(self._vector, attr_name) for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of the vector, which all dreams share."""
+        setattr(self._vector, attr_name, value)
+
+    def env_method(
+        self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
+    ) -> list[Any]:
+        """Refused: the dreams of a vector are no environments of their own."""
+        raise NotImplementedError(f"a vector of dreams has no {method_name}() for each dream")
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """No dream is wrapped."""
+        return [False for _ in self._get_indices(indices)]
+
+
+__all__ = ["DreamVecEnv"]
