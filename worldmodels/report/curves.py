@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from worldmodels.report.axes import column, mark_iterations, positions, thinned
@@ -39,9 +39,9 @@ def _line(
 
 
 def _log_axis(axes: Axes, *series: NDArray[np.float64]) -> None:
-    """Use a logarithmic axis with plain numbers where all values are positive."""
+    """Use a logarithmic axis with plain numbers for positive values that differ enough."""
     values = np.concatenate([y[np.isfinite(y)] for y in series])
-    if not len(values) or values.min() <= 0:
+    if not len(values) or values.min() <= 0 or values.max() < 1.3 * values.min():
         return
     axes.set_yscale("log")
     wide = values.max() / values.min() > 20
@@ -63,6 +63,10 @@ def _last(rows: Sequence[Row], key: str) -> str:
     return f"{values[-1]:.3g}" if len(values) else "unknown"
 
 
+def _held_out(rows: Sequence[Row], key: str, label: str) -> list[Key]:
+    return [Key("line", "ink", label)] if np.isfinite(column(rows, key)).any() else []
+
+
 def vision_chart(lines: Sequence[Row]) -> Chart | None:
     """Reconstruction error of V on trained and on held-out frames, and its KL term."""
     rows = latest(lines, "step")
@@ -78,7 +82,8 @@ def vision_chart(lines: Sequence[Row]) -> Chart | None:
         return _finish(figure, top, bottom, rows, ("squared error", "KL (nats)"))
 
     alt = f"V: squared error per image, held out {_last(rows, 'val_reconstruction')} at the end."
-    keys = [Key("line", "vision", "training frames"), Key("line", "ink", "held-out frames")]
+    keys = [Key("line", "vision", "training frames")]
+    keys += _held_out(rows, "val_reconstruction", "held-out frames")
     return chart("vision", alt, HALF, draw, keys)
 
 
@@ -99,7 +104,8 @@ def memory_chart(lines: Sequence[Row]) -> Chart | None:
         return _finish(figure, top, bottom, rows, ("NLL (nats)", "reward loss"))
 
     alt = f"M: negative log-likelihood, held out {_last(rows, 'val_nll')} at the end."
-    keys = [Key("line", "memory", "training episodes"), Key("line", "ink", "held-out episodes")]
+    keys = [Key("line", "memory", "training episodes")]
+    keys += _held_out(rows, "val_nll", "held-out episodes")
     return chart("memory", alt, HALF, draw, keys)
 
 
@@ -147,6 +153,7 @@ def controller_chart(lines: Sequence[Row]) -> Chart | None:
         _line(bottom, rows, "generation", "sigma", "controller")
         _log_axis(bottom, column(rows, "sigma"))
         bottom.set(ylabel="step size σ", xlabel="generation")
+        bottom.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         mark_iterations(top, rows, "generation")
         mark_iterations(bottom, rows, "generation", label=False)
         return figure

@@ -214,6 +214,9 @@ def _dream(width: int, rows: Sequence[Row], bound: float | None) -> Figure:
         )
     _mark_checkpoints(axes, rows, x, dream, real)
     axes.set(ylim=limits, ylabel="return", xlabel="generation")
+    if np.ptp(x) == 0:
+        axes.set_xlim(x[0] - 1.5, x[0] + 1.5)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.score(value)))
     mark_iterations(axes, rows, "generation")
     return figure
