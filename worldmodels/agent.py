@@ -200,6 +200,10 @@ class Agent:
         decoded: NDArray[np.uint8] = to_uint8(frames).numpy()
         return decoded
 
+    def reseed(self, seed: int) -> None:
+        """Start the noise of z anew, where `predict` is not deterministic."""
+        self._rng = np.random.default_rng(seed)
+
     def with_parameters(self, parameters: ArrayLike, **metadata: Any) -> Agent:
         """The same V and M under another controller of the same shape."""
         other = copy.copy(self)

@@ -1,0 +1,125 @@
+"""What can be evaluated: agents by folder or name, checkpoints, controls, any `Policy`."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels import runs
+from worldmodels.agent import Agent, find
+from worldmodels.experience.rollout import Behaviour, PolicyBehaviour
+from worldmodels.protocols import Policy, UserError
+
+
+@dataclass(frozen=True)
+class AgentParameters:
+    """The agent in a folder under another controller: a checkpoint, cheap to send to a process."""
+
+    agent: Path
+    """folder, or name of an agent that comes with the package"""
+    parameters: NDArray[np.float32] = field(repr=False)
+    """(N,) the controller's parameters"""
+
+
+PolicySpec: TypeAlias = "str | Path | AgentParameters | Policy"
+"""What to evaluate: an agent's folder or name, "random", "zeros", a checkpoint, or any policy."""
+
+
+def describe(policy: PolicySpec) -> str:
+    """Name a policy for people."""
+    if isinstance(policy, AgentParameters):
+        return f"{policy.agent} (other parameters)"
+    return str(policy) if isinstance(policy, str | Path) else type(policy).__name__
+
+
+def build_behaviour(
+    policy: PolicySpec, env: gym.Env[Any, Any], deterministic: bool = True, seed: int = 0
+) -> Behaviour:
+    """Open a policy to drive a group.
+
+    Args:
+        policy: see `evaluate`.
+        env: an environment of the kind to be driven.
+        deterministic: ask a policy for its mode.
+        seed: of an agent's own noise, where it samples.
+
+    Raises:
+        UserError: there is no such agent, or it is for another action space.
+    """
+    if policy == "random":
+        return RandomDriver(env.action_space)
+    if policy == "zeros":
+        return RandomDriver(env.action_space, still=True)
+    if isinstance(policy, str | Path):
+        policy = _load(*stamp(policy))
+    elif isinstance(policy, AgentParameters):
+        policy = _load(*stamp(policy.agent)).with_parameters(policy.parameters)
+    if isinstance(policy, Agent):
+        policy.check_env(env)
+        policy.reseed(seed)
+    if not isinstance(policy, Policy):
+        raise UserError(f"{policy!r} is no policy: it has no predict()")
+    return PolicyBehaviour(policy, deterministic)
+
+
+class RandomDriver:
+    """Uniform actions from a generator for each episode's seed; or none at all."""
+
+    def __init__(self, space: gym.spaces.Space[Any], still: bool = False) -> None:
+        """Drive in an action space; ``still`` gives zeros (clipped to a Box by the runner)."""
+        self._space, self._still = space, still
+        self._rngs: list[np.random.Generator] = []
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Begin episodes."""
+        self._rngs = [np.random.default_rng(runs.derive_seed("random", int(s))) for s in seeds]
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Choose for every row; rows without an episode get zeros."""
+        shape, dtype = (len(obs), *(self._space.shape or ())), self._space.dtype
+        actions = np.zeros(shape, dtype)
+        for row, rng in enumerate(() if self._still else self._rngs):
+            if isinstance(self._space, gym.spaces.Discrete):
+                actions[row] = self._space.start + rng.integers(self._space.n)
+            elif isinstance(self._space, gym.spaces.Box):
+                actions[row] = rng.uniform(self._space.low, self._space.high)
+        return actions
+
+
+def stamp(path: str | Path) -> tuple[Path, str]:
+    """An agent's folder, and what changes when it is written again."""
+    folder = find(path)
+    return folder, hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+
+
+@lru_cache(maxsize=2)
+def _load(folder: Path, stamp: str) -> Agent:
+    """Open an agent once in a process, and again when its folder has changed."""
+    return Agent.from_pretrained(folder)
+
+
+def check_picklable(policies: Sequence[PolicySpec]) -> None:
+    """Make sure that policies can be sent to processes.
+
+    Raises:
+        UserError: one cannot.
+    """
+    for policy in policies:
+        if isinstance(policy, str | Path | AgentParameters):
+            continue
+        try:
+            pickle.dumps(policy)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"policy {describe(policy)} cannot be sent to another process ({error}); "
+                "evaluate with workers=1, or give a folder"
+            ) from error
