@@ -1,11 +1,12 @@
 """Small deterministic environments whose frames tell which step of which episode they show.
 
-A frame is one colour: red is the step, green the seed, blue a level that the actions move. Resizing keeps
-it, so that a stored frame can be decoded by reading one pixel.
+A frame is one colour: red is the step, green the seed, blue a level that the actions move. Resizing
+keeps it, so that a stored frame can be decoded by reading one pixel.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import gymnasium as gym
@@ -23,11 +24,13 @@ def steps_of(seed: int) -> int:
 
 
 class Pixels(gym.Env[NDArray[np.uint8], Any]):
-    """Even seeds terminate, odd ones are truncated; the reward is what the action moved the level by."""
+    """Even seeds terminate, odd ones are truncated; the reward is what the level moved by."""
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # gymnasium's own convention
 
-    def __init__(self, discrete: bool = False, bad_reward_at: int | None = None) -> None:
+    def __init__(
+        self, discrete: bool = False, bad_reward_at: int | None = None, pause: float = 0.0
+    ) -> None:
         self.observation_space = gym.spaces.Box(0, 255, (12, 10, 3), np.uint8)
         self.action_space: gym.spaces.Space[Any] = (
             gym.spaces.Discrete(4)
@@ -35,6 +38,7 @@ class Pixels(gym.Env[NDArray[np.uint8], Any]):
             else gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 2], np.float32))
         )
         self.bad_reward_at = bad_reward_at
+        self.pause = pause
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -50,6 +54,7 @@ class Pixels(gym.Env[NDArray[np.uint8], Any]):
         return np.broadcast_to(np.array(colour, np.uint8), (12, 10, 3)).copy()
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        time.sleep(self.pause)
         moved = float(np.sum(action)) + self.jitter[self.t]
         self.t += 1
         self.level += moved

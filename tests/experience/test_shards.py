@@ -66,8 +66,10 @@ def test_any_values_survive_the_disk(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, steps: int, discrete: bool
 ) -> None:
     finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
-    action: Any = hnp.arrays(np.int64, steps) if discrete else hnp.arrays(
-        np.float32, (steps, A), elements=finite
+    action: Any = (
+        hnp.arrays(np.int64, steps)
+        if discrete
+        else hnp.arrays(np.float32, (steps, A), elements=finite)
     )
     kind = {"kind": "discrete", "dim": 3, "low": [], "high": []}
     episode = Episode(

@@ -106,9 +106,7 @@ def test_any_batch_is_had_without_those_before_it(
     store: EpisodeStore, start: int, batch: int, buffer: int
 ) -> None:
     def take(begin: int, stop: int) -> list[list[tuple[int, int]]]:
-        batches = store.frame_batches(
-            batch, 9, start=begin, buffer_frames=buffer, prefetch=False
-        )
+        batches = store.frame_batches(batch, 9, start=begin, buffer_frames=buffer, prefetch=False)
         return [labels(b) for b in islice(batches, stop - begin)]
 
     assert take(start, start + 3) == take(0, start + 3)[start:]

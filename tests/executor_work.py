@@ -1,0 +1,71 @@
+"""Functions for workers to run: they are found by name in a process that was spawned."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+from worldmodels.executors import WorkerDied
+from worldmodels.protocols import UserError
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+def add(number: int) -> Callable[[int], int]:
+    return functools.partial(_add, number)
+
+
+def _add(number: int, x: int) -> int:
+    return number + x
+
+
+def refuse_seven(x: int) -> int:
+    if x == 7:
+        raise UserError("no sevens")
+    return x
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def pid_then_sleep(seconds: float) -> int:
+    time.sleep(0.5 if seconds == 0 else seconds)
+    return os.getpid()
+
+
+def facts(x: int) -> tuple[int, str, bool]:
+    return os.getpid(), os.environ["OMP_NUM_THREADS"], "torch" in sys.modules
+
+
+def die(how: str) -> None:
+    if how == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if how == "exit":
+        os._exit(3)
+
+
+def unpicklable(x: int) -> object:
+    return lambda: x
+
+
+class Odd(Exception):
+    """Pickles, and cannot be rebuilt."""
+
+    def __init__(self, a: int, b: int) -> None:
+        super().__init__("odd")
+
+
+def raise_unpicklable(x: int) -> None:
+    raise Odd(1, 2)
+
+
+def lose_actor(x: int) -> None:
+    raise WorkerDied("as if")

@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.experience import fakes
+from worldmodels import envs
+from worldmodels.experience.exploration import AR1Config, build_behaviour
+from worldmodels.experience.rollout import (
+    EpisodeResult,
+    GroupStep,
+    PolicyBehaviour,
+    run_group,
+    shared_envs,
+)
+from worldmodels.protocols import UserError
+
+WIDTH = 6
+SEEDS = [4, 7, 2, 9]
+
+
+class Fixed:
+    """Always the same actions, and a record of what it saw."""
+
+    def __init__(self, actions: Any) -> None:
+        self.actions = np.asarray(actions)
+        self.seen: list[tuple[tuple[int, ...], int]] = []
+
+    def start(self, seeds: Sequence[int]) -> None:
+        self.seeds = list(seeds)
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        self.seen.append((obs.shape, int(active.sum())))
+        return self.actions
+
+
+def zeros() -> Fixed:
+    return Fixed(np.zeros((WIDTH, 2)))
+
+
+def test_each_episode_goes_as_it_would_alone() -> None:
+    pool = shared_envs(fakes.BOX, len(SEEDS))
+    behaviour = build_behaviour(AR1Config(), pool[0])
+    together = run_group(pool, behaviour, SEEDS, width=WIDTH, keep_frames=True)
+    assert [r.seed for r in together] == SEEDS
+    for result in together:
+        (alone,) = run_group(pool, behaviour, [result.seed], width=WIDTH, keep_frames=True)
+        assert alone.total_reward == result.total_reward
+        assert alone.length == result.length == fakes.steps_of(result.seed)
+        assert (alone.terminated, alone.truncated) == (result.terminated, result.truncated)
+        assert alone.terminated == (result.seed % 2 == 0)
+        assert np.array_equal(alone.frames, result.frames)  # type: ignore[arg-type]
+        assert result.frames is not None
+        assert result.frames[:, 0, 0, 0].tolist() == list(range(result.length + 1))
+
+
+def test_the_batch_never_changes_its_width() -> None:
+    behaviour = zeros()
+    run_group(shared_envs(fakes.BOX, 4), behaviour, SEEDS, width=WIDTH)
+    lengths = sorted(map(fakes.steps_of, SEEDS))
+    assert {shape for shape, _ in behaviour.seen} == {(WIDTH, 12, 10, 3)}
+    assert [n for _, n in behaviour.seen] == [
+        sum(t < n for n in lengths) for t in range(lengths[-1])
+    ]
+
+
+def test_hooks_see_every_step_and_every_end() -> None:
+    rewards = np.zeros(WIDTH)
+    ended: list[EpisodeResult] = []
+    times = []
+
+    def on_step(step: GroupStep) -> None:
+        times.append(step.t)
+        assert not step.reward[~step.active].any()
+        assert (step.action is None) == (step.t == 0)
+        rewards.__iadd__(step.reward)
+        if step.t:
+            done = {r for r, s in enumerate(SEEDS) if fakes.steps_of(s) == step.t}
+            assert set(np.flatnonzero(step.done)) == done
+
+    results = run_group(
+        shared_envs(fakes.BOX, 4),
+        zeros(),
+        SEEDS,
+        width=WIDTH,
+        on_step=on_step,
+        on_episode=ended.append,
+    )
+    assert times == list(range(max(map(fakes.steps_of, SEEDS)) + 1))
+    assert rewards[:4].tolist() == [r.total_reward for r in results]
+    assert [r.length for r in ended] == sorted(map(fakes.steps_of, SEEDS))
+    assert results[0].frames is None
+
+
+def test_max_steps_truncates() -> None:
+    short, long = 5, fakes.steps_of(4)
+    results = run_group(
+        shared_envs(fakes.BOX, 4), zeros(), [0, 4, 2], width=WIDTH, max_steps=fakes.steps_of(0)
+    )
+    assert fakes.steps_of(0) == short < long
+    assert [(r.length, r.terminated, r.truncated) for r in results] == [
+        (short, True, False),
+        (short, False, True),
+        (short, False, True),
+    ]
+
+
+def test_laps() -> None:
+    plain = run_group(shared_envs(fakes.BOX, 2), zeros(), [4, 7], width=WIDTH)
+    assert [r.lap_finished for r in plain] == [None, None]
+    laps = run_group(shared_envs(fakes.LAPS, 2), zeros(), [4, 7], width=WIDTH)
+    assert [r.lap_finished for r in laps] == [True, False]
+
+
+def test_actions_are_clipped_to_the_space() -> None:
+    seen: list[Any] = []
+    run_group(
+        shared_envs(fakes.BOX, 1),
+        Fixed(np.full((WIDTH, 2), 9.0)),
+        [4],
+        width=WIDTH,
+        on_step=lambda s: seen.append(None if s.action is None else s.action[0].tolist()),
+    )
+    assert seen[1:] == [[1.0, 2.0]] * fakes.steps_of(4)
+
+
+@pytest.mark.parametrize(
+    ("env_id", "actions", "said"),
+    [
+        (fakes.BOX, [[0, 0], [np.nan, 0]] + [[0, 0]] * 4, "step 1 of seed 7 is .*nan.* finite"),
+        (fakes.BOX, np.zeros((2, 2)), r"shape \(2, 2\); it must be shape \(6, 2\)"),
+        (fakes.DISCRETE, [0, 4, 0, 0, 0, 0], "step 1 of seed 7 is 4; it must be 0 to 3"),
+        (fakes.DISCRETE, np.zeros(WIDTH), "float64 .* integers"),
+    ],
+)
+def test_wrong_actions_are_named(env_id: str, actions: Any, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        run_group(shared_envs(env_id, 2), Fixed(actions), [4, 7], width=WIDTH)
+
+
+def test_padding_may_hold_anything() -> None:
+    actions = np.zeros((WIDTH, 2))
+    actions[4:] = np.nan
+    assert len(run_group(shared_envs(fakes.BOX, 4), Fixed(actions), SEEDS, width=WIDTH)) == 4
+    choices = np.array([0, 1, 2, 3, -7, 99])
+    assert len(run_group(shared_envs(fakes.DISCRETE, 4), Fixed(choices), SEEDS, width=WIDTH)) == 4
+
+
+def test_a_reward_that_is_not_finite_is_named() -> None:
+    pool = [envs.make(fakes.BOX), envs.make(fakes.BOX, bad_reward_at=3)]
+    with pytest.raises(UserError, match="reward is nan in step 3 of seed 7"):
+        run_group(pool, zeros(), [4, 7], width=WIDTH)
+
+
+def test_numbers_that_do_not_fit() -> None:
+    pool = shared_envs(fakes.BOX, 2)
+    for seeds, width in (([], 4), ([1, 2, 3], 4), ([1, 2], 1)):
+        with pytest.raises(UserError, match="at least one seed"):
+            run_group(pool, zeros(), seeds, width=width)
+    with pytest.raises(UserError, match="max_steps is 0"):
+        run_group(pool, zeros(), [1], width=WIDTH, max_steps=0)
+
+
+def test_a_policy_keeps_its_state_within_a_group_only() -> None:
+    policy = fakes.EchoPolicy()
+    behaviour = PolicyBehaviour(policy)
+    for _ in range(2):
+        policy.calls.clear()
+        run_group(shared_envs(fakes.BOX, 2), behaviour, [0, 0], width=WIDTH)
+        assert [state for state, _ in policy.calls] == [None, 1, 2, 3, 4]
+        starts = [bool(start.all()) for _, start in policy.calls]
+        assert starts == [True, False, False, False, False]
+        assert all(start.all() == start.any() for _, start in policy.calls)
+
+
+def test_environments_are_made_once() -> None:
+    first = shared_envs(fakes.BOX, 2)
+    again = shared_envs(fakes.BOX, 3)
+    assert again[:2] == first
+    assert shared_envs(fakes.BOX, 1, {"bad_reward_at": 1})[0] is not first[0]

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # workers import this file by name
+
+from tests import executor_work as work  # noqa: E402
+from tests import fake_ray as fake_ray_module  # noqa: E402
+from worldmodels import executors  # noqa: E402
+from worldmodels.executors import Executor, WorkerDied  # noqa: E402
+from worldmodels.protocols import UserError  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Executor]:
+    with executors.make("processes", 2) as made:
+        yield made
+
+
+@pytest.fixture(params=["serial", "processes", "ray"])
+def executor(request: pytest.FixtureRequest, pool: Executor) -> Iterator[Executor]:
+    if request.param == "ray":
+        request.getfixturevalue("fake_ray")
+        with executors.make("ray", 2) as made:
+            yield made
+    else:
+        yield pool if request.param == "processes" else executors.make("serial")
+
+
+@pytest.fixture
+def fake_ray(monkeypatch: pytest.MonkeyPatch) -> fake_ray_module.FakeRay:
+    return fake_ray_module.install(monkeypatch)
+
+
+def test_every_item_comes_back_with_its_position(executor: Executor) -> None:
+    assert dict(executor.map(work.square, range(20))) == {i: i * i for i in range(20)}
+    assert dict(executor.map(work.square, [])) == {}
+    assert dict(executor.map(work.add(3), [1, 2])) == {0: 4, 1: 5}
+
+
+def test_an_exception_arrives_as_itself_and_names_its_item(executor: Executor) -> None:
+    with pytest.raises(UserError, match="no sevens") as caught:
+        list(executor.map(work.refuse_seven, [1, 7, 2, 3]))
+    assert str(caught.value) == "no sevens"
+    assert caught.value.__notes__ == ["while working on item 1: 7"]
+    assert dict(executor.map(work.square, [4])) == {0: 16}
+
+
+def test_the_workers_traceback_is_shown(pool: Executor) -> None:
+    with pytest.raises(UserError) as caught:
+        list(pool.map(work.refuse_seven, [7]))
+    assert "in refuse_seven" in str(caught.value.__cause__)
+
+
+def test_results_come_as_they_are_finished(pool: Executor) -> None:
+    list(pool.map(work.sleep, [0, 0]))  # both processes are up
+    assert [index for index, _ in pool.map(work.sleep, [0.4, 0.0, 0.0])] == [1, 2, 0]
+
+
+def test_items_are_taken_when_a_worker_is_free(pool: Executor) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(6):
+            taken.append(i)
+            yield i
+
+    results = pool.map(work.square, items())
+    next(results)
+    assert len(taken) <= 3
+    assert len(list(results)) == 5
+
+
+def test_a_call_that_is_given_up_does_not_disturb_the_next(pool: Executor) -> None:
+    results = pool.map(work.sleep, [0.0, 0.3, 0.3])
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert dict(pool.map(work.square, range(5))) == {i: i * i for i in range(5)}
+
+
+def test_workers_live_on_and_have_one_thread(pool: Executor) -> None:
+    first = {v for _, v in pool.map(work.facts, range(8))}
+    again = {v for _, v in pool.map(work.facts, range(8))}
+    pids = {pid for pid, _, _ in first}
+    assert len(pids) <= 2
+    assert os.getpid() not in pids
+    assert {pid for pid, _, _ in again} <= pids | {pid for pid, _, _ in first}
+    assert {threads for _, threads, _ in first} == {"1"}
+    assert not any(torch for _, _, torch in first), "workers import what they need, when they do"
+
+
+def test_threads_of_this_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    with executors.make("processes", 1) as made:
+        list(made.map(work.square, [1]))
+        assert os.environ["OMP_NUM_THREADS"] == "7"
+        assert "MKL_NUM_THREADS" not in os.environ
+
+
+def test_a_killed_worker_is_named_with_its_item_and_the_pool_recovers(pool: Executor) -> None:
+    begun = time.monotonic()
+    with pytest.raises(WorkerDied, match=r"SIGKILL .*fewer workers.* on item 1: 'kill'"):
+        list(pool.map(work.die, ["", "kill", ""]))
+    with pytest.raises(WorkerDied, match=r"ended with exit status 3 while working on item 0"):
+        list(pool.map(work.die, ["exit"]))
+    assert dict(pool.map(work.square, [3])) == {0: 9}
+    assert time.monotonic() - begun < 30
+
+
+def test_what_cannot_be_sent_is_told(pool: Executor) -> None:
+    with pytest.raises(RuntimeError, match="result of a worker cannot be sent"):
+        list(pool.map(work.unpicklable, [1]))
+    with pytest.raises(RuntimeError, match="exception of a worker cannot be sent"):
+        list(pool.map(work.raise_unpicklable, [1]))
+    with pytest.raises((AttributeError, TypeError)):
+        unsendable: list[Any] = [lambda: 1]
+        list(pool.map(work.square, unsendable))
+    assert dict(pool.map(work.square, [3])) == {0: 9}
+
+
+SCRIPT = """
+import sys
+from tests import executor_work as work
+from worldmodels import executors
+if __name__ == "__main__":
+    with executors.make("processes", 2) as pool:
+        for index, pid in pool.map(work.pid_then_sleep, [0.0, 0.0, 60.0, 60.0]):
+            print(pid, flush=True)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_worker_outlives_its_parent(how: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    pids = {int(process.stdout.readline()) for _ in range(2)}
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert ("KeyboardInterrupt" in errors) == (how == signal.SIGINT)
+    assert "Process worldmodels" not in errors
+    deadline = time.monotonic() + 10
+    while any(map(alive, pids)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_make(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert executors.make(None, 1).workers == 1
+    assert isinstance(executors.make(None, 1), executors.SerialExecutor)
+    assert executors.make(None, 3).workers == 3
+    monkeypatch.setattr(executors, "usable_cores", lambda: 5)
+    assert executors.make().workers == 5
+    with pytest.raises(UserError, match="workers is 0; it must be at least 1"):
+        executors.make(None, 0)
+    with pytest.raises(UserError, match="kind is 'threads'; allowed"):
+        executors.make("threads", 2)  # type: ignore[arg-type]
+
+
+def test_ray_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'worldmodels\[ray\]'"):
+        executors.make("ray", 2)
+
+
+def test_ray_keeps_to_this_machine_and_cleans_up(fake_ray: fake_ray_module.FakeRay) -> None:
+    with executors.make("ray", 2) as made:
+        assert made.workers == 2
+        assert fake_ray.settings["include_dashboard"] is False
+        assert fake_ray.settings["dashboard_host"] == "127.0.0.1"
+        with pytest.raises(WorkerDied, match=r"Ray worker died .* item 0: 5"):
+            list(made.map(work.lose_actor, [5]))
+    made.close()
+    assert (fake_ray.killed, fake_ray.down) == (2, 1)
