@@ -90,7 +90,7 @@ def _iteration(k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
             "hit_fraction": 0.03 + 0.06 * k,
             "seconds": 14.0 + k,
             "frames_per_second": 4300.0,
-            "behaviour": "brownian" if k == 0 else "agent with noise",
+            "behaviour": ["AR1Config", "AR1Config"] if k == 0 else ["AgentNoiseConfig"],
         }
     ]
     for step in range(10, 1500 if k else 3000, 10):

@@ -97,6 +97,7 @@ def test_page_says_what_the_run_measured(run: Path, html: str) -> None:
     assert "318,000" in html  # 3 x (60,000 collected + 46,000 for selection)
     assert "55.3 million" in html  # 3 x 18,432,000 dreamt
     assert "in the dream only" in html
+    assert "<td>random walk</td>" in html and "<td>the driver, with noise</td>" in html
     assert "dream return 1139 is above the bound 1000" in html
     for episode in result["episodes"]:
         assert f"seed {episode['seed']}: {episode['return']:.1f}" in html  # a dot's tooltip

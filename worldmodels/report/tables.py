@@ -11,6 +11,13 @@ from worldmodels.report.data import Row, RunData, Score, iteration_of, latest, n
 from worldmodels.report.figures import final_selection
 from worldmodels.report.text import MISSING, count, percent, score
 
+BEHAVIOURS = {
+    "AR1": "random walk",
+    "RandomController": "random controllers",
+    "AgentNoise": "the driver, with noise",
+}
+"""Exploration policies, by the name of their config, in words."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -108,7 +115,7 @@ def loop_table(data: RunData) -> Table | None:
         rows.append(
             [
                 str(iteration),
-                str(row.get("behaviour") or MISSING),
+                _drivers_of(row.get("behaviour")),
                 count(row.get("frames")),
                 score(row.get("mean_return")),
                 score(_last(data, "vision", "val_reconstruction", iteration), 1),
@@ -118,6 +125,13 @@ def loop_table(data: RunData) -> Table | None:
             ]
         )
     return Table(head, rows)
+
+
+def _drivers_of(names: object) -> str:
+    """Name who drove while frames were collected: config classes in words, others as they are."""
+    listed = names if isinstance(names, list) else [names] if names else []
+    words = [BEHAVIOURS.get(str(name).removesuffix("Config"), str(name)) for name in listed]
+    return ", ".join(dict.fromkeys(words)) or MISSING
 
 
 def _last(data: RunData, stage: str, key: str, iteration: int) -> float | None:
