@@ -187,6 +187,7 @@ def _episode(data: RunData, which: str) -> tuple[str, str]:
     if data.evaluation is None:
         return "", ""
     returns = data.evaluation.returns
-    order = sorted(range(len(returns)), key=lambda i: returns[i])
-    place = order[{"best": -1, "worst": 0, "median": (len(order) - 1) // 2}[which]]
+    ranked = sorted(returns)
+    value = ranked[{"best": -1, "worst": 0, "median": (len(ranked) - 1) // 2}[which]]
+    place = returns.index(value)
     return text.score(returns[place]), f"seed {data.evaluation.seeds[place]}"
