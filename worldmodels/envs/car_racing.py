@@ -7,14 +7,14 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from Box2D import b2BodyDef, b2FixtureDef, b2PolygonShape, b2_staticBody
+from Box2D import b2_staticBody, b2BodyDef, b2FixtureDef, b2PolygonShape
 from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRacing
 from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
 
-from worldmodels.envs import scene, track
+from worldmodels.envs import scene, sprites, track
 from worldmodels.envs.car import ContactListener, FastCar
-from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, ROWS, SIZE
+from worldmodels.envs.rasterizer import ROWS, SIZE
 from worldmodels.protocols import UserError
 
 TILE_REACH = 17.0
@@ -39,7 +39,7 @@ class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is
         )
         self._planes = np.zeros((scene.NUM_PLANES, ROWS + 2, SIZE), np.float32)
         self._image = np.zeros((3, ROWS, SIZE), np.float32)
-        self._window = np.zeros((scene.CAR_WINDOW, scene.CAR_WINDOW), np.uint8)
+        self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
         self._pose = np.zeros(scene.POSE_SIZE)
 
     def reset(
@@ -194,7 +194,7 @@ class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is
         out = np.empty((SIZE, SIZE, 3), np.uint8)
         scene.draw_frame(
             self._pose, self._sections, self._borders, self._sides, self._shade, self._conflicts, self._palette,
-            self._shapes, self._shape_sizes, scene.score_text(f"{self.reward:04.0f}"),
+            self._shapes, self._shape_sizes, sprites.score_text(f"{self.reward:04.0f}"),
             self._planes, self._image, self._window, out,
         )  # fmt: skip
         return out

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from worldmodels.envs.kernels import kernel
 from worldmodels.protocols import UserError
 
 CAR_RACING_ROWS = 84
@@ -66,7 +66,7 @@ def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
     return first, np.ascontiguousarray(weights)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba publishes no types
+@kernel
 def _resize(
     obs: Any, first_y: Any, weight_y: Any, first_x: Any, weight_x: Any, out: Any
 ) -> None:  # pragma: no cover - compiled

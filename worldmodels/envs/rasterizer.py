@@ -5,16 +5,18 @@ Here each edge of a polygon adds to a plane the *change* of coverage at the pixe
 down the columns of the plane then gives the covered area of every pixel. The cost is that of the edges'
 lengths, and the inner loops run along the rows of memory.
 
-Coordinates called x, y are observation pixels; X, Y are canvas pixels with Y upward as stock draws, before
-its vertical flip.
+Two systems of coordinates: the observation's pixels, y downward, and the canvas's pixels as stock draws
+them, before its vertical flip.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from worldmodels.envs.kernels import kernel
 
 SIZE = 96
 """Height and width of the observation, in pixels."""
@@ -23,26 +25,28 @@ ROWS = 84
 CANVAS_W = 1000
 CANVAS_H = 800
 PER_X = SIZE / CANVAS_W
+"""Observation pixels per canvas pixel, across; `PER_Y` down."""
 PER_Y = SIZE / CANVAS_H
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba publishes no types
-def add_edge(plane: Any, x0: float, y0: float, x1: float, y1: float, value: float) -> None:
+@kernel
+def add_edge(plane: Any, ax: float, ay: float, bx: float, by: float, value: float) -> None:
     """Add the area below a directed edge, times `value`, to a plane of coverage changes.
 
-    Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area.
+    Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area: with sign
+    +1 if it runs clockwise on the screen, else -1.
 
     Args:
         plane: (ROWS + 2, SIZE) float32; a running sum down its columns gives the coverage.
-        x0: start of the edge, as y0; x1, y1 its end.
-        value: weight of the area; negative for polygons that run anticlockwise on the screen.
+        ax: canvas X of the edge's start, `ay` its Y; `bx`, `by` its end. Whole numbers are pixels' middles.
+        value: weight of the area.
     """
-    if x0 == x1:
-        return
-    if x0 > x1:
-        x0, y0, x1, y1 = x1, y1, x0, y0
+    if ax > bx:
+        ax, ay, bx, by = bx, by, ax, ay
         value = -value
-    if x1 <= 0.0 or x0 >= SIZE or (y0 >= ROWS and y1 >= ROWS):
+    x0, y0 = (ax + 0.5) * PER_X, (CANVAS_H - 0.5 - ay) * PER_Y
+    x1, y1 = (bx + 0.5) * PER_X, (CANVAS_H - 0.5 - by) * PER_Y
+    if x0 == x1 or x1 <= 0.0 or x0 >= SIZE or (y0 >= ROWS and y1 >= ROWS):
         return
     slope = (y1 - y0) / (x1 - x0)
     if x0 < 0.0:
@@ -59,7 +63,7 @@ def add_edge(plane: Any, x0: float, y0: float, x1: float, y1: float, value: floa
         col += 1
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def _add_segment(plane: Any, col: int, top: float, bottom: float, weight: float) -> None:
     """Add the part of an edge inside one column: it runs from height `top` to `bottom`."""
     if bottom <= 0.0:
@@ -86,7 +90,7 @@ def _add_segment(plane: Any, col: int, top: float, bottom: float, weight: float)
         plane[first + 1, col] += below
         return
     density = weight / span
-    # area of the edge's part that lies above the lower side of a pixel, so far
+    # area between the edge's part above the lower side of a pixel and that side
     side = first + 1.0 - top
     before = 0.5 * density * side * side
     plane[first, col] += before
@@ -100,54 +104,65 @@ def _add_segment(plane: Any, col: int, top: float, bottom: float, weight: float)
     plane[last + 1, col] += weight - area
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def fill_polygon(window: Any, left: int, bottom: int, xs: Any, ys: Any, n: int, index: int) -> None:
-    """Fill a polygon with a palette index the way `pygame.draw.polygon` fills it.
+@kernel
+def swell(nx: float, ny: float) -> float:
+    """How far pygame's outline moves an edge with unit normal (nx, ny) outward, in canvas pixels.
+
+    A filled polygon includes the pixels that its edges run through, half of each is outside; on steep edges the
+    rounded ends of the filled lines add an eighth to the antialiased outline.
+    """
+    nx, ny = abs(nx), abs(ny)
+    return 0.625 * nx if nx > ny else 0.5 * ny
+
+
+@kernel
+def fill_polygon(window: Any, spans: Any, left: int, bottom: int, xs: Any, ys: Any, n: int, index: int) -> None:
+    """Fill a convex polygon with a palette index the way `pygame.draw.polygon` fills it.
 
     Args:
         window: (H, W) uint8, a part of the canvas.
+        spans: (H, 2) int32 scratch.
         left: canvas X of the window's first column; `bottom` is canvas Y of its first row.
         xs: canvas X of the vertices, whole numbers; `ys` their Y, `n` how many.
         index: what to write.
     """
-    low = ys[0]
-    high = ys[0]
+    low = high = ys[0]
     for i in range(1, n):
-        low = min(low, ys[i])
-        high = max(high, ys[i])
-    crossings = np.empty(16, np.int64)
-    for y in range(max(low, bottom), min(high, bottom + window.shape[0] - 1) + 1):
-        count = 0
-        for i in range(n):
-            x1, y1 = xs[i - 1 if i else n - 1], ys[i - 1 if i else n - 1]
-            x2, y2 = xs[i], ys[i]
-            if y1 > y2:
-                x1, y1, x2, y2 = x2, y2, x1, y1
-            if y1 == y2 or not (y1 <= y < y2 or (y == high and y2 == high)):
+        low, high = min(low, ys[i]), max(high, ys[i])
+    first, last = max(low, bottom), min(high, bottom + window.shape[0] - 1)
+    for y in range(first, last + 1):
+        spans[y - bottom, 0] = spans[y - bottom, 1] = np.int32(-1_000_000)
+    for i in range(n):
+        j = i - 1 if i > 0 else n - 1
+        x1, y1, x2, y2 = xs[j], ys[j], xs[i], ys[i]
+        if y1 > y2:
+            x1, y1, x2, y2 = x2, y2, x1, y1
+        stop = y2 if y2 == high else y2 - 1
+        for y in range(max(y1, first), min(stop, last) + 1):
+            if y1 == y2:
                 continue
+            crossing = (y - y1) * (x2 - x1) / (y2 - y1)
             # pygame rounds by the order of the edges, not by which side they are on
-            offset = (y - y1) * (x2 - x1)
-            height = y2 - y1
-            crossings[count] = x1 + (offset // height if count % 2 == 0 else -(-offset // height))
-            count += 1
-        crossings[:count].sort()
-        if low == high:
-            crossings[0], crossings[1], count = xs[:n].min(), xs[:n].max(), 2
-        for i in range(0, count - 1, 2):
-            start = max(crossings[i] - left, 0)
-            stop = min(crossings[i + 1] - left + 1, window.shape[1])
-            for x in range(start, stop):
-                window[y - bottom, x] = index
+            if spans[y - bottom, 0] == -1_000_000:
+                spans[y - bottom, 0] = x1 + math.floor(crossing)
+            else:
+                spans[y - bottom, 1] = x1 + math.ceil(crossing)
+    if low == high:
+        return
+    for y in range(first, last + 1):
+        start, end = spans[y - bottom, 0], spans[y - bottom, 1]
+        for x in range(max(min(start, end) - left, 0), min(max(start, end) - left + 1, window.shape[1])):
+            window[y - bottom, x] = index
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
-def quantize(value: float) -> int:
+@kernel
+def quantize(value: float) -> float:
     """Turn a mean colour into the byte that pygame's two-pass integer `smoothscale` gives.
 
-    Each pass cuts off fractions. An even area of colour c comes out as c - 2, a mixed one 1.25 lower than
-    its mean on average.
+    Each pass cuts off fractions. An even area of colour c comes out as c - 2, a mixed one 1.25 lower than its
+    mean on average, and the conversion to a byte takes half of that.
     """
-    whole = np.floor(value + np.float32(0.002))
-    if value - whole < np.float32(0.002):
-        return max(int(whole) - 2, 0)
-    return max(int(value - np.float32(0.75)), 0)
+    tolerance = np.float32(0.002)
+    whole = np.floor(value + tolerance)
+    level = value - np.float32(0.75) if value - whole > tolerance else whole - np.float32(2)
+    return level if level > np.float32(0) else np.float32(0)

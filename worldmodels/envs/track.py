@@ -18,8 +18,9 @@ from gymnasium.envs.box2d.car_racing import (
     TRACK_TURN_RATE,
     TRACK_WIDTH,
 )
-from numba import njit
 from numpy.typing import NDArray
+
+from worldmodels.envs.kernels import kernel
 
 CHECKPOINTS = 12
 START_ALPHA = 2 * math.pi * (-0.5) / CHECKPOINTS
@@ -41,7 +42,7 @@ def draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
     return points
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]  # numba publishes no types
+@kernel
 def walk(points: Any) -> Any:
     """Walk from checkpoint to checkpoint for five laps: (T, 4) angle on the circle, heading, x, y."""
     track = np.empty((MAX_STEPS, 4))
@@ -90,7 +91,7 @@ def walk(points: Any) -> Any:
             return track[:steps]
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def closed_loop(track: Any) -> tuple[int, int]:
     """Find the last whole lap of a walk: indices of its first and one past its last step, or (-1, -1)."""
     end = -1
@@ -112,7 +113,7 @@ def is_glued(track: NDArray[np.float64]) -> bool:
     return bool(gap <= TRACK_DETAIL_STEP)
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def lay_road(track: Any) -> Any:
     """Turn a lap into the road's geometry.
 
@@ -156,7 +157,7 @@ def lay_road(track: Any) -> Any:
     return sections, borders, sides
 
 
-@njit(cache=True)  # type: ignore[untyped-decorator]
+@kernel
 def find_conflicts(sections: Any, reach: float, neighbours: int) -> Any:
     """Find where the road may lie over an earlier part of itself.
 

@@ -1,0 +1,20 @@
+"""How this package compiles its numba kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def kernel(function: F) -> F:
+    """Compile a function once for all processes: the machine code is kept beside the source.
+
+    Arithmetic is IEEE's, without fast-math: floats round as they do in Python, and a division by zero gives
+    infinity as in numpy instead of an exception that every division would have to test for.
+    """
+    compiled: F = njit(cache=True, error_model="numpy")(function)
+    return compiled

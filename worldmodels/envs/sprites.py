@@ -1,0 +1,199 @@
+"""What lies over the road in a CarRacing frame: the car and the dashboard."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.box2d.car_dynamics import SIZE as UNIT
+from gymnasium.envs.box2d.car_dynamics import WHEEL_R, WHEEL_W
+from numpy.typing import NDArray
+
+from worldmodels.envs.kernels import kernel
+from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, PER_X, PER_Y, ROWS, SIZE, fill_polygon, quantize
+
+CAR_WINDOW = 160
+"""Canvas pixels in each direction in which the car is drawn; it needs 40 x 82."""
+DARK, STRIPE, HULL = 1, 2, 3
+"""Palette of the car: the wheels, their white stripes, the hull."""
+STRIPE_GREY = 77
+HULL_RED = 204
+HULL_POSE, WHEEL_POSE, WHEEL_STRIDE = 1, 8, 5
+"""Where the hull's and the first wheel's x, y, angle stand in a pose, and from wheel to wheel."""
+
+
+@kernel
+def draw_car(camera: Any, pose: Any, shapes: Any, shape_sizes: Any, window: Any, image: Any) -> None:
+    """Paint wheels with their white stripes, then the hull, at the canvas's own resolution.
+
+    Args are those of `scene.draw_frame`; `camera` is (zoom, cos, sin, shift x, shift y).
+    """
+    zoom, turn_cos, turn_sin, shift_x, shift_y = camera
+    middle_x = (turn_cos * pose[1] - turn_sin * pose[2]) * zoom + shift_x
+    middle_y = (turn_sin * pose[1] + turn_cos * pose[2]) * zoom + shift_y
+    left, bottom = int(middle_x) - CAR_WINDOW // 2, int(middle_y) - CAR_WINDOW // 2
+    low_x, high_x, low_y, high_y = CANVAS_W, 0, CANVAS_H, 0
+    xs, ys = np.empty(8, np.int64), np.empty(8, np.int64)
+    stripe = np.empty((4, 2))
+    spans = np.empty((CAR_WINDOW, 2), np.int32)
+    for k in range(12):  # each wheel and its stripe, then the four parts of the hull
+        at = WHEEL_POSE + WHEEL_STRIDE * (k // 2) if k < 8 else HULL_POSE
+        shape = 0 if k < 8 else k - 7
+        vertices, n, index = shapes[shape], shape_sizes[shape], DARK if k < 8 else HULL
+        if k < 8 and k % 2 == 1:
+            if not _stripe(pose[at + 3], stripe):
+                continue
+            vertices, n, index = stripe, 4, STRIPE
+        x, y, cos, sin = pose[at], pose[at + 1], math.cos(pose[at + 2]), math.sin(pose[at + 2])
+        for i in range(n):
+            px = cos * vertices[i, 0] - sin * vertices[i, 1] + x
+            py = sin * vertices[i, 0] + cos * vertices[i, 1] + y
+            xs[i] = int((turn_cos * px - turn_sin * py) * zoom + shift_x)
+            ys[i] = int((turn_sin * px + turn_cos * py) * zoom + shift_y)
+            low_x, high_x = min(low_x, xs[i]), max(high_x, xs[i])
+            low_y, high_y = min(low_y, ys[i]), max(high_y, ys[i])
+        fill_polygon(window, spans, left, bottom, xs, ys, n, index)
+    low_x, high_x = max(low_x, left, 0), min(high_x, left + CAR_WINDOW - 1, CANVAS_W - 1)
+    low_y, high_y = max(low_y, bottom, 0), min(high_y, bottom + CAR_WINDOW - 1, CANVAS_H - 1)
+    if low_x <= high_x and low_y <= high_y:
+        _blend_car(window, left, bottom, low_x, high_x, low_y, high_y, image)
+
+
+@kernel
+def _stripe(phase: float, points: Any) -> bool:
+    """Put the visible part of a wheel's white stripe into points; False if it is underneath."""
+    s1, s2 = math.sin(phase), math.sin(phase + 1.2)
+    c1, c2 = math.cos(phase), math.cos(phase + 1.2)
+    if s1 > 0 and s2 > 0:
+        return False
+    if s1 > 0:
+        c1 = np.sign(c1)
+    if s2 > 0:
+        c2 = np.sign(c2)
+    points[0] = (-WHEEL_W * UNIT, WHEEL_R * c1 * UNIT)
+    points[1] = (WHEEL_W * UNIT, WHEEL_R * c1 * UNIT)
+    points[2] = (WHEEL_W * UNIT, WHEEL_R * c2 * UNIT)
+    points[3] = (-WHEEL_W * UNIT, WHEEL_R * c2 * UNIT)
+    return True
+
+
+@kernel
+def _blend_car(
+    window: Any, left: int, bottom: int, low_x: int, high_x: int, low_y: int, high_y: int, image: Any
+) -> None:
+    """Average the car's palette window over the image's pixels, paint it, and empty it."""
+    first_col, last_col = int(low_x * PER_X), int((high_x + 1) * PER_X)
+    first_row, last_row = int((CANVAS_H - 1 - high_y) * PER_Y), int((CANVAS_H - low_y) * PER_Y)
+    cover = np.zeros((last_row - first_row + 2, last_col - first_col + 2, 4), np.float32)
+    for y in range(low_y, high_y + 1):
+        line = window[y - bottom]
+        top = (CANVAS_H - 1 - y) * PER_Y
+        row = int(top)
+        upper = min(row + 1.0 - top, PER_Y)
+        x, stop = low_x - left, high_x - left + 1
+        while x < stop:
+            index = line[x]
+            start = x
+            while x < stop and line[x] == index:
+                x += 1
+            if index != 0:
+                _add_run(cover, row - first_row, upper, (start + left) * PER_X, (x + left) * PER_X, first_col, index)
+        line[low_x - left : stop] = 0
+    for row in range(first_row, min(last_row, ROWS - 1) + 1):
+        for col in range(first_col, min(last_col, SIZE - 1) + 1):
+            parts = cover[row - first_row, col - first_col]
+            free = max(1.0 - parts[DARK] - parts[STRIPE] - parts[HULL], 0.0)
+            grey = STRIPE_GREY * parts[STRIPE]
+            image[0, row, col] = image[0, row, col] * free + grey + HULL_RED * parts[HULL]
+            image[1, row, col] = image[1, row, col] * free + grey
+            image[2, row, col] = image[2, row, col] * free + grey
+
+
+@kernel
+def _add_run(cover: Any, row: int, upper: float, start: float, stop: float, first_col: int, index: int) -> None:
+    """Add a run of equal canvas pixels in one canvas row, `upper` of whose height lies in `row`."""
+    lower = PER_Y - upper
+    col = int(start)
+    while col < stop - 1e-9:
+        width = min(stop, col + 1.0) - max(start, float(col))
+        cover[row, col - first_col, index] += width * upper
+        if lower > 1e-9:
+            cover[row + 1, col - first_col, index] += width * lower
+        col += 1
+
+
+@kernel
+def draw_dashboard(pose: Any, text: Any, out: Any) -> None:
+    """Paint the black panel, the score and the seven bars: speed, four wheels, steering, gyroscope."""
+    out[ROWS:] = 0
+    for row in range(text.shape[0]):
+        for col in range(text.shape[1]):
+            out[ROWS + row, col] = text[row, col]
+    speed = math.sqrt(pose[4] * pose[4] + pose[5] * pose[5])
+    _draw_upright(out, 5, speed, 0.02, 255, 255, 255)
+    for k in range(4):
+        omega = pose[WHEEL_POSE + WHEEL_STRIDE * k + 4]
+        _draw_upright(out, 7 + k, omega, 0.01, 0 if k < 2 else 51, 0, 255)
+    _draw_level(out, 20, pose[7], -10.0, 0, 255)
+    _draw_level(out, 30, pose[6], -0.8, 255, 0)
+
+
+@kernel
+def _draw_upright(out: Any, place: int, value: float, gain: float, red: int, green: int, blue: int) -> None:
+    """Paint a bar that grows upward from the panel's floor."""
+    if abs(value) > 1e-4:
+        top = int(CANVAS_H - (20 + 20 * gain * value))
+        low, high = min(top, CANVAS_H - 20), max(top, CANVAS_H - 20)
+        _draw_bar(out, place * 25, (place + 1) * 25 + 1, low, high + 1, red, green, blue)
+
+
+@kernel
+def _draw_level(out: Any, place: int, value: float, gain: float, red: int, green: int) -> None:
+    """Paint a bar that grows to the right or left of its place."""
+    if abs(value) > 1e-4:
+        end = int((place + gain * value) * 25)
+        low, high = min(end, place * 25), max(end, place * 25)
+        _draw_bar(out, low, high + 1, CANVAS_H - 80, CANVAS_H - 40 + 1, red, green, 0)
+
+
+@kernel
+def _draw_bar(out: Any, x0: int, x1: int, y0: int, y1: int, red: int, green: int, blue: int) -> None:
+    """Paint one rectangle of canvas pixels [x0, x1) x [y0, y1), y downward.
+
+    On the black panel neighbouring bars share pixels, so their light is added.
+    """
+    left, right = max(x0 * PER_X, 0.0), min(x1 * PER_X, float(SIZE))
+    top, bottom = max(y0 * PER_Y, 0.0), min(y1 * PER_Y, float(SIZE))
+    for row in range(int(top), min(int(bottom) + 1, SIZE)):
+        high = min(bottom, row + 1.0) - max(top, float(row))
+        for col in range(int(left), min(int(right) + 1, SIZE)):
+            wide = min(right, col + 1.0) - max(left, float(col))
+            if wide <= 1e-6 or high <= 1e-6:
+                continue
+            cover = np.float32(high * wide)
+            free = np.float32(1.0) - cover if row < ROWS else np.float32(1.0)
+            for c in range(3):
+                light = red if c == 0 else green if c == 1 else blue
+                out[row, col, c] = min(int(out[row, col, c] * free + quantize(cover * np.float32(light))), 255)
+
+
+@functools.cache
+def score_text(text: str) -> NDArray[np.uint8]:
+    """Draw the score as it comes out in the dashboard's lower left corner: (12, 12) bytes of grey.
+
+    pygame draws it, on a corner of stock's canvas with the same alignment to the observation's pixels.
+    """
+    import pygame
+
+    width, height = CANVAS_W // 8, CANVAS_H // 8
+    pygame.font.init()
+    corner = pygame.Surface((width, height), depth=32)
+    font = pygame.font.Font(pygame.font.get_default_font(), 42)
+    drawn = font.render(text, True, (255, 255, 255), (0, 0, 0))
+    place = drawn.get_rect()
+    place.center = (60, height - 50)
+    corner.blit(drawn, place)
+    small = pygame.transform.smoothscale(corner, (SIZE // 8, SIZE // 8))
+    return np.ascontiguousarray(pygame.surfarray.array3d(small)[:, :, 0].T)
