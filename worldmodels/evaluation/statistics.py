@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from worldmodels.protocols import UserError
 
@@ -46,6 +45,8 @@ def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
     Raises:
         UserError: there are none, or one is not finite.
     """
+    from scipy.stats import trim_mean  # a second to import, and workers do without
+
     values = np.asarray(returns, np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise UserError(f"statistics need at least one finite return, got shape {values.shape}")
@@ -53,7 +54,7 @@ def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
         mean=float(values.mean()),
         std=float(values.std()),
         median=float(np.median(values)),
-        iqm=float(stats.trim_mean(values, 0.25)),
+        iqm=float(trim_mean(values, 0.25)),
         p10=float(np.percentile(values, 10)),
         ci95=bootstrap_interval(values),
         fraction_solved=None if threshold is None else float((values >= threshold).mean()),
@@ -65,7 +66,7 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
 
-    Where BCa has no answer (all values equal, say) the percentile interval stands in. The same
+    Where BCa has no answer (nearly equal values, say) the percentile interval stands in. The same
     values and seed give the same interval.
 
     Args:
@@ -76,13 +77,17 @@ def bootstrap_interval(
     Returns:
         (low, high), or None for fewer than two values.
     """
+    from scipy.stats import bootstrap
+
     sample = np.asarray(values, np.float64)
     if sample.size < 2:
         return None
+    if sample.min() == sample.max():
+        return float(sample[0]), float(sample[0])
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # scipy warns of degenerate data; they are handled here
-            interval = stats.bootstrap(
+            interval = bootstrap(
                 (sample,),
                 np.mean,
                 n_resamples=RESAMPLES,
