@@ -53,7 +53,10 @@ def test_log_prob_is_finite_far_from_every_component() -> None:
 def test_density_integrates_to_one() -> None:
     log_pi, mu, log_sigma = make_mixture(1, (1, K))
     x = torch.linspace(-40, 40, 200_001, dtype=torch.float64)
-    density = mixture_log_prob(*(v.expand(len(x), K) for v in (log_pi, mu, log_sigma)), x).exp()
+    shape = (len(x), K)
+    density = mixture_log_prob(
+        log_pi.expand(shape), mu.expand(shape), log_sigma.expand(shape), x
+    ).exp()
     assert torch.trapezoid(density, x).item() == pytest.approx(1, abs=1e-6)
 
 
@@ -71,8 +74,10 @@ def test_samples_have_the_tempered_moments(tau: float) -> None:
     tempered = ((log_pi / tau).log_softmax(-1), mu, log_sigma + 0.5 * math.log(tau))
     expected = as_distribution(*tempered)
     generator = torch.Generator().manual_seed(0)
-    args = (x.expand(count, K) for x in (log_pi, mu, log_sigma))
-    sample = sample_mixture(*args, tau=tau, generator=generator)
+    shape = (count, K)
+    sample = sample_mixture(
+        log_pi.expand(shape), mu.expand(shape), log_sigma.expand(shape), tau, generator
+    )
     error = (sample.mean() - expected.mean).abs().item()
     assert error < 5 * (expected.variance / count).sqrt().item()
     assert sample.var().item() == pytest.approx(expected.variance.item(), rel=0.03)

@@ -1,0 +1,331 @@
+"""The engine: against an explicit loop, kernels against torch, luck, ends, ensembles."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
+from worldmodels.dream.noise import DreamNoise
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
+from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
+from worldmodels.protocols import UserError
+
+from .conftest import REWARD, A, H, Z, make_memories, make_starts
+
+P, E, T = 3, 4, 10
+BASE = DreamConfig(
+    horizon=T, episodes=E, termination="off", dtype="float32", backend="torch", threads=1
+)
+PARAMETERS = (Z + H) * A
+
+
+def make_act(population: Tensor) -> Act:
+    weight = population.view(len(population), Z + H, A)
+    return lambda z, h: torch.tanh(torch.cat((z, h), -1) @ weight)
+
+
+def make_population(seed: int = 0, count: int = P) -> NDArray[np.float32]:
+    return 0.3 * np.random.default_rng(seed).standard_normal((count, PARAMETERS), np.float32)
+
+
+def make_engine(
+    memories: list[MDNRNN] | None = None, starts: DreamStarts | None = None, **changes: Any
+) -> DreamEngine:
+    memories = make_memories() if memories is None else memories
+    starts = make_starts(len(memories)) if starts is None else starts
+    return DreamEngine(memories, REWARD, starts, dataclasses.replace(BASE, **changes))
+
+
+def set_termination(memory: MDNRNN, logit: float) -> None:
+    with torch.no_grad():
+        memory.terminated.weight.zero_()
+        memory.terminated.bias.fill_(logit)
+
+
+@torch.no_grad()
+def dream_by_hand(
+    memory: MDNRNN, starts: DreamStarts, parameters: NDArray[np.float32], episode: int, cfg: Any
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """z (T + 1, Z) and rewards (T,) of one dream."""
+    noise = DreamNoise(5, [(episode, -1)], Z)
+    index, mask = noise.begin(len(starts), (1, H), cfg.dropout)
+    kept = None if mask is None else torch.from_numpy(mask[0])
+    z = torch.from_numpy(starts.z[index])
+    state = MemoryState(*(torch.from_numpy(x[0][index]) for x in (starts.h, starts.c)))
+    act = make_act(torch.from_numpy(parameters[None]))
+    zs, rewards = [z], []
+    for _ in range(cfg.horizon):
+        output, state = memory.step(z, act(z[None], state.h[None])[0], state, kept)
+        uniform, normal = (torch.from_numpy(x.copy()) for x in noise.step())
+        z = mixture_from_noise(*output[:3], uniform[:, :Z], normal, cfg.temperature)
+        rewards.append(REWARD.base + REWARD.hit_value * torch.sigmoid(output.reward))
+        zs.append(z)
+    return torch.cat(zs).numpy(), torch.cat(rewards).numpy()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_rollout_equals_a_loop_over_step(dropout: float) -> None:
+    memories, starts, population = make_memories(), make_starts(), make_population()
+    engine = make_engine(memories, starts, dropout=dropout, temperature=1.2, discount=0.9)
+    result = engine.rollout(make_act, population, seed=5, record=True)
+    assert result.record is not None and (result.lengths == T).all()
+    for p in range(P):
+        for e in range(E):
+            z, reward = dream_by_hand(memories[0], starts, population[p], e, engine.cfg)
+            np.testing.assert_allclose(result.record.z[p, e], z, atol=1e-4)
+            np.testing.assert_allclose(result.record.reward[p, e], reward, atol=1e-4)
+            assert result.returns[p, e] == pytest.approx(reward @ 0.9 ** np.arange(T), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("members", "changes"),
+    [
+        (1, {}),
+        (1, {"temperature": 0.0}),
+        (1, {"dropout": 0.3, "reward": "sampled", "termination": "sampled"}),
+        (1, {"common_random_numbers": False, "chunk_rows": 5}),
+        (3, {"ensemble": "per_rollout", "dropout": 0.2}),
+        (3, {"ensemble": "per_step", "disagreement_penalty": 0.5}),
+        (3, {"ensemble": "first"}),
+    ],
+)
+def test_kernels_dream_as_torch_does(members: int, changes: dict[str, Any]) -> None:
+    memories, population = make_memories(members), make_population()
+    torch_result, kernel_result = (
+        make_engine(memories, backend=backend, **changes).rollout(make_act, population, 1)
+        for backend in ("torch", "kernels")
+    )
+    np.testing.assert_allclose(kernel_result.returns, torch_result.returns, atol=2e-4)
+    assert np.array_equal(kernel_result.lengths, torch_result.lengths)
+    assert np.array_equal(kernel_result.terminated, torch_result.terminated)
+    if torch_result.disagreement is not None:
+        assert kernel_result.disagreement is not None
+        np.testing.assert_allclose(kernel_result.disagreement, torch_result.disagreement, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_bfloat16_stays_near_float32(backend: str) -> None:
+    population = make_population()
+    exact, rough = (
+        make_engine(dtype=dtype, backend=backend, horizon=3).rollout(
+            make_act, population, 1, record=True
+        )
+        for dtype in ("float32", "bfloat16")
+    )
+    assert exact.record is not None and rough.record is not None
+    # A component chosen otherwise moves z by a whole step: rare, so judge by the median.
+    error = np.abs(rough.record.z - exact.record.z)[:, :, 1:]
+    assert np.median(error) < 0.02 and np.quantile(error, 0.9) < 0.1
+
+
+def test_bfloat16_has_the_same_mean_return() -> None:
+    population = make_population(count=1)
+    exact, rough = (
+        make_engine(dtype=dtype, backend="kernels", horizon=20, chunk_rows=256).rollout(
+            make_act, population, 1, episodes=600
+        )
+        for dtype in ("float32", "bfloat16")
+    )
+    error = (exact.returns - rough.returns).mean()
+    assert abs(error) < 0.05 * exact.returns.std()
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+@pytest.mark.parametrize("common", [True, False])
+def test_a_candidates_return_does_not_depend_on_company(backend: str, common: bool) -> None:
+    population = make_population(count=5)
+    options: dict[str, Any] = {"backend": backend, "common_random_numbers": common, "dropout": 0.1}
+    together = make_engine(**options).rollout(make_act, population, 3).returns
+    others: list[dict[str, Any]]
+    others = [{"chunk_rows": 3}, {"threads": 2}, {"chunk_rows": 4, "threads": 2}]
+    for other in others:
+        again = make_engine(**options, **other).rollout(make_act, population, 3).returns
+        np.testing.assert_allclose(again, together, atol=1e-4)
+    fewer = make_engine(**options).rollout(make_act, population[:2], 3, episodes=2).returns
+    np.testing.assert_allclose(fewer, together[:2, :2], atol=1e-4)
+
+
+def test_candidates_share_their_luck_or_not() -> None:
+    twins = np.repeat(make_population(count=1), 2, axis=0)
+    shared = make_engine().rollout(make_act, twins, 0).returns
+    np.testing.assert_allclose(shared[0], shared[1], atol=1e-6)
+    apart = make_engine(common_random_numbers=False).rollout(make_act, twins, 0).returns
+    assert (np.abs(apart[0] - apart[1]) > 1e-3).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_seed_gives_one_result(threads: int) -> None:
+    engine = make_engine(backend="kernels", dtype="bfloat16", threads=threads, chunk_rows=4)
+    population = make_population()
+    first, again, other = (engine.rollout(make_act, population, s).returns for s in (1, 1, 2))
+    assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_torchs_threads_are_left_as_they_were() -> None:
+    before = torch.get_num_threads()
+    make_engine(threads=3, chunk_rows=2).rollout(make_act, make_population(), 0)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_nothing_counts_after_the_end(backend: str) -> None:
+    memories = make_memories()
+    set_termination(memories[0], 4.0)
+    ended = make_engine(memories, backend=backend, termination="threshold")
+    result = ended.rollout(make_act, make_population(), 1)
+    assert (result.lengths == 1).all() and result.terminated.all() and result.steps == P * E
+    endless = make_engine(memories, backend=backend).rollout(make_act, make_population(), 1)
+    assert (endless.lengths == T).all() and not endless.terminated.any()
+    one_step = make_engine(memories, horizon=1).rollout(make_act, make_population(), 1)
+    np.testing.assert_allclose(result.returns, one_step.returns, atol=1e-5)
+
+
+def test_sampled_termination_has_ms_probability() -> None:
+    memories = make_memories()
+    set_termination(memories[0], float(np.log(0.2 / 0.8)))
+    engine = make_engine(memories, backend="kernels", termination="sampled", horizon=40)
+    result = engine.rollout(make_act, make_population(count=1), 1, episodes=2000)
+    assert result.lengths.mean() == pytest.approx(5, rel=0.1)
+
+
+def test_sampled_reward_pays_all_or_nothing() -> None:
+    result = make_engine(reward="sampled", backend="kernels").rollout(
+        make_act, make_population(), 1, record=True
+    )
+    assert result.record is not None
+    paid = np.unique(result.record.reward.round(4))
+    np.testing.assert_allclose(paid, [REWARD.base, REWARD.base + REWARD.hit_value], atol=1e-3)
+
+
+def test_per_rollout_gives_every_memory_its_dreams() -> None:
+    memories, starts = make_memories(2), make_starts(2)
+    both = make_engine(memories, starts).rollout(make_act, make_population(), 7).returns
+    first = make_engine(memories, starts, ensemble="first").rollout(make_act, make_population(), 7)
+    np.testing.assert_allclose(both[:, ::2], first.returns[:, ::2], atol=1e-5)
+    assert (np.abs(both[:, 1::2] - first.returns[:, 1::2]) > 1e-4).all()
+
+
+@pytest.mark.parametrize("mode", ["per_rollout", "per_step"])
+def test_copies_of_one_memory_dream_as_it_does(mode: str) -> None:
+    memory, starts = make_memories()[0], make_starts()
+    copies = [memory, copy.deepcopy(memory), copy.deepcopy(memory)]
+    tripled = DreamStarts(starts.z, np.repeat(starts.h, 3, 0), np.repeat(starts.c, 3, 0))
+    many = make_engine(copies, tripled, ensemble=mode).rollout(make_act, make_population(), 7)
+    alone = make_engine([memory], starts).rollout(make_act, make_population(), 7)
+    np.testing.assert_allclose(many.returns, alone.returns, atol=1e-5)
+    if many.disagreement is not None:
+        np.testing.assert_allclose(many.disagreement, 0, atol=1e-6)
+
+
+@torch.no_grad()
+def test_disagreement_is_the_deviation_of_the_means() -> None:
+    memories, starts = make_memories(3), make_starts(3)
+    engine = make_engine(memories, starts, ensemble="per_step", horizon=1)
+    population = np.zeros((1, PARAMETERS), np.float32)
+    result = engine.rollout(make_act, population, 2, episodes=1)
+    index, _ = DreamNoise(2, [(0, -1)], Z).begin(len(starts), (3, H), 0.0)
+    means = []
+    for m, memory in enumerate(memories):
+        state = MemoryState(*(torch.from_numpy(x[m][index]) for x in (starts.h, starts.c)))
+        output, _ = memory.step(torch.from_numpy(starts.z[index]), torch.zeros(1, A), state)
+        means.append(mixture_mean(output.log_pi, output.mu).numpy())
+    expected = np.sqrt(np.var(means, axis=0).mean())
+    assert result.disagreement is not None
+    assert result.disagreement[0, 0] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_disagreement_costs_reward_and_ends_dreams(backend: str) -> None:
+    memories, population = make_memories(3), make_population()
+    options: dict[str, Any] = {"ensemble": "per_step", "backend": backend}
+    free = make_engine(memories, **options).rollout(make_act, population, 2)
+    paid = make_engine(memories, **options, disagreement_penalty=2.0).rollout(
+        make_act, population, 2
+    )
+    assert free.disagreement is not None and (free.disagreement > 0).all()
+    np.testing.assert_allclose(free.returns - paid.returns, 2 * T * free.disagreement, atol=1e-3)
+    ended = make_engine(memories, **options, disagreement_limit=1e-6).rollout(
+        make_act, population, 2
+    )
+    assert (ended.lengths == 1).all() and ended.terminated.all()
+
+
+def test_raw_rewards_are_scaled_and_shifted() -> None:
+    memory = make_memories()[0]
+    raw = MDNRNN(dataclasses.replace(memory.cfg, reward="raw"))
+    raw.load_state_dict(memory.state_dict())
+    with torch.no_grad():
+        raw.reward.weight.zero_()
+        raw.reward.bias.fill_(0.5)
+    for backend in ("torch", "kernels"):
+        cfg = dataclasses.replace(BASE, backend=backend)
+        engine = DreamEngine([raw], RewardModel("raw", scale=4, shift=-1), make_starts(), cfg)
+        returns = engine.rollout(make_act, make_population(), 0).returns
+        np.testing.assert_allclose(returns, T * 1.0, atol=1e-4)
+
+
+def test_a_candidate_that_is_not_finite_is_named() -> None:
+    population = make_population()
+    population[1, 0] = np.nan
+    for backend in ("torch", "kernels"):
+        with pytest.raises(FloatingPointError, match="candidate 1 of 3"):
+            make_engine(backend=backend).rollout(make_act, population, 0)
+
+
+def test_returns_are_means_and_steps_are_counted() -> None:
+    engine, population = make_engine(), make_population()
+    returns = DreamReturns(engine, make_act)
+    first, again = returns(population, 4), returns(population, 4)
+    assert np.array_equal(first, again) and first.shape == (P,) and first.dtype == np.float64
+    np.testing.assert_allclose(first, engine.rollout(make_act, population, 4).returns.mean(1))
+    assert returns.steps == 2 * P * E * T
+
+
+def test_a_recording_too_large_is_refused() -> None:
+    with pytest.raises(UserError, match="record fewer"):
+        make_engine(horizon=100_000).rollout(make_act, make_population(), 0, 1000, record=True)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("horizon", 0),
+        ("temperature", -1.0),
+        ("temperature", float("nan")),
+        ("dropout", 1.0),
+        ("discount", 0.0),
+        ("termination_threshold", 1.0),
+        ("ensemble", "some"),
+        ("dtype", "float16"),
+        ("chunk_rows", 0),
+    ],
+)
+def test_config_names_the_bad_field(field: str, value: Any) -> None:
+    with pytest.raises(UserError, match=f"DreamConfig.{field} is"):
+        dataclasses.replace(BASE, **{field: value})
+
+
+def test_disagreement_options_need_per_step() -> None:
+    with pytest.raises(UserError, match="per_step"):
+        DreamConfig(disagreement_penalty=1.0)
+
+
+def test_parts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UserError, match="build the starts again"):
+        make_engine(make_memories(2), make_starts(1))
+    with pytest.raises(UserError, match="at least one memory"):
+        make_engine([])
+    with pytest.raises(UserError, match="same config"):
+        make_engine([*make_memories(), *make_memories(action_size=A + 1)])
+    with pytest.raises(UserError, match="reward head"):
+        DreamEngine(make_memories(), RewardModel("raw"), make_starts(), BASE)

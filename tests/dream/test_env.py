@@ -1,0 +1,226 @@
+"""The dream as an environment: checkers, seeds, ends, pictures, and what users get wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as sb3_check_env
+
+import worldmodels  # noqa: F401  # registers the environments
+from worldmodels.dream.env import CarRacingDream, CarRacingDreamVector
+from worldmodels.dream.sb3 import DreamVecEnv
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.protocols import UserError
+
+from .conftest import PEDALS, REWARD, H, MakeAgent, S, Z
+
+NAME = "worldmodels/CarRacingDream-v0"
+N = 5
+GAS = np.array([0.0, 1.0, 0.0], np.float32)
+CHOICES = ActionSpec("discrete", 5)
+
+
+def roll(env: CarRacingDream, seed: int, steps: int = 6) -> list[Any]:
+    obs, info = env.reset(seed=seed)
+    return [obs, info["start"], *(env.step(GAS)[:4] for _ in range(steps))]
+
+
+def same(a: list[Any], b: list[Any]) -> bool:
+    return str(a) == str(b)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.*WARN.*infinity.*"
+)  # z has no bounds, as V's latents have none
+@pytest.mark.filterwarnings("ignore:We recommend you to use a symmetric")  # CarRacing has pedals
+@pytest.mark.parametrize("spec", [PEDALS, CHOICES])
+@pytest.mark.parametrize("members", [1, 2])
+def test_both_checkers_pass(make_agent: MakeAgent, spec: ActionSpec, members: int) -> None:
+    env = gym.make(NAME, agent=make_agent(members, spec), render_mode="rgb_array", horizon=20)
+    check_env(env.unwrapped)
+    sb3_check_env(env.unwrapped, warn=True)
+
+
+def test_an_agents_folder_is_as_good_as_the_agent(make_agent: MakeAgent, tmp_path: Path) -> None:
+    agent = make_agent()
+    agent.save_pretrained(tmp_path / "agent", dtype="float32")
+    direct, loaded = (CarRacingDream(a, dtype="float32") for a in (agent, tmp_path / "agent"))
+    assert same(roll(direct, 3), roll(loaded, 3))
+
+
+def test_seeds_fix_the_dream(make_agent: MakeAgent) -> None:
+    env = CarRacingDream(make_agent(), dropout=0.2)
+    first = roll(env, 1)
+    assert same(first, roll(env, 1)) and not same(first, roll(env, 2))
+    assert env.observation_space.contains(first[0])
+
+
+def test_a_dream_begins_at_its_start(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    env = CarRacingDream(agent)
+    for start in (0, S - 1):
+        obs, info = env.reset(seed=0, options={"start": start})
+        assert info["start"] == start and agent.starts is not None
+        np.testing.assert_allclose(obs, [*agent.starts.z[start], *agent.starts.h[0, start]])
+    for bad in (S, -1, 0.5, [1, 2]):
+        with pytest.raises(UserError, match="start"):
+            env.reset(options={"start": bad})
+
+
+def test_the_horizon_truncates_and_m_terminates(make_agent: MakeAgent) -> None:
+    env = CarRacingDream(make_agent(), horizon=3, termination="off")
+    assert [s[2:] for s in roll(env, 0, 3)[2:]] == [(False, False), (False, False), (False, True)]
+    env = CarRacingDream(make_agent(), termination_threshold=1e-6)
+    assert roll(env, 0, 1)[2][2:] == (True, False)
+
+
+def test_pictures_are_what_v_decodes(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    env = CarRacingDream(agent, render_mode="rgb_array")
+    obs, _ = env.reset(seed=0)
+    picture, small = env.render(), agent.decode(obs[None, :Z])[0]
+    assert picture is not None and picture.shape == (384, 384, 3) and picture.dtype == np.uint8
+    means = picture.reshape(64, 6, 64, 6, 3).mean((1, 3))
+    assert np.abs(means - small).mean() < 1
+    assert CarRacingDream(agent).render() is None
+
+
+def test_mistakes_are_named(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    with pytest.raises(UserError, match="no option 'temprature'"):
+        CarRacingDream(agent, temprature=1.1)
+    with pytest.raises(UserError, match=r"DreamConfig\.horizon"):
+        CarRacingDream(agent, horizon=0)
+    with pytest.raises(UserError, match="render_mode"):
+        CarRacingDream(agent, render_mode="human")
+    with pytest.raises(UserError, match="number of dreams"):
+        CarRacingDreamVector(agent, num_envs=0)
+    env = CarRacingDream(agent)
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(GAS)
+    env.reset(seed=0)
+    with pytest.raises(UserError, match="finite"):
+        env.step(np.array([np.nan, 0, 0], np.float32))
+    with pytest.raises(UserError, match="must be 3"):
+        env.step(GAS[:2])
+
+
+def test_an_agent_that_cannot_dream_says_why(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    agent.starts = None
+    with pytest.raises(UserError, match="no recorded starts"):
+        CarRacingDream(agent)
+
+
+def test_actions_are_clipped_to_the_space(make_agent: MakeAgent) -> None:
+    env = CarRacingDream(make_agent(), dtype="float32")
+    env.reset(seed=0)
+    clipped = env.step(np.array([1, 1, 0], np.float32))
+    env.reset(seed=0)
+    beyond = env.step(np.array([7, 3, -2], np.float32))
+    np.testing.assert_array_equal(clipped[0], beyond[0])
+
+
+def make_vector(agent: Any, **options: Any) -> CarRacingDreamVector:
+    vector = gym.make_vec(
+        NAME, num_envs=N, vectorization_mode="vector_entry_point", agent=agent, **options
+    )
+    assert isinstance(vector.unwrapped, CarRacingDreamVector)
+    return vector.unwrapped
+
+
+@pytest.mark.parametrize("members", [1, 2])
+def test_a_vector_begins_anew_one_step_after_an_end(make_agent: MakeAgent, members: int) -> None:
+    vector = make_vector(make_agent(members), horizon=3, termination="off", dropout=0.1)
+    assert vector.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
+    obs, info = vector.reset(seed=0)
+    assert obs.shape == (N, Z + H) and info["start"].shape == (N,)
+    actions = np.tile(GAS, (N, 1))
+    for t in range(1, 9):
+        obs, reward, terminated, truncated, info = vector.step(actions)
+        assert vector.observation_space.contains(obs) and not terminated.any()
+        assert (truncated == (t % 4 == 3)).all()
+        if t % 4 == 0:  # the step that begins anew
+            starts = vector.agent.starts
+            assert starts is not None and (reward == 0).all() and info["_start"].all()
+            np.testing.assert_allclose(obs[:, :Z], starts.z[info["start"]])
+            np.testing.assert_allclose(obs[:, Z:], starts.h[0, info["start"]])
+        else:
+            assert (reward >= REWARD.base - 1e-5).all() and "start" not in info
+
+
+def test_dreams_of_a_vector_end_each_on_their_own(make_agent: MakeAgent) -> None:
+    vector = make_vector(make_agent(), termination="sampled", horizon=7)
+    vector.reset(seed=1)
+    ended, lengths = np.zeros(N, np.bool_), np.zeros(N, np.int64)
+    for _ in range(40):
+        _, _, terminated, truncated, info = vector.step(np.tile(GAS, (N, 1)))
+        assert np.array_equal(info.get("_start", np.zeros(N, np.bool_)), ended)
+        lengths = np.where(ended, 0, lengths + 1)
+        assert np.array_equal(truncated, (lengths == 7) & ~terminated)
+        ended = terminated | truncated
+    assert lengths.min() != lengths.max()
+
+
+def test_a_vector_of_one_is_the_single_environment(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    single, vector = (
+        CarRacingDream(agent, termination="off"),
+        CarRacingDreamVector(agent, num_envs=1, termination="off"),
+    )
+    obs, _ = single.reset(seed=4)
+    batch, _ = vector.reset(seed=4)
+    for _ in range(5):
+        np.testing.assert_array_equal(obs, batch[0])
+        obs, reward, *_ = single.step(GAS)
+        batch, rewards, *_ = vector.step(GAS[None])
+        assert reward == rewards[0]
+
+
+def test_vector_pictures_and_discrete_actions(make_agent: MakeAgent) -> None:
+    vector = make_vector(make_agent(1, CHOICES), render_mode="rgb_array")
+    vector.reset(seed=0)
+    vector.action_space.seed(0)
+    vector.step(vector.action_space.sample())
+    pictures = vector.render()
+    assert pictures is not None and len(pictures) == N and pictures[0].shape == (384, 384, 3)
+    with pytest.raises(UserError, match="allowed: 0 to 4"):
+        vector.step(np.full(N, 5))
+
+
+def test_sb3_sees_the_last_observation_of_a_dream(make_agent: MakeAgent) -> None:
+    vector = make_vector(make_agent(), horizon=2, termination="off")
+    env = DreamVecEnv(vector, seed=0)
+    first = env.reset()
+    env.step(np.tile(GAS, (N, 1)))
+    obs, reward, done, infos = env.step(np.tile(GAS, (N, 1)))
+    assert isinstance(obs, np.ndarray) and isinstance(first, np.ndarray) and done.all()
+    for i, info in enumerate(infos):
+        assert info["TimeLimit.truncated"] and not np.array_equal(
+            info["terminal_observation"], obs[i]
+        )
+    assert reward.shape == (N,) and not env.env_is_wrapped(gym.Wrapper)[0]
+    env.seed(0)
+    np.testing.assert_array_equal(env.reset(), first)
+    assert env.get_attr("num_envs", [0, 1]) == [N, N]
+
+
+def test_ppo_learns_in_the_dream(make_agent: MakeAgent) -> None:
+    env = DreamVecEnv(make_vector(make_agent(), horizon=50))
+    model = PPO("MlpPolicy", env, n_steps=100, batch_size=250, n_epochs=4, seed=0, device="cpu")
+    before = {k: v.clone() for k, v in model.policy.state_dict().items()}
+    model.learn(2000)
+    assert model.num_timesteps == 2000
+    assert any((before[k] != v).any() for k, v in model.policy.state_dict().items())
+    assert all(v.isfinite().all() for v in model.policy.state_dict().values())
+    obs = env.reset()
+    assert isinstance(obs, np.ndarray)
+    actions, _ = model.predict(obs, deterministic=True)
+    assert actions.shape == (N, 3)

@@ -1,0 +1,113 @@
+"""Starts: what is chosen, what M's state is there, and their file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.dream.starts import DreamStarts, build_starts, start_frames
+from worldmodels.protocols import UserError
+
+from .conftest import A, H, Z, make_memories, make_starts
+
+LENGTHS = (9, 4, 1)  # frames of each episode; the last one has no step
+OFFSETS = np.concatenate(([0], np.cumsum(LENGTHS)))
+F = int(OFFSETS[-1])
+
+
+def make_latents(logvar: float = -60.0) -> Any:
+    rng = np.random.default_rng(0)
+    return SimpleNamespace(
+        mu=rng.standard_normal((F, Z)).astype(np.float32),
+        logvar=np.full((F, Z), logvar, np.float32),
+        action=rng.random((F, A), dtype=np.float32),
+        offsets=OFFSETS,
+    )
+
+
+def test_no_dream_starts_at_an_episodes_last_frame() -> None:
+    assert start_frames(OFFSETS).tolist() == [*range(8), *range(9, 12)]
+
+
+@pytest.mark.parametrize("warmup", [0, 3, 100])
+def test_state_equals_the_sequence_forward_over_the_prefix(warmup: int) -> None:
+    memories, latents = make_memories(2), make_latents()
+    starts = build_starts(memories, latents, 40, warmup, np.random.default_rng(1))
+    assert len(np.unique(starts.z[:, 0])) > 5
+    for s in range(len(starts)):
+        frame = int(np.flatnonzero(np.isclose(latents.mu, starts.z[s]).all(1))[0])
+        begin = int(OFFSETS[np.searchsorted(OFFSETS, frame, side="right") - 1])
+        first = max(begin, frame - warmup)
+        for m, memory in enumerate(memories):
+            state = memory.initial_state(1)
+            if frame > first:
+                z = torch.from_numpy(latents.mu[None, first:frame])
+                action = torch.from_numpy(latents.action[None, first:frame])
+                with torch.no_grad():
+                    _, _, state = memory(z, action)
+            np.testing.assert_allclose(starts.h[m, s], state.h[0], atol=1e-5)
+            np.testing.assert_allclose(starts.c[m, s], state.c[0], atol=1e-5)
+
+
+def test_one_generator_gives_one_result_and_z_is_sampled() -> None:
+    def build(seed: int) -> DreamStarts:
+        latents, rng = make_latents(logvar=0.0), np.random.default_rng(seed)
+        return build_starts(make_memories(), latents, 2000, 2, rng)
+
+    first, again, other = build(0), build(0), build(1)
+    assert np.array_equal(first.z, again.z) and np.array_equal(first.h, again.h)
+    assert not np.array_equal(first.z, other.z)
+    assert len(np.unique(first.z[:, 0])) == 2000
+
+
+def test_weights_choose_the_frames() -> None:
+    latents, weight = make_latents(), np.zeros(F)
+    weight[[2, 10]] = 1, 3
+    starts = build_starts(make_memories(), latents, 400, 1, np.random.default_rng(0), weight)
+    share = np.isclose(starts.z, latents.mu[10]).all(1).mean()
+    assert np.isclose(starts.z, latents.mu[2]).all(1).mean() == pytest.approx(1 - share)
+    assert share == pytest.approx(0.75, abs=0.08)
+
+
+@pytest.mark.parametrize("weight", [np.zeros(F), np.ones(3), np.full(F, np.nan)])
+def test_bad_weights_are_refused(weight: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(UserError, match="weight"):
+        build_starts(make_memories(), make_latents(), 4, 1, np.random.default_rng(0), weight)
+
+
+def test_episodes_without_a_step_are_refused() -> None:
+    latents = make_latents()
+    latents.offsets = np.arange(F + 1)
+    with pytest.raises(UserError, match="no recorded episode has a step"):
+        build_starts(make_memories(), latents, 4, 1, np.random.default_rng(0))
+
+
+def test_file_round_trip(tmp_path: Path) -> None:
+    starts = make_starts(members=2)
+    starts.save(tmp_path / "starts.safetensors")
+    loaded = DreamStarts.load(tmp_path / "starts.safetensors")
+    for name in ("z", "h", "c"):
+        np.testing.assert_allclose(getattr(loaded, name), getattr(starts, name), rtol=1e-3)
+        assert getattr(loaded, name).dtype == np.float32
+    assert loaded.h.shape[2] == H
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "empty"])
+def test_a_bad_file_is_named(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "starts.safetensors"
+    if damage != "missing":
+        make_starts().save(path)
+        path.write_bytes(path.read_bytes()[: 100 if damage == "truncated" else 0])
+    with pytest.raises(UserError, match=r"starts\.safetensors"):
+        DreamStarts.load(path)
+
+
+def test_shapes_that_do_not_belong_together_are_refused() -> None:
+    good = make_starts()
+    with pytest.raises(UserError, match="dream starts have"):
+        DreamStarts(good.z[:3], good.h, good.c)
