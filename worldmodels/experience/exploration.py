@@ -28,22 +28,26 @@ from worldmodels.runs import to_jsonable
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
 """Opens an agent's folder, such as `Agent.from_pretrained`."""
 
-CAR_RACING_BIAS = (0.0, -0.2, -1.2)
-"""Steering, gas and brake in unit coordinates: some gas, the brake only now and then."""
+CAR_RACING_BIAS = (0.0, -0.8, -1.2)
+"""Steering, gas and brake in unit coordinates: little gas, the brake now and then.
+
+Blind driving leaves the road sooner or later: over 250 steps this bias has wheels on it in a third of
+the frames and visits 11 tiles; more gas brings more grass (0.2 and 8 tiles at -0.2).
+"""
 
 
 @dataclass(frozen=True)
 class AR1Config:
     """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
 
-    rho: float = 0.95
+    rho: float = 0.9
     """how much of the deviation is left one step later, 0 to below 1; in a Discrete space, the
     probability of keeping the choice"""
-    scale: float = 0.5
+    scale: float = 0.25
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
     """centre of each action in unit coordinates; None takes 0, and some gas for CarRacing"""
-    bias_spread: float = 0.2
+    bias_spread: float = 0.1
     """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
 
     def __post_init__(self) -> None:
