@@ -35,7 +35,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for command in commands:
             started = time.monotonic()
-            subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}, check=True)
+            environment = {**os.environ, "PATH": path}
+            done = subprocess.run(command, cwd=folder, env=environment, check=False)
+            if done.returncode:
+                sys.exit(f"{sys.argv[1]}: status {done.returncode} from\n{command[-1]}")
             print(f"-- {time.monotonic() - started:.0f} s", flush=True)
     print(f"{len(commands)} blocks of {sys.argv[1]} ran")
 
