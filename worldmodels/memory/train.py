@@ -158,13 +158,13 @@ def train_memory(
     optimiser = torch.optim.Adam(trainable, lr=cfg.learning_rate, fused=True)
     noise = torch.Generator().manual_seed(derive_seed(seed, "noise") % 2**63)
     streams = SequenceStreams(latents, cfg.length, cfg.streams, seed, repeats)
-    state, step = model.initial_state(cfg.streams), 0
+    state, begin = model.initial_state(cfg.streams), 0
     if checkpoint is not None and checkpoint.exists():
-        step, state = _restore(load_checkpoint(checkpoint), model, optimiser, noise)
+        begin, state = _restore(load_checkpoint(checkpoint), model, optimiser, noise)
 
-    source = streams.batches(step)
-    started, since = time.perf_counter(), step
-    for step in progress(range(step, steps), "M", unit="step"):
+    source = streams.batches(begin)
+    started, since = time.perf_counter(), begin
+    for step in progress(range(begin, steps), "M", unit="step"):
         # one gradient step
         batch = _Batch(next(source), noise, reward, device)
         dropout = model.sample_mask(cfg.streams, generator=noise) if memory.dropout else None
@@ -172,7 +172,7 @@ def train_memory(
             group["lr"] = _cosine(step, steps, cfg.learning_rate)
         loss, metrics, state = memory_loss(model, batch, state, dropout, cfg)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         torch.nn.utils.clip_grad_value_(trainable, cfg.clip_value)
         optimiser.step()
 

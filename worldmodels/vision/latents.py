@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ class Latents:
 
     def save(self, path: Path) -> None:
         """Write one safetensors file (mu and logvar as float16), atomically."""
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "mu": self.mu.astype(np.float16),
             "logvar": self.logvar.astype(np.float16),
             "action": self.action,
@@ -99,6 +100,22 @@ class Latents:
                 f"{path} is no readable file of latents ({error}); delete it to encode again"
             ) from error
 
+    def select(self, episodes: Sequence[int] | NDArray[np.int64]) -> Latents:
+        """Some of the episodes, in the order given."""
+        return Latents.concatenate([self._one(int(episode)) for episode in episodes])
+
+    def _one(self, episode: int) -> Latents:
+        first, last = int(self.offsets[episode]), int(self.offsets[episode + 1])
+        return Latents(
+            mu=self.mu[first:last],
+            logvar=self.logvar[first:last],
+            action=self.action[first:last],
+            reward=self.reward[first:last],
+            terminated=self.terminated[episode : episode + 1],
+            offsets=np.array([0, last - first], np.int64),
+            seeds=self.seeds[episode : episode + 1],
+        )
+
     @classmethod
     def concatenate(cls, parts: Sequence[Latents]) -> Latents:
         """Lay several sets end to end, in order."""
@@ -107,10 +124,11 @@ class Latents:
         starts = np.cumsum([0] + [part.num_frames for part in parts])
         offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
         return cls(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("mu", "logvar", "action", "reward", "terminated")
-            ),
+            mu=np.concatenate([part.mu for part in parts]),
+            logvar=np.concatenate([part.logvar for part in parts]),
+            action=np.concatenate([part.action for part in parts]),
+            reward=np.concatenate([part.reward for part in parts]),
+            terminated=np.concatenate([part.terminated for part in parts]),
             offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
             seeds=np.concatenate([part.seeds for part in parts]),
         )

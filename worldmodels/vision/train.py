@@ -98,19 +98,20 @@ def train_vision(
         UserError: a loss that is not finite, with its step.
     """
     torch.manual_seed(seed % 2**63)
-    model = ConvVAE(vae).to(device, memory_format=torch.channels_last)
+    model = ConvVAE(vae).to(device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its types
     if init is not None:
         model.load_state_dict(init)
     steps = cfg.steps if init is None else cfg.finetune_steps
     optimiser = torch.optim.Adam(model.parameters(), lr=cfg.learning_rate, fused=True)
     noise = torch.Generator().manual_seed(derive_seed(seed, "posterior") % 2**63)
-    step = 0
+    begin = 0
     if checkpoint is not None and checkpoint.exists():
-        step = _restore(load_checkpoint(checkpoint), model, optimiser, noise)
+        begin = _restore(load_checkpoint(checkpoint), model, optimiser, noise)
 
-    source = batches(step)
-    started, since = time.perf_counter(), step
-    for step in progress(range(step, steps), "V", unit="step"):
+    source = batches(begin)
+    started, since = time.perf_counter(), begin
+    for step in progress(range(begin, steps), "V", unit="step"):
         # one gradient step
         x = to_float(torch.from_numpy(next(source)).to(device))
         epsilon = torch.randn(x.shape[0], vae.z_dim, generator=noise).to(device)
@@ -120,7 +121,7 @@ def train_vision(
             out = model(x, epsilon)
         loss, metrics = vae_loss(out, x, cfg.kl_tolerance)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        loss.backward()
         optimiser.step()
 
         # metrics and checkpoint

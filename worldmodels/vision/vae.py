@@ -24,6 +24,7 @@ class VAEConfig:
     """channels of the first convolution; 32 is the paper's, the others are multiples of it"""
 
     def __post_init__(self) -> None:
+        """Refuse sizes below 1."""
         for name in ("z_dim", "width"):
             if getattr(self, name) < 1:
                 raise UserError(f"VAEConfig.{name} is {getattr(self, name)}; it must be at least 1")

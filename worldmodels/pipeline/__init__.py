@@ -1,0 +1,186 @@
+"""The whole way from nothing to a driver: stages in order, each skipped when nothing has changed.
+
+One iteration is collect -> V -> encode -> M -> dream and C -> selection; the next collects with the
+driver that was selected. A stage's key is a hash of its configuration and of the keys of what it
+reads, so a changed setting redoes exactly what depends on it, and a killed run goes on where its
+last checkpoint is.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from worldmodels import executors
+from worldmodels.envs import make
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.pipeline import driver, model
+from worldmodels.pipeline.context import Context, Iteration
+from worldmodels.presets import RunConfig
+from worldmodels.protocols import UserError
+from worldmodels.report import build_report
+from worldmodels.runs import RunFolder, config_hash
+
+
+class Pipeline:
+    """Runs the stages of one run folder."""
+
+    def __init__(
+        self,
+        cfg: RunConfig,
+        out: Path,
+        seed: int = 0,
+        executor: executors.Executor | None = None,
+        preset: str = "custom",
+    ) -> None:
+        """Open the run folder and write its configuration.
+
+        Args:
+            cfg: the resolved configuration.
+            out: the run folder; made if it is not there, gone on with if it is.
+            seed: fixes every generator of the run.
+            executor: where episodes are driven; None uses this process.
+            preset: the preset's name, for the report.
+
+        Raises:
+            UserError: the environment cannot be used, or the seed is negative.
+        """
+        if seed < 0:
+            raise UserError(f"seed is {seed}; it must be 0 or more")
+        env = make(cfg.env_id)
+        spec = ActionSpec.from_space(env.action_space)
+        env.close()
+        self.run = RunFolder(out)
+        self.run.write_config({"preset": preset, "seed": seed, **_fields(cfg)})
+        self.context = Context(cfg, self.run, executor or executors.make("serial", 1), seed, spec)
+        self.cfg, self.seed = cfg, seed
+
+    def execute(self) -> Path:
+        """Run what is not done yet; return the path of the report."""
+        iterations: list[Iteration] = []
+        for number in range(self.cfg.iterations):
+            iterations.append(self._iteration(number, iterations))
+        final = self._final(iterations)
+        self._test(final)
+        self.context.log_stage("report", self.cfg.iterations, 0.0)
+        return build_report(self.run.path)
+
+    def _iteration(self, number: int, before: list[Iteration]) -> Iteration:
+        """One round; every stage's key holds the keys of what it reads."""
+        cfg, ctx = self.cfg, self.context
+        this = Iteration(number, ctx.run.path / "iterations" / f"{number:02d}")
+        previous = before[-1] if before else None
+        this.keys["collect"] = self._stage(
+            "collect",
+            this,
+            [cfg.env_id, cfg.experience, previous and previous.keys["select"]],
+            lambda key: model.collect(ctx, this, previous, key),
+        )
+        past = [iteration.keys["collect"] for iteration in [*before, this]]
+        this.keys["vision"] = self._stage(
+            "vision",
+            this,
+            [cfg.vision, cfg.vision_training, past, previous and previous.keys["vision"]],
+            lambda key: model.train_vision(ctx, this, before, key),
+        )
+        this.keys["encode"] = self._stage(
+            "encode",
+            this,
+            [this.keys["vision"], past],
+            lambda key: model.encode(ctx, this, before, key),
+        )
+        this.keys["memory"] = self._stage(
+            "memory",
+            this,
+            [cfg.memory, cfg.memory_training, this.keys["encode"], _key(previous, "memory")],
+            lambda key: model.train_memory(ctx, this, before, key),
+        )
+        this.keys["controller"] = self._stage(
+            "controller",
+            this,
+            [cfg.dream, cfg.starts, cfg.controller, this.keys["memory"], _key(previous, "select")],
+            lambda key: driver.evolve_controller(ctx, this, before, key),
+        )
+        this.keys["select"] = self._stage(
+            "select",
+            this,
+            [cfg.selection, this.keys["controller"]],
+            lambda key: driver.select(ctx, this, key),
+        )
+        return this
+
+    def _final(self, iterations: list[Iteration]) -> Iteration:
+        """Choose the agent of the run among the best checkpoints of all iterations."""
+        last = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
+        last.keys["final"] = self._stage(
+            "final",
+            last,
+            [self.cfg.selection, [iteration.keys["select"] for iteration in iterations]],
+            lambda key: driver.choose(self.context, last, iterations, key),
+        )
+        return last
+
+    def _test(self, final: Iteration) -> None:
+        """Drive the test tracks once and film."""
+        self._stage(
+            "test",
+            final,
+            [self.cfg.test, self.cfg.test_env, final.keys["final"]],
+            lambda key: driver.test(self.context, final, key),
+        )
+
+    def _stage(
+        self,
+        name: str,
+        iteration: Iteration,
+        inputs: Any,
+        work: Callable[[str], dict[str, Any]],
+    ) -> str:
+        """Do the work unless it is done with these inputs; return the stage's key."""
+        key = config_hash([name, iteration.number, self.seed, inputs])
+        label = f"{name}/{iteration.number:02d}"
+        if self.run.stage_done(label, key):
+            return key
+        self.context.say(f"{label}")
+        folder = self.context.checkpoint_folder(label)
+        if not (folder / "key").exists() or (folder / "key").read_text() != key:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "key").write_text(key)
+            self.run.forget(name, iteration.number)
+        started = time.perf_counter()
+        outputs = work(key)
+        self.context.log_stage(name, iteration.number, time.perf_counter() - started)
+        self.run.mark_done(label, key, outputs)
+        shutil.rmtree(folder, ignore_errors=True)
+        return key
+
+
+def run_pipeline(
+    cfg: RunConfig,
+    out: Path,
+    seed: int = 0,
+    workers: int | None = None,
+    preset: str = "custom",
+) -> Path:
+    """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
+
+    Running it again goes on where it was stopped, and redoes only what a changed configuration
+    concerns. One seed gives one agent, whatever the number of workers.
+    """
+    with executors.make(None, workers) as executor:
+        return Pipeline(cfg, out, seed, executor, preset).execute()
+
+
+def _fields(cfg: RunConfig) -> dict[str, Any]:
+    return {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
+
+
+def _key(iteration: Iteration | None, stage: str) -> str | None:
+    return None if iteration is None else iteration.keys[stage]
+
+
+__all__ = ["Pipeline", "run_pipeline"]

@@ -1,0 +1,287 @@
+"""The stages that make the driver: C in the dream, selection, the final choice, the test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldmodels.agent import Agent
+from worldmodels.controller import linear
+from worldmodels.controller.evolve import Generation, evolve
+from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
+from worldmodels.dream.starts import DreamStarts, build_starts
+from worldmodels.envs.frames import FrameSpec
+from worldmodels.evaluation import (
+    AgentParameters,
+    EvaluationResult,
+    evaluate,
+    evaluate_many,
+)
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.pipeline.context import Context, Iteration
+from worldmodels.pipeline.media import film
+from worldmodels.pipeline.model import load_latents, load_memories, load_vision
+from worldmodels.presets import RunConfig
+from worldmodels.runs import load_checkpoint, progress, read_json, save_checkpoint, versions
+from worldmodels.vision.latents import Latents
+
+# --- the dream and C
+
+
+def evolve_controller(
+    ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
+) -> dict[str, Any]:
+    """Evolve C inside the dream; keep its mean at several generations for the selection."""
+    cfg = ctx.cfg
+    memories = load_memories(ctx, this)
+    starts = _starts(ctx, this, before, memories)
+    shape = ControllerConfig.for_action_space(
+        ctx.action_spec,
+        cfg.env_id,
+        inputs=cfg.controller.inputs,
+        hidden=cfg.controller.hidden,
+        normalize=cfg.controller.normalize,
+    )
+    stats = _input_stats(shape, starts) if shape.normalize else None
+    reward = RewardModel(**read_json(this.folder / "reward.json"))
+    returns = _dream_returns(cfg, memories, reward, starts, shape, stats)
+    seed = ctx.seed_for("controller", this.number)
+    x0 = linear.initial_parameters(shape, cfg.vision.z_dim, cfg.memory.hidden_size, seed)
+    if before and cfg.controller.carry_on:
+        x0 = Agent.from_pretrained(before[-1].agent).parameters
+    with progress(cfg.controller.evolve.generations, "C", unit="generations") as bar:
+
+        def on_generation(record: Generation, mean: Any) -> None:
+            log_generation(ctx, this, record)
+            bar.advance(dream=record.mean)
+
+        result = evolve(
+            returns,
+            cfg.controller.evolve,
+            len(x0),
+            seed,
+            x0,
+            checkpoint=ctx.checkpoint_folder(f"controller/{this.number:02d}") / "state.json",
+            on_generation=on_generation,
+            key=key,
+        )
+    dreamed = {g.generation: g.mean_return for g in result.history if g.mean_return is not None}
+    agent = Agent(
+        load_vision(ctx, this),
+        memories,
+        shape,
+        result.parameters,
+        env_id=cfg.env_id,
+        frame_spec=FrameSpec.for_env(cfg.env_id),
+        action_spec=ctx.action_spec,
+        reward_model=reward,
+        input_stats=stats,
+        starts=_fewer(starts),
+    )
+    agent.save_pretrained(this.agent, dtype="float32")
+    snapshots = {g: torch.from_numpy(p.copy()) for g, p in result.snapshots.items()}
+    save_checkpoint(this.folder / "controllers.pt", {"snapshots": snapshots, "dreamed": dreamed})
+    evolution = cfg.controller.evolve
+    dreams = cfg.dream.episodes * (
+        len(result.history) * evolution.strategy.population + len(snapshots)
+    )
+    ctx.run.count_frames("dream", dreams * cfg.dream.horizon, f"dream/{this.number:02d}/{key[:8]}")
+    return {"dreamed": dreamed}
+
+
+def log_generation(ctx: Context, this: Iteration, record: Generation) -> None:
+    """Write one generation's line of metrics."""
+    ctx.run.log(
+        "controller",
+        iteration=this.number,
+        generation=record.generation,
+        dream_best=record.best,
+        dream_mean=record.mean,
+        dream_std=record.std,
+        dream_of_mean=record.mean_return,
+        sigma=record.sigma,
+        seconds=record.seconds,
+    )
+
+
+def _starts(
+    ctx: Context, this: Iteration, before: Sequence[Iteration], memories: Sequence[MDNRNN]
+) -> DreamStarts:
+    """Recorded states of all rounds, each with every memory's state warmed up to it."""
+    parts, cfg = load_latents(this, before), ctx.cfg.starts
+    latents = Latents.concatenate(parts)
+    weight = np.ones(latents.num_frames)
+    weight[-parts[-1].num_frames :] = cfg.newest_weight
+    rng = np.random.default_rng(ctx.seed_for("starts", this.number))
+    return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight)
+
+
+def _fewer(starts: DreamStarts, count: int = 512) -> DreamStarts:
+    """As many starts as an agent's folder is given."""
+    every = max(1, len(starts) // count)
+    return DreamStarts(
+        *(a[..., ::every, :][..., :count, :] for a in (starts.z, starts.h, starts.c))
+    )
+
+
+def _input_stats(shape: ControllerConfig, starts: DreamStarts) -> InputStats:
+    inputs = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
+    return InputStats.of(torch.from_numpy(np.concatenate(inputs, axis=1)), floor=0.05)
+
+
+def _dream_returns(
+    cfg: RunConfig,
+    memories: Sequence[MDNRNN],
+    reward: RewardModel,
+    starts: DreamStarts,
+    shape: ControllerConfig,
+    stats: InputStats | None,
+) -> DreamReturns:
+    """The dream as the return function of controllers of one shape."""
+    z_dim, h_dim = cfg.vision.z_dim, cfg.memory.hidden_size
+
+    def make_act(population: torch.Tensor) -> Act:
+        weights = linear.unflatten(population, shape, z_dim, h_dim, stats)
+
+        def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+            seen = h if shape.inputs == "zh" else None
+            return linear.memory_input(linear.forward(weights, z, seen, shape), shape)
+
+        return act
+
+    return DreamReturns(DreamEngine(memories, reward, starts, cfg.dream), make_act)
+
+
+# --- selection
+
+
+def select(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
+    """Drive every snapshot of C on the selection tracks; the best becomes the round's driver."""
+    cfg = ctx.cfg.selection
+    saved = load_checkpoint(this.folder / "controllers.pt")
+    generations = sorted(saved["snapshots"])
+    seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
+    results = evaluate_many(
+        [AgentParameters(this.agent, saved["snapshots"][g].numpy()) for g in generations],
+        ctx.cfg.env_id,
+        seeds,
+        executor=ctx.executor,
+        max_steps=cfg.max_steps,
+    )
+    frames = sum(result.frames for result in results)
+    ctx.run.count_frames("selection", frames, f"select/{this.number:02d}/{key[:8]}")
+    best = int(np.argmax([result.mean for result in results]))
+    for place, (generation, result) in enumerate(zip(generations, results, strict=True)):
+        dream = saved["dreamed"][generation]
+        alarm = dream_alarm(ctx.cfg, dream, result)
+        if alarm:
+            ctx.say(f"alarm, generation {generation}: {alarm}")
+        ctx.run.log(
+            "selection",
+            iteration=this.number,
+            generation=generation,
+            dream_return=dream,
+            real_mean=result.mean,
+            real_std=result.summary.std,
+            real_returns=result.returns,
+            episodes=len(seeds),
+            alarm=alarm,
+            selected=place == best,
+        )
+    ctx.say(
+        f"iteration {this.number}: dream {saved['dreamed'][generations[best]]:.0f}, real "
+        f"{results[best].mean:.0f} +- {results[best].summary.std:.0f} on {len(seeds)} tracks"
+    )
+    chosen = saved["snapshots"][generations[best]].numpy()
+    agent = Agent.from_pretrained(this.agent).with_parameters(
+        chosen, iteration=this.number, generation=generations[best]
+    )
+    agent.save_pretrained(this.agent, dtype="float32")
+    dream_picks = int(np.argmax([saved["dreamed"][g] for g in generations]))
+    return {
+        "generation": generations[best],
+        "real_mean": results[best].mean,
+        "dream_selected_real_mean": results[dream_picks].mean,
+    }
+
+
+def dream_alarm(cfg: RunConfig, dream: float, real: EvaluationResult) -> str | None:
+    """Say why a dream return cannot be believed, or None.
+
+    Compared are rewards per step: a dream is shorter than a drive. The bound is what the
+    environment can pay at most (`SelectionConfig.reward_bound`); without one, the alarm is raised
+    where the dream promises more than double of what the same driver gets in reality.
+    """
+    dreamt = dream / cfg.dream.horizon
+    bound = cfg.selection.reward_bound
+    if bound is not None and dreamt > bound:
+        return f"the dream pays {dreamt:.2f} a step, reality at most {bound:.2f}: it is exploited"
+    steps = max(1, real.frames)
+    driven = float(real.returns.sum()) / steps
+    if dreamt > max(2 * driven, driven + 0.25):
+        return f"the dream pays {dreamt:.2f} a step, reality paid {driven:.2f}: do not trust it"
+    return None
+
+
+def choose(
+    ctx: Context, this: Iteration, iterations: Sequence[Iteration], key: str
+) -> dict[str, Any]:
+    """Let the best rounds' drivers drive a second, larger round; the winner is the run's agent."""
+    cfg = ctx.cfg.selection
+    scores = [ctx.run.stage_outputs(f"select/{it.number:02d}")["real_mean"] for it in iterations]
+    ranked = sorted(range(len(iterations)), key=lambda i: -scores[i])[: cfg.finalists]
+    finalists = [iterations[i] for i in ranked]
+    winner, final_mean = finalists[0], scores[ranked[0]]
+    if len(finalists) > 1 and cfg.final_episodes:
+        first = cfg.seed + cfg.episodes
+        results = evaluate_many(
+            [it.agent for it in finalists],
+            ctx.cfg.env_id,
+            list(range(first, first + cfg.final_episodes)),
+            executor=ctx.executor,
+            max_steps=cfg.max_steps,
+        )
+        frames = sum(result.frames for result in results)
+        ctx.run.count_frames("selection", frames, f"final/{key[:8]}")
+        best = int(np.argmax([result.mean for result in results]))
+        winner, final_mean = finalists[best], results[best].mean
+    agent = Agent.from_pretrained(winner.agent)
+    agent.metadata |= {"seed": ctx.seed, "selection_mean": final_mean, "versions": versions()}
+    agent.save_pretrained(ctx.run.agent)
+    return {"iteration": winner.number, "selection_mean": final_mean}
+
+
+# --- the test
+
+
+def test(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
+    """Drive the published test tracks in the stock environment, once, every episode counted."""
+    cfg = ctx.cfg.test
+    seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
+    result = evaluate(
+        ctx.run.agent,
+        ctx.cfg.test_env,
+        seeds,
+        executor=ctx.executor,
+        name=str(ctx.run.agent.name),
+        keep_actions=True,
+        max_steps=cfg.max_steps,
+    )
+    result.write(ctx.run.path / "evaluation.json")
+    ctx.run.count_frames("test", result.frames, f"test/{key[:8]}")
+    ci95 = result.summary.ci95
+    interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
+    ctx.say(f"test: {result.mean:.0f}{interval} over {len(seeds)} tracks")
+    if cfg.random_driver:
+        # the fast environment has the same physics and rewards, and a random driver sees no pixels
+        random = evaluate(
+            "random", ctx.cfg.env_id, seeds, executor=ctx.executor, max_steps=cfg.max_steps
+        )
+        random.write(ctx.run.path / "evaluation_random.json")
+    if cfg.videos:
+        film(ctx.run.path, ctx.cfg.test_env, result)
+    return {"mean": result.mean, "ci95": ci95}

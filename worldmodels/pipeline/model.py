@@ -1,0 +1,246 @@
+"""The stages that learn the world: collect, V, latents, M.
+
+Each function takes the run's context and a round, works in the round's folder, and returns what
+later stages and the report want to know. The pipeline decides whether it is called.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldmodels.agent import Agent
+from worldmodels.experience.collect import CollectConfig
+from worldmodels.experience.collect import collect as collect_episodes
+from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.memory.calibration import calibrate
+from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.memory.train import fit_reward_model
+from worldmodels.memory.train import train_memory as train_one_memory
+from worldmodels.pipeline.context import Context, Iteration
+from worldmodels.protocols import TRAINING_SEED_LIMIT
+from worldmodels.runs import load_checkpoint, save_checkpoint, write_json
+from worldmodels.vision.latents import Latents, encode_episodes
+from worldmodels.vision.train import train_vision as train_one_vision
+from worldmodels.vision.vae import ConvVAE
+
+HOLDOUT_EVERY = 20
+"""One episode in so many is kept from training and used for the validation losses."""
+
+
+# --- collect
+
+
+def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str) -> dict[str, Any]:
+    """Collect by random driving, or by the previous round's driver with noise."""
+    cfg = ctx.cfg.experience
+    this.keys["collect"] = key
+    out = this.experience(ctx)
+    behaviours = _explorers(cfg.explore_scales, cfg.explore_bias)
+    episodes, steps = cfg.explore_episodes, cfg.explore_steps
+    if previous is not None:
+        driver = AgentNoiseConfig(
+            previous.agent, kick_probability=cfg.kick_probability, kick_steps=cfg.kick_steps
+        )
+        behaviours = [replace(driver, scale=scale) for scale in cfg.driver_noise]
+        episodes, steps = cfg.driver_episodes, cfg.driver_steps
+    seeds = _training_seeds(ctx, this.number, episodes)
+    total, returns, seconds = 0, 0.0, 0.0
+    shares = np.array_split(seeds, len(behaviours))
+    for number, (behaviour, share) in enumerate(zip(behaviours, shares, strict=True)):
+        if not len(share):
+            continue
+        summary = collect_episodes(
+            CollectConfig(group=cfg.group, max_steps=steps),
+            ctx.cfg.env_id,
+            behaviour,
+            share.tolist(),
+            out / f"{number}",
+            executor=ctx.executor,
+            load_policy=load_driver,
+        )
+        total += summary.frames
+        returns += summary.mean_return * summary.episodes
+        seconds += summary.seconds
+    ctx.run.count_frames("collection", total, f"collect/{this.number:02d}/{key[:8]}")
+    store = EpisodeStore(_folders(out))
+    ctx.run.log(
+        "collection",
+        iteration=this.number,
+        frames=total,
+        episodes=len(store),
+        mean_return=returns / len(store),
+        max_return=max(record.entry.total_reward for record in store.episodes),
+        seconds=seconds,
+        frames_per_second=total / seconds,
+        behaviour=[type(behaviour).__name__ for behaviour in behaviours],
+    )
+    for old in out.parent.glob(f"{this.number:02d}-*"):
+        if old != out:
+            shutil.rmtree(old)
+    return {"frames": total, "episodes": len(store), "fingerprint": store.fingerprint}
+
+
+def load_driver(folder: Path) -> Agent:
+    """Open an agent for collection: V in bfloat16, which is faster and exact enough for data."""
+    agent = Agent.from_pretrained(folder)
+    agent.bfloat16 = True
+    return agent
+
+
+def _explorers(
+    scales: Sequence[float], biases: Sequence[tuple[float, ...]]
+) -> Sequence[BehaviourConfig]:
+    centres: Sequence[tuple[float, ...] | None] = biases or [None]
+    return [AR1Config(scale=scale, bias=bias) for scale in scales for bias in centres]
+
+
+def _training_seeds(ctx: Context, number: int, episodes: int) -> NDArray[np.int64]:
+    """Seeds of one round: disjoint slices of one shuffle of all training seeds."""
+    order = np.random.default_rng(ctx.seed_for("training seeds")).permutation(TRAINING_SEED_LIMIT)
+    cfg = ctx.cfg.experience
+    first = 0 if number == 0 else cfg.explore_episodes + (number - 1) * cfg.driver_episodes
+    return np.asarray(order[first : first + episodes], np.int64)
+
+
+def _folders(out: Path) -> list[Path]:
+    return sorted(path for path in out.iterdir() if path.is_dir())
+
+
+def _store(ctx: Context, iterations: Sequence[Iteration]) -> EpisodeStore:
+    """All episodes of some rounds, in order."""
+    return EpisodeStore([f for it in iterations for f in _folders(it.experience(ctx))])
+
+
+# --- V
+
+
+def train_vision(
+    ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
+) -> dict[str, Any]:
+    """Train V on all frames so far, from the previous round's weights if there are any."""
+    cfg = ctx.cfg
+    store = _store(ctx, [*before, this])
+    train, holdout = split(store)
+    seed = ctx.seed_for("vision", this.number)
+    model = train_one_vision(
+        cfg.vision_training,
+        cfg.vision,
+        lambda start: train.frame_batches(cfg.vision_training.batch_size, seed, start=start),
+        sample_frames(holdout, 512),
+        seed=seed,
+        init=load_checkpoint(before[-1].folder / "vision.pt") if before else None,
+        checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
+        log=lambda **line: ctx.run.log("vision", iteration=this.number, **line),
+    )
+    this.folder.mkdir(parents=True, exist_ok=True)
+    save_checkpoint(this.folder / "vision.pt", model.state_dict())
+    return {}
+
+
+def split(store: EpisodeStore) -> tuple[EpisodeStore, EpisodeStore]:
+    """Training and held-out episodes; a store of one episode is both."""
+    held = list(range(0, len(store), HOLDOUT_EVERY))
+    kept = [index for index in range(len(store)) if index % HOLDOUT_EVERY]
+    return store.subset(kept or held), store.subset(held)
+
+
+def sample_frames(store: EpisodeStore, count: int) -> NDArray[np.uint8]:
+    """At most ``count`` frames (N, 64, 64, 3), evenly spread over a store."""
+    every = max(1, store.num_frames // count)
+    frames = [store.read(index).obs for index in range(len(store))]
+    return np.concatenate(frames)[::every][:count]
+
+
+def load_vision(ctx: Context, iteration: Iteration) -> ConvVAE:
+    """V as a round left it."""
+    model = ConvVAE(ctx.cfg.vision)
+    model.load_state_dict(load_checkpoint(iteration.folder / "vision.pt"))
+    return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]  # not in torch's types
+
+
+# --- latents
+
+
+def encode(ctx: Context, this: Iteration, before: Sequence[Iteration], key: str) -> dict[str, Any]:
+    """Encode every episode so far with this round's V, one file per round."""
+    model = load_vision(ctx, this)
+    for iteration in [*before, this]:
+        store = _store(ctx, [iteration])
+        episodes = (store.read(index) for index in range(len(store)))
+        latents = encode_episodes(model, episodes, ctx.action_spec)
+        latents.save(this.folder / f"latents-{iteration.number:02d}.safetensors")
+    return {}
+
+
+def load_latents(this: Iteration, before: Sequence[Iteration]) -> list[Latents]:
+    """Latents of every round so far under this round's V."""
+    return [
+        Latents.load(this.folder / f"latents-{iteration.number:02d}.safetensors")
+        for iteration in [*before, this]
+    ]
+
+
+# --- M
+
+
+def train_memory(
+    ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
+) -> dict[str, Any]:
+    """Train the memories on all latents so far, each from its own weights of the round before."""
+    cfg = ctx.cfg
+    parts = load_latents(this, before)
+    latents = Latents.concatenate(parts)
+    held = np.arange(latents.num_episodes) % HOLDOUT_EVERY == 0
+    if held.all():
+        held = ~held
+    repeats = np.ones(latents.num_episodes, np.int64)
+    repeats[-parts[-1].num_episodes :] = cfg.memory.newest_repeats if before else 1
+    reward = fit_reward_model(latents, cfg.memory.reward)
+    holdout = latents.select(np.flatnonzero(held)) if held.any() else None
+    memories = []
+    for member in range(cfg.memory.ensemble):
+        label = f"memory-{member}.pt"
+        checkpoints = ctx.checkpoint_folder(f"memory/{this.number:02d}")
+        memory = train_one_memory(
+            cfg.memory_training,
+            cfg.memory.network(cfg.vision.z_dim, ctx.action_spec.size),
+            reward,
+            latents,
+            seed=ctx.seed_for("memory", this.number, member),
+            holdout=holdout,
+            repeats=np.where(held, 0, repeats),
+            init=load_checkpoint(before[-1].folder / label) if before else None,
+            checkpoint=checkpoints / label,
+            log=lambda **line: ctx.run.log(
+                "memory",
+                iteration=this.number,
+                member=member,
+                **line,  # noqa: B023  # used at once
+            ),
+        )
+        save_checkpoint(this.folder / label, memory.state_dict())
+        memories.append(memory)
+    write_json(this.folder / "reward.json", reward)
+    report = calibrate(memories[0], reward, holdout or latents, seed=ctx.seed_for("calibration"))
+    ctx.run.log("memory_calibration", iteration=this.number, **report)
+    return {}
+
+
+def load_memories(ctx: Context, iteration: Iteration) -> list[MDNRNN]:
+    """The memories as a round left them."""
+    shape = ctx.cfg.memory.network(ctx.cfg.vision.z_dim, ctx.action_spec.size)
+    memories = []
+    for member in range(ctx.cfg.memory.ensemble):
+        memory = MDNRNN(shape)
+        memory.load_state_dict(load_checkpoint(iteration.folder / f"memory-{member}.pt"))
+        memories.append(memory.eval())
+    return memories

@@ -1,0 +1,268 @@
+"""Every tunable of the pipeline: one frozen dataclass per stage, and the presets that fill them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from worldmodels.controller.evolve import EvolveConfig
+from worldmodels.controller.strategies import StrategyConfig
+from worldmodels.dream.config import DreamConfig
+from worldmodels.memory.mdn_rnn import MDNRNNConfig
+from worldmodels.memory.train import MemoryTrainConfig
+from worldmodels.protocols import (
+    NUM_TEST_SEEDS,
+    SELECTION_SEED_START,
+    TEST_SEED_START,
+    UserError,
+)
+from worldmodels.vision.train import VisionTrainConfig
+from worldmodels.vision.vae import VAEConfig
+
+
+def require(cfg: object, name: str, fine: bool, allowed: str) -> None:
+    """Refuse a field's value, naming the field, the value and what is allowed."""
+    if not fine:
+        value = getattr(cfg, name)
+        raise UserError(f"{type(cfg).__name__}.{name} is {value!r}; it must be {allowed}")
+
+
+@dataclass(frozen=True)
+class ExperienceConfig:
+    """What is collected: random driving first, then the newest driver with noise."""
+
+    explore_episodes: int = 400
+    """episodes of random driving before the first dream"""
+    explore_steps: int | None = 250
+    """their longest length; short ones see more road, since a random car soon leaves it"""
+    explore_scales: tuple[float, ...] = (0.3, 0.5, 0.8)
+    """deviations of the AR(1) noise, an equal share of the episodes each"""
+    explore_bias: tuple[tuple[float, ...], ...] = ()
+    """centres of the AR(1) noise in unit coordinates, an equal share each; empty for the default"""
+    driver_episodes: int = 64
+    """episodes of each later iteration, driven by the iteration's best driver with noise"""
+    driver_steps: int | None = None
+    """their longest length; None leaves it to the environment"""
+    driver_noise: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6)
+    """deviations of the AR(1) noise on the driver's actions, an equal share each"""
+    kick_probability: float = 0.01
+    """chance in each step that a kick begins: one random action, held for a while"""
+    kick_steps: int = 20
+    """longest kick, in steps"""
+    group: int = 8
+    """episodes driven side by side by one worker, and stored in one shard"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges; what the behaviours check for themselves is left to them."""
+        for name in ("explore_episodes", "driver_episodes", "group"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("explore_scales", "driver_noise"):
+            require(self, name, len(getattr(self, name)) > 0, "at least one number")
+
+
+@dataclass(frozen=True)
+class MemoryStageConfig:
+    """M: how many, and what their reward head says."""
+
+    ensemble: int = 1
+    """memories trained from different seeds; the controller sees the first one's h"""
+    hidden_size: int = 256
+    """units of the LSTM"""
+    mixtures: int = 5
+    """Gaussian components per latent dimension"""
+    sigma_floor: float = 0.01
+    """smallest standard deviation of a component"""
+    dropout: float = 0.0
+    """share of h dropped in training, one mask per sequence"""
+    reward: Literal["hit", "raw"] = "hit"
+    """hit: a rare event on top of a constant reward (CarRacing's tiles); raw: any reward"""
+    newest_repeats: int = 1
+    """how often an epoch plays the newest iteration's episodes"""
+
+    def __post_init__(self) -> None:
+        """Check what M's own config does not."""
+        for name in ("ensemble", "newest_repeats"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+
+    def network(self, z_dim: int, action_size: int) -> MDNRNNConfig:
+        """Shape of one memory."""
+        return MDNRNNConfig(
+            z_dim=z_dim,
+            action_size=action_size,
+            hidden_size=self.hidden_size,
+            mixtures=self.mixtures,
+            sigma_floor=self.sigma_floor,
+            dropout=self.dropout,
+            reward=self.reward,
+        )
+
+
+@dataclass(frozen=True)
+class StartsConfig:
+    """Where dreams begin."""
+
+    count: int = 4096
+    """recorded states to begin from"""
+    warmup: int = 40
+    """recorded steps played to M before a dream begins"""
+    newest_weight: float = 1.0
+    """chance of a state of the newest iteration, relative to one of an older"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self, "count", self.count >= 1, "at least 1")
+        require(self, "warmup", self.warmup >= 0, "at least 0")
+        require(self, "newest_weight", self.newest_weight > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class ControllerStageConfig:
+    """C: what it sees, and how it is evolved."""
+
+    inputs: Literal["zh", "z"] = "zh"
+    """the latent and M's hidden state, or the latent alone"""
+    hidden: int = 0
+    """units of one hidden layer; 0 for the paper's linear controller"""
+    normalize: bool = False
+    """standardise the inputs by the dream starts' mean and deviation"""
+    evolve: EvolveConfig = field(default_factory=EvolveConfig)
+    """the evolution of an iteration"""
+    carry_on: bool = True
+    """start an iteration's evolution at the best driver so far instead of at zero"""
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """The small real validation that chooses between checkpoints."""
+
+    episodes: int = 16
+    """real episodes per checkpoint, the same tracks for all"""
+    finalists: int = 3
+    """best checkpoints that drive a second, larger round"""
+    final_episodes: int = 32
+    """episodes of that round, on tracks of its own"""
+    seed: int = SELECTION_SEED_START
+    """first selection seed"""
+    max_steps: int | None = None
+    """truncate episodes after that many steps; None leaves it to the environment"""
+    reward_bound: float | None = None
+    """largest mean reward per step that the environment can pay over a dream; beyond it a dream
+    raises an alarm. None for unknown; CarRacing's best laps take about 560 steps: 1.8"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and that the seeds are selection seeds."""
+        require(self, "episodes", self.episodes >= 1, "at least 1")
+        require(self, "finalists", self.finalists >= 1, "at least 1")
+        require(self, "final_episodes", self.final_episodes >= 0, "at least 0")
+        last = self.seed + self.episodes + self.final_episodes
+        fine = SELECTION_SEED_START <= self.seed and last <= TEST_SEED_START
+        require(self, "seed", fine, f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
+
+
+@dataclass(frozen=True)
+class TestConfig:
+    """The final test, on the published seeds."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+    episodes: int = NUM_TEST_SEEDS
+    """test episodes"""
+    seed: int = TEST_SEED_START
+    """first test seed"""
+    max_steps: int | None = None
+    """truncate episodes after that many steps, for trials only; None is the honest test"""
+    random_driver: bool = True
+    """drive the same tracks at random too, for the report"""
+    videos: bool = True
+    """film the best, the median and the worst episode"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges and that the seeds are test seeds."""
+        require(self, "episodes", self.episodes >= 1, "at least 1")
+        require(self, "seed", self.seed >= TEST_SEED_START, f"at least {TEST_SEED_START}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The whole pipeline."""
+
+    env_id: str = "worldmodels/CarRacing-v3"
+    """environment that experience and selection use"""
+    test_env_id: str | None = None
+    """environment of the final test; None is env_id, and stock CarRacing for the fast one"""
+    iterations: int = 5
+    """rounds of collect, V, M, dream and C"""
+    experience: ExperienceConfig = field(default_factory=ExperienceConfig)
+    """what is collected"""
+    vision: VAEConfig = field(default_factory=VAEConfig)
+    """shape of V"""
+    vision_training: VisionTrainConfig = field(default_factory=VisionTrainConfig)
+    """training of V"""
+    memory: MemoryStageConfig = field(default_factory=MemoryStageConfig)
+    """shape of M"""
+    memory_training: MemoryTrainConfig = field(default_factory=MemoryTrainConfig)
+    """training of M"""
+    dream: DreamConfig = field(default_factory=DreamConfig)
+    """the dream"""
+    starts: StartsConfig = field(default_factory=StartsConfig)
+    """where dreams begin"""
+    controller: ControllerStageConfig = field(default_factory=ControllerStageConfig)
+    """C and its evolution"""
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    """the real validation"""
+    test: TestConfig = field(default_factory=TestConfig)
+    """the final test"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self, "iterations", self.iterations >= 1, "at least 1")
+
+    @property
+    def test_env(self) -> str:
+        """Where the driver is tested: the stock environment, where ours only draws faster."""
+        return self.test_env_id or self.env_id.removeprefix("worldmodels/")
+
+
+def smoke() -> RunConfig:
+    """Everything once and tiny: under a minute, for tests. The driver learns nothing."""
+    return RunConfig(
+        iterations=2,
+        experience=ExperienceConfig(
+            explore_episodes=4, explore_steps=40, driver_episodes=2, driver_steps=40, group=2
+        ),
+        vision=VAEConfig(z_dim=8, width=8),
+        vision_training=VisionTrainConfig(
+            steps=10, finetune_steps=5, batch_size=16, checkpoint_every=4, log_every=5
+        ),
+        memory=MemoryStageConfig(hidden_size=32),
+        memory_training=MemoryTrainConfig(
+            steps=10, finetune_steps=6, streams=4, length=16, checkpoint_every=4, log_every=5
+        ),
+        dream=DreamConfig(horizon=20, episodes=4),
+        starts=StartsConfig(count=32, warmup=8),
+        controller=ControllerStageConfig(
+            evolve=EvolveConfig(
+                strategy=StrategyConfig(population=8),
+                generations=4,
+                mean_every=2,
+                checkpoint_every=2,
+            )
+        ),
+        selection=SelectionConfig(episodes=2, finalists=2, final_episodes=2, max_steps=50),
+        test=TestConfig(episodes=2, max_steps=50),
+    )
+
+
+def quick() -> RunConfig:
+    """From nothing to a driver within 30 minutes on two cores, installation included."""
+    return RunConfig(test=TestConfig(episodes=20))
+
+
+def full() -> RunConfig:
+    """The best driver within 90 minutes on two cores and a million real frames."""
+    return dataclasses.replace(quick(), iterations=10, test=TestConfig())
+
+
+PRESETS: dict[str, Callable[[], RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
+"""Presets by name."""
