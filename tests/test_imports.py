@@ -20,8 +20,18 @@ LEAVES = [
     "executors",
     "_agent_files",
 ]
-STAGES = ["envs", "experience", "vision", "memory", "dream", "controller", "evaluation", "report"]
-TOP = ["presets", "stages", "pipeline", "cli", "__main__"]
+STAGES = [
+    "envs",
+    "experience",
+    "vision",
+    "memory",
+    "dream",
+    "controller",
+    "evaluation",
+    "video",
+    "report",
+]
+TOP = ["presets", "pipeline", "cli", "__main__"]
 NETWORKS = [
     "worldmodels.vision.vae",
     "worldmodels.memory.mdn_rnn",
