@@ -21,6 +21,8 @@ TILE_REACH = 17.0
 """Tiles whose middles are closer than this may overlap, borders included, world units."""
 TILE_NEIGHBOURS = 10
 """Tiles so near along the road never overlap: it cannot turn that fast."""
+TILE_INDICES = list(range(track.MAX_STEPS))
+"""Box2D never gives up a reference to a fixture's user data, so all episodes share these integers."""
 
 
 class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
@@ -33,10 +35,13 @@ class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the arguments of Gymnasium's class."""
         super().__init__(*args, **kwargs)
+        # one for all episodes: Box2D would keep each new listener for ever
+        self._listener = ContactListener(self, self.lap_complete_percent)
+        self.world.contactListener = self.contactListener_keepref = self._listener
         self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
-        self._tile_def = b2BodyDef(
-            type=b2_staticBody, fixtures=b2FixtureDef(shape=self._tile_shape, isSensor=True)
-        )
+        self._tile_fixture = b2FixtureDef(shape=self._tile_shape, isSensor=True)
+        self._tile_def = b2BodyDef(type=b2_staticBody, fixtures=self._tile_fixture)
+        self.untouched: list[bool] = []
         self._planes = np.zeros((scene.NUM_PLANES, ROWS + 2, SIZE), np.float32)
         self._image = np.zeros((3, ROWS, SIZE), np.float32)
         self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
@@ -48,8 +53,7 @@ class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is
         """Start an episode on a new track; `options={"randomize": False}` keeps randomised colours."""
         gym.Env.reset(self, seed=seed)
         self._destroy()
-        self.world.contactListener_bug_workaround = ContactListener(self, self.lap_complete_percent)
-        self.world.contactListener = self.world.contactListener_bug_workaround
+        self._listener.lap_complete_percent = self.lap_complete_percent
         self.reward = 0.0
         self.prev_reward = 0.0
         self.tile_visited_count = 0
@@ -91,15 +95,17 @@ class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is
         shades = [self.road_color + 0.01 * k * 255 for k in range(3)]
         self._palette = np.trunc([self.bg_color, self.grass_color, *shades]).astype(np.float32)
         self._shade = (np.arange(len(self.track)) % 3).astype(np.int8)
+        self.untouched = [True] * len(self.track)
         sections = self._sections.tolist()
         for i, (lx, ly, rx, ry) in enumerate(sections):
             last_lx, last_ly, last_rx, last_ry = sections[i - 1]
             corners = [(lx, ly), (rx, ry), (last_rx, last_ry), (last_lx, last_ly)]
             self._tile_shape.vertices = corners
+            self._tile_fixture.userData = TILE_INDICES[i]
             tile = self.world.CreateBody(self._tile_def)
             tile.userData = tile
             tile.color = shades[i % 3].copy()
-            tile.road_visited = tile.touched = False
+            tile.road_visited = False
             tile.road_friction = 1.0
             tile.idx = i
             self.road_poly.append((corners, tile.color))
@@ -109,11 +115,11 @@ class FastCarRacing(CarRacing):  # type: ignore[misc]  # gymnasium.envs.box2d is
                 color = (255, 255, 255) if i % 2 == 0 else (255, 0, 0)
                 self.road_poly.append(([inner, outer, last_outer, last_inner], color))
 
-    def touch(self, tile: Any) -> None:
+    def touch(self, index: int) -> None:
         """Give a tile the plain colour of the road, as any contact with it does."""
-        tile.touched = True
-        tile.color[:] = self.road_color
-        self._shade[tile.idx] = 0
+        self.untouched[index] = False
+        self.road[index].color[:] = self.road_color
+        self._shade[index] = 0
 
     def step(
         self, action: NDArray[Any] | int | None
