@@ -31,8 +31,8 @@ PolicyLoader: TypeAlias = Callable[[Path], Policy]
 CAR_RACING_BIAS = (0.0, -0.8, -1.2)
 """Steering, gas and brake in unit coordinates: little gas, the brake now and then.
 
-Blind driving leaves the road sooner or later: over 250 steps this bias has wheels on it in a third of
-the frames and visits 11 tiles; more gas brings more grass (0.2 and 8 tiles at -0.2).
+Blind driving leaves the road sooner or later: over 250 steps this bias has wheels on it in a third
+of the frames and visits 11 tiles; more gas brings more grass (a fifth and 8 tiles at -0.2).
 """
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.experience.encoding import BLOCK_FRAMES
 from worldmodels.protocols import UserError
 
 if TYPE_CHECKING:
@@ -111,47 +113,59 @@ def frame_batches(
         )
     if drop_last and store.num_frames < batch:
         raise UserError(f"the store has {store.num_frames} frames, fewer than one batch of {batch}")
-    blocks = _Blocks.of(store)
+    pools = _Pools(store, buffer_frames)
     first_epoch, number = divmod(start, store.batches_per_epoch(batch, drop_last))
     for epoch in count(first_epoch) if epochs is None else range(first_epoch, epochs):
         skip = number * batch
         number = 0
-        pools = _ahead(_epoch(store, blocks, (seed, epoch), skip, buffer_frames), prefetch)
-        yield from _cut(pools, batch, store.frame_shape, drop_last)
+        decoded = _ahead(pools.epoch((seed, epoch), skip), prefetch)
+        yield from _cut(decoded, batch, store.frame_shape, drop_last)
 
 
-def _epoch(
-    store: EpisodeStore, blocks: _Blocks, key: tuple[int, int], skip: int, buffer_frames: int
-) -> Iterator[Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]]]:
-    """Yield, for each pool from the one that holds frame `skip` on, what decodes it.
+class _Pools:
+    """Deals the blocks of a store into pools and decodes them, into two buffers by turns.
 
-    A decoded pool is its frames (n, S, S, 3) and the order in which to hand them out.
+    Two are enough, as a pool is only asked for when the last but one was used up; made once, as
+    fresh memory costs the system as much time as filling it.
     """
-    order = np.random.default_rng(key).permutation(len(blocks.frames))
-    ends = np.cumsum(blocks.frames[order])
-    pool_of = (ends - 1) // buffer_frames
-    pools = np.split(order, np.flatnonzero(np.diff(pool_of)) + 1)
-    for pool, members in enumerate(pools):
-        frames = int(blocks.frames[members].sum())
-        if skip >= frames:
-            skip -= frames
-            continue
-        shuffled = np.random.default_rng((*key, pool)).permutation(frames)[skip:]
-        skip = 0
-        yield lambda m=members, s=shuffled: (_decode(store, blocks, m), s)  # type: ignore[misc]
 
+    def __init__(self, store: EpisodeStore, frames: int) -> None:
+        self._store = store
+        self._frames = frames
+        self._blocks = _Blocks.of(store)
+        size = min(frames + BLOCK_FRAMES, store.num_frames)
+        self._buffers = [np.empty((size, *store.frame_shape), np.uint8) for _ in range(2)]
 
-def _decode(store: EpisodeStore, blocks: _Blocks, members: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Decode some blocks into one array, (n, S, S, 3)."""
-    sizes = blocks.frames[members]
-    out = np.empty((int(sizes.sum()), *store.frame_shape), np.uint8)
-    end = 0
-    for member, size in zip(members, sizes, strict=True):
-        record = store.episodes[blocks.episode[member]]
-        target = out[end : end + size]
-        record.shard.read_frames(record.position, int(blocks.number[member]), target)
-        end += int(size)
-    return out
+    def epoch(
+        self, key: tuple[int, int], skip: int
+    ) -> Iterator[Callable[[], tuple[NDArray[np.uint8], NDArray[np.int64]]]]:
+        """Yield, for each pool from the one that holds frame `skip` on, what decodes it.
+
+        A decoded pool is its frames (n, S, S, 3) and the order in which to hand them out.
+        """
+        sizes = self._blocks.frames
+        order = np.random.default_rng(key).permutation(len(sizes))
+        pool_of = (np.cumsum(sizes[order]) - 1) // self._frames
+        pools = np.split(order, np.flatnonzero(np.diff(pool_of)) + 1)
+        for number, members in enumerate(pools):
+            frames = int(sizes[members].sum())
+            if skip >= frames:
+                skip -= frames
+                continue
+            shuffled = np.random.default_rng((*key, number)).permutation(frames)[skip:]
+            skip = 0
+            yield partial(self._decode, members, shuffled, self._buffers[number % 2])
+
+    def _decode(
+        self, members: NDArray[np.int64], order: NDArray[np.int64], out: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        end = 0
+        for member in members:
+            record = self._store.episodes[self._blocks.episode[member]]
+            target = out[end : end + self._blocks.frames[member]]
+            record.shard.read_frames(record.position, int(self._blocks.number[member]), target)
+            end += len(target)
+        return out[:end], order
 
 
 def _ahead(tasks: Iterator[Callable[[], T]], prefetch: bool) -> Iterator[T]:
@@ -190,7 +204,6 @@ def _cut(
                 yield out
                 out = np.empty((batch, *shape), np.uint8)
                 filled = 0
-        del frames  # before the next pool is asked for, so that no third one is in memory
     if filled and not drop_last:
         yield out[:filled]
 

@@ -29,7 +29,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from worldmodels.experience.encoding import CODEC, EncodedEpisode, encode
+from worldmodels.experience.encoding import CODEC, EncodedEpisode, encode, join_colours
 from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path
@@ -205,15 +205,14 @@ class Shard:
         return zstandard.ZstdDecompressor().decompress(raw)
 
     def read_frames(self, episode: int, index: int, out: NDArray[np.uint8]) -> None:
-        """Decode one block of frames into `out` (n, S, S, 3), n the block's number of frames.
+        """Decode one block of frames into `out` (n, S, S, 3), contiguous, n the block's frames.
 
         Raises:
             UserError: the block is corrupt.
         """
         block = self.entries[episode].blocks[index]
         raw = self.read_block(block, f"frame block {index} of episode {episode}")
-        planes = np.frombuffer(raw, np.uint8).reshape(out.shape[3], *out.shape[:3])
-        np.copyto(out, planes.transpose(1, 2, 3, 0))
+        join_colours(np.frombuffer(raw, np.uint8), out)
 
     def read_steps(
         self, episode: int
