@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,65 +49,63 @@ def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
     ratio = source / target
     low = np.arange(target) * ratio
     if source >= target:
-        first = np.floor(low).astype(np.int64)
-        taps = int(np.ceil(ratio)) + 1
-        cells = first[:, None] + np.arange(taps)
+        first = np.floor(low + 1e-9).astype(np.int64)
+        cells = first[:, None] + np.arange(math.ceil(ratio) + 1)
         overlap = np.minimum(cells + 1, (low + ratio)[:, None]) - np.maximum(cells, low[:, None])
         overlap = np.where(overlap > 1e-9, overlap, 0.0)
     else:
         centre = np.clip(low + ratio / 2 - 0.5, 0, source - 1)
         first = np.floor(centre).astype(np.int64)
         overlap = np.stack([1 - (centre - first), centre - first], axis=1)
+    overlap = overlap[:, : np.flatnonzero(overlap.any(axis=0)).max() + 1]
+    # keep every tap inside the image: move a window that sticks out to the left, and its weights right
+    over = np.maximum(first + overlap.shape[1] - source, 0)
+    overlap = np.stack([np.roll(taps, shift) for taps, shift in zip(overlap, over, strict=True)])
     weights = (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
-    shift = np.maximum(first + weights.shape[1] - source, 0)
-    if shift.any():  # keep every tap inside the image: move the window left, its weights right
-        weights = np.stack([np.roll(w, s) for w, s in zip(weights, shift, strict=True)])
-        first = first - shift
-    if weights.shape[1] > source:  # an axis of one pixel
-        first, weights = np.zeros(target, np.int64), np.ones((target, 1), np.float32)
-    return first, np.ascontiguousarray(weights)
+    return first - over, np.ascontiguousarray(weights)
 
 
 @kernel
 def _resize(
-    obs: Any, first_y: Any, weight_y: Any, first_x: Any, weight_x: Any, out: Any
-) -> None:  # pragma: no cover - compiled
-    """Resize (B, H, W*3) into (B, S, S, 3), rows first so that the inner loop runs along memory."""
-    width = obs.shape[2]
-    size = out.shape[1]
+    obs: Any, first_row: Any, row_weights: Any, first_value: Any, value_weights: Any, channels: int, out: Any
+) -> None:
+    """Resize flat rows (B, H, W * C) to (B, S, S * C): down the columns first, so both loops run along memory.
+
+    Args:
+        obs: uint8 frames.
+        first_row: (S) first source row of each target row, `row_weights` (S, taps) the weights from there on.
+        first_value: (S * C) first source value of each target value, `value_weights` (taps, S * C).
+        channels: C, the distance between neighbouring pixels' values.
+        out: uint8, written.
+    """
+    width, target = obs.shape[2], out.shape[2]
     row = np.empty(width, np.float32)
+    mean = np.empty(target, np.float32)
     for b in range(obs.shape[0]):
-        for i in range(size):
-            for x in range(width):
-                row[x] = 0.5
-            for k in range(weight_y.shape[1]):
-                weight = weight_y[i, k]
-                if weight != 0.0:
-                    for x in range(width):
-                        row[x] += weight * obs[b, first_y[i] + k, x]
-            for j in range(size):
-                base = first_x[j] * 3
-                red = np.float32(0.0)
-                green = np.float32(0.0)
-                blue = np.float32(0.0)
-                for k in range(weight_x.shape[1]):
-                    weight = weight_x[j, k]
-                    red += weight * row[base + 3 * k]
-                    green += weight * row[base + 3 * k + 1]
-                    blue += weight * row[base + 3 * k + 2]
-                out[b, i, j, 0] = np.uint8(red)
-                out[b, i, j, 1] = np.uint8(green)
-                out[b, i, j, 2] = np.uint8(blue)
+        for i in range(out.shape[1]):
+            row[:] = np.float32(0.5)  # so that cutting to whole numbers rounds
+            for k in range(row_weights.shape[1]):
+                weight, source = row_weights[i, k], obs[b, first_row[i] + k]
+                for x in range(width):
+                    row[x] += weight * np.float32(np.int32(source[x]))
+            mean[:] = np.float32(0)
+            for k in range(value_weights.shape[0]):
+                weights, shifted = value_weights[k], row[channels * k :]
+                for x in range(target):
+                    mean[x] += weights[x] * shifted[first_value[x]]
+            line = out[b, i]
+            for x in range(target):
+                line[x] = np.uint8(np.int32(mean[x]))
 
 
-_WEIGHTS: dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.float32]]] = {}
-
-
-def _weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    key = (source, target)
-    if key not in _WEIGHTS:
-        _WEIGHTS[key] = _axis_weights(source, target)
-    return _WEIGHTS[key]
+@functools.cache
+def _plan(height: int, width: int, channels: int, size: int) -> tuple[NDArray[Any], ...]:
+    """Index and weight arrays for `_resize`, in its order."""
+    first_row, row_weights = _axis_weights(height, size)
+    first_col, col_weights = _axis_weights(width, size)
+    first_value = (first_col[:, None] * channels + np.arange(channels)).ravel().astype(np.uintp)
+    value_weights = np.ascontiguousarray(np.repeat(col_weights, channels, axis=0).T)
+    return first_row, row_weights, first_value, value_weights
 
 
 def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
@@ -124,7 +124,7 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
     """
     if obs.dtype != np.uint8:
         raise UserError(f"frames have type {obs.dtype}; they must be uint8")
-    single = obs.ndim == 2 or obs.ndim == 3
+    single = obs.ndim in (2, 3)
     if obs.ndim == 2:
         obs = obs[:, :, None]
     if obs.ndim == 3:
@@ -135,10 +135,11 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
         )
     if spec.rows is not None:
         obs = obs[:, : spec.rows]
-    if obs.shape[3] == 1:
-        obs = np.repeat(obs, 3, axis=3)
-    batch, height, width, _ = obs.shape
-    out = np.empty((batch, spec.size, spec.size, 3), np.uint8)
-    flat = np.ascontiguousarray(obs).reshape(batch, height, width * 3)
-    _resize(flat, *_weights(height, spec.size), *_weights(width, spec.size), out)
-    return out[0] if single else out
+    batch, height, width, channels = obs.shape
+    flat = np.ascontiguousarray(obs).reshape(batch, height, width * channels)
+    out = np.empty((batch, spec.size, spec.size * channels), np.uint8)
+    _resize(flat, *_plan(height, width, channels, spec.size), channels, out)
+    frames = out.reshape(batch, spec.size, spec.size, channels)
+    if channels == 1:
+        frames = np.repeat(frames, 3, axis=3)
+    return frames[0] if single else frames
