@@ -76,8 +76,9 @@ class MemoryStageConfig:
     """smallest standard deviation of a component"""
     dropout: float = 0.0
     """share of h dropped in training, one mask per sequence"""
-    reward: Literal["hit", "raw"] = "hit"
-    """hit: a rare event on top of a constant reward (CarRacing's tiles); raw: any reward"""
+    reward: Literal["auto", "hit", "raw"] = "auto"
+    """hit: an event on top of a constant reward (CarRacing's tiles); raw: any reward; auto: read
+    off the first round's rewards"""
     newest_repeats: int = 1
     """how often an epoch plays the newest iteration's episodes"""
 
@@ -86,8 +87,8 @@ class MemoryStageConfig:
         for name in ("ensemble", "newest_repeats"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
 
-    def network(self, z_dim: int, action_size: int) -> MDNRNNConfig:
-        """Shape of one memory."""
+    def network(self, z_dim: int, action_size: int, reward: Literal["hit", "raw"]) -> MDNRNNConfig:
+        """Shape of one memory, whose reward head is of this kind."""
         return MDNRNNConfig(
             z_dim=z_dim,
             action_size=action_size,
@@ -95,7 +96,7 @@ class MemoryStageConfig:
             mixtures=self.mixtures,
             sigma_floor=self.sigma_floor,
             dropout=self.dropout,
-            reward=self.reward,
+            reward=reward,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 import worldmodels.memory.train as training
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
-from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
+from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind, train_memory
 from worldmodels.protocols import UserError
 from worldmodels.vision.latents import Latents
 
@@ -55,6 +56,15 @@ def test_reward_model_reads_base_and_hit_value() -> None:
     raw = fit_reward_model(system(), "raw")
     target = raw.target(torch.tensor([raw.shift]))
     assert float(target) == pytest.approx(0)
+
+
+def test_the_kind_of_reward_is_read_off_the_data() -> None:
+    latents = system()
+    assert reward_kind(latents) == "hit"
+    varied = np.random.default_rng(0).normal(size=latents.num_frames).astype(np.float32)
+    assert reward_kind(dataclasses.replace(latents, reward=varied)) == "raw"
+    constant = np.ones(latents.num_frames, np.float32)
+    assert reward_kind(dataclasses.replace(latents, reward=constant)) == "raw"
 
 
 def test_learns_the_system() -> None:

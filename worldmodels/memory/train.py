@@ -72,9 +72,7 @@ def fit_reward_model(latents: Latents, kind: Literal["hit", "raw"]) -> RewardMod
     "hit" takes the commonest reward for the base and the mean excess of the rewards above it for
     the event's value (CarRacing: -0.1 a frame and 1000/N a tile); "raw" standardises.
     """
-    steps = np.ones(latents.num_frames, np.bool_)
-    steps[latents.offsets[1:] - 1] = False
-    reward = latents.reward[steps]
+    reward = latents.reward[_steps(latents)]
     if kind == "raw":
         scale = float(reward.std())
         return RewardModel("raw", scale=scale if scale > 1e-6 else 1.0, shift=float(reward.mean()))
@@ -82,6 +80,26 @@ def fit_reward_model(latents: Latents, kind: Literal["hit", "raw"]) -> RewardMod
     base = float(values[counts.argmax()])
     excess = reward[reward > base + 1e-3] - base
     return RewardModel("hit", base=base, hit_value=float(excess.mean()) if len(excess) else 1.0)
+
+
+def reward_kind(latents: Latents) -> Literal["hit", "raw"]:
+    """Which form of reward the data have.
+
+    "hit" where most steps pay one and the same reward and nearly all others more (a rare event on
+    top of a constant); else "raw".
+    """
+    reward = latents.reward[_steps(latents)]
+    values, counts = np.unique(np.round(reward, 4), return_counts=True)
+    base, share = values[counts.argmax()], counts.max() / len(reward)
+    others = reward[np.abs(reward - base) > 1e-3]
+    return "hit" if share > 0.5 and len(others) and np.mean(others > base) > 0.9 else "raw"
+
+
+def _steps(latents: Latents) -> NDArray[np.bool_]:
+    """(F,) frames that have a step: all but each episode's last."""
+    steps = np.ones(latents.num_frames, np.bool_)
+    steps[latents.offsets[1:] - 1] = False
+    return steps
 
 
 class _Batch:

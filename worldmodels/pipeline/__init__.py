@@ -65,7 +65,6 @@ class Pipeline:
             iterations.append(self._iteration(number, iterations))
         final = self._final(iterations)
         self._test(final)
-        self.context.log_stage("report", self.cfg.iterations, 0.0)
         return build_report(self.run.path)
 
     def _iteration(self, number: int, before: list[Iteration]) -> Iteration:

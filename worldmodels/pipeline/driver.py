@@ -24,9 +24,14 @@ from worldmodels.evaluation import (
 from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.pipeline.media import film
-from worldmodels.pipeline.model import load_latents, load_memories, load_vision
+from worldmodels.pipeline.model import (
+    load_latents,
+    load_memories,
+    load_reward_model,
+    load_vision,
+)
 from worldmodels.presets import RunConfig
-from worldmodels.runs import load_checkpoint, progress, read_json, save_checkpoint, versions
+from worldmodels.runs import load_checkpoint, progress, save_checkpoint, versions
 from worldmodels.vision.latents import Latents
 
 # --- the dream and C
@@ -47,7 +52,7 @@ def evolve_controller(
         normalize=cfg.controller.normalize,
     )
     stats = _input_stats(shape, starts) if shape.normalize else None
-    reward = RewardModel(**read_json(this.folder / "reward.json"))
+    reward = load_reward_model(this)
     returns = _dream_returns(cfg, memories, reward, starts, shape, stats)
     seed = ctx.seed_for("controller", this.number)
     x0 = linear.initial_parameters(shape, cfg.vision.z_dim, cfg.memory.hidden_size, seed)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,12 @@ from worldmodels.experience.collect import collect as collect_episodes
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.calibration import calibrate
-from worldmodels.memory.mdn_rnn import MDNRNN
-from worldmodels.memory.train import fit_reward_model
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.train import fit_reward_model, reward_kind
 from worldmodels.memory.train import train_memory as train_one_memory
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.protocols import TRAINING_SEED_LIMIT
-from worldmodels.runs import load_checkpoint, save_checkpoint, write_json
+from worldmodels.runs import load_checkpoint, read_json, save_checkpoint, write_json
 from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import train_vision as train_one_vision
 from worldmodels.vision.vae import ConvVAE
@@ -139,7 +140,7 @@ def train_vision(
         seed=seed,
         init=load_checkpoint(before[-1].folder / "vision.pt") if before else None,
         checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
-        log=lambda **line: ctx.run.log("vision", iteration=this.number, **line),
+        log=partial(ctx.run.log, "vision", iteration=this.number),
     )
     this.folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(this.folder / "vision.pt", model.state_dict())
@@ -204,7 +205,10 @@ def train_memory(
         held = ~held
     repeats = np.ones(latents.num_episodes, np.int64)
     repeats[-parts[-1].num_episodes :] = cfg.memory.newest_repeats if before else 1
-    reward = fit_reward_model(latents, cfg.memory.reward)
+    kind = cfg.memory.reward
+    if kind == "auto":
+        kind = load_reward_model(before[0]).kind if before else reward_kind(latents)
+    reward = fit_reward_model(latents, kind)
     holdout = latents.select(np.flatnonzero(held)) if held.any() else None
     memories = []
     for member in range(cfg.memory.ensemble):
@@ -212,7 +216,7 @@ def train_memory(
         checkpoints = ctx.checkpoint_folder(f"memory/{this.number:02d}")
         memory = train_one_memory(
             cfg.memory_training,
-            cfg.memory.network(cfg.vision.z_dim, ctx.action_spec.size),
+            cfg.memory.network(cfg.vision.z_dim, ctx.action_spec.size, kind),
             reward,
             latents,
             seed=ctx.seed_for("memory", this.number, member),
@@ -220,12 +224,7 @@ def train_memory(
             repeats=np.where(held, 0, repeats),
             init=load_checkpoint(before[-1].folder / label) if before else None,
             checkpoint=checkpoints / label,
-            log=lambda **line: ctx.run.log(
-                "memory",
-                iteration=this.number,
-                member=member,
-                **line,  # noqa: B023  # used at once
-            ),
+            log=partial(ctx.run.log, "memory", iteration=this.number, member=member),
         )
         save_checkpoint(this.folder / label, memory.state_dict())
         memories.append(memory)
@@ -235,9 +234,15 @@ def train_memory(
     return {}
 
 
+def load_reward_model(iteration: Iteration) -> RewardModel:
+    """Meaning of the reward head that a round's memories have."""
+    return RewardModel(**read_json(iteration.folder / "reward.json"))
+
+
 def load_memories(ctx: Context, iteration: Iteration) -> list[MDNRNN]:
     """The memories as a round left them."""
-    shape = ctx.cfg.memory.network(ctx.cfg.vision.z_dim, ctx.action_spec.size)
+    kind = load_reward_model(iteration).kind
+    shape = ctx.cfg.memory.network(ctx.cfg.vision.z_dim, ctx.action_spec.size, kind)
     memories = []
     for member in range(ctx.cfg.memory.ensemble):
         memory = MDNRNN(shape)

@@ -1,0 +1,132 @@
+"""The pipeline: one seed gives one agent, whatever kills it; unchanged stages are skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline_worker import tiny
+from worldmodels import runs
+from worldmodels.agent import Agent
+from worldmodels.pipeline import run_pipeline
+from worldmodels.presets import PRESETS, RunConfig, SelectionConfig
+from worldmodels.protocols import UserError
+
+WORKER = Path(__file__).with_name("pipeline_worker.py")
+AGENT_FILES = ("vision", "memory", "controller", "starts")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("unbroken")
+    run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
+    return out
+
+
+def weights(run: Path) -> list[bytes]:
+    return [(run / "agent" / f"{name}.safetensors").read_bytes() for name in AGENT_FILES]
+
+
+def test_killed_again_and_again_it_ends_with_the_same_agent(unbroken: Path, tmp_path: Path) -> None:
+    out, kills = tmp_path / "broken", 0
+    stages: set[str] = set()
+    while True:
+        command = [sys.executable, str(WORKER), str(out), "1", "11"]
+        code = subprocess.run(command, capture_output=True, timeout=300, check=False).returncode
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+        stages |= {path.name.split("-")[0] for path in (out / "checkpoints").glob("*-*")}
+        assert kills < 60
+    assert kills >= 5
+    assert {"vision", "memory", "controller"} & stages
+    assert weights(out) == weights(unbroken)
+    ledgers = [runs.RunFolder(run).frames()["totals"] for run in (out, unbroken)]
+    assert ledgers[0] == ledgers[1]
+    returns = [
+        [e["return"] for e in runs.read_json(run / "evaluation.json")["episodes"]]
+        for run in (out, unbroken)
+    ]
+    assert returns[0] == returns[1]
+
+
+def test_a_finished_run_does_nothing_again(unbroken: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in (unbroken / "stages").rglob("*.json")}
+    metrics = (unbroken / "metrics.jsonl").read_text()
+    run_pipeline(tiny(), unbroken, seed=1, workers=1, preset="tiny")
+    assert before == {p: p.stat().st_mtime_ns for p in (unbroken / "stages").rglob("*.json")}
+    assert (unbroken / "metrics.jsonl").read_text() == metrics
+
+
+def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
+    for name in ("config.json", "metrics.jsonl", "frames.json", "report.html", "evaluation.json"):
+        assert (unbroken / name).is_file()
+    agent = Agent.from_pretrained(unbroken / "agent")
+    assert agent.parameters.shape == (3 * (8 + 32 + 1),)
+    totals = runs.RunFolder(unbroken).frames()["totals"]
+    assert totals["collection"] == 4 * 40 + 2 * 40
+    assert totals["test"] == 2 * 20
+    assert totals["selection"] > 0
+    assert totals["dream"] > 0
+    stages = {row["name"] for row in runs.RunFolder(unbroken).metrics("stage")}
+    assert {"collect", "vision", "encode", "memory", "controller", "select", "test"} <= stages
+
+
+def test_another_seed_gives_another_agent(unbroken: Path, tmp_path: Path) -> None:
+    cfg = dataclasses.replace(tiny(), iterations=1)
+    run_pipeline(cfg, tmp_path, seed=2, workers=1)
+    assert weights(tmp_path) != weights(unbroken)
+
+
+def test_a_changed_setting_redoes_what_depends_on_it(tmp_path: Path) -> None:
+    cfg = dataclasses.replace(tiny(), iterations=1)
+    run_pipeline(cfg, tmp_path, seed=3, workers=1)
+    folder = runs.RunFolder(tmp_path)
+    times = {name: (tmp_path / "stages" / name / "00.json").stat().st_mtime_ns for name in STAGES}
+    dream = dataclasses.replace(cfg.dream, temperature=1.3)
+    run_pipeline(dataclasses.replace(cfg, dream=dream), tmp_path, seed=3, workers=1)
+    now = {name: (tmp_path / "stages" / name / "00.json").stat().st_mtime_ns for name in STAGES}
+    redone = {name for name in STAGES if now[name] != times[name]}
+    assert redone == {"controller", "select"}
+    assert len(folder.metrics("controller")) == cfg.controller.evolve.generations
+
+
+STAGES = ("collect", "vision", "encode", "memory", "controller", "select")
+
+
+def test_presets_are_valid_and_ordered() -> None:
+    smoke, quick, full = (PRESETS[name]() for name in ("smoke", "quick", "full"))
+    assert smoke.vision_training.steps < quick.vision_training.steps
+    assert quick.test.episodes == 20
+    assert full.test.episodes == 100
+    assert isinstance(full, RunConfig)
+
+
+def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
+    from tests.experience import fakes
+
+    cfg = tiny()
+    cfg = dataclasses.replace(
+        cfg,
+        env_id=fakes.DISCRETE,
+        test_env_id=None,
+        iterations=1,
+    )
+    run_pipeline(cfg, tmp_path, seed=0, workers=1)
+    assert Agent.from_pretrained(tmp_path / "agent").env_id == fakes.DISCRETE
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="CarRacing"):
+        run_pipeline(dataclasses.replace(tiny(), env_id="CarRacing-v9"), tmp_path, seed=0)
+    with pytest.raises(UserError, match="seed is -1"):
+        run_pipeline(tiny(), tmp_path, seed=-1, workers=1)
+    with pytest.raises(UserError, match=r"SelectionConfig.seed is 5"):
+        SelectionConfig(seed=5)
