@@ -23,7 +23,6 @@ from worldmodels.evaluation import (
 )
 from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 from worldmodels.pipeline.context import Context, Iteration
-from worldmodels.pipeline.media import film
 from worldmodels.pipeline.model import (
     load_latents,
     load_memories,
@@ -32,6 +31,7 @@ from worldmodels.pipeline.model import (
 )
 from worldmodels.presets import RunConfig
 from worldmodels.runs import load_checkpoint, progress, save_checkpoint, versions
+from worldmodels.video import film
 from worldmodels.vision.latents import Latents
 
 # --- the dream and C
@@ -288,5 +288,6 @@ def test(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
         )
         random.write(ctx.run.path / "evaluation_random.json")
     if cfg.videos:
-        film(ctx.run.path, ctx.cfg.test_env, result)
+        # the fast environment replays the same episodes
+        film(Agent.from_pretrained(ctx.run.agent), ctx.cfg.env_id, result, ctx.run.path / "media")
     return {"mean": result.mean, "ci95": ci95}
