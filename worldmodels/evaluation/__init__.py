@@ -8,7 +8,7 @@ from worldmodels.evaluation.policies import (
     describe,
 )
 from worldmodels.evaluation.records import EpisodeRecord, EvaluationResult
-from worldmodels.evaluation.run import GROUP_SIZE, evaluate, evaluate_many
+from worldmodels.evaluation.run import GROUP_SIZE, evaluate, evaluate_many, one_thread
 from worldmodels.evaluation.statistics import Summary, bootstrap_interval, summarize
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "describe",
     "evaluate",
     "evaluate_many",
+    "one_thread",
     "summarize",
 ]

@@ -1,0 +1,167 @@
+"""Films: the dream is M's, the replay is the episode, and the file plays and is small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from worldmodels import video
+from worldmodels.agent import Agent, StartArrays
+from worldmodels.controller.linear import ControllerConfig, num_parameters
+from worldmodels.envs.frames import FrameSpec, to_vision
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.evaluation import EpisodeRecord, evaluate
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.protocols import UserError
+from worldmodels.video import Recording, VideoConfig
+from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+T, Z, H, SYNC = 23, 4, 8, 10
+ENV = "worldmodels/CarRacing-v3"
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    shapes = (5, Z), (1, 5, H), (1, 5, H)
+    return Agent(
+        ConvVAE(VAEConfig(Z, 4)),
+        [MDNRNN(MDNRNNConfig(Z, 3, H, 2))],
+        ControllerConfig(),
+        rng.standard_normal(num_parameters(ControllerConfig(), Z, H)),
+        env_id="CarRacing-v3",
+        frame_spec=FrameSpec(84),
+        action_spec=ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        reward_model=RewardModel("hit", -0.1, 3.3),
+        starts=StartArrays(*(rng.standard_normal(s).astype(np.float32) for s in shapes)),
+    )
+
+
+def recording(steps: int = T) -> Recording:
+    rng = np.random.default_rng(1)
+    return Recording(
+        rng.integers(0, 256, (steps + 1, 96, 96, 3), dtype=np.uint8),
+        rng.uniform(0, 1, (steps, 3)).astype(np.float32),
+        rng.standard_normal(steps),
+    )
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
+    reader = imageio_ffmpeg.read_frames(str(path))
+    meta = next(reader)
+    width, height = meta["size"]
+    return meta, [np.frombuffer(f, np.uint8).reshape(height, width, 3) for f in reader]
+
+
+def test_dream_is_m_stepped_from_reality(agent: Agent) -> None:
+    taken = recording()
+    mu = torch.randn(T + 1, Z, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        z = video.dream_along(agent, mu, taken.actions, SYNC, temperature=0)
+        for t in (0, 10, 20):
+            torch.testing.assert_close(z[t], mu[t])
+        memory, action = agent.memories[0], torch.from_numpy(taken.actions)
+        state: MemoryState = memory.initial_state(1)
+        for t in range(10):
+            _, state = memory.step(mu[t : t + 1], action[t : t + 1], state)
+        now = mu[10:11]
+        for t in range(10, 20):
+            torch.testing.assert_close(z[t : t + 1], now)
+            out, state = memory.step(now, action[t : t + 1], state)
+            best = out.log_pi.argmax(-1, keepdim=True)
+            now = out.mu.gather(-1, best).squeeze(-1)
+        first, second = (video.dream_along(agent, mu, taken.actions, SYNC, 1.0, s) for s in (0, 1))
+        again = video.dream_along(agent, mu, taken.actions, SYNC, 1.0, 0)
+    torch.testing.assert_close(first, again)
+    assert (first - second).abs().max() > 0
+    assert not torch.equal(first[T], mu[T])  # the last step is dreamt, too
+
+
+def test_views_are_what_v_sees_and_decodes(agent: Agent) -> None:
+    taken = recording()
+    seen = video.views(agent, taken, VideoConfig(every=3, sync=SYNC))
+    np.testing.assert_array_equal(seen.seen, to_vision(taken.frames[::3], agent.frame_spec))
+    mu = agent.encode(taken.frames[::3])[0]
+    error = np.abs(seen.reconstructed.astype(int) - agent.decode(mu))
+    assert error.max() <= 1
+    np.testing.assert_array_equal(seen.dreamt[0], seen.reconstructed[0])
+
+
+def test_replay_is_the_episode() -> None:
+    result = evaluate("random", ENV, [500_000], 1, max_steps=15, keep_actions=True)
+    taken = video.replay(ENV, result.episodes[0])
+    assert taken.frames.shape == (16, 96, 96, 3)
+    assert taken.rewards.sum() == pytest.approx(result.episodes[0].total_reward)
+    with pytest.raises(UserError, match="keep_actions"):
+        video.replay(ENV, EpisodeRecord(0, 0.0, 1, None, False))
+
+
+def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> None:
+    result = evaluate(agent, ENV, [500_000, 500_001], 1, max_steps=20, keep_actions=True)
+    cfg = VideoConfig(panel=32, sync=SYNC)
+    written = video.film(agent, ENV, result, tmp_path / "media", cfg)
+    names = {"best.mp4", "median.mp4", "worst.mp4", "dream.mp4", "dream.png", "reconstructions.png"}
+    assert set(written) == names
+    noted = json.loads((tmp_path / "media" / "episodes.json").read_text())
+    assert noted["best"]["return"] == result.returns.max()
+    assert {p.name for p in (tmp_path / "media").iterdir()} == {*names, "episodes.json"}
+    meta, frames = read(written["best.mp4"])
+    assert meta["codec"] == "h264" and meta["fps"] == 25
+    assert len(frames) == 11  # steps 0, 2, ..., 20
+    picture = Image.open(written["reconstructions.png"])
+    assert picture.size == (8 * (128 + 4) + 4, 2 * (128 + 18) + 4)
+
+
+def test_film_stays_below_its_size(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noise = (rng.integers(0, 256, (96, 128, 3), dtype=np.uint8) for _ in range(100))
+    path = video.write_video(tmp_path / "noise.mp4", noise, VideoConfig(max_bytes=60_000))
+    assert path.stat().st_size < 1.25 * 60_000
+
+
+def test_frames_come_back_from_the_film_as_they_went_in(tmp_path: Path) -> None:
+    plain = [np.full((64, 80, 3), shade, np.uint8) for shade in (20, 120, 220)]
+    _, frames = read(video.write_video(tmp_path / "x.mp4", plain, VideoConfig()))
+    assert len(frames) == 3
+    for got, want in zip(frames, plain, strict=True):
+        np.testing.assert_allclose(got.astype(int), want, atol=6)
+
+
+def test_panels_hold_frames_of_any_shape() -> None:
+    tall, wide = np.full((210, 160, 3), 200, np.uint8), np.full((64, 96, 3), 90, np.uint8)
+    sheet = video.compose([tall, wide], ["tall", "wide"], ["a", "b"], 48, 0.5)
+    assert sheet.shape[0] % 2 == 0 and sheet.shape[1] % 2 == 0
+    assert (sheet[4 + 24, 4 + 24] == 200).all()
+    assert (sheet[4 + 24, 4 + 48 + 4 + 24] == 90).all()
+
+
+def test_strip_begins_where_the_dream_saw_reality(agent: Agent) -> None:
+    seen = video.views(agent, recording(), VideoConfig(every=2, sync=SYNC))
+    strip = video.dream_strip(seen, first=15, columns=4, scale=1)
+    cell = strip[18 : 18 + 64, 4 : 4 + 64]
+    np.testing.assert_array_equal(cell, seen.seen[5])  # step 10
+    assert strip.shape == (2 * (64 + 18) + 4, 4 * (64 + 4) + 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "names"),
+    [({"panel": 33}, "panel"), ({"every": 0}, "every"), ({"temperature": -1.0}, "temperature")],
+)
+def test_bad_configs_are_named(kwargs: dict[str, Any], names: str) -> None:
+    with pytest.raises(UserError, match=names):
+        VideoConfig(**kwargs)
+
+
+def test_agents_without_starts_have_no_dream_film(agent: Agent) -> None:
+    awake = agent.with_parameters(agent.parameters)
+    awake.starts = None
+    with pytest.raises(UserError, match="nowhere to begin"):
+        next(video.dream_frames(awake, VideoConfig()))
