@@ -1,0 +1,147 @@
+"""`worldmodels collect`: episodes into a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import tyro
+
+from worldmodels import envs, executors
+from worldmodels.agent import Agent, find
+from worldmodels.commands.parsing import DEFAULT_PRESET, EnvId, PresetName
+from worldmodels.commands.stage import open_stage, use_all_cores
+from worldmodels.experience.collect import CollectConfig, CollectSummary, collect
+from worldmodels.experience.exploration import (
+    AgentNoiseConfig,
+    AR1Config,
+    BehaviourConfig,
+    BrownianConfig,
+    RandomControllerConfig,
+)
+from worldmodels.pipeline.model import load_driver
+from worldmodels.presets import RunConfig
+from worldmodels.protocols import UserError
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Drive and record episodes, one for each of the seeds S, S+1, ..., S+N-1.
+
+    What the folder holds already is kept, so an interrupted collection goes on. Several values of
+    --scale or --noise share the episodes, each in a folder of its own inside of --out.
+    """
+
+    preset: PresetName
+    """where the settings come from"""
+    out: Path
+    """folder for the episodes, for this collection alone"""
+    env_id: EnvId
+    """Gymnasium id; `module:Id-v0` imports the module first"""
+    episodes: int
+    """number of episodes"""
+    max_steps: int | None
+    """truncate episodes after so many steps; None leaves it to the environment"""
+    scale: tuple[float, ...]
+    """deviations of the random driving (ar1), in units in which every action spans -1 to 1"""
+    noise: tuple[float, ...]
+    """deviations of the noise on the agent's actions, in the same units"""
+    kick_probability: float
+    """chance in each step that the agent is kicked: a random action, held for a while"""
+    kick_steps: int
+    """longest kick, in steps"""
+    group: int
+    """episodes driven side by side by one worker, and stored in one shard"""
+    behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
+    """how to drive without an agent"""
+    agent: str | None = None
+    """folder or name of an agent that drives, disturbed by noise; None drives at random"""
+    seed: int = 0
+    """first seed; collection has the seeds below 400000"""
+    workers: int | None = None
+    """processes; None takes one per usable core. The episodes are the same for any number"""
+    run: Path | None = None
+    """run folder that gets metrics and the count of frames; None for none"""
+
+    @classmethod
+    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
+        """The preset's first round, or its later ones where an agent drives."""
+        cfg, by_agent = preset.experience, "agent" in flags
+        return cls(
+            preset=flags.get("preset", DEFAULT_PRESET),
+            out=tyro.MISSING,
+            env_id=preset.env_id,
+            episodes=cfg.driver_episodes if by_agent else cfg.explore_episodes,
+            max_steps=cfg.driver_steps if by_agent else cfg.explore_steps,
+            scale=cfg.explore_scales,
+            noise=cfg.driver_noise,
+            kick_probability=cfg.kick_probability,
+            kick_steps=cfg.kick_steps,
+            group=cfg.group,
+        )
+
+    def execute(self) -> None:
+        """Collect and say what there is."""
+        if self.episodes < 1:
+            raise UserError(f"episodes is {self.episodes}; it must be at least 1")
+        use_all_cores()
+        behaviours = self._behaviours()
+        shares = np.array_split(np.arange(self.seed, self.seed + self.episodes), len(behaviours))
+        work = [(b, s.tolist()) for b, s in zip(behaviours, shares, strict=True) if len(s)]
+        inputs = [self.env_id, work, self.max_steps, self.group]
+        with (
+            open_stage("collect", self.out, inputs, self.run, "collection") as stage,
+            executors.make(None, self.workers) as executor,
+        ):
+            summaries = [
+                collect(
+                    CollectConfig(self.group, self.max_steps),
+                    self.env_id,
+                    behaviour,
+                    seeds,
+                    self.out if len(work) == 1 else self.out / str(number),
+                    executor=executor,
+                    load_policy=load_driver,
+                )
+                for number, (behaviour, seeds) in enumerate(work)
+            ]
+            figures = totals(summaries)
+            stage.count_frames("collection", int(figures["frames"]))
+            stage.log(**figures, behaviour=[type(behaviour).__name__ for behaviour in behaviours])
+        print(
+            f"{figures['frames']:,} frames in {figures['episodes']} episodes with a mean return of "
+            f"{figures['mean_return']:.1f}: {self.out}"
+        )
+
+    def _behaviours(self) -> Sequence[BehaviourConfig]:
+        """What drives, one configuration for each share of the episodes."""
+        if self.agent is not None:
+            folder = find(self.agent)
+            env = envs.make(self.env_id)
+            Agent.from_pretrained(folder).check_env(env)
+            env.close()
+            kicks = {"kick_probability": self.kick_probability, "kick_steps": self.kick_steps}
+            return [AgentNoiseConfig(folder, scale=scale, **kicks) for scale in self.noise]  # type: ignore[arg-type]  # mypy takes the dict's values for one type
+        if self.behaviour == "brownian":
+            return [BrownianConfig()]
+        if self.behaviour == "random-controller":
+            return [RandomControllerConfig()]
+        return [AR1Config(scale=scale) for scale in self.scale]
+
+
+def totals(summaries: Sequence[CollectSummary]) -> dict[str, float]:
+    """Figures of several collections as of one."""
+    frames = sum(summary.frames for summary in summaries)
+    episodes = sum(summary.episodes for summary in summaries)
+    seconds = sum(summary.seconds for summary in summaries)
+    returns = sum(summary.mean_return * summary.episodes for summary in summaries)
+    return {
+        "frames": frames,
+        "episodes": episodes,
+        "mean_return": returns / episodes,
+        "seconds": seconds,
+        "frames_per_second": sum(summary.new_frames for summary in summaries) / seconds,
+    }

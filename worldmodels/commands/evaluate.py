@@ -1,0 +1,115 @@
+"""`worldmodels evaluate`: how good a driver is, on any seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from worldmodels.agent import find
+from worldmodels.commands.parsing import OptionalEnvId
+from worldmodels.commands.stage import use_all_cores
+from worldmodels.evaluation import EvaluationResult, evaluate
+from worldmodels.presets import RunConfig
+from worldmodels.protocols import TEST_SEED_START, UserError
+from worldmodels.runs import RunFolder, config_hash, read_json
+
+CONTROLS = ("random", "zeros")
+"""Drivers that need no agent: uniform actions, and none."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a driver in the real environment: one episode for each of the seeds S, ..., S+N-1.
+
+    Prints the statistics; the JSON has every episode too.
+    """
+
+    agent: str
+    """folder of an agent, name of one that comes with the package, `random` or `zeros`"""
+    env: OptionalEnvId = None
+    """Gymnasium id; None takes the agent's own, and of CarRacing the stock one"""
+    episodes: int = 20
+    """number of episodes"""
+    seed: int = TEST_SEED_START
+    """first seed; the test tracks are 1000000 to 1000099"""
+    json: Path | None = None
+    """file for the result; None for none"""
+    workers: int | None = None
+    """processes; None takes one per usable core. The result is the same for any number"""
+    resume: bool = False
+    """keep finished episodes beside the JSON, and go on with them after an interruption"""
+    deterministic: bool = True
+    """drive by V's mean; otherwise z is sampled"""
+    max_steps: int | None = None
+    """truncate episodes after so many steps, beside the environment's own limit"""
+    run: Path | None = None
+    """run folder whose ledger counts the frames; None for none"""
+
+    @classmethod
+    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
+        """Only the agent must be given."""
+        return cls(agent=tyro.MISSING)
+
+    def execute(self) -> None:
+        """Drive, print the table, write the JSON."""
+        if self.episodes < 1:
+            raise UserError(f"episodes is {self.episodes}; it must be at least 1")
+        if self.resume and self.json is None:
+            raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
+        use_all_cores()
+        seeds = range(self.seed, self.seed + self.episodes)
+        result = evaluate(
+            self.agent,
+            self.env or home_of(self.agent),
+            seeds,
+            self.workers,
+            deterministic=self.deterministic,
+            max_steps=self.max_steps,
+            resume=self._unfinished(),
+        )
+        if self.json is not None:
+            result.write(self.json)
+        if self.run is not None:
+            key = config_hash([self.agent, result.env, list(seeds), result.returns])[:16]
+            RunFolder(self.run).count_frames("test", result.frames, f"test/{key}")
+        Console().print(table(result, seeds))
+
+    def _unfinished(self) -> Path | None:
+        if not self.resume or self.json is None:
+            return None
+        return self.json.with_name(f".{self.json.name}-resume")
+
+
+def home_of(agent: str) -> str:
+    """The environment that an agent is measured in: its own, and of CarRacing the stock one."""
+    if agent in CONTROLS:
+        return "CarRacing-v3"
+    config = read_json(find(agent) / "config.json")
+    return str(config["env_id"]).removeprefix("worldmodels/")
+
+
+def table(result: EvaluationResult, seeds: range) -> Table:
+    """The statistics of an evaluation, one line each."""
+    cfg = result.summary
+    rows = Table(show_header=False, box=None, title=f"{result.agent} in {result.env}")
+    rows.add_row("mean return", f"{cfg.mean:.1f}")
+    if cfg.ci95 is not None:
+        rows.add_row("95% interval", f"{cfg.ci95[0]:.1f} to {cfg.ci95[1]:.1f}")
+    rows.add_row("deviation", f"{cfg.std:.1f}")
+    rows.add_row("median", f"{cfg.median:.1f}")
+    rows.add_row("mean of the middle half", f"{cfg.iqm:.1f}")
+    rows.add_row("tenth percentile", f"{cfg.p10:.1f}")
+    if cfg.fraction_solved is not None:
+        rows.add_row("solved", f"{cfg.fraction_solved:.0%}")
+    laps = [episode.lap_finished for episode in result.episodes]
+    if None not in laps:
+        rows.add_row("laps finished", f"{sum(map(bool, laps))} of {len(laps)}")
+    rows.add_row("seeds", f"{seeds[0]} to {seeds[-1]}")
+    rows.add_row("frames", f"{result.frames:,} in {result.seconds:.1f} s")
+    return rows

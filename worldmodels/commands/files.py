@@ -1,0 +1,237 @@
+"""The files between stages: V, latents and M, each with all that the next stage must know.
+
+Every file says which environment it is of and, by a digest of its weights, which V: parts that do
+not belong together are refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+from torch import Tensor, nn
+
+from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.protocols import UserError
+from worldmodels.runs import (
+    atomic_path,
+    load_checkpoint,
+    save_checkpoint,
+    to_jsonable,
+    versions,
+)
+from worldmodels.vision.latents import Latents
+from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+SCHEMA = 1
+"""Layout of the files; a reader refuses others."""
+
+MAKERS = {"vision": "train-vision", "latents": "encode", "memory": "train-memory"}
+"""The command that makes each kind of file."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the frames come from: files of different sources never go together."""
+
+    env_id: str
+    frame_spec: FrameSpec
+    action_spec: ActionSpec
+
+    @classmethod
+    def of(cls, store: EpisodeStore) -> Source:
+        """The source of a store's episodes."""
+        return cls(store.env_id, store.frame_spec, store.action_spec)
+
+
+@dataclass(frozen=True)
+class VisionFile:
+    """V as `train-vision` leaves it."""
+
+    model: ConvVAE
+    source: Source
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        return digest_of(self.model)
+
+    def save(self, path: Path) -> None:
+        """Write it, atomically."""
+        weights = self.model.state_dict()
+        _save(path, "vision", config=self.model.cfg, source=self.source, weights=weights)
+
+    @classmethod
+    def load(cls, path: Path) -> VisionFile:
+        """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
+        content = _load(path, "vision")
+        model = ConvVAE(_build(VAEConfig, content["config"], path))
+        _assign(model, content["weights"], path)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
+        return cls(model.eval(), _source(content["source"], path))
+
+
+@dataclass(frozen=True)
+class LatentsFile:
+    """Latents as `encode` leaves them."""
+
+    latents: Latents
+    source: Source
+    vision: str
+    """digest of the V that made them"""
+
+    def save(self, path: Path) -> None:
+        """Write them, atomically: a safetensors file of `Latents`, the rest as its metadata."""
+        facts = {"kind": "latents", "schema": SCHEMA, "source": self.source, "vision": self.vision}
+        with atomic_path(path) as temporary:
+            self.latents.save(temporary)
+            content = json.dumps(to_jsonable({**facts, "versions": versions()}))
+            temporary.write_bytes(save(load_file(temporary), {"worldmodels": content}))
+
+    @classmethod
+    def load(cls, path: Path) -> LatentsFile:
+        """Read them; `UserError` names the file if it is missing, damaged or of another kind."""
+        if not path.is_file():
+            raise UserError(f"there is no file {path}; `worldmodels encode` makes one")
+        try:
+            with safe_open(path, "numpy") as file:
+                facts = json.loads((file.metadata() or {}).get("worldmodels", "{}"))
+        except (SafetensorError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} is damaged ({error}); encode again") from error
+        _check_kind(path, facts, "latents")
+        return cls(Latents.load(path), _source(facts["source"], path), facts["vision"])
+
+
+@dataclass(frozen=True)
+class MemoryFile:
+    """M, one or an ensemble, as `train-memory` leaves it."""
+
+    models: Sequence[MDNRNN]
+    reward: RewardModel
+    source: Source
+    vision: str
+    """digest of the V whose latents it knows"""
+
+    def save(self, path: Path) -> None:
+        """Write it, atomically."""
+        weights = [model.state_dict() for model in self.models]
+        facts = {"source": self.source, "vision": self.vision, "reward": self.reward}
+        _save(path, "memory", config=self.models[0].cfg, weights=weights, **facts)
+
+    @classmethod
+    def load(cls, path: Path) -> MemoryFile:
+        """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
+        content = _load(path, "memory")
+        cfg = _build(MDNRNNConfig, content["config"], path)
+        models = [MDNRNN(cfg).eval() for _ in content["weights"]]
+        for model, weights in zip(models, content["weights"], strict=True):
+            _assign(model, weights, path)
+        reward = _build(RewardModel, content["reward"], path)
+        return cls(models, reward, _source(content["source"], path), content["vision"])
+
+
+def load_latents(paths: Sequence[Path]) -> LatentsFile:
+    """Several files of latents as one, in the order given.
+
+    Raises:
+        UserError: one cannot be read, or they are of different environments or Vs.
+    """
+    files = [LatentsFile.load(path) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        require_same(path, file.source, paths[0], files[0].source)
+        require_vision(path, file.vision, paths[0], files[0].vision)
+    whole = Latents.concatenate([file.latents for file in files])
+    return LatentsFile(whole, files[0].source, files[0].vision)
+
+
+def require_same(path: Path, source: Source, other_path: Path, other: Source) -> None:
+    """Refuse files of different environments, frames or actions."""
+    for field in dataclasses.fields(Source):
+        mine, theirs = getattr(source, field.name), getattr(other, field.name)
+        if mine != theirs:
+            raise UserError(
+                f"{path} has {field.name} {mine}, but {other_path} has {theirs}; "
+                "all files must come from one environment"
+            )
+
+
+def require_vision(path: Path, vision: str, other_path: Path, other: str) -> None:
+    """Refuse files that know different Vs."""
+    if vision != other:
+        raise UserError(
+            f"{path} and {other_path} are of different Vs; encode with one V, "
+            "then train M on those latents"
+        )
+
+
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 (hex) of a network's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _save(path: Path, kind: str, *, weights: Any, **facts: Any) -> None:
+    plain = to_jsonable({**facts, "kind": kind, "schema": SCHEMA, "versions": versions()})
+    save_checkpoint(path, {**plain, "weights": weights})
+
+
+def _load(path: Path, kind: str) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; `worldmodels {MAKERS[kind]}` makes one")
+    content = load_checkpoint(path)
+    _check_kind(path, content, kind)
+    return content
+
+
+def _check_kind(path: Path, facts: Mapping[str, Any], kind: str) -> None:
+    found, schema = facts.get("kind"), facts.get("schema")
+    if found != kind:
+        what = f"holds {found}" if found else "was not written by one"
+        raise UserError(f"{path} {what}; `worldmodels {MAKERS[kind]}` makes a file of {kind}")
+    if schema != SCHEMA:
+        raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; make it again")
+
+
+def _source(facts: Mapping[str, Any], path: Path) -> Source:
+    return Source(
+        str(facts["env_id"]),
+        _build(FrameSpec, facts["frame_spec"], path),
+        _build(ActionSpec, facts["action_spec"], path),
+    )
+
+
+def _build(cls: type[T], facts: Mapping[str, Any], path: Path) -> T:
+    """Make a dataclass of what was read; lists become tuples."""
+    try:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
+    except TypeError as error:
+        raise UserError(f"{path} is of another version ({error}); make it again") from error
+
+
+def _assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path} has weights of another shape ({error}); make it again") from error

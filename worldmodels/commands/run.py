@@ -1,0 +1,62 @@
+"""`worldmodels run`: the whole pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+import tyro
+
+from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
+from worldmodels.commands.stage import use_all_cores
+from worldmodels.presets import RunConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run all stages: collect, V, M, dream, C, selection, test, report.
+
+    The same command again goes on where it was stopped, and redoes only what a changed setting
+    concerns. All settings below are those of the preset, unless given; --env is short for --env-id.
+    """
+
+    preset: PresetName
+    """where the settings come from; smoke: a minute, for tests; quick: the demo; full: results"""
+    out: Path
+    """run folder; made if it is not there, gone on with if it is"""
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    """settings"""
+    seed: int = 0
+    """fixes every generator of the run"""
+    workers: int | None = None
+    """processes that drive; None takes one per usable core. Any number gives the same result"""
+
+    @classmethod
+    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
+        """The preset, as far as it holds for the environment."""
+        name = flags.get("preset", DEFAULT_PRESET)
+        env_id = flags.get("env-id", flags.get("env", preset.env_id))
+        return cls(preset=name, out=Path("runs") / name, config=for_environment(preset, env_id))
+
+    def execute(self) -> None:
+        """Run what is not done yet and tell where the report is."""
+        from worldmodels.pipeline import run_pipeline
+
+        use_all_cores()
+        report = run_pipeline(self.config, self.out, self.seed, self.workers, self.preset)
+        print(f"report: {report}")
+
+
+def for_environment(cfg: RunConfig, env_id: str) -> RunConfig:
+    """A preset for an environment, without what is known of CarRacing alone if it is another."""
+    cfg = dataclasses.replace(cfg, env_id=env_id)
+    if "CarRacing" in env_id:
+        return cfg
+    return dataclasses.replace(
+        cfg,
+        experience=dataclasses.replace(cfg.experience, explore_bias=()),
+        selection=dataclasses.replace(cfg.selection, reward_bound=None),
+    )
