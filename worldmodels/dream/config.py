@@ -44,7 +44,7 @@ class DreamConfig:
     """compiled kernels (CPU) or plain torch (any device); auto takes kernels on a CPU"""
     threads: int = 0
     """threads that dream side by side on a CPU; 0 takes as many as torch does"""
-    chunk_rows: int = 256
+    chunk_rows: int = 512
     """dreams stepped together by one thread; bounds the memory whatever the population"""
 
     def __post_init__(self) -> None:

@@ -93,6 +93,9 @@ class KernelWorld:
         self._x[:, :, :hidden] = torch.from_numpy(masked)
         self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
         self._heads = torch.empty((len(self._dreaming), rows, first.heads.shape[1]), dtype=dtype)
+        self._inputs = [self._x[m] for m in range(members)]
+        self._hiddens = [self._x[m, :, :hidden] for m in range(members)]
+        self._arrays = _as_array(self._x), _as_array(self._gates), _as_array(self._heads)
         self._ends = np.empty((2, rows), np.float32)
         self._means = np.empty((members, *z.shape), np.float32)
         self.z, self.h = torch.from_numpy(self._z), torch.from_numpy(self._h[0])
@@ -116,23 +119,16 @@ class KernelWorld:
         self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
     ) -> WorldStep:
         """See `World.step`."""
-        hidden, z_dim = self._h.shape[2], self._z.shape[1]
+        xs, gates, heads = self._arrays
         actions = action.float().numpy()
         for m, memory in enumerate(self.packed):
-            x = self._x[m]
-            kernels.put_inputs(self._z, actions, _as_array(x), hidden)
-            torch.mm(x, memory.lstm, out=self._gates)
+            kernels.put_inputs(self._z, actions, xs[m], self._h.shape[2])
+            torch.mm(self._inputs[m], memory.lstm, out=self._gates)
             kernels.lstm_update(
-                _as_array(self._gates),
-                memory.lstm_bias,
-                self._mask[m],
-                self._c[m],
-                self._h[m],
-                _as_array(x),
+                gates, memory.lstm_bias, self._mask[m], self._c[m], self._h[m], xs[m]
             )
         for i, m in enumerate(self._dreaming):
-            torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
-        heads = _as_array(self._heads)
+            torch.mm(self._hiddens[m], self.packed[m].heads, out=self._heads[i])
         kernels.sample_latents(
             heads,
             self._heads_bias,
@@ -148,12 +144,13 @@ class KernelWorld:
         if self.dreamer is None:
             kernels.mixture_means(heads, self._heads_bias, self.components, self._means)
             disagreement = disagreement_of(torch.from_numpy(self._means)).numpy()
-        outputs = torch.from_numpy(self._ends)
-        copies = len(self._z) // len(uniform)
-        luck = torch.from_numpy(np.tile(uniform[:, z_dim : z_dim + 2].T, copies))
+        # Row r takes the luck of dream r mod n: rows as (R / n, n), the luck for each of the n.
+        n, z_dim = len(uniform), self._z.shape[1]
+        luck = torch.from_numpy(uniform[:, z_dim : z_dim + 2])
+        reward, logit = torch.from_numpy(self._ends).view(2, -1, n).unbind()
         return WorldStep(
-            reward_of(self.reward_model, self.cfg, outputs[0], luck[0]).numpy(),
-            ended(self.cfg, outputs[1], luck[1]).numpy(),
+            reward_of(self.reward_model, self.cfg, reward, luck[:, 0]).numpy().ravel(),
+            ended(self.cfg, logit, luck[:, 1]).numpy().ravel(),
             disagreement,
         )
 
