@@ -47,6 +47,8 @@ class ExperienceConfig:
     """their longest length; None leaves it to the environment"""
     driver_noise: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6)
     """deviations of the AR(1) noise on the driver's actions, an equal share each"""
+    patience: int | None = None
+    """truncate an episode after that many steps without a reward above 0; None never does"""
     kick_probability: float = 0.01
     """chance in each step that a kick begins: one random action, held for a while"""
     kick_steps: int = 20

@@ -109,6 +109,17 @@ def test_max_steps_truncates() -> None:
     ]
 
 
+def test_patience_ends_what_is_lost() -> None:
+    """Full brakes move the fake's level by -1 plus something below 1: nothing is ever paid."""
+    lost = Fixed(np.tile([-1.0, 0.0], (WIDTH, 1)))
+    pool = shared_envs(fakes.BOX, 2)
+    results = run_group(pool, lost, [4, 9], width=WIDTH, patience=7)
+    assert [(r.length, r.terminated, r.truncated) for r in results] == [(7, False, True)] * 2
+    paid = Fixed(np.ones((WIDTH, 2)))
+    results = run_group(pool, paid, [4, 9], width=WIDTH, patience=7)
+    assert [r.length for r in results] == [fakes.steps_of(4), fakes.steps_of(9)]
+
+
 def test_laps() -> None:
     plain = run_group(shared_envs(fakes.BOX, 2), zeros(), [4, 7], width=WIDTH)
     assert [r.lap_finished for r in plain] == [None, None]

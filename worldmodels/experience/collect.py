@@ -43,6 +43,8 @@ class CollectConfig:
     """episodes driven in step by one worker and written into one shard"""
     max_steps: int | None = None
     """truncate episodes after that many steps; None leaves it to the environment"""
+    patience: int | None = None
+    """truncate episodes after that many steps without a reward above 0; None never does"""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -50,10 +52,10 @@ class CollectConfig:
             raise UserError(
                 f"CollectConfig.group is {self.group}; it must be from 1 to {GROUP_WIDTH}"
             )
-        if self.max_steps is not None and self.max_steps < 1:
-            raise UserError(
-                f"CollectConfig.max_steps is {self.max_steps}; it must be at least 1, or None"
-            )
+        for name in ("max_steps", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"CollectConfig.{name} is {value}; it must be at least 1, or None")
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def _meta(
             "action_spec": action_spec,
             "behaviour": describe(behaviour),
             "max_steps": cfg.max_steps,
+            "patience": cfg.patience,
             "versions": {name: found[name] for name in VERSIONS_KEPT},
         }
     )
@@ -247,6 +250,7 @@ def _collect_group(task: _Task) -> int:
         behaviour,
         task.seeds,
         max_steps=task.cfg.max_steps,
+        patience=task.cfg.patience,
         width=task.cfg.group,
         on_step=recorder,
     )

@@ -129,6 +129,7 @@ def run_group(
     seeds: Sequence[int],
     *,
     max_steps: int | None = None,
+    patience: int | None = None,
     width: int = GROUP_WIDTH,
     keep_frames: bool = False,
     on_step: Callable[[GroupStep], None] | None = None,
@@ -141,6 +142,8 @@ def run_group(
         behaviour: chooses the actions.
         seeds: one for each episode; at most `width`.
         max_steps: truncate after that many steps, beside the environment's own limit.
+        patience: truncate after that many steps in a row without a reward above 0, so that an
+            episode that is lost does not fill the data; for collection, never for a test.
         width: rows of the behaviour's batch, the same for all groups that are to be comparable.
         keep_frames: put the raw frames into the results.
         on_step: called after the reset and after every lockstep.
@@ -158,8 +161,9 @@ def run_group(
             f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
             "there must be at least one seed, and no more than environments or rows"
         )
-    if max_steps is not None and max_steps < 1:
-        raise UserError(f"max_steps is {max_steps}; it must be at least 1, or None for no limit")
+    for name, limit in (("max_steps", max_steps), ("patience", patience)):
+        if limit is not None and limit < 1:
+            raise UserError(f"{name} is {limit}; it must be at least 1, or None for no limit")
     group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
     behaviour.start(seeds)
     step = group.reset()
@@ -171,7 +175,7 @@ def run_group(
                 on_episode(group.result(int(row)))
         if not group.active.any():
             return [group.result(row) for row in range(len(seeds))]
-        step = group.step(behaviour.act(group.obs, group.active), max_steps)
+        step = group.step(behaviour.act(group.obs, group.active), max_steps, patience)
 
 
 class _Group:
@@ -194,6 +198,7 @@ class _Group:
         self.obs = np.zeros((width, *shape), np.uint8)
         self.active = np.arange(width) < len(seeds)
         self.t = 0
+        self.rewarded = np.zeros(width, np.int64)
         self.total = np.zeros(width)
         self.length = np.zeros(width, np.int64)
         self.terminated, self.truncated = (np.zeros(width, np.bool_) for _ in range(2))
@@ -211,7 +216,7 @@ class _Group:
             0, self.obs, None, np.zeros(width), self.active.copy(), np.zeros(width, np.bool_)
         )
 
-    def step(self, action: NDArray[Any], max_steps: int | None) -> GroupStep:
+    def step(self, action: NDArray[Any], max_steps: int | None, patience: int | None) -> GroupStep:
         """Take one step in every environment whose episode goes on."""
         action = self._check(action)
         self.t += 1
@@ -222,7 +227,11 @@ class _Group:
             reward[row] = gained
             self._see(row, obs)
             self.terminated[row] = terminated
-            self.truncated[row] = truncated or (self.t == max_steps and not terminated)
+            if reward[row] > 0:
+                self.rewarded[row] = self.t
+            lost = patience is not None and self.t - self.rewarded[row] >= patience
+            stopped = (self.t == max_steps or lost) and not terminated
+            self.truncated[row] = truncated or stopped
             self.infos[row] = info
         if not np.isfinite(reward).all():
             row = int(np.flatnonzero(~np.isfinite(reward))[0])

@@ -28,7 +28,7 @@ from worldmodels.memory.train import fit_reward_model, reward_kind
 from worldmodels.memory.train import train_memory as train_one_memory
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.protocols import TRAINING_SEED_LIMIT
-from worldmodels.runs import load_checkpoint, read_json, save_checkpoint, write_json
+from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
 from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import train_vision as train_one_vision
 from worldmodels.vision.vae import ConvVAE
@@ -60,7 +60,7 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
         if not len(share):
             continue
         summary = collect_episodes(
-            CollectConfig(group=cfg.group, max_steps=steps),
+            CollectConfig(group=cfg.group, max_steps=steps, patience=cfg.patience),
             ctx.cfg.env_id,
             behaviour,
             share.tolist(),
@@ -127,8 +127,15 @@ def _store(ctx: Context, iterations: Sequence[Iteration]) -> EpisodeStore:
 def train_vision(
     ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
 ) -> dict[str, Any]:
-    """Train V on all frames so far, from the previous round's weights if there are any."""
+    """Train V on all frames so far, from the previous round's weights if there are any.
+
+    After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents.
+    """
     cfg = ctx.cfg
+    this.folder.mkdir(parents=True, exist_ok=True)
+    if this.number > cfg.vision_training.finetune_rounds:
+        copy_file(before[-1].folder / "vision.pt", this.folder / "vision.pt")
+        return {}
     store = _store(ctx, [*before, this])
     train, holdout = split(store)
     seed = ctx.seed_for("vision", this.number)
@@ -142,7 +149,6 @@ def train_vision(
         checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
         log=partial(ctx.run.log, "vision", iteration=this.number),
     )
-    this.folder.mkdir(parents=True, exist_ok=True)
     save_checkpoint(this.folder / "vision.pt", model.state_dict())
     return {}
 
@@ -161,6 +167,12 @@ def sample_frames(store: EpisodeStore, count: int) -> NDArray[np.uint8]:
     return np.concatenate(frames)[::every][:count]
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def load_vision(ctx: Context, iteration: Iteration) -> ConvVAE:
     """V as a round left it."""
     model = ConvVAE(ctx.cfg.vision)
@@ -174,11 +186,16 @@ def load_vision(ctx: Context, iteration: Iteration) -> ConvVAE:
 def encode(ctx: Context, this: Iteration, before: Sequence[Iteration], key: str) -> dict[str, Any]:
     """Encode every episode so far with this round's V, one file per round."""
     model = load_vision(ctx, this)
+    frozen = this.number > ctx.cfg.vision_training.finetune_rounds
     for iteration in [*before, this]:
+        name = f"latents-{iteration.number:02d}.safetensors"
+        if frozen and iteration is not this:
+            copy_file(before[-1].folder / name, this.folder / name)
+            continue
         store = _store(ctx, [iteration])
         episodes = (store.read(index) for index in range(len(store)))
         latents = encode_episodes(model, episodes, ctx.action_spec)
-        latents.save(this.folder / f"latents-{iteration.number:02d}.safetensors")
+        latents.save(this.folder / name)
     return {}
 
 

@@ -31,6 +31,8 @@ class VisionTrainConfig:
     """gradient steps from a fresh start"""
     finetune_steps: int = 300
     """gradient steps when V goes on from an earlier iteration's weights"""
+    finetune_rounds: int = 1
+    """iterations of the pipeline, beyond the first, in which V is trained on; then it is kept"""
     batch_size: int = 100
     """frames a step"""
     learning_rate: float = 1e-3
@@ -46,7 +48,12 @@ class VisionTrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
-        for name, low in (("steps", 1), ("finetune_steps", 0), ("batch_size", 1)):
+        for name, low in (
+            ("steps", 1),
+            ("finetune_steps", 0),
+            ("finetune_rounds", 0),
+            ("batch_size", 1),
+        ):
             if getattr(self, name) < low:
                 raise UserError(
                     f"vision.{name} is {getattr(self, name)}; it must be at least {low}"
