@@ -28,17 +28,17 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         The environment; its observations are uint8 images and its actions a Box or Discrete space.
 
     Raises:
-        UserError: if the id is unknown, the arguments are refused, the environment's extra packages are
-            missing, its observations are no images, or its action space is not supported.
+        UserError: if the id is unknown, the arguments are refused, the environment's extra packages
+            are missing, its observations are no images, or its action space is not supported.
     """
-    import worldmodels  # noqa: F401  # registers the project's own environments
-
     module, _, name = env_id.rpartition(":")
     if module:
         try:
             importlib.import_module(module)
         except ImportError as err:
-            raise UserError(f"environment {env_id!r}: module {module!r} cannot be imported ({err})") from err
+            raise UserError(
+                f"environment {env_id!r}: module {module!r} cannot be imported ({err})"
+            ) from err
     try:
         env = gym.make(name, **kwargs)
     except (error.UnregisteredEnv, error.DeprecatedEnv) as err:

@@ -1,8 +1,8 @@
 """The car and its contacts with the road: stock physics, the same floats, less Python.
 
-Stock computes with numpy scalars and reads each vector through several proxies. Here the same operations are
-done in the same order on Python floats, which round alike, so forces and with them whole episodes are
-bit-identical.
+Stock computes with numpy scalars and reads each vector through several proxies. Here the same
+operations are done in the same order on Python floats, which round alike, so forces and with them
+whole episodes are bit-identical.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from gymnasium.envs.box2d.car_dynamics import (
 from gymnasium.envs.box2d.car_racing import FrictionDetector
 
 BRAKE_FORCE = 15
-"""Deceleration of a wheel by the brake, radians per second in one step."""
+"""What the brake takes from a wheel's rotation in one step, radians per second."""
 GRASS_LIMIT = FRICTION_LIMIT * 0.6
 STIFFNESS = 205000
 
 
-class FastCar(Car):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
+class FastCar(Car):
     """Gymnasium's car with `gas` and `step` in plain floats."""
 
     def __init__(self, world: Any, angle: float, x: float, y: float) -> None:
         """Put a car into the world; each wheel's fixture knows which it is."""
-        super().__init__(world, angle, x, y)
+        super().__init__(world, angle, x, y)  # type: ignore[no-untyped-call]  # stock is untyped
         for k, wheel in enumerate(self.wheels):
             wheel.fixtures[0].userData = -1 - k
 
     def gas(self, gas: float) -> None:
-        """Open the throttle of the rear wheels to `gas` (0 to 1), by at most 0.1 a step; close it at once."""
+        """Open the rear throttle to `gas`, 0 to 1, by at most 0.1 a step; close it at once."""
         gas = min(max(gas, 0.0), 1.0)
         for wheel in self.wheels[2:4]:
             diff = gas - wheel.gas
@@ -51,8 +51,7 @@ class FastCar(Car):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
             speed = min(50.0 * abs(turn), 3.0)
             joint.motorSpeed = speed if turn > 0 else -speed if turn < 0 else 0.0
             grass = not wheel.tiles
-            # every tile has friction 1, so one decides
-            limit = GRASS_LIMIT if grass else FRICTION_LIMIT
+            limit = GRASS_LIMIT if grass else FRICTION_LIMIT  # every tile has friction 1
             forward = wheel.GetWorldVector((0, 1))
             forward_x, forward_y = forward.x, forward.y
             side_x, side_y = forward_y, -forward_x
@@ -61,8 +60,8 @@ class FastCar(Car):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
             vf = forward_x * velocity_x + forward_y * velocity_y
             vs = side_x * velocity_x + side_y * velocity_y
 
-            omega = wheel.omega
             power = dt * ENGINE_POWER * wheel.gas
+            omega = wheel.omega
             omega += power / WHEEL_MOMENT_OF_INERTIA / (abs(omega) + 5.0)
             self.fuel_spent += power
             omega = _brake(omega, wheel.brake)
@@ -83,9 +82,9 @@ class FastCar(Car):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
                 f_force *= limit
                 p_force *= limit
             wheel.omega = omega - dt * f_force * wheel.wheel_rad / WHEEL_MOMENT_OF_INERTIA
-            wheel.ApplyForceToCenter(
-                (p_force * side_x + f_force * forward_x, p_force * side_y + f_force * forward_y), True
-            )
+            force_x = p_force * side_x + f_force * forward_x
+            force_y = p_force * side_y + f_force * forward_y
+            wheel.ApplyForceToCenter((force_x, force_y), True)
 
     def _skid(self, wheel: Any, grass: bool) -> None:
         """Lengthen the wheel's trace, or begin one."""
@@ -95,7 +94,8 @@ class FastCar(Car):  # type: ignore[misc]  # gymnasium.envs.box2d is untyped
         elif wheel.skid_start is None:
             wheel.skid_start = wheel.position
         else:
-            wheel.skid_particle = self._create_particle(wheel.skid_start, wheel.position, grass)
+            create: Any = self._create_particle
+            wheel.skid_particle = create(wheel.skid_start, wheel.position, grass)
             wheel.skid_start = None
 
 
@@ -109,14 +109,14 @@ def _brake(omega: float, brake: float) -> float:
     return omega
 
 
-class ContactListener(FrictionDetector):  # type: ignore[misc]
-    """Gymnasium's contact listener, reading user data from the fixtures, which takes one proxy less than from bodies.
+class ContactListener(FrictionDetector):
+    """Gymnasium's contact listener, with half the proxies: it reads fixtures instead of bodies.
 
-    Every contact is between a tile, whose fixture holds its index, and the hull, whose fixtures hold None, or wheel
-    k, whose fixture holds -1 - k.
+    Every contact is between a tile, whose fixture holds its index, and the hull, whose fixtures
+    hold None, or wheel k, whose fixture holds -1 - k.
     """
 
-    def BeginContact(self, contact: Any) -> None:  # noqa: N802 - the name that Box2D calls
+    def BeginContact(self, contact: Any) -> None:
         """Note that a wheel is on a tile, and reward the first one."""
         index, wheel = contact.fixtureA.userData, contact.fixtureB.userData
         if index is None or index < 0:
@@ -132,10 +132,11 @@ class ContactListener(FrictionDetector):  # type: ignore[misc]
             tile.road_visited = True
             env.reward += 1000.0 / len(env.track)
             env.tile_visited_count += 1
-            if index == 0 and env.tile_visited_count / len(env.track) > self.lap_complete_percent:
+            share = env.tile_visited_count / len(env.track)
+            if index == 0 and share > self.lap_complete_percent:
                 env.new_lap = True
 
-    def EndContact(self, contact: Any) -> None:  # noqa: N802
+    def EndContact(self, contact: Any) -> None:
         """Note that a wheel has left a tile."""
         index, wheel = contact.fixtureA.userData, contact.fixtureB.userData
         if index is None or index < 0:

@@ -29,13 +29,15 @@ class FrameSpec:
     def __post_init__(self) -> None:
         """Reject sizes that leave no picture."""
         if self.rows is not None and self.rows < 1:
-            raise UserError(f"FrameSpec.rows is {self.rows}; it must be at least 1, or None for all rows")
+            raise UserError(
+                f"FrameSpec.rows is {self.rows}; it must be at least 1, or None for all rows"
+            )
         if self.size < 1:
             raise UserError(f"FrameSpec.size is {self.size}; it must be at least 1")
 
     @classmethod
     def for_env(cls, env_id: str) -> FrameSpec:
-        """Choose the crop for an environment id: CarRacing loses its dashboard, others stay whole."""
+        """Choose the crop for an id: CarRacing loses its dashboard, others stay whole."""
         name = env_id.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
         return cls(rows=CAR_RACING_ROWS if name.startswith("CarRacing") else None)
 
@@ -51,14 +53,15 @@ def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
     if source >= target:
         first = np.floor(low + 1e-9).astype(np.int64)
         cells = first[:, None] + np.arange(math.ceil(ratio) + 1)
-        overlap = np.minimum(cells + 1, (low + ratio)[:, None]) - np.maximum(cells, low[:, None])
+        high = (low + ratio)[:, None]
+        overlap = np.minimum(cells + 1, high) - np.maximum(cells, low[:, None])
         overlap = np.where(overlap > 1e-9, overlap, 0.0)
     else:
         centre = np.clip(low + ratio / 2 - 0.5, 0, source - 1)
         first = np.floor(centre).astype(np.int64)
         overlap = np.stack([1 - (centre - first), centre - first], axis=1)
     overlap = overlap[:, : np.flatnonzero(overlap.any(axis=0)).max() + 1]
-    # keep every tap inside the image: move a window that sticks out to the left, and its weights right
+    # a window that sticks out of the image moves left, and its weights in it to the right
     over = np.maximum(first + overlap.shape[1] - source, 0)
     overlap = np.stack([np.roll(taps, shift) for taps, shift in zip(overlap, over, strict=True)])
     weights = (overlap / overlap.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -67,14 +70,22 @@ def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
 
 @kernel
 def _resize(
-    obs: Any, first_row: Any, row_weights: Any, first_value: Any, value_weights: Any, channels: int, out: Any
+    obs: Any,
+    first_row: Any,
+    row_weights: Any,
+    first_value: Any,
+    value_weights: Any,
+    channels: int,
+    out: Any,
 ) -> None:
-    """Resize flat rows (B, H, W * C) to (B, S, S * C): down the columns first, so both loops run along memory.
+    """Resize flat rows (B, H, W * C) to (B, S, S * C), so that all loops run along memory.
 
     Args:
         obs: uint8 frames.
-        first_row: (S) first source row of each target row, `row_weights` (S, taps) the weights from there on.
-        first_value: (S * C) first source value of each target value, `value_weights` (taps, S * C).
+        first_row: (S) first source row of each target row.
+        row_weights: (S, taps) weights of the source rows from there on.
+        first_value: (S * C) first source value of each target value.
+        value_weights: (taps, S * C) weights of the source pixels from there on.
         channels: C, the distance between neighbouring pixels' values.
         out: uint8, written.
     """
@@ -112,8 +123,8 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
     """Crop and resize frames for V, averaging over the area of each target pixel.
 
     Args:
-        obs: one frame (H, W), (H, W, 1) or (H, W, 3), or a batch (B, H, W, 1) or (B, H, W, 3); uint8. Grey
-            frames become three equal channels.
+        obs: one frame (H, W), (H, W, 1) or (H, W, 3), or a batch (B, H, W, 1) or (B, H, W, 3);
+            uint8. Grey frames become three equal channels.
         spec: rows to keep and the size to reach.
 
     Returns:
@@ -131,14 +142,16 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
         obs = obs[None]
     if obs.ndim != 4 or obs.shape[3] not in (1, 3) or 0 in obs.shape[1:3]:
         raise UserError(
-            f"frames have shape {obs.shape}; allowed: (H, W), (H, W, 1), (H, W, 3), (B, H, W, 1), (B, H, W, 3)"
+            f"frames have shape {obs.shape}; allowed: (H, W), (H, W, 1), (H, W, 3), "
+            "(B, H, W, 1), (B, H, W, 3)"
         )
     if spec.rows is not None:
         obs = obs[:, : spec.rows]
     batch, height, width, channels = obs.shape
     flat = np.ascontiguousarray(obs).reshape(batch, height, width * channels)
     out = np.empty((batch, spec.size, spec.size * channels), np.uint8)
-    _resize(flat, *_plan(height, width, channels, spec.size), channels, out)
+    first_row, row_weights, first_value, value_weights = _plan(height, width, channels, spec.size)
+    _resize(flat, first_row, row_weights, first_value, value_weights, channels, out)
     frames = out.reshape(batch, spec.size, spec.size, channels)
     if channels == 1:
         frames = np.repeat(frames, 3, axis=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from numba import njit
 
@@ -13,8 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def kernel(function: F) -> F:
     """Compile a function once for all processes: the machine code is kept beside the source.
 
-    Arithmetic is IEEE's, without fast-math: floats round as they do in Python, and a division by zero gives
-    infinity as in numpy instead of an exception that every division would have to test for.
+    Arithmetic is IEEE's, without fast-math: floats round as they do in Python, and a division by
+    zero gives infinity as in numpy instead of an exception that every division would test for.
     """
-    compiled: F = njit(cache=True, error_model="numpy")(function)
-    return compiled
+    return cast(F, njit(cache=True, error_model="numpy")(function))

@@ -1,12 +1,12 @@
 """Numba kernels for exact area coverage of polygons in CarRacing's 96x96 observation.
 
-Gymnasium draws polygons on a 1000x800 canvas with pygame, flips it and averages it down to 96x96 pixels.
-Here each edge of a polygon adds to a plane the *change* of coverage at the pixels it crosses; a running sum
-down the columns of the plane then gives the covered area of every pixel. The cost is that of the edges'
-lengths, and the inner loops run along the rows of memory.
+Gymnasium draws polygons on a 1000x800 canvas with pygame, flips it and averages it down to 96x96
+pixels. Here each edge of a polygon adds to a plane the *change* of coverage at the pixels it
+crosses; a running sum down the columns of the plane then gives the covered area of every pixel. The
+cost is that of the edges' lengths, and the inner loops run along the rows of memory.
 
-Two systems of coordinates: the observation's pixels, y downward, and the canvas's pixels as stock draws
-them, before its vertical flip.
+Two systems of coordinates: the observation's pixels, y downward, and the canvas's pixels as stock
+draws them, before its vertical flip.
 """
 
 from __future__ import annotations
@@ -25,20 +25,25 @@ ROWS = 84
 CANVAS_W = 1000
 CANVAS_H = 800
 PER_X = SIZE / CANVAS_W
-"""Observation pixels per canvas pixel, across; `PER_Y` down."""
+"""Observation pixels per canvas pixel, across."""
 PER_Y = SIZE / CANVAS_H
+"""Observation pixels per canvas pixel, down."""
+NOWHERE = -1_000_000
 
 
 @kernel
 def add_edge(plane: Any, ax: float, ay: float, bx: float, by: float, value: float) -> None:
     """Add the area below a directed edge, times `value`, to a plane of coverage changes.
 
-    Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area: with sign
-    +1 if it runs clockwise on the screen, else -1.
+    Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area:
+    with sign +1 if it runs clockwise on the screen, else -1.
 
     Args:
         plane: (ROWS + 2, SIZE) float32; a running sum down its columns gives the coverage.
-        ax: canvas X of the edge's start, `ay` its Y; `bx`, `by` its end. Whole numbers are pixels' middles.
+        ax: canvas X of the edge's start; whole numbers are pixels' middles.
+        ay: canvas Y of the edge's start.
+        bx: canvas X of its end.
+        by: canvas Y of its end.
         value: weight of the area.
     """
     if ax > bx:
@@ -108,59 +113,63 @@ def _add_segment(plane: Any, col: int, top: float, bottom: float, weight: float)
 def swell(nx: float, ny: float) -> float:
     """How far pygame's outline moves an edge with unit normal (nx, ny) outward, in canvas pixels.
 
-    A filled polygon includes the pixels that its edges run through, half of each is outside; on steep edges the
-    rounded ends of the filled lines add an eighth to the antialiased outline.
+    A filled polygon includes the pixels that its edges run through, half of each is outside; on
+    steep edges the rounded ends of the filled lines add an eighth to the antialiased outline.
     """
     nx, ny = abs(nx), abs(ny)
     return 0.625 * nx if nx > ny else 0.5 * ny
 
 
 @kernel
-def fill_polygon(window: Any, spans: Any, left: int, bottom: int, xs: Any, ys: Any, n: int, index: int) -> None:
+def fill_polygon(
+    window: Any, spans: Any, left: int, bottom: int, xs: Any, ys: Any, n: int, index: int
+) -> None:
     """Fill a convex polygon with a palette index the way `pygame.draw.polygon` fills it.
 
     Args:
         window: (H, W) uint8, a part of the canvas.
         spans: (H, 2) int32 scratch.
-        left: canvas X of the window's first column; `bottom` is canvas Y of its first row.
-        xs: canvas X of the vertices, whole numbers; `ys` their Y, `n` how many.
+        left: canvas X of the window's first column.
+        bottom: canvas Y of the window's first row.
+        xs: canvas X of the vertices, whole numbers.
+        ys: canvas Y of the vertices.
+        n: number of vertices.
         index: what to write.
     """
     low = high = ys[0]
     for i in range(1, n):
         low, high = min(low, ys[i]), max(high, ys[i])
     first, last = max(low, bottom), min(high, bottom + window.shape[0] - 1)
-    for y in range(first, last + 1):
-        spans[y - bottom, 0] = spans[y - bottom, 1] = np.int32(-1_000_000)
+    if low == high or first > last:
+        return
+    spans[first - bottom : last - bottom + 1] = NOWHERE
     for i in range(n):
         j = i - 1 if i > 0 else n - 1
         x1, y1, x2, y2 = xs[j], ys[j], xs[i], ys[i]
         if y1 > y2:
             x1, y1, x2, y2 = x2, y2, x1, y1
-        stop = y2 if y2 == high else y2 - 1
-        for y in range(max(y1, first), min(stop, last) + 1):
-            if y1 == y2:
-                continue
+        if y1 == y2:
+            continue
+        for y in range(max(y1, first), min(y2 if y2 == high else y2 - 1, last) + 1):
             crossing = (y - y1) * (x2 - x1) / (y2 - y1)
             # pygame rounds by the order of the edges, not by which side they are on
-            if spans[y - bottom, 0] == -1_000_000:
+            if spans[y - bottom, 0] == NOWHERE:
                 spans[y - bottom, 0] = x1 + math.floor(crossing)
             else:
                 spans[y - bottom, 1] = x1 + math.ceil(crossing)
-    if low == high:
-        return
-    for y in range(first, last + 1):
-        start, end = spans[y - bottom, 0], spans[y - bottom, 1]
-        for x in range(max(min(start, end) - left, 0), min(max(start, end) - left + 1, window.shape[1])):
-            window[y - bottom, x] = index
+    for y in range(first - bottom, last - bottom + 1):
+        start = max(min(spans[y, 0], spans[y, 1]) - left, 0)
+        stop = min(max(spans[y, 0], spans[y, 1]) - left + 1, window.shape[1])
+        for x in range(start, stop):
+            window[y, x] = index
 
 
 @kernel
-def quantize(value: float) -> float:
-    """Turn a mean colour into the byte that pygame's two-pass integer `smoothscale` gives.
+def quantize(value: Any) -> Any:
+    """Turn a mean colour into the level that pygame's two-pass integer `smoothscale` gives.
 
-    Each pass cuts off fractions. An even area of colour c comes out as c - 2, a mixed one 1.25 lower than its
-    mean on average, and the conversion to a byte takes half of that.
+    Each pass cuts off fractions. An even area of colour c comes out as c - 2, a mixed one 1.25
+    lower than its mean on average, of which the conversion to a byte will take half a level.
     """
     tolerance = np.float32(0.002)
     whole = np.floor(value + tolerance)

@@ -1,4 +1,4 @@
-"""What a CarRacing frame shows, from back to front: grass, road, borders; then the car and the dashboard."""
+"""What a CarRacing frame shows, from back to front: grass, road, borders, car, dashboard."""
 
 from __future__ import annotations
 
@@ -6,34 +6,63 @@ import math
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.box2d.car_racing import BORDER, GRASS_DIM, PLAYFIELD, TRACK_DETAIL_STEP, TRACK_WIDTH
+from gymnasium.envs.box2d.car_racing import (
+    BORDER,
+    GRASS_DIM,
+    PLAYFIELD,
+    TRACK_DETAIL_STEP,
+    TRACK_WIDTH,
+)
 
 from worldmodels.envs.kernels import kernel
-from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, ROWS, SIZE, add_edge, quantize, swell
+from worldmodels.envs.rasterizer import (
+    CANVAS_H,
+    CANVAS_W,
+    ROWS,
+    SIZE,
+    add_edge,
+    quantize,
+    swell,
+)
 from worldmodels.envs.sprites import draw_car, draw_dashboard
 
 FIELD, PATCH, ROAD, SHADE1, SHADE2, KERB, WHITE = range(7)
-"""Planes of coverage: playfield, grass patches, all road, road of the two lighter shades, all borders, white ones."""
+"""Planes of coverage: playfield, lighter grass, all road, the road's two lighter shades, all
+borders, white borders."""
 NUM_PLANES = 7
 POSE_SIZE = 28
 REACH = 2 * TRACK_WIDTH + TRACK_DETAIL_STEP + 2 * BORDER
-"""No part of a tile or of its border is further from the left end of its cross-section, world units."""
+"""No part of a tile or its border is further from its cross-section's left end, world units."""
 
 
 @kernel
 def draw_frame(
-    pose: Any, sections: Any, borders: Any, sides: Any, shade: Any, conflicts: Any, palette: Any,
-    shapes: Any, shape_sizes: Any, text: Any, planes: Any, image: Any, window: Any, out: Any,
-) -> None:  # fmt: skip
+    pose: Any,
+    sections: Any,
+    borders: Any,
+    sides: Any,
+    shade: Any,
+    conflicts: Any,
+    palette: Any,
+    shapes: Any,
+    shape_sizes: Any,
+    text: Any,
+    planes: Any,
+    image: Any,
+    window: Any,
+    out: Any,
+) -> None:
     """Draw one observation.
 
     Args:
-        pose: (POSE_SIZE) zoom; the hull's x, y, angle, velocity x, y and angular velocity; the angle of the first
-            wheel's joint; then x, y, angle, phase and omega of each wheel.
-        sections: (N, 4), borders: (N, 8), sides: (N), as `track.lay_road` returns them, world units.
+        pose: (POSE_SIZE) zoom; the hull's x, y, angle, velocity x, y and angular velocity; the
+            first wheel's joint angle; then x, y, angle, phase and omega of each wheel.
+        sections: (N, 4) cross-sections of the road as `track.lay_road` returns them, world units.
+        borders: (N, 8) likewise.
+        sides: (N) likewise.
         shade: (N) 0, 1 or 2: index of tile i's colour.
         conflicts: (N) as `track.find_conflicts` returns them.
-        palette: (5, 3) float32 colours: grass, its patches, the three shades of road.
+        palette: (5, 3) float32 colours: grass, lighter grass, the three shades of road.
         shapes: (5, 8, 2) the wheel's polygon, then the hull's four, in the body's frame.
         shape_sizes: (5) number of vertices of each.
         text: (12, 12) uint8, the score as `sprites.score_text` draws it.
@@ -44,7 +73,9 @@ def draw_frame(
     """
     zoom, x, y = pose[0], -pose[1] * pose[0], -pose[2] * pose[0]
     cos, sin = math.cos(-pose[3]), math.sin(-pose[3])
-    camera = (zoom, cos, sin, CANVAS_W / 2 + (x * cos - y * sin), CANVAS_H / 4 + (x * sin + y * cos))
+    shift_x = CANVAS_W / 2 + (x * cos - y * sin)
+    shift_y = CANVAS_H / 4 + (x * sin + y * cos)
+    camera = (zoom, cos, sin, shift_x, shift_y)
     _draw_grass(camera, planes)
     _blend_grass(planes, palette, image)
     _draw_road(camera, sections, borders, sides, shade, conflicts, palette, planes, image)
@@ -57,7 +88,8 @@ def draw_frame(
 def _to_canvas(camera: Any, x: float, y: float) -> tuple[float, float]:
     """Turn world units into canvas pixels, cut to whole ones as pygame does."""
     zoom, cos, sin, shift_x, shift_y = camera
-    return np.trunc((cos * x - sin * y) * zoom + shift_x), np.trunc((sin * x + cos * y) * zoom + shift_y)
+    canvas_x = np.trunc((cos * x - sin * y) * zoom + shift_x)
+    return canvas_x, np.trunc((sin * x + cos * y) * zoom + shift_y)
 
 
 @kernel
@@ -76,8 +108,7 @@ def _draw_grass(camera: Any, planes: Any) -> None:
         planes[FIELD, 0, :] = 1.0
     else:
         _draw_square(camera, planes[FIELD], -PLAYFIELD, -PLAYFIELD, 2 * PLAYFIELD)
-    margin = 2 / zoom
-    step = 2 * GRASS_DIM
+    margin, step = 2 / zoom, 2 * GRASS_DIM
     first_x = max(math.floor((low_x - margin - GRASS_DIM) / step), -10)
     first_y = max(math.floor((low_y - margin - GRASS_DIM) / step), -10)
     last_x = min(math.floor((high_x + margin) / step), 9)
@@ -121,37 +152,25 @@ def _blend_grass(planes: Any, palette: Any, image: Any) -> None:
             base, extra = palette[0, c], palette[1, c] - palette[0, c]
             for col in range(SIZE):
                 image[c, row, col] = field[col] * base + patch[col] * extra
-    planes[FIELD, ROWS:] = zero
-    planes[PATCH, ROWS:] = zero
-
-
-@kernel
-def _project(camera: Any, ax: float, ay: float, bx: float, by: float) -> tuple[float, float, float, float]:
-    """Put both ends of a cross-section on the canvas, moved apart by what pygame's outlines add."""
-    left_x, left_y = _to_canvas(camera, ax, ay)
-    right_x, right_y = _to_canvas(camera, bx, by)
-    dx, dy = bx - ax, by - ay
-    scale = 1.0 / math.sqrt(dx * dx + dy * dy)
-    nx = (camera[1] * dx - camera[2] * dy) * scale
-    ny = (camera[2] * dx + camera[1] * dy) * scale
-    move = swell(nx, ny)
-    return left_x - move * nx, left_y - move * ny, right_x + move * nx, right_y + move * ny
+    planes[:ROAD, ROWS:] = zero
 
 
 @kernel
 def _draw_road(
-    camera: Any, sections: Any, borders: Any, sides: Any, shade: Any, conflicts: Any,
-    palette: Any, planes: Any, image: Any,
-) -> None:  # fmt: skip
+    camera: Any,
+    sections: Any,
+    borders: Any,
+    sides: Any,
+    shade: Any,
+    conflicts: Any,
+    palette: Any,
+    planes: Any,
+    image: Any,
+) -> None:
     """Paint tiles and borders in view in their order, in batches that do not overlap themselves."""
-    zoom, cos, sin, shift_x, shift_y = camera
-    reach_w, reach_h = CANVAS_W / 2 + REACH * zoom, CANVAS_H / 2 + REACH * zoom
     n = sections.shape[0]
     near = np.empty(n, np.bool_)
-    for i in range(n):
-        x = (cos * sections[i, 0] - sin * sections[i, 1]) * zoom + shift_x - CANVAS_W / 2
-        y = (sin * sections[i, 0] + cos * sections[i, 1]) * zoom + shift_y - CANVAS_H / 2
-        near[i] = abs(x) < reach_w and abs(y) < reach_h
+    _find_near(camera, sections, near)
     start = 0
     drawn = kerbs = False
     for i in range(n):
@@ -163,8 +182,7 @@ def _draw_road(
             _blend_road(planes, palette, image, kerbs)
             start = i
             drawn = kerbs = False
-        following = (i + 1) % n
-        ends = i == n - 1 or not near[following]
+        ends = i == n - 1 or not near[i + 1]
         _draw_tile(camera, sections, shade, i, not (drawn and near[i - 1]), ends, planes)
         drawn = True
         if sides[i] != 0:
@@ -175,11 +193,39 @@ def _draw_road(
 
 
 @kernel
-def _draw_tile(camera: Any, sections: Any, shade: Any, i: int, starts: bool, ends: bool, planes: Any) -> None:
-    """Add tile i, the road between cross-sections i - 1 and i, to the planes of the road and of its shade.
+def _find_near(camera: Any, sections: Any, near: Any) -> None:
+    """Find which tiles may be in view."""
+    zoom, cos, sin, shift_x, shift_y = camera
+    reach_w, reach_h = CANVAS_W / 2 + REACH * zoom, CANVAS_H / 2 + REACH * zoom
+    for i in range(sections.shape[0]):
+        x = (cos * sections[i, 0] - sin * sections[i, 1]) * zoom + shift_x
+        y = (sin * sections[i, 0] + cos * sections[i, 1]) * zoom + shift_y
+        near[i] = abs(x - CANVAS_W / 2) < reach_w and abs(y - CANVAS_H / 2) < reach_h
 
-    Sides that two neighbours share cancel out, so they are added only where the road starts or ends, or
-    changes its shade.
+
+@kernel
+def _project(
+    camera: Any, ax: float, ay: float, bx: float, by: float
+) -> tuple[float, float, float, float]:
+    """Put a cross-section's ends on the canvas, moved apart by what pygame's outlines add."""
+    left_x, left_y = _to_canvas(camera, ax, ay)
+    right_x, right_y = _to_canvas(camera, bx, by)
+    dx, dy = bx - ax, by - ay
+    scale = 1.0 / math.sqrt(dx * dx + dy * dy)
+    nx = (camera[1] * dx - camera[2] * dy) * scale
+    ny = (camera[2] * dx + camera[1] * dy) * scale
+    move = swell(nx, ny)
+    return left_x - move * nx, left_y - move * ny, right_x + move * nx, right_y + move * ny
+
+
+@kernel
+def _draw_tile(
+    camera: Any, sections: Any, shade: Any, i: int, starts: bool, ends: bool, planes: Any
+) -> None:
+    """Add tile i, the road between cross-sections i - 1 and i, to the road and to its shade.
+
+    Sides that neighbours share would cancel out, so they are added only where the road starts or
+    ends, or changes its shade.
     """
     before, at = sections[i - 1], sections[i]
     lx0, ly0, rx0, ry0 = _project(camera, before[0], before[1], before[2], before[3])
@@ -212,9 +258,10 @@ def _draw_border(camera: Any, borders: Any, sides: Any, i: int, planes: Any) -> 
 
 @kernel
 def _blend_road(planes: Any, palette: Any, image: Any, kerbs: bool) -> None:
-    """Paint the planes of one batch over the image and empty them.
+    """Paint the planes of one batch over the image, and empty them.
 
-    Borders lie on the road's edge, so the road has what they leave of a pixel, and the grass the rest.
+    Borders lie on the road's edge, so the road has what they leave of a pixel, and the grass the
+    rest. `kerbs` tells whether the batch has borders.
     """
     zero, one, tiny = np.float32(0), np.float32(1), np.float32(1e-3)
     sums = np.zeros((5, SIZE), np.float32)
@@ -245,7 +292,7 @@ def _blend_road(planes: Any, palette: Any, image: Any, kerbs: bool) -> None:
 
 @kernel
 def _quantize_image(image: Any, out: Any) -> None:
-    """Turn mean colours into bytes, channels last; in two steps, as only the first can be vectorised."""
+    """Turn mean colours into bytes, channels last; in two steps, as only one can be vectorised."""
     levels = np.empty((3, SIZE), np.uint8)
     for row in range(ROWS):
         for c in range(3):

@@ -16,8 +16,9 @@ from worldmodels.protocols import UserError
 class ActionSpec:
     """An action space as M and C see it.
 
-    A Box becomes `dim` numbers between `low` and `high`; a Discrete space of n actions has `dim` n and is
-    given to M as a one-hot vector. Bounds are tuples, so that a spec can be compared, hashed and written to JSON.
+    A Box becomes `dim` numbers between `low` and `high`; a Discrete space of n actions has `dim` n
+    and is given to M as a one-hot vector. Bounds are tuples, so that a spec can be compared, hashed
+    and written to JSON.
     """
 
     kind: Literal["box", "discrete"]
@@ -55,11 +56,14 @@ class ActionSpec:
             return cls("discrete", int(space.n))
         if isinstance(space, spaces.Box) and len(space.shape) == 1:
             if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-                raise UserError(f"action space {space} is unbounded; every action needs finite bounds")
-            low, high = (tuple(float(x) for x in bound) for bound in (space.low, space.high))
-            return cls("box", int(space.shape[0]), low, high)
+                raise UserError(
+                    f"action space {space} is unbounded; every action needs finite bounds"
+                )
+            low, high = space.low.tolist(), space.high.tolist()
+            return cls("box", int(space.shape[0]), tuple(low), tuple(high))
         raise UserError(
-            f"action space {space} is not supported; it must be a one-dimensional Box or a Discrete space"
+            f"action space {space} is not supported; "
+            "it must be a one-dimensional Box or a Discrete space"
         )
 
     @property
@@ -82,13 +86,16 @@ class ActionSpec:
         actions = np.asarray(actions)
         if self.kind == "box":
             if actions.ndim == 0 or actions.shape[-1] != self.dim:
-                raise UserError(f"actions have shape {actions.shape}; the last dimension must be {self.dim}")
+                raise UserError(
+                    f"actions have shape {actions.shape}; the last dimension must be {self.dim}"
+                )
             return actions.astype(np.float32)
         if not np.issubdtype(actions.dtype, np.integer):
             raise UserError(f"discrete actions have type {actions.dtype}; they must be integers")
         if actions.size and (actions.min() < 0 or actions.max() >= self.dim):
             raise UserError(
-                f"discrete actions run from {actions.min()} to {actions.max()}; allowed: 0 to {self.dim - 1}"
+                f"discrete actions run from {actions.min()} to {actions.max()}; "
+                f"allowed: 0 to {self.dim - 1}"
             )
         encoded: NDArray[np.float32] = np.eye(self.dim, dtype=np.float32)[actions]
         return encoded

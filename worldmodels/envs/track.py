@@ -1,6 +1,7 @@
-"""CarRacing's random track, walked in a kernel with the operations of Gymnasium's Python, in their order.
+"""CarRacing's random track, walked in kernels with Gymnasium's operations in their order.
 
-Every float is the same as in `CarRacing._create_track`, which holds the tiles of the physics and so every reward.
+Every float is the same as in `CarRacing._create_track`: the tiles are part of the physics, and so
+of every reward.
 """
 
 from __future__ import annotations
@@ -25,10 +26,11 @@ from worldmodels.envs.kernels import kernel
 CHECKPOINTS = 12
 START_ALPHA = 2 * math.pi * (-0.5) / CHECKPOINTS
 MAX_STEPS = 2500
+"""A walk that has not come round by then is given up."""
 
 
 def draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw the points the track winds round: (CHECKPOINTS, 3) angle, x, y, in the stock order of draws."""
+    """Draw the points the track winds round as stock does: (CHECKPOINTS, 3) angle, x, y."""
     points = np.empty((CHECKPOINTS, 3))
     for c in range(CHECKPOINTS):
         noise = rng.uniform(0, 2 * math.pi * 1 / CHECKPOINTS)
@@ -44,12 +46,12 @@ def draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
 
 @kernel
 def walk(points: Any) -> Any:
-    """Walk from checkpoint to checkpoint for five laps: (T, 4) angle on the circle, heading, x, y."""
+    """Walk between checkpoints for five laps: (T, 4) angle on the circle, heading, x, y."""
     track = np.empty((MAX_STEPS, 4))
     x, y, beta = 1.5 * TRACK_RAD, 0.0, 0.0
-    target, laps, steps = 0, 0, 0
+    target, laps = 0, 0
     other_side = False
-    while True:
+    for step in range(MAX_STEPS):
         alpha = math.atan2(y, x)
         if other_side and alpha > 0:
             laps += 1
@@ -57,21 +59,9 @@ def walk(points: Any) -> Any:
         if alpha < 0:
             other_side = True
             alpha += 2 * math.pi
-        while True:
-            found = False
-            while True:
-                if alpha <= points[target % CHECKPOINTS, 0]:
-                    found = True
-                    break
-                target += 1
-                if target % CHECKPOINTS == 0:
-                    break
-            if found:
-                break
-            alpha -= 2 * math.pi
+        target, alpha = _next_checkpoint(points, target, alpha)
         ahead_x, ahead_y = math.cos(beta), math.sin(beta)
-        to_x = points[target % CHECKPOINTS, 1] - x
-        to_y = points[target % CHECKPOINTS, 2] - y
+        to_x, to_y = points[target, 1] - x, points[target, 2] - y
         sideways = ahead_x * to_x + ahead_y * to_y
         while beta - alpha > 1.5 * math.pi:
             beta -= 2 * math.pi
@@ -85,15 +75,26 @@ def walk(points: Any) -> Any:
             beta += min(TRACK_TURN_RATE, abs(0.001 * sideways))
         x += -ahead_y * TRACK_DETAIL_STEP
         y += ahead_x * TRACK_DETAIL_STEP
-        track[steps] = (alpha, before * 0.5 + beta * 0.5, x, y)
-        steps += 1
-        if laps > 4 or steps == MAX_STEPS:
-            return track[:steps]
+        track[step] = (alpha, before * 0.5 + beta * 0.5, x, y)
+        if laps > 4:
+            break
+    return track[: step + 1]
+
+
+@kernel
+def _next_checkpoint(points: Any, target: int, alpha: float) -> tuple[int, float]:
+    """The first checkpoint from `target` on that is not behind `alpha`, which may lose a turn."""
+    while alpha > points[target, 0]:
+        target += 1
+        if target == CHECKPOINTS:
+            target = 0
+            alpha -= 2 * math.pi
+    return target, alpha
 
 
 @kernel
 def closed_loop(track: Any) -> tuple[int, int]:
-    """Find the last whole lap of a walk: indices of its first and one past its last step, or (-1, -1)."""
+    """Find the last whole lap of a walk: its first step and one past its last, or (-1, -1)."""
     end = -1
     for i in range(len(track) - 1, 0, -1):
         if track[i, 0] > START_ALPHA and track[i - 1, 0] <= START_ALPHA:
@@ -117,27 +118,19 @@ def is_glued(track: NDArray[np.float64]) -> bool:
 def lay_road(track: Any) -> Any:
     """Turn a lap into the road's geometry.
 
+    Args:
+        track: (N, 4) angle on the circle, heading, x, y.
+
     Returns:
-        sections: (N, 4) left x, y and right x, y of each cross-section; tile i lies between i - 1 and i.
-        borders: (N, 8) inner x, y and outer x, y of tile i's border at cross-section i, then at i - 1.
+        sections: (N, 4) left x, y and right x, y of each cross-section; tile i lies between
+            cross-sections i - 1 and i.
+        borders: (N, 8) inner x, y and outer x, y of tile i's border at cross-section i, then at
+            cross-section i - 1.
         sides: (N) int8, 0 where tile i has no border, 1 for one on the right, -1 on the left.
     """
     n = len(track)
-    sections = np.empty((n, 4))
-    borders = np.zeros((n, 8))
-    sides = np.zeros(n, np.int8)
-    hard = np.zeros(n, np.bool_)
-    for i in range(n):
-        good = True
-        oneside = 0.0
-        for k in range(BORDER_MIN_COUNT):
-            turn = track[i - k, 1] - track[i - k - 1, 1]
-            good &= abs(turn) > TRACK_TURN_RATE * 0.2
-            oneside += np.sign(turn)
-        hard[i] = good and abs(oneside) == BORDER_MIN_COUNT
-    for i in range(n):
-        for k in range(BORDER_MIN_COUNT):
-            hard[i - k] |= hard[i]
+    sections, borders, sides = np.empty((n, 4)), np.zeros((n, 8)), np.zeros(n, np.int8)
+    hard = _hard_turns(track)
     for i in range(n):
         beta, x, y = track[i, 1], track[i, 2], track[i, 3]
         sections[i, 0] = x - TRACK_WIDTH * math.cos(beta)
@@ -155,6 +148,25 @@ def lay_road(track: Any) -> Any:
             borders[i, 4 * k + 2] = x + side * (TRACK_WIDTH + BORDER) * math.cos(beta)
             borders[i, 4 * k + 3] = y + side * (TRACK_WIDTH + BORDER) * math.sin(beta)
     return sections, borders, sides
+
+
+@kernel
+def _hard_turns(track: Any) -> Any:
+    """Where the road turns hard one way for some tiles: (N) booleans, these tiles have a border."""
+    n = len(track)
+    hard = np.zeros(n, np.bool_)
+    for i in range(n):
+        good = True
+        one_side = 0.0
+        for k in range(BORDER_MIN_COUNT):
+            turn = track[i - k, 1] - track[i - k - 1, 1]
+            good &= abs(turn) > TRACK_TURN_RATE * 0.2
+            one_side += np.sign(turn)
+        hard[i] = good and abs(one_side) == BORDER_MIN_COUNT
+    for i in range(n):
+        for k in range(BORDER_MIN_COUNT):
+            hard[i - k] |= hard[i]
+    return hard
 
 
 @kernel
