@@ -1,0 +1,122 @@
+"""Panels, grids and files: what films and pictures are made of."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from worldmodels import runs
+from worldmodels.protocols import UserError
+from worldmodels.video.config import Frames, VideoConfig
+
+_GAP, _CAPTION = 4, 22
+_INK, _PAPER, _ACCENT = (236, 236, 236), (17, 19, 24), (240, 171, 60)
+
+
+def compose(
+    pictures: Sequence[Frames],
+    labels: Sequence[str],
+    line: Sequence[str],
+    panel: int,
+    share: float | None = None,
+) -> Frames:
+    """Put pictures (H, W, 3) side by side, with a label under each and a line of facts below.
+
+    Args:
+        pictures: any sizes; each fills its panel as far as its shape allows.
+        labels: one for each.
+        line: caption of the whole: facts that keep their places while they change.
+        panel: size of a panel.
+        share: in [0, 1), drawn as a bar under the last panel: how long the dream has been blind.
+    """
+    count = len(pictures)
+    width = count * panel + (count + 1) * _GAP
+    height = panel + 2 * _CAPTION + 2 * _GAP
+    sheet = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+        left = _GAP + i * (panel + _GAP)
+        tile = _fit(picture, panel)
+        sheet.paste(tile, (left + (panel - tile.width) // 2, _GAP + (panel - tile.height) // 2))
+        draw.text((left, _GAP + panel + 4), label, _INK, font)
+    if share is not None:
+        end = left + round(share * (panel - 1))
+        draw.line([(left, _GAP + panel + 1), (end, _GAP + panel + 1)], _ACCENT, 2)
+    for i, fact in enumerate(line):
+        place = _GAP + i * (width - _GAP) // len(line)
+        draw.text((place, _GAP + panel + _CAPTION + 2), fact, _ACCENT, font)
+    return np.asarray(sheet)
+
+
+def grid(
+    rows: Sequence[Frames], names: Sequence[str], scale: int, columns: Sequence[str] = ()
+) -> Frames:
+    """Rows of frames, each (n, S, S, 3), with a name above each row and one over each column."""
+    size = rows[0].shape[1] * scale
+    head = 18
+    width = rows[0].shape[0] * (size + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, len(rows) * (size + head) + _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    for r, (row, name) in enumerate(zip(rows, names, strict=True)):
+        top = r * (size + head)
+        draw.text((_GAP, top + 2), name, _ACCENT, font)
+        for i, picture in enumerate(row):
+            left = _GAP + i * (size + _GAP)
+            sheet.paste(_fit(picture, size), (left, top + head))
+            if columns and r == 0 and i > 0:
+                draw.text((left, top + 2), columns[i], _INK, font)
+    return np.asarray(sheet)
+
+
+def write_picture(path: Path, picture: Frames) -> Path:
+    """Write a PNG, atomically."""
+    with runs.atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
+    return path
+
+
+def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
+    """Write an mp4 (H.264, playable everywhere), atomically.
+
+    Raises:
+        UserError: there are no frames, no ffmpeg, or a full disk.
+    """
+    import imageio_ffmpeg
+
+    pictures = list(frames)
+    if not pictures:
+        raise UserError(f"{path}: a film needs at least one frame")
+    height, width = pictures[0].shape[:2]
+    seconds = len(pictures) / cfg.fps
+    rate = max(16, int(0.9 * cfg.max_bytes * 8 / seconds / 1000))  # kbit/s
+    options = ["-crf", "26", "-preset", "medium", "-maxrate", f"{rate}k", "-bufsize", f"{rate}k"]
+    with runs.atomic_path(path) as temporary:
+        writer = imageio_ffmpeg.write_frames(
+            os.fspath(temporary),
+            (width, height),
+            fps=cfg.fps,
+            codec="libx264",
+            quality=None,
+            macro_block_size=2,
+            output_params=[*options, "-movflags", "+faststart"],
+            ffmpeg_log_level="error",
+        )
+        writer.send(None)
+        try:
+            for picture in pictures:
+                writer.send(np.ascontiguousarray(picture))
+        finally:
+            writer.close()
+    return path
+
+
+def _fit(picture: Frames, panel: int) -> Image.Image:
+    """Enlarge or shrink a picture so that its longer side fills the panel."""
+    image = Image.fromarray(picture)
+    scale = panel / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)

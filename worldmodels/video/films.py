@@ -1,0 +1,153 @@
+"""Films and pictures of a driver: reality beside what V keeps of it and what M dreams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from worldmodels import runs
+from worldmodels.agent import Agent
+from worldmodels.controller import linear
+from worldmodels.evaluation import EvaluationResult, one_thread
+from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.protocols import UserError
+from worldmodels.video.config import Frames, VideoConfig
+from worldmodels.video.drawing import compose, grid, write_picture, write_video
+from worldmodels.video.replays import Recording, Views, replay, views
+
+WHICH: tuple[Literal["best", "median", "worst"], ...] = ("best", "median", "worst")
+
+
+def film(
+    agent: Agent,
+    env_id: str,
+    result: EvaluationResult,
+    folder: Path,
+    cfg: VideoConfig | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+) -> dict[str, Path]:
+    """Film the best, the median and the worst episode, and make the pictures of a report.
+
+    Args:
+        agent: what drove.
+        env_id: where to replay; for CarRacing the fast environment gives the same episodes.
+        result: evaluated with ``keep_actions=True``.
+        folder: gets best.mp4, median.mp4, worst.mp4, episodes.json, reconstructions.png, dream.png
+            and, where the agent has starts, dream.mp4.
+        cfg: size and speed.
+        env_kwargs: passed to `envs.make`.
+
+    Returns:
+        The files by name.
+    """
+    cfg = cfg or VideoConfig()
+    runs.make_folder(folder)
+    with one_thread():
+        return _film(agent, env_id, result, folder, cfg, env_kwargs)
+
+
+def _film(
+    agent: Agent,
+    env_id: str,
+    result: EvaluationResult,
+    folder: Path,
+    cfg: VideoConfig,
+    env_kwargs: Mapping[str, Any] | None,
+) -> dict[str, Path]:
+    """Do the work of `film`."""
+    written, noted = {}, {}
+    for which in WHICH:
+        episode = result.pick(which)
+        recording = replay(env_id, episode, env_kwargs)
+        seen = views(agent, recording, cfg)
+        path = folder / f"{which}.mp4"
+        write_video(path, episode_frames(recording, seen, cfg, f"track {episode.seed}"), cfg)
+        written[path.name], noted[which] = path, episode.to_json()
+        if which == "best":
+            for name, draw in (("reconstructions", reconstructions), ("dream", dream_strip)):
+                written[f"{name}.png"] = write_picture(folder / f"{name}.png", draw(seen))
+    runs.write_json(folder / "episodes.json", noted)
+    if agent.starts is not None:
+        path = folder / "dream.mp4"
+        write_video(path, dream_frames(agent, cfg), cfg)
+        written[path.name] = path
+    return written
+
+
+def episode_frames(
+    recording: Recording, seen: Views, cfg: VideoConfig, title: str
+) -> Iterator[Frames]:
+    """Frames of the film: real, reconstructed and dreamt side by side, with a line of figures."""
+    total = np.concatenate([[0.0], np.cumsum(recording.rewards)])
+    for k, t in enumerate(range(0, len(recording.frames), seen.every)):
+        blind = t % cfg.sync
+        labels = ("real", "V reconstructs", f"M dreams, {blind:>3} steps unseen")
+        pictures = (recording.frames[t], seen.reconstructed[k], seen.dreamt[k])
+        reward = 0.0 if t == 0 else recording.rewards[t - 1]
+        line = (title, f"step {t}", f"reward {reward:+.1f}", f"return {total[t]:.1f}")
+        yield compose(pictures, labels, line, cfg.panel, blind / cfg.sync)
+
+
+@torch.inference_mode()
+def dream_frames(
+    agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
+) -> Iterator[Frames]:
+    """Frames of a film of pure dreams: C drives, M answers, V paints; side by side.
+
+    Raises:
+        UserError: the agent has no starts.
+    """
+    if agent.starts is None:
+        raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(agent.starts.z), (dreams,), generator=generator).numpy()
+    z = torch.from_numpy(agent.starts.z[chosen]).float()
+    h, c = (torch.from_numpy(a[0, chosen]).float() for a in (agent.starts.h, agent.starts.c))
+    state, memory, reward = MemoryState(h, c), agent.memories[0], np.zeros(dreams)
+    weights = linear.unflatten(
+        torch.from_numpy(agent.parameters)[None],
+        agent.controller,
+        agent.z_dim,
+        agent.h_dim,
+        agent.input_stats,
+    )
+    for t in range(steps):
+        if t % cfg.every == 0:
+            labels = [f"dream {d + 1}, return {reward[d]:.0f}" for d in range(dreams)]
+            line = ("no frame here is real", f"step {t}")
+            yield compose(list(agent.decode(z)), labels, line, cfg.panel)
+        seen = state.h[None] if agent.controller.inputs == "zh" else None
+        action = linear.forward(weights, z[None], seen, agent.controller)[0]
+        out, state = memory.step(z, linear.memory_input(action, agent.controller), state)
+        u, n = torch.rand(z.shape, generator=generator), torch.randn(z.shape, generator=generator)
+        z = mixture_from_noise(*out[:3], u, n, cfg.temperature)
+        if agent.reward_model is not None:
+            reward += agent.reward_model.expected(out.reward).numpy()
+
+
+def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
+    """Frames of an episode, evenly spaced, above what V keeps of them (a picture)."""
+    at = np.linspace(0, len(seen.seen) - 1, columns).astype(int)
+    return grid([seen.seen[at], seen.reconstructed[at]], ["what V sees", "what it keeps"], scale)
+
+
+def dream_strip(seen: Views, first: int = 100, columns: int = 8, scale: int = 2) -> Frames:
+    """Reality above the dream that begins with its first frame (a picture).
+
+    Args:
+        seen: an episode.
+        first: step of the first column; moved back to where the dream last saw reality.
+        columns: at most; the strip ends before the dream sees reality again.
+        scale: pixels of the picture per pixel of V.
+    """
+    times = np.arange(len(seen.seen)) * seen.every
+    begin = min(first, int(times[-1])) // seen.sync * seen.sync
+    inside = np.flatnonzero((times >= begin) & (times < begin + seen.sync))
+    at = inside[np.linspace(0, len(inside) - 1, min(columns, len(inside))).astype(int)]
+    steps = [f"+{t}" for t in times[at] - begin]
+    return grid([seen.seen[at], seen.dreamt[at]], ["real", "M dreams"], scale, steps)

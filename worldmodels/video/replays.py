@@ -1,0 +1,147 @@
+"""An episode replayed, seen through V and dreamt by M."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels import envs
+from worldmodels.agent import Agent
+from worldmodels.envs.frames import to_vision
+from worldmodels.evaluation import EpisodeRecord
+from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.protocols import UserError
+from worldmodels.video.config import Frames, VideoConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """An episode as it was seen."""
+
+    frames: Frames
+    """(T + 1, H, W, 3) the environment's own frames"""
+    actions: NDArray[Any]
+    """(T, A) or (T,) executed actions"""
+    rewards: NDArray[np.float64]
+    """(T,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What V and M make of a recording: frames (n, 64, 64, 3) of every k-th step from 0."""
+
+    every: int
+    """k"""
+    sync: int
+    """steps after which the dream saw reality again"""
+
+    seen: Frames
+    """V's input"""
+    reconstructed: Frames
+    """V's mean, decoded"""
+    dreamt: Frames
+    """M's dream, decoded; at every ``sync``-th step it is V's reconstruction"""
+
+
+def replay(
+    env_id: str, episode: EpisodeRecord, env_kwargs: Mapping[str, Any] | None = None
+) -> Recording:
+    """Drive an episode again, by its seed and actions.
+
+    Args:
+        env_id: the environment, or one of the same physics with faster pixels.
+        episode: evaluated with ``keep_actions=True``.
+        env_kwargs: passed to `envs.make`.
+
+    Raises:
+        UserError: the record has no actions.
+    """
+    if episode.actions is None:
+        raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
+    env = envs.make(env_id, **(env_kwargs or {}))
+    try:
+        frames, rewards = [env.reset(seed=episode.seed)[0]], []
+        for action in episode.actions:
+            obs, reward, *_ = env.step(action)
+            frames.append(obs)
+            rewards.append(float(reward))
+    finally:
+        env.close()
+    stacked = np.stack(frames)
+    if stacked.ndim == 3:
+        stacked = np.repeat(stacked[..., None], 3, axis=3)
+    return Recording(stacked, episode.actions, np.array(rewards))
+
+
+@torch.inference_mode()
+def views(agent: Agent, recording: Recording, cfg: VideoConfig, seed: int = 0) -> Views:
+    """See a recording through V, and dream it: open loop from every ``cfg.sync``-th step.
+
+    M gets the executed actions. Its state at a synchronised step is warmed on the episode so far.
+    """
+    mu = torch.cat([agent.encode(chunk)[0] for chunk in _chunks(recording.frames, 64)])
+    z = dream_along(agent, mu, recording.actions, cfg.sync, cfg.temperature, seed)[:: cfg.every]
+    mu = mu[:: cfg.every]
+    return Views(
+        cfg.every,
+        cfg.sync,
+        to_vision(recording.frames[:: cfg.every], agent.frame_spec),
+        np.concatenate([agent.decode(chunk) for chunk in _chunks(mu, 64)]),
+        np.concatenate([agent.decode(chunk) for chunk in _chunks(z, 64)]),
+    )
+
+
+@torch.inference_mode()
+def dream_along(
+    agent: Agent,
+    mu: Tensor,
+    actions: NDArray[Any],
+    sync: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Dream latents for recorded actions, beginning anew from reality at every ``sync``-th step.
+
+    Args:
+        agent: its first memory dreams.
+        mu: (T + 1, Z) V's means of the recorded frames.
+        actions: (T, A) or (T,) executed.
+        sync: steps between two looks at reality.
+        temperature: of the samples.
+        seed: of the samples.
+
+    Returns:
+        (T + 1, Z) with ``z[k * sync] = mu[k * sync]``.
+    """
+    memory = agent.memories[0]
+    encoded = torch.from_numpy(agent.action_spec.encode(actions))
+    generator = torch.Generator().manual_seed(seed)
+    state = memory.initial_state(1)
+    z = mu.clone()
+    for first in range(0, len(actions), sync):
+        stop = min(first + sync, len(actions))
+        dream = state
+        for t in range(first, stop):
+            out, dream = memory.step(z[t : t + 1], encoded[t : t + 1], dream)
+            if t + 1 < stop or stop == len(actions):
+                shape = (1, agent.z_dim)
+                u, n = (
+                    torch.rand(shape, generator=generator),
+                    torch.randn(shape, generator=generator),
+                )
+                z[t + 1] = mixture_from_noise(*out[:3], u, n, temperature)[0]
+        past = slice(first, stop)
+        _, state = memory.recurrence(mu[None, past], encoded[None, past], state)
+    return z
+
+
+def _chunks(values: Any, size: int) -> Iterator[Any]:
+    """Pieces of an array or a tensor, for a bounded memory."""
+    for first in range(0, len(values), size):
+        yield values[first : first + size]
