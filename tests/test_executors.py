@@ -197,5 +197,6 @@ def test_ray_keeps_to_this_machine_and_cleans_up(fake_ray: fake_ray_module.FakeR
         assert fake_ray.settings["dashboard_host"] == "127.0.0.1"
         with pytest.raises(WorkerDied, match=r"Ray worker died .* item 0: 5"):
             list(made.map(work.lose_actor, [5]))
+        assert dict(made.map(work.square, range(4))) == {i: i * i for i in range(4)}
     made.close()
     assert (fake_ray.killed, fake_ray.down) == (2, 1)

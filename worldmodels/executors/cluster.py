@@ -27,8 +27,9 @@ class RayExecutor(ClosingContext):
         if self._owner:
             self._ray.init(include_dashboard=False, dashboard_host="127.0.0.1", log_to_driver=False)
         variables = dict.fromkeys(ONE_THREAD, "1")
-        actor = self._ray.remote(num_cpus=1, runtime_env={"env_vars": variables})(_RayWorker)
-        self._actors = [actor.remote() for _ in range(workers)]
+        options = {"num_cpus": 1, "runtime_env": {"env_vars": variables}}
+        self._kind = self._ray.remote(**options)(_RayWorker)
+        self._actors = [self._kind.remote() for _ in range(workers)]
 
     @property
     def workers(self) -> int:
@@ -58,8 +59,12 @@ class RayExecutor(ClosingContext):
                     cause.add_note(naming(index, item))
                     raise cause from None
                 except ray.exceptions.RayActorError as error:
-                    text = f"a Ray worker died ({error}) {naming(index, item)}"
-                    raise WorkerDied(text) from error
+                    # Another takes its place, so that the executor can be used again.
+                    self._actors[self._actors.index(actor)] = self._kind.remote()
+                    reason = str(error).partition("\n")[0]
+                    raise WorkerDied(
+                        f"a Ray worker died ({reason}) {naming(index, item)}"
+                    ) from error
                 free.append(actor)
                 yield index, result
 
