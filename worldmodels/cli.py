@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"worldmodels {__version__}")
         return 0
-    return _guarded(lambda: _execute(words[0], words[1:], f"worldmodels {words[0]}", {}))
+    return guarded(lambda: _execute(words[0], words[1:], f"worldmodels {words[0]}", {}))
 
 
 def script(name: str, argv: Sequence[str] | None = None, **defaults: Any) -> int:
@@ -72,7 +73,7 @@ def script(name: str, argv: Sequence[str] | None = None, **defaults: Any) -> int
         The exit status, as of `main`.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    return _guarded(partial(_execute, name, words, sys.argv[0], defaults))
+    return guarded(partial(_execute, name, words, sys.argv[0], defaults))
 
 
 def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, Any]) -> None:
@@ -87,8 +88,9 @@ def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, 
     parsing.parse(kind, words, program, defaults).execute()
 
 
-def _guarded(work: Callable[[], None]) -> int:
+def guarded(work: Callable[[], None]) -> int:
     """Do the work, with every expected failure turned into one line and an exit status."""
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     try:
         work()
     except UserError as error:
@@ -131,4 +133,4 @@ def _help() -> str:
     )
 
 
-__all__ = ["COMMANDS", "main", "script"]
+__all__ = ["COMMANDS", "guarded", "main", "script"]

@@ -12,7 +12,7 @@ import tyro
 
 from worldmodels import envs, executors
 from worldmodels.agent import Agent, find
-from worldmodels.commands.parsing import DEFAULT_PRESET, EnvId, PresetName
+from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import open_stage, use_all_cores
 from worldmodels.experience.collect import CollectConfig, CollectSummary, collect
 from worldmodels.experience.exploration import (
@@ -39,12 +39,14 @@ class Collect:
     """where the settings come from"""
     out: Path
     """folder for the episodes, for this collection alone"""
-    env_id: EnvId
+    env_id: str
     """Gymnasium id; `module:Id-v0` imports the module first"""
     episodes: int
     """number of episodes"""
     max_steps: int | None
     """truncate episodes after so many steps; None leaves it to the environment"""
+    patience: int | None
+    """truncate episodes after so many steps without a reward above 0; None never does"""
     scale: tuple[float, ...]
     """deviations of the random driving (ar1), in units in which every action spans -1 to 1"""
     noise: tuple[float, ...]
@@ -55,6 +57,8 @@ class Collect:
     """longest kick, in steps"""
     group: int
     """episodes driven side by side by one worker, and stored in one shard"""
+    bias: tuple[float, ...] | None = None
+    """centre of the random driving (ar1), in the same units; None takes the preset's"""
     behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
     """how to drive without an agent"""
     agent: str | None = None
@@ -76,6 +80,7 @@ class Collect:
             env_id=preset.env_id,
             episodes=cfg.driver_episodes if by_agent else cfg.explore_episodes,
             max_steps=cfg.driver_steps if by_agent else cfg.explore_steps,
+            patience=cfg.patience,
             scale=cfg.explore_scales,
             noise=cfg.driver_noise,
             kick_probability=cfg.kick_probability,
@@ -87,18 +92,20 @@ class Collect:
         """Collect and say what there is."""
         if self.episodes < 1:
             raise UserError(f"episodes is {self.episodes}; it must be at least 1")
+        if not (self.noise if self.agent else self.scale):
+            raise UserError("--noise with an agent, and --scale without, need at least one number")
         use_all_cores()
         behaviours = self._behaviours()
         shares = np.array_split(np.arange(self.seed, self.seed + self.episodes), len(behaviours))
         work = [(b, s.tolist()) for b, s in zip(behaviours, shares, strict=True) if len(s)]
-        inputs = [self.env_id, work, self.max_steps, self.group]
+        inputs = [self.env_id, behaviours, self.seed, self.max_steps, self.patience, self.group]
         with (
             open_stage("collect", self.out, inputs, self.run, "collection") as stage,
             executors.make(None, self.workers) as executor,
         ):
             summaries = [
                 collect(
-                    CollectConfig(self.group, self.max_steps),
+                    CollectConfig(self.group, self.max_steps, self.patience),
                     self.env_id,
                     behaviour,
                     seeds,
@@ -129,7 +136,12 @@ class Collect:
             return [BrownianConfig()]
         if self.behaviour == "random-controller":
             return [RandomControllerConfig()]
-        return [AR1Config(scale=scale) for scale in self.scale]
+        biases: Sequence[tuple[float, ...] | None] = (
+            [self.bias]
+            if self.bias
+            else load_preset(self.preset, self.env_id).experience.explore_bias or [None]
+        )
+        return [AR1Config(scale=scale, bias=bias) for scale in self.scale for bias in biases]
 
 
 def totals(summaries: Sequence[CollectSummary]) -> dict[str, float]:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from worldmodels.agent import find
-from worldmodels.commands.parsing import OptionalEnvId
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.evaluation import EvaluationResult, evaluate
 from worldmodels.presets import RunConfig
@@ -32,7 +31,7 @@ class Evaluate:
 
     agent: str
     """folder of an agent, name of one that comes with the package, `random` or `zeros`"""
-    env: OptionalEnvId = None
+    env: str | None = None
     """Gymnasium id; None takes the agent's own, and of CarRacing the stock one"""
     episodes: int = 20
     """number of episodes"""

@@ -208,8 +208,8 @@ def _load(path: Path, kind: str) -> dict[str, Any]:
 def _check_kind(path: Path, facts: Mapping[str, Any], kind: str) -> None:
     found, schema = facts.get("kind"), facts.get("schema")
     if found != kind:
-        what = f"holds {found}" if found else "was not written by one"
-        raise UserError(f"{path} {what}; `worldmodels {MAKERS[kind]}` makes a file of {kind}")
+        what = f"is a file of {found}" if found else "is of another make"
+        raise UserError(f"{path} {what}; one of {kind} is needed: `worldmodels {MAKERS[kind]}`")
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; make it again")
 

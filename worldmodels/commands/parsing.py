@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Protocol, Self, TypeAlias, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 import tyro
 
-from worldmodels import presets
 from worldmodels.presets import PRESETS, RunConfig
 from worldmodels.protocols import UserError
 
@@ -16,12 +16,12 @@ DEFAULT_PRESET = "quick"
 """Preset whose settings hold where none is named."""
 
 PresetName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
-EnvId: TypeAlias = Annotated[str, tyro.conf.arg(aliases=["--env"])]
-OptionalEnvId: TypeAlias = Annotated[str | None, tyro.conf.arg(aliases=["--env-id"])]
 
 
 class Command(Protocol):
-    """What every subcommand is."""
+    """What every subcommand is: a frozen dataclass that can do what it says."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
@@ -46,7 +46,7 @@ C = TypeVar("C", bound=Command)
 
 
 def parse(command: type[C], words: Sequence[str], program: str, defaults: Mapping[str, Any]) -> C:
-    """Read a command line.
+    """Read a command line; `--env` and `--env-id` mean the same everywhere.
 
     Args:
         command: the subcommand's dataclass.
@@ -58,9 +58,11 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         UserError: an unknown preset, or a value out of its range.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
+    env = "--env" if "env" in command.__dataclass_fields__ else "--env-id"
+    words = [re.sub(r"^--env([-_]id)?(?==|$)", env, word) for word in words]
     flags = read_flags(words)
-    preset = load_preset(flags.get("preset", DEFAULT_PRESET))
-    base = dataclasses.replace(command.defaults(preset, flags), **defaults)  # type: ignore[type-var]  # commands are dataclasses
+    preset = load_preset(flags.get("preset", DEFAULT_PRESET), flags.get("env-id"))
+    base = dataclasses.replace(command.defaults(preset, flags), **defaults)
     return tyro.cli(command, args=words, default=base, prog=program)
 
 
@@ -74,12 +76,21 @@ def read_flags(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def load_preset(name: str) -> RunConfig:
+def load_preset(name: str, env_id: str | None = None) -> RunConfig:
     """The configuration of a preset.
+
+    Args:
+        name: of the preset.
+        env_id: environment; what the preset knows of CarRacing alone is left out for another one.
 
     Raises:
         UserError: there is no such preset.
     """
     if name not in PRESETS:
         raise UserError(f"preset is {name!r}; there are {', '.join(PRESETS)}")
-    return presets.PRESETS[name]()
+    cfg = PRESETS[name]()
+    if env_id is None or "CarRacing" in env_id:
+        return cfg if env_id is None else dataclasses.replace(cfg, env_id=env_id)
+    experience = dataclasses.replace(cfg.experience, explore_bias=(), patience=None)
+    selection = dataclasses.replace(cfg.selection, reward_bound=None)
+    return dataclasses.replace(cfg, env_id=env_id, experience=experience, selection=selection)

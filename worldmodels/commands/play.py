@@ -15,7 +15,6 @@ import tyro
 from worldmodels import envs, video
 from worldmodels.agent import Agent
 from worldmodels.commands.evaluate import home_of
-from worldmodels.commands.parsing import OptionalEnvId
 from worldmodels.evaluation import evaluate
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
@@ -36,7 +35,7 @@ class Play:
     """folder of an agent, or name of one that comes with the package"""
     dream: bool = False
     """drive in M's dream, as V paints it, instead of in the real environment"""
-    env: OptionalEnvId = None
+    env: str | None = None
     """Gymnasium id of the real environment; None takes the agent's own"""
     seed: int = TEST_SEED_START
     """of the track, or of the dream"""

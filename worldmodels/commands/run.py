@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +35,9 @@ class Run:
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The preset, as far as it holds for the environment."""
+        """The preset; the folder bears its name."""
         name = flags.get("preset", DEFAULT_PRESET)
-        env_id = flags.get("env-id", flags.get("env", preset.env_id))
-        return cls(preset=name, out=Path("runs") / name, config=for_environment(preset, env_id))
+        return cls(preset=name, out=Path("runs") / name, config=preset)
 
     def execute(self) -> None:
         """Run what is not done yet and tell where the report is."""
@@ -48,15 +46,3 @@ class Run:
         use_all_cores()
         report = run_pipeline(self.config, self.out, self.seed, self.workers, self.preset)
         print(f"report: {report}")
-
-
-def for_environment(cfg: RunConfig, env_id: str) -> RunConfig:
-    """A preset for an environment, without what is known of CarRacing alone if it is another."""
-    cfg = dataclasses.replace(cfg, env_id=env_id)
-    if "CarRacing" in env_id:
-        return cfg
-    return dataclasses.replace(
-        cfg,
-        experience=dataclasses.replace(cfg.experience, explore_bias=()),
-        selection=dataclasses.replace(cfg.selection, reward_bound=None),
-    )

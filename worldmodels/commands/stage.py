@@ -13,7 +13,7 @@ from typing import Any
 from worldmodels.executors import usable_cores
 from worldmodels.experience.folders import MANIFEST, shard_files
 from worldmodels.protocols import UserError
-from worldmodels.runs import RunFolder, config_hash, make_folder
+from worldmodels.runs import RunFolder, config_hash
 
 
 class Stage:
@@ -30,9 +30,17 @@ class Stage:
             self.run.log(self.metrics, iteration=0, **metrics)
 
     def count_frames(self, kind: str, frames: int) -> None:
-        """Enter frames into the run folder's ledger, once for the same work."""
-        if self.run is not None:
-            self.run.count_frames(kind, frames, f"{self.name}/{self.state.name}")
+        """Enter frames into the run folder's ledger, less those that the same work entered before.
+
+        So a stage that is repeated counts nothing, and one that is extended counts what is new.
+        """
+        if self.run is None:
+            return
+        work = f"{self.name}/{self.state.name}/"
+        entries = self.run.frames()["entries"]
+        known = sum(entry["frames"] for entry in entries if entry["key"].startswith(work))
+        if frames > known:
+            self.run.count_frames(kind, frames - known, f"{work}{frames}")
 
 
 @contextmanager
@@ -51,10 +59,9 @@ def open_stage(
     target = out.absolute()
     folder = target.with_name(f".{target.name}-resume")
     state = folder / config_hash([name, inputs])[:16]
-    resumed = state.exists()
+    resumed = state.exists()  # the first checkpoint makes it
     if not resumed:
         shutil.rmtree(folder, ignore_errors=True)
-        make_folder(state)
     stage = Stage(name, metrics or name, state, run)
     if stage.run is not None and not resumed:
         stage.run.forget(stage.metrics)
