@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.experience import fakes
+from worldmodels.experience.collect import CollectConfig, collect
+from worldmodels.experience.exploration import AR1Config
+from worldmodels.experience.export import export_minari
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.protocols import UserError
+
+
+def make(folder: Path, env_id: str) -> EpisodeStore:
+    collect(CollectConfig(max_steps=7), env_id, AR1Config(), range(10), folder)
+    return EpisodeStore([folder])
+
+
+def test_minari_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "minari", None)
+    with pytest.raises(UserError, match=r"pip install 'worldmodels\[minari\]'"):
+        export_minari(make(tmp_path, fakes.BOX), "fakes/test-v0")
+
+
+@pytest.mark.parametrize("env_id", [fakes.BOX, fakes.DISCRETE])
+def test_minari_gives_back_what_was_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env_id: str
+) -> None:
+    pytest.importorskip("minari")
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    store = make(tmp_path / "store", env_id)
+    dataset: Any = export_minari(store, "fakes/test-v0", "somebody")
+    assert dataset.total_episodes == len(store)
+    assert dataset.total_steps == store.num_steps
+    for index, found in enumerate(dataset.iterate_episodes()):
+        episode = store.read(index)
+        assert np.array_equal(found.observations, episode.obs)
+        assert np.array_equal(found.actions, episode.action)
+        assert np.array_equal(np.float32(found.rewards), episode.reward)
+        assert bool(found.terminations[-1]) == episode.terminated
+        assert not found.terminations[:-1].any()
+    with pytest.raises(UserError, match="Minari refuses the dataset 'fakes/test-v0'"):
+        export_minari(store, "fakes/test-v0")
