@@ -68,29 +68,25 @@ def measure_collection(args: Args, workers: int, out: Path) -> dict[str, float]:
     }
 
 
-def rate(batches: Iterator[Any], number: int, units: int) -> float:
-    """Units a second over `number` batches of `units` each, the first one not counted."""
-    next(batches)
+def rate(batches: Iterator[Any], units: int) -> float:
+    """Units a second over all batches of `units` each."""
     begin = time.perf_counter()
-    for _ in islice(batches, number):
-        pass
+    number = sum(1 for _ in batches)
     return number * units / (time.perf_counter() - begin)
 
 
 def measure_reading(args: Args, store: EpisodeStore) -> dict[str, float]:
-    """Best rates of reading, in frames or transitions a second."""
+    """Best rates of reading, in frames or transitions a second; epochs are read to their end."""
     best: dict[str, float] = {}
     for seed in range(args.rounds):
-        batches = max(2, min(20_000, store.num_frames) // args.batch - 1)
+        plain = store.frame_batches(args.batch, seed, epochs=2, prefetch=False)
+        prefetched = store.frame_batches(args.batch, seed, epochs=2)
+        windows = islice(store.windows(64, 16, seed), 20)
         rates = {
-            "shuffled_frames": rate(
-                store.frame_batches(args.batch, seed, prefetch=False), batches, args.batch
-            ),
-            "shuffled_frames_prefetched": rate(
-                store.frame_batches(args.batch, seed), batches, args.batch
-            ),
-            "windows_of_64": rate(store.windows(64, 16, seed), 10, 16 * 64),
-            "frames_in_order": rate(store.iter_frames_in_order(args.batch), batches, args.batch),
+            "shuffled_frames": rate(plain, args.batch),
+            "shuffled_frames_prefetched": rate(prefetched, args.batch),
+            "windows_of_64": rate(windows, 16 * 64),
+            "frames_in_order": rate(store.iter_frames_in_order(args.batch), args.batch),
         }
         best = {name: max(value, best.get(name, 0.0)) for name, value in rates.items()}
     return best
