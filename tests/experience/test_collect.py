@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,28 @@ def test_an_agent_with_noise_collects_and_is_known_by_its_files(tmp_path: Path) 
         cfg = AgentNoiseConfig(tmp_path / name)
         collect(CFG, fakes.BOX, cfg, [1, 2], out, load_policy=fakes.load_echo)
     assert contents(tmp_path / "one-data") == contents(tmp_path / "two-data")
+
+
+def test_an_agent_has_one_thread_here_as_in_a_worker(tmp_path: Path) -> None:
+    import torch
+
+    found = []
+
+    class Asks(fakes.EchoPolicy):
+        def predict(self, *args: Any, **kwargs: Any) -> Any:
+            found.append(torch.get_num_threads())
+            return super().predict(*args, **kwargs)
+
+    (tmp_path / "config.json").write_text("{}")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        cfg = AgentNoiseConfig(tmp_path)
+        collect(CFG, fakes.BOX, cfg, [1], tmp_path / "out", load_policy=lambda folder: Asks())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(found) == {1}
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,18 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
-from worldmodels.executors.base import ClosingContext, Executor, WorkerDied, naming
+from worldmodels.executors.base import ClosingContext, Executor, WorkerDied, naming, one_thread
 from worldmodels.protocols import UserError
 
-__all__ = ["Executor", "Kind", "SerialExecutor", "WorkerDied", "make", "usable_cores"]
+__all__ = [
+    "Executor",
+    "Kind",
+    "SerialExecutor",
+    "WorkerDied",
+    "make",
+    "one_thread",
+    "usable_cores",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")

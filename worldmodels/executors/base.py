@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -88,3 +89,16 @@ def naming(index: int, item: object) -> str:
     """Name an item for an error message, shortened if its text is long."""
     text = repr(item)
     return f"while working on item {index}: {text if len(text) <= 300 else text[:300] + '...'}"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, as worker processes do, so that in-process floats are the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

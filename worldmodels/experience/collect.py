@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
 from worldmodels.experience.exploration import (
+    AgentNoiseConfig,
     BehaviourConfig,
     PolicyLoader,
     build_behaviour,
@@ -131,6 +133,8 @@ def collect(
     env = shared_envs(env_id, 1, env_kwargs)[0]
     build_behaviour(behaviour, env, load_policy)  # a mistake is told before anything is started
     spec = frame_spec or FrameSpec.for_env(env_id)
+    if not isinstance(behaviour, AgentNoiseConfig):
+        load_policy = None  # workers need not import what it is defined in
     meta = _meta(cfg, env_id, behaviour, env_kwargs, spec, ActionSpec.from_space(env.action_space))
     make_folder(out)
     tasks = [
@@ -245,15 +249,17 @@ def _collect_group(task: _Task) -> int:
     behaviour = build_behaviour(task.behaviour, envs[0], task.load_policy)
     spec = FrameSpec(**task.meta["frame_spec"])
     recorder = Recorder(task.seeds, spec)
-    results = run_group(
-        envs,
-        behaviour,
-        task.seeds,
-        max_steps=task.cfg.max_steps,
-        patience=task.cfg.patience,
-        width=task.cfg.group,
-        on_step=recorder,
-    )
+    # A policy may use torch, whose sums depend on its threads; without one, torch stays unloaded.
+    with nullcontext() if task.load_policy is None else executors.one_thread():
+        results = run_group(
+            envs,
+            behaviour,
+            task.seeds,
+            max_steps=task.cfg.max_steps,
+            patience=task.cfg.patience,
+            width=task.cfg.group,
+            on_step=recorder,
+        )
     write_shard(task.path, recorder.finish(results), task.meta)
     return sum(result.length for result in results)
 
