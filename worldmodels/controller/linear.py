@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, Protocol, get_args, overload
 
 import numpy as np
@@ -152,18 +153,22 @@ class InputStats(NamedTuple):
 
 
 class Weights(NamedTuple):
-    """A population's matrices, laid out for batched products: ready for many steps."""
+    """A population's matrices, laid out for batched products: ready for many steps.
+
+    Outputs stand before inputs: with a handful of outputs, ``W x^T`` is several times as fast as
+    ``x W``.
+    """
 
     wz: Tensor
-    """(P, Z, O) from the latent"""
+    """(P, O, Z) from the latent"""
     wh: Tensor | None
-    """(P, H, O) from the hidden state; None for inputs="z" """
+    """(P, O, H) from the hidden state; None for inputs="z" """
     bias: Tensor
-    """(P, 1, O)"""
+    """(P, O, 1)"""
     w2: Tensor | None = None
-    """(P, O, A) of the second layer, where there is a hidden one"""
+    """(P, A, O) of the second layer, where there is a hidden one"""
     bias2: Tensor | None = None
-    """(P, 1, A)"""
+    """(P, A, 1)"""
 
 
 def num_inputs(cfg: ControllerConfig, z_dim: int, h_dim: int) -> int:
@@ -209,18 +214,17 @@ def unflatten(
     first = cfg.hidden or cfg.outputs
     cut = first * width
     weight = params[:, :cut].reshape(count, first, width)
-    bias = params[:, cut : cut + first].reshape(count, 1, first)
+    bias = params[:, cut : cut + first].reshape(count, first, 1)
     if cfg.normalize and stats is not None:
         weight = weight / stats.std.to(params.device)
-        bias = bias - (weight @ stats.mean.to(params.device)).reshape(count, 1, first)
-    matrix = weight.transpose(1, 2)
+        bias = bias - (weight @ stats.mean.to(params.device)).reshape(count, first, 1)
     w2 = bias2 = None
     if cfg.hidden:
         rest = params[:, cut + first :]
-        w2 = rest[:, : -cfg.outputs].reshape(count, cfg.outputs, cfg.hidden).transpose(1, 2)
-        bias2 = rest[:, -cfg.outputs :].reshape(count, 1, cfg.outputs)
-    wh = matrix[:, z_dim:] if cfg.inputs == "zh" else None
-    parts = (matrix[:, :z_dim], wh, bias, w2, bias2)
+        w2 = rest[:, : -cfg.outputs].reshape(count, cfg.outputs, cfg.hidden)
+        bias2 = rest[:, -cfg.outputs :].reshape(count, cfg.outputs, 1)
+    wh = weight[..., z_dim:] if cfg.inputs == "zh" else None
+    parts = (weight[..., :z_dim], wh, bias, w2, bias2)
     return Weights(*(None if p is None else p.to(dtype or p.dtype).contiguous() for p in parts))  # type: ignore[arg-type]  # the three first are never None
 
 
@@ -234,24 +238,27 @@ def forward(weights: Weights, z: Tensor, h: Tensor | None, cfg: ControllerConfig
             weights, z.flatten(0, 1)[None], None if h is None else h.flatten(0, 1)[None], cfg
         )
         return flat.reshape(*z.shape[:2], *flat.shape[2:])
-    out = torch.baddbmm(weights.bias, z, weights.wz)
+    out = torch.bmm(weights.wz, z.transpose(1, 2)) + weights.bias
     if weights.wh is not None:
         assert h is not None, "inputs='zh' needs h"
-        out = torch.baddbmm(out, h, weights.wh)
+        out = out + torch.bmm(weights.wh, h.transpose(1, 2))
     if weights.w2 is not None and weights.bias2 is not None:
-        out = torch.baddbmm(weights.bias2, out.tanh(), weights.w2)
-    return squash(out, cfg)
+        out = torch.bmm(weights.w2, out.tanh()) + weights.bias2
+    return squash(out.transpose(1, 2), cfg)
 
 
 def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
     """Turn outputs (..., O) into actions (..., A), or indices (...) int64 for argmax."""
     if cfg.discrete:
         return out.argmax(-1)
-    scale, shift, floor = _affine(cfg, out)
+    scale, shift, floor = _affine(cfg, out.dtype, out.device)
     return torch.maximum(out.tanh() * scale + shift, floor)
 
 
-def _affine(cfg: ControllerConfig, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+@lru_cache(maxsize=16)
+def _affine(
+    cfg: ControllerConfig, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
     """Every rule is max(tanh(x) * scale + shift, floor): one fused pass for all outputs."""
     scale, shift, floor = [], [], []
     for i, rule in enumerate(cfg.squash):
@@ -261,7 +268,8 @@ def _affine(cfg: ControllerConfig, like: Tensor) -> tuple[Tensor, Tensor, Tensor
         scale.append((high - low) / 2)
         shift.append((high + low) / 2)
         floor.append(0.0 if rule == "clip" else low)
-    parts = torch.tensor([scale, shift, floor], dtype=like.dtype, device=like.device)
+    with torch.inference_mode(False):  # kept for all callers, gradients or not
+        parts = torch.tensor([scale, shift, floor], dtype=dtype, device=device)
     return parts[0], parts[1], parts[2]
 
 
@@ -335,5 +343,5 @@ def bounds(cfg: ControllerConfig) -> tuple[Sequence[float], Sequence[float]]:
     """Smallest and largest action per output that the squashing can give (empty for Discrete)."""
     if cfg.discrete:
         return (), ()
-    scale, shift, floor = _affine(cfg, torch.zeros(1))
+    scale, shift, floor = _affine(cfg, torch.float32, torch.device("cpu"))
     return floor.tolist(), (shift + scale).tolist()

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from worldmodels.envs.spaces import ActionSpec
@@ -95,7 +96,7 @@ class Latents:
                 offsets=arrays["offsets"],
                 seeds=arrays["seeds"],
             )
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, SafetensorError) as error:
             raise UserError(
                 f"{path} is no readable file of latents ({error}); delete it to encode again"
             ) from error

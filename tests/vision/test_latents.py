@@ -1,0 +1,79 @@
+"""Latents: padding never shows, files round-trip, damage is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.episode import Episode
+from worldmodels.protocols import UserError
+from worldmodels.vision.latents import Latents, encode_episodes, encode_frames
+from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float
+
+Z, A = 4, 2
+SPEC = ActionSpec("box", A, (-1.0, -1.0), (1.0, 1.0))
+
+
+def make_model() -> ConvVAE:
+    torch.manual_seed(0)
+    return ConvVAE(VAEConfig(z_dim=Z, width=4)).eval()
+
+
+def episode(seed: int, steps: int) -> Episode:
+    rng = np.random.default_rng(seed)
+    return Episode(
+        obs=rng.integers(0, 255, (steps + 1, 64, 64, 3)).astype(np.uint8),
+        action=rng.uniform(-1, 1, (steps, A)).astype(np.float32),
+        reward=rng.normal(size=steps).astype(np.float32),
+        terminated=seed % 2 == 0,
+        truncated=seed % 2 == 1,
+        seed=seed,
+    )
+
+
+def test_encoding_is_the_encoder_whatever_the_batch() -> None:
+    model, frames = make_model(), episode(0, 300).obs
+    mu, logvar = encode_frames(model, frames, bfloat16=False)
+    with torch.inference_mode():
+        expected = model.encode(to_float(torch.from_numpy(frames)))
+    np.testing.assert_allclose(mu, expected[0].numpy(), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logvar, expected[1].numpy(), rtol=1e-4, atol=1e-5)
+    part, _ = encode_frames(model, frames[:7], bfloat16=False)
+    assert np.array_equal(part, mu[:7])
+
+
+def test_episodes_lie_end_to_end(tmp_path: Path) -> None:
+    episodes = [episode(0, 5), episode(1, 9), episode(2, 3)]
+    latents = encode_episodes(make_model(), episodes, SPEC)
+    assert latents.offsets.tolist() == [0, 6, 16, 20]
+    assert latents.lengths().tolist() == [5, 9, 3]
+    assert latents.terminated.tolist() == [True, False, True]
+    assert np.array_equal(latents.action[6:15], episodes[1].action)
+    assert not latents.action[15].any()
+    assert np.array_equal(latents.reward[6:15], episodes[1].reward)
+    latents.save(tmp_path / "latents.safetensors")
+    again = Latents.load(tmp_path / "latents.safetensors")
+    np.testing.assert_allclose(again.mu, latents.mu, atol=2e-3)
+    assert np.array_equal(again.offsets, latents.offsets)
+    chosen = latents.select([2, 0])
+    assert chosen.seeds.tolist() == [2, 0]
+    assert np.array_equal(chosen.mu[:4], latents.mu[16:])
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "latents.safetensors"
+    encode_episodes(make_model(), [episode(0, 5)], SPEC).save(path)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"latents\.safetensors is no readable file"):
+        Latents.load(path)
+    with pytest.raises(UserError, match="nowhere"):
+        Latents.load(tmp_path / "nowhere")
+
+
+def test_nothing_to_concatenate_is_said() -> None:
+    with pytest.raises(UserError, match="no latents"):
+        Latents.concatenate([])
