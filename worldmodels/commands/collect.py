@@ -24,7 +24,7 @@ from worldmodels.experience.exploration import (
 )
 from worldmodels.pipeline.model import load_driver
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import UserError
+from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,11 @@ class Collect:
         """Collect and say what there is."""
         if self.episodes < 1:
             raise UserError(f"episodes is {self.episodes}; it must be at least 1")
+        if not 0 <= self.seed <= TRAINING_SEED_LIMIT - self.episodes:
+            raise UserError(
+                f"seeds {self.seed} to {self.seed + self.episodes - 1} are not all for collection, "
+                f"which has 0 to {TRAINING_SEED_LIMIT - 1}; choose another --seed"
+            )
         if not (self.noise if self.agent else self.scale):
             raise UserError("--noise with an agent, and --scale without, need at least one number")
         use_all_cores()

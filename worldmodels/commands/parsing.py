@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
@@ -69,7 +70,7 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
 def read_flags(words: Sequence[str]) -> dict[str, str]:
     """Flags and the word after each (or after its `=`), the last of equals; not checked yet."""
     found = {}
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word.startswith("--"):
             name, equals, value = word[2:].partition("=")
             found[name.replace("_", "-")] = value if equals else following

@@ -1,0 +1,264 @@
+"""The command line: presets and flags become configurations, mistakes one line and status 2."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worldmodels import __version__, cli
+from worldmodels.commands import parsing
+from worldmodels.commands.collect import Collect
+from worldmodels.commands.evaluate import Evaluate
+from worldmodels.commands.report import Report
+from worldmodels.commands.run import Run
+from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.protocols import UserError
+
+NESTED = "explore_bias"  # centres of several numbers each, of which flags can tell only one
+
+
+def leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flag and value of every setting of a configuration."""
+    for field in dataclasses.fields(cfg):
+        value, flag = getattr(cfg, field.name), f"{prefix}{field.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, f"{flag}.")
+        elif field.name != NESTED:
+            yield flag, value
+
+
+def as_words(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        head, _, tail = flag.rpartition(".")
+        name = tail if value else f"no-{tail}"
+        return [f"--{head}.{name}" if head else f"--{name}"]
+    values = value if isinstance(value, tuple) else (value,)
+    return [f"--{flag}", *map(str, values)]
+
+
+def parse_run(*words: str) -> Run:
+    return parsing.parse(Run, words, "worldmodels run", {})
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a mistake is told in."""
+    assert cli.main(words) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1
+    assert "Traceback" not in line
+    return line
+
+
+# --- presets and flags
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_alone_gives_its_configuration(name: str) -> None:
+    run = parse_run("--preset", name)
+    assert run.config == PRESETS[name]()
+    assert (run.preset, run.out, run.seed, run.workers) == (name, Path("runs") / name, 0, None)
+
+
+def test_no_preset_is_the_quick_one() -> None:
+    assert parse_run() == parse_run("--preset=quick")
+
+
+@pytest.mark.parametrize(("base", "target"), [("smoke", "full"), ("quick", "smoke")])
+def test_every_setting_is_a_flag(base: str, target: str) -> None:
+    wanted = PRESETS[target]()
+    words = [word for flag, value in leaves(wanted) for word in as_words(flag, value)]
+    found = parse_run("--preset", base, *words).config
+    bias = PRESETS[base]().experience.explore_bias
+    experience = dataclasses.replace(wanted.experience, explore_bias=bias)
+    assert found == dataclasses.replace(wanted, experience=experience)
+
+
+def test_single_settings_change_and_others_stay() -> None:
+    words = ["--iterations", "3", "--dream.temperature", "1.1", "--test.no-videos", "--seed=7"]
+    run = parse_run("--preset", "smoke", "--out", "runs/x", *words, "--workers", "2")
+    smoke = PRESETS["smoke"]()
+    assert run.config == dataclasses.replace(
+        smoke,
+        iterations=3,
+        dream=dataclasses.replace(smoke.dream, temperature=1.1),
+        test=dataclasses.replace(smoke.test, videos=False),
+    )
+    assert (run.out, run.seed, run.workers) == (Path("runs/x"), 7, 2)
+
+
+@pytest.mark.parametrize(
+    "words", [["--env", "a:B-v0"], ["--env-id=a:B-v0"], ["--env_id", "a:B-v0"]]
+)
+def test_env_and_env_id_are_the_same_everywhere(words: list[str]) -> None:
+    assert parse_run(*words).config.env_id == "a:B-v0"
+    collect = parsing.parse(Collect, ["--out", "x", *words], "", {})
+    assert collect.env_id == "a:B-v0"
+    assert parsing.parse(Evaluate, ["--agent", "x", *words], "", {}).env == "a:B-v0"
+
+
+def test_another_environment_gets_nothing_that_only_car_racing_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def special() -> RunConfig:
+        cfg = PRESETS["smoke"]()
+        experience = dataclasses.replace(
+            cfg.experience, explore_bias=((0.0, 0.0, 0.0),), patience=9
+        )
+        selection = dataclasses.replace(cfg.selection, reward_bound=1.8)
+        return dataclasses.replace(cfg, experience=experience, selection=selection)
+
+    monkeypatch.setitem(parsing.PRESETS, "special", special)
+    assert parse_run("--preset", "special").config == special()
+    assert parse_run("--preset", "special", "--env-id", "CarRacing-v3").config.selection == (
+        special().selection
+    )
+    other = parse_run("--preset", "special", "--env-id", "Other-v0").config
+    assert other.experience.explore_bias == ()
+    assert other.experience.patience is None
+    assert other.selection.reward_bound is None
+    kept = parse_run("--preset", "special", "--env-id", "O-v0", "--experience.patience", "5").config
+    assert kept.experience.patience == 5
+
+
+def test_collect_has_other_defaults_where_an_agent_drives() -> None:
+    cfg = PRESETS["smoke"]().experience
+    words = ["--preset", "smoke", "--out", "x"]
+    assert parsing.parse(Collect, words, "", {}).episodes == cfg.explore_episodes
+    by_agent = parsing.parse(Collect, [*words, "--agent", "a"], "", {})
+    assert by_agent.episodes == cfg.driver_episodes
+    assert by_agent.max_steps == cfg.driver_steps
+
+
+def test_scripts_fill_in_defaults_that_flags_override() -> None:
+    assert parsing.parse(Report, [], "", {"run": Path("a")}).run == Path("a")
+    assert parsing.parse(Report, ["--run", "b"], "", {"run": Path("a")}).run == Path("b")
+
+
+# --- help and version
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([name, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"worldmodels {name}" in text
+    assert name in cli._help()
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_help_lists_all_subcommands(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in cli.COMMANDS)
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"worldmodels {__version__}\n"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from worldmodels.cli import main; main(['--help']);"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'tyro', 'numba', 'scipy')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("trian-vision", "did you mean 'train-vision'?"),
+        ("nonsense", "there are run, collect,"),
+        ("run --preset big", "preset is 'big'; there are smoke, quick, full"),
+        ("run --out {out} --env-id CarRacin-v3", "did you mean CarRacing-v3"),
+        ("run --out {out} --env-id CartPole-v1", "needed are pixels"),
+        ("run --dream.temperature -1", "DreamConfig.temperature is -1.0; it must be at least 0"),
+        ("run --iterations 0", "RunConfig.iterations is 0; it must be at least 1"),
+        ("run --controller.evolve.strategy.population 2", "StrategyConfig.population is 2"),
+        ("run --vision.z-dim 0", "VAEConfig.z_dim is 0"),
+        ("run --out {out} --preset smoke --seed -1", "seed is -1"),
+        ("collect --out {out} --episodes 0", "episodes is 0; it must be at least 1"),
+        ("collect --out {out} --scale", "need at least one number"),
+        (
+            "collect --out {out} --seed 399999 --episodes 2 --workers 1",
+            "seeds 399999 to 400000",
+        ),
+        ("collect --out {out} --env-id Nowhere-v0 --workers 1", "'Nowhere-v0' is unknown"),
+        ("collect --out {out} --agent nobody", "no agent 'nobody'"),
+        ("train-vision --data {out}/none --out {out}/v.pt", "no folder of episodes"),
+        ("train-memory --latents {out}/none --out {out}/m.pt", "`worldmodels encode` makes one"),
+        ("evaluate --agent nobody", "the package comes with"),
+        ("evaluate --agent random --episodes 0", "episodes is 0"),
+        ("evaluate --agent random --resume", "give --json too"),
+        ("report --run {out}/none", "is not a run folder"),
+        ("play --agent random", "write a film instead"),
+        ("play --agent nobody --video {out}/f.mp4", "no agent 'nobody'"),
+        ("play --agent nobody --steps 0", "steps is 0"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert named in fails(capsys, *words.format(out=out).split())
+    written = [path for path in out.rglob("*") if path.is_file()]
+    assert not written
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    "words", ["run --nonsense", "run --iterations many", "train-vision --out x", "evaluate"]
+)
+def test_flags_that_cannot_be_read_end_with_status_2(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_installed_command_shows_no_traceback() -> None:
+    command = [sys.executable, "-m", "worldmodels", "report", "--run", "nowhere"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: nowhere is not a run folder")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), 2, "the disk is full at a/b"),
+        (OSError(errno.EDQUOT, "Quota"), 2, "error: the disk is full;"),
+        (UserError("two\n  lines"), 2, "error: two lines\n"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to go on"),
+    ],
+)
+def test_expected_ends(
+    problem: BaseException, status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def work() -> None:
+        raise problem
+
+    assert cli.guarded(work) == status
+    assert told in capsys.readouterr().err
+
+
+def test_faults_of_ours_keep_their_traceback() -> None:
+    def work() -> None:
+        raise FileNotFoundError("internal")
+
+    with pytest.raises(FileNotFoundError):
+        cli.guarded(work)

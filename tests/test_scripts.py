@@ -1,0 +1,69 @@
+"""The scripts: short, explained, with help; each runs its command on its own folders."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parents[1] / "scripts"
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "check_readme.py")
+STEPS = [
+    "collect",
+    "train_vision",
+    "encode",
+    "train_memory",
+    "train_controller",
+    "evaluate",
+    "report",
+]
+
+
+def run(path: Path, *words: str) -> object:
+    """Exit status of a script, run in this process."""
+    before = sys.argv
+    sys.argv = [str(path), *words]
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(path), run_name="__main__")
+    finally:
+        sys.argv = before
+    return end.value.code
+
+
+def test_there_is_one_for_each_step() -> None:
+    names = [path.stem for path in SCRIPTS]
+    assert names[:7] == [f"{number}_{step}" for number, step in enumerate(STEPS, start=1)]
+    assert {"run_pipeline", "train_sb3_in_dream"} <= set(names)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_it_is_short_and_explained(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert len(ast.get_docstring(ast.parse(text)) or "") > 40
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_help(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(path, "--help") == 0
+    assert path.name in capsys.readouterr().out
+
+
+def test_the_steps_know_their_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--preset", "smoke", "--episodes", "4", "--workers", "1"]
+    environment = ["--env-id", "tests.experience.fakes:fakes/Pixels-v0"]
+    assert run(SCRIPTS[0], *words, *environment) == 0
+    assert run(SCRIPTS[1], "--preset", "smoke") == 0
+    assert run(SCRIPTS[2]) == 0
+    assert run(SCRIPTS[6]) == 0
+    found = {path.name for path in Path("runs/staged").iterdir()}
+    assert {"episodes", "vision.pt", "z.safetensors", "report.html", "metrics.jsonl"} <= found
+    assert run(SCRIPTS[4]) == 2
+    assert "`worldmodels train-memory` makes one" in capsys.readouterr().err
