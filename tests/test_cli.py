@@ -115,7 +115,7 @@ def test_another_environment_gets_nothing_that_only_car_racing_has(
         selection = dataclasses.replace(cfg.selection, reward_bound=1.8)
         return dataclasses.replace(cfg, experience=experience, selection=selection)
 
-    monkeypatch.setitem(parsing.PRESETS, "special", special)
+    monkeypatch.setitem(PRESETS, "special", special)
     assert parse_run("--preset", "special").config == special()
     assert parse_run("--preset", "special", "--env-id", "CarRacing-v3").config.selection == (
         special().selection

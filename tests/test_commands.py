@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.experience.fakes import BOX, DISCRETE
-from worldmodels import cli
+from worldmodels import cli, executors
 from worldmodels.agent import Agent
 from worldmodels.commands import play, stage
 from worldmodels.commands.files import LatentsFile, MemoryFile, VisionFile
@@ -23,25 +23,25 @@ from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
 EPISODES, Z, H = 4, 8, 32
 
 
-def run(*words: str | Path) -> None:
+def run(*words: object) -> None:
     assert cli.main([str(word) for word in words]) == 0
 
 
-def collect(out: Path, *more: str | Path, env: str = BOX) -> None:
+def collect(out: Path, *more: object, env: str = BOX) -> None:
     words = ["--preset", "smoke", "--env-id", env, "--episodes", str(EPISODES), "--workers", "1"]
     run("collect", "--out", out, *words, *more)
 
 
-def train_vision(folder: Path, out: Path, *more: str | Path) -> None:
+def train_vision(folder: Path, out: Path, *more: object) -> None:
     run("train-vision", "--preset", "smoke", "--data", folder / "episodes", "--out", out, *more)
 
 
-def train_memory(folder: Path, out: Path, *more: str | Path) -> None:
+def train_memory(folder: Path, out: Path, *more: object) -> None:
     words = ["--preset", "smoke", "--latents", folder / "z.safetensors", "--out", out]
     run("train-memory", *words, *more)
 
 
-def train_controller(folder: Path, out: Path, *more: str | Path) -> None:
+def train_controller(folder: Path, out: Path, *more: object) -> None:
     parts = ["--vision", folder / "v.pt", "--memory", folder / "m.pt"]
     words = ["--latents", folder / "z.safetensors", "--out", out, "--dream.backend", "torch"]
     run("train-controller", "--preset", "smoke", *parts, *words, *more)
@@ -63,7 +63,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def fails(capsys: pytest.CaptureFixture[str], *words: str | Path) -> str:
+def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     capsys.readouterr()
     assert cli.main([str(word) for word in words]) == 2
     line = capsys.readouterr().err
@@ -179,7 +179,7 @@ def test_threads_are_left_alone_where_the_user_has_chosen(monkeypatch: pytest.Mo
     assert asked == []
     monkeypatch.delenv("OMP_NUM_THREADS")
     stage.use_all_cores()
-    assert asked == [stage.usable_cores()]
+    assert asked == [executors.usable_cores()]
 
 
 # --- the whole pipeline, elsewhere
@@ -290,7 +290,7 @@ def test_damaged_files_are_named(
     ):
         path.write_bytes((staged / name).read_bytes()[:-100])
         with pytest.raises(UserError, match=str(path)):
-            loader.load(path)  # type: ignore[attr-defined]  # each has its own
+            loader.load(path)
     content = load_checkpoint(staged / "v.pt")
     for change, told in (
         ({"schema": 99}, "schema 99"),
