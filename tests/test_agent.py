@@ -82,9 +82,9 @@ def test_actions_follow_the_definition() -> None:
             out = torch.cat([z, memory.h], -1) @ weight.T + torch.from_numpy(agent.parameters[-3:])
             want = out.tanh() * torch.tensor([1, 0.5, 1]) + torch.tensor([0, 0.5, 0])
             want[:, 2].clamp_(0, 1)
+            np.testing.assert_allclose(state.h, memory.h, atol=1e-5)
             _, memory = agent.memories[0].step(z, want, memory)
         np.testing.assert_allclose(actions, want, atol=1e-5)
-        np.testing.assert_allclose(state.h, memory.h, atol=1e-5)
     assert isinstance(agent, Policy)
 
 
@@ -115,6 +115,23 @@ def test_episode_start_resets_its_row_only() -> None:
     np.testing.assert_array_equal(actions[[0, 2]], going_on[[0, 2]])
     np.testing.assert_array_equal(state.h, before)  # what was given is not changed
     assert np.abs(after.h - going_on[0, 0]).max() > 0
+
+
+def test_m_is_told_what_was_executed() -> None:
+    agent = make()
+    obs = frames(2)
+    action, state = agent.predict(obs[0], deterministic=True)
+    other = np.roll(action, 1, axis=0)
+    _, own = agent.predict(obs[1], agent.executed(state, action), deterministic=True)
+    _, plain = agent.predict(obs[1], state, deterministic=True)
+    _, told = agent.predict(obs[1], agent.executed(state, other), deterministic=True)
+    np.testing.assert_array_equal(own.h, plain.h)
+    assert np.abs(told.h - plain.h).max() > 0
+    z = torch.from_numpy(state.z)
+    _, want = agent.memories[0].step(
+        z, torch.from_numpy(other), agent.memories[0].initial_state(len(z))
+    )
+    np.testing.assert_allclose(told.h, want.h, atol=1e-5)
 
 
 def test_sampled_actions_have_an_own_generator() -> None:
@@ -308,7 +325,7 @@ def test_parts_that_do_not_fit_are_named() -> None:
     with pytest.raises(UserError, match="not all finite"):
         agent.with_parameters(np.full(agent.parameters.size, np.nan))
     with pytest.raises(UserError, match="state of 2"):
-        agent.predict(frames(1)[0], AgentState(*np.zeros((2, 2, H), np.float32)))
+        agent.predict(frames(1)[0], agent.predict(frames(1)[0, :2])[1])
     with pytest.raises(UserError, match="M's z_dim is 4"):
         Agent(
             ConvVAE(VAEConfig(Z + 1, 4)),

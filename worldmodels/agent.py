@@ -35,12 +35,20 @@ BFLOAT16_BATCH = 8
 
 
 class AgentState(NamedTuple):
-    """What the driver carries from step to step."""
+    """What the driver carries from step to step.
+
+    M is stepped when the next frame comes, so that it learns which action was executed at this one
+    (`Agent.executed`), where that was not the agent's own.
+    """
 
     h: NDArray[np.float32]
-    """(B, H) M's hidden state before the next frame"""
+    """(B, H) M's hidden state at the last frame"""
     c: NDArray[np.float32]
     """(B, H)"""
+    z: NDArray[np.float32]
+    """(B, Z) latent of the last frame"""
+    action: NDArray[np.float32]
+    """(B, A) action taken there, as M sees it"""
 
 
 class Starts(Protocol):
@@ -73,8 +81,8 @@ class StartArrays(NamedTuple):
 class Agent:
     """V + M + C with Stable-Baselines3's `predict`.
 
-    At time t the controller sees [z_t, h_t], z_t from the frame and h_t from what came before; then
-    M is stepped with z_t and the action to h_{t+1}, which the state carries to the next call.
+    At time t the controller sees [z_t, h_t], z_t from the frame and h_t from what came before; the
+    next call steps M with z_t and the executed action to h_{t+1}.
     """
 
     def __init__(
@@ -177,12 +185,19 @@ class Agent:
         memory = self._resume(state, episode_start, len(z))
         h = memory.h[None] if self.controller.inputs == "zh" else None
         action = linear.forward(self._weights, z[None], h, self.controller)[0]
-        if self.controller.inputs == "zh":
-            encoded = linear.memory_input(action, self.controller)
-            _, memory = self.memories[0].recurrence(z[:, None], encoded[:, None], memory)
-        new_state = AgentState(memory.h.numpy(), memory.c.numpy())
+        encoded = linear.memory_input(action, self.controller)
+        new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy())
         actions = action.numpy()
         return (actions[0] if single else actions), new_state
+
+    def executed(self, state: AgentState, action: NDArray[Any]) -> AgentState:
+        """The state that `predict` returned, after another action than its own was executed.
+
+        Args:
+            state: of B episodes.
+            action: (B, A) or (B,), as the environment took it.
+        """
+        return state._replace(action=self.action_spec.encode(action))
 
     @torch.inference_mode()
     def encode(self, obs: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -311,18 +326,20 @@ class Agent:
     def _resume(
         self, state: AgentState | None, episode_start: NDArray[np.bool_] | None, batch: int
     ) -> MemoryState:
-        """M's state (B, H) for this call, zeros where an episode begins."""
-        if state is None:
+        """M's state (B, H) at this call's frames, zeros where an episode begins."""
+        if state is None or self.controller.inputs == "z":
             return self.memories[0].initial_state(batch)
-        h, c = state
-        if len(h) != batch:
+        if len(state.h) != batch:
             raise UserError(
-                f"{batch} frames were given with the state of {len(h)}; they must agree"
+                f"{batch} frames were given with the state of {len(state.h)}; they must agree"
             )
+        h, c, z, action = (torch.from_numpy(part) for part in state)
+        _, memory = self.memories[0].recurrence(z[:, None], action[:, None], MemoryState(h, c))
         if episode_start is not None and np.any(episode_start):
-            going_on = ~np.broadcast_to(np.asarray(episode_start, np.bool_), (batch,))[:, None]
-            h, c = h * going_on, c * going_on
-        return MemoryState(torch.from_numpy(h), torch.from_numpy(c))
+            begins = np.broadcast_to(np.asarray(episode_start, np.bool_), (batch,))
+            going_on = torch.from_numpy(~begins)[:, None]
+            memory = MemoryState(memory.h * going_on, memory.c * going_on)
+        return memory
 
     def _build_weights(self) -> linear.Weights:
         params = torch.from_numpy(self.parameters)[None]

@@ -260,22 +260,22 @@ def smoke() -> RunConfig:
 def quick() -> RunConfig:
     """From nothing to a driver within 30 minutes on two cores, installation included."""
     return RunConfig(
-        iterations=9,
+        iterations=6,
         experience=ExperienceConfig(
             explore_episodes=600,
             explore_steps=250,
             explore_scales=(0.2, 0.4, 0.7),
-            driver_episodes=128,
+            driver_episodes=160,
             driver_noise=(0.0, 0.1, 0.3, 0.6),
             patience=80,
         ),
         vision_training=VisionTrainConfig(
             steps=500, finetune_steps=150, finetune_rounds=1, kl_tolerance=2.0
         ),
-        memory_training=MemoryTrainConfig(steps=600, finetune_steps=350),
+        memory_training=MemoryTrainConfig(steps=1200, finetune_steps=700),
         dream=DreamConfig(horizon=150),
         controller=ControllerStageConfig(
-            evolve=EvolveConfig(generations=40, mean_every=10), carry_on=False
+            evolve=EvolveConfig(generations=50, mean_every=10), carry_on=False
         ),
         selection=SelectionConfig(episodes=8, finalists=3, final_episodes=16, reward_bound=1.8),
         test=TestConfig(episodes=20),
