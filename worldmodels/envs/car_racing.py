@@ -17,10 +17,6 @@ from worldmodels.envs.car import ContactListener, FastCar
 from worldmodels.envs.rasterizer import ROWS, SIZE
 from worldmodels.protocols import UserError
 
-TILE_REACH = 17.0
-"""Tiles whose middles are closer than this may overlap, borders included, world units."""
-TILE_NEIGHBOURS = 10
-"""Tiles so near along the road never overlap: it cannot turn that fast."""
 TILE_INDICES = list(range(track.MAX_STEPS))
 """Box2D never gives up a reference to a fixture's user data, so all episodes share these."""
 
@@ -44,8 +40,8 @@ class FastCarRacing(CarRacing):
         self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
         self._tile_fixture = b2FixtureDef(shape=self._tile_shape, isSensor=True)
         self._tile_body = b2BodyDef(type=b2_staticBody, fixtures=self._tile_fixture)
-        self._planes = np.zeros((scene.NUM_PLANES, ROWS + 2, SIZE), np.float32)
-        self._image = np.zeros((3, ROWS, SIZE), np.float32)
+        self._planes = np.zeros((ROWS + 2, scene.NUM_PLANES, SIZE), np.float32)
+        self._cover = np.zeros((sprites.CAR_ROWS, sprites.CAR_COLS, 4), np.float32)
         self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
         self._pose = np.zeros(scene.POSE_SIZE)
 
@@ -89,7 +85,6 @@ class FastCarRacing(CarRacing):
             return False
         self.track = list(map(tuple, lap.tolist()))
         self._sections, self._borders, self._sides = track.lay_road(lap)
-        self._conflicts = track.find_conflicts(self._sections, TILE_REACH, TILE_NEIGHBOURS)
         self._create_tiles()
         return True
 
@@ -208,13 +203,12 @@ class FastCarRacing(CarRacing):
             self._borders,
             self._sides,
             self._shade,
-            self._conflicts,
             self._palette,
             self._shapes,
             self._shape_sizes,
             sprites.score_text(f"{self.reward:04.0f}"),
             self._planes,
-            self._image,
+            self._cover,
             self._window,
             obs,
         )

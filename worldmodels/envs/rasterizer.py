@@ -32,14 +32,17 @@ NOWHERE = -1_000_000
 
 
 @kernel
-def add_edge(plane: Any, ax: float, ay: float, bx: float, by: float, value: float) -> None:
+def add_edge(
+    planes: Any, plane: int, ax: float, ay: float, bx: float, by: float, value: float
+) -> None:
     """Add the area below a directed edge, times `value`, to a plane of coverage changes.
 
     Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area:
     with sign +1 if it runs clockwise on the screen, else -1.
 
     Args:
-        plane: (ROWS + 2, SIZE) float32; a running sum down its columns gives the coverage.
+        planes: (ROWS + 2, planes, SIZE) float32; running sums down its columns give the coverage.
+        plane: which one.
         ax: canvas X of the edge's start; whole numbers are pixels' middles.
         ay: canvas Y of the edge's start.
         bx: canvas X of its end.
@@ -63,23 +66,25 @@ def add_edge(plane: Any, ax: float, ay: float, bx: float, by: float, value: floa
     while col < x1:
         width = min(col + 1.0, x1) - max(float(col), x0)
         following = y + slope * width
-        _add_segment(plane, col, min(y, following), max(y, following), width * value)
+        _add_segment(planes, plane, col, min(y, following), max(y, following), width * value)
         y = following
         col += 1
 
 
 @kernel
-def _add_segment(plane: Any, col: int, top: float, bottom: float, weight: float) -> None:
+def _add_segment(
+    planes: Any, plane: int, col: int, top: float, bottom: float, weight: float
+) -> None:
     """Add the part of an edge inside one column: it runs from height `top` to `bottom`."""
     if bottom <= 0.0:
-        plane[0, col] += weight
+        planes[0, plane, col] += weight
         return
     if top >= ROWS:
         return
     span = bottom - top
     if top < 0.0:
         above = -weight * top / span
-        plane[0, col] += above
+        planes[0, plane, col] += above
         weight -= above
         span = bottom
         top = 0.0
@@ -91,22 +96,22 @@ def _add_segment(plane: Any, col: int, top: float, bottom: float, weight: float)
     last = int(bottom)
     if first == last:
         below = weight * (0.5 * (top + bottom) - first)
-        plane[first, col] += weight - below
-        plane[first + 1, col] += below
+        planes[first, plane, col] += weight - below
+        planes[first + 1, plane, col] += below
         return
     density = weight / span
     # area between the edge's part above the lower side of a pixel and that side
     side = first + 1.0 - top
     before = 0.5 * density * side * side
-    plane[first, col] += before
+    planes[first, plane, col] += before
     for row in range(first + 1, last):
         area = density * (row + 0.5 - top)
-        plane[row, col] += area - before
+        planes[row, plane, col] += area - before
         before = area
     rest = bottom - last
     area = density * (last - top + rest - 0.5 * rest * rest)
-    plane[last, col] += area - before
-    plane[last + 1, col] += weight - area
+    planes[last, plane, col] += area - before
+    planes[last + 1, plane, col] += weight - area
 
 
 @kernel
@@ -150,13 +155,14 @@ def fill_polygon(
             x1, y1, x2, y2 = x2, y2, x1, y1
         if y1 == y2:
             continue
+        slope = (x2 - x1) / (y2 - y1)
         for y in range(max(y1, first), min(y2 if y2 == high else y2 - 1, last) + 1):
-            crossing = (y - y1) * (x2 - x1) / (y2 - y1)
+            crossing = x1 + (y - y1) * slope
             # pygame rounds by the order of the edges, not by which side they are on
             if spans[y - bottom, 0] == NOWHERE:
-                spans[y - bottom, 0] = x1 + math.floor(crossing)
+                spans[y - bottom, 0] = math.floor(crossing + 1e-6)
             else:
-                spans[y - bottom, 1] = x1 + math.ceil(crossing)
+                spans[y - bottom, 1] = math.ceil(crossing - 1e-6)
     for y in range(first - bottom, last - bottom + 1):
         start = max(min(spans[y, 0], spans[y, 1]) - left, 0)
         stop = min(max(spans[y, 0], spans[y, 1]) - left + 1, window.shape[1])

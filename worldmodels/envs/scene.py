@@ -24,7 +24,7 @@ from worldmodels.envs.rasterizer import (
     quantize,
     swell,
 )
-from worldmodels.envs.sprites import draw_car, draw_dashboard
+from worldmodels.envs.sprites import cover_car, draw_dashboard, paint_car
 
 FIELD, PATCH, ROAD, SHADE1, SHADE2, KERB, WHITE = range(7)
 """Planes of coverage: playfield, lighter grass, all road, the road's two lighter shades, all
@@ -42,13 +42,12 @@ def draw_frame(
     borders: Any,
     sides: Any,
     shade: Any,
-    conflicts: Any,
     palette: Any,
     shapes: Any,
     shape_sizes: Any,
     text: Any,
     planes: Any,
-    image: Any,
+    car: Any,
     window: Any,
     out: Any,
 ) -> None:
@@ -61,13 +60,12 @@ def draw_frame(
         borders: (N, 8) likewise.
         sides: (N) likewise.
         shade: (N) 0, 1 or 2: index of tile i's colour.
-        conflicts: (N) as `track.find_conflicts` returns them.
         palette: (5, 3) float32 colours: grass, lighter grass, the three shades of road.
         shapes: (5, 8, 2) the wheel's polygon, then the hull's four, in the body's frame.
         shape_sizes: (5) number of vertices of each.
         text: (12, 12) uint8, the score as `sprites.score_text` draws it.
-        planes: (NUM_PLANES, ROWS + 2, SIZE) float32 zeros; zeros again afterwards.
-        image: (3, ROWS, SIZE) float32 scratch.
+        planes: (ROWS + 2, NUM_PLANES, SIZE) float32 zeros; zeros again afterwards.
+        car: (CAR_ROWS, CAR_COLS, 4) float32 scratch.
         window: (CAR_WINDOW, CAR_WINDOW) uint8 zeros; zeros again afterwards.
         out: (SIZE, SIZE, 3) uint8, written.
     """
@@ -77,10 +75,9 @@ def draw_frame(
     shift_y = CANVAS_H / 4 + (x * sin + y * cos)
     camera = (zoom, cos, sin, shift_x, shift_y)
     _draw_grass(camera, planes)
-    _blend_grass(planes, palette, image)
-    _draw_road(camera, sections, borders, sides, shade, conflicts, palette, planes, image)
-    draw_car(camera, pose, shapes, shape_sizes, window, image)
-    _quantize_image(image, out)
+    box = cover_car(camera, pose, shapes, shape_sizes, window, car)
+    kerbs = _draw_road(camera, sections, borders, sides, shade, planes)
+    _mix(planes, palette, kerbs, car, box, out)
     draw_dashboard(pose, text, out)
 
 
@@ -105,9 +102,9 @@ def _draw_grass(camera: Any, planes: Any) -> None:
         low_x, high_x = min(low_x, x), max(high_x, x)
         low_y, high_y = min(low_y, y), max(high_y, y)
     if min(low_x, low_y) > -PLAYFIELD + 1 and max(high_x, high_y) < PLAYFIELD - 1:
-        planes[FIELD, 0, :] = 1.0
+        planes[0, FIELD, :] = 1.0
     else:
-        _draw_square(camera, planes[FIELD], -PLAYFIELD, -PLAYFIELD, 2 * PLAYFIELD)
+        _draw_square(camera, planes, FIELD, -PLAYFIELD, -PLAYFIELD, 2 * PLAYFIELD)
     margin, step = 2 / zoom, 2 * GRASS_DIM
     first_x = max(math.floor((low_x - margin - GRASS_DIM) / step), -10)
     first_y = max(math.floor((low_y - margin - GRASS_DIM) / step), -10)
@@ -115,11 +112,11 @@ def _draw_grass(camera: Any, planes: Any) -> None:
     last_y = min(math.floor((high_y + margin) / step), 9)
     for i in range(first_x, last_x + 1):
         for j in range(first_y, last_y + 1):
-            _draw_square(camera, planes[PATCH], step * i, step * j, GRASS_DIM)
+            _draw_square(camera, planes, PATCH, step * i, step * j, GRASS_DIM)
 
 
 @kernel
-def _draw_square(camera: Any, plane: Any, x: float, y: float, length: float) -> None:
+def _draw_square(camera: Any, planes: Any, plane: int, x: float, y: float, length: float) -> None:
     """Add a square of the playfield, (x, y) its lower left corner in world units."""
     cos, sin = camera[1], camera[2]
     wide, high = swell(cos, sin), swell(-sin, cos)
@@ -133,63 +130,33 @@ def _draw_square(camera: Any, plane: Any, x: float, y: float, length: float) -> 
         px += across * cos - up * sin
         py += across * sin + up * cos
         if k > 0:
-            add_edge(plane, last_x, last_y, px, py, -1.0)
+            add_edge(planes, plane, last_x, last_y, px, py, -1.0)
         last_x, last_y = px, py
 
 
 @kernel
-def _blend_grass(planes: Any, palette: Any, image: Any) -> None:
-    """Paint the image with the grass and empty its two planes."""
-    zero = np.float32(0)
-    field, patch = np.zeros(SIZE, np.float32), np.zeros(SIZE, np.float32)
-    for row in range(ROWS):
-        for col in range(SIZE):
-            field[col] += planes[FIELD, row, col]
-            patch[col] += planes[PATCH, row, col]
-            planes[FIELD, row, col] = zero
-            planes[PATCH, row, col] = zero
-        for c in range(3):
-            base, extra = palette[0, c], palette[1, c] - palette[0, c]
-            for col in range(SIZE):
-                image[c, row, col] = field[col] * base + patch[col] * extra
-    planes[:ROAD, ROWS:] = zero
-
-
-@kernel
 def _draw_road(
-    camera: Any,
-    sections: Any,
-    borders: Any,
-    sides: Any,
-    shade: Any,
-    conflicts: Any,
-    palette: Any,
-    planes: Any,
-    image: Any,
-) -> None:
-    """Paint tiles and borders in view in their order, in batches that do not overlap themselves."""
+    camera: Any, sections: Any, borders: Any, sides: Any, shade: Any, planes: Any
+) -> bool:
+    """Add tiles and borders in view; returns whether there are borders among them.
+
+    Their order does not matter: the track winds round the middle of the playfield and turns too
+    slowly to come near itself again.
+    """
     n = sections.shape[0]
     near = np.empty(n, np.bool_)
     _find_near(camera, sections, near)
-    start = 0
-    drawn = kerbs = False
+    kerbs = False
     for i in range(n):
         if not near[i]:
             continue
-        if drawn and conflicts[i] >= start:
-            if near[i - 1]:  # under the next batch too, so that no grass shows through the seam
-                _draw_tile(camera, sections, shade, i, False, True, planes)
-            _blend_road(planes, palette, image, kerbs)
-            start = i
-            drawn = kerbs = False
+        starts = i == 0 or not near[i - 1]
         ends = i == n - 1 or not near[i + 1]
-        _draw_tile(camera, sections, shade, i, not (drawn and near[i - 1]), ends, planes)
-        drawn = True
+        _draw_tile(camera, sections, shade, i, starts, ends, planes)
         if sides[i] != 0:
             _draw_border(camera, borders, sides, i, planes)
             kerbs = True
-    if drawn:
-        _blend_road(planes, palette, image, kerbs)
+    return kerbs
 
 
 @kernel
@@ -232,13 +199,13 @@ def _draw_tile(
     lx1, ly1, rx1, ry1 = _project(camera, at[0], at[1], at[2], at[3])
     after = shade[i + 1 if i + 1 < shade.shape[0] else 0]
     for k in range(2 if shade[i] != 0 else 1):
-        plane = planes[ROAD if k == 0 else ROAD + shade[i]]
-        add_edge(plane, lx0, ly0, lx1, ly1, 1.0)
-        add_edge(plane, rx1, ry1, rx0, ry0, 1.0)
+        plane = ROAD if k == 0 else ROAD + shade[i]
+        add_edge(planes, plane, lx0, ly0, lx1, ly1, 1.0)
+        add_edge(planes, plane, rx1, ry1, rx0, ry0, 1.0)
         if starts or (k == 1 and shade[i] != shade[i - 1]):
-            add_edge(plane, rx0, ry0, lx0, ly0, 1.0)
+            add_edge(planes, plane, rx0, ry0, lx0, ly0, 1.0)
         if ends or (k == 1 and shade[i] != after):
-            add_edge(plane, lx1, ly1, rx1, ry1, 1.0)
+            add_edge(planes, plane, lx1, ly1, rx1, ry1, 1.0)
 
 
 @kernel
@@ -249,57 +216,74 @@ def _draw_border(camera: Any, borders: Any, sides: Any, i: int, planes: Any) -> 
     ix1, iy1, ox1, oy1 = _project(camera, at[0], at[1], at[2], at[3])
     clockwise = 1.0 if sides[i] > 0 else -1.0
     for k in range(2 if i % 2 == 0 else 1):
-        plane = planes[KERB + k]
-        add_edge(plane, ix0, iy0, ix1, iy1, clockwise)
-        add_edge(plane, ix1, iy1, ox1, oy1, clockwise)
-        add_edge(plane, ox1, oy1, ox0, oy0, clockwise)
-        add_edge(plane, ox0, oy0, ix0, iy0, clockwise)
+        plane = KERB + k
+        add_edge(planes, plane, ix0, iy0, ix1, iy1, clockwise)
+        add_edge(planes, plane, ix1, iy1, ox1, oy1, clockwise)
+        add_edge(planes, plane, ox1, oy1, ox0, oy0, clockwise)
+        add_edge(planes, plane, ox0, oy0, ix0, iy0, clockwise)
 
 
 @kernel
-def _blend_road(planes: Any, palette: Any, image: Any, kerbs: bool) -> None:
-    """Paint the planes of one batch over the image, and empty them.
+def _mix(planes: Any, palette: Any, kerbs: bool, car: Any, box: Any, out: Any) -> None:
+    """Mix all colours row by row, paint the car, turn means into bytes, and empty the planes.
+
+    Means to bytes can be vectorised, the order of the channels cannot, so these are two steps.
+    """
+    sums, shares = np.zeros((NUM_PLANES, SIZE), np.float32), np.empty((4, SIZE), np.float32)
+    line, levels = np.empty((3, SIZE), np.float32), np.empty((3, SIZE), np.uint8)
+    top, left, bottom, right = box
+    for row in range(ROWS):
+        _mix_row(planes[row], palette, kerbs, sums, shares, line)
+        if top <= row < bottom:
+            paint_car(car[row - top], left, right, line)
+        for c in range(3):
+            for col in range(SIZE):
+                levels[c, col] = np.uint8(np.int32(quantize(line[c, col])))
+        pixels = out[row].reshape(3 * SIZE)
+        for col in range(SIZE):
+            pixels[3 * col] = levels[0, col]
+            pixels[3 * col + 1] = levels[1, col]
+            pixels[3 * col + 2] = levels[2, col]
+    planes[ROWS:] = 0
+
+
+@kernel
+def _mix_row(changes: Any, palette: Any, kerbs: bool, sums: Any, shares: Any, line: Any) -> None:
+    """Add a row's changes of coverage to the sums, empty them, and mix the row's colours.
 
     Borders lie on the road's edge, so the road has what they leave of a pixel, and the grass the
-    rest. `kerbs` tells whether the batch has borders.
+    rest.
+
+    Args:
+        changes: (NUM_PLANES, SIZE) a row of all planes.
+        palette: (5, 3) colours.
+        kerbs: whether there are borders.
+        sums: (NUM_PLANES, SIZE) coverage of the row above, updated.
+        shares: (4, SIZE) scratch.
+        line: (3, SIZE) float32, the row's colours, written.
     """
     zero, one, tiny = np.float32(0), np.float32(1), np.float32(1e-3)
-    sums = np.zeros((5, SIZE), np.float32)
-    road, kerb = np.empty(SIZE, np.float32), np.empty(SIZE, np.float32)
-    free, share = np.empty(SIZE, np.float32), np.empty(SIZE, np.float32)
-    for row in range(ROWS):
-        for k in range(5 if kerbs else 3):
-            for col in range(SIZE):
-                sums[k, col] += planes[ROAD + k, row, col]
-                planes[ROAD + k, row, col] = zero
+    for k in range(NUM_PLANES if kerbs else KERB):
         for col in range(SIZE):
-            edge = max(min(sums[3, col], one), zero)
-            all_road = max(sums[0, col], zero)
-            seen = min(all_road, one - edge)
-            kerb[col], road[col], free[col] = edge, seen, one - edge - seen
-            share[col] = seen / max(all_road, tiny)
-        for c in range(3):
-            base = palette[2, c]
-            shade1, shade2 = palette[3, c] - base, palette[4, c] - base
+            sums[k, col] += changes[k, col]
+            changes[k, col] = zero
+    for col in range(SIZE):
+        edge = max(min(sums[KERB, col], one), zero)
+        all_road = max(sums[ROAD, col], zero)
+        seen = min(all_road, one - edge)
+        shares[0, col], shares[1, col], shares[2, col] = edge, seen, one - edge - seen
+        shares[3, col] = seen / max(all_road, tiny)
+    for c in range(3):
+        grass, patch = palette[0, c], palette[1, c] - palette[0, c]
+        road = palette[2, c]
+        shade1, shade2 = palette[3, c] - road, palette[4, c] - road
+        for col in range(SIZE):
+            value = (sums[FIELD, col] * grass + sums[PATCH, col] * patch) * shares[2, col]
+            value += road * shares[1, col]
+            value += shares[3, col] * (shade1 * sums[SHADE1, col] + shade2 * sums[SHADE2, col])
+            line[c, col] = value
+        if kerbs:
             red = np.float32(255) if c == 0 else zero
             white = np.float32(255) - red
             for col in range(SIZE):
-                value = image[c, row, col] * free[col] + base * road[col]
-                value += share[col] * (shade1 * sums[1, col] + shade2 * sums[2, col])
-                image[c, row, col] = value + red * kerb[col] + white * sums[4, col]
-    planes[ROAD:, ROWS:] = zero
-
-
-@kernel
-def _quantize_image(image: Any, out: Any) -> None:
-    """Turn mean colours into bytes, channels last; in two steps, as only one can be vectorised."""
-    levels = np.empty((3, SIZE), np.uint8)
-    for row in range(ROWS):
-        for c in range(3):
-            for col in range(SIZE):
-                levels[c, col] = np.uint8(np.int32(quantize(image[c, row, col])))
-        line = out[row].reshape(3 * SIZE)
-        for col in range(SIZE):
-            line[3 * col] = levels[0, col]
-            line[3 * col + 1] = levels[1, col]
-            line[3 * col + 2] = levels[2, col]
+                line[c, col] += red * shares[0, col] + white * sums[WHITE, col]

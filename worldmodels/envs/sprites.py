@@ -25,6 +25,8 @@ from worldmodels.envs.rasterizer import (
 
 CAR_WINDOW = 160
 """Canvas pixels in each direction in which the car is drawn; it needs 40 x 82."""
+CAR_ROWS = int(CAR_WINDOW * PER_Y) + 3
+CAR_COLS = int(CAR_WINDOW * PER_X) + 3
 DARK, STRIPE, HULL = 1, 2, 3
 """Palette of the car: the wheels, their white stripes, the hull."""
 STRIPE_GREY = 77
@@ -34,10 +36,10 @@ HULL_AT, WHEEL_AT, WHEEL_STRIDE = 1, 8, 5
 
 
 @kernel
-def draw_car(
-    camera: Any, pose: Any, shapes: Any, shape_sizes: Any, window: Any, image: Any
-) -> None:
-    """Paint wheels with their white stripes, then the hull, at the canvas's own resolution.
+def cover_car(
+    camera: Any, pose: Any, shapes: Any, shape_sizes: Any, window: Any, cover: Any
+) -> tuple[int, int, int, int]:
+    """Draw wheels with their white stripes, then the hull, at the canvas's own resolution.
 
     Args:
         camera: zoom, cos and sin of the view's turn, canvas X and Y of the world's origin.
@@ -45,7 +47,10 @@ def draw_car(
         shapes: polygons of the car.
         shape_sizes: their numbers of vertices.
         window: scratch.
-        image: (3, ROWS, SIZE) float32, painted over.
+        cover: (CAR_ROWS, CAR_COLS, 4) float32, written: how much of each pixel has which colour.
+
+    Returns:
+        The observation's pixels that `cover` is for: top and left, one past bottom and right.
     """
     zoom, cos, sin, shift_x, shift_y = camera
     left = int((cos * pose[1] - sin * pose[2]) * zoom + shift_x) - CAR_WINDOW // 2
@@ -68,8 +73,9 @@ def draw_car(
         fill_polygon(window, spans, left, bottom, xs, ys, n, index)
     low_x, high_x = max(low_x, left, 0), min(high_x, left + CAR_WINDOW - 1, CANVAS_W - 1)
     low_y, high_y = max(low_y, bottom, 0), min(high_y, bottom + CAR_WINDOW - 1, CANVAS_H - 1)
-    if low_x <= high_x and low_y <= high_y:
-        _blend_car(window, left, bottom, low_x, high_x, low_y, high_y, image)
+    if low_x > high_x or low_y > high_y:
+        return 0, 0, 0, 0
+    return _average(window, left, bottom, low_x, high_x, low_y, high_y, cover)
 
 
 @kernel
@@ -105,7 +111,7 @@ def _find_stripe(phase: float, points: Any) -> bool:
 
 
 @kernel
-def _blend_car(
+def _average(
     window: Any,
     left: int,
     bottom: int,
@@ -113,16 +119,16 @@ def _blend_car(
     high_x: int,
     low_y: int,
     high_y: int,
-    image: Any,
-) -> None:
-    """Average the car's palette window over the image's pixels, paint it, and empty it.
+    cover: Any,
+) -> tuple[int, int, int, int]:
+    """Average the car's palette window over the observation's pixels, and empty it.
 
     The window starts at canvas pixel (left, bottom); the car covers low_x to high_x and low_y to
     high_y.
     """
     first_col, last_col = int(low_x * PER_X), int((high_x + 1) * PER_X)
     first_row, last_row = int((CANVAS_H - 1 - high_y) * PER_Y), int((CANVAS_H - low_y) * PER_Y)
-    cover = np.zeros((last_row - first_row + 2, last_col - first_col + 2, 4), np.float32)
+    cover[: last_row - first_row + 2] = 0
     for y in range(low_y, high_y + 1):
         line = window[y - bottom]
         top = (CANVAS_H - 1 - y) * PER_Y
@@ -139,14 +145,19 @@ def _blend_car(
                 begin, end = (start + left) * PER_X - first_col, (x + left) * PER_X - first_col
                 _add_run(below, upper, begin, end, index)
         line[low_x - left : stop] = 0
-    for row in range(first_row, min(last_row, ROWS - 1) + 1):
-        for col in range(first_col, min(last_col, SIZE - 1) + 1):
-            parts = cover[row - first_row, col - first_col]
-            free = max(1.0 - parts[DARK] - parts[STRIPE] - parts[HULL], 0.0)
-            grey = STRIPE_GREY * parts[STRIPE]
-            image[0, row, col] = image[0, row, col] * free + grey + HULL_RED * parts[HULL]
-            image[1, row, col] = image[1, row, col] * free + grey
-            image[2, row, col] = image[2, row, col] * free + grey
+    return first_row, first_col, last_row + 1, min(last_col + 1, SIZE)
+
+
+@kernel
+def paint_car(cover: Any, left: int, right: int, line: Any) -> None:
+    """Paint one row of what `cover_car` covers over a line (3, SIZE) of the observation."""
+    for col in range(left, right):
+        parts = cover[col - left]
+        free = max(1.0 - parts[DARK] - parts[STRIPE] - parts[HULL], 0.0)
+        grey = STRIPE_GREY * parts[STRIPE]
+        line[0, col] = line[0, col] * free + grey + HULL_RED * parts[HULL]
+        line[1, col] = line[1, col] * free + grey
+        line[2, col] = line[2, col] * free + grey
 
 
 @kernel

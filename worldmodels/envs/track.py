@@ -167,26 +167,3 @@ def _hard_turns(track: Any) -> Any:
         for k in range(BORDER_MIN_COUNT):
             hard[i - k] |= hard[i]
     return hard
-
-
-@kernel
-def find_conflicts(sections: Any, reach: float, neighbours: int) -> Any:
-    """Find where the road may lie over an earlier part of itself.
-
-    Args:
-        sections: (N, 4) cross-sections.
-        reach: cross-sections closer than this may touch, world units.
-        neighbours: cross-sections so near along the road do not count.
-
-    Returns:
-        (N) int64: the last cross-section before i that is in reach, or -1.
-    """
-    n = len(sections)
-    found = np.full(n, -1, np.int64)
-    for i in range(n):
-        x, y = sections[i, 0] + sections[i, 2], sections[i, 1] + sections[i, 3]
-        for j in range(max(0, i - n + neighbours), i - neighbours):
-            dx, dy = sections[j, 0] + sections[j, 2] - x, sections[j, 1] + sections[j, 3] - y
-            if dx * dx + dy * dy < 4 * reach * reach:
-                found[i] = j
-    return found
