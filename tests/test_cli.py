@@ -237,6 +237,16 @@ def test_the_installed_command_shows_no_traceback() -> None:
     assert done.stdout == ""
 
 
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = [sys.executable, "-u", "-m", "worldmodels", "--help"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.parametrize(
     ("problem", "status", "told"),
     [

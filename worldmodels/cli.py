@@ -53,11 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if not words or words[0] in ("-h", "--help"):
-        print(_help())
-        return 0
+        return guarded(lambda: print(_help(), flush=True))
     if words[0] == "--version":
-        print(f"worldmodels {__version__}")
-        return 0
+        return guarded(lambda: print(f"worldmodels {__version__}", flush=True))
     return guarded(lambda: _execute(words[0], words[1:], f"worldmodels {words[0]}", {}))
 
 
@@ -95,6 +93,9 @@ def guarded(work: Callable[[], None]) -> int:
         work()
     except UserError as error:
         return _fail(str(error))
+    except BrokenPipeError:  # the reader of the output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -52,7 +52,7 @@ def open_stage(
     Args:
         name: of the stage, as the pipeline calls it.
         out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
-        inputs: all that the result depends on; a checkpoint of other inputs is left alone.
+        inputs: all that the result depends on; a checkpoint of other inputs is thrown away.
         run: run folder for metrics, seconds and frames; None for none.
         metrics: name of the stage's lines of metrics, where it is another.
     """
