@@ -28,7 +28,7 @@ from worldmodels.controller.linear import ControllerConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.starts import DreamStarts, build_starts
 from worldmodels.pipeline import driver
-from worldmodels.presets import ControllerStageConfig, MemoryStageConfig, RunConfig, StartsConfig
+from worldmodels.presets import ControllerStageConfig, RunConfig, StartsConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, progress, versions
 
@@ -110,13 +110,8 @@ class TrainController:
         starts = build_starts(memory.models, latents.latents, count, warmup, rng)
         seed = derive_seed(self.seed, "controller", 0)
         agent = self._beginner(vision, memory, starts, seed)
-        dream = RunConfig(
-            vision=agent.vision.cfg,
-            memory=MemoryStageConfig(hidden_size=agent.h_dim),
-            dream=self.dream,
-        )
-        returns = driver._dream_returns(
-            dream, memory.models, memory.reward, starts, agent.controller, agent.input_stats
+        returns = driver.dream_returns(
+            self.dream, memory.models, memory.reward, starts, agent.controller, agent.input_stats
         )
         with progress(cfg.generations, "C", unit="generations") as bar:
 
@@ -168,8 +163,8 @@ class TrainController:
             frame_spec=source.frame_spec,
             action_spec=source.action_spec,
             reward_model=memory.reward,
-            input_stats=driver._input_stats(shape, starts) if shape.normalize else None,
-            starts=driver._fewer(starts),
+            input_stats=driver.input_stats(shape, starts) if shape.normalize else None,
+            starts=driver.fewer_starts(starts),
             metadata={"seed": self.seed, "versions": versions()},
         )
 

@@ -54,7 +54,9 @@ class Pipeline:
         spec = ActionSpec.from_space(env.action_space)
         env.close()
         self.run = RunFolder(out)
-        self.run.write_config({"preset": preset, "seed": seed, **_fields(cfg)})
+        self.run.write_config(
+            {"preset": preset, "seed": seed, **_fields(cfg), "test_env_id": cfg.test_env}
+        )
         self.context = Context(cfg, self.run, executor or executors.make("serial", 1), seed, spec)
         self.cfg, self.seed = cfg, seed
 

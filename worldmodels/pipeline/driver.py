@@ -12,6 +12,7 @@ from worldmodels.agent import Agent
 from worldmodels.controller import linear
 from worldmodels.controller.evolve import Generation, evolve
 from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts, build_starts
 from worldmodels.envs.frames import FrameSpec
@@ -51,9 +52,9 @@ def evolve_controller(
         hidden=cfg.controller.hidden,
         normalize=cfg.controller.normalize,
     )
-    stats = _input_stats(shape, starts) if shape.normalize else None
+    stats = input_stats(shape, starts) if shape.normalize else None
     reward = load_reward_model(this)
-    returns = _dream_returns(cfg, memories, reward, starts, shape, stats)
+    returns = dream_returns(cfg.dream, memories, reward, starts, shape, stats)
     seed = ctx.seed_for("controller", this.number)
     x0 = linear.initial_parameters(shape, cfg.vision.z_dim, cfg.memory.hidden_size, seed)
     if before and cfg.controller.carry_on:
@@ -85,7 +86,7 @@ def evolve_controller(
         action_spec=ctx.action_spec,
         reward_model=reward,
         input_stats=stats,
-        starts=_fewer(starts),
+        starts=fewer_starts(starts),
     )
     agent.save_pretrained(this.agent, dtype="float32")
     snapshots = {g: torch.from_numpy(p.copy()) for g, p in result.snapshots.items()}
@@ -125,7 +126,7 @@ def _starts(
     return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight)
 
 
-def _fewer(starts: DreamStarts, count: int = 512) -> DreamStarts:
+def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:
     """As many starts as an agent's folder is given."""
     every = max(1, len(starts) // count)
     return DreamStarts(
@@ -133,13 +134,14 @@ def _fewer(starts: DreamStarts, count: int = 512) -> DreamStarts:
     )
 
 
-def _input_stats(shape: ControllerConfig, starts: DreamStarts) -> InputStats:
+def input_stats(shape: ControllerConfig, starts: DreamStarts) -> InputStats:
+    """Mean and deviation of what C sees, over the dream starts."""
     inputs = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
     return InputStats.of(torch.from_numpy(np.concatenate(inputs, axis=1)), floor=0.05)
 
 
-def _dream_returns(
-    cfg: RunConfig,
+def dream_returns(
+    cfg: DreamConfig,
     memories: Sequence[MDNRNN],
     reward: RewardModel,
     starts: DreamStarts,
@@ -147,7 +149,7 @@ def _dream_returns(
     stats: InputStats | None,
 ) -> DreamReturns:
     """The dream as the return function of controllers of one shape."""
-    z_dim, h_dim = cfg.vision.z_dim, cfg.memory.hidden_size
+    z_dim, h_dim = memories[0].cfg.z_dim, memories[0].cfg.hidden_size
 
     def make_act(population: torch.Tensor) -> Act:
         weights = linear.unflatten(population, shape, z_dim, h_dim, stats)
@@ -158,7 +160,7 @@ def _dream_returns(
 
         return act
 
-    return DreamReturns(DreamEngine(memories, reward, starts, cfg.dream), make_act)
+    return DreamReturns(DreamEngine(memories, reward, starts, cfg), make_act)
 
 
 # --- selection

@@ -93,7 +93,9 @@ def load_run(folder: Path) -> RunData:
             f"{folder} is not a run folder; make one with "
             f"`worldmodels run --preset quick --out {folder}`"
         )
-    config = _read_mapping(folder / "config.json")
+    record = _read_mapping(folder / "config.json")
+    config = {**record, **record.get("config", {})}
+    config.pop("config", None)
     ledger = _read_mapping(folder / "frames.json")
     evaluation = folder / "evaluation.json"
     others = [("random driver", folder / "evaluation_random.json")]
