@@ -114,3 +114,12 @@ def test_samples_depend_on_the_generator_alone() -> None:
         sample_mixture(*mixture, generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_gradients_agree_with_finite_differences() -> None:
+    generator = torch.Generator().manual_seed(3)
+    shape = (2, 3, 4)
+    parts = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3)]
+    target = torch.randn(shape[:-1], generator=generator, dtype=torch.float64)
+    inputs = [part.requires_grad_() for part in (*parts, target)]
+    assert torch.autograd.gradcheck(mixture_log_prob, inputs)

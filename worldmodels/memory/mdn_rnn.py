@@ -227,7 +227,7 @@ class MDNRNN(nn.Module):
         x = torch.cat((z, action.to(z.dtype)), dim=-1)
         state = self.initial_state(len(z)) if state is None else state
         if mask is None:
-            h_seq, (h, c) = self.lstm(x, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
+            h_seq, (h, c) = self._fused(x, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
             return h_seq, MemoryState(h.squeeze(0), c.squeeze(0))
         weight_ih, weight_hh, bias, _ = self.lstm.all_weights[0]
         projected = functional.linear(x, weight_ih, bias)
@@ -237,6 +237,18 @@ class MDNRNN(nn.Module):
             state = lstm_cell(gates + recurrent, state.c)
             hs.append(state.h)
         return torch.stack(hs, dim=1), state
+
+    def _fused(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run torch's LSTM; under autocast in its type, which torch leaves to the caller."""
+        device = x.device.type
+        if not torch.is_autocast_enabled(device):
+            h_seq, last = self.lstm(x, state)
+            return h_seq, last
+        low = torch.get_autocast_dtype(device)
+        weights = {name: weight.to(low) for name, weight in self.lstm.named_parameters()}
+        inputs = (x.to(low), tuple(part.to(low) for part in state))
+        h_seq, last = torch.func.functional_call(self.lstm, weights, inputs)
+        return h_seq, tuple(part.to(x.dtype) for part in last)
 
     def step(
         self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None = None

@@ -7,9 +7,11 @@ components of its own. ``log_pi`` is normalised over K.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -21,9 +23,33 @@ def mixture_log_prob(log_pi: Tensor, mu: Tensor, log_sigma: Tensor, target: Tens
     far from the target underflows to nothing instead of to log 0.
     """
     assert target.shape == mu.shape[:-1], f"target {tuple(target.shape)}, mixture {tuple(mu.shape)}"
-    standardised = (target.unsqueeze(-1) - mu) * torch.exp(-log_sigma)
-    log_normal = -0.5 * standardised.square() - log_sigma - LOG_SQRT_2PI
-    return torch.logsumexp(log_pi + log_normal, dim=-1)
+    log_prob: Tensor = _MixtureLogProb.apply(log_pi, mu, log_sigma, target)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return log_prob
+
+
+class _MixtureLogProb(torch.autograd.Function):
+    """The density with its gradient by responsibilities, in a third of autograd's passes.
+
+    With r_k the posterior of component k and d_k the standardised distance, the gradients are r_k
+    (log_pi), r_k d_k / sigma_k (mu) and r_k (d_k^2 - 1) (log_sigma).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, log_pi: Tensor, mu: Tensor, log_sigma: Tensor, target: Tensor) -> Tensor:
+        precision = torch.exp(-log_sigma)
+        distance = (target.unsqueeze(-1) - mu) * precision
+        joint = torch.addcmul(log_pi - log_sigma, distance, distance, value=-0.5)
+        total = torch.logsumexp(joint, dim=-1)
+        ctx.save_for_backward(precision, distance, joint, total)
+        return total - LOG_SQRT_2PI
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        precision, distance, joint, total = ctx.saved_tensors
+        weight = torch.exp(joint - total.unsqueeze(-1)) * grads[0].unsqueeze(-1)
+        d_mu = weight * distance * precision
+        return weight, d_mu, weight * (distance.square() - 1), -d_mu.sum(-1)
 
 
 def mixture_mean(log_pi: Tensor, mu: Tensor) -> Tensor:

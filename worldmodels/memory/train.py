@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.memory.losses import hit_loss, mixture_nll, raw_reward_loss, termination_loss
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryOutput, MemoryState, RewardModel
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
@@ -40,6 +40,8 @@ class MemoryTrainConfig:
     """peak of Adam's cosine schedule"""
     clip_value: float = 1.0
     """largest absolute value of a gradient's element (paper's code: 1)"""
+    bfloat16: bool = False
+    """autocast to bfloat16"""
     reward_weight: float = 2.0
     """weight of the reward loss beside the mixture's nats per latent dimension"""
     termination_weight: float = 1.0
@@ -124,7 +126,9 @@ def memory_loss(
 ) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
     """Loss of one window of B streams: mixture nats per dimension, reward, termination."""
     state = MemoryState(*(part * batch.carry for part in state))
-    _, out, last = model(batch.z, batch.action, state, dropout)
+    with torch.autocast(batch.z.device.type, torch.bfloat16, enabled=cfg.bfloat16):
+        _, low, last = model(batch.z, batch.action, state, dropout)
+    out = MemoryOutput(*(part.float() for part in low))
     nll = mixture_nll(out, batch.target, batch.mask)
     reward_loss = hit_loss if model.cfg.reward == "hit" else raw_reward_loss
     reward = reward_loss(out.reward, batch.reward, batch.mask)
