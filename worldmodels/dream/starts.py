@@ -103,6 +103,7 @@ def build_starts(
     warmup: int,
     rng: np.random.Generator,
     weight: NDArray[np.float64] | None = None,
+    posterior_noise: float = 1.0,
 ) -> DreamStarts:
     """Choose recorded frames at random and run every memory over the steps before them.
 
@@ -114,6 +115,7 @@ def build_starts(
             of its steps are played, from a state of zeros as in reality.
         rng: chooses frames and samples z from its posterior.
         weight: (F,) relative chance of each frame; None is the same for all.
+        posterior_noise: share of V's posterior deviation sampled into z, as in M's training.
 
     Raises:
         UserError: no episode has a step, or a weight of the wrong size or without a sum above 0.
@@ -126,7 +128,7 @@ def build_starts(
     chance = None if weight is None else _chance(weight, frames, len(latents.mu))
     chosen = np.sort(rng.choice(frames, size=count, p=chance))
     parts = [
-        _warm(memories, latents, chosen[first : first + WARMUP_BATCH], warmup, rng)
+        _warm(memories, latents, chosen[first : first + WARMUP_BATCH], warmup, rng, posterior_noise)
         for first in range(0, count, WARMUP_BATCH)
     ]
     return DreamStarts(
@@ -155,6 +157,7 @@ def _warm(
     frames: NDArray[np.int64],
     warmup: int,
     rng: np.random.Generator,
+    share: float,
 ) -> DreamStarts:
     """Play the ``warmup`` steps before each frame; before an episode's beginning h stays 0."""
     first = latents.offsets[np.searchsorted(latents.offsets, frames, side="right") - 1]
@@ -164,7 +167,7 @@ def _warm(
 
     def sampled_z(index: NDArray[np.int64]) -> Tensor:
         noise = rng.standard_normal((len(index), latents.mu.shape[1]), dtype=np.float32)
-        z = latents.mu[index] + np.exp(0.5 * latents.logvar[index]) * noise
+        z = latents.mu[index] + share * np.exp(0.5 * latents.logvar[index]) * noise
         return torch.from_numpy(z.astype(np.float32)).to(device)
 
     for back in range(longest, 0, -1):

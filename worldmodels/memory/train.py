@@ -42,6 +42,9 @@ class MemoryTrainConfig:
     """largest absolute value of a gradient's element (paper's code: 1)"""
     bfloat16: bool = False
     """autocast to bfloat16"""
+    posterior_noise: float = 1.0
+    """share of V's posterior deviation that is sampled into z; 1 is the paper's, 0 trains on V's
+    means, which are what the driver sees"""
     reward_weight: float = 2.0
     """weight of the reward loss beside the mixture's nats per latent dimension"""
     termination_weight: float = 1.0
@@ -63,7 +66,7 @@ class MemoryTrainConfig:
             raise UserError(
                 f"memory.learning_rate is {self.learning_rate}; it must be between 0 and 1"
             )
-        for name in ("clip_value", "reward_weight", "termination_weight"):
+        for name in ("clip_value", "posterior_noise", "reward_weight", "termination_weight"):
             if getattr(self, name) < 0:
                 raise UserError(f"memory.{name} is {getattr(self, name)}; it must be 0 or more")
 
@@ -108,11 +111,16 @@ class _Batch:
     """A sequence batch as tensors, with z sampled from V's posterior."""
 
     def __init__(
-        self, batch: SequenceBatch, noise: torch.Generator, reward: RewardModel, device: str
+        self,
+        batch: SequenceBatch,
+        noise: torch.Generator,
+        share: float,
+        reward: RewardModel,
+        device: str,
     ) -> None:
         mu, logvar = torch.from_numpy(batch.mu), torch.from_numpy(batch.logvar)
-        z = mu + torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)
-        z = z.to(device)
+        sampled = torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)
+        z = (mu + share * sampled).to(device)
         self.z, self.target = z[:, :-1], z[:, 1:]
         self.action = torch.from_numpy(batch.action).to(device)
         self.mask = torch.from_numpy(batch.mask).to(device)
@@ -188,7 +196,7 @@ def train_memory(
     started, since = time.perf_counter(), begin
     for step in progress(range(begin, steps), "M", unit="step"):
         # one gradient step
-        batch = _Batch(next(source), noise, reward, device)
+        batch = _Batch(next(source), noise, cfg.posterior_noise, reward, device)
         dropout = model.sample_mask(cfg.streams, generator=noise) if memory.dropout else None
         for group in optimiser.param_groups:
             group["lr"] = _cosine(step, steps, cfg.learning_rate)
@@ -231,7 +239,7 @@ def validate(
     batches = streams.batches()
     with torch.inference_mode():
         for _ in range(streams.steps_per_epoch()):
-            batch = _Batch(next(batches), noise, reward, device)
+            batch = _Batch(next(batches), noise, cfg.posterior_noise, reward, device)
             _, metrics, state = memory_loss(model, batch, state, None, cfg)
             count = float(batch.mask.sum())
             weight += count

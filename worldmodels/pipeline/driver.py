@@ -123,7 +123,8 @@ def _starts(
     weight = np.ones(latents.num_frames)
     weight[-parts[-1].num_frames :] = cfg.newest_weight
     rng = np.random.default_rng(ctx.seed_for("starts", this.number))
-    return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight)
+    noise = ctx.cfg.memory_training.posterior_noise
+    return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, noise)
 
 
 def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:
