@@ -78,6 +78,8 @@ class MemoryStageConfig:
     """smallest standard deviation of a component"""
     dropout: float = 0.0
     """share of h dropped in training, one mask per sequence"""
+    residual: bool = False
+    """predict how z changes instead of what it becomes"""
     reward: Literal["auto", "hit", "raw"] = "auto"
     """hit: an event on top of a constant reward (CarRacing's tiles); raw: any reward; auto: read
     off the first round's rewards"""
@@ -98,6 +100,7 @@ class MemoryStageConfig:
             mixtures=self.mixtures,
             sigma_floor=self.sigma_floor,
             dropout=self.dropout,
+            residual=self.residual,
             reward=reward,
         )
 

@@ -23,10 +23,14 @@ PEDALS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 MakeAgent = Callable[..., Agent]
 
 
-def make_memories(count: int = 1, seed: int = 0, action_size: int = A) -> list[MDNRNN]:
+def make_memories(
+    count: int = 1, seed: int = 0, action_size: int = A, residual: bool = False
+) -> list[MDNRNN]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        cfg = MDNRNNConfig(z_dim=Z, action_size=action_size, hidden_size=H, mixtures=K)
+        cfg = MDNRNNConfig(
+            z_dim=Z, action_size=action_size, hidden_size=H, mixtures=K, residual=residual
+        )
         memories = [MDNRNN(cfg) for _ in range(count)]
         for memory in memories:
             torch.nn.init.normal_(memory.mixture.bias, std=0.7)

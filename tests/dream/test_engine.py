@@ -87,6 +87,7 @@ def test_rollout_equals_a_loop_over_step(dropout: float) -> None:
             assert result.returns[p, e] == pytest.approx(reward @ 0.9 ** np.arange(T), abs=1e-3)
 
 
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize(
     ("members", "changes"),
     [
@@ -99,8 +100,9 @@ def test_rollout_equals_a_loop_over_step(dropout: float) -> None:
         (3, {"ensemble": "first"}),
     ],
 )
-def test_kernels_dream_as_torch_does(members: int, changes: dict[str, Any]) -> None:
-    memories, population = make_memories(members), make_population()
+def test_kernels_dream_as_torch_does(members: int, changes: dict[str, Any], residual: bool) -> None:
+    changes = changes | {"horizon": 8} if residual else changes  # changes of z add up
+    memories, population = make_memories(members, residual=residual), make_population()
     torch_result, kernel_result = (
         make_engine(memories, backend=backend, **changes).rollout(make_act, population, 1)
         for backend in ("torch", "kernels")

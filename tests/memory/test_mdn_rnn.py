@@ -159,3 +159,33 @@ def test_raw_reward_round_trip() -> None:
 def test_config_names_the_bad_field(field: str, value: object) -> None:
     with pytest.raises(UserError, match=f"MDNRNNConfig.{field} is"):
         MDNRNNConfig(**{field: value})  # type: ignore[arg-type]  # a user's mistake is the point
+
+
+def test_residual_mixtures_are_counted_from_z() -> None:
+    torch.manual_seed(0)
+    plain = MDNRNN(MDNRNNConfig(z_dim=3, action_size=2, hidden_size=8, mixtures=2))
+    moved = MDNRNN(MDNRNNConfig(z_dim=3, action_size=2, hidden_size=8, mixtures=2, residual=True))
+    moved.load_state_dict(plain.state_dict())
+    z, action = torch.randn(4, 5, 3), torch.randn(4, 5, 2)
+    _, one, _ = plain(z, action)
+    _, other, _ = moved(z, action)
+    torch.testing.assert_close(other.mu, one.mu + z.unsqueeze(-1))
+    torch.testing.assert_close(other.log_sigma, one.log_sigma)
+    stepped, _ = moved.step(z[:, 0], action[:, 0], moved.initial_state(4))
+    torch.testing.assert_close(stepped.mu, other.mu[:, 0])
+
+
+def test_autocast_runs_the_lstm_in_bfloat16() -> None:
+    torch.manual_seed(0)
+    memory = MDNRNN(MDNRNNConfig(z_dim=3, action_size=2, hidden_size=8, mixtures=2))
+    z, action = torch.randn(4, 5, 3), torch.randn(4, 5, 2)
+    full, _, _ = memory(z, action)
+    with torch.autocast("cpu", torch.bfloat16):
+        low, _, state = memory(z, action)
+    assert low.dtype == torch.bfloat16
+    assert state.h.dtype == torch.float32
+    torch.testing.assert_close(low.float(), full, atol=0.02, rtol=0.05)
+    low.float().sum().backward()
+    gradient = memory.lstm.weight_hh_l0.grad
+    assert gradient is not None
+    assert gradient.dtype == torch.float32

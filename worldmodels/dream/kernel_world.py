@@ -72,6 +72,7 @@ class KernelWorld:
         self.packed, self.dreamer = list(packed), dreamer
         self.reward_model, self.cfg = reward_model, cfg
         self.components, self.sigma_floor = memory_cfg.mixtures, memory_cfg.sigma_floor
+        self.residual = memory_cfg.residual
         self._dreaming = list(range(len(packed))) if dreamer is None else [dreamer]
         self._heads_bias = np.stack([self.packed[m].heads_bias for m in self._dreaming])
 
@@ -129,6 +130,7 @@ class KernelWorld:
             )
         for i, m in enumerate(self._dreaming):
             torch.mm(self._hiddens[m], self.packed[m].heads, out=self._heads[i])
+        before = self._z.copy() if self.residual else None
         kernels.sample_latents(
             heads,
             self._heads_bias,
@@ -140,6 +142,8 @@ class KernelWorld:
             self._z,
             self._ends,
         )
+        if before is not None:
+            self._z += before
         disagreement = None
         if self.dreamer is None:
             kernels.mixture_means(heads, self._heads_bias, self.components, self._means)

@@ -33,6 +33,9 @@ class MDNRNNConfig:
     """smallest standard deviation of a component, added to exp(output)"""
     dropout: float = 0.0
     """share of h dropped where the recurrence and the heads read it; one mask per sequence"""
+    residual: bool = False
+    """let the mixtures say how z changes instead of what it becomes: standing still is then free,
+    and the LSTM need not carry z through; the paper's says what it becomes"""
     reward: Literal["hit", "raw"] = "hit"
     """what the reward head says: the logit of a binary event, or a scaled real number"""
 
@@ -213,7 +216,8 @@ class MDNRNN(nn.Module):
             h_{1..T} (B, T, H) without dropout, the predictions (B, T, ...), the last state.
         """
         h_seq, last = self.recurrence(z, action, state, mask)
-        return h_seq, self.heads(h_seq if mask is None else h_seq * mask.unsqueeze(1)), last
+        out = self.heads(h_seq if mask is None else h_seq * mask.unsqueeze(1))
+        return h_seq, self._from(z, out), last
 
     def recurrence(
         self,
@@ -259,7 +263,11 @@ class MDNRNN(nn.Module):
         h = state.h if mask is None else state.h * mask
         gates = functional.linear(x, weight_ih, bias) + functional.linear(h, weight_hh)
         state = lstm_cell(gates, state.c)
-        return self.heads(state.h if mask is None else state.h * mask), state
+        return self._from(z, self.heads(state.h if mask is None else state.h * mask)), state
+
+    def _from(self, z: Tensor, out: MemoryOutput) -> MemoryOutput:
+        """Count the means from z where the mixtures say changes."""
+        return out._replace(mu=out.mu + z.unsqueeze(-1)) if self.cfg.residual else out
 
 
 __all__ = [
