@@ -1,11 +1,11 @@
-"""Speed of `worldmodels/CarRacing-v3` beside Gymnasium's CarRacing-v3 and EnvPool's, and its parity.
+"""Speed of `worldmodels/CarRacing-v3` beside Gymnasium's and EnvPool's CarRacing-v3, and parity.
 
     python benchmarks/env.py [--rounds 5] [--json FILE]
     python benchmarks/env.py --parity [--episodes 20] [--every 10] [--json FILE]
 
-The contestants take turns in every round and the best round of each counts. Rates are steps per second
-of processor time, which other work on the machine disturbs less than the clock; the clock's rates
-stand beside them. EnvPool is left out where it is not installed.
+The contestants take turns in every round and the best round of each counts. Rates are steps per
+second of processor time, which other work on the machine disturbs less than the clock; the clock's
+rates stand beside them. EnvPool is left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -262,8 +262,12 @@ def speed(rounds: int) -> dict[str, Any]:
     step = 1e6 / best["ours, one core"].per_second
     physics, box2d = box2d_share()
     resets = {"stock": reset_time(StockPhysics(), 10), "ours": reset_time(FastCarRacing())}
-    print(f"\na step of ours: {step:.0f} us, of which physics {physics:.0f} us ({physics / step:.0%})")
-    print(f"of the physics, {box2d:.0f} us are Box2D and its contact callbacks ({box2d / step:.0%})")
+    print(
+        f"\na step of ours: {step:.0f} us, of which physics {physics:.0f} us ({physics / step:.0%})"
+    )
+    print(
+        f"of the physics, {box2d:.0f} us are Box2D and its contact callbacks ({box2d / step:.0%})"
+    )
     print(f"reset: ours {resets['ours']:.1f} ms, stock {resets['stock']:.1f} ms")
     table = {k: {**asdict(r), "per_second": r.per_second} for k, r in best.items()}
     parts = {"step_us": step, "physics_us": physics, "box2d_us": box2d, "reset_ms": resets}
@@ -288,7 +292,7 @@ def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs:
     stock, ours = StockPhysics(**kwargs), FastCarRacing(**kwargs)
     rng = np.random.default_rng(seed)
     pairs = [(stock.reset(seed=seed)[0], ours.reset(seed=seed)[0])]
-    identical, returns, action = True, [0.0, 0.0], np.zeros(3, np.float32)
+    identical, returns, action = True, (0.0, 0.0), np.zeros(3, np.float32)
     frame = 0
     for frame in range(1, steps + 1):
         if driven:
@@ -298,14 +302,14 @@ def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs:
         stock.draw = frame % every == 0
         left, right = stock.step(action), ours.step(action)
         identical &= left[1:] == right[1:]
-        returns = [returns[0] + left[1], returns[1] + right[1]]
+        returns = (returns[0] + left[1], returns[1] + right[1])
         if stock.draw:
             pairs.append((left[0], right[0]))
         if left[2]:
             break
     errors = [np.abs(a.astype(int) - b) for a, b in pairs]
     means = [float(e.mean()) for e in errors]
-    return Comparison(frame, identical, means, max(int(e.max()) for e in errors), tuple(returns))
+    return Comparison(frame, identical, means, max(int(e.max()) for e in errors), returns)
 
 
 def pixel_driver_score(env: CarRacing, seed: int) -> float:

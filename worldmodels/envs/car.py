@@ -138,9 +138,13 @@ class ContactListener(FrictionDetector):
 
     def EndContact(self, contact: Any) -> None:
         """Note that a wheel has left a tile."""
-        index, wheel = contact.fixtureA.userData, contact.fixtureB.userData
-        if index is None or index < 0:
+        index = contact.fixtureA.userData
+        if index is None:
+            return
+        wheel = contact.fixtureB.userData
+        if wheel is None:
+            return
+        if index < 0:
             index, wheel = wheel, index
-        if wheel is not None:
-            env = self.env
-            env.car.wheels[-1 - wheel].tiles.remove(env.road[index])
+        env = self.env
+        env.car.wheels[-1 - wheel].tiles.remove(env.road[index])

@@ -162,10 +162,12 @@ class FastCarRacing(CarRacing):
         """Pass an action to the car."""
         car = self.car
         if self.continuous:
-            steer, gas, brake = np.asarray(action, np.float64).tolist()
-            if not math.isfinite(steer + gas + brake):
-                values = [steer, gas, brake]
-                raise UserError(f"CarRacing was given the action {values}; it must be finite")
+            values = np.asarray(action).tolist()
+            if len(values) != 3 or not math.isfinite(values[0] + values[1] + values[2]):
+                raise UserError(
+                    f"CarRacing was given the action {values}; it takes 3 finite numbers"
+                )
+            steer, gas, brake = values
             car.steer(-steer)
             car.gas(gas)
             car.brake(brake)

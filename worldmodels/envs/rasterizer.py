@@ -33,16 +33,17 @@ NOWHERE = -1_000_000
 
 @kernel
 def add_edge(
-    planes: Any, plane: int, ax: float, ay: float, bx: float, by: float, value: float
+    planes: Any, first: int, second: int, ax: float, ay: float, bx: float, by: float, value: float
 ) -> None:
-    """Add the area below a directed edge, times `value`, to a plane of coverage changes.
+    """Add the area below a directed edge, times `value`, to one or two planes of coverage changes.
 
     Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area:
     with sign +1 if it runs clockwise on the screen, else -1.
 
     Args:
         planes: (ROWS + 2, planes, SIZE) float32; running sums down its columns give the coverage.
-        plane: which one.
+        first: which one.
+        second: which one besides, or -1.
         ax: canvas X of the edge's start; whole numbers are pixels' middles.
         ay: canvas Y of the edge's start.
         bx: canvas X of its end.
@@ -66,7 +67,9 @@ def add_edge(
     while col < x1:
         width = min(col + 1.0, x1) - max(float(col), x0)
         following = y + slope * width
-        _add_segment(planes, plane, col, min(y, following), max(y, following), width * value)
+        _add_segment(planes, first, col, min(y, following), max(y, following), width * value)
+        if second >= 0:
+            _add_segment(planes, second, col, min(y, following), max(y, following), width * value)
         y = following
         col += 1
 

@@ -18,6 +18,7 @@ from worldmodels.envs.kernels import kernel
 from worldmodels.envs.rasterizer import (
     CANVAS_H,
     CANVAS_W,
+    PER_Y,
     ROWS,
     SIZE,
     add_edge,
@@ -130,7 +131,7 @@ def _draw_square(camera: Any, planes: Any, plane: int, x: float, y: float, lengt
         px += across * cos - up * sin
         py += across * sin + up * cos
         if k > 0:
-            add_edge(planes, plane, last_x, last_y, px, py, -1.0)
+            add_edge(planes, plane, -1, last_x, last_y, px, py, -1.0)
         last_x, last_y = px, py
 
 
@@ -145,29 +146,47 @@ def _draw_road(
     """
     n = sections.shape[0]
     near = np.empty(n, np.bool_)
-    _find_near(camera, sections, near)
+    ends = np.empty((n, 4))
+    _find_near(camera, sections, near, ends)
     kerbs = False
     for i in range(n):
-        if not near[i]:
-            continue
-        starts = i == 0 or not near[i - 1]
-        ends = i == n - 1 or not near[i + 1]
-        _draw_tile(camera, sections, shade, i, starts, ends, planes)
-        if sides[i] != 0:
-            _draw_border(camera, borders, sides, i, planes)
-            kerbs = True
+        if near[i]:
+            _draw_tile(ends, near, shade, i, planes)
+            if sides[i] != 0:
+                _draw_border(camera, borders, sides, i, planes)
+                kerbs = True
     return kerbs
 
 
 @kernel
-def _find_near(camera: Any, sections: Any, near: Any) -> None:
-    """Find which tiles may be in view."""
+def _find_near(camera: Any, sections: Any, near: Any, ends: Any) -> None:
+    """Find which tiles may be in view, and put the ends of their cross-sections on the canvas."""
     zoom, cos, sin, shift_x, shift_y = camera
-    reach_w, reach_h = CANVAS_W / 2 + REACH * zoom, CANVAS_H / 2 + REACH * zoom
-    for i in range(sections.shape[0]):
+    reach = REACH * zoom
+    n = sections.shape[0]
+    last_seen = False
+    for i in range(-1, n):
         x = (cos * sections[i, 0] - sin * sections[i, 1]) * zoom + shift_x
         y = (sin * sections[i, 0] + cos * sections[i, 1]) * zoom + shift_y
-        near[i] = abs(x - CANVAS_W / 2) < reach_w and abs(y - CANVAS_H / 2) < reach_h
+        seen = -reach < x < CANVAS_W + reach and -reach < y < CANVAS_H + reach
+        if seen:
+            at = sections[i]
+            ends[i] = _project(camera, at[0], at[1], at[2], at[3])
+        if i >= 0:
+            near[i] = seen and last_seen and _in_view(ends[i - 1], ends[i], BORDER * zoom + 2)
+        last_seen = seen
+
+
+@kernel
+def _in_view(before: Any, at: Any, margin: float) -> Any:
+    """Whether the box round two cross-sections is within a margin of what is seen of the canvas."""
+    low_x, high_x = min(before[0], before[2]), max(before[0], before[2])
+    low_y, high_y = min(before[1], before[3]), max(before[1], before[3])
+    low_x, high_x = min(low_x, at[0], at[2]), max(high_x, at[0], at[2])
+    low_y, high_y = min(low_y, at[1], at[3]), max(high_y, at[1], at[3])
+    floor = CANVAS_H - ROWS / PER_Y
+    across = low_x < CANVAS_W + margin and high_x > -margin
+    return across and low_y < CANVAS_H + margin and high_y > floor - margin
 
 
 @kernel
@@ -186,26 +205,28 @@ def _project(
 
 
 @kernel
-def _draw_tile(
-    camera: Any, sections: Any, shade: Any, i: int, starts: bool, ends: bool, planes: Any
-) -> None:
+def _draw_tile(ends: Any, near: Any, shade: Any, i: int, planes: Any) -> None:
     """Add tile i, the road between cross-sections i - 1 and i, to the road and to its shade.
 
     Sides that neighbours share would cancel out, so they are added only where the road starts or
     ends, or changes its shade.
     """
-    before, at = sections[i - 1], sections[i]
-    lx0, ly0, rx0, ry0 = _project(camera, before[0], before[1], before[2], before[3])
-    lx1, ly1, rx1, ry1 = _project(camera, at[0], at[1], at[2], at[3])
-    after = shade[i + 1 if i + 1 < shade.shape[0] else 0]
-    for k in range(2 if shade[i] != 0 else 1):
-        plane = ROAD if k == 0 else ROAD + shade[i]
-        add_edge(planes, plane, lx0, ly0, lx1, ly1, 1.0)
-        add_edge(planes, plane, rx1, ry1, rx0, ry0, 1.0)
-        if starts or (k == 1 and shade[i] != shade[i - 1]):
-            add_edge(planes, plane, rx0, ry0, lx0, ly0, 1.0)
-        if ends or (k == 1 and shade[i] != after):
-            add_edge(planes, plane, lx1, ly1, rx1, ry1, 1.0)
+    n = shade.shape[0]
+    lx0, ly0, rx0, ry0 = ends[i - 1, 0], ends[i - 1, 1], ends[i - 1, 2], ends[i - 1, 3]
+    lx1, ly1, rx1, ry1 = ends[i, 0], ends[i, 1], ends[i, 2], ends[i, 3]
+    tint = ROAD + shade[i] if shade[i] != 0 else -1
+    add_edge(planes, ROAD, tint, lx0, ly0, lx1, ly1, 1.0)
+    add_edge(planes, ROAD, tint, rx1, ry1, rx0, ry0, 1.0)
+    starts = i == 0 or not near[i - 1]
+    stops = i == n - 1 or not near[i + 1]
+    if starts:
+        add_edge(planes, ROAD, tint, rx0, ry0, lx0, ly0, 1.0)
+    elif tint >= 0 and shade[i] != shade[i - 1]:
+        add_edge(planes, tint, -1, rx0, ry0, lx0, ly0, 1.0)
+    if stops:
+        add_edge(planes, ROAD, tint, lx1, ly1, rx1, ry1, 1.0)
+    elif tint >= 0 and shade[i] != shade[i + 1]:
+        add_edge(planes, tint, -1, lx1, ly1, rx1, ry1, 1.0)
 
 
 @kernel
@@ -215,12 +236,11 @@ def _draw_border(camera: Any, borders: Any, sides: Any, i: int, planes: Any) -> 
     ix0, iy0, ox0, oy0 = _project(camera, at[4], at[5], at[6], at[7])
     ix1, iy1, ox1, oy1 = _project(camera, at[0], at[1], at[2], at[3])
     clockwise = 1.0 if sides[i] > 0 else -1.0
-    for k in range(2 if i % 2 == 0 else 1):
-        plane = KERB + k
-        add_edge(planes, plane, ix0, iy0, ix1, iy1, clockwise)
-        add_edge(planes, plane, ix1, iy1, ox1, oy1, clockwise)
-        add_edge(planes, plane, ox1, oy1, ox0, oy0, clockwise)
-        add_edge(planes, plane, ox0, oy0, ix0, iy0, clockwise)
+    tint = WHITE if i % 2 == 0 else -1
+    add_edge(planes, KERB, tint, ix0, iy0, ix1, iy1, clockwise)
+    add_edge(planes, KERB, tint, ix1, iy1, ox1, oy1, clockwise)
+    add_edge(planes, KERB, tint, ox1, oy1, ox0, oy0, clockwise)
+    add_edge(planes, KERB, tint, ox0, oy0, ix0, iy0, clockwise)
 
 
 @kernel
@@ -282,8 +302,9 @@ def _mix_row(changes: Any, palette: Any, kerbs: bool, sums: Any, shares: Any, li
             value += road * shares[1, col]
             value += shares[3, col] * (shade1 * sums[SHADE1, col] + shade2 * sums[SHADE2, col])
             line[c, col] = value
-        if kerbs:
-            red = np.float32(255) if c == 0 else zero
-            white = np.float32(255) - red
-            for col in range(SIZE):
-                line[c, col] += red * shares[0, col] + white * sums[WHITE, col]
+    if kerbs:
+        light = np.float32(255)
+        for col in range(SIZE):
+            line[0, col] += light * shares[0, col]
+            line[1, col] += light * sums[WHITE, col]
+            line[2, col] += light * sums[WHITE, col]
