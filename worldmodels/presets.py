@@ -263,7 +263,7 @@ def smoke() -> RunConfig:
 def quick() -> RunConfig:
     """From nothing to a driver within 30 minutes on two cores, installation included."""
     return RunConfig(
-        iterations=6,
+        iterations=8,
         experience=ExperienceConfig(
             explore_episodes=600,
             explore_steps=250,
@@ -273,12 +273,23 @@ def quick() -> RunConfig:
             patience=80,
         ),
         vision_training=VisionTrainConfig(
-            steps=500, finetune_steps=150, finetune_rounds=1, kl_tolerance=2.0
+            steps=500, finetune_steps=150, finetune_rounds=1, kl_tolerance=1.0
         ),
-        memory_training=MemoryTrainConfig(steps=1200, finetune_steps=700),
+        memory=MemoryStageConfig(newest_repeats=2),
+        memory_training=MemoryTrainConfig(
+            steps=4000,
+            finetune_steps=2500,
+            streams=24,
+            length=32,
+            bfloat16=True,
+            posterior_noise=0.0,
+            checkpoint_every=500,
+            log_every=50,
+        ),
         dream=DreamConfig(horizon=150),
+        starts=StartsConfig(newest_weight=3.0),
         controller=ControllerStageConfig(
-            evolve=EvolveConfig(generations=50, mean_every=10), carry_on=False
+            evolve=EvolveConfig(generations=40, mean_every=10), carry_on=False
         ),
         selection=SelectionConfig(episodes=8, finalists=3, final_episodes=16, reward_bound=1.8),
         test=TestConfig(episodes=20),
