@@ -75,10 +75,10 @@ def draw_frame(
     shift_x = CANVAS_W / 2 + (x * cos - y * sin)
     shift_y = CANVAS_H / 4 + (x * sin + y * cos)
     camera = (zoom, cos, sin, shift_x, shift_y)
-    _draw_grass(camera, planes)
+    outside = _draw_grass(camera, planes)
     box = cover_car(camera, pose, shapes, shape_sizes, window, car)
     kerbs = _draw_road(camera, sections, borders, sides, shade, planes)
-    _mix(planes, palette, kerbs, car, box, out)
+    _mix(planes, palette, outside, kerbs, car, box, out)
     draw_dashboard(pose, text, out)
 
 
@@ -91,8 +91,11 @@ def _to_canvas(camera: Any, x: float, y: float) -> tuple[float, float]:
 
 
 @kernel
-def _draw_grass(camera: Any, planes: Any) -> None:
-    """Cover the playfield, and every other square of every other row of it with lighter grass."""
+def _draw_grass(camera: Any, planes: Any) -> bool:
+    """Add every other square of every other row of the playfield, which have lighter grass.
+
+    Returns whether the playfield's outside may be in view; only then it is added itself.
+    """
     zoom, cos, sin, shift_x, shift_y = camera
     low_x = low_y = 1e9
     high_x = high_y = -1e9
@@ -102,9 +105,8 @@ def _draw_grass(camera: Any, planes: Any) -> None:
         x, y = cos * px + sin * py, cos * py - sin * px
         low_x, high_x = min(low_x, x), max(high_x, x)
         low_y, high_y = min(low_y, y), max(high_y, y)
-    if min(low_x, low_y) > -PLAYFIELD + 1 and max(high_x, high_y) < PLAYFIELD - 1:
-        planes[0, FIELD, :] = 1.0
-    else:
+    outside = max(-low_x, -low_y, high_x, high_y) > PLAYFIELD - 1
+    if outside:
         _draw_square(camera, planes, FIELD, -PLAYFIELD, -PLAYFIELD, 2 * PLAYFIELD)
     margin, step = 2 / zoom, 2 * GRASS_DIM
     first_x = max(math.floor((low_x - margin - GRASS_DIM) / step), -10)
@@ -114,6 +116,7 @@ def _draw_grass(camera: Any, planes: Any) -> None:
     for i in range(first_x, last_x + 1):
         for j in range(first_y, last_y + 1):
             _draw_square(camera, planes, PATCH, step * i, step * j, GRASS_DIM)
+    return outside
 
 
 @kernel
@@ -244,16 +247,20 @@ def _draw_border(camera: Any, borders: Any, sides: Any, i: int, planes: Any) -> 
 
 
 @kernel
-def _mix(planes: Any, palette: Any, kerbs: bool, car: Any, box: Any, out: Any) -> None:
+def _mix(
+    planes: Any, palette: Any, outside: bool, kerbs: bool, car: Any, box: Any, out: Any
+) -> None:
     """Mix all colours row by row, paint the car, turn means into bytes, and empty the planes.
 
     Means to bytes can be vectorised, the order of the channels cannot, so these are two steps.
     """
     sums, shares = np.zeros((NUM_PLANES, SIZE), np.float32), np.empty((4, SIZE), np.float32)
     line, levels = np.empty((3, SIZE), np.float32), np.empty((3, SIZE), np.uint8)
+    if not outside:
+        sums[FIELD] = 1
     top, left, bottom, right = box
     for row in range(ROWS):
-        _mix_row(planes[row], palette, kerbs, sums, shares, line)
+        _mix_row(planes[row], palette, outside, kerbs, sums, shares, line)
         if top <= row < bottom:
             paint_car(car[row - top], left, right, line)
         for c in range(3):
@@ -268,7 +275,9 @@ def _mix(planes: Any, palette: Any, kerbs: bool, car: Any, box: Any, out: Any) -
 
 
 @kernel
-def _mix_row(changes: Any, palette: Any, kerbs: bool, sums: Any, shares: Any, line: Any) -> None:
+def _mix_row(
+    changes: Any, palette: Any, outside: bool, kerbs: bool, sums: Any, shares: Any, line: Any
+) -> None:
     """Add a row's changes of coverage to the sums, empty them, and mix the row's colours.
 
     Borders lie on the road's edge, so the road has what they leave of a pixel, and the grass the
@@ -277,13 +286,14 @@ def _mix_row(changes: Any, palette: Any, kerbs: bool, sums: Any, shares: Any, li
     Args:
         changes: (NUM_PLANES, SIZE) a row of all planes.
         palette: (5, 3) colours.
-        kerbs: whether there are borders.
+        outside: whether the playfield's coverage changes.
+        kerbs: whether that of borders changes.
         sums: (NUM_PLANES, SIZE) coverage of the row above, updated.
         shares: (4, SIZE) scratch.
         line: (3, SIZE) float32, the row's colours, written.
     """
     zero, one, tiny = np.float32(0), np.float32(1), np.float32(1e-3)
-    for k in range(NUM_PLANES if kerbs else KERB):
+    for k in range(FIELD if outside else PATCH, NUM_PLANES if kerbs else KERB):
         for col in range(SIZE):
             sums[k, col] += changes[k, col]
             changes[k, col] = zero
