@@ -11,7 +11,6 @@ rates stand beside them. EnvPool is left out where it is not installed.
 from __future__ import annotations
 
 import importlib.util
-import math
 import multiprocessing
 import os
 import time
@@ -27,10 +26,9 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing import FastCarRacing
+from worldmodels.envs.parity import EPISODE, StockPhysics, compare, pursue
 from worldmodels.runs import machine, versions, write_json
 
-EPISODE = 1000
-"""Steps of an episode, at most."""
 STEPS = {"stock": 60, "ours": 3000, "physics": 3000, "EnvPool": 1600}
 """Steps that each contestant takes in a round."""
 ENVPOOL_ENVS = 8
@@ -53,21 +51,6 @@ class Args:
     """file for the results"""
 
 
-def pursue(env: CarRacing, speed: float = 60.0) -> NDArray[np.float32]:
-    """Drive towards a point some way down the road, which the car's driver knows from the track."""
-    hull: Any = env.car and env.car.hull
-    x, y = hull.position
-    points = np.array([tile[2:4] for tile in env.track])
-    nearest = int(np.argmin((points[:, 0] - x) ** 2 + (points[:, 1] - y) ** 2))
-    to_x, to_y = points[(nearest + 6) % len(points)] - (x, y)
-    turn = (math.atan2(to_y, to_x) - math.pi / 2 - hull.angle + math.pi) % (2 * math.pi) - math.pi
-    now = math.hypot(*hull.linearVelocity)
-    slower = min(abs(turn), 0.7)
-    gas = 0.5 if now < speed * (1 - slower) else 0.0
-    brake = 0.3 if now > speed * (1.2 - slower) else 0.0
-    return np.array([np.clip(-1.5 * turn, -1, 1), gas, brake], np.float32)
-
-
 def look_ahead(obs: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Drive by the pixels alone: steer to the middle of the road ahead, slowly."""
     ahead = obs[44:62].astype(int)
@@ -76,15 +59,6 @@ def look_ahead(obs: NDArray[np.uint8]) -> NDArray[np.float32]:
     error = (columns.mean() - 47.5) / 48 if len(columns) else 0.0
     speed = obs[85:95, 12:15, 0].sum() / 765  # the white bar of the dashboard
     return np.array([np.clip(2.5 * error, -1, 1), 0.2 if speed < 4 else 0.0, 0.0], np.float32)
-
-
-class StockPhysics(CarRacing):
-    """Gymnasium's class, drawing only when `draw` is set."""
-
-    draw = True
-
-    def _render(self, mode: str) -> Any:
-        return super()._render(mode) if self.draw else np.zeros((96, 96, 3), np.uint8)
 
 
 class FastPhysics(FastCarRacing):
@@ -272,44 +246,6 @@ def speed(rounds: int) -> dict[str, Any]:
     table = {k: {**asdict(r), "per_second": r.per_second} for k, r in best.items()}
     parts = {"step_us": step, "physics_us": physics, "box2d_us": box2d, "reset_ms": resets}
     return {"rates": table, **parts}
-
-
-@dataclass
-class Comparison:
-    """One episode on both environments."""
-
-    frames: int
-    identical: bool
-    """rewards, terminations, truncations and infos, in every step"""
-    errors: list[float]
-    """mean absolute error of each compared frame, in levels of 255"""
-    largest: int
-    returns: tuple[float, float]
-
-
-def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs: Any) -> Comparison:
-    """Play one episode on Gymnasium's environment and on ours, and compare all they return."""
-    stock, ours = StockPhysics(**kwargs), FastCarRacing(**kwargs)
-    rng = np.random.default_rng(seed)
-    pairs = [(stock.reset(seed=seed)[0], ours.reset(seed=seed)[0])]
-    identical, returns, action = True, (0.0, 0.0), np.zeros(3, np.float32)
-    frame = 0
-    for frame in range(1, steps + 1):
-        if driven:
-            action = pursue(stock)
-        elif frame % 8 == 1:
-            action = rng.uniform([-1, 0, 0], [1, 1, 1]).astype(np.float32)
-        stock.draw = frame % every == 0
-        left, right = stock.step(action), ours.step(action)
-        identical &= left[1:] == right[1:]
-        returns = (returns[0] + left[1], returns[1] + right[1])
-        if stock.draw:
-            pairs.append((left[0], right[0]))
-        if left[2]:
-            break
-    errors = [np.abs(a.astype(int) - b) for a, b in pairs]
-    means = [float(e.mean()) for e in errors]
-    return Comparison(frame, identical, means, max(int(e.max()) for e in errors), returns)
 
 
 def pixel_driver_score(env: CarRacing, seed: int) -> float:

@@ -13,9 +13,9 @@ from gymnasium.error import InvalidAction
 from gymnasium.utils.env_checker import check_env
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
-from benchmarks.env import StockPhysics, compare, pursue
 from worldmodels import envs
 from worldmodels.envs.car_racing import FastCarRacing
+from worldmodels.envs.parity import StockPhysics, compare, pursue
 from worldmodels.protocols import UserError
 
 ID = "worldmodels/CarRacing-v3"

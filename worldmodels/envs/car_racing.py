@@ -12,7 +12,7 @@ from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRaci
 from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
 
-from worldmodels.envs import scene, sprites, track
+from worldmodels.envs import ground, scene, sprites, track
 from worldmodels.envs.car import ContactListener, FastCar
 from worldmodels.envs.rasterizer import ROWS, SIZE
 from worldmodels.protocols import UserError
@@ -40,7 +40,7 @@ class FastCarRacing(CarRacing):
         self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
         self._tile_fixture = b2FixtureDef(shape=self._tile_shape, isSensor=True)
         self._tile_body = b2BodyDef(type=b2_staticBody, fixtures=self._tile_fixture)
-        self._planes = np.zeros((ROWS + 2, scene.NUM_PLANES, SIZE), np.float32)
+        self._planes = np.zeros((ROWS + 2, ground.NUM_PLANES, SIZE), np.float32)
         self._cover = np.zeros((sprites.CAR_ROWS, sprites.CAR_COLS, 4), np.float32)
         self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
         self._pose = np.zeros(scene.POSE_SIZE)

@@ -1,0 +1,189 @@
+"""The ground of a CarRacing frame, as coverage of the view: playfield, grass, road and borders."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from gymnasium.envs.box2d.car_racing import (
+    BORDER,
+    GRASS_DIM,
+    PLAYFIELD,
+    TRACK_DETAIL_STEP,
+    TRACK_WIDTH,
+)
+
+from worldmodels.envs.kernels import kernel
+from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, PER_Y, ROWS, add_edge, swell
+
+FIELD, PATCH, ROAD, SHADE1, SHADE2, KERB, WHITE = range(7)
+"""Planes of coverage: playfield, lighter grass, all road, the road's two lighter shades, all
+borders, white borders."""
+NUM_PLANES = 7
+REACH = 2 * TRACK_WIDTH + TRACK_DETAIL_STEP + 2 * BORDER
+"""No part of a tile or its border is further from its cross-section's left end, world units."""
+
+
+@kernel
+def _to_canvas(camera: Any, x: float, y: float) -> tuple[float, float]:
+    """Turn world units into canvas pixels, cut to whole ones as pygame does."""
+    zoom, cos, sin, shift_x, shift_y = camera
+    canvas_x = np.trunc((cos * x - sin * y) * zoom + shift_x)
+    return canvas_x, np.trunc((sin * x + cos * y) * zoom + shift_y)
+
+
+@kernel
+def draw_grass(camera: Any, planes: Any) -> bool:
+    """Add every other square of every other row of the playfield, which have lighter grass.
+
+    Returns whether the playfield's outside may be in view; only then it is added itself.
+    """
+    zoom, cos, sin, shift_x, shift_y = camera
+    low_x = low_y = 1e9
+    high_x = high_y = -1e9
+    for k in range(4):  # the view's corners in world units
+        px = ((CANVAS_W if k & 1 else 0) - shift_x) / zoom
+        py = ((CANVAS_H if k & 2 else 0) - shift_y) / zoom
+        x, y = cos * px + sin * py, cos * py - sin * px
+        low_x, high_x = min(low_x, x), max(high_x, x)
+        low_y, high_y = min(low_y, y), max(high_y, y)
+    outside = max(-low_x, -low_y, high_x, high_y) > PLAYFIELD - 1
+    if outside:
+        _draw_square(camera, planes, FIELD, -PLAYFIELD, -PLAYFIELD, 2 * PLAYFIELD)
+    margin, step = 2 / zoom, 2 * GRASS_DIM
+    first_x = max(math.floor((low_x - margin - GRASS_DIM) / step), -10)
+    first_y = max(math.floor((low_y - margin - GRASS_DIM) / step), -10)
+    last_x = min(math.floor((high_x + margin) / step), 9)
+    last_y = min(math.floor((high_y + margin) / step), 9)
+    for i in range(first_x, last_x + 1):
+        for j in range(first_y, last_y + 1):
+            _draw_square(camera, planes, PATCH, step * i, step * j, GRASS_DIM)
+    return outside
+
+
+@kernel
+def _draw_square(camera: Any, planes: Any, plane: int, x: float, y: float, length: float) -> None:
+    """Add a square of the playfield, (x, y) its lower left corner in world units."""
+    cos, sin = camera[1], camera[2]
+    wide, high = swell(cos, sin), swell(-sin, cos)
+    last_x = last_y = 0.0
+    for k in range(5):
+        right = k == 1 or k == 2
+        upper = k == 2 or k == 3
+        px, py = _to_canvas(camera, x + length if right else x, y + length if upper else y)
+        across = wide if right else -wide
+        up = high if upper else -high
+        px += across * cos - up * sin
+        py += across * sin + up * cos
+        if k > 0:
+            add_edge(planes, plane, -1, last_x, last_y, px, py, -1.0)
+        last_x, last_y = px, py
+
+
+@kernel
+def draw_road(
+    camera: Any, sections: Any, borders: Any, sides: Any, shade: Any, planes: Any
+) -> bool:
+    """Add tiles and borders in view; returns whether there are borders among them.
+
+    Their order does not matter: the track winds round the middle of the playfield and turns too
+    slowly to come near itself again.
+    """
+    n = sections.shape[0]
+    near = np.empty(n, np.bool_)
+    ends = np.empty((n, 4))
+    _find_near(camera, sections, near, ends)
+    kerbs = False
+    for i in range(n):
+        if near[i]:
+            _draw_tile(ends, near, shade, i, planes)
+            if sides[i] != 0:
+                _draw_border(camera, borders, sides, i, planes)
+                kerbs = True
+    return kerbs
+
+
+@kernel
+def _find_near(camera: Any, sections: Any, near: Any, ends: Any) -> None:
+    """Find which tiles may be in view, and put the ends of their cross-sections on the canvas."""
+    zoom, cos, sin, shift_x, shift_y = camera
+    reach = REACH * zoom
+    n = sections.shape[0]
+    last_seen = False
+    for i in range(-1, n):
+        x = (cos * sections[i, 0] - sin * sections[i, 1]) * zoom + shift_x
+        y = (sin * sections[i, 0] + cos * sections[i, 1]) * zoom + shift_y
+        seen = -reach < x < CANVAS_W + reach and -reach < y < CANVAS_H + reach
+        if seen:
+            at = sections[i]
+            ends[i] = _project(camera, at[0], at[1], at[2], at[3])
+        if i >= 0:
+            near[i] = seen and last_seen and _in_view(ends[i - 1], ends[i], BORDER * zoom + 2)
+        last_seen = seen
+
+
+@kernel
+def _in_view(before: Any, at: Any, margin: float) -> Any:
+    """Whether the box round two cross-sections is within a margin of what is seen of the canvas."""
+    low_x, high_x = min(before[0], before[2]), max(before[0], before[2])
+    low_y, high_y = min(before[1], before[3]), max(before[1], before[3])
+    low_x, high_x = min(low_x, at[0], at[2]), max(high_x, at[0], at[2])
+    low_y, high_y = min(low_y, at[1], at[3]), max(high_y, at[1], at[3])
+    floor = CANVAS_H - ROWS / PER_Y
+    across = low_x < CANVAS_W + margin and high_x > -margin
+    return across and low_y < CANVAS_H + margin and high_y > floor - margin
+
+
+@kernel
+def _project(
+    camera: Any, ax: float, ay: float, bx: float, by: float
+) -> tuple[float, float, float, float]:
+    """Put a cross-section's ends on the canvas, moved apart by what pygame's outlines add."""
+    left_x, left_y = _to_canvas(camera, ax, ay)
+    right_x, right_y = _to_canvas(camera, bx, by)
+    dx, dy = bx - ax, by - ay
+    scale = 1.0 / math.sqrt(dx * dx + dy * dy)
+    nx = (camera[1] * dx - camera[2] * dy) * scale
+    ny = (camera[2] * dx + camera[1] * dy) * scale
+    move = swell(nx, ny)
+    return left_x - move * nx, left_y - move * ny, right_x + move * nx, right_y + move * ny
+
+
+@kernel
+def _draw_tile(ends: Any, near: Any, shade: Any, i: int, planes: Any) -> None:
+    """Add tile i, the road between cross-sections i - 1 and i, to the road and to its shade.
+
+    Sides that neighbours share would cancel out, so they are added only where the road starts or
+    ends, or changes its shade.
+    """
+    n = shade.shape[0]
+    lx0, ly0, rx0, ry0 = ends[i - 1, 0], ends[i - 1, 1], ends[i - 1, 2], ends[i - 1, 3]
+    lx1, ly1, rx1, ry1 = ends[i, 0], ends[i, 1], ends[i, 2], ends[i, 3]
+    tint = ROAD + shade[i] if shade[i] != 0 else -1
+    add_edge(planes, ROAD, tint, lx0, ly0, lx1, ly1, 1.0)
+    add_edge(planes, ROAD, tint, rx1, ry1, rx0, ry0, 1.0)
+    starts = i == 0 or not near[i - 1]
+    stops = i == n - 1 or not near[i + 1]
+    if starts:
+        add_edge(planes, ROAD, tint, rx0, ry0, lx0, ly0, 1.0)
+    elif tint >= 0 and shade[i] != shade[i - 1]:
+        add_edge(planes, tint, -1, rx0, ry0, lx0, ly0, 1.0)
+    if stops:
+        add_edge(planes, ROAD, tint, lx1, ly1, rx1, ry1, 1.0)
+    elif tint >= 0 and shade[i] != shade[i + 1]:
+        add_edge(planes, tint, -1, lx1, ly1, rx1, ry1, 1.0)
+
+
+@kernel
+def _draw_border(camera: Any, borders: Any, sides: Any, i: int, planes: Any) -> None:
+    """Add the border of tile i, white or red in turn."""
+    at = borders[i]
+    ix0, iy0, ox0, oy0 = _project(camera, at[4], at[5], at[6], at[7])
+    ix1, iy1, ox1, oy1 = _project(camera, at[0], at[1], at[2], at[3])
+    clockwise = 1.0 if sides[i] > 0 else -1.0
+    tint = WHITE if i % 2 == 0 else -1
+    add_edge(planes, KERB, tint, ix0, iy0, ix1, iy1, clockwise)
+    add_edge(planes, KERB, tint, ix1, iy1, ox1, oy1, clockwise)
+    add_edge(planes, KERB, tint, ox1, oy1, ox0, oy0, clockwise)
+    add_edge(planes, KERB, tint, ox0, oy0, ix0, iy0, clockwise)
