@@ -45,6 +45,9 @@ class MemoryTrainConfig:
     posterior_noise: float = 1.0
     """share of V's posterior deviation that is sampled into z; 1 is the paper's, 0 trains on V's
     means, which are what the driver sees"""
+    input_noise: float = 0.0
+    """share of V's posterior deviation added to M's inputs, but not to its targets: M learns to
+    return to the recorded path from beside it, which its own dream will need"""
     reward_weight: float = 2.0
     """weight of the reward loss beside the mixture's nats per latent dimension"""
     termination_weight: float = 1.0
@@ -66,7 +69,13 @@ class MemoryTrainConfig:
             raise UserError(
                 f"memory.learning_rate is {self.learning_rate}; it must be between 0 and 1"
             )
-        for name in ("clip_value", "posterior_noise", "reward_weight", "termination_weight"):
+        for name in (
+            "clip_value",
+            "posterior_noise",
+            "input_noise",
+            "reward_weight",
+            "termination_weight",
+        ):
             if getattr(self, name) < 0:
                 raise UserError(f"memory.{name} is {getattr(self, name)}; it must be 0 or more")
 
@@ -114,14 +123,17 @@ class _Batch:
         self,
         batch: SequenceBatch,
         noise: torch.Generator,
-        share: float,
+        cfg: MemoryTrainConfig,
         reward: RewardModel,
         device: str,
     ) -> None:
         mu, logvar = torch.from_numpy(batch.mu), torch.from_numpy(batch.logvar)
-        sampled = torch.exp(0.5 * logvar) * torch.randn(mu.shape, generator=noise)
-        z = (mu + share * sampled).to(device)
-        self.z, self.target = z[:, :-1], z[:, 1:]
+        deviation = torch.exp(0.5 * logvar)
+        z = mu + cfg.posterior_noise * deviation * torch.randn(mu.shape, generator=noise)
+        self.target = z[:, 1:].to(device)
+        if cfg.input_noise:
+            z = z + cfg.input_noise * deviation * torch.randn(mu.shape, generator=noise)
+        self.z = z[:, :-1].to(device)
         self.action = torch.from_numpy(batch.action).to(device)
         self.mask = torch.from_numpy(batch.mask).to(device)
         self.reward = reward.target(torch.from_numpy(batch.reward).to(device))
@@ -196,7 +208,7 @@ def train_memory(
     started, since = time.perf_counter(), begin
     for step in progress(range(begin, steps), "M", unit="step"):
         # one gradient step
-        batch = _Batch(next(source), noise, cfg.posterior_noise, reward, device)
+        batch = _Batch(next(source), noise, cfg, reward, device)
         dropout = model.sample_mask(cfg.streams, generator=noise) if memory.dropout else None
         for group in optimiser.param_groups:
             group["lr"] = _cosine(step, steps, cfg.learning_rate)
@@ -239,7 +251,7 @@ def validate(
     batches = streams.batches()
     with torch.inference_mode():
         for _ in range(streams.steps_per_epoch()):
-            batch = _Batch(next(batches), noise, cfg.posterior_noise, reward, device)
+            batch = _Batch(next(batches), noise, cfg, reward, device)
             _, metrics, state = memory_loss(model, batch, state, None, cfg)
             count = float(batch.mask.sum())
             weight += count
