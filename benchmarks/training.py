@@ -1,6 +1,6 @@
 """Speed and memory of learning: collection, V, encoding, M; and V within a set memory limit.
 
-    python benchmarks/training.py [--frames 16000] [--limit-gib 1.5] [--json FILE]
+    python benchmarks/training.py [--frames 128000] [--limit-gib 1.5] [--json FILE]
 
 Each part runs in a process of its own, so that its peak memory is its own. The last part trains V
 on a store whose raw frames are larger than the limit, with the limit enforced on the process's data
@@ -44,7 +44,7 @@ ACTIONS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 class Args:
     """What to measure."""
 
-    frames: int = 16_000
+    frames: int = 128_000
     """frames collected for the measurements"""
     steps: int = 30
     """training steps measured"""
