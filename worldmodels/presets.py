@@ -297,8 +297,15 @@ def quick() -> RunConfig:
 
 
 def full() -> RunConfig:
-    """The best driver within 90 minutes on two cores and a million real frames."""
-    return dataclasses.replace(quick(), iterations=10, test=TestConfig())
+    """More rounds and a longer training: within 90 minutes on two cores and a million real frames."""
+    cfg = quick()
+    return dataclasses.replace(
+        cfg,
+        iterations=12,
+        vision_training=dataclasses.replace(cfg.vision_training, steps=1500, finetune_steps=400),
+        memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=6000),
+        test=TestConfig(),
+    )
 
 
 PRESETS: dict[str, Callable[[], RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
