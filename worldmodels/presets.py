@@ -297,7 +297,7 @@ def quick() -> RunConfig:
 
 
 def full() -> RunConfig:
-    """More rounds and a longer training: within 90 minutes on two cores and a million real frames."""
+    """More rounds, longer training: within 90 minutes on two cores and a million real frames."""
     cfg = quick()
     return dataclasses.replace(
         cfg,
