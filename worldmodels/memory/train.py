@@ -37,7 +37,9 @@ class MemoryTrainConfig:
     length: int = 48
     """steps of back-propagation through time; the state is carried on from window to window"""
     learning_rate: float = 2e-3
-    """peak of Adam's cosine schedule"""
+    """peak of Adam's cosine schedule from a fresh start"""
+    finetune_learning_rate: float = 5e-4
+    """peak where M goes on from earlier weights; at the first peak it forgets them first"""
     clip_value: float = 1.0
     """largest absolute value of a gradient's element (paper's code: 1)"""
     bfloat16: bool = False
@@ -65,10 +67,11 @@ class MemoryTrainConfig:
                 raise UserError(
                     f"memory.{name} is {getattr(self, name)}; it must be at least {low}"
                 )
-        if not 0 < self.learning_rate < 1:
-            raise UserError(
-                f"memory.learning_rate is {self.learning_rate}; it must be between 0 and 1"
-            )
+        for name in ("learning_rate", "finetune_learning_rate"):
+            if not 0 < getattr(self, name) < 1:
+                raise UserError(
+                    f"memory.{name} is {getattr(self, name)}; it must be between 0 and 1"
+                )
         for name in (
             "clip_value",
             "posterior_noise",
@@ -196,6 +199,7 @@ def train_memory(
     if init is not None:
         model.load_state_dict(init)
     steps = cfg.steps if init is None else cfg.finetune_steps
+    peak = cfg.learning_rate if init is None else cfg.finetune_learning_rate
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.Adam(trainable, lr=cfg.learning_rate, fused=True)
     noise = torch.Generator().manual_seed(derive_seed(seed, "noise") % 2**63)
@@ -211,7 +215,7 @@ def train_memory(
         batch = _Batch(next(source), noise, cfg, reward, device)
         dropout = model.sample_mask(cfg.streams, generator=noise) if memory.dropout else None
         for group in optimiser.param_groups:
-            group["lr"] = _cosine(step, steps, cfg.learning_rate)
+            group["lr"] = _cosine(step, steps, peak)
         loss, metrics, state = memory_loss(model, batch, state, dropout, cfg)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -224,8 +228,8 @@ def train_memory(
             values = {name: float(value) for name, value in metrics.items()}
             if not math.isfinite(values["loss"]):
                 raise UserError(
-                    f"M's loss is {values['loss']} at step {step}: lower memory.learning_rate "
-                    f"({cfg.learning_rate}) or raise the model's sigma_floor"
+                    f"M's loss is {values['loss']} at step {step}: lower the learning rate "
+                    f"({peak}) or raise the model's sigma_floor"
                 )
             rate = (done - since) * cfg.streams * cfg.length / (time.perf_counter() - started)
             if holdout is not None and (done % (4 * cfg.log_every) == 0 or done == steps):
