@@ -122,11 +122,10 @@ def lay_road(track: Any) -> Any:
         track: (N, 4) angle on the circle, heading, x, y.
 
     Returns:
-        sections: (N, 4) left x, y and right x, y of each cross-section; tile i lies between
-            cross-sections i - 1 and i.
-        borders: (N, 8) inner x, y and outer x, y of tile i's border at cross-section i, then at
-            cross-section i - 1.
-        sides: (N) int8, 0 where tile i has no border, 1 for one on the right, -1 on the left.
+        Three arrays. Sections (N, 4): left x, y and right x, y of each cross-section; tile i lies
+        between cross-sections i - 1 and i. Borders (N, 8): inner x, y and outer x, y of tile i's
+        border at cross-section i, then at cross-section i - 1. Sides (N) int8: 0 where tile i has
+        no border, 1 for one on the right, -1 on the left.
     """
     n = len(track)
     sections, borders, sides = np.empty((n, 4)), np.zeros((n, 8)), np.zeros(n, np.int8)
