@@ -273,7 +273,11 @@ def quick() -> RunConfig:
             patience=80,
         ),
         vision_training=VisionTrainConfig(
-            steps=500, finetune_steps=150, finetune_rounds=1, kl_tolerance=1.0
+            steps=1800,
+            finetune_steps=600,
+            finetune_rounds=1,
+            batch_size=32,
+            kl_tolerance=1.0,
         ),
         memory=MemoryStageConfig(newest_repeats=2),
         memory_training=MemoryTrainConfig(
@@ -302,7 +306,7 @@ def full() -> RunConfig:
     return dataclasses.replace(
         cfg,
         iterations=12,
-        vision_training=dataclasses.replace(cfg.vision_training, steps=1500, finetune_steps=400),
+        vision_training=dataclasses.replace(cfg.vision_training, steps=6000, finetune_steps=1500),
         memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=6000),
         test=TestConfig(),
     )
