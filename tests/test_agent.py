@@ -336,3 +336,38 @@ def test_parts_that_do_not_fit_are_named() -> None:
             frame_spec=FrameSpec(),
             action_spec=PEDALS,
         )
+
+
+@pytest.mark.parametrize("spec", [PEDALS, BUTTONS])
+def test_actions_are_held_and_decisions_are_those_of_every_kth_frame(spec: ActionSpec) -> None:
+    agent, obs = make(spec, action_repeat=3), frames(7)
+    plain = make(spec)
+    state: AgentState | None = None
+    decided: AgentState | None = None
+    want: Any = None
+    for t in range(7):
+        actions, state = agent.predict(obs[t], state, deterministic=True)
+        if t % 3 == 0:
+            want, decided = plain.predict(obs[t], decided, deterministic=True)
+        np.testing.assert_array_equal(actions, want)
+        assert state.held.tolist() == [t % 3 + 1] * B
+        np.testing.assert_array_equal(state.h, decided.h)  # type: ignore[union-attr]  # set above
+
+
+def test_an_episode_that_begins_decides_at_once() -> None:
+    agent, obs = make(action_repeat=3), frames(2)
+    _, state = agent.predict(obs[0], None, deterministic=True)
+    start = np.array([False, True, False])
+    actions, after = agent.predict(obs[1], state, start, True)
+    fresh, _ = agent.predict(obs[1], None, deterministic=True)
+    np.testing.assert_array_equal(actions[1], fresh[1])
+    np.testing.assert_array_equal(actions[[0, 2]], state.action[[0, 2]])
+    assert after.held.tolist() == [2, 1, 2]
+    single, _ = agent.predict(obs[0, 0], None, deterministic=True)
+    assert single.shape == (3,)
+
+
+def test_a_folder_keeps_the_action_repeat(tmp_path: Path) -> None:
+    agent = make(action_repeat=4)
+    agent.save_pretrained(tmp_path / "agent")
+    assert Agent.from_pretrained(tmp_path / "agent").action_repeat == 4

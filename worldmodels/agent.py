@@ -49,6 +49,8 @@ class AgentState(NamedTuple):
     """(B, Z) latent of the last frame"""
     action: NDArray[np.float32]
     """(B, A) action taken there, as M sees it"""
+    held: NDArray[np.int64]
+    """(B,) steps of the environment that it has been chosen for, 1 to `Agent.action_repeat`"""
 
 
 class Starts(Protocol):
@@ -82,7 +84,8 @@ class Agent:
     """V + M + C with Stable-Baselines3's `predict`.
 
     At time t the controller sees [z_t, h_t], z_t from the frame and h_t from what came before; the
-    next call steps M with z_t and the executed action to h_{t+1}.
+    next decision steps M with z_t and the executed action to h_{t+1}. With an `action_repeat` k
+    there is a decision at every k-th frame only, and `predict` gives its action for all of the k.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class Agent:
         reward_model: RewardModel | None = None,
         input_stats: InputStats | None = None,
         starts: Starts | None = None,
+        action_repeat: int = 1,
         metadata: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -114,6 +118,7 @@ class Agent:
             reward_model: meaning of M's reward head; needed to dream.
             input_stats: C's input normalisation, where ``controller.normalize``.
             starts: recorded states for dreams.
+            action_repeat: steps of the environment that each action is held for, as in M's data.
             metadata: what the card says: score, ledger, versions.
             seed: of the noise that samples z when `predict` is not deterministic.
 
@@ -127,6 +132,7 @@ class Agent:
         self.parameters = np.array(parameters, np.float32)
         self.env_id, self.frame_spec, self.action_spec = env_id, frame_spec, action_spec
         self.reward_model, self.starts = reward_model, starts
+        self.action_repeat = action_repeat
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
         """let V compute in bfloat16 on batches: faster, and slightly different actions"""
@@ -153,7 +159,6 @@ class Agent:
         """Size of M's hidden state."""
         return self.memories[0].cfg.hidden_size
 
-    @torch.inference_mode()
     def predict(
         self,
         obs: NDArray[np.uint8],
@@ -161,7 +166,35 @@ class Agent:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], AgentState]:
-        """Choose actions.
+        """Choose actions for every step of the environment, holding each for `action_repeat`.
+
+        See `decide` for arguments, results and errors.
+        """
+        if self.action_repeat == 1 or state is None:
+            return self.decide(obs, state, episode_start, deterministic)
+        frames, single = _batched(np.asarray(obs))
+        due = self._due(state, episode_start, len(frames))
+        new, new_state = self._hold(state)
+        if due.any():
+            # all rows are computed, so that the shapes of the products do not depend on the phase
+            fresh, fresh_state = self.decide(frames, state, episode_start, deterministic)
+            rows = due[:, None]
+            new = np.where(rows if new.ndim == 2 else due, fresh, new)
+            h, c, z, action = (
+                np.where(rows, a, b) for a, b in zip(fresh_state[:4], new_state[:4], strict=True)
+            )
+            new_state = AgentState(h, c, z, action, np.where(due, 1, new_state.held))
+        return (new[0] if single else new), new_state
+
+    @torch.inference_mode()
+    def decide(
+        self,
+        obs: NDArray[np.uint8],
+        state: AgentState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], AgentState]:
+        """Choose new actions now, whatever is being held.
 
         Args:
             obs: the environment's own frames, (H, W, 3) or (B, H, W, 3), uint8 (grey ones too).
@@ -186,9 +219,27 @@ class Agent:
         h = memory.h[None] if self.controller.inputs == "zh" else None
         action = linear.forward(self._weights, z[None], h, self.controller)[0]
         encoded = linear.memory_input(action, self.controller)
-        new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy())
+        held = np.ones(len(z), np.int64)
+        new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy(), held)
         actions = action.numpy()
         return (actions[0] if single else actions), new_state
+
+    def _due(
+        self, state: AgentState, episode_start: NDArray[np.bool_] | None, batch: int
+    ) -> NDArray[np.bool_]:
+        """(B,) rows that have held their action long enough, or begin an episode."""
+        if len(state.h) != batch:
+            raise UserError(
+                f"{batch} frames were given with the state of {len(state.h)}; they must agree"
+            )
+        due = state.held >= self.action_repeat
+        return due if episode_start is None else due | np.asarray(episode_start, np.bool_)
+
+    def _hold(self, state: AgentState) -> tuple[NDArray[Any], AgentState]:
+        """The actions of before, held for one step more."""
+        discrete = self.action_spec.kind == "discrete"
+        action = state.action.argmax(1) if discrete else state.action
+        return action, state._replace(held=state.held + 1)
 
     def executed(self, state: AgentState, action: NDArray[Any]) -> AgentState:
         """The state that `predict` returned, after another action than its own was executed.
@@ -280,6 +331,7 @@ class Agent:
             "memories": len(self.memories),
             "controller": self.controller,
             "reward_model": self.reward_model,
+            "action_repeat": self.action_repeat,
             "metadata": self.metadata,
         }
         return files.save(Path(folder), config, tensors)
@@ -316,6 +368,7 @@ class Agent:
             reward_model=reward and files.build(RewardModel, config, "reward_model", folder),
             input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
             starts=None if arrays is None else StartArrays(*arrays),
+            action_repeat=config.get("action_repeat", 1),
             metadata=config["metadata"],
         )
 
@@ -333,7 +386,7 @@ class Agent:
             raise UserError(
                 f"{batch} frames were given with the state of {len(state.h)}; they must agree"
             )
-        h, c, z, action = (torch.from_numpy(part) for part in state)
+        h, c, z, action = (torch.from_numpy(part) for part in state[:4])
         _, memory = self.memories[0].recurrence(z[:, None], action[:, None], MemoryState(h, c))
         if episode_start is not None and np.any(episode_start):
             begins = np.broadcast_to(np.asarray(episode_start, np.bool_), (batch,))

@@ -10,7 +10,8 @@ from typing import Literal
 from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
-from worldmodels.memory.mdn_rnn import MDNRNNConfig
+from worldmodels.envs.frames import FrameSpec
+from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardKind
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.protocols import (
     NUM_TEST_SEEDS,
@@ -39,6 +40,8 @@ class ExperienceConfig:
     """their longest length; short ones see more road, since a random car soon leaves it"""
     explore_scales: tuple[float, ...] = (0.3, 0.5, 0.8)
     """deviations of the AR(1) noise, an equal share of the episodes each"""
+    explore_rho: float = 0.9
+    """how much of that noise is left one action later"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
     """centres of the AR(1) noise in unit coordinates, an equal share each; empty for the default"""
     driver_episodes: int = 64
@@ -80,9 +83,9 @@ class MemoryStageConfig:
     """share of h dropped in training, one mask per sequence"""
     residual: bool = False
     """predict how z changes instead of what it becomes"""
-    reward: Literal["auto", "hit", "raw"] = "auto"
-    """hit: an event on top of a constant reward (CarRacing's tiles); raw: any reward; auto: read
-    off the first round's rewards"""
+    reward: Literal["auto", "hit", "count", "raw"] = "auto"
+    """hit: an event on top of a constant reward (CarRacing's tiles); count: several in a step (with
+    held actions); raw: any reward; auto: read off the first round's rewards"""
     newest_repeats: int = 1
     """how often an epoch plays the newest iteration's episodes"""
 
@@ -91,7 +94,7 @@ class MemoryStageConfig:
         for name in ("ensemble", "newest_repeats"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
 
-    def network(self, z_dim: int, action_size: int, reward: Literal["hit", "raw"]) -> MDNRNNConfig:
+    def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MDNRNNConfig:
         """Shape of one memory, whose reward head is of this kind."""
         return MDNRNNConfig(
             z_dim=z_dim,
@@ -199,6 +202,11 @@ class RunConfig:
     """environment of the final test; None is env_id, and stock CarRacing for the fast one"""
     iterations: int = 5
     """rounds of collect, V, M, dream and C"""
+    action_repeat: int = 1
+    """steps of the environment that each action is held for; M's step is as long"""
+    frame_rows: int | None = None
+    """rows of the environment's frames that V sees, from the top; None leaves CarRacing's dashboard
+    out, as the paper does, and nothing of other environments"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
     """what is collected"""
     vision: VAEConfig = field(default_factory=VAEConfig)
@@ -223,6 +231,16 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(self, "iterations", self.iterations >= 1, "at least 1")
+        require(self, "action_repeat", self.action_repeat >= 1, "at least 1")
+        rows = self.frame_rows
+        require(self, "frame_rows", rows is None or rows >= 1, "at least 1, or None")
+
+    @property
+    def frame_spec(self) -> FrameSpec:
+        """From the environment's frames to V's."""
+        if self.frame_rows is None:
+            return FrameSpec.for_env(self.env_id)
+        return FrameSpec(rows=self.frame_rows)
 
     @property
     def test_env(self) -> str:

@@ -193,3 +193,55 @@ def test_environments_are_made_once() -> None:
     again = shared_envs(fakes.BOX, 3)
     assert again[:2] == first
     assert shared_envs(fakes.BOX, 1, {"bad_reward_at": 1})[0] is not first[0]
+
+
+def test_a_held_action_is_one_step_of_the_group() -> None:
+    """Every frame that is seen, and every sum of rewards, is that of the steps in between."""
+    actions = np.tile([[0.5, 0.25]], (WIDTH, 1))
+    pool = shared_envs(fakes.BOX, len(SEEDS))
+    single = run_group(pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True)
+    steps: list[tuple[NDArray[np.uint8], NDArray[np.float64]]] = []
+
+    def note(step: GroupStep) -> None:
+        steps.append((step.obs.copy(), step.reward.copy()))
+
+    held = run_group(
+        pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True, action_repeat=4, on_step=note
+    )
+    for row, (one, other) in enumerate(zip(single, held, strict=True)):
+        assert other.length == one.length
+        assert (other.terminated, other.truncated) == (one.terminated, one.truncated)
+        assert other.total_reward == pytest.approx(one.total_reward)
+        assert one.frames is not None and other.frames is not None
+        seen = [*range(0, one.length, 4), one.length]
+        assert np.array_equal(other.frames, one.frames[seen])
+        assert steps[1][1][row] == pytest.approx(sum(_rewards(one.seed, actions[0], 4)))
+
+
+def _rewards(seed: int, action: NDArray[np.float64], steps: int) -> list[float]:
+    env = envs.make(fakes.BOX)
+    env.reset(seed=seed)
+    return [float(env.step(action.astype(np.float32))[1]) for _ in range(steps)]
+
+
+def test_limits_count_the_environments_steps_though_actions_are_held() -> None:
+    pool = shared_envs(fakes.BOX, len(SEEDS))
+    results = run_group(pool, zeros(), SEEDS, width=WIDTH, max_steps=6, action_repeat=4)
+    assert [r.length for r in results] == [min(6, fakes.steps_of(s)) for s in SEEDS]
+    with pytest.raises(UserError, match="action_repeat is 0"):
+        run_group(pool, zeros(), SEEDS, width=WIDTH, action_repeat=0)
+
+
+def test_car_racing_draws_only_what_is_seen_and_that_exactly() -> None:
+    pool = shared_envs("worldmodels/CarRacing-v3", 1)
+    behaviour = Fixed(np.tile([[0.3, 0.4, 0.0]], (WIDTH, 1)))
+    for steps in (12, 10):  # 10 ends an episode while an action is held
+        (one,) = run_group(pool, behaviour, [3], width=WIDTH, max_steps=steps, keep_frames=True)
+        (held,) = run_group(
+            pool, behaviour, [3], width=WIDTH, max_steps=steps, keep_frames=True, action_repeat=4
+        )
+        assert one.frames is not None and held.frames is not None
+        assert held.total_reward == pytest.approx(one.total_reward)
+        seen = [0, 4, 8, steps]
+        assert np.array_equal(held.frames[:, :84], one.frames[seen][:, :84])
+        assert pool[0].unwrapped.draws_observations  # type: ignore[attr-defined]  # ours

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from worldmodels.memory.losses import (
+    count_loss,
     hit_loss,
     masked_mean,
     mixture_nll,
@@ -189,3 +192,35 @@ def test_autocast_runs_the_lstm_in_bfloat16() -> None:
     gradient = memory.lstm.weight_hh_l0.grad
     assert gradient is not None
     assert gradient.dtype == torch.float32
+
+
+def test_count_reward_round_trip() -> None:
+    model = RewardModel("count", base=-0.4, hit_value=3.5)
+    reward = torch.tensor([-0.4, 3.1, 6.6, -100.0])
+    torch.testing.assert_close(model.target(reward), torch.tensor([0.0, 1.0, 2.0, 0.0]))
+    output = torch.tensor([-20.0, 0.5, 2.0])
+    rate = torch.nn.functional.softplus(output)
+    torch.testing.assert_close(model.expected(output), -0.4 + 3.5 * rate)
+    uniform = torch.linspace(0, 1, 10_001)[:-1]
+    for value, mean in zip(output.unbind(), rate.unbind(), strict=True):
+        counts = (model.sampled(value.expand(10_000), uniform) + 0.4) / 3.5
+        poisson = torch.distributions.Poisson(mean)
+        share = (counts.round() == 1).float().mean()
+        assert share.item() == pytest.approx(
+            float(poisson.log_prob(torch.tensor(1.0)).exp()), abs=2e-3
+        )
+        assert counts.mean().item() == pytest.approx(mean.item(), abs=5e-3)
+
+
+def test_count_loss_is_poissons_and_least_at_the_mean() -> None:
+    count = torch.tensor([[0.0, 1.0, 3.0, 2.0]])
+    valid = torch.tensor([[1.0, 1.0, 1.0, 0.0]])
+    output = torch.tensor([[-1.0, 0.3, 2.0, 1e6]])
+    rate = torch.nn.functional.softplus(output)
+    poisson = -torch.distributions.Poisson(rate).log_prob(count) - torch.lgamma(count + 1)
+    want = (poisson * valid)[:, :3].sum() / 3
+    torch.testing.assert_close(count_loss(output, count, valid), want)
+    free = torch.full((1,), math.log(math.e - 1), requires_grad=True)  # a rate of 1
+    half_and_more = torch.tensor([[0.5, 1.5]])
+    count_loss(free.expand(1, 2), half_and_more, torch.ones(1, 2)).backward()
+    assert free.grad is not None and free.grad.item() == pytest.approx(0, abs=1e-6)

@@ -63,6 +63,9 @@ def test_the_kind_of_reward_is_read_off_the_data() -> None:
     assert reward_kind(latents) == "hit"
     varied = np.random.default_rng(0).normal(size=latents.num_frames).astype(np.float32)
     assert reward_kind(dataclasses.replace(latents, reward=varied)) == "raw"
+    several = latents.reward.copy()
+    several[np.flatnonzero(several > 1)[::3]] += 3.5
+    assert reward_kind(dataclasses.replace(latents, reward=several)) == "count"
     constant = np.ones(latents.num_frames, np.float32)
     assert reward_kind(dataclasses.replace(latents, reward=constant)) == "raw"
 

@@ -14,6 +14,7 @@ from worldmodels import envs, executors
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import open_stage, use_all_cores
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import CollectConfig, CollectSummary, collect
 from worldmodels.experience.exploration import (
     AgentNoiseConfig,
@@ -57,6 +58,12 @@ class Collect:
     """longest kick, in steps"""
     group: int
     """episodes driven side by side by one worker, and stored in one shard"""
+    action_repeat: int
+    """steps of the environment that each action is held for; an agent brings its own"""
+    frame_rows: int | None
+    """rows of the frames that are kept, from the top; None leaves CarRacing's dashboard out"""
+    rho: float
+    """how much of the random driving's noise (ar1) is left one action later"""
     bias: tuple[float, ...] | None = None
     """centre of the random driving (ar1), in the same units; None takes the preset's"""
     behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
@@ -86,6 +93,9 @@ class Collect:
             kick_probability=cfg.kick_probability,
             kick_steps=cfg.kick_steps,
             group=cfg.group,
+            action_repeat=preset.action_repeat,
+            frame_rows=preset.frame_rows,
+            rho=cfg.explore_rho,
         )
 
     def execute(self) -> None:
@@ -100,23 +110,28 @@ class Collect:
         if not (self.noise if self.agent else self.scale):
             raise UserError("--noise with an agent, and --scale without, need at least one number")
         use_all_cores()
-        behaviours = self._behaviours()
+        behaviours, repeat, frames = self._behaviours(), self.action_repeat, self._frames()
+        if self.agent is not None:
+            agent = Agent.from_pretrained(find(self.agent))
+            repeat, frames = agent.action_repeat, agent.frame_spec
         shares = np.array_split(np.arange(self.seed, self.seed + self.episodes), len(behaviours))
         work = [(b, s.tolist()) for b, s in zip(behaviours, shares, strict=True) if len(s)]
         inputs = [self.env_id, behaviours, self.seed, self.max_steps, self.patience, self.group]
+        inputs += [repeat, frames]
         with (
             open_stage("collect", self.out, inputs, self.run, "collection") as stage,
             executors.make(None, self.workers) as executor,
         ):
             summaries = [
                 collect(
-                    CollectConfig(self.group, self.max_steps, self.patience),
+                    CollectConfig(self.group, self.max_steps, self.patience, repeat),
                     self.env_id,
                     behaviour,
                     seeds,
                     self.out if len(work) == 1 else self.out / str(number),
                     executor=executor,
                     load_policy=load_driver,
+                    frame_spec=frames,
                 )
                 for number, (behaviour, seeds) in enumerate(work)
             ]
@@ -127,6 +142,12 @@ class Collect:
             f"{figures['frames']:,} frames in {figures['episodes']} episodes with a mean return of "
             f"{figures['mean_return']:.1f}: {self.out}"
         )
+
+    def _frames(self) -> FrameSpec:
+        """How the environment's frames become V's."""
+        if self.frame_rows is None:
+            return FrameSpec.for_env(self.env_id)
+        return FrameSpec(rows=self.frame_rows)
 
     def _behaviours(self) -> Sequence[BehaviourConfig]:
         """What drives, one configuration for each share of the episodes."""
@@ -146,7 +167,7 @@ class Collect:
             if self.bias
             else load_preset(self.preset, self.env_id).experience.explore_bias or [None]
         )
-        return [AR1Config(scale=scale, bias=bias) for scale in self.scale for bias in biases]
+        return [AR1Config(self.rho, scale, bias) for scale in self.scale for bias in biases]
 
 
 def totals(summaries: Sequence[CollectSummary]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from worldmodels.commands.files import (
     require_same,
     require_vision,
 )
-from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
+from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
 from worldmodels.controller import linear
 from worldmodels.controller.evolve import Generation, evolve
@@ -107,7 +107,10 @@ class TrainController:
         cfg = self.controller.evolve
         rng = np.random.default_rng(derive_seed(self.seed, "starts", 0))
         count, warmup = self.starts.count, self.starts.warmup
-        starts = build_starts(memory.models, latents.latents, count, warmup, rng)
+        noise = load_preset(self.preset).memory_training.posterior_noise
+        starts = build_starts(
+            memory.models, latents.latents, count, warmup, rng, posterior_noise=noise
+        )
         seed = derive_seed(self.seed, "controller", 0)
         agent = self._beginner(vision, memory, starts, seed)
         returns = driver.dream_returns(
@@ -165,6 +168,7 @@ class TrainController:
             reward_model=memory.reward,
             input_stats=driver.input_stats(shape, starts) if shape.normalize else None,
             starts=driver.fewer_starts(starts),
+            action_repeat=source.action_repeat,
             metadata={"seed": self.seed, "versions": versions()},
         )
 

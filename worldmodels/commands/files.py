@@ -50,11 +50,12 @@ class Source:
     env_id: str
     frame_spec: FrameSpec
     action_spec: ActionSpec
+    action_repeat: int = 1
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Source:
         """The source of a store's episodes."""
-        return cls(store.env_id, store.frame_spec, store.action_spec)
+        return cls(store.env_id, store.frame_spec, store.action_spec, store.action_repeat)
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ def _source(facts: Mapping[str, Any], path: Path) -> Source:
         str(facts["env_id"]),
         _build(FrameSpec, facts["frame_spec"], path),
         _build(ActionSpec, facts["action_spec"], path),
+        int(facts.get("action_repeat", 1)),
     )
 
 

@@ -71,7 +71,7 @@ class KernelWorld:
         """Prepare; arguments as of `TorchWorld`, with the memories' packed weights."""
         self.packed, self.dreamer = list(packed), dreamer
         self.reward_model, self.cfg = reward_model, cfg
-        self.components, self.sigma_floor = memory_cfg.mixtures, memory_cfg.sigma_floor
+        self.components, self.memory_cfg = memory_cfg.mixtures, memory_cfg
         self.residual = memory_cfg.residual
         self._dreaming = list(range(len(packed))) if dreamer is None else [dreamer]
         self._heads_bias = np.stack([self.packed[m].heads_bias for m in self._dreaming])
@@ -136,7 +136,8 @@ class KernelWorld:
             self._heads_bias,
             self.components,
             self.cfg.temperature,
-            self.sigma_floor,
+            self.memory_cfg.sigma_floor,
+            self.memory_cfg.sigma_ceiling,
             uniform,
             normal,
             self._z,

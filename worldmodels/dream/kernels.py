@@ -168,6 +168,7 @@ def sample_latents(
     components: int,
     tau: float,
     sigma_floor: float,
+    sigma_ceiling: float,
     uniform: NDArray[np.float32],
     normal: NDArray[np.float32],
     z: NDArray[np.float32],
@@ -182,6 +183,7 @@ def sample_latents(
         components: K.
         tau: temperature; 0 takes the likeliest component's mean.
         sigma_floor: added to sigma.
+        sigma_ceiling: sigma's largest value before that.
         uniform: (n, Z + 3); row r takes row r mod n.
         normal: (n, Z).
         z: (R, Z), overwritten.
@@ -191,6 +193,7 @@ def sample_latents(
     block = components * size
     sharp = np.float32(1 / tau) if tau > 0 else np.float32(1e6)
     spread, floor = np.float32(np.sqrt(tau)), np.float32(sigma_floor)
+    highest = np.float32(np.log(sigma_ceiling))
     top, total = np.empty(size, np.float32), np.empty(size, np.float32)
     weight = np.empty((components, size), np.float32)
     mean, log_sigma = np.empty(size, np.float32), np.empty(size, np.float32)
@@ -216,7 +219,7 @@ def sample_latents(
                 log_sigma[d] = new_sigma if later else log_sigma[d]
                 top[d] += weight[k, d]
         for d in range(size):
-            sigma = _exp(_clip(log_sigma[d], _EXP_LOW, _EXP_HIGH)) + floor
+            sigma = _exp(_clip(log_sigma[d], _EXP_LOW, highest)) + floor
             z[r, d] = mean[d] + spread * sigma * normal[s, d]
         ends[0, r] = _load(row[3 * block]) + offset[3 * block]
         ends[1, r] = _load(row[3 * block + 1]) + offset[3 * block + 1]

@@ -44,6 +44,8 @@ class FastCarRacing(CarRacing):
         self._cover = np.zeros((sprites.CAR_ROWS, sprites.CAR_COLS, 4), np.float32)
         self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
         self._pose = np.zeros(scene.POSE_SIZE)
+        self.draws_observations = True
+        """set to False for steps whose frame nobody will see: `step` then returns the last one"""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -136,7 +138,8 @@ class FastCarRacing(CarRacing):
         self.car.step(1.0 / FPS)
         self.world.Step(1.0 / FPS, 6 * 30, 2 * 30)
         self.t += 1.0 / FPS
-        self.state = self._draw_observation()
+        if self.draws_observations:
+            self.state = self._draw_observation()
 
         step_reward: float = 0
         terminated = False
@@ -186,6 +189,11 @@ class FastCarRacing(CarRacing):
         if mode == "state_pixels" and "t" in self.__dict__:
             return self._draw_observation()
         return super()._render(mode)
+
+    def draw_last(self) -> NDArray[np.uint8]:
+        """Draw the state after a step that did not (its score text is one step ahead)."""
+        self.state = obs = self._draw_observation()
+        return obs
 
     def _draw_observation(self) -> NDArray[np.uint8]:
         """Draw the (96, 96, 3) observation of the present state."""

@@ -240,7 +240,8 @@ class NoisyPolicy:
         width = len(active)
         begin = np.full(width, self._fresh)
         self._fresh = False
-        chosen, self._state = self._policy.predict(obs, self._state, begin, True)
+        decide = getattr(self._policy, "decide", self._policy.predict)  # the group holds actions
+        chosen, self._state = decide(obs, self._state, begin, True)
         action = self._disturb(np.array(chosen), self._explore.act(obs, active))
         if isinstance(self._policy, RemembersActions):
             self._state = self._policy.executed(self._state, action)

@@ -47,6 +47,9 @@ class CollectConfig:
     """truncate episodes after that many steps; None leaves it to the environment"""
     patience: int | None = None
     """truncate episodes after that many steps without a reward above 0; None never does"""
+    action_repeat: int = 1
+    """steps of the environment that each action is held for; stored are the frames at which an
+    action is chosen, and the sums of the rewards in between"""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -54,7 +57,7 @@ class CollectConfig:
             raise UserError(
                 f"CollectConfig.group is {self.group}; it must be from 1 to {GROUP_WIDTH}"
             )
-        for name in ("max_steps", "patience"):
+        for name in ("max_steps", "patience", "action_repeat"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"CollectConfig.{name} is {value}; it must be at least 1, or None")
@@ -148,7 +151,7 @@ def collect(
     _write_manifest(out, shards, meta)
     entries = [entry for shard in shards for entry in shard.entries]
     return CollectSummary(
-        frames=sum(entry.length for entry in entries),
+        frames=sum(entry.env_steps for entry in entries),
         episodes=len(entries),
         seconds=time.perf_counter() - begun,
         mean_return=float(np.mean([entry.total_reward for entry in entries])),
@@ -189,6 +192,7 @@ def _meta(
             "behaviour": describe(behaviour),
             "max_steps": cfg.max_steps,
             "patience": cfg.patience,
+            "action_repeat": cfg.action_repeat,
             "versions": {name: found[name] for name in VERSIONS_KEPT},
         }
     )
@@ -257,6 +261,7 @@ def _collect_group(task: _Task) -> int:
             task.seeds,
             max_steps=task.cfg.max_steps,
             patience=task.cfg.patience,
+            action_repeat=task.cfg.action_repeat,
             width=task.cfg.group,
             on_step=recorder,
         )

@@ -108,6 +108,8 @@ class EpisodeEncoder:
         terminated: bool,
         truncated: bool,
         lap_finished: bool | None,
+        env_steps: int | None = None,
+        lost: bool = False,
     ) -> EncodedEpisode:
         """Close the episode.
 
@@ -117,6 +119,8 @@ class EpisodeEncoder:
             terminated: ended by the environment's rules.
             truncated: ended by a limit.
             lap_finished: as the environment told, or None.
+            env_steps: steps of the environment; None for T.
+            lost: truncated because patience ran out.
 
         Raises:
             UserError: T actions and rewards do not go with the frames, or one is not finite.
@@ -128,10 +132,12 @@ class EpisodeEncoder:
         facts = {
             "seed": int(self._seed),
             "length": len(reward),
+            "env_steps": len(reward) if env_steps is None else int(env_steps),
             "total_reward": float(reward.sum(dtype=np.float64)),
             "terminated": bool(terminated),
             "truncated": bool(truncated),
             "lap_finished": lap_finished,
+            "lost": bool(lost),
         }
         return EncodedEpisode(facts, self._blocks)
 
@@ -147,6 +153,7 @@ def encode(episode: Episode) -> EncodedEpisode:
         terminated=episode.terminated,
         truncated=episode.truncated,
         lap_finished=episode.lap_finished,
+        lost=episode.lost,
     )
 
 

@@ -32,6 +32,8 @@ class Episode:
     """the environment was reset with it"""
     lap_finished: bool | None = None
     """the lap was completed; None where the environment does not tell"""
+    lost: bool = False
+    """truncated because no reward had come for so long (`CollectConfig.patience`)"""
     versions: dict[str, str] = field(default_factory=dict)
     """versions of the packages that the frames depend on"""
 

@@ -57,6 +57,12 @@ def check_same(shards: Sequence[Shard], allow_mixed_versions: bool) -> None:
                     f"{shard.path} has {key} {shard.meta[key]} and {first.path} has "
                     f"{first.meta[key]}; a store holds episodes of one kind"
                 )
+        held, other = (s.meta.get("action_repeat", 1) for s in (shard, first))
+        if held != other:
+            raise UserError(
+                f"{shard.path} has action_repeat {held} and {first.path} has {other}; a store "
+                "holds episodes of one kind"
+            )
         for name in () if allow_mixed_versions else FRAME_VERSIONS:
             mine, other = (s.meta["versions"].get(name, "absent") for s in (shard, first))
             if mine != other:

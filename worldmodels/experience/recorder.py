@@ -41,6 +41,8 @@ class Recorder:
                 terminated=result.terminated,
                 truncated=result.truncated,
                 lap_finished=result.lap_finished,
+                env_steps=result.length,
+                lost=result.lost,
             )
             for row, result in enumerate(results)
         ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -51,13 +51,13 @@ class GroupStep:
     """One lockstep of a group, for hooks. The arrays are only valid during the call."""
 
     t: int
-    """0 after the reset, then 1, 2, ... after each step"""
+    """0 after the reset, then 1, 2, ... after each action"""
     obs: NDArray[np.uint8]
     """(W, H, W', 3) raw frames after this step"""
     action: NDArray[np.float32] | NDArray[np.int64] | None
     """(W, A) or (W,) executed actions that led here; None after the reset"""
     reward: NDArray[np.float64]
-    """(W,) rewards of this step, 0 in inactive rows"""
+    """(W,) rewards of this action, 0 in inactive rows"""
     active: NDArray[np.bool_]
     """(W,) rows that took this step (or, at t = 0, that have an episode)"""
     done: NDArray[np.bool_]
@@ -73,13 +73,15 @@ class EpisodeResult:
     total_reward: float
     """the episode's return: its rewards added in float64"""
     length: int
-    """steps"""
+    """steps of the environment"""
     terminated: bool
     """ended by the environment's rules"""
     truncated: bool
     """ended by a limit of time or of steps"""
     lap_finished: bool | None
     """the lap was completed; None for environments without laps"""
+    lost: bool = False
+    """truncated because patience ran out"""
     frames: NDArray[np.uint8] | None = None
     """(T + 1, H, W, 3) raw frames, if asked for"""
 
@@ -130,6 +132,7 @@ def run_group(
     *,
     max_steps: int | None = None,
     patience: int | None = None,
+    action_repeat: int = 1,
     width: int = GROUP_WIDTH,
     keep_frames: bool = False,
     on_step: Callable[[GroupStep], None] | None = None,
@@ -144,6 +147,8 @@ def run_group(
         max_steps: truncate after that many steps, beside the environment's own limit.
         patience: truncate after that many steps in a row without a reward above 0, so that an
             episode that is lost does not fill the data; for collection, never for a test.
+        action_repeat: steps of the environment that each action is held for. Behaviour and hooks
+            then see the frame after the last of them, and the sum of their rewards.
         width: rows of the behaviour's batch, the same for all groups that are to be comparable.
         keep_frames: put the raw frames into the results.
         on_step: called after the reset and after every lockstep.
@@ -161,10 +166,12 @@ def run_group(
             f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
             "there must be at least one seed, and no more than environments or rows"
         )
-    for name, limit in (("max_steps", max_steps), ("patience", patience)):
+    limits = {"max_steps": max_steps, "patience": patience, "action_repeat": action_repeat}
+    for name, limit in limits.items():
         if limit is not None and limit < 1:
             raise UserError(f"{name} is {limit}; it must be at least 1, or None for no limit")
     group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
+    limits_of_steps = _Limits(max_steps, patience, action_repeat)
     behaviour.start(seeds)
     step = group.reset()
     while True:
@@ -175,7 +182,15 @@ def run_group(
                 on_episode(group.result(int(row)))
         if not group.active.any():
             return [group.result(row) for row in range(len(seeds))]
-        step = group.step(behaviour.act(group.obs, group.active), max_steps, patience)
+        step = group.step(behaviour.act(group.obs, group.active), limits_of_steps)
+
+
+class _Limits(NamedTuple):
+    """How long episodes may be, in the environment's steps, and how long an action is held."""
+
+    max_steps: int | None
+    patience: int | None
+    action_repeat: int
 
 
 class _Group:
@@ -201,7 +216,7 @@ class _Group:
         self.rewarded = np.zeros(width, np.int64)
         self.total = np.zeros(width)
         self.length = np.zeros(width, np.int64)
-        self.terminated, self.truncated = (np.zeros(width, np.bool_) for _ in range(2))
+        self.terminated, self.truncated, self.lost = (np.zeros(width, np.bool_) for _ in range(3))
         self.infos: list[dict[str, Any]] = [{} for _ in seeds]
         self.frames: list[list[NDArray[np.uint8]]] | None = (
             [[] for _ in seeds] if keep_frames else None
@@ -216,23 +231,14 @@ class _Group:
             0, self.obs, None, np.zeros(width), self.active.copy(), np.zeros(width, np.bool_)
         )
 
-    def step(self, action: NDArray[Any], max_steps: int | None, patience: int | None) -> GroupStep:
-        """Take one step in every environment whose episode goes on."""
+    def step(self, action: NDArray[Any], limits: _Limits) -> GroupStep:
+        """Let every environment whose episode goes on take an action, for as long as it is held."""
         action = self._check(action)
         self.t += 1
         acted = self.active.copy()
         reward = np.zeros(len(acted))
         for row in np.flatnonzero(acted).tolist():
-            obs, gained, terminated, truncated, info = self.envs[row].step(action[row])
-            reward[row] = gained
-            self._see(row, obs)
-            self.terminated[row] = terminated
-            if reward[row] > 0:
-                self.rewarded[row] = self.t
-            lost = patience is not None and self.t - self.rewarded[row] >= patience
-            stopped = (self.t == max_steps or lost) and not terminated
-            self.truncated[row] = truncated or stopped
-            self.infos[row] = info
+            reward[row] = self._act(row, action[row], limits)
         if not np.isfinite(reward).all():
             row = int(np.flatnonzero(~np.isfinite(reward))[0])
             raise UserError(
@@ -240,9 +246,35 @@ class _Group:
                 f"{self.seeds[row]}; it must be finite"
             )
         self.total += reward
-        self.length += acted
         self.active &= ~(self.terminated | self.truncated)
         return GroupStep(self.t, self.obs, action, reward, acted, acted & ~self.active)
+
+    def _act(self, row: int, action: Any, limits: _Limits) -> float:
+        """Hold an action in one environment; the sum of its rewards."""
+        env, total = self.envs[row], 0.0
+        bare: Any = env.unwrapped
+        skips = limits.action_repeat > 1 and hasattr(bare, "draws_observations")
+        for left in reversed(range(limits.action_repeat)):
+            if skips:  # nobody sees the frames in between
+                bare.draws_observations = left == 0
+            obs, gained, terminated, truncated, info = env.step(action)
+            total += float(gained)
+            self.length[row] += 1
+            steps = int(self.length[row])
+            if float(gained) > 0:
+                self.rewarded[row] = steps
+            lost = limits.patience is not None and steps - self.rewarded[row] >= limits.patience
+            stopped = (steps == limits.max_steps or lost) and not terminated
+            if terminated or truncated or stopped:
+                self.terminated[row], self.truncated[row] = terminated, truncated or stopped
+                self.lost[row] = lost and not terminated
+                break
+        if skips:
+            obs = bare.draw_last() if left else obs
+            bare.draws_observations = True
+        self._see(row, obs)
+        self.infos[row] = info
+        return total
 
     def _see(self, row: int, obs: NDArray[np.uint8]) -> None:
         self.obs[row] = obs
@@ -285,6 +317,7 @@ class _Group:
             terminated=bool(self.terminated[row]),
             truncated=bool(self.truncated[row]),
             lap_finished=_lap_finished(self.envs[row], self.infos[row]),
+            lost=bool(self.lost[row]),
             frames=None if self.frames is None else np.stack(self.frames[row]),
         )
 

@@ -134,7 +134,9 @@ class EpisodeEntry:
     seed: int
     """the environment was reset with it"""
     length: int
-    """T, the number of steps"""
+    """T, the number of actions"""
+    env_steps: int
+    """steps of the environment: T, or more where actions were held"""
     total_reward: float
     """sum of the rewards"""
     terminated: bool
@@ -143,6 +145,8 @@ class EpisodeEntry:
     """ended by a limit"""
     lap_finished: bool | None
     """as the environment told, or None"""
+    lost: bool
+    """truncated because patience ran out"""
     blocks: tuple[Block, ...]
     """blocks of frames, in order"""
     action: Block
@@ -281,4 +285,6 @@ def _entry(record: dict[str, Any]) -> EpisodeEntry:
     *frames, action, reward = (Block(*values) for values in fields)
     names = ("seed", "length", "total_reward", "terminated", "truncated", "lap_finished")
     facts = {name: record[name] for name in names}
+    facts["env_steps"] = record.get("env_steps", record["length"])  # older files hold neither
+    facts["lost"] = record.get("lost", False)
     return EpisodeEntry(**facts, blocks=tuple(frames), action=action, reward=reward)

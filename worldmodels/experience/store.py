@@ -122,6 +122,11 @@ class EpisodeStore:
         return FrameSpec(**self.meta["frame_spec"])
 
     @property
+    def action_repeat(self) -> int:
+        """Steps of the environment that each recorded action was held for."""
+        return int(self.meta.get("action_repeat", 1))
+
+    @property
     def frame_shape(self) -> tuple[int, int, int]:
         """(S, S, 3)."""
         height, width, channels = self.meta["frame_shape"]
@@ -158,6 +163,7 @@ class EpisodeStore:
             truncated=entry.truncated,
             seed=entry.seed,
             lap_finished=entry.lap_finished,
+            lost=entry.lost,
             versions=dict(record.shard.meta["versions"]),
         )
 

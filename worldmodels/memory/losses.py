@@ -52,6 +52,21 @@ def hit_loss(logit: Tensor, hit: Tensor, valid: Tensor, pos_weight: float = 1.0)
     return masked_mean(loss, valid)
 
 
+def count_loss(output: Tensor, count: Tensor, valid: Tensor) -> Tensor:
+    """Poisson negative log-likelihood of the number of events, in nats per step, up to a constant.
+
+    As a quasi-likelihood it fits the expected number whatever the distribution, and for fractions.
+
+    Args:
+        output: (B, T) raw; softplus of it is the rate.
+        count: (B, T), 0 or more.
+        valid: (B, T).
+    """
+    rate = functional.softplus(output)
+    log_rate = torch.log(rate.clamp_min(1e-8))
+    return masked_mean(rate - count.to(rate.dtype) * log_rate, valid)
+
+
 def raw_reward_loss(output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Squared error of the scaled reward (B, T), averaged over the valid steps."""
     return masked_mean((output - target.to(output.dtype)).square(), valid)
@@ -67,4 +82,11 @@ def termination_loss(
     return hit_loss(logit, terminated, valid, pos_weight)
 
 
-__all__ = ["hit_loss", "masked_mean", "mixture_nll", "raw_reward_loss", "termination_loss"]
+__all__ = [
+    "count_loss",
+    "hit_loss",
+    "masked_mean",
+    "mixture_nll",
+    "raw_reward_loss",
+    "termination_loss",
+]

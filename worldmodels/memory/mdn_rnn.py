@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.protocols import UserError
+
+RewardKind: TypeAlias = Literal["hit", "count", "raw"]
+"""Forms of reward; see `RewardModel`."""
+
+REWARD_KINDS: tuple[RewardKind, ...] = ("hit", "count", "raw")
+"""All of them."""
+
+_MOST_EVENTS = 8
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,17 @@ class MDNRNNConfig:
     """Gaussian components per latent dimension"""
     sigma_floor: float = 0.01
     """smallest standard deviation of a component, added to exp(output)"""
+    sigma_ceiling: float = 1.0
+    """largest value of exp(output); a component without weight is free to grow, and one sample of
+    it throws a dream out of the world (z's own deviation is about 1)"""
     dropout: float = 0.0
     """share of h dropped where the recurrence and the heads read it; one mask per sequence"""
     residual: bool = False
     """let the mixtures say how z changes instead of what it becomes: standing still is then free,
     and the LSTM need not carry z through; the paper's says what it becomes"""
-    reward: Literal["hit", "raw"] = "hit"
-    """what the reward head says: the logit of a binary event, or a scaled real number"""
+    reward: RewardKind = "hit"
+    """what the reward head says: the logit of a binary event, the rate of events before a softplus,
+    or a scaled real number"""
 
     def __post_init__(self) -> None:
         """Check the ranges.
@@ -53,22 +65,29 @@ class MDNRNNConfig:
             raise UserError(
                 f"MDNRNNConfig.sigma_floor is {self.sigma_floor}; it must be above 0 and finite"
             )
+        if not self.sigma_floor < self.sigma_ceiling < math.inf:
+            raise UserError(
+                f"MDNRNNConfig.sigma_ceiling is {self.sigma_ceiling}; it must be above sigma_floor "
+                "and finite"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"MDNRNNConfig.dropout is {self.dropout}; it must be in [0, 1)")
-        if self.reward not in ("hit", "raw"):
-            raise UserError(f'MDNRNNConfig.reward is {self.reward!r}; it must be "hit" or "raw"')
+        if self.reward not in REWARD_KINDS:
+            allowed = ", ".join(REWARD_KINDS)
+            raise UserError(f"MDNRNNConfig.reward is {self.reward!r}; it must be one of {allowed}")
 
 
 @dataclass(frozen=True)
 class RewardModel:
     """Turns the reward head's output into a reward; stored in the agent's config.json."""
 
-    kind: Literal["hit", "raw"] = "hit"
-    """hit: the output is the logit of an event worth hit_value; raw: a scaled reward"""
+    kind: RewardKind = "hit"
+    """hit: the output is the logit of an event worth hit_value; count: there may be several in a
+    step, and softplus of the output is their expected number; raw: a scaled reward"""
     base: float = 0.0
-    """reward of every step (kind hit)"""
+    """reward of every step (kinds hit and count)"""
     hit_value: float = 1.0
-    """what the event adds (kind hit)"""
+    """what an event adds (kinds hit and count)"""
     scale: float = 1.0
     """reward per unit of output (kind raw)"""
     shift: float = 0.0
@@ -76,8 +95,9 @@ class RewardModel:
 
     def __post_init__(self) -> None:
         """Check the kind and that all numbers are finite."""
-        if self.kind not in ("hit", "raw"):
-            raise UserError(f'RewardModel.kind is {self.kind!r}; it must be "hit" or "raw"')
+        if self.kind not in REWARD_KINDS:
+            allowed = ", ".join(REWARD_KINDS)
+            raise UserError(f"RewardModel.kind is {self.kind!r}; it must be one of {allowed}")
         for name in ("base", "hit_value", "scale", "shift"):
             if not math.isfinite(getattr(self, name)):
                 raise UserError(f"RewardModel.{name} is {getattr(self, name)}; it must be finite")
@@ -86,18 +106,37 @@ class RewardModel:
         """Expected reward for the reward head's output (any shape)."""
         if self.kind == "raw":
             return self.scale * output + self.shift
-        return self.base + self.hit_value * torch.sigmoid(output)
+        event = torch.sigmoid if self.kind == "hit" else functional.softplus
+        return self.base + self.hit_value * event(output)
 
     def sampled(self, output: Tensor, uniform: Tensor) -> Tensor:
-        """Reward with the event drawn by ``uniform`` in [0, 1) (kind raw: the expected one)."""
+        """Reward with the events drawn by ``uniform`` in [0, 1) (kind raw: the expected one).
+
+        Kind count draws from a Poisson distribution, at most 8 events in a step.
+        """
         if self.kind == "raw":
             return self.expected(output)
+        if self.kind == "count":
+            rate = functional.softplus(output)
+            chance = below = torch.exp(-rate)
+            count = torch.zeros_like(rate)
+            for number in range(1, _MOST_EVENTS + 1):
+                count += uniform >= below
+                chance = chance * rate / number
+                below = below + chance
+            return self.base + self.hit_value * count
         return self.base + self.hit_value * (uniform < torch.sigmoid(output)).to(output.dtype)
 
     def target(self, reward: Tensor) -> Tensor:
-        """What the head should say for a recorded reward: 0 or 1 (hit), or the scaled reward."""
+        """What the head should say for a recorded reward.
+
+        0 or 1 (hit), the number of events, of which fractions are allowed (count), or the scaled
+        reward (raw).
+        """
         if self.kind == "raw":
             return (reward - self.shift) / self.scale
+        if self.kind == "count":
+            return ((reward - self.base) / self.hit_value).clamp_min(0)
         return (reward > self.base + 0.5 * self.hit_value).to(reward.dtype)
 
 
@@ -189,6 +228,7 @@ class MDNRNN(nn.Module):
         raw = self.mixture(h).unflatten(-1, (3, cfg.z_dim, cfg.mixtures))
         logit, mu, raw_sigma = raw.unbind(-3)
         floor = torch.full((), math.log(cfg.sigma_floor), dtype=raw.dtype, device=raw.device)
+        raw_sigma = raw_sigma.clamp_max(math.log(cfg.sigma_ceiling))
         return MemoryOutput(
             log_pi=functional.log_softmax(logit, dim=-1),
             mu=mu,
@@ -275,6 +315,7 @@ __all__ = [
     "MDNRNNConfig",
     "MemoryOutput",
     "MemoryState",
+    "RewardKind",
     "RewardModel",
     "lstm_cell",
 ]

@@ -7,15 +7,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.memory.losses import hit_loss, mixture_nll, raw_reward_loss, termination_loss
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryOutput, MemoryState, RewardModel
+from worldmodels.memory.losses import (
+    count_loss,
+    hit_loss,
+    mixture_nll,
+    raw_reward_loss,
+    termination_loss,
+)
+from worldmodels.memory.mdn_rnn import (
+    MDNRNN,
+    MDNRNNConfig,
+    MemoryOutput,
+    MemoryState,
+    RewardKind,
+    RewardModel,
+)
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
@@ -42,6 +55,9 @@ class MemoryTrainConfig:
     """peak where M goes on from earlier weights; at the first peak it forgets them first"""
     clip_value: float = 1.0
     """largest absolute value of a gradient's element (paper's code: 1)"""
+    clip_norm: float = 0.5
+    """largest norm of the whole gradient, after that; 0 does not limit it. Without it a rare batch
+    throws M back by hundreds of steps"""
     bfloat16: bool = False
     """autocast to bfloat16"""
     posterior_noise: float = 1.0
@@ -74,6 +90,7 @@ class MemoryTrainConfig:
                 )
         for name in (
             "clip_value",
+            "clip_norm",
             "posterior_noise",
             "input_noise",
             "reward_weight",
@@ -83,11 +100,11 @@ class MemoryTrainConfig:
                 raise UserError(f"memory.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
-def fit_reward_model(latents: Latents, kind: Literal["hit", "raw"]) -> RewardModel:
+def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Read the reward's constants off the data.
 
-    "hit" takes the commonest reward for the base and the mean excess of the rewards above it for
-    the event's value (CarRacing: -0.1 a frame and 1000/N a tile); "raw" standardises.
+    "hit" and "count" take the commonest reward for the base and the mean excess of the rewards
+    above it for an event's value (CarRacing: -0.1 a frame, 1000/N a tile); "raw" standardises.
     """
     reward = latents.reward[_steps(latents)]
     if kind == "raw":
@@ -96,20 +113,24 @@ def fit_reward_model(latents: Latents, kind: Literal["hit", "raw"]) -> RewardMod
     values, counts = np.unique(np.round(reward, 4), return_counts=True)
     base = float(values[counts.argmax()])
     excess = reward[reward > base + 1e-3] - base
-    return RewardModel("hit", base=base, hit_value=float(excess.mean()) if len(excess) else 1.0)
+    return RewardModel(kind, base=base, hit_value=float(excess.mean()) if len(excess) else 1.0)
 
 
-def reward_kind(latents: Latents) -> Literal["hit", "raw"]:
+def reward_kind(latents: Latents) -> RewardKind:
     """Which form of reward the data have.
 
     "hit" where most steps pay one and the same reward and nearly all others more (a rare event on
-    top of a constant); else "raw".
+    top of a constant), "count" where these pay different amounts (several events in a step); else
+    "raw".
     """
     reward = latents.reward[_steps(latents)]
     values, counts = np.unique(np.round(reward, 4), return_counts=True)
     base, share = values[counts.argmax()], counts.max() / len(reward)
     others = reward[np.abs(reward - base) > 1e-3]
-    return "hit" if share > 0.5 and len(others) and np.mean(others > base) > 0.9 else "raw"
+    if share <= 0.5 or not len(others) or np.mean(others > base) <= 0.9:
+        return "raw"
+    low, high = np.quantile(others[others > base] - base, (0.05, 0.95))
+    return "hit" if high < 1.6 * low else "count"
 
 
 def _steps(latents: Latents) -> NDArray[np.bool_]:
@@ -144,6 +165,13 @@ class _Batch:
         self.carry = torch.from_numpy(~batch.restart).to(device)[:, None]
 
 
+_REWARD_LOSSES: dict[RewardKind, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "hit": hit_loss,
+    "count": count_loss,
+    "raw": raw_reward_loss,
+}
+
+
 def memory_loss(
     model: MDNRNN, batch: _Batch, state: MemoryState, dropout: Tensor | None, cfg: MemoryTrainConfig
 ) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
@@ -153,8 +181,7 @@ def memory_loss(
         _, low, last = model(batch.z, batch.action, state, dropout)
     out = MemoryOutput(*(part.float() for part in low))
     nll = mixture_nll(out, batch.target, batch.mask)
-    reward_loss = hit_loss if model.cfg.reward == "hit" else raw_reward_loss
-    reward = reward_loss(out.reward, batch.reward, batch.mask)
+    reward = _REWARD_LOSSES[model.cfg.reward](out.reward, batch.reward, batch.mask)
     ends = termination_loss(out.terminated_logit, batch.terminated, batch.mask)
     loss = nll + cfg.reward_weight * reward + cfg.termination_weight * ends
     parts = {"loss": loss, "nll": nll, "reward_loss": reward, "termination_loss": ends}
@@ -219,7 +246,7 @@ def train_memory(
         loss, metrics, state = memory_loss(model, batch, state, dropout, cfg)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_value_(trainable, cfg.clip_value)
+        _clip_gradient(trainable, cfg)
         optimiser.step()
 
         # metrics and checkpoint
@@ -262,6 +289,13 @@ def validate(
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * count
     return {f"val_{name}": value / max(weight, 1.0) for name, value in totals.items()}
+
+
+def _clip_gradient(trainable: list[torch.nn.Parameter], cfg: MemoryTrainConfig) -> None:
+    """Limit the gradient's elements, then its norm."""
+    torch.nn.utils.clip_grad_value_(trainable, cfg.clip_value)
+    if cfg.clip_norm:
+        torch.nn.utils.clip_grad_norm_(trainable, cfg.clip_norm)
 
 
 def _cosine(step: int, steps: int, peak: float) -> float:

@@ -77,7 +77,13 @@ class Pipeline:
         this.keys["collect"] = self._stage(
             "collect",
             this,
-            [cfg.env_id, cfg.experience, previous and previous.keys["select"]],
+            [
+                cfg.env_id,
+                cfg.experience,
+                cfg.action_repeat,
+                cfg.frame_spec,
+                previous and previous.keys["select"],
+            ],
             lambda key: model.collect(ctx, this, previous, key),
         )
         past = [iteration.keys["collect"] for iteration in [*before, this]]

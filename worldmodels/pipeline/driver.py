@@ -15,7 +15,6 @@ from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts, build_starts
-from worldmodels.envs.frames import FrameSpec
 from worldmodels.evaluation import (
     AgentParameters,
     EvaluationResult,
@@ -82,11 +81,12 @@ def evolve_controller(
         shape,
         result.parameters,
         env_id=cfg.env_id,
-        frame_spec=FrameSpec.for_env(cfg.env_id),
+        frame_spec=cfg.frame_spec,
         action_spec=ctx.action_spec,
         reward_model=reward,
         input_stats=stats,
         starts=fewer_starts(starts),
+        action_repeat=cfg.action_repeat,
     )
     agent.save_pretrained(this.agent, dtype="float32")
     snapshots = {g: torch.from_numpy(p.copy()) for g, p in result.snapshots.items()}
@@ -224,7 +224,7 @@ def dream_alarm(cfg: RunConfig, dream: float, real: EvaluationResult) -> str | N
     environment can pay at most (`SelectionConfig.reward_bound`); without one, the alarm is raised
     where the dream promises more than double of what the same driver gets in reality.
     """
-    dreamt = dream / cfg.dream.horizon
+    dreamt = dream / (cfg.dream.horizon * cfg.action_repeat)
     bound = cfg.selection.reward_bound
     if bound is not None and dreamt > bound:
         return f"the dream pays {dreamt:.2f} a step, reality at most {bound:.2f}: it is exploited"

@@ -27,6 +27,7 @@ from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 from worldmodels.memory.train import fit_reward_model, reward_kind
 from worldmodels.memory.train import train_memory as train_one_memory
 from worldmodels.pipeline.context import Context, Iteration
+from worldmodels.presets import ExperienceConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT
 from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
 from worldmodels.vision.latents import Latents, encode_episodes
@@ -45,7 +46,7 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
     cfg = ctx.cfg.experience
     this.keys["collect"] = key
     out = this.experience(ctx)
-    behaviours = _explorers(cfg.explore_scales, cfg.explore_bias)
+    behaviours = _explorers(cfg)
     episodes, steps = cfg.explore_episodes, cfg.explore_steps
     if previous is not None:
         driver = AgentNoiseConfig(
@@ -60,13 +61,14 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
         if not len(share):
             continue
         summary = collect_episodes(
-            CollectConfig(group=cfg.group, max_steps=steps, patience=cfg.patience),
+            CollectConfig(cfg.group, steps, cfg.patience, ctx.cfg.action_repeat),
             ctx.cfg.env_id,
             behaviour,
             share.tolist(),
             out / f"{number}",
             executor=ctx.executor,
             load_policy=load_driver,
+            frame_spec=ctx.cfg.frame_spec,
         )
         total += summary.frames
         returns += summary.mean_return * summary.episodes
@@ -97,11 +99,13 @@ def load_driver(folder: Path) -> Agent:
     return agent
 
 
-def _explorers(
-    scales: Sequence[float], biases: Sequence[tuple[float, ...]]
-) -> Sequence[BehaviourConfig]:
-    centres: Sequence[tuple[float, ...] | None] = biases or [None]
-    return [AR1Config(scale=scale, bias=bias) for scale in scales for bias in centres]
+def _explorers(cfg: ExperienceConfig) -> Sequence[BehaviourConfig]:
+    centres: Sequence[tuple[float, ...] | None] = cfg.explore_bias or [None]
+    return [
+        AR1Config(rho=cfg.explore_rho, scale=scale, bias=bias)
+        for scale in cfg.explore_scales
+        for bias in centres
+    ]
 
 
 def _training_seeds(ctx: Context, number: int, episodes: int) -> NDArray[np.int64]:

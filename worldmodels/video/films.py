@@ -84,13 +84,14 @@ def episode_frames(
 ) -> Iterator[Frames]:
     """Frames of the film: real, reconstructed and dreamt side by side, with a line of figures."""
     total = np.concatenate([[0.0], np.cumsum(recording.rewards)])
-    for k, t in enumerate(range(0, len(recording.frames), seen.every)):
-        blind = t % cfg.sync
+    for t in range(0, len(recording.frames), min(cfg.every, seen.every)):
+        k = min(t // seen.every, len(seen.seen) - 1)
+        blind = t % seen.sync
         labels = ("real", "V reconstructs", f"M dreams, {blind:>3} steps unseen")
         pictures = (recording.frames[t], seen.reconstructed[k], seen.dreamt[k])
         reward = 0.0 if t == 0 else recording.rewards[t - 1]
         line = (title, f"step {t}", f"reward {reward:+.1f}", f"return {total[t]:.1f}")
-        yield compose(pictures, labels, line, cfg.panel, blind / cfg.sync)
+        yield compose(pictures, labels, line, cfg.panel, blind / seen.sync)
 
 
 @torch.inference_mode()
@@ -116,11 +117,13 @@ def dream_frames(
         agent.h_dim,
         agent.input_stats,
     )
-    for t in range(steps):
-        if t % cfg.every == 0:
+    held = agent.action_repeat
+    for t in range(0, steps, held):
+        if t % cfg.every < held:
             labels = [f"dream {d + 1}, return {reward[d]:.0f}" for d in range(dreams)]
             line = ("no frame here is real", f"step {t}")
-            yield compose(list(agent.decode(z)), labels, line, cfg.panel)
+            picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
+            yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
         seen = state.h[None] if agent.controller.inputs == "zh" else None
         action = linear.forward(weights, z[None], seen, agent.controller)[0]
         out, state = memory.step(z, linear.memory_input(action, agent.controller), state)

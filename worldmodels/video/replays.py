@@ -37,7 +37,7 @@ class Views:
     """What V and M make of a recording: frames (n, 64, 64, 3) of every k-th step from 0."""
 
     every: int
-    """k"""
+    """k, a multiple of the steps that the agent holds an action for"""
     sync: int
     """steps after which the dream saw reality again"""
 
@@ -84,14 +84,19 @@ def views(agent: Agent, recording: Recording, cfg: VideoConfig, seed: int = 0) -
     """See a recording through V, and dream it: open loop from every ``cfg.sync``-th step.
 
     M gets the executed actions. Its state at a synchronised step is warmed on the episode so far.
+    Where the agent holds its actions, only the frames at its decisions count.
     """
-    mu = torch.cat([agent.encode(chunk)[0] for chunk in _chunks(recording.frames, 64)])
-    z = dream_along(agent, mu, recording.actions, cfg.sync, cfg.temperature, seed)[:: cfg.every]
-    mu = mu[:: cfg.every]
+    held = agent.action_repeat
+    frames, sync, every = recording.frames[::held], max(1, cfg.sync // held), cfg.every // held
+    every = max(1, every)
+    mu = torch.cat([agent.encode(chunk)[0] for chunk in _chunks(frames, 64)])
+    actions = recording.actions[::held][: len(frames) - 1]
+    z = dream_along(agent, mu, actions, sync, cfg.temperature, seed)[::every]
+    mu = mu[::every]
     return Views(
-        cfg.every,
-        cfg.sync,
-        to_vision(recording.frames[:: cfg.every], agent.frame_spec),
+        every * held,
+        sync * held,
+        to_vision(frames[::every], agent.frame_spec),
         np.concatenate([agent.decode(chunk) for chunk in _chunks(mu, 64)]),
         np.concatenate([agent.decode(chunk) for chunk in _chunks(z, 64)]),
     )

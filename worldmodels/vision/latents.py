@@ -40,7 +40,7 @@ class Latents:
     reward: NDArray[np.float32]
     """(F,) reward of that action; 0 at an episode's last frame"""
     terminated: NDArray[np.bool_]
-    """(E,) whether the episode ended by termination (and not by truncation)"""
+    """(E,) whether the episode ended by termination, or by patience: M learns where dreams end"""
     offsets: NDArray[np.int64]
     """(E + 1,) first frame of each episode, and F"""
     seeds: NDArray[np.int64]
@@ -156,7 +156,12 @@ def encode_frames(
 def encode_episodes(
     model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec, bfloat16: bool = True
 ) -> Latents:
-    """Encode whole episodes, in their order."""
+    """Encode whole episodes, in their order.
+
+    An episode that was given up (`Episode.lost`) counts as terminated. What would have come after
+    is in no data, so a dream must not go there either: a car that M never saw lost for longer
+    would find a road again in no time.
+    """
     parts = [_encode_one(model, episode, spec, bfloat16) for episode in episodes]
     return Latents.concatenate(parts)
 
@@ -173,7 +178,7 @@ def _encode_one(model: ConvVAE, episode: Episode, spec: ActionSpec, bfloat16: bo
         logvar=logvar,
         action=action,
         reward=reward,
-        terminated=np.array([episode.terminated]),
+        terminated=np.array([episode.terminated or episode.lost]),
         offsets=np.array([0, frames], np.int64),
         seeds=np.array([episode.seed], np.int64),
     )
