@@ -51,7 +51,9 @@ class ExperienceConfig:
     driver_noise: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6)
     """deviations of the AR(1) noise on the driver's actions, an equal share each"""
     patience: int | None = None
-    """truncate an episode after that many steps without a reward above 0; None never does"""
+    """truncate a random episode after that many steps without a reward above 0; None never does"""
+    driver_patience: int | None = None
+    """the same for the driver's episodes; longer ones show how to find back"""
     kick_probability: float = 0.01
     """chance in each step that a kick begins: one random action, held for a while"""
     kick_steps: int = 20
@@ -118,12 +120,21 @@ class StartsConfig:
     """recorded steps played to M before a dream begins"""
     newest_weight: float = 1.0
     """chance of a state of the newest iteration, relative to one of an older"""
+    loss_weight: float = 1.0
+    """chance of a state soon before a loss, relative to others: a run of steps without a reward"""
+    loss_before: int = 30
+    """states that far before a loss get that weight, in steps"""
+    loss_streak: int = 12
+    """shortest run of steps without a reward above 0 that is a loss"""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(self, "count", self.count >= 1, "at least 1")
         require(self, "warmup", self.warmup >= 0, "at least 0")
-        require(self, "newest_weight", self.newest_weight > 0, "above 0")
+        for name in ("newest_weight", "loss_weight"):
+            require(self, name, getattr(self, name) > 0, "above 0")
+        for name in ("loss_before", "loss_streak"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -289,6 +300,7 @@ def quick() -> RunConfig:
             driver_episodes=160,
             driver_noise=(0.0, 0.1, 0.3, 0.6),
             patience=80,
+            driver_patience=200,
         ),
         vision_training=VisionTrainConfig(
             steps=1800,

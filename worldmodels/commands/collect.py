@@ -87,7 +87,7 @@ class Collect:
             env_id=preset.env_id,
             episodes=cfg.driver_episodes if by_agent else cfg.explore_episodes,
             max_steps=cfg.driver_steps if by_agent else cfg.explore_steps,
-            patience=cfg.patience,
+            patience=cfg.driver_patience if by_agent else cfg.patience,
             scale=cfg.explore_scales,
             noise=cfg.driver_noise,
             kick_probability=cfg.kick_probability,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,33 @@ def start_frames(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.flatnonzero(~last)
 
 
+def before_losses(
+    reward: NDArray[np.float32], offsets: NDArray[np.int64], before: int, streak: int
+) -> NDArray[np.bool_]:
+    """Frames from which the driver was soon to be lost: where dreams should begin more often.
+
+    A loss is a run of at least ``streak`` steps without a reward above 0. Dreams that begin at any
+    recorded state meet few of the places where drivers fail, and M's own roads have fewer still.
+
+    Args:
+        reward: (F,) of the action at each frame; an episode's last frame has no action.
+        offsets: (E + 1,) first frame of each episode, and F.
+        before: frames before a loss that count.
+        streak: shortest run that is a loss, in steps.
+
+    Returns:
+        (F,) True from ``before`` frames before the first step of a loss up to that step.
+    """
+    chosen = np.zeros(len(reward), np.bool_)
+    for first, end in itertools.pairwise(offsets):
+        paid = np.flatnonzero(reward[first : end - 1] > 0)
+        edges = np.concatenate([[-1], paid, [end - 1 - first]])
+        for at in np.flatnonzero(np.diff(edges) > streak):
+            loss = first + edges[at] + 1
+            chosen[max(first, loss - before) : loss + 1] = True
+    return chosen
+
+
 def build_starts(
     memories: Sequence[MDNRNN],
     latents: RecordedLatents,
@@ -184,4 +212,4 @@ def _warm(
     return DreamStarts(sampled_z(frames).cpu().numpy(), h, c)
 
 
-__all__ = ["DreamStarts", "RecordedLatents", "build_starts", "start_frames"]
+__all__ = ["DreamStarts", "RecordedLatents", "before_losses", "build_starts", "start_frames"]

@@ -14,7 +14,7 @@ from worldmodels.controller.evolve import Generation, evolve
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
-from worldmodels.dream.starts import DreamStarts, build_starts
+from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
 from worldmodels.evaluation import (
     AgentParameters,
     EvaluationResult,
@@ -122,6 +122,9 @@ def _starts(
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
     weight[-parts[-1].num_frames :] = cfg.newest_weight
+    if cfg.loss_weight != 1:
+        lost = before_losses(latents.reward, latents.offsets, cfg.loss_before, cfg.loss_streak)
+        weight[lost] *= cfg.loss_weight
     rng = np.random.default_rng(ctx.seed_for("starts", this.number))
     noise = ctx.cfg.memory_training.posterior_noise
     return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, noise)

@@ -47,13 +47,13 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
     this.keys["collect"] = key
     out = this.experience(ctx)
     behaviours = _explorers(cfg)
-    episodes, steps = cfg.explore_episodes, cfg.explore_steps
+    episodes, steps, patience = cfg.explore_episodes, cfg.explore_steps, cfg.patience
     if previous is not None:
         driver = AgentNoiseConfig(
             previous.agent, kick_probability=cfg.kick_probability, kick_steps=cfg.kick_steps
         )
         behaviours = [replace(driver, scale=scale) for scale in cfg.driver_noise]
-        episodes, steps = cfg.driver_episodes, cfg.driver_steps
+        episodes, steps, patience = cfg.driver_episodes, cfg.driver_steps, cfg.driver_patience
     seeds = _training_seeds(ctx, this.number, episodes)
     total, returns, seconds = 0, 0.0, 0.0
     shares = np.array_split(seeds, len(behaviours))
@@ -61,7 +61,7 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
         if not len(share):
             continue
         summary = collect_episodes(
-            CollectConfig(cfg.group, steps, cfg.patience, ctx.cfg.action_repeat),
+            CollectConfig(cfg.group, steps, patience, ctx.cfg.action_repeat),
             ctx.cfg.env_id,
             behaviour,
             share.tolist(),
