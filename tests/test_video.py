@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation import EpisodeRecord, evaluate
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
 from worldmodels.protocols import UserError
-from worldmodels.video import Recording, VideoConfig
+from worldmodels.video import Recording, VideoConfig, films
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 T, Z, H, SYNC = 23, 4, 8, 10
@@ -93,6 +94,19 @@ def test_views_are_what_v_sees_and_decodes(agent: Agent) -> None:
     error = np.abs(seen.reconstructed.astype(int) - agent.decode(mu))
     assert error.max() <= 1
     np.testing.assert_array_equal(seen.dreamt[0], seen.reconstructed[0])
+
+
+def test_with_held_actions_only_the_frames_of_decisions_count(agent: Agent) -> None:
+    taken, cfg = recording(), VideoConfig(every=2, sync=SYNC)
+    held = copy.copy(agent)
+    held.action_repeat = 4
+    seen = video.views(held, taken, cfg)
+    assert (seen.every, seen.sync) == (4, 8)
+    np.testing.assert_array_equal(seen.seen, to_vision(taken.frames[::4], agent.frame_spec))
+    np.testing.assert_array_equal(seen.dreamt[0], seen.reconstructed[0])
+    np.testing.assert_array_equal(seen.dreamt[2], seen.reconstructed[2])
+    shown = list(films.episode_frames(taken, seen, cfg, "a track"))
+    assert len(shown) == len(range(0, T + 1, 2))  # reality goes on while the dream waits
 
 
 def test_replay_is_the_episode() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.dream.starts import DreamStarts, build_starts, start_frames
+from worldmodels.dream.starts import DreamStarts, before_losses, build_starts, start_frames
 from worldmodels.protocols import UserError
 
 from .conftest import A, H, Z, make_memories, make_starts
@@ -111,3 +111,12 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
     good = make_starts()
     with pytest.raises(UserError, match="dream starts have"):
         DreamStarts(good.z[:3], good.h, good.c)
+
+
+def test_states_before_a_loss() -> None:
+    """Two episodes: one is lost for four steps and finds back, the other is never paid."""
+    reward = np.array([1, 1, 1, -1, -1, -1, -1, 2, 2, 0, -1, -1, -1, -1, 0], np.float32)
+    offsets = np.array([0, 10, 15])
+    lost = before_losses(reward, offsets, before=2, streak=4)
+    assert np.flatnonzero(lost).tolist() == [1, 2, 3, 10]
+    assert not before_losses(reward, offsets, before=2, streak=5).any()

@@ -216,3 +216,35 @@ def test_a_killed_collection_goes_on_where_it_was(tmp_path: Path) -> None:
     run(out, **arguments)
     run(unbroken, **arguments)
     assert contents(out) == contents(unbroken)
+
+
+def test_held_actions_are_stored_once_and_all_steps_are_counted(tmp_path: Path) -> None:
+    summary = collect(
+        CollectConfig(group=4, action_repeat=3), fakes.BOX, AR1Config(), SEEDS, tmp_path
+    )
+    assert summary.frames == sum(map(fakes.steps_of, SEEDS))
+    store = EpisodeStore([tmp_path])
+    assert store.action_repeat == 3
+    for index, seed in enumerate(SEEDS):
+        steps, entry, e = fakes.steps_of(seed), store.episodes[index].entry, store.read(index)
+        assert (entry.env_steps, len(e)) == (steps, -(-steps // 3))
+        assert e.obs[:, 9, 9, 0].tolist() == [*range(0, steps, 3), steps]
+        jitter = np.random.default_rng(seed).random(1000)[:3].sum()
+        assert e.reward[0] == pytest.approx(3 * e.action[0].sum() + jitter, abs=1e-5)
+
+
+def test_sets_with_other_holds_are_not_mixed(whole: Path, tmp_path: Path) -> None:
+    collect(CollectConfig(group=4, action_repeat=3), fakes.BOX, AR1Config(), SEEDS, tmp_path)
+    with pytest.raises(UserError, match="action_repeat 3"):
+        EpisodeStore([whole, tmp_path])
+
+
+def test_an_episode_given_up_is_told_from_one_that_was_cut(tmp_path: Path) -> None:
+    still = AR1Config(scale=0.0, bias=(-1.0, -1.0), bias_spread=0.0)  # moves the level down
+    collect(CollectConfig(group=4, patience=7), fakes.BOX, still, SEEDS, tmp_path)
+    store = EpisodeStore([tmp_path])
+    for index in range(len(store)):
+        e = store.read(index)
+        paid = np.flatnonzero(e.reward > 0)
+        silent = len(e) - (paid[-1] + 1 if len(paid) else 0)
+        assert e.lost == (silent >= 7 and not e.terminated)

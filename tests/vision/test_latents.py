@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,12 @@ def test_episodes_lie_end_to_end(tmp_path: Path) -> None:
     chosen = latents.select([2, 0])
     assert chosen.seeds.tolist() == [2, 0]
     assert np.array_equal(chosen.mu[:4], latents.mu[16:])
+
+
+def test_an_episode_given_up_ends_the_dream() -> None:
+    given_up = dataclasses.replace(episode(1, 3), lost=True)
+    latents = encode_episodes(make_model(), [episode(1, 3), given_up], SPEC)
+    assert latents.terminated.tolist() == [False, True]
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
