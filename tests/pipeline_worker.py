@@ -1,4 +1,4 @@
-"""Runs a tiny pipeline in a process of its own, so that a test can kill it: OUT SEED [KILL_AT]."""
+"""Runs a tiny pipeline in a process of its own, so that a test can kill it: OUT SEED [KILLS]."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from worldmodels import runs
-from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline import Pipeline, run_pipeline
 from worldmodels.presets import RunConfig, smoke
 
 
@@ -25,26 +25,41 @@ def tiny() -> RunConfig:
     return dataclasses.replace(cfg, test=test, selection=selection, test_env_id=cfg.env_id)
 
 
-def kill_after(writes: int) -> None:
-    """Kill this process, as a power cut would, when it has written so many files of its run."""
-    real: Callable[..., None] = os.replace
-    count = 0
+def kill_in_each_stage(kills: Path) -> None:
+    """Kill this process, as a power cut would, in the first stage that it was not yet killed in.
+
+    The moment is that at which the stage has written its first file: a checkpoint, a shard, a
+    result. ``kills`` lists the stages, and outlives the process.
+    """
+    stage: Callable[..., str] = Pipeline._stage
+    write: Callable[..., None] = os.replace
+    now: list[str] = []
+
+    def watched(self: Any, name: str, iteration: Any, inputs: Any, work: Any) -> str:
+        def begun(key: str) -> Any:
+            now[:] = [f"{name}/{iteration.number:02d}"]
+            try:
+                return work(key)
+            finally:
+                now.clear()
+
+        return stage(self, name, iteration, inputs, begun)
 
     def replace(*args: Any, **kwargs: Any) -> None:
-        nonlocal count
-        real(*args, **kwargs)
-        count += 1
-        if count == writes:
+        write(*args, **kwargs)
+        done = kills.read_text().split() if kills.exists() else []
+        if now and now[0] not in done:
+            kills.write_text(" ".join([*done, now[0]]))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    os.replace = replace
+    Pipeline._stage, os.replace = watched, replace  # type: ignore[method-assign]  # the point
 
 
 def main() -> None:
     """Run."""
     torch.set_num_threads(1)
     if len(sys.argv) > 3:
-        kill_after(int(sys.argv[3]))
+        kill_in_each_stage(Path(sys.argv[3]))
     run_pipeline(tiny(), Path(sys.argv[1]), int(sys.argv[2]), workers=1, preset="tiny")
     assert runs.read_json(Path(sys.argv[1]) / "evaluation.json")
 

@@ -33,20 +33,18 @@ def weights(run: Path) -> list[bytes]:
     return [(run / "agent" / f"{name}.safetensors").read_bytes() for name in AGENT_FILES]
 
 
-def test_killed_again_and_again_it_ends_with_the_same_agent(unbroken: Path, tmp_path: Path) -> None:
-    out, kills = tmp_path / "broken", 0
-    stages: set[str] = set()
-    while True:
-        command = [sys.executable, str(WORKER), str(out), "1", "11"]
+def test_killed_in_every_stage_it_ends_with_the_same_agent(unbroken: Path, tmp_path: Path) -> None:
+    out, kills = tmp_path / "broken", tmp_path / "kills"
+    rounds = ("collect", "vision", "encode", "memory", "controller", "select")
+    stages = [f"{name}/{number:02d}" for number in (0, 1) for name in rounds]
+    stages += ["final/02", "test/02"]
+    for _ in stages:
+        command = [sys.executable, str(WORKER), str(out), "1", str(kills)]
         code = subprocess.run(command, capture_output=True, timeout=300, check=False).returncode
-        if code == 0:
-            break
         assert code == -signal.SIGKILL
-        kills += 1
-        stages |= {path.name.split("-")[0] for path in (out / "checkpoints").glob("*-*")}
-        assert kills < 60
-    assert kills >= 5
-    assert {"vision", "memory", "controller"} & stages
+    command = [sys.executable, str(WORKER), str(out), "1"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert kills.read_text().split() == stages
     assert weights(out) == weights(unbroken)
     ledgers = [runs.RunFolder(run).frames()["totals"] for run in (out, unbroken)]
     assert ledgers[0] == ledgers[1]

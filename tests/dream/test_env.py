@@ -8,9 +8,11 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
+from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import worldmodels  # noqa: F401  # registers the environments
@@ -224,3 +226,26 @@ def test_ppo_learns_in_the_dream(make_agent: MakeAgent) -> None:
     assert isinstance(obs, np.ndarray)
     actions, _ = model.predict(obs, deterministic=True)
     assert actions.shape == (N, 3)
+
+
+def test_ppos_return_rises_in_a_dream_that_pays_for_gas(make_agent: MakeAgent) -> None:
+    """M is made to pay by the gas alone; PPO has to find that out."""
+    agent = make_agent()
+    memory = agent.memories[0]
+    with torch.no_grad():
+        weight_ih, weight_hh, bias, _ = memory.lstm.all_weights[0]
+        unit = torch.arange(4) * H  # unit 0's input, forget, cell and output gate
+        weight_ih[unit], weight_hh[unit] = 0.0, 0.0
+        bias[unit] = torch.tensor([5.0, -5.0, -1.0, 5.0])  # open, forgotten at once, -1, open
+        weight_ih[2 * H, Z + 1] = 2.0  # the cell is tanh(2 gas - 1)
+        memory.reward.weight.zero_()
+        memory.reward.weight[0, 0], memory.terminated.bias[:] = 4.0, -20.0
+    env = DreamVecEnv(make_vector(agent, horizon=25))
+    model = PPO(
+        "MlpPolicy", env, n_steps=100, batch_size=100, learning_rate=3e-3, seed=0, device="cpu"
+    )
+    before, _ = evaluate_policy(model, env, 8)
+    model.learn(6000)
+    after, _ = evaluate_policy(model, env, 8)
+    best = 25 * REWARD.expected(torch.tensor(4 * np.tanh(1))).item()
+    assert after > before + 0.5 * (best - before)

@@ -172,6 +172,13 @@ def test_noise_around_the_agent(box: gym.Env[Any, Any]) -> None:
     assert actions.std((0, 1)) == pytest.approx((0.1, 0.1), rel=0.1)
 
 
+def test_a_shift_of_the_agent_lasts_an_episode(box: gym.Env[Any, Any]) -> None:
+    actions = agent_actions(quiet(bias_spread=0.1), box, 50)
+    shift = actions - np.array((0.25, 1.5))
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[:1], shift.shape), atol=1e-6)
+    assert 0.02 < np.abs(shift[0]).mean() < 0.4
+
+
 @pytest.mark.parametrize("kind", ["box", "discrete"])
 def test_kicks_come_as_often_and_last_as_long_as_promised(
     kind: str, box: gym.Env[Any, Any], discrete: gym.Env[Any, Any]
@@ -240,6 +247,7 @@ def test_describe_identifies_an_agent_by_its_files(tmp_path: Path) -> None:
         (lambda: RandomControllerConfig(thumbnail=0), "thumbnail is 0"),
         (lambda: AgentNoiseConfig(Path("x"), kick_probability=2), "kick_probability is 2"),
         (lambda: AgentNoiseConfig(Path("x"), kick_steps=0), "kick_steps is 0"),
+        (lambda: AgentNoiseConfig(Path("x"), bias_spread=-1), "bias_spread is -1"),
     ],
 )
 def test_values_out_of_range_are_told(make: Any, said: str) -> None:

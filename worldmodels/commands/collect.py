@@ -52,6 +52,8 @@ class Collect:
     """deviations of the random driving (ar1), in units in which every action spans -1 to 1"""
     noise: tuple[float, ...]
     """deviations of the noise on the agent's actions, in the same units"""
+    bias_spread: float
+    """deviation of a shift of the agent's actions, drawn once an episode; none where noise is 0"""
     kick_probability: float
     """chance in each step that the agent is kicked: a random action, held for a while"""
     kick_steps: int
@@ -90,6 +92,7 @@ class Collect:
             patience=cfg.driver_patience if by_agent else cfg.patience,
             scale=cfg.explore_scales,
             noise=cfg.driver_noise,
+            bias_spread=cfg.driver_bias_spread,
             kick_probability=cfg.kick_probability,
             kick_steps=cfg.kick_steps,
             group=cfg.group,
@@ -156,8 +159,16 @@ class Collect:
             env = envs.make(self.env_id)
             Agent.from_pretrained(folder).check_env(env)
             env.close()
-            kicks = {"kick_probability": self.kick_probability, "kick_steps": self.kick_steps}
-            return [AgentNoiseConfig(folder, scale=scale, **kicks) for scale in self.noise]  # type: ignore[arg-type]  # mypy takes the dict's values for one type
+            return [
+                AgentNoiseConfig(
+                    folder,
+                    scale=scale,
+                    bias_spread=self.bias_spread if scale else 0.0,
+                    kick_probability=self.kick_probability,
+                    kick_steps=self.kick_steps,
+                )
+                for scale in self.noise
+            ]
         if self.behaviour == "brownian":
             return [BrownianConfig()]
         if self.behaviour == "random-controller":

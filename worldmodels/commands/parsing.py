@@ -92,6 +92,14 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
     cfg = PRESETS[name]()
     if env_id is None or "CarRacing" in env_id:
         return cfg if env_id is None else dataclasses.replace(cfg, env_id=env_id)
-    experience = dataclasses.replace(cfg.experience, explore_bias=(), patience=None)
-    selection = dataclasses.replace(cfg.selection, reward_bound=None)
-    return dataclasses.replace(cfg, env_id=env_id, experience=experience, selection=selection)
+    return dataclasses.replace(
+        cfg,
+        env_id=env_id,
+        action_repeat=1,
+        frame_rows=None,
+        experience=dataclasses.replace(
+            cfg.experience, explore_bias=(), patience=None, driver_patience=None
+        ),
+        starts=dataclasses.replace(cfg.starts, loss_weight=1.0),
+        selection=dataclasses.replace(cfg.selection, reward_bound=None),
+    )

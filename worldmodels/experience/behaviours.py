@@ -211,6 +211,7 @@ class NoisyPolicy:
         spec: ActionSpec,
         *,
         noise: tuple[float, float],
+        bias_spread: float,
         kick: tuple[float, int],
         random_start: tuple[float, int],
         explore: Any,
@@ -218,6 +219,7 @@ class NoisyPolicy:
         """Take the parameters of `AgentNoiseConfig`: (rho, scale), (probability, longest) twice."""
         self._policy, self._spec, self._explore = policy, spec, explore
         self._noise_cfg, self._kick_cfg, self._start_cfg = noise, kick, random_start
+        self._bias_spread = bias_spread
         self._box = _UnitBox(spec)
 
     def start(self, seeds: Sequence[int]) -> None:
@@ -225,6 +227,7 @@ class NoisyPolicy:
         dim = self._spec.dim
         self._explore.start(seeds)
         self._noise = _Deviation(seeds, *self._noise_cfg, dim, "agent-noise")
+        self._bias = self._bias_spread * _Streams(seeds, "agent-bias", True, dim).next()
         self._kicks = _Streams(seeds, "kicks", False, 2 + dim)
         probability, longest = self._start_cfg
         first = _Streams(seeds, "random-start", False, 2).next()
@@ -254,7 +257,7 @@ class NoisyPolicy:
         kicked = self._kick_left > 0
         wandering = self._random_left > 0
         self._random_left = np.maximum(self._random_left - 1, 0)
-        deviation = self._noise.next()
+        deviation = self._noise.next() + self._bias
         if self._spec.kind == "discrete":
             choice = (self._kick[:, 0] * self._spec.dim).astype(np.int64)
             mixed = np.where(kicked, choice, chosen[:n])

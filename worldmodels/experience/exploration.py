@@ -101,6 +101,9 @@ class AgentNoiseConfig:
     """how much of the noise on the agent's actions is left one step later"""
     scale: float = 0.15
     """standard deviation of that noise in unit coordinates; Discrete actions have none"""
+    bias_spread: float = 0.0
+    """standard deviation of a shift of the agent's actions, drawn once an episode, in the same
+    units: slower and faster driving than its own"""
     kick_probability: float = 0.01
     """probability, in each step, that a kick begins: one random action, held for a while"""
     kick_steps: int = 10
@@ -115,7 +118,8 @@ class AgentNoiseConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         _check(self, "rho", 0 <= self.rho < 1, "at least 0 and below 1")
-        _check(self, "scale", 0 <= self.scale < math.inf, "finite and at least 0")
+        for name in ("scale", "bias_spread"):
+            _check(self, name, 0 <= getattr(self, name) < math.inf, "finite and at least 0")
         for name in ("kick_probability", "random_start_probability"):
             _check(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
         for name in ("kick_steps", "random_start_steps"):
@@ -187,6 +191,7 @@ def build_behaviour(
         load_policy(Path(cfg.agent)),
         spec,
         noise=(cfg.rho, cfg.scale),
+        bias_spread=cfg.bias_spread,
         kick=(cfg.kick_probability, cfg.kick_steps),
         random_start=(cfg.random_start_probability, cfg.random_start_steps),
         explore=_ar1(cfg.explore, spec, env),

@@ -52,7 +52,10 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
         driver = AgentNoiseConfig(
             previous.agent, kick_probability=cfg.kick_probability, kick_steps=cfg.kick_steps
         )
-        behaviours = [replace(driver, scale=scale) for scale in cfg.driver_noise]
+        behaviours = [
+            replace(driver, scale=scale, bias_spread=cfg.driver_bias_spread if scale else 0.0)
+            for scale in cfg.driver_noise
+        ]
         episodes, steps, patience = cfg.driver_episodes, cfg.driver_steps, cfg.driver_patience
     seeds = _training_seeds(ctx, this.number, episodes)
     total, returns, seconds = 0, 0.0, 0.0
