@@ -12,8 +12,8 @@ import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from stable_baselines3 import PPO
-from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.env_checker import check_env as sb3_check_env
+from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodels  # noqa: F401  # registers the environments
 from worldmodels.dream.env import CarRacingDream, CarRacingDreamVector
