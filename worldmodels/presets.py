@@ -330,7 +330,7 @@ def quick() -> RunConfig:
             checkpoint_every=500,
             log_every=50,
         ),
-        dream=DreamConfig(horizon=150, termination="sampled"),
+        dream=DreamConfig(horizon=250, termination="sampled"),
         starts=StartsConfig(newest_weight=3.0, loss_weight=8.0, loss_before=15),
         controller=ControllerStageConfig(
             evolve=EvolveConfig(generations=40, mean_every=10), carry_on=False
