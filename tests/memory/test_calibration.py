@@ -59,3 +59,12 @@ def test_episodes_too_short_give_no_open_loop() -> None:
     report = calibrate(make_memory(), REWARD, make_latents(length=8), seed=0, warmup=40)
     assert report["horizon"] == []
     assert sum(report["hit_reliability"]["count"]) == E * 8
+
+
+def test_several_hits_in_a_step_are_counted() -> None:
+    latents, memory = make_latents(hit_share=0.4), make_memory(hit_share=0.25)
+    reward = RewardModel("count", base=-0.1, hit_value=1.75)  # a hit of the data is two of these
+    bins = hit_reliability(memory, reward, latents)
+    rate = torch.nn.functional.softplus(torch.logit(torch.tensor(0.25))).item()
+    assert bins["predicted"] == pytest.approx([rate], abs=1e-4)
+    assert bins["observed"] == pytest.approx([0.8], abs=0.12)

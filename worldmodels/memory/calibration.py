@@ -45,10 +45,10 @@ def calibrate(
         ``horizon, error, sigma, persistence``, lists of equal length: the RMS error of the mean of
         the sampled futures, their RMS spread, and the error of predicting no change, all in units
         of z's own deviation; where episodes are long enough. With a hit head also
-        ``hit_reliability``: ``predicted, observed, count`` per bin of predicted probability.
+        (or count) ``hit_reliability``: ``predicted, observed, count`` per bin of predicted events.
     """
     report = _open_loop(memory, latents, seed, sorted(horizons), warmup, windows, samples)
-    if reward.kind == "hit":
+    if reward.kind != "raw":
         report["hit_reliability"] = hit_reliability(memory, reward, latents)
     return report
 
@@ -90,20 +90,22 @@ def _open_loop(
 def hit_reliability(
     memory: MDNRNN, reward: RewardModel, latents: Latents, bins: int = 10
 ) -> dict[str, list[float]]:
-    """Predicted hit probability against observed frequency, over recorded episodes.
+    """Predicted number of hits in a step against the observed one, over recorded episodes.
 
-    Bins are of equal width in probability; empty ones are left out.
+    The number is a probability for kind "hit". Bins are of equal width, from 0 to the largest
+    prediction or 1; empty ones are left out.
     """
+    events = RewardModel(reward.kind)  # rewards in units of one event
     probability, hit = [], []
     with torch.inference_mode():
         for first, last in zip(latents.offsets[:-1], latents.offsets[1:], strict=True):
             z = torch.from_numpy(latents.mu[first:last])[None]
             action = torch.from_numpy(latents.action[first:last])[None]
             _, out, _ = memory(z[:, :-1], action[:, :-1])
-            probability.append(torch.sigmoid(out.reward[0]).numpy())
+            probability.append(events.expected(out.reward[0]).numpy())
             hit.append(reward.target(torch.from_numpy(latents.reward[first : last - 1])).numpy())
     p, y = np.concatenate(probability), np.concatenate(hit)
-    place = np.minimum((p * bins).astype(np.int64), bins - 1)
+    place = np.minimum((p * bins / max(1.0, float(p.max()))).astype(np.int64), bins - 1)
     used = [b for b in range(bins) if (place == b).any()]
     return {
         "predicted": [float(p[place == b].mean()) for b in used],

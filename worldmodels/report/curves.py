@@ -202,17 +202,17 @@ def open_loop_chart(lines: Sequence[Row]) -> Chart | None:
         axes.set_xticks(list(horizon), [f"{value:g}" for value in horizon])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="minor", bottom=False)
-        axes.set(xlabel="frames ahead, without looking", ylabel="error in z")
+        axes.set(xlabel="steps of M ahead, without looking", ylabel="error in z")
         axes.set_ylim(bottom=0)
         return figure
 
     pairs = ", ".join(f"{e:.2f} after {h:g}" for h, e in zip(horizon, error, strict=True))
     keys = [Key("line", "memory", "error"), Key("dashed", "ink", "spread that M predicts")]
-    return chart("open-loop", f"Open-loop error of M: {pairs} frames.", HALF, draw, keys)
+    return chart("open-loop", f"Open-loop error of M: {pairs} steps.", HALF, draw, keys)
 
 
 def reliability_chart(lines: Sequence[Row]) -> Chart | None:
-    """How often a tile is hit where M says it will be, by predicted probability."""
+    """How often events come where M says they will, by their predicted number in a step."""
     row = _newest(lines, lambda line: line.get("hit_reliability"))
     table = row.get("hit_reliability") if row else None
     if not isinstance(table, Mapping) or not table.get("predicted"):
@@ -222,10 +222,11 @@ def reliability_chart(lines: Sequence[Row]) -> Chart | None:
     )
     if len(count) != len(predicted):
         count = np.ones(len(predicted))
+    top = max(1.0, float(np.nanmax(predicted)), float(np.nanmax(observed)))
 
     def draw(width: int) -> Figure:
         figure, (axes,) = stacked(width, [300])
-        axes.plot([0, 1], [0, 1], color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
+        axes.plot([0, top], [0, top], color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
         axes.plot(predicted, observed, color=COLOUR["memory"], linewidth=1.4, alpha=0.6)
         areas = 20 + 160 * np.sqrt(count / max(np.nanmax(count), 1.0))
         axes.scatter(
@@ -238,21 +239,21 @@ def reliability_chart(lines: Sequence[Row]) -> Chart | None:
             gid="reliability",
         )
         axes.set(
-            xlim=(-0.04, 1.04),
-            ylim=(-0.05, 1.08),
-            xlabel="predicted chance of a hit",
+            xlim=(-0.04 * top, 1.04 * top),
+            ylim=(-0.05 * top, 1.08 * top),
+            xlabel="hits predicted in a step",
             ylabel="hits observed",
         )
         return figure
 
     points = ", ".join(f"{o:.2f} at {p:.2f}" for p, o in zip(predicted, observed, strict=True))
     tips = [
-        f"predicted {p:.2f}, observed {o:.2f}, {int(n):,} frames"
+        f"predicted {p:.2f}, observed {o:.2f}, {int(n):,} steps"
         for p, o, n in zip(predicted, observed, np.nan_to_num(count), strict=True)
     ]
-    alt = f"Reliability of the predicted reward event, observed rate by predicted chance: {points}."
+    alt = f"Reliability of the predicted reward event, observed rate by predicted rate: {points}."
     keys = [
-        Key("dot", "memory", "M; the larger, the more frames"),
+        Key("dot", "memory", "M; the larger, the more steps"),
         Key("dotted", "muted", "perfect"),
     ]
     return chart("reliability", alt, HALF, draw, keys, {"reliability": tips})

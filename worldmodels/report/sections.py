@@ -159,7 +159,9 @@ def horizon_note(data: RunData) -> str:
         ),
         None,
     )
+    held = number(data.config.get("action_repeat"))
     longest = max(data.evaluation.lengths) if data.evaluation else 0
+    horizon = (horizon or 0) * (held or 1)
     if not horizon or longest <= horizon:
         return ""
     return (
