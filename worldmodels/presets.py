@@ -298,7 +298,7 @@ def quick() -> RunConfig:
     Where its numbers come from is told in docs/results/dream.md.
     """
     return RunConfig(
-        iterations=4,
+        iterations=3,
         action_repeat=4,
         frame_rows=96,
         experience=ExperienceConfig(

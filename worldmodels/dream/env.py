@@ -85,7 +85,10 @@ def _start_option(options: dict[str, Any] | None, count: int) -> NDArray[np.int6
 
 
 class CarRacingDream(gym.Env[NDArray[np.float32], Any]):
-    """One dream; observations are [z, h] (Z + H,) float32."""
+    """One dream; observations are [z, h] (Z + H,) float32.
+
+    A step of the dream is a step of M: `Agent.action_repeat` steps of the real environment.
+    """
 
     metadata = _METADATA
 
