@@ -17,6 +17,7 @@ from worldmodels.memory.mixture import mixture_from_noise, mixture_mean, mixture
 
 R, N, H, Z, K = 12, 4, 24, 8, 5
 FLOOR = 0.05
+CEILING = 1.0
 DTYPES = [torch.float32, torch.bfloat16]
 
 
@@ -66,13 +67,13 @@ def test_samples_equal_the_torch_formula_for_the_same_noise(
     z, out = np.empty((R, Z), np.float32), np.empty((2, R), np.float32)
     heads = as_array(heads_of(parts, ends).to(dtype))
     kernels.sample_latents(
-        heads, bias.numpy(), K, tau, FLOOR, uniform.numpy(), normal.numpy(), z, out
+        heads, bias.numpy(), K, tau, FLOOR, CEILING, uniform.numpy(), normal.numpy(), z, out
     )
     u, n = uniform.repeat(R // N, 1), normal.repeat(R // N, 1)
     chosen = (u[:, Z + 2] * members).long()
     row = biased[chosen, torch.arange(R)]
     logit, mu, raw = row[:, :-2].view(R, 3, K, Z).transpose(-1, -2).unbind(1)
-    log_sigma = torch.log(raw.exp() + FLOOR)
+    log_sigma = torch.log(raw.exp().clamp_max(CEILING) + FLOOR)
     expected = mixture_from_noise(logit.log_softmax(-1), mu, log_sigma, u[:, :Z], n, tau)
     np.testing.assert_allclose(z, expected, atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(out, row[:, -2:].T, atol=1e-6)
@@ -87,10 +88,12 @@ def test_samples_have_the_mixtures_moments() -> None:
     normal = rng.standard_normal((count, Z), np.float32)
     z, ends = np.empty((count, Z), np.float32), np.empty((2, count), np.float32)
     bias = np.zeros((1, heads.shape[2]), np.float32)
-    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, uniform, normal, z, ends)
+    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, ends)
     log_pi = log_pi.log_softmax(-1)
     mean = mixture_mean(log_pi, mu)[0, 0].numpy()
-    variance = mixture_variance(log_pi, mu, torch.log(raw.exp() + FLOOR))[0, 0].numpy()
+    variance = mixture_variance(log_pi, mu, torch.log(raw.exp().clamp_max(CEILING) + FLOOR))[
+        0, 0
+    ].numpy()
     assert (np.abs(z.mean(0) - mean) < 5 * np.sqrt(variance / count)).all()
     np.testing.assert_allclose(z.var(0), variance, rtol=0.05)
 
@@ -111,7 +114,7 @@ def test_sampling_survives_extreme_outputs() -> None:
     uniform, normal = np.full((N, Z + 3), 0.5, np.float32), np.ones((N, Z), np.float32)
     z, ends = np.empty((R, Z), np.float32), np.empty((2, R), np.float32)
     bias = np.zeros((1, heads.shape[2]), np.float32)
-    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, uniform, normal, z, ends)
+    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, ends)
     best = mu.gather(-1, log_pi.argmax(-1, keepdim=True)).squeeze(-1)[0]
     np.testing.assert_allclose(z, best + FLOOR, atol=1e-6)
 
