@@ -57,7 +57,11 @@ class CollectConfig:
             raise UserError(
                 f"CollectConfig.group is {self.group}; it must be from 1 to {GROUP_WIDTH}"
             )
-        for name in ("max_steps", "patience", "action_repeat"):
+        if self.action_repeat < 1:
+            raise UserError(
+                f"CollectConfig.action_repeat is {self.action_repeat}; it must be at least 1"
+            )
+        for name in ("max_steps", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"CollectConfig.{name} is {value}; it must be at least 1, or None")

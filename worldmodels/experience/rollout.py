@@ -166,8 +166,9 @@ def run_group(
             f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
             "there must be at least one seed, and no more than environments or rows"
         )
-    limits = {"max_steps": max_steps, "patience": patience, "action_repeat": action_repeat}
-    for name, limit in limits.items():
+    if action_repeat < 1:
+        raise UserError(f"action_repeat is {action_repeat}; it must be at least 1")
+    for name, limit in (("max_steps", max_steps), ("patience", patience)):
         if limit is not None and limit < 1:
             raise UserError(f"{name} is {limit}; it must be at least 1, or None for no limit")
     group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
