@@ -8,12 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.pipeline_worker import tiny
 from worldmodels import runs
 from worldmodels.agent import Agent
 from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline.context import Iteration
+from worldmodels.pipeline.model import drivers, load_driver
 from worldmodels.presets import PRESETS, RunConfig, SelectionConfig
 from worldmodels.protocols import UserError
 
@@ -75,6 +78,17 @@ def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
     assert totals["dream"] > 0
     stages = {row["name"] for row in runs.RunFolder(unbroken).metrics("stage")}
     assert {"collect", "vision", "encode", "memory", "controller", "select", "test"} <= stages
+
+
+def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
+    first = Iteration(0, unbroken / "iterations" / "00")
+    snapshots = runs.load_checkpoint(first.folder / "controllers.pt")["snapshots"]
+    folders = drivers(first, "all")
+    assert [int(folder.name) for folder in folders] == sorted(snapshots) == [2, 4]
+    for folder in folders:
+        agent = load_driver(folder)
+        np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)].numpy())
+    assert drivers(first, "selected") == [first.agent]
 
 
 def test_another_seed_gives_another_agent(unbroken: Path, tmp_path: Path) -> None:

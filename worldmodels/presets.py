@@ -50,6 +50,10 @@ class ExperienceConfig:
     """their longest length; None leaves it to the environment"""
     driver_noise: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6)
     """deviations of the AR(1) noise on the driver's actions, an equal share each"""
+    driver_snapshots: Literal["selected", "all"] = "selected"
+    """who drives in later rounds: the controller that selection chose, or every snapshot of the
+    last evolution, an equal share of the episodes each. The late ones live on M's mistakes; their
+    accidents are what M has to see"""
     driver_bias_spread: float = 0.0
     """deviation of a shift of the driver's actions, drawn once an episode; an episode with noise 0
     has none"""
@@ -70,6 +74,8 @@ class ExperienceConfig:
             require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("explore_scales", "driver_noise"):
             require(self, name, len(getattr(self, name)) > 0, "at least one number")
+        fine = self.driver_snapshots in ("selected", "all")
+        require(self, "driver_snapshots", fine, "'selected' or 'all'")
 
 
 @dataclass(frozen=True)
@@ -267,7 +273,12 @@ def smoke() -> RunConfig:
     return RunConfig(
         iterations=2,
         experience=ExperienceConfig(
-            explore_episodes=4, explore_steps=40, driver_episodes=2, driver_steps=40, group=2
+            explore_episodes=4,
+            explore_steps=40,
+            driver_episodes=2,
+            driver_steps=40,
+            driver_snapshots="all",
+            group=2,
         ),
         vision=VAEConfig(z_dim=8, width=8),
         vision_training=VisionTrainConfig(

@@ -6,16 +6,17 @@ later stages and the report want to know. The pipeline decides whether it is cal
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save
 
 from worldmodels.agent import Agent
 from worldmodels.experience.collect import CollectConfig
@@ -29,7 +30,14 @@ from worldmodels.memory.train import train_memory as train_one_memory
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.presets import ExperienceConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT
-from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
+from worldmodels.runs import (
+    atomic_path,
+    atomic_write,
+    load_checkpoint,
+    read_json,
+    save_checkpoint,
+    write_json,
+)
 from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import train_vision as train_one_vision
 from worldmodels.vision.vae import ConvVAE
@@ -49,11 +57,15 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
     behaviours = _explorers(cfg)
     episodes, steps, patience = cfg.explore_episodes, cfg.explore_steps, cfg.patience
     if previous is not None:
-        driver = AgentNoiseConfig(
-            previous.agent, kick_probability=cfg.kick_probability, kick_steps=cfg.kick_steps
-        )
         behaviours = [
-            replace(driver, scale=scale, bias_spread=cfg.driver_bias_spread if scale else 0.0)
+            AgentNoiseConfig(
+                folder,
+                scale=scale,
+                bias_spread=cfg.driver_bias_spread if scale else 0.0,
+                kick_probability=cfg.kick_probability,
+                kick_steps=cfg.kick_steps,
+            )
+            for folder in drivers(previous, cfg.driver_snapshots)
             for scale in cfg.driver_noise
         ]
         episodes, steps, patience = cfg.driver_episodes, cfg.driver_steps, cfg.driver_patience
@@ -95,9 +107,33 @@ def collect(ctx: Context, this: Iteration, previous: Iteration | None, key: str)
     return {"frames": total, "episodes": len(store), "fingerprint": store.fingerprint}
 
 
+def drivers(previous: Iteration, which: Literal["selected", "all"]) -> list[Path]:
+    """Folders for `load_driver`: the round's agent, or one of each snapshot of its evolution."""
+    if which == "selected":
+        return [previous.agent]
+    snapshots = load_checkpoint(previous.folder / "controllers.pt")["snapshots"]
+    folders = []
+    for generation in sorted(snapshots):
+        folder = previous.folder / "drivers" / f"{generation:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / "parameters.safetensors", save({"parameters": snapshots[generation]}))
+        write_json(folder / "driver.json", {"agent": os.path.relpath(previous.agent, folder)})
+        folders.append(folder)
+    return folders
+
+
 def load_driver(folder: Path) -> Agent:
-    """Open an agent for collection: V in bfloat16, which is faster and exact enough for data."""
-    agent = Agent.from_pretrained(folder)
+    """Open an agent for collection: V in bfloat16, which is faster and exact enough for data.
+
+    A folder of `drivers` has another controller for the agent that its `driver.json` names.
+    """
+    snapshot = folder / "driver.json"
+    if snapshot.exists():
+        agent = Agent.from_pretrained(folder / read_json(snapshot)["agent"])
+        parameters = load_file(folder / "parameters.safetensors")["parameters"]
+        agent = agent.with_parameters(parameters.numpy())
+    else:
+        agent = Agent.from_pretrained(folder)
     agent.bfloat16 = True
     return agent
 
