@@ -156,10 +156,16 @@ class ControllerStageConfig:
     """units of one hidden layer; 0 for the paper's linear controller"""
     normalize: bool = False
     """standardise the inputs by the dream starts' mean and deviation"""
+    components: int = 0
+    """search in so many principal components of the inputs, whitened; 0 searches in all inputs"""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     """the evolution of an iteration"""
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
+
+    def __post_init__(self) -> None:
+        """Check what the controller's own config does not."""
+        require(self, "components", self.components >= 0, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -291,6 +297,7 @@ def smoke() -> RunConfig:
         dream=DreamConfig(horizon=20, episodes=4),
         starts=StartsConfig(count=32, warmup=8),
         controller=ControllerStageConfig(
+            components=8,
             evolve=EvolveConfig(
                 strategy=StrategyConfig(population=8),
                 generations=4,

@@ -23,7 +23,8 @@ from worldmodels.commands.files import (
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
 from worldmodels.controller import linear
-from worldmodels.controller.evolve import Generation, evolve
+from worldmodels.controller.components import evolve_within
+from worldmodels.controller.evolve import Generation
 from worldmodels.controller.linear import ControllerConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.starts import DreamStarts, build_starts
@@ -122,10 +123,10 @@ class TrainController:
                 log_generation(stage, record)
                 bar.advance(dream=record.mean)
 
-            result = evolve(
+            result = evolve_within(
+                driver.components(agent.controller, starts, self.controller.components),
                 returns,
                 cfg,
-                agent.parameters.size,
                 seed,
                 agent.parameters,
                 checkpoint=stage.state / "state.json",

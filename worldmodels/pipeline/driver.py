@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
 from worldmodels.controller import linear
-from worldmodels.controller.evolve import Generation, evolve
+from worldmodels.controller.components import Components, evolve_within
+from worldmodels.controller.evolve import Generation
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
@@ -64,10 +66,10 @@ def evolve_controller(
             log_generation(ctx, this, record)
             bar.advance(dream=record.mean)
 
-        result = evolve(
+        result = evolve_within(
+            components(shape, starts, cfg.controller.components),
             returns,
             cfg.controller.evolve,
-            len(x0),
             seed,
             x0,
             checkpoint=ctx.checkpoint_folder(f"controller/{this.number:02d}") / "state.json",
@@ -140,8 +142,18 @@ def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:
 
 def input_stats(shape: ControllerConfig, starts: DreamStarts) -> InputStats:
     """Mean and deviation of what C sees, over the dream starts."""
-    inputs = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
-    return InputStats.of(torch.from_numpy(np.concatenate(inputs, axis=1)), floor=0.05)
+    return InputStats.of(torch.from_numpy(_inputs(shape, starts)), floor=0.05)
+
+
+def components(shape: ControllerConfig, starts: DreamStarts, count: int) -> Components | None:
+    """Principal components of what C sees, over the dream starts; None where none are asked for."""
+    return Components.of(_inputs(shape, starts), count, shape) if count else None
+
+
+def _inputs(shape: ControllerConfig, starts: DreamStarts) -> NDArray[np.float32]:
+    """(S, I) what C sees at the dream starts."""
+    parts = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
+    return np.concatenate(parts, axis=1)
 
 
 def dream_returns(
