@@ -316,15 +316,14 @@ def quick() -> RunConfig:
     Where its numbers come from is told in docs/results/dream.md.
     """
     return RunConfig(
-        iterations=5,
+        iterations=3,
         action_repeat=4,
         frame_rows=96,
         experience=ExperienceConfig(
             explore_episodes=600,
             explore_steps=250,
             explore_scales=(0.2, 0.4, 0.7),
-            driver_episodes=64,
-            driver_snapshots="all",
+            driver_episodes=160,
             driver_noise=(0.0, 0.05, 0.15, 0.3),
             patience=80,
             driver_patience=200,
@@ -344,7 +343,7 @@ def quick() -> RunConfig:
             streams=24,
             length=32,
             learning_rate=6e-3,
-            finetune_learning_rate=3e-3,
+            finetune_learning_rate=4e-3,
             bfloat16=True,
             checkpoint_every=500,
             log_every=50,
@@ -352,9 +351,7 @@ def quick() -> RunConfig:
         dream=DreamConfig(horizon=250, termination="sampled"),
         starts=StartsConfig(newest_weight=3.0, loss_weight=8.0, loss_before=15),
         controller=ControllerStageConfig(
-            components=32,
-            evolve=EvolveConfig(generations=60, mean_every=20),
-            carry_on=False,
+            evolve=EvolveConfig(generations=40, mean_every=10), carry_on=False
         ),
         selection=SelectionConfig(episodes=8, finalists=3, final_episodes=16, reward_bound=1.8),
         test=TestConfig(episodes=20),
@@ -370,12 +367,15 @@ def full() -> RunConfig:
     return dataclasses.replace(
         cfg,
         iterations=9,
+        experience=dataclasses.replace(cfg.experience, driver_episodes=64, driver_snapshots="all"),
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
         ),
-        memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
+        memory_training=dataclasses.replace(
+            cfg.memory_training, steps=8000, finetune_steps=3000, finetune_learning_rate=3e-3
+        ),
         controller=dataclasses.replace(
-            cfg.controller, evolve=EvolveConfig(generations=100, mean_every=25)
+            cfg.controller, components=32, evolve=EvolveConfig(generations=100, mean_every=25)
         ),
         selection=dataclasses.replace(cfg.selection, episodes=6, finalists=4, final_episodes=24),
         test=TestConfig(),
