@@ -31,7 +31,7 @@ STAGES = [
     "video",
     "report",
 ]
-TOP = ["presets", "pipeline", "commands", "cli", "__main__"]
+TOP = ["presets", "settings", "pipeline", "commands", "cli", "__main__"]
 NETWORKS = [
     "worldmodels.vision.vae",
     "worldmodels.memory.mdn_rnn",

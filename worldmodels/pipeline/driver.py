@@ -120,16 +120,31 @@ def _starts(
     ctx: Context, this: Iteration, before: Sequence[Iteration], memories: Sequence[MDNRNN]
 ) -> DreamStarts:
     """Recorded states of all rounds, each with every memory's state warmed up to it."""
-    parts, cfg = load_latents(this, before), ctx.cfg.starts
+    seed = ctx.seed_for("starts", this.number)
+    return recorded_starts(ctx.cfg, load_latents(this, before), memories, seed)
+
+
+def recorded_starts(
+    cfg: RunConfig, parts: Sequence[Latents], memories: Sequence[MDNRNN], seed: int
+) -> DreamStarts:
+    """Where dreams begin: recorded states, weighted as `StartsConfig` says.
+
+    Args:
+        cfg: of the run.
+        parts: latents of each round, the newest last.
+        memories: warmed up to every state.
+        seed: fixes the choice.
+    """
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
-    weight[-parts[-1].num_frames :] = cfg.newest_weight
-    if cfg.loss_weight != 1:
-        lost = before_losses(latents.reward, latents.offsets, cfg.loss_before, cfg.loss_streak)
-        weight[lost] *= cfg.loss_weight
-    rng = np.random.default_rng(ctx.seed_for("starts", this.number))
-    noise = ctx.cfg.memory_training.posterior_noise
-    return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, noise)
+    weight[-parts[-1].num_frames :] = cfg.starts.newest_weight
+    if cfg.starts.loss_weight != 1:
+        before, streak = cfg.starts.loss_before, cfg.starts.loss_streak
+        weight[before_losses(latents.reward, latents.offsets, before, streak)] *= (
+            cfg.starts.loss_weight
+        )
+    rng, noise = np.random.default_rng(seed), cfg.memory_training.posterior_noise
+    return build_starts(memories, latents, cfg.starts.count, cfg.starts.warmup, rng, weight, noise)
 
 
 def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:

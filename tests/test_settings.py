@@ -1,0 +1,54 @@
+"""Configurations from JSON and by the names of their settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from worldmodels.presets import PRESETS
+from worldmodels.protocols import UserError
+from worldmodels.runs import to_jsonable
+from worldmodels.settings import from_json, with_settings
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_json_and_back(name: str) -> None:
+    cfg = PRESETS[name]()
+    assert from_json(to_jsonable(cfg)) == cfg
+
+
+def test_a_run_of_an_older_version_takes_defaults_for_what_it_lacks() -> None:
+    record = to_jsonable(PRESETS["quick"]())
+    del record["controller"]["components"]
+    record["preset"], record["seed"] = "quick", 3
+    assert from_json(record) == PRESETS["quick"]()
+
+
+def test_settings_are_changed_by_name() -> None:
+    cfg = with_settings(PRESETS["quick"](), {"dream.temperature": 1.3, "iterations": 2})
+    assert (cfg.dream.temperature, cfg.iterations) == (1.3, 2)
+    assert with_settings(cfg, {"experience.driver-noise": [0.1]}).experience.driver_noise == (0.1,)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("dream.heat", 1, "dream has no 'heat'; it has horizon"),
+        ("sleep.heat", 1, "a run has no 'sleep'"),
+        ("iterations.x", 1, "iterations has no 'x'; it has none: it is a value"),
+        ("dream.temperature", -1, "DreamConfig.temperature is -1"),
+        ("dream.horizon", "long", "config.dream"),
+        ("dream", 3, "config.dream is 3; it must be an object"),
+    ],
+)
+def test_mistakes_are_named(name: str, value: Any, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        with_settings(PRESETS["quick"](), {name: value})
+
+
+def test_another_versions_field_is_named() -> None:
+    record = to_jsonable(PRESETS["quick"]())
+    record["dream"]["lucid"] = True
+    with pytest.raises(UserError, match=r"config\.dream has the unknown field 'lucid'"):
+        from_json(record)

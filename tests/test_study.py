@@ -1,0 +1,89 @@
+"""Studies: variants of a finished run's dream, each cell kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline_worker import tiny
+from worldmodels import cli
+from worldmodels.commands.study import read_grid, read_variant
+from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline.study import Variant, summarise, to_markdown
+from worldmodels.protocols import UserError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("run")
+    run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
+    return out
+
+
+def study(run: Path, out: Path, *words: str) -> int:
+    few = ["--study.seeds", "1", "--study.selection-episodes", "1", "--study.test-episodes", "1"]
+    return cli.main(["study", str(run), "--out", str(out), "--workers", "1", *few, *words])
+
+
+def test_variants_are_evolved_and_driven_once(run: Path, tmp_path: Path) -> None:
+    variants = ["hot: dream.temperature=1.3", "none: untrained", "new: memory_training.steps=4"]
+    assert study(run, tmp_path, "--variants", *variants) == 0
+    data = json.loads((tmp_path / "study.json").read_text())
+    names = ["as the run", "hot", "none", "new"]
+    assert [row["variant"] for row in data["rows"]] == names
+    assert "| hot | 1 |" in (tmp_path / "study.md").read_text()
+    assert not any((tmp_path / "work").iterdir())
+    for cell in data["cells"]:
+        assert [s["generation"] for s in cell["snapshots"]] == [2, 4]
+        assert all(len(s["test"]) == 1 for s in cell["snapshots"])
+    assert len({cell["snapshots"][1]["dream"] for cell in data["cells"]}) == 4
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
+    assert study(run, tmp_path, "--variants", *variants) == 0
+    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
+    assert json.loads((tmp_path / "study.json").read_text())["rows"] == data["rows"]
+
+
+def test_who_chooses_is_told_apart() -> None:
+    def snapshot(dream: float, selection: float, test: float) -> dict[str, object]:
+        return {"dream": dream, "selection": [selection], "test": [test]}
+
+    snapshots = [snapshot(1, 9, 5), snapshot(9, 1, 2), snapshot(3, 3, 7)]
+    cells = [{"variant": "a", "seed": s, "snapshots": snapshots} for s in (0, 1)]
+    (row,) = summarise(cells)
+    found = [row[k] for k in ("dream", "selection", "validated", "dreamed", "oracle")]
+    assert found == [1, 9, 5, 2, 7]
+    assert row["oracle_std"] == 0
+    assert "| a | 2 | 1 ± 0 | 5 ± 0 | 2 ± 0 | 7 ± 0 |" in to_markdown([row])
+
+
+def test_words_become_variants() -> None:
+    assert read_variant("z only: controller.inputs=z") == Variant(
+        "z only", {"controller.inputs": "z"}
+    )
+    points = read_grid(["dream.temperature=1,1.3", "dream.dropout=0,0.1"])
+    assert [dict(p.settings) for p in points][1] == {"dream.temperature": 1, "dream.dropout": 0.1}
+    assert len(points) == 4
+    assert read_grid([]) == []
+
+
+@pytest.mark.parametrize("text", ["hot", "hot:", "hot: warm"])
+def test_a_variant_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UserError):
+        read_variant(text)
+
+
+def test_a_grid_that_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="not of the form"):
+        read_grid(["dream.temperature"])
+
+
+def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study(run, tmp_path, "--variants", "x: dream.heat=1") == 2
+    assert "dream has no 'heat'" in capsys.readouterr().err
+    assert study(run, tmp_path, "--no-baseline") == 2
+    assert "nothing to study" in capsys.readouterr().err
+    assert study(run, tmp_path, "--study.round", "7") == 2
+    assert "07 has no controllers" in capsys.readouterr().err
+    assert study(tmp_path / "nowhere", tmp_path) == 2

@@ -1,0 +1,114 @@
+"""`worldmodels study`: how each setting of the dream changes what its drivers are worth."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import tyro
+
+from worldmodels import executors
+from worldmodels.commands.stage import use_all_cores
+from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
+from worldmodels.presets import RunConfig
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_write, write_json
+
+
+@dataclass(frozen=True)
+class RunStudy:
+    """Evolve C again in a finished run's dream, under other settings, and drive every snapshot.
+
+    Without variants the run's own settings are repeated with other seeds. The same command again
+    goes on where it was stopped. Writes study.json and study.md.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """run folder"""
+    out: Path = Path("runs/study")
+    """folder of the study"""
+    variants: tuple[str, ...] = ()
+    """such as "z only: controller.inputs=z" or "hot: dream.temperature=1.3 dream.dropout=0.1";
+    "untrained M: untrained" dreams with random weights"""
+    grid: tuple[str, ...] = ()
+    """such as dream.temperature=0.7,1,1.3: every combination of the values of all of them"""
+    baseline: bool = True
+    """begin with the run's own settings"""
+    study: StudyConfig = field(default_factory=StudyConfig)
+    """how much each variant is given"""
+    workers: int | None = None
+    """processes that drive; None takes one per usable core"""
+
+    @classmethod
+    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
+        """The run must be given."""
+        return cls(run=tyro.MISSING)
+
+    def execute(self) -> None:
+        """Run all cells and write the tables after each."""
+        use_all_cores()
+        variants = [Variant("as the run")] if self.baseline else []
+        variants += [read_variant(text) for text in self.variants] + read_grid(self.grid)
+        if not variants:
+            raise UserError("nothing to study: give --variants or --grid, or keep the baseline")
+        cells: list[dict[str, Any]] = []
+        with executors.make(None, self.workers) as executor:
+            study = Study(self.run, self.out, self.study, executor)
+            for seed, variant in itertools.product(range(self.study.seeds), variants):
+                print(f"== {variant.name}, seed {seed}", flush=True)
+                cells.append(study.cell(variant, seed))
+                rows = summarise(cells)
+                write_json(self.out / "study.json", {"rows": rows, "cells": cells})
+                atomic_write(self.out / "study.md", to_markdown(rows).encode())
+        print(to_markdown(rows))
+
+
+def read_variant(text: str) -> Variant:
+    """A variant from words: a name, a colon, and settings.
+
+    Raises:
+        UserError: a word is no setting.
+    """
+    name, colon, rest = text.partition(":")
+    if not colon or not rest.split():
+        raise UserError(
+            f"variant {text!r} is not of the form 'name: setting=value'; for example "
+            "'hot: dream.temperature=1.3'"
+        )
+    words = rest.split()
+    settings = dict(_setting(word, text) for word in words if word != "untrained")
+    return Variant(name.strip(), settings, "untrained" in words)
+
+
+def read_grid(axes: Sequence[str]) -> list[Variant]:
+    """Every combination of the values of all axes; none where there is no axis.
+
+    Raises:
+        UserError: an axis is not of the form setting=value,value.
+    """
+    if not axes:
+        return []
+    named = []
+    for axis in axes:
+        name, equals, values = axis.partition("=")
+        if not equals or not values:
+            raise UserError(f"grid {axis!r} is not of the form setting=value,value")
+        named.append([_setting(f"{name}={value}", axis) for value in values.split(",")])
+    return [
+        Variant(", ".join(f"{name} {value}" for name, value in point), dict(point))
+        for point in itertools.product(*named)
+    ]
+
+
+def _setting(word: str, text: str) -> tuple[str, Any]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(f"{word!r} in {text!r} is no setting: write name=value")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
