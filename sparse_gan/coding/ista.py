@@ -58,13 +58,13 @@ class Problem(Protocol):
         """Where to start, (B, ...)."""
 
     def smooth(self, z: Tensor) -> Tensor:
-        """f (B,)."""
+        """The smooth part (B,)."""
 
     def gradient(self, z: Tensor) -> Tensor:
         """df/dz, of z's shape."""
 
     def penalty(self, z: Tensor) -> Tensor:
-        """g (B,)."""
+        """The other part (B,)."""
 
     def prox(self, v: Tensor, step: Tensor | float) -> Tensor:
         """Minimise ``1/2 ||u - v||^2 + step * g(u)`` over u."""

@@ -1,6 +1,7 @@
-"""Proximal operators and projections: prox_t(v) = argmin_u 1/2 ||u - v||^2 + t g(u), in closed form.
+"""Proximal operators and projections in closed form.
 
-All are differentiable almost everywhere and never change their arguments.
+The prox of t g is argmin_u 1/2 ||u - v||^2 + t g(u). All are
+differentiable almost everywhere and never change their arguments.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def block_soft_threshold(v: Tensor, threshold: Tensor | float, group: Tensor) ->
 
 def bound_columns(matrix: Tensor, length: float) -> Tensor:
     """Projection on matrices whose columns are no longer than ``length``; shorter ones stay."""
-    norm = matrix.norm(dim=0, keepdim=True)
-    return matrix * (length / norm.clamp_min(length))
+    norm = torch.linalg.vector_norm(matrix, dim=0, keepdim=True)
+    return matrix * torch.where(norm > length, length / norm, torch.ones_like(norm))
 
 
 def bound_rows(matrix: Tensor, length: float) -> Tensor:
@@ -70,7 +71,7 @@ def unit_columns(matrix: Tensor) -> Tensor:
     Raises:
         InputError: a column is all 0.
     """
-    norm = matrix.norm(dim=0, keepdim=True)
+    norm = torch.linalg.vector_norm(matrix, dim=0, keepdim=True)
     if bool((norm == 0).any()):
         column = int((norm[0] == 0).nonzero()[0])
         raise InputError(f"column {column} is all 0; it cannot be scaled to length 1")
