@@ -154,16 +154,21 @@ class Lasso:
         """Duality gap (B,) over ||x||^2, with the scaled residual as the dual point."""
         residual = self.x - z @ self.dictionary.T
         slope = residual @ self.dictionary
-        worst = (slope if self.nonnegative else slope.abs()).amax(1)
-        scale = torch.where(worst > self.lam, self.lam / worst, torch.ones_like(worst))
-        dual = scale[:, None] * residual
+        return self.gap_of(z, residual, (slope if self.nonnegative else slope.abs()).amax(1))
+
+    def gap_of(self, z: Tensor, residual: Tensor, dual_norm: Tensor) -> Tensor:
+        """Duality gap (B,), given x - D z (B, M) and the dual norm (B,) of D^T times it."""
+        shrunk = self.lam / dual_norm
+        dual = (
+            torch.where(dual_norm > self.lam, shrunk, torch.ones_like(shrunk))[:, None] * residual
+        )
         primal = 0.5 * residual.square().sum(1) + self.penalty(z)
         bound = (dual * self.x).sum(1) - 0.5 * dual.square().sum(1)
         return (primal - bound) / self.x.square().sum(1).clamp_min(torch.finfo(z.dtype).tiny)
 
     def rows(self, index: Tensor) -> Lasso:
         """Return the problem of some of the rows; what was computed of D is kept."""
-        part = object.__new__(Lasso)
+        part = object.__new__(type(self))
         part.__dict__.update(self.__dict__)
         part.__dict__["x"] = self.x[index]
         part.__dict__["correlation"] = self.correlation[index]
