@@ -22,7 +22,17 @@ from worldmodels.runs import derive_seed
 Images = NDArray[np.float32]
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
-NATURAL = ("china", "flower", "astronaut", "brick", "camera", "chelsea", "coffee", "grass", "gravel")
+NATURAL = (
+    "china",
+    "flower",
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "coffee",
+    "grass",
+    "gravel",
+)
 """Photographs inside scikit-learn (the first two) and scikit-image."""
 
 
