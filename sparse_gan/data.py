@@ -85,6 +85,11 @@ class Labelled:
     shape: tuple[int, int]
     """height and width of a picture"""
 
+    @property
+    def classes(self) -> int:
+        """One more than the largest label."""
+        return 1 + int(max(self.train_labels.max(), self.test_labels.max()))
+
 
 def digits(seed: int, test_share: float = 0.25) -> Labelled:
     """scikit-learn's 1,797 digits of 8x8 pixels, rows scaled to length 1, in a stratified split.
@@ -195,6 +200,38 @@ def normalise_contrast(x: NDArray[Any], floor: float = 0.05) -> Images:
     return np.asarray(flat / (deviation * flat.shape[1] ** 0.5), np.float32)
 
 
+def crop(big: Images, size: int, shift: int = 0, degrees: float = 0.0) -> Images:
+    """Middles (B, size, size) of larger patches, shifted along both axes or turned about them.
+
+    Args:
+        big: (B, S, S).
+        size: side of what is cut out.
+        shift: pixels down and to the right.
+        degrees: counter-clockwise, interpolated between pixels.
+
+    Raises:
+        UserError: the larger patches have no room for it.
+    """
+    room = (big.shape[-1] - size) / 2
+    reach = size / 2 * (2**0.5 - 1) if degrees else shift
+    if reach > room:
+        raise UserError(f"patches of {big.shape[-1]} pixels have no room to move a crop of {size}")
+    if degrees:
+        from scipy.ndimage import rotate
+
+        big = rotate(big, degrees, axes=(2, 1), reshape=False, order=3, mode="nearest")
+    first = int(room) + shift
+    return np.asarray(big[:, first : first + size, first : first + size], np.float32)
+
+
+def high_pass(pictures: Images, sigma: float = 2.0) -> Images:
+    """Pictures (B, H, W) less their blur, scaled to a deviation of 1 over all of them."""
+    from scipy.ndimage import gaussian_filter
+
+    sharp = pictures - gaussian_filter(pictures, (0, sigma, sigma), mode="nearest")
+    return np.asarray(sharp / max(float(sharp.std()), 1e-12), np.float32)
+
+
 @dataclass(frozen=True)
 class Whitening:
     """x W with W = U (L + floor)^(-1/2) U^T: all directions equally strong (ZCA)."""
@@ -253,9 +290,11 @@ __all__ = [
     "Labelled",
     "SyntheticCodes",
     "Whitening",
+    "crop",
     "digits",
     "frames",
     "grey",
+    "high_pass",
     "natural_images",
     "normalise_contrast",
     "patches",

@@ -29,7 +29,8 @@ def unit_filters(filters: Tensor) -> Tensor:
     norm = filters.flatten(1).norm(dim=1)
     if bool((norm == 0).any()):
         raise InputError(f"filter {int((norm == 0).nonzero()[0])} is all 0; it needs a length")
-    return filters / norm[:, None, None, None]
+    unit: Tensor = filters / norm[:, None, None, None]
+    return unit
 
 
 def synthesise(z: Tensor, filters: Tensor) -> Tensor:

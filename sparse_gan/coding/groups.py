@@ -6,6 +6,7 @@ invariant features through topographic filter maps"; on a torus its neighbours b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -146,7 +147,7 @@ class PooledProblem:
     @cached_property
     def lipschitz(self) -> float:
         """Bound on the curvature, that of the pools at 0 included; the line search finds better."""
-        curved = self.lam * float(self.pools.sum(0).max()) / self.floor**0.5
+        curved: float = self.lam * float(self.pools.sum(0).max()) / math.sqrt(self.floor)
         return largest_eigenvalue(self.dictionary) + curved + self.beta
 
     def zeros(self) -> Tensor:

@@ -75,7 +75,8 @@ def unit_columns(matrix: Tensor) -> Tensor:
     if bool((norm == 0).any()):
         column = int((norm[0] == 0).nonzero()[0])
         raise InputError(f"column {column} is all 0; it cannot be scaled to length 1")
-    return matrix / norm
+    unit: Tensor = matrix / norm
+    return unit
 
 
 __all__ = [

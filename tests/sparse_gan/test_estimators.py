@@ -91,7 +91,9 @@ def test_images_may_have_two_dimensions() -> None:
 def test_few_labels() -> None:
     x, y = data()
     few = np.where(np.arange(B) < 9, y, -1)
-    model = make(estimators.DrSAEClassifier, unlabelled=-1, epochs=60, batch_size=10, learning_rate=0.02).fit(x, few)
+    model = make(
+        estimators.DrSAEClassifier, unlabelled=-1, epochs=60, batch_size=10, learning_rate=0.02
+    ).fit(x, few)
     assert model.classes_.tolist() == [0, 1, 2]
     assert (model.predict(x) == y).mean() > 0.9
     np.testing.assert_allclose(model.predict_proba(x).sum(1), 1)
