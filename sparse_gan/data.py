@@ -260,6 +260,45 @@ class Whitening:
         return np.asarray(x @ self.matrix, np.float32)
 
 
+@dataclass(frozen=True)
+class PatchWhitening:
+    """What patches go through before a map learns from them, learned from the patches.
+
+    The mean of each is taken off, then all directions are made equally strong, and last each row
+    is scaled towards length 1, weak ones less.
+    """
+
+    whitening: Whitening
+    """of the directions"""
+    power: float
+    """mean squared length of a whitened row"""
+
+    @classmethod
+    def fit(cls, patches: Images, floor: float = 0.004) -> PatchWhitening:
+        """Learn from patches (B, S, S), those without contrast left out; see `has_contrast`."""
+        rows = _centred(patches[has_contrast(patches)])
+        if not len(rows):
+            raise UserError("no patch has any contrast; take other pictures")
+        whitening = Whitening.fit(rows, floor)
+        return cls(whitening, float(np.square(whitening(rows)).sum(1).mean()))
+
+    def __call__(self, patches: Images) -> Images:
+        """Rows (B, S * S) of patches (B, S, S)."""
+        rows = self.whitening(_centred(patches))
+        length = np.sqrt(np.square(rows).sum(1, keepdims=True) + 0.1 * self.power)
+        return np.asarray(rows / length, np.float32)
+
+
+def has_contrast(patches: Images, least: float = 0.02) -> NDArray[np.bool_]:
+    """Which patches (B, S, S) in [0, 1] have a deviation above ``least``."""
+    return np.asarray(patches.std((1, 2)) > least)
+
+
+def _centred(patches: Images) -> Images:
+    flat = patches.reshape(len(patches), -1)
+    return np.asarray(flat - flat.mean(1, keepdims=True), np.float32)
+
+
 def frames(folders: Sequence[Path | str], count: int, seed: int) -> NDArray[np.uint8]:
     """Random frames (count, S, S, 3) of collected episodes; all, shuffled, if there are fewer.
 
@@ -288,12 +327,14 @@ def _generator(*words: object) -> torch.Generator:
 __all__ = [
     "NATURAL",
     "Labelled",
+    "PatchWhitening",
     "SyntheticCodes",
     "Whitening",
     "crop",
     "digits",
     "frames",
     "grey",
+    "has_contrast",
     "high_pass",
     "natural_images",
     "normalise_contrast",

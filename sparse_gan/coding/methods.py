@@ -152,7 +152,7 @@ def _drsae(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 def _topographic(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     rows = load(args, whiten=True)
     side = int(args.units**0.5)
-    chosen = args.chosen(lam=0.5, epochs=25)
+    chosen = args.chosen()
     cfg = topographic.TopographicConfig(side, min(6, side), min(3, side), **chosen)
     model = topographic.train_topographic(rows.train, cfg, args.seed, log)
     figures: dict[str, Any] = {}
@@ -171,13 +171,11 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
     """Change of single (|z|) and of pooled features under a shift and a rotation of the patch."""
     count, size = 2000, args.size
     big = data.patches(images(args), count, size + 8, args.seed + 1)
-    whitening = data.Whitening.fit(
-        data.normalise_contrast(data.patches(images(args), args.samples, size, args.seed)), 0.004
-    )
+    prepare = data.PatchWhitening.fit(data.patches(images(args), args.samples, size, args.seed))
+    big = big[data.has_contrast(data.crop(big, size))]
 
     def codes(patches: data.Images) -> Tensor:
-        rows = data.unit_rows(whitening(data.normalise_contrast(patches)))
-        return model.encode(on_device(args, rows))
+        return model.encode(on_device(args, prepare(patches)))
 
     views = {"shift_1px": data.crop(big, size, shift=1), "shift_2px": data.crop(big, size, shift=2)}
     views |= {f"rotation_{d}deg": data.crop(big, size, degrees=d) for d in (10, 20)}
@@ -190,7 +188,7 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
             ("pooled", lambda z: pooled(z, model.pools)),
         ):
             f, g = feature(still), feature(moved)
-            figures[f"change_{name}_{kind}"] = metrics.invariance(f, g, f.roll(count // 2, 0))
+            figures[f"change_{name}_{kind}"] = metrics.invariance(f, g, f.roll(len(f) // 2, 0))
     return figures
 
 

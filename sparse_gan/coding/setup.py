@@ -99,15 +99,16 @@ def load(args: SparseArgs, whiten: bool = False) -> Patches:
         pictures = labelled(args)
         train, test, shape = pictures.train, pictures.test, pictures.shape
         return Patches(on_device(args, train[: args.samples]), on_device(args, test), shape)
-    rows = data.patches(images(args), args.samples, args.size, args.seed)
-    flat, back = data.normalise_contrast(rows), None
-    cut = max(1, len(flat) // 10)
+    rows, back = data.patches(images(args), args.samples, args.size, args.seed), None
     if whiten:
-        whitening = data.Whitening.fit(flat[cut:], 0.004)
-        flat, back = data.unit_rows(whitening(flat)), whitening.inverse
-    return Patches(
-        on_device(args, flat[cut:]), on_device(args, flat[:cut]), (args.size, args.size), back
-    )
+        rows = rows[data.has_contrast(rows)]
+        prepare = data.PatchWhitening.fit(rows)
+        flat, back = prepare(rows), prepare.whitening.inverse
+    else:
+        flat = data.normalise_contrast(rows)
+    cut = max(1, len(flat) // 10)
+    train, test = on_device(args, flat[cut:]), on_device(args, flat[:cut])
+    return Patches(train, test, (args.size, args.size), back)
 
 
 def images(args: SparseArgs) -> list[data.Images]:

@@ -63,7 +63,7 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
         self.random_state = random_state
         self.device = device
 
-    def fit(self, X: Any, y: Any) -> Any:
+    def fit(self, X: Any, y: Any) -> Any:  # type: ignore[override]  # a classifier needs y
         """Learn from samples X (B, M) with classes y (B,)."""
         x, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
