@@ -94,8 +94,8 @@ class DictionaryConfig:
     """samples a step"""
     coding_steps: int = 100
     """iterations of FISTA for each batch"""
-    forget: float = 0.99
-    """what a batch's statistics keep of their weight with each later one"""
+    rho: float = 10.0
+    """how fast old codes are forgotten: at step t their statistics keep (1 - 1/t)^rho"""
     dead: float = 1e-3
     """an atom used less than this share of the mean is refilled"""
 
@@ -104,7 +104,7 @@ class DictionaryConfig:
         for name in ("atoms", "epochs", "batch_size", "coding_steps"):
             check_number(f"DictionaryConfig.{name}", getattr(self, name), 1)
         check_number("DictionaryConfig.lam", self.lam, 0)
-        check_number("DictionaryConfig.forget", self.forget, 0, 1, above=True)
+        check_number("DictionaryConfig.rho", self.rho, 0)
         check_number("DictionaryConfig.dead", self.dead, 0, 1)
 
 
@@ -137,10 +137,11 @@ def learn_dictionary(
             loss = joint_energy(batch, z, d, cfg.lam).sum()
             energy += finite(loss, "the dictionary", step) / len(x)
             active += float((z != 0).float().mean()) * len(batch) / len(x)
-            usage.mul_(cfg.forget).addmm_(z.T, z)
-            targets.mul_(cfg.forget).addmm_(batch.T, z)
-            update_atoms(d, usage, targets)
             step += 1
+            kept = (1 - 1 / step) ** cfg.rho
+            usage.mul_(kept).addmm_(z.T, z)
+            targets.mul_(kept).addmm_(batch.T, z)
+            update_atoms(d, usage, targets)
             if step % 10 == 0:
                 refilled += refill_dead(d, usage, targets, batch, z, cfg.dead)
         if log is not None:

@@ -15,7 +15,7 @@ from sparse_gan.coding.dictionary import (
 from sparse_gan.coding.ista import SolverConfig
 from sparse_gan.coding.psd import PSD, PSDConfig, train_psd
 
-B, M, N = 600, 8, 12
+B, M, N = 500, 16, 20
 
 
 def planted(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,13 +31,13 @@ def planted(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_it_finds_planted_atoms_again() -> None:
     x, d = planted()
-    cfg = DictionaryConfig(N, 0.05, nonnegative=True, epochs=15, batch_size=50, coding_steps=60)
+    cfg = DictionaryConfig(N, 0.2, nonnegative=True, epochs=15, batch_size=50, coding_steps=50)
     rows: list[dict[str, float]] = []
     model = learn_dictionary(x, cfg, 0, lambda **row: rows.append(row))
     torch.testing.assert_close(model.dictionary.norm(dim=0), torch.ones(N))
     likeness = (model.dictionary.detach().T @ d).amax(0)
     assert int((likeness > 0.98).sum()) >= N - 2
-    assert rows[-1]["energy"] < 0.5 * rows[0]["energy"]
+    assert rows[-1]["energy"] < 0.8 * rows[0]["energy"]
     again = learn_dictionary(x, cfg, 0)
     assert torch.equal(again.dictionary, model.dictionary)
 
@@ -103,7 +103,7 @@ def test_psds_guess_comes_closer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("atoms", 0), ("lam", -1.0), ("forget", 0.0), ("batch_size", 0)]
+    ("field", "value"), [("atoms", 0), ("lam", -1.0), ("rho", -1.0), ("batch_size", 0)]
 )
 def test_settings_that_cannot_learn(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"DictionaryConfig.{field} is {value}"):
