@@ -129,7 +129,8 @@ def _drsae(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     labels = torch.from_numpy(pictures.train_labels).to(x.device)
     lam = drsae.DrSAEConfig.lam if args.lam is None else args.lam
     cfg = drsae.DrSAEConfig(args.units, pictures.classes, lam=lam)
-    how = drsae.DrSAETrainConfig(20, args.epochs or 80, momentum=0.9)
+    epochs = args.epochs or 80
+    how = drsae.DrSAETrainConfig(min(20, epochs), epochs, momentum=0.9)
     model = drsae.train_drsae(drsae.DrSAE(x, cfg, args.seed), x, labels, how, args.seed, log)
     with torch.no_grad():
         z = model.infer(test)
@@ -195,7 +196,9 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
 def _convolutional(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     x = _windows(args, 48)
     cut = max(1, len(x) // 10)
-    model = train_convolutional(x[cut:], ConvConfig(32, 8, **args.chosen(lam=0.1)), args.seed, log)
+    model = train_convolutional(
+        x[cut:], ConvConfig(min(32, args.units), 8, **args.chosen(lam=0.1)), args.seed, log
+    )
     z = model.infer(x[:cut])
     with torch.no_grad():
         figures = code_figures(x[:cut], z, model.decode(z))

@@ -115,10 +115,9 @@ def images(args: SparseArgs) -> list[data.Images]:
     """Grey images to take patches from."""
     if args.source == "natural":
         return data.natural_images()
-    assert args.folder is not None
-    if args.source == "frames":
+    if args.source == "frames" and args.folder is not None:
         return list(data.grey(data.frames([args.folder], 1000, args.seed)))
-    if args.source == "cifar10":
+    if args.source == "cifar10" and args.folder is not None:
         return list(data.grey(cifar10(args.folder)[0][:5000]))
     raise UserError(f"{args.method} needs images; {args.source} has small pictures only")
 
@@ -127,8 +126,7 @@ def labelled(args: SparseArgs) -> data.Labelled:
     """Pictures with classes; `UserError` where the data have none."""
     if args.source == "digits":
         return data.digits(args.seed)
-    if args.source == "mnist":
-        assert args.folder is not None
+    if args.source == "mnist" and args.folder is not None:
         return mnist(args.folder)
     raise UserError(f"{args.method} needs classes; {args.source} has none: take digits or mnist")
 
