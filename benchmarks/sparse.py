@@ -104,7 +104,7 @@ def speed(args: Args) -> dict[str, Any]:
     d = model.dictionary.detach()
     model.solver = SolverConfig(1000, tolerance=1e-4)
     part = rows[: max(1, len(rows) // 10)]
-    peers = {
+    peers: dict[str, tuple[Callable[[], Any], int]] = {
         "FISTA, all patches": (lambda: model.infer(x), len(rows)),
         "FISTA, the peer's patches": (lambda: model.infer(torch.from_numpy(part)), len(part)),
     }

@@ -196,9 +196,8 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
 def _convolutional(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     x = _windows(args, 48)
     cut = max(1, len(x) // 10)
-    model = train_convolutional(
-        x[cut:], ConvConfig(min(32, args.units), 8, **args.chosen(lam=0.1)), args.seed, log
-    )
+    cfg = ConvConfig(min(32, args.units), 8, **args.chosen(lam=0.1))
+    model = train_convolutional(x[cut:], cfg, args.seed, log)
     z = model.infer(x[:cut])
     with torch.no_grad():
         figures = code_figures(x[:cut], z, model.decode(z))

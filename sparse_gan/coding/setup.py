@@ -107,8 +107,8 @@ def load(args: SparseArgs, whiten: bool = False) -> Patches:
     else:
         flat = data.normalise_contrast(rows)
     cut = max(1, len(flat) // 10)
-    train, test = on_device(args, flat[cut:]), on_device(args, flat[:cut])
-    return Patches(train, test, (args.size, args.size), back)
+    learn, measure = on_device(args, flat[cut:]), on_device(args, flat[:cut])
+    return Patches(learn, measure, (args.size, args.size), back)
 
 
 def images(args: SparseArgs) -> list[data.Images]:

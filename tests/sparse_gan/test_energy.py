@@ -60,7 +60,9 @@ def test_gradients_of_the_minimal_energy_pass_around_the_inference() -> None:
     assert torch.autograd.gradcheck(model.energy, (x,))
 
     def of_dictionary(dictionary: Tensor) -> Tensor:
-        return torch.func.functional_call(model, {"dictionary": dictionary}, (x.detach(),))
+        given = {"dictionary": dictionary}
+        energy: Tensor = torch.func.functional_call(model, given, (x.detach(),))
+        return energy
 
     model.forward = model.energy  # type: ignore[method-assign]  # functional_call calls forward
     assert torch.autograd.gradcheck(of_dictionary, (d.clone().requires_grad_(True),))

@@ -107,9 +107,8 @@ def test_lateral_weights_are_added() -> None:
     x, d = data()
     model = LISTA(d, LISTAConfig(1, lam=0.0))
     rate = 1 / largest_eigenvalue(d)
-    torch.testing.assert_close(
-        model.blocks[0].lateral.detach(), torch.eye(N, dtype=x.dtype) - rate * d.T @ d
-    )
+    lateral = model.get_parameter("blocks.0.lateral").detach()
+    torch.testing.assert_close(lateral, torch.eye(N, dtype=x.dtype) - rate * d.T @ d)
 
 
 def test_unknown_kind() -> None:

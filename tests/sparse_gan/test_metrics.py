@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from sparse_gan import metrics
 
@@ -33,7 +34,7 @@ def test_invariance_is_scale_free() -> None:
     )
 
 
-def gratings(angles: list[float], frequency: float, size: int = 12) -> np.ndarray:  # type: ignore[type-arg]
+def gratings(angles: list[float], frequency: float, size: int = 12) -> NDArray[np.float64]:
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     window = np.exp(-(x**2 + y**2) / (2 * 3.0**2))
     return np.array(

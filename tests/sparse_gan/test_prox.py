@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -50,11 +52,12 @@ def test_block_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
 
 @given(values, values, thresholds)
 def test_no_prox_widens_a_distance(v: Tensor, w: Tensor, t: float) -> None:
-    for operator in (
+    operators: list[Callable[[Tensor], Tensor]] = [
         lambda a: prox.soft_threshold(a, t),
         lambda a: prox.nonnegative_soft_threshold(a, t),
         lambda a: prox.block_soft_threshold(a, t, GROUP),
-    ):
+    ]
+    for operator in operators:
         assert float((operator(v) - operator(w)).norm()) <= float((v - w).norm()) + CLOSE
 
 
