@@ -131,7 +131,8 @@ def speed(args: Args) -> dict[str, Any]:
 
 def drsae(args: Args, seed: int) -> dict[str, Any]:
     """Test errors on digits, one stratified split for each seed."""
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
 
     pictures = data.digits(seed)
     x, test = torch.from_numpy(pictures.train), torch.from_numpy(pictures.test)
@@ -158,7 +159,7 @@ def drsae(args: Args, seed: int) -> dict[str, Any]:
     for name, code in codes.items():
         with torch.no_grad():
             z, held = code(x).numpy(), code(test).numpy()
-        linear = LogisticRegressionCV(Cs=np.logspace(-1, 4, 6), cv=3, max_iter=2000)
+        linear = GridSearchCV(LogisticRegression(max_iter=2000), {"C": np.logspace(-1, 4, 6)}, cv=3)
         linear.fit(z, pictures.train_labels)
         figures[f"{name}_error"] = float((linear.predict(held) != pictures.test_labels).mean())
     return figures

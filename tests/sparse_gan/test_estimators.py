@@ -29,11 +29,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "DrSAEClassifier": {
         "n_components": 20,
         "n_steps": 2,
-        "label_weight": 1.0,
+        "label_weight": 3.0,
+        "unit_length": False,
         "unsupervised_epochs": 1,
-        "epochs": 8,
-        "batch_size": 50,
-        "learning_rate": 0.1,
+        "epochs": 12,
+        "batch_size": 20,
+        "learning_rate": 0.02,
     },
 }
 KINDS = [pytest.param(kind, id=kind.__name__) for kind in estimators.ESTIMATORS]

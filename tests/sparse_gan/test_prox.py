@@ -18,8 +18,10 @@ GROUP = torch.tensor([0, 1, 0, 2, 1, 2])
 values = hnp.arrays("float64", (B, N), elements=st.floats(-10, 10, width=32)).map(torch.from_numpy)
 thresholds = st.floats(0, 5, width=32)
 CLOSE = 1e-9
+quick = settings(max_examples=60, deadline=None)
 
 
+@quick
 @given(values, thresholds)
 def test_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
     """0 is in u - v + t * subdifferential of |u|."""
@@ -30,6 +32,7 @@ def test_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
     assert torch.equal(u, prox.soft_threshold(v, torch.tensor(t, dtype=torch.float64)))
 
 
+@quick
 @given(values, thresholds)
 def test_nonnegative_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
     u = prox.nonnegative_soft_threshold(v, t)
@@ -39,6 +42,7 @@ def test_nonnegative_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
     assert torch.allclose(slope * u, torch.zeros_like(u), atol=1e-8)
 
 
+@quick
 @given(values, thresholds)
 def test_block_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
     u = prox.block_soft_threshold(v, t, GROUP)
@@ -50,6 +54,7 @@ def test_block_soft_threshold_is_optimal(v: Tensor, t: float) -> None:
         assert bool((slope[~on].norm(dim=1) <= t + 1e-6).all())
 
 
+@quick
 @given(values, values, thresholds)
 def test_no_prox_widens_a_distance(v: Tensor, w: Tensor, t: float) -> None:
     operators: list[Callable[[Tensor], Tensor]] = [
@@ -61,6 +66,7 @@ def test_no_prox_widens_a_distance(v: Tensor, w: Tensor, t: float) -> None:
         assert float((operator(v) - operator(w)).norm()) <= float((v - w).norm()) + CLOSE
 
 
+@quick
 @given(values, st.floats(0.125, 4, width=32))
 def test_projections_are_the_nearest_points(v: Tensor, length: float) -> None:
     u = prox.bound_columns(v, length)
@@ -73,7 +79,7 @@ def test_projections_are_the_nearest_points(v: Tensor, length: float) -> None:
     torch.testing.assert_close(prox.bound_rows(v.T, length), u.T)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(hnp.arrays("float64", (2, N), elements=st.floats(0.5, 3)), st.floats(0.1, 0.4))
 def test_gradients(array: object, t: float) -> None:
     v = torch.as_tensor(array) * torch.tensor([1.0, -1, 1, -1, 1, 1], dtype=torch.float64)

@@ -27,7 +27,9 @@ from sparse_gan.coding.estimators.base import Array, Coder, to_numpy
 
 
 class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
-    """DrSAE: `predict` gives classes, `transform` the codes z_T of rows scaled to length 1.
+    """DrSAE: `predict` gives classes, `transform` the codes z_T.
+
+    Rows are scaled to length 1, as in the paper, unless ``unit_length`` is off.
 
     With ``unlabelled`` set, samples of that label in y are learned from without a class.
     """
@@ -46,6 +48,7 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
         batch_size: int = 10,
         learning_rate: float = 5e-3,
         momentum: float = 0.9,
+        unit_length: bool = True,
         random_state: Any = None,
         device: str = "cpu",
     ) -> None:
@@ -60,6 +63,7 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.momentum = momentum
+        self.unit_length = unit_length
         self.random_state = random_state
         self.device = device
 
@@ -115,6 +119,8 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
         return self.model_.infer(x)
 
     def _tensor(self, x: Array) -> Tensor:
+        if not self.unit_length:
+            return super()._tensor(x)
         length = np.linalg.norm(x, axis=1, keepdims=True)
         return super()._tensor(x / np.where(length > 0, length, 1))
 
