@@ -218,7 +218,7 @@ def _local(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 
 def _windows(args: SparseArgs, side: int) -> Tensor:
-    """Whitened windows (B, 1, side, side), of unit deviation, a fortieth of the samples."""
+    """High-passed windows (B, 1, side, side), of unit deviation, a fortieth of the samples."""
     count = max(20, args.samples // 40)
     rows = data.patches(images(args), count, side, args.seed)
     flat = data.high_pass(rows)

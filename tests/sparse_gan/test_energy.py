@@ -49,7 +49,7 @@ def test_walking_downhill_ends_at_the_minimum_and_changes_nothing_else() -> None
     torch.testing.assert_close(model.infer(x), model.centre.detach().expand(B, 2))
     assert model.centre.grad is None
     assert not x.requires_grad
-    assert float(regularised_loss(model, x)) == 2.5
+    assert float(regularised_loss(model, x).detach()) == 2.5
 
 
 def test_gradients_of_the_minimal_energy_pass_around_the_inference() -> None:
