@@ -1,0 +1,139 @@
+"""PSD, predictive sparse decomposition: sparse coding whose encoder learns to guess the code.
+
+E(x, z) = ||x - D z||^2 + lam ||z||_1 + beta ||z - F(x)||^2 with F(x) = G tanh(W x + b), G diagonal
+(Kavukcuoglu, Ranzato & LeCun 2008, arXiv:1010.3467).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparse_gan.coding.checks import check_batch, check_number
+from sparse_gan.coding.dictionary import CHUNK_ROWS, CODING, first_atoms
+from sparse_gan.coding.ista import Lasso, SolverConfig, minimise
+from sparse_gan.coding.prox import unit_columns
+from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
+from sparse_gan.energy import LatentEnergyModel
+
+
+@dataclass(frozen=True)
+class PSDConfig:
+    """Shape, energy and training."""
+
+    units: int = 256
+    """N, the size of the code"""
+    lam: float = 0.2
+    """weight of the L1 norm; twice that of an energy that halves the squared error"""
+    beta: float = 1.0
+    """weight of the distance between code and guess"""
+    epochs: int = 10
+    """passes over the data"""
+    batch_size: int = 100
+    """samples a step"""
+    coding_steps: int = 50
+    """iterations of FISTA for each batch, from the guess on"""
+    learning_rate: float = 2e-3
+    """Adam's, for decoder and encoder, falling along a cosine"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot learn."""
+        for name in ("units", "epochs", "batch_size", "coding_steps"):
+            check_number(f"PSDConfig.{name}", getattr(self, name), 1)
+        for name in ("lam", "beta"):
+            check_number(f"PSDConfig.{name}", getattr(self, name), 0)
+        check_number("PSDConfig.learning_rate", self.learning_rate, 0, 1, above=True)
+
+
+class PSD(LatentEnergyModel):
+    """Dictionary, encoder, and the energy that ties them."""
+
+    def __init__(self, dictionary: Tensor, cfg: PSDConfig, solver: SolverConfig = CODING) -> None:
+        """Start with a dictionary (M, N), W = D^T, b = 0 and G = I."""
+        super().__init__()
+        d = unit_columns(dictionary.detach())
+        self.cfg, self.solver = cfg, solver
+        self.dictionary = nn.Parameter(d)
+        self.weight = nn.Parameter(d.T.clone())
+        self.bias = nn.Parameter(torch.zeros_like(d[0]))
+        self.gain = nn.Parameter(torch.ones_like(d[0]))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """F(x) (B, N): the guess, at the price of one product."""
+        check_batch(x, self.dictionary.shape[0])
+        return self.gain * torch.tanh(x @ self.weight.T + self.bias)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """D z, (B, M)."""
+        return z @ self.dictionary.T
+
+    def joint_energy(self, x: Tensor, z: Tensor) -> Tensor:
+        """E(x, z) (B,)."""
+        error = (x - self.decode(z)).square().sum(1)
+        guess = (z - self.encode(x)).square().sum(1)
+        return error + self.cfg.lam * z.abs().sum(1) + self.cfg.beta * guess
+
+    @torch.no_grad()
+    def infer(self, x: Tensor, solver: SolverConfig | None = None) -> Tensor:
+        """Codes (B, N) of least energy, found by FISTA from the guess on.
+
+        Both squares together are one: that of [x, sqrt(beta) F(x)] - [D, sqrt(beta) I] z.
+        """
+        guess, root = self.encode(x), self.cfg.beta**0.5
+        d = 2**0.5 * torch.cat([self.dictionary, root * torch.eye(guess.shape[1]).to(guess)])
+        target = 2**0.5 * torch.cat([x, root * guess], dim=1)
+        parts = [
+            minimise(Lasso(rows, d, self.cfg.lam), solver or self.solver, start).z
+            for rows, start in zip(target.split(CHUNK_ROWS), guess.split(CHUNK_ROWS), strict=True)
+        ]
+        return torch.cat(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the guess; see `encode`."""
+        return self.encode(x)
+
+
+def train_psd(x: Tensor, cfg: PSDConfig, seed: int, log: Log | None = None) -> PSD:
+    """Learn dictionary and encoder from data (B, M): codes by FISTA, then one step of both.
+
+    Args:
+        x: the data.
+        cfg: the configuration.
+        seed: fixes the first dictionary and the order of the samples.
+        log: receives ``epoch, energy, active, guess``, the last the mean of ||z - F(x)||^2.
+
+    Raises:
+        InputError: x is empty or not finite.
+        UserError: a loss that is not finite.
+    """
+    check_batch(x)
+    generator = generator_of(seed)
+    model = PSD(first_atoms(x, cfg.units, generator), cfg)
+    optimiser = torch.optim.Adam(model.parameters(), lr=cfg.learning_rate)
+    solver = SolverConfig(cfg.coding_steps)
+    step, steps = 0, cfg.epochs * -(-len(x) // cfg.batch_size)
+    for epoch in range(cfg.epochs):
+        totals = {"energy": 0.0, "active": 0.0, "guess": 0.0}
+        for picked in shuffled(len(x), cfg.batch_size, generator):
+            batch = x[picked.to(x.device)]
+            z = model.infer(batch, solver)
+            set_rate(optimiser, cfg.learning_rate * cosine(step, steps))
+            loss = model.joint_energy(batch, z).mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            step += 1
+            with torch.no_grad():
+                model.dictionary.copy_(unit_columns(model.dictionary))
+                share = len(batch) / len(x)
+                totals["energy"] += finite(loss, "PSD", step) * share
+                totals["active"] += float((z != 0).float().mean()) * share
+                totals["guess"] += float((z - model(batch)).square().sum(1).mean()) * share
+        if log is not None:
+            log(epoch=epoch + 1, **totals)
+    return model
+
+
+__all__ = ["PSD", "PSDConfig", "train_psd"]

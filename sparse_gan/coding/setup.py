@@ -1,0 +1,149 @@
+"""What a training is told, and the data that it asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sparse_gan import data
+from sparse_gan.files import cifar10, mnist
+from worldmodels.protocols import UserError
+
+Method = Literal["dictionary", "lista", "psd", "drsae", "topographic", "convolutional", "local"]
+Source = Literal["natural", "digits", "mnist", "cifar10", "frames"]
+Pictures = dict[str, NDArray[np.float32]]
+"""Arrays that the page draws: filters (N, H, W) and curves (lines, points), by name."""
+
+
+@dataclass(frozen=True)
+class SparseArgs:
+    """Which method, on what."""
+
+    method: Method
+    """what to train"""
+    data: Source | None = None
+    """what on; None takes digits for drsae and natural images for the others"""
+    folder: Path | None = None
+    """of mnist, cifar10 or collected frames"""
+    out: Path | None = None
+    """run folder; None takes runs/sparse-METHOD-DATA"""
+    samples: int = 20_000
+    """patches or pictures to learn from, at most"""
+    size: int = 12
+    """side of a patch, in pixels"""
+    units: int = 256
+    """atoms or hidden units; a topographic map has the next smaller square"""
+    lam: float | None = None
+    """weight of the sparsity; None takes the method's own"""
+    epochs: int | None = None
+    """passes over the data; None takes the method's own"""
+    seed: int = 0
+    """fixes data, split, start and order"""
+    device: str = "cpu"
+    """torch device"""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        for name in ("samples", "size", "units"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.source in ("mnist", "cifar10", "frames") and self.folder is None:
+            raise UserError(f"data is {self.source}: name its folder with --folder")
+
+    @property
+    def source(self) -> Source:
+        """The data, chosen."""
+        return self.data or ("digits" if self.method == "drsae" else "natural")
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.out or Path("runs") / f"sparse-{self.method}-{self.source}"
+
+    def chosen(self, **defaults: Any) -> dict[str, Any]:
+        """Settings of a method, with those that were given in place of its own."""
+        given = {"lam": self.lam, "epochs": self.epochs}
+        return {**defaults, **{name: v for name, v in given.items() if v is not None}}
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Rows to learn from and rows to measure on, and the way back to pixels."""
+
+    train: Tensor
+    """(B, M)"""
+    test: Tensor
+    """(B', M)"""
+    shape: tuple[int, int]
+    """height and width of a row's picture"""
+    to_pixels: NDArray[np.float32] | None = None
+    """(M, M) from whitened rows to pixels"""
+
+    def pictures(self, atoms: Tensor) -> NDArray[np.float32]:
+        """Pictures (N, H, W) of atoms (M, N)."""
+        rows = atoms.detach().cpu().numpy().T
+        if self.to_pixels is not None:
+            rows = rows @ self.to_pixels
+        return np.asarray(rows.reshape(-1, *self.shape), np.float32)
+
+
+def load(args: SparseArgs, whiten: bool = False) -> Patches:
+    """Rows for the methods that need no labels, 10% of them to measure on."""
+    if args.source in ("digits", "mnist"):
+        pictures = labelled(args)
+        train, test, shape = pictures.train, pictures.test, pictures.shape
+        return Patches(on_device(args, train[: args.samples]), on_device(args, test), shape)
+    rows, back = data.patches(images(args), args.samples, args.size, args.seed), None
+    if whiten:
+        rows = rows[data.has_contrast(rows)]
+        prepare = data.PatchWhitening.fit(rows)
+        flat, back = prepare(rows), prepare.whitening.inverse
+    else:
+        flat = data.normalise_contrast(rows)
+    cut = max(1, len(flat) // 10)
+    learn, measure = on_device(args, flat[cut:]), on_device(args, flat[:cut])
+    return Patches(learn, measure, (args.size, args.size), back)
+
+
+def images(args: SparseArgs) -> list[data.Images]:
+    """Grey images to take patches from."""
+    if args.source == "natural":
+        return data.natural_images()
+    if args.source == "frames" and args.folder is not None:
+        return list(data.grey(data.frames([args.folder], 1000, args.seed)))
+    if args.source == "cifar10" and args.folder is not None:
+        return list(data.grey(cifar10(args.folder)[0][:5000]))
+    raise UserError(f"{args.method} needs images; {args.source} has small pictures only")
+
+
+def labelled(args: SparseArgs) -> data.Labelled:
+    """Pictures with classes; `UserError` where the data have none."""
+    if args.source == "digits":
+        return data.digits(args.seed)
+    if args.source == "mnist" and args.folder is not None:
+        return mnist(args.folder)
+    raise UserError(f"{args.method} needs classes; {args.source} has none: take digits or mnist")
+
+
+def on_device(args: SparseArgs, rows: NDArray[Any]) -> Tensor:
+    """Rows in single precision on the device that was asked for."""
+    return torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(args.device)
+
+
+__all__ = [
+    "Method",
+    "Patches",
+    "Pictures",
+    "Source",
+    "SparseArgs",
+    "images",
+    "labelled",
+    "load",
+    "on_device",
+]

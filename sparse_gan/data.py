@@ -1,0 +1,344 @@
+"""Data that needs no download: synthetic codes, natural images, digits, frames, files of a folder.
+
+The only file of this package that looks at the pipeline's frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.protocols import UserError
+from worldmodels.runs import derive_seed
+
+Images = NDArray[np.float32]
+GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in a grey value (ITU-R BT.601)."""
+NATURAL = (
+    "china",
+    "flower",
+    "astronaut",
+    "brick",
+    "camera",
+    "chelsea",
+    "coffee",
+    "grass",
+    "gravel",
+)
+"""Photographs inside scikit-learn (the first two) and scikit-image."""
+
+
+class SyntheticCodes:
+    """Signals with known sparse codes, the benchmark of Gregor & LeCun 2010 and Chen et al. 2018.
+
+    D has Gaussian entries and columns of length 1; an entry of z is not 0 with the given chance,
+    and then Gaussian; x = D z, without noise unless asked for.
+    """
+
+    def __init__(
+        self,
+        features: int = 250,
+        atoms: int = 500,
+        density: float = 0.1,
+        snr_db: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Draw the dictionary."""
+        self.density, self.snr_db, self.seed = density, snr_db, seed
+        generator = _generator(seed, "dictionary")
+        d = torch.randn(features, atoms, generator=generator)
+        self.dictionary = d / d.norm(dim=0)
+
+    def batch(self, count: int, number: int, split: str = "train") -> tuple[Tensor, Tensor]:
+        """Batch ``number`` of a split: signals (B, M) and codes (B, N), the same on every call."""
+        generator = _generator(self.seed, split, number)
+        size = (count, self.dictionary.shape[1])
+        z = torch.randn(size, generator=generator)
+        z = z * (torch.rand(size, generator=generator) < self.density)
+        x = z @ self.dictionary.T
+        if self.snr_db is not None:
+            scale = x.std() * 10 ** (-self.snr_db / 20)
+            x = x + scale * torch.randn(x.shape, generator=generator)
+        return x, z
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures with classes, in a part to learn from and one to measure on."""
+
+    train: Images
+    """(B, M) flat pictures"""
+    train_labels: NDArray[np.int64]
+    """(B,)"""
+    test: Images
+    """(B', M)"""
+    test_labels: NDArray[np.int64]
+    """(B',)"""
+    shape: tuple[int, int]
+    """height and width of a picture"""
+
+    @property
+    def classes(self) -> int:
+        """One more than the largest label."""
+        return 1 + int(max(self.train_labels.max(), self.test_labels.max()))
+
+
+def digits(seed: int, test_share: float = 0.25) -> Labelled:
+    """scikit-learn's 1,797 digits of 8x8 pixels, rows scaled to length 1, in a stratified split.
+
+    Args:
+        seed: fixes the split.
+        test_share: share of every class in the test part.
+    """
+    from sklearn.datasets import load_digits
+
+    pictures, labels = load_digits(return_X_y=True)
+    train, test = stratified(labels, test_share, seed)
+    x = unit_rows(pictures)
+    return Labelled(x[train], labels[train], x[test], labels[test], (8, 8))
+
+
+def stratified(
+    labels: NDArray[np.int64], test_share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of a training and a test part that have the same share of every class."""
+    if not 0 < test_share < 1:
+        raise UserError(f"test_share is {test_share}; it must be between 0 and 1")
+    rng = np.random.default_rng(derive_seed(seed, "split"))
+    train, test = [], []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        cut = round(test_share * len(members))
+        test.append(members[:cut])
+        train.append(members[cut:])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
+
+
+def unit_rows(x: NDArray[Any]) -> Images:
+    """Flatten pictures (B, ...) to rows (B, M) of length 1; a row of zeros stays."""
+    flat = np.asarray(x, np.float32).reshape(len(x), -1)
+    length = np.linalg.norm(flat, axis=1, keepdims=True)
+    return np.asarray(flat / np.maximum(length, 1e-12), np.float32)
+
+
+def natural_images(names: Sequence[str] = NATURAL) -> list[Images]:
+    """Grey photographs (H, W) in [0, 1], out of scikit-learn's and scikit-image's own files.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    unknown = sorted(set(names) - set(NATURAL))
+    if unknown:
+        raise UserError(f"there is no picture {unknown[0]}; allowed: {', '.join(NATURAL)}")
+    return [grey(_natural(name)) for name in names]
+
+
+def _natural(name: str) -> NDArray[np.uint8]:
+    if name in ("china", "flower"):
+        from sklearn.datasets import load_sample_image
+
+        return np.asarray(load_sample_image(f"{name}.jpg"))
+    from skimage import data
+
+    return np.asarray(getattr(data, name)())
+
+
+def grey(picture: NDArray[np.uint8]) -> Images:
+    """Grey values (..., H, W) in [0, 1] of pictures (..., H, W, 3) or (H, W), uint8."""
+    values = np.asarray(picture, np.float32) / 255
+    if values.ndim >= 3 and values.shape[-1] == 3:
+        values = values @ np.asarray(GREY, np.float32)
+    return np.asarray(values, np.float32)
+
+
+def patches(images: Sequence[Images], count: int, size: int, seed: int) -> Images:
+    """Random square patches (count, size, size), as many from each pixel of each image.
+
+    Args:
+        images: grey (H, W); of a batch (B, H, W), give its members.
+        count: how many.
+        size: their side, in pixels.
+        seed: fixes which.
+
+    Raises:
+        UserError: no image, or one smaller than a patch.
+    """
+    if not len(images):
+        raise UserError("there are no images to take patches from; give at least one")
+    small = [image.shape for image in images if min(image.shape) < size]
+    if small:
+        raise UserError(f"an image of shape {small[0]} is smaller than a patch of {size} pixels")
+    rng = np.random.default_rng(derive_seed(seed, "patches"))
+    places = np.array([(h - size + 1) * (w - size + 1) for h, w in (i.shape for i in images)])
+    chosen = rng.choice(len(images), count, p=places / places.sum())
+    result = np.empty((count, size, size), np.float32)
+    for number, which in enumerate(chosen):
+        h, w = images[which].shape
+        top, left = rng.integers(h - size + 1), rng.integers(w - size + 1)
+        result[number] = images[which][top : top + size, left : left + size]
+    return result
+
+
+def normalise_contrast(x: NDArray[Any], floor: float = 0.05) -> Images:
+    """Rows (B, M) with mean 0 and a length of 1, those of less contrast than ``floor`` shorter.
+
+    Args:
+        x: (B, ...) patches in [0, 1].
+        floor: deviation, in units of x, below which a patch is not amplified fully.
+    """
+    flat = np.asarray(x, np.float32).reshape(len(x), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    deviation = np.sqrt((flat**2).mean(1, keepdims=True) + floor**2)
+    return np.asarray(flat / (deviation * flat.shape[1] ** 0.5), np.float32)
+
+
+def crop(big: Images, size: int, shift: int = 0, degrees: float = 0.0) -> Images:
+    """Middles (B, size, size) of larger patches, shifted along both axes or turned about them.
+
+    Args:
+        big: (B, S, S).
+        size: side of what is cut out.
+        shift: pixels down and to the right.
+        degrees: counter-clockwise, interpolated between pixels.
+
+    Raises:
+        UserError: the larger patches have no room for it.
+    """
+    room = (big.shape[-1] - size) / 2
+    reach = size / 2 * (2**0.5 - 1) if degrees else shift
+    if reach > room:
+        raise UserError(f"patches of {big.shape[-1]} pixels have no room to move a crop of {size}")
+    if degrees:
+        from scipy.ndimage import rotate
+
+        big = rotate(big, degrees, axes=(2, 1), reshape=False, order=3, mode="nearest")
+    first = int(room) + shift
+    return np.asarray(big[:, first : first + size, first : first + size], np.float32)
+
+
+def high_pass(pictures: Images, sigma: float = 2.0) -> Images:
+    """Pictures (B, H, W) less their blur, scaled to a deviation of 1 over all of them."""
+    from scipy.ndimage import gaussian_filter
+
+    sharp = pictures - gaussian_filter(pictures, (0, sigma, sigma), mode="nearest")
+    return np.asarray(sharp / max(float(sharp.std()), 1e-12), np.float32)
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """x W with W = U (L + floor)^(-1/2) U^T: all directions equally strong (ZCA)."""
+
+    matrix: Images
+    """(M, M) symmetric"""
+    inverse: Images
+    """(M, M), from whitened data back to data"""
+
+    @classmethod
+    def fit(cls, x: Images, floor: float = 0.01) -> Whitening:
+        """Learn from rows (B, M) of mean 0.
+
+        Args:
+            x: the data.
+            floor: share of the largest variance that is added to all, so that noise stays small.
+        """
+        variance, directions = np.linalg.eigh(np.asarray(x.T @ x / len(x), np.float64))
+        raised = variance + floor * variance[-1]
+        matrix = (directions / np.sqrt(raised)) @ directions.T
+        inverse = (directions * np.sqrt(raised)) @ directions.T
+        return cls(matrix.astype(np.float32), inverse.astype(np.float32))
+
+    def __call__(self, x: Images) -> Images:
+        """Whiten rows (B, M)."""
+        return np.asarray(x @ self.matrix, np.float32)
+
+
+@dataclass(frozen=True)
+class PatchWhitening:
+    """What patches go through before a map learns from them, learned from the patches.
+
+    The mean of each is taken off, then all directions are made equally strong, and last each row
+    is scaled towards length 1, weak ones less.
+    """
+
+    whitening: Whitening
+    """of the directions"""
+    power: float
+    """mean squared length of a whitened row"""
+
+    @classmethod
+    def fit(cls, patches: Images, floor: float = 0.004) -> PatchWhitening:
+        """Learn from patches (B, S, S), those without contrast left out; see `has_contrast`."""
+        rows = _centred(patches[has_contrast(patches)])
+        if not len(rows):
+            raise UserError("no patch has any contrast; take other pictures")
+        whitening = Whitening.fit(rows, floor)
+        return cls(whitening, float(np.square(whitening(rows)).sum(1).mean()))
+
+    def __call__(self, patches: Images) -> Images:
+        """Rows (B, S * S) of patches (B, S, S)."""
+        rows = self.whitening(_centred(patches))
+        length = np.sqrt(np.square(rows).sum(1, keepdims=True) + 0.1 * self.power)
+        return np.asarray(rows / length, np.float32)
+
+
+def has_contrast(patches: Images, least: float = 0.02) -> NDArray[np.bool_]:
+    """Which patches (B, S, S) in [0, 1] have a deviation above ``least``."""
+    return np.asarray(patches.std((1, 2)) > least)
+
+
+def _centred(patches: Images) -> Images:
+    flat = patches.reshape(len(patches), -1)
+    return np.asarray(flat - flat.mean(1, keepdims=True), np.float32)
+
+
+def frames(folders: Sequence[Path | str], count: int, seed: int) -> NDArray[np.uint8]:
+    """Random frames (count, S, S, 3) of collected episodes; all, shuffled, if there are fewer.
+
+    Raises:
+        UserError: a folder without episodes.
+    """
+    store = EpisodeStore(folders)
+    rng = np.random.default_rng(derive_seed(seed, "frames"))
+    wanted = np.sort(rng.permutation(store.num_frames)[:count])
+    found = []
+    for record in store.episodes:
+        first, stop = np.searchsorted(
+            wanted, (record.first_frame, record.first_frame + record.num_frames)
+        )
+        if stop > first:
+            episode = store.read_frames(record.index, 0, record.num_frames)
+            found.append(episode[wanted[first:stop] - record.first_frame])
+    return np.asarray(rng.permutation(np.concatenate(found)))
+
+
+def _generator(*words: object) -> torch.Generator:
+    seed, *rest = words
+    return torch.Generator().manual_seed(derive_seed(int(str(seed)), *map(str, rest)) % 2**63)
+
+
+__all__ = [
+    "NATURAL",
+    "Labelled",
+    "PatchWhitening",
+    "SyntheticCodes",
+    "Whitening",
+    "crop",
+    "digits",
+    "frames",
+    "grey",
+    "has_contrast",
+    "high_pass",
+    "natural_images",
+    "normalise_contrast",
+    "patches",
+    "stratified",
+    "unit_rows",
+]

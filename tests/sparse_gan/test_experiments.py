@@ -1,0 +1,73 @@
+"""The command: every method at its smallest, its page, and what it refuses."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from sparse_gan.coding.experiments import train_sparse
+from sparse_gan.coding.report import tiles
+from sparse_gan.coding.setup import Method, SparseArgs
+from worldmodels.protocols import UserError
+from worldmodels.runs import read_json
+
+pytest.importorskip("skimage")
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_sparse.py"
+
+
+def small(method: Method, out: Path) -> SparseArgs:
+    return SparseArgs(method, out=out, samples=240, size=6, units=9, epochs=1)
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_each_method_makes_a_page(method: Method, tmp_path: Path) -> None:
+    page = train_sparse(small(method, tmp_path))
+    text = page.read_text(encoding="utf-8")
+    assert "data:image/png;base64," in text
+    assert "http" not in text
+    figures = read_json(tmp_path / "figures.json")
+    wanted = {"drsae": "test_error", "topographic": "map_orientation", "lista": "lista_gap"}
+    assert wanted.get(method, "reconstruction_snr_db") in figures
+
+
+def test_a_finished_run_is_only_drawn_anew(tmp_path: Path) -> None:
+    args = small("dictionary", tmp_path)
+    before = train_sparse(args).read_text(encoding="utf-8")
+    seconds = read_json(tmp_path / "figures.json")["seconds"]
+    assert train_sparse(args).read_text(encoding="utf-8") == before
+    assert read_json(tmp_path / "figures.json")["seconds"] == seconds
+
+
+def test_tiles_keep_a_squares_neighbours() -> None:
+    filters = np.zeros((9, 2, 2), np.float32)
+    filters[5] = -3.0
+    sheet = tiles(filters)
+    assert sheet.shape == (10, 10)
+    assert sheet[4:6, 7:9].tolist() == [[-1, -1], [-1, -1]]
+    assert tiles(np.ones((1000, 3, 3), np.float32), limit=100).shape == (41, 41)
+
+
+def test_what_does_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="data is mnist: name its folder with --folder"):
+        SparseArgs("psd", "mnist")
+    with pytest.raises(UserError, match="units is 0"):
+        SparseArgs("psd", units=0)
+    with pytest.raises(UserError, match="drsae needs classes; natural has none"):
+        train_sparse(SparseArgs("drsae", "natural", out=tmp_path))
+    with pytest.raises(UserError, match="convolutional needs images"):
+        train_sparse(SparseArgs("convolutional", "digits", out=tmp_path))
+
+
+def test_the_script_says_what_is_wrong_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train_sparse.py", "--method", "psd", "--data", "frames"])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert end.value.code == 2
+    assert "name its folder" in capsys.readouterr().err
