@@ -1,17 +1,14 @@
 """MNIST's and CIFAR's own files, from a folder the user names; nothing is downloaded.
 
-Files are checked before they are unpacked: an IDX file's header says how long it must be, and a
-CIFAR pickle is opened only if it is, byte for byte, the published one, because a pickle can run
-any code. The binary version of CIFAR is no pickle and needs no such trust.
+Files are checked before they are unpacked: an IDX file's header says how long it must be, and CIFAR
+is read from its binary version. Its "Python version" is a pickle, which can run any code, and is
+refused.
 """
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import io
 import math
-import pickle
 import struct
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,15 +21,6 @@ from worldmodels.protocols import UserError
 
 _TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _MOST_BYTES = 2**31
-CIFAR_MD5 = {
-    "data_batch_1": "c99cafc152244af753f735de768cd75f",
-    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
-    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
-    "data_batch_4": "634d18415352ddfa80567beed471001a",
-    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
-    "test_batch": "40351d587109b95175f43aff81a1287e",
-}
-"""Sums of CIFAR-10's Python files, as published."""
 CIFAR_RECORD = 1 + 3 * 32 * 32
 """Bytes of a label and a picture in CIFAR-10's binary files."""
 
@@ -104,22 +92,17 @@ def _one_of(folder: Path, stem: str, kind: str) -> Path:
 def cifar10(folder: Path | str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Pictures (N, 32, 32, 3) and classes (N,) of the training files of CIFAR-10 in a folder.
 
-    Takes the binary files (data_batch_1.bin, ...) if they are there, else the published pickles.
-
     Raises:
-        UserError: no such file, a binary file of a wrong length, a pickle that is not the published
-            one.
+        UserError: no binary file (the Python version is refused), or one of a wrong length.
     """
     folder = Path(folder)
-    names = [name for name in CIFAR_MD5 if name != "test_batch"]
-    binary = [folder / f"{name}.bin" for name in names]
-    pickled = [folder / name for name in names]
-    if any(path.is_file() for path in binary):
-        batches = [_binary_batch(path) for path in binary if path.is_file()]
-    elif any(path.is_file() for path in pickled):
-        batches = [_pickled_batch(path) for path in pickled if path.is_file()]
-    else:
-        raise UserError(f"{folder} has neither {binary[0].name} nor {pickled[0].name}")
+    binary = [folder / f"data_batch_{number}.bin" for number in range(1, 6)]
+    found = [path for path in binary if path.is_file()]
+    if not found:
+        pickled = (folder / "data_batch_1").is_file()
+        hint = "; its Python version is a pickle, which could run any code" if pickled else ""
+        raise UserError(f"{folder} has no {binary[0].name} of CIFAR-10's binary version{hint}")
+    batches = [_binary_batch(path) for path in found]
     flat = np.concatenate([pictures for pictures, _ in batches])
     pictures = np.ascontiguousarray(flat.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     return pictures, np.concatenate([labels for _, labels in batches])
@@ -133,26 +116,4 @@ def _binary_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return records[:, 1:], records[:, 0].astype(np.int64)
 
 
-def _pickled_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    data = path.read_bytes()
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if found != CIFAR_MD5[path.name]:
-        raise UserError(
-            f"{path} has MD5 {found}, the published file {CIFAR_MD5[path.name]}; it is not opened, "
-            "since a pickle can run any code. The binary version needs no such check."
-        )
-    batch = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
-    return np.asarray(batch[b"data"], np.uint8), np.asarray(batch[b"labels"], np.int64)
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Lets a pickle build arrays and nothing else, should MD5 be fooled one day."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = {"_reconstruct", "ndarray", "dtype", "scalar", "encode"}
-        if module.split(".")[0] not in ("numpy", "_codecs") or name not in allowed:
-            raise UserError(f"the pickle asks for {module}.{name}; only arrays are allowed")
-        return super().find_class(module, name)
-
-
-__all__ = ["CIFAR_MD5", "CIFAR_RECORD", "cifar10", "mnist", "read_idx"]
+__all__ = ["CIFAR_RECORD", "cifar10", "mnist", "read_idx"]
