@@ -143,7 +143,8 @@ V3 = Recipe(
     source=(
         "what was reported to help on CarRacing-v3: four frames, no skip, batches of 256, shaping "
         "in training only (657 to 868), a learning rate that falls (a constant 3e-4 peaks and "
-        f"regresses). The rest is {_ZOO}/ppo.yml; the weights of the shaping are ours"
+        "regresses). Network and noise are Stable-Baselines3's defaults, rollouts and the scaling "
+        f"of rewards those of {_ZOO}/ppo.yml; the weights of the shaping are ours"
     ),
     frames=4_000_000,
     pixels=PixelConfig(skip=1, size=64, grey=True, stack=4),
@@ -151,12 +152,6 @@ V3 = Recipe(
     norm_reward=True,
     batch_size=256,
     learning_rate=3e-4,
-    use_sde=True,
-    sde_sample_freq=4,
-    log_std_init=-2.0,
-    ortho_init=False,
-    activation="gelu",
-    net_arch=(256,),
 )
 
 RECURRENT = Recipe(

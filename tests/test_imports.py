@@ -46,6 +46,7 @@ BASELINES = {
     # the page shares its looks with the report of a run
     "baselines.charts": {"report"},
     "baselines.compare": {"report"},
+    "baselines.words": {"report"},
 }
 """What single modules of `baselines` may import beside what all may."""
 
