@@ -136,11 +136,15 @@ def probability_of_improvement(
     a, b = _same_tracks(ours, theirs)
     wins = (a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None])  # (R1, R2, T)
     rng = np.random.default_rng(seed)
-    samples = np.empty(count)
-    for i in range(count):
-        rows, columns, tracks = (rng.integers(n, size=n) for n in wins.shape)
-        samples[i] = wins[np.ix_(rows, columns, tracks)].mean()
+    rows, columns, tracks = (_weights(n, count, rng) for n in wins.shape)
+    samples = np.einsum("si,sj,st,ijt->s", rows, columns, tracks, wins, optimize=True)
     return Estimate.of(float(wins.mean()), samples)
+
+
+def _weights(number: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Share of each of a number of things in bootstrap samples of as many: (count, number)."""
+    drawn = rng.multinomial(number, np.full(number, 1 / number), size=count)
+    return np.asarray(drawn / number, np.float64)
 
 
 @dataclass(frozen=True)
@@ -170,11 +174,8 @@ def paired(ours: ArrayLike, theirs: ArrayLike, seed: int = 0, count: int = RESAM
     a, b = _same_tracks(ours, theirs)
     differences = a.mean(axis=0) - b.mean(axis=0)
     rng = np.random.default_rng(seed)
-    samples = np.empty(count)
-    for i in range(count):
-        rows, columns = (rng.integers(len(m), size=len(m)) for m in (a, b))
-        tracks = rng.integers(a.shape[1], size=a.shape[1])
-        samples[i] = a[rows][:, tracks].mean() - b[columns][:, tracks].mean()
+    rows, columns, tracks = (_weights(n, count, rng) for n in (len(a), len(b), a.shape[1]))
+    samples = ((rows @ a - columns @ b) * tracks).sum(axis=1)
     wins = float((differences > 0).mean() + 0.5 * (differences == 0).mean())
     return Paired(differences, Estimate.of(float(differences.mean()), samples), wins)
 

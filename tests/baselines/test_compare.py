@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from scipy.stats import trim_mean
 
 from baselines import words
+from baselines.charts import pictures
 from baselines.compare import build_comparison
 from baselines.comparison import compare
 from baselines.results import Run, read_runs
@@ -119,16 +119,18 @@ class Reader(HTMLParser):
                 self.addresses.append(value)
 
 
-def test_the_page_and_the_json_say_the_same_each_time(home: Path, tmp_path: Path) -> None:
-    pages = [build_comparison([str(home / "list.json")], tmp_path / name) for name in "ab"]
-    for file in sorted(pages[0].parent.rglob("*.*")):
-        other = pages[1].parent / file.relative_to(pages[0].parent)
-        assert file.read_bytes() == other.read_bytes(), file.name
-    html = pages[0].read_text()
+@pytest.fixture(scope="module")
+def page(home: Path) -> Path:
+    """The comparison of the list."""
+    return build_comparison([str(home / "list.json")], home / "page")
+
+
+def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
+    html = page.read_text()
     reader = Reader()
     reader.feed(html)
     assert reader.addresses == []  # one file, no network
-    found = json.loads((tmp_path / "a/comparison.json").read_text())
+    found = runs.read_json(page.with_suffix(".json"))
     methods = {method["name"]: method for method in found["methods"]}
     assert list(methods) == ["ppo-v3", "dreamer", "random driver"]
     scores = [
@@ -142,27 +144,35 @@ def test_the_page_and_the_json_say_the_same_each_time(home: Path, tmp_path: Path
         assert text.replace("'", "&#39;") in html
 
 
-def test_every_run_is_traced_to_its_files(home: Path, tmp_path: Path) -> None:
-    build_comparison([str(home / "list.json")], tmp_path, pictures=False)
+def test_the_same_results_give_the_same_bytes(home: Path, page: Path, tmp_path: Path) -> None:
+    again = build_comparison([str(home / "list.json")], tmp_path, pictures=False)
     assert not (tmp_path / "pictures").exists()
-    records = json.loads((tmp_path / "comparison.json").read_text())["runs"]
-    for record in records:
+    for suffix in (".html", ".json"):
+        assert again.with_suffix(suffix).read_bytes() == page.with_suffix(suffix).read_bytes()
+    pictures(compare(read_runs([str(home / "list.json")])))[2].save(tmp_path)
+    for kind in ("svg", "png"):
+        first = page.parent / f"pictures/iqm.{kind}"
+        assert (tmp_path / f"iqm.{kind}").read_bytes() == first.read_bytes()
+
+
+def test_every_run_is_traced_to_its_files(home: Path, page: Path) -> None:
+    for record in runs.read_json(page.with_suffix(".json"))["runs"]:
         folder = home / record["path"]
         folder = folder.parent if folder.is_file() else folder
         assert record["sha256"]
         for name, digest in record["sha256"].items():
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
-            assert digest in (tmp_path / "comparison.html").read_text()
+            assert digest in page.read_text()
 
 
-def test_pictures_are_fit_for_paper(home: Path, tmp_path: Path) -> None:
-    build_comparison([str(home / "list.json")], tmp_path)
-    names = {path.name for path in (tmp_path / "pictures").iterdir()}
+def test_pictures_are_fit_for_paper(page: Path) -> None:
+    folder = page.parent / "pictures"
     stems = ("curves-frames", "curves-seconds", "iqm", "profiles", "improvement", "differences")
+    names = {path.name for path in folder.iterdir()}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     for stem in stems:
-        assert Image.open(tmp_path / f"pictures/{stem}.png").width > 1000
-        vector = (tmp_path / f"pictures/{stem}.svg").read_text()
+        assert Image.open(folder / f"{stem}.png").width > 1000
+        vector = (folder / f"{stem}.svg").read_text()
         assert "#0f00" not in vector  # no placeholder of the page's colours is left
         assert "var(--" not in vector
 
