@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -28,8 +29,8 @@ Draw = Callable[[int, Ink], Figure]
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 _SERIES = ("real", "controller", "dream", "memory", "vision", "other")
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
-_MARKS = {0: "line", 1: "dashed", 2: "dotted"}
+_DASHES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
+_MARKS = ("line", "dashed", "dotted")
 
 
 @dataclass(frozen=True)
@@ -67,17 +68,14 @@ def _legend(figure: Figure, keys: Sequence[Key]) -> None:
 
     if not keys:
         return
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=PAPER[key.colour],
-            label=key.label,
-            linestyle={"line": "-", "dashed": "--", "dotted": ":"}.get(key.mark, ""),
-            marker={"diamond": "D", "dot": "o"}.get(key.mark, ""),
-        )
-        for key in keys
-    ]
+    handles = []
+    for key in keys:
+        handle = Line2D([], [], color=PAPER[key.colour], label=key.label)
+        if key.mark == "diamond":
+            handle.set(marker="D", linestyle="")
+        else:
+            handle.set_linestyle(_DASHES[_MARKS.index(key.mark)])
+        handles.append(handle)
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
 
 
@@ -86,7 +84,7 @@ class _Look:
     """How one method is drawn everywhere."""
 
     colour: str
-    dash: object
+    dash: Literal["-", "--", ":"]
     mark: str
 
 
@@ -111,7 +109,10 @@ def _keys(found: Comparison, methods: Sequence[Method]) -> tuple[Key, ...]:
 
 
 def _place(point: Point, by: str) -> float | None:
-    return float(point.real_frames) if by == "frames" else point.seconds
+    """Where a point lies: in frames, or in hours if its time was recorded."""
+    if by == "frames":
+        return float(point.real_frames)
+    return None if point.seconds is None else point.seconds / 3600
 
 
 def _curves(found: Comparison, by: str) -> Picture | None:
@@ -136,8 +137,8 @@ def _curves(found: Comparison, by: str) -> Picture | None:
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         axes.set_xlim(left=0)
         axes.set_xlabel("real frames" if by == "frames" else "hours of training")
-        short = _millions if by == "frames" else (lambda value: f"{value / 3600:g}")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        if by == "frames":
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _millions(value)))
         axes.locator_params(axis="x", nbins=6)
         return figure
 
@@ -174,7 +175,9 @@ def _ends(found: Comparison, drawn: set[str]) -> dict[str, list[tuple[float, flo
 
 
 def _millions(value: float) -> str:
-    return f"{value / 1e6:g}M" if value >= 1e6 else f"{value / 1000:g}k"
+    if value >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
 
 
 def _average(runs: Sequence[Line]) -> Line:
@@ -280,7 +283,7 @@ def _differences(found: Comparison) -> Picture | None:
             look = looks[pair.theirs]
             axes.plot(share, ranked, color=ink[look.colour], linestyle=look.dash, marker=".")
         axes.axhline(0, color=ink["muted"], linewidth=1.2)
-        axes.set(xlabel="tracks, sorted", ylabel=f"{best} less the other")
+        axes.set(xlabel="tracks, sorted", ylabel="difference in return")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
         return figure

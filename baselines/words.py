@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from baselines.comparison import Comparison, Method, Pair
 from baselines.results import Run
@@ -24,9 +25,7 @@ def warnings(found: Comparison) -> list[str]:
         tested, "ways to drive", lambda run: "mode" if run.deterministic else "sampled actions"
     )
     for name in _LIBRARIES:
-        said += _differing(
-            tested, f"versions of {name}", lambda run, name=name: run.versions.get(name, "unknown")
-        )
+        said += _differing(tested, f"versions of {name}", partial(_version, name))
     runs = [run for method in found.methods for run in method.runs]
     said += _about_costs(runs)
     said += _differing(
@@ -35,6 +34,10 @@ def warnings(found: Comparison) -> list[str]:
         lambda run: f"{run.machine.get('cpu')}, {run.machine.get('cores')} cores",
     )
     return said
+
+
+def _version(name: str, run: Run) -> str:
+    return run.versions.get(name, "unknown")
 
 
 def _about_seeds(found: Comparison) -> list[str]:
