@@ -29,7 +29,7 @@ def warnings(found: Comparison) -> list[str]:
     runs = [run for method in found.methods for run in method.runs]
     said += _about_costs(runs)
     said += _differing(
-        [run for run in runs if run.seconds],
+        [run for run in runs if run.seconds and run.machine.get("cpu")],
         "machines, so that wall-clock times cannot be compared",
         lambda run: f"{run.machine.get('cpu')}, {run.machine.get('cores')} cores",
     )
