@@ -61,8 +61,14 @@ def make_dream_env(recipe: Recipe, world: Path, horizon: int) -> VecEnv:
     return normalized(recipe, VecMonitor(DreamVecEnv(vector)))
 
 
-def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path) -> Agent:
+def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path, digest: str = "") -> Agent:
     """The agent in a folder under a policy that was trained in its dream.
+
+    Args:
+        recipe: of the policy.
+        tensors: its weights.
+        world: the agent's folder.
+        digest: names the weights, for evaluations that can be resumed.
 
     Raises:
         UserError: there is no such agent, or the tensors are not the recipe's.
@@ -71,4 +77,5 @@ def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path) -> Agen
     seen = spaces.Box(-np.inf, np.inf, (agent.z_dim + agent.h_dim,), np.float32)
     policy = build_policy(recipe, seen, drivers.action_space(asdict(agent.action_spec)))
     drivers.assign(policy, tensors, world)
-    return agent.with_control(LatentControl(policy))
+    sums = runs.read_json(world / "config.json")["sha256"]
+    return agent.with_control(LatentControl(policy), digest and runs.config_hash([digest, sums]))

@@ -101,7 +101,7 @@ def load_driver(folder: Path) -> Policy:
     if recipe.pixels is None:
         from baselines.dream import drive_by
 
-        return drive_by(recipe, tensors, folder / str(config["world"]))
+        return drive_by(recipe, tensors, folder / str(config["world"]), str(config["sha256"]))
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
 

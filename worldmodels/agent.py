@@ -142,6 +142,8 @@ class Agent:
         """let V compute in bfloat16 on batches: faster, and slightly different actions"""
         self._rng = np.random.default_rng(seed)
         self._control: Control | None = None
+        self.digest = ""
+        """names the weights of what drives in C's place, for evaluations that can be resumed"""
         self._check()
         self._weights = self._build_weights()
 
@@ -289,13 +291,15 @@ class Agent:
         other._weights = other._build_weights()
         return other
 
-    def with_control(self, control: Control) -> Agent:
+    def with_control(self, control: Control, digest: str = "") -> Agent:
         """The same V and M, driven by something else than C: a network trained in the dream, say.
 
-        It drives and can be sent to a process where `control` can; it cannot be saved.
+        It drives and can be sent to a process where `control` can; it cannot be saved. A digest
+        names all of its weights, so that an evaluation of it can be resumed.
         """
         other = copy.copy(self)
         other._rng, other._control = copy.deepcopy(self._rng), control
+        other.digest = digest
         return other
 
     def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:

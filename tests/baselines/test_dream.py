@@ -121,7 +121,8 @@ def test_train_in_the_dream_and_drive_in_reality(home: Path) -> None:
     driver = drivers.load_driver(folder / "last")
     assert isinstance(driver, Agent)
     assert driver.action_repeat == REPEAT
-    result = evaluate(driver, fakes.BOX, [500_000, 500_001], workers=1)
+    kept = home.parent / "resume.json"
+    result = evaluate(driver, fakes.BOX, [500_000, 500_001], workers=1, resume=kept)
     np.testing.assert_allclose(result.returns, points[-1]["returns"], rtol=1e-6)
 
 
