@@ -136,15 +136,15 @@ def probability_of_improvement(
     a, b = _same_tracks(ours, theirs)
     wins = (a[:, None] > b[None]) + 0.5 * (a[:, None] == b[None])  # (R1, R2, T)
     rng = np.random.default_rng(seed)
-    rows, columns, tracks = (_weights(n, count, rng) for n in wins.shape)
-    samples = np.einsum("si,sj,st,ijt->s", rows, columns, tracks, wins, optimize=True)
-    return Estimate.of(float(wins.mean()), samples)
+    rows, columns, tracks = (_draws(n, count, rng) for n in wins.shape)
+    # whole and half numbers until the division, so that no rounding leaves [0, 1]
+    won = np.einsum("si,sj,st,ijt->s", rows, columns, tracks, wins, optimize=True)
+    return Estimate.of(float(wins.mean()), won / wins.size)
 
 
-def _weights(number: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Share of each of a number of things in bootstrap samples of as many: (count, number)."""
-    drawn = rng.multinomial(number, np.full(number, 1 / number), size=count)
-    return np.asarray(drawn / number, np.float64)
+def _draws(number: int, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How often bootstrap samples draw each of a number of things: (count, number)."""
+    return rng.multinomial(number, np.full(number, 1 / number), size=count).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,9 @@ def paired(ours: ArrayLike, theirs: ArrayLike, seed: int = 0, count: int = RESAM
     a, b = _same_tracks(ours, theirs)
     differences = a.mean(axis=0) - b.mean(axis=0)
     rng = np.random.default_rng(seed)
-    rows, columns, tracks = (_weights(n, count, rng) for n in (len(a), len(b), a.shape[1]))
-    samples = ((rows @ a - columns @ b) * tracks).sum(axis=1)
+    rows, columns, tracks = (_draws(n, count, rng) for n in (len(a), len(b), a.shape[1]))
+    means = rows @ a / len(a) - columns @ b / len(b)
+    samples = (means * tracks).mean(axis=1)
     wins = float((differences > 0).mean() + 0.5 * (differences == 0).mean())
     return Paired(differences, Estimate.of(float(differences.mean()), samples), wins)
 
