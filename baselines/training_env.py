@@ -75,6 +75,8 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         info = {**info, "frames": frames}
         if terminated or truncated:
             info["episode"] = {"r": self._total, "l": self._length, "t": 0.0}
+        # as DummyVecEnv rounds it, so that environments in processes of their own pay the same
+        reward = float(np.float32(reward))
         return self._see(obs, fresh=False), reward, terminated, truncated, info
 
     def _hold(
