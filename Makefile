@@ -86,6 +86,10 @@ readme: $(VENV)/.dev-installed ## run the commands that the README shows, make d
 bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's limit
 	for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
 
+.PHONY: compare
+compare: $(VENV)/.core-installed ## compare the committed results: runs/compare/comparison.html
+	$(BIN)/worldmodels compare docs/results/comparison.json --out runs/compare
+
 .PHONY: clean
 clean: ## remove the virtual environment, caches and built files; runs/ stays
 	rm -rf $(VENV) docs/_build dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -36,6 +36,7 @@ COMMANDS = {
     "train-controller": Entry("controller:TrainController", "evolve C in the dream, save an agent"),
     "evaluate": Entry("evaluate:Evaluate", "measure a driver in the real environment"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
+    "compare": Entry("compare:Compare", "compare methods, with intervals over runs and tracks"),
     "report": Entry("report:Report", "write the page about a run"),
     "play": Entry("play:Play", "watch a driver, in reality or in its dream"),
 }

@@ -11,9 +11,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from baselines import drivers
 from worldmodels.agent import find
 from worldmodels.commands.stage import use_all_cores
-from worldmodels.evaluation import EvaluationResult, evaluate
+from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder, config_hash, read_json
@@ -30,7 +31,8 @@ class Evaluate:
     """
 
     agent: str
-    """folder of an agent, name of one that comes with the package, `random` or `zeros`"""
+    """folder of an agent or of a baseline's driver, name of an agent that comes with the package,
+    `random` or `zeros`"""
     env: str | None = None
     """Gymnasium id; None takes the agent's own, and of CarRacing the stock one"""
     episodes: int = 20
@@ -64,10 +66,11 @@ class Evaluate:
         use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
-            self.agent,
+            policy_of(self.agent),
             self.env or home_of(self.agent),
             seeds,
             self.workers,
+            name=self.agent,
             deterministic=self.deterministic,
             max_steps=self.max_steps,
             resume=self._unfinished(),
@@ -83,6 +86,11 @@ class Evaluate:
         if not self.resume or self.json is None:
             return None
         return self.json.with_name(f".{self.json.name}-resume")
+
+
+def policy_of(agent: str) -> PolicySpec:
+    """What `evaluate` can drive: an agent by its name or folder, a baseline's driver opened."""
+    return drivers.load_driver(Path(agent)) if drivers.is_driver(Path(agent)) else agent
 
 
 def home_of(agent: str) -> str:

@@ -1,4 +1,4 @@
-"""The vectorised dream for Stable-Baselines3, so that any of its algorithms trains in the dream."""
+"""The dream for Stable-Baselines3: any of its algorithms trains in it, and then drives for real."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -98,4 +99,31 @@ class DreamVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
-__all__ = ["DreamVecEnv"]
+class Predictor(Protocol):
+    """Stable-Baselines3's algorithms and policies alike."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """Choose actions."""
+        ...
+
+
+class LatentControl:
+    """What an algorithm has learnt in the dream, in C's place: see `Agent.with_control`."""
+
+    def __init__(self, policy: Predictor) -> None:
+        """Take a model or a policy without a recurrent state, which M has already."""
+        self.policy = policy
+
+    def __call__(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """The policy's mode for z (B, Z) and h (B, H): (B, A), or (B,) for a Discrete space."""
+        seen = torch.cat([z, h], dim=1).numpy()
+        return torch.from_numpy(np.asarray(self.policy.predict(seen, deterministic=True)[0]))
+
+
+__all__ = ["DreamVecEnv", "LatentControl"]

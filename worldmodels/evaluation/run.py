@@ -272,8 +272,13 @@ def _key(policies: Sequence[PolicySpec], seeds: Sequence[int], settings: _Settin
             identities.append([stamp(policy.agent)[1], policy.parameters])
         elif isinstance(policy, str | Path):
             identities.append(stamp(policy)[1])
+        elif getattr(policy, "digest", ""):
+            identities.append(getattr(policy, "digest", ""))
         else:
-            raise UserError("resume needs an agent's folder or name, not a policy object")
+            raise UserError(
+                "resume needs an agent's folder or name, or a policy that names its weights in an "
+                "attribute `digest`"
+            )
     return runs.config_hash([identities, seeds, asdict(settings), runs.versions()])
 
 

@@ -62,6 +62,28 @@ _STYLE: dict[Any, Any] = {
 }
 
 
+PAPER = dict(
+    zip(
+        _NAMES,
+        (
+            *("#1a1f26", "#565f6b", "#d5d2c9", "#ffffff", "#0b7150", "#6a3cc4", "#0b6b95"),
+            *("#ac2f6c", "#b25307", "#757d87", "#bf2a1f"),
+        ),
+        strict=True,
+    )
+)
+"""Colours of the light scheme, for pictures outside of a page."""
+
+
+def style(ink: Mapping[str, str]) -> dict[Any, Any]:
+    """Matplotlib's settings for figures in given colours, such as `COLOUR` or `PAPER`."""
+    named = {placeholder: ink[name] for name, placeholder in COLOUR.items()}
+    return {
+        key: named.get(value, value) if isinstance(value, str) else value
+        for key, value in _STYLE.items()
+    }
+
+
 @dataclass(frozen=True)
 class Key:
     """One entry of a legend; the page sets it in HTML, so that it wraps on a phone."""

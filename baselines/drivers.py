@@ -1,0 +1,154 @@
+"""A trained baseline on disk: `config.json` with its frozen recipe, `policy.safetensors`.
+
+No code is read from either: the network is built from the recipe and given tensors whose SHA-256
+the config names. A driver of a dream also needs the agent that dreamt; the config names its folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from worldmodels import runs
+from worldmodels.protocols import Policy, UserError
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+    from torch import Tensor, nn
+
+    from baselines.recipes import Recipe
+
+CONFIG = "config.json"
+WEIGHTS = "policy.safetensors"
+SCHEMA = "driver/1"
+"""Layout of the folder; a reader refuses others."""
+
+
+def is_driver(folder: Path) -> bool:
+    """Whether a folder holds a baseline's driver; says no to anything unreadable."""
+    try:
+        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and str(content.get("schema", "")).startswith("driver/")
+
+
+def save_driver(
+    folder: Path,
+    policy: nn.Module,
+    recipe: Recipe,
+    env: gym.Env[Any, Any],
+    *,
+    env_id: str,
+    world: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a driver; the config goes last, so a folder with one is whole.
+
+    Args:
+        folder: made if it is not there.
+        policy: Stable-Baselines3's network.
+        recipe: what it was trained by.
+        env: an environment of the kind that it drives, for the action space.
+        env_id: that environment's id.
+        world: the agent in whose dream it was trained.
+        facts: what else the config shall say: frames, seed, score.
+
+    Raises:
+        UserError: the action space is not supported, or the disk refuses the files.
+    """
+    from safetensors.torch import save
+
+    from worldmodels.envs import ActionSpec
+
+    # shared layers have several names; safetensors takes each tensor once
+    data = save({name: p.detach().contiguous() for name, p in policy.named_parameters()})
+    runs.atomic_write(folder / WEIGHTS, data)
+    config = {
+        "schema": SCHEMA,
+        "env_id": env_id,
+        "recipe": recipe,
+        "action_spec": ActionSpec.from_space(env.action_space),
+        "world": None if world is None else os.path.relpath(world, folder),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "versions": runs.versions(),
+        **(facts or {}),
+    }
+    runs.write_json(folder / CONFIG, config)
+    return folder
+
+
+def load_driver(folder: Path) -> Policy:
+    """Open a driver as a policy of raw frames.
+
+    Raises:
+        UserError: a file is missing or damaged, of another version, or a package is not installed.
+    """
+    from baselines.recipes import from_json
+
+    config = runs.read_json(folder / CONFIG)
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder / CONFIG} has schema {schema!r}, this version reads {SCHEMA!r}: "
+            "use the version that wrote it"
+        )
+    recipe, tensors = from_json(config["recipe"]), _read(folder / WEIGHTS, config["sha256"])
+    if recipe.pixels is None:
+        from baselines.dream import drive_by
+
+        return drive_by(recipe, tensors, folder / str(config["world"]), str(config["sha256"]))
+    from baselines.models import build_policy
+    from baselines.policies import PixelPolicy
+
+    policy = build_policy(recipe, recipe.pixels.space, action_space(config["action_spec"]))
+    assign(policy, tensors, folder / WEIGHTS)
+    return PixelPolicy(policy, recipe.pixels, digest=str(config["sha256"]))
+
+
+def _read(path: Path, digest: str) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        data = path.read_bytes()
+        tensors: dict[str, Tensor] = load(data)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; the driver's folder is not whole") from None
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); copy the driver again") from error
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
+    return tensors
+
+
+def assign(policy: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a network its tensors and switch it to driving.
+
+    Raises:
+        UserError: one is missing or has another shape.
+    """
+    for name, parameter in policy.named_parameters():
+        found = tensors.get(name)
+        if found is None or found.shape != parameter.shape:
+            shape = "is missing" if found is None else f"has shape {tuple(found.shape)}"
+            raise UserError(
+                f"{path}: tensor {name!r} {shape}; the recipe needs {tuple(parameter.shape)}"
+            )
+        parameter.data.copy_(found)
+    policy.eval()
+
+
+def action_space(spec: Mapping[str, Any]) -> gym.spaces.Space[Any]:
+    """Gymnasium's space of the action spec in a config."""
+    import numpy as np
+    from gymnasium import spaces
+
+    if spec["kind"] == "discrete":
+        return spaces.Discrete(int(spec["dim"]))
+    low, high = (np.array(spec[name], np.float32) for name in ("low", "high"))
+    return spaces.Box(low, high)

@@ -1,0 +1,330 @@
+"""Training PPO by a recipe, in the real environment or in a dream: resumable, counted, measured.
+
+Rollouts and updates are Stable-Baselines3's own (`collect_rollouts`, `train`); the loop around them
+is here, because `learn` ties the learning rate to the frames of one call, which a run that is
+stopped and continued would get wrong.
+
+At each checkpoint all environments begin new episodes, also in a run that is not interrupted. So a
+run that was killed goes on from its last checkpoint as if nothing had happened, number by number,
+though no simulator can be saved; what was cut short is bootstrapped like any truncation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from baselines import drivers
+from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seeds
+from baselines.models import build_model, rate
+from baselines.policies import PixelPolicy
+from baselines.recipes import RECIPES, Recipe
+from baselines.training_env import make_training_env
+from worldmodels import envs, evaluation, executors, runs
+from worldmodels.protocols import Policy, UserError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Train a model-free baseline; the same command again goes on where it was stopped."""
+
+    recipe: Literal["zoo", "v3", "recurrent", "dream"] = "v3"
+    """zoo: PPO as rl-zoo has it; v3: what worked on CarRacing-v3; recurrent: RecurrentPPO (needs
+    sb3-contrib); dream: PPO in the dream of an agent"""
+    out: Path = Path("runs/ppo")
+    """run folder; made if it is not there, gone on with if it is"""
+    seed: int = 0
+    """fixes every generator of the run"""
+    frames: int | None = None
+    """budget in frames of the environment, skipped ones counted (recipe dream: steps of M); None
+    takes the recipe's. The learning rate falls over this budget, whatever it is"""
+    env_id: str = "worldmodels/CarRacing-v3"
+    """environment to learn in and to select in; the dream's agent brings its own"""
+    agent: Path | None = None
+    """recipe dream: the `agent` folder of a run"""
+    horizon: int = 250
+    """recipe dream: longest dream, in steps of M"""
+    checkpoint_frames: int = 100_000
+    """frames between checkpoints; at each the driver is measured on selection tracks"""
+    evaluate_episodes: int = 8
+    """selection tracks, from seed 500000"""
+    workers: int = 1
+    """1 steps all environments in this process; more give each a process, for slow environments"""
+    tensorboard: bool = False
+    """write events for TensorBoard, too (needs the extra `tensorboard`)"""
+
+    def __post_init__(self) -> None:
+        """Refuse what no run can have."""
+        if self.recipe not in RECIPES:
+            raise UserError(f"recipe is {self.recipe!r}; there are {', '.join(RECIPES)}")
+        if (self.recipe == "dream") != (self.agent is not None):
+            raise UserError("recipe dream needs --agent, and no other recipe has one")
+        for name in ("frames", "checkpoint_frames", "horizon", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} is {value}; it must be at least 1")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; it must be 0 or more")
+        selection_seeds(self.evaluate_episodes)
+
+
+class FrameCounter(BaseCallback):
+    """Adds up real frames and collects the returns of the episodes that end in a rollout."""
+
+    def __init__(self) -> None:
+        """Begin at nothing."""
+        super().__init__()
+        self.frames = 0
+        self.returns: list[float] = []
+
+    def _on_step(self) -> bool:
+        for info in self.locals["infos"]:
+            self.frames += int(info.get("frames", 1))
+            if "episode" in info:
+                self.returns.append(float(info["episode"]["r"]))
+        return True
+
+
+def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
+    """Train and return the run folder, with the selected driver in `agent/`, the last in `last/`.
+
+    Args:
+        cfg: what to train.
+        recipe: in place of the one that ``cfg`` names.
+
+    Raises:
+        UserError: another configuration has the folder, a package is missing, or the loss is not
+            finite.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(executors.usable_cores())
+    session = Session(cfg, recipe or RECIPES[cfg.recipe])
+    try:
+        while session.books.step < session.updates:
+            session.learn()
+            session.checkpoint()
+    finally:
+        session.env.close()
+    return session.run.path
+
+
+class Session:
+    """One training at work."""
+
+    def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
+        """Open the run folder and go on where its checkpoint is."""
+        self.cfg, self.recipe = cfg, recipe
+        per_update = recipe.rollout * recipe.skip
+        frames = cfg.frames or recipe.frames
+        self.updates = math.ceil(frames / per_update)
+        self.every = max(1, round(cfg.checkpoint_frames / per_update))
+        settings = {
+            "method": recipe.name,
+            **dataclasses.asdict(cfg),
+            "recipe": recipe,
+            "frames": frames,
+        }
+        changeable = {"out", "workers", "tensorboard", "agent"}
+        self.run = open_run(cfg.out, settings, [key for key in settings if key not in changeable])
+        self.books = Bookkeeping()
+        self.world = None if cfg.agent is None else self._world(cfg.agent)
+        self.env = self._make_env()
+        self.model = build_model(recipe, self.env, runs.derive_seed(cfg.seed, "ppo") % 2**32)
+        self.model.set_logger(Logger(None, []))
+        self.model.ep_info_buffer, self.model.ep_success_buffer = deque(maxlen=1), deque(maxlen=1)
+        self.probe = envs.make(self.env_id, disable_env_checker=True)
+        self.board = _board(self.run.path, cfg.tensorboard)
+        if self.state_file.exists():
+            self._load()
+        self._restart()
+
+    @property
+    def state_file(self) -> Path:
+        """What training resumes from."""
+        return self.run.checkpoints / "state.pt"
+
+    @property
+    def env_id(self) -> str:
+        """The real environment."""
+        if self.world is None:
+            return self.cfg.env_id
+        return str(runs.read_json(self.world / "config.json")["env_id"])
+
+    def learn(self) -> None:
+        """Rollouts and updates until the next checkpoint."""
+        recipe, model, books = self.recipe, self.model, self.books
+        target = min(self.updates, (books.step // self.every + 1) * self.every)
+        text = f"{recipe.name}, update {target} of {self.updates}"
+        with runs.progress((target - books.step) * recipe.rollout, text, unit="decisions") as bar:
+            while books.step < target:
+                began = time.perf_counter()
+                # the share of this run's own budget that is left; the last update still learns
+                model._current_progress_remaining = 1 - books.step / self.updates
+                counter = FrameCounter()
+                counter.init_callback(model)
+                model.collect_rollouts(self.env, counter, model.rollout_buffer, recipe.n_steps)
+                model.train()
+                books.step += 1
+                books.frames += counter.frames
+                books.seconds += time.perf_counter() - began
+                figures = self._log(counter)
+                bar.advance(recipe.rollout, **figures)
+
+    def _log(self, counter: FrameCounter) -> dict[str, float]:
+        """Write a line of metrics; return what the progress bar shows."""
+        values = {k.removeprefix("train/"): v for k, v in self.model.logger.name_to_value.items()}
+        self.model.logger.dump(self.books.step)
+        figures = {name: float(v) for name, v in values.items() if isinstance(v, float | int)}
+        bad = [name for name, value in figures.items() if not math.isfinite(value)]
+        if "loss" in bad:
+            raise UserError(
+                f"the loss of update {self.books.step} (frame {self.books.frames:,}) is "
+                f"{figures['loss']}; lower the learning rate, or look at the rewards"
+            )
+        shown = {"return": float(np.mean(counter.returns))} if counter.returns else {}
+        line = {"step": self.books.step, "frames": self.books.frames, **shown}
+        line |= {"episodes": len(counter.returns), "seconds": self.books.seconds}
+        names = ("loss", "value_loss", "policy_gradient_loss", "approx_kl", "clip_fraction", "std")
+        line |= {name: figures[name] for name in names if name in figures and name not in bad}
+        line["learning_rate"] = rate(self.recipe, self.model._current_progress_remaining)
+        self.run.log("ppo", **line)
+        for name, value in line.items() if self.board is not None else ():
+            self.board.add_scalar(f"ppo/{name}", value, self.books.frames)
+        return {**shown, "loss": figures.get("loss", math.nan)}
+
+    def checkpoint(self) -> None:
+        """Measure the driver, keep it, save what a resume needs, begin new episodes."""
+        books, recipe = self.books, self.recipe
+        result = evaluation.evaluate(
+            self.policy(),
+            self.env_id,
+            selection_seeds(self.cfg.evaluate_episodes),
+            workers=1,
+            name=recipe.name,
+        )
+        is_best = books.measured(result, "dream" if self.world else "model_free")
+        point = books.curve[-1]
+        self.run.log("evaluation", **dataclasses.asdict(point))
+        if self.board is not None:
+            self.board.add_scalar("evaluation/mean", point.mean, books.frames)
+        kept = [self.run.checkpoints / f"{books.step:06d}", self.run.path / "last"]
+        for folder in [*kept, self.run.agent] if is_best else kept:
+            drivers.save_driver(
+                folder,
+                self.model.policy,
+                recipe,
+                self.probe,
+                env_id=self.env_id,
+                world=self.world,
+                facts={"seed": self.cfg.seed, "selection": point, "method": recipe.name},
+            )
+        self._save()
+        books.publish(self.run)
+        self._restart()
+
+    def policy(self) -> Policy:
+        """The driver as it stands."""
+        if self.recipe.pixels is not None:
+            return PixelPolicy(self.model.policy, self.recipe.pixels)
+        from baselines.dream import drive_by
+
+        assert self.world is not None
+        return drive_by(self.recipe, dict(self.model.policy.named_parameters()), self.world)
+
+    def _world(self, agent: Path) -> Path:
+        """The dreaming agent, copied into the run folder, and its frames in the books."""
+        from baselines.dream import copy_agent
+
+        inherit(self.books, agent)
+        return copy_agent(agent, self.run.path / "world")
+
+    def _make_env(self) -> VecEnv:
+        if self.world is None:
+            return make_training_env(
+                self.recipe, self.cfg.env_id, self.cfg.seed, workers=self.cfg.workers
+            )
+        from baselines.dream import make_dream_env
+
+        return make_dream_env(self.recipe, self.world, self.cfg.horizon)
+
+    def _restart(self) -> None:
+        """Begin episodes that depend on the run's seed and the number of the update alone."""
+        if self.world is None:
+            self.env.env_method("begin", self.books.step)
+        else:
+            seed = runs.derive_seed(self.cfg.seed, "dream", self.books.step)
+            self.env.unwrapped.seed(seed % 2**32)
+        self.model._last_obs = self.env.reset()  # type: ignore[assignment]  # no dict or tuple here
+        self.model._last_episode_starts = np.ones(self.env.num_envs, np.bool_)
+
+    def _save(self) -> None:
+        """Write all that decides how the training goes on."""
+        name, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
+        state = {
+            "policy": self.model.policy.state_dict(),
+            "optimizer": self.model.policy.optimizer.state_dict(),
+            "num_timesteps": self.model.num_timesteps,
+            "updates": _updates(self.model),
+            "torch": torch.get_rng_state(),
+            "numpy": [str(name), keys, int(place), int(has_gauss), float(gauss)],
+            "scale": _scale(self.env),
+            "books": self.books.to_state(),
+        }
+        runs.save_checkpoint(self.state_file, state)
+
+    def _load(self) -> None:
+        state = runs.load_checkpoint(self.state_file)
+        self.model.policy.load_state_dict(state["policy"])
+        self.model.policy.optimizer.load_state_dict(state["optimizer"])
+        self.model.num_timesteps = state["num_timesteps"]
+        self.model._n_updates = state["updates"]
+        torch.set_rng_state(state["torch"])
+        np.random.set_state(tuple(state["numpy"]))
+        if isinstance(self.env, VecNormalize):
+            rms = self.env.ret_rms
+            rms.mean, rms.var, rms.count = (np.float64(v) for v in state["scale"])  # type: ignore[assignment]  # typed as arrays, used as numbers
+        self.books = Bookkeeping.from_state(state["books"])
+        self.books.publish(self.run)
+
+
+def _updates(model: OnPolicyAlgorithm) -> int:
+    return int(getattr(model, "_n_updates", 0))
+
+
+def _scale(env: VecEnv) -> list[float]:
+    """Mean, variance and count of the running statistics of returns; empty without them."""
+    if not isinstance(env, VecNormalize):
+        return []
+    rms = env.ret_rms
+    return [float(rms.mean), float(rms.var), float(rms.count)]
+
+
+def _board(folder: Path, wanted: bool) -> Any:
+    """A writer of TensorBoard's events, or None.
+
+    Raises:
+        UserError: it is wanted and not installed.
+    """
+    if not wanted:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise UserError(
+            "TensorBoard is not installed: pip install 'worldmodels[tensorboard]', or leave "
+            "--tensorboard out (metrics.jsonl has the same figures)"
+        ) from error
+    return SummaryWriter(str(folder / "tensorboard"))

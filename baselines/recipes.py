@@ -1,0 +1,191 @@
+"""Recipes of the model-free baselines: every setting of a published training run, frozen.
+
+A recipe's `source` says where its numbers come from, and which of them are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from baselines.pixels import PixelConfig
+from baselines.shaping import ShapingConfig
+from worldmodels.protocols import UserError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """PPO (Schulman et al., arXiv:1707.06347) as Stable-Baselines3 takes it."""
+
+    name: str
+    """what results are filed under"""
+    source: str
+    """where the settings come from"""
+    frames: int
+    """frames of the real environment that the source trains for, skipped ones counted"""
+    algorithm: Literal["ppo", "recurrent-ppo"] = "ppo"
+    """recurrent-ppo is of sb3-contrib"""
+    policy: Literal["CnnPolicy", "CnnLstmPolicy", "MlpPolicy"] = "CnnPolicy"
+    """the network: MlpPolicy sees [z, h] of a dream, the others see pixels"""
+    pixels: PixelConfig | None = field(default_factory=PixelConfig)
+    """from the environment's frames to the network's; None in a dream"""
+    shaping: ShapingConfig | None = None
+    """changes of the reward in training, never in a test"""
+    norm_reward: bool = False
+    """divide rewards by the running deviation of the discounted return (training only)"""
+    n_envs: int = 8
+    """environments side by side"""
+    n_steps: int = 512
+    """decisions of each environment between two updates"""
+    batch_size: int = 128
+    """decisions in a minibatch"""
+    n_epochs: int = 10
+    """passes over the decisions of an update"""
+    gamma: float = 0.99
+    """discount"""
+    gae_lambda: float = 0.95
+    """decay of generalised advantage estimation"""
+    learning_rate: float = 1e-4
+    """step of Adam at the start"""
+    schedule: Literal["linear", "constant"] = "linear"
+    """linear falls to 0 at the end of this run's own budget, whatever it is"""
+    clip_range: float = 0.2
+    """clipping of the probability ratio"""
+    ent_coef: float = 0.0
+    """weight of the entropy"""
+    vf_coef: float = 0.5
+    """weight of the value loss"""
+    max_grad_norm: float = 0.5
+    """clipping of the gradient"""
+    use_sde: bool = False
+    """state-dependent exploration (gSDE, arXiv:2005.05719) in place of independent noise"""
+    sde_sample_freq: int = -1
+    """decisions between two draws of its noise; -1 draws once an update"""
+    log_std_init: float = 0.0
+    """logarithm of the exploration's first deviation"""
+    ortho_init: bool = True
+    """orthogonal initial weights"""
+    activation: Literal["gelu", "relu", "tanh"] = "relu"
+    """between the layers after the convolutions"""
+    net_arch: tuple[int, ...] = ()
+    """hidden layers after the convolutions, for policy and value each"""
+    lstm_hidden_size: int = 0
+    """units of the LSTM; 0 for none"""
+    critic_lstm: bool = True
+    """the value function has an LSTM of its own"""
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be trained with."""
+        for name in ("frames", "n_envs", "n_steps", "batch_size", "n_epochs"):
+            if getattr(self, name) < 1:
+                raise UserError(f"Recipe.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.rollout % self.batch_size:
+            raise UserError(
+                f"Recipe.batch_size is {self.batch_size}; it must divide n_envs * n_steps = "
+                f"{self.rollout}, or the last minibatch of each pass is a small one"
+            )
+        if (self.policy == "MlpPolicy") != (self.pixels is None):
+            raise UserError(f"Recipe.policy is {self.policy}, but pixels is {self.pixels}")
+        if (self.algorithm == "recurrent-ppo") != (self.lstm_hidden_size > 0):
+            raise UserError(
+                f"Recipe.lstm_hidden_size is {self.lstm_hidden_size} with {self.algorithm}; "
+                "recurrent-ppo needs units, ppo has none"
+            )
+
+    @property
+    def skip(self) -> int:
+        """Frames of the environment for each decision (in a dream: steps of M)."""
+        return 1 if self.pixels is None else self.pixels.skip
+
+    @property
+    def rollout(self) -> int:
+        """Decisions between two updates."""
+        return self.n_envs * self.n_steps
+
+
+def from_json(record: Mapping[str, Any]) -> Recipe:
+    """The recipe that a run or a driver was written with.
+
+    Raises:
+        UserError: it has fields that this version does not know.
+    """
+    unknown = sorted(set(record) - {f.name for f in fields(Recipe)})
+    if unknown:
+        raise UserError(f"the recipe has unknown fields {', '.join(unknown)}: another version's")
+    values = dict(record)
+    if values.get("pixels") is not None:
+        values["pixels"] = PixelConfig(**values["pixels"])
+    if values.get("shaping") is not None:
+        values["shaping"] = ShapingConfig(**values["shaping"])
+    values["net_arch"] = tuple(values.get("net_arch", ()))
+    return Recipe(**values)
+
+
+_ZOO = "rl-baselines3-zoo, commit 22e3ff2 (April 2026), hyperparams"
+
+ZOO = Recipe(
+    name="ppo-zoo",
+    source=f"{_ZOO}/ppo.yml, CarRacing-v3 (published: 154 on CarRacing-v0; none on v3)",
+    frames=8_000_000,
+    pixels=PixelConfig(skip=2, size=64, grey=True, stack=2),
+    norm_reward=True,
+    use_sde=True,
+    sde_sample_freq=4,
+    log_std_init=-2.0,
+    ortho_init=False,
+    activation="gelu",
+    net_arch=(256,),
+)
+
+V3 = Recipe(
+    name="ppo-v3",
+    source=(
+        "what was reported to help on CarRacing-v3: four frames, no skip, batches of 256, shaping "
+        "in training only (657 to 868), a learning rate that falls (a constant 3e-4 peaks and "
+        "regresses). Network and noise are Stable-Baselines3's defaults, rollouts and the scaling "
+        f"of rewards those of {_ZOO}/ppo.yml; the weights of the shaping are ours"
+    ),
+    frames=4_000_000,
+    pixels=PixelConfig(skip=1, size=64, grey=True, stack=4),
+    shaping=ShapingConfig(),
+    norm_reward=True,
+    batch_size=256,
+    learning_rate=3e-4,
+)
+
+RECURRENT = Recipe(
+    name="recurrent-ppo",
+    source=f"{_ZOO}/ppo_lstm.yml, CarRacing-v3 (published: 863 on CarRacing-v0; none on v3)",
+    frames=4_000_000,
+    algorithm="recurrent-ppo",
+    policy="CnnLstmPolicy",
+    pixels=PixelConfig(skip=1, size=64, grey=True, stack=2),
+    norm_reward=True,
+    use_sde=True,
+    sde_sample_freq=4,
+    log_std_init=-2.0,
+    ortho_init=False,
+    activation="gelu",
+    lstm_hidden_size=128,
+    critic_lstm=False,
+)
+
+DREAM = Recipe(
+    name="ppo-dream",
+    source="Stable-Baselines3's defaults for continuous control, with longer minibatches; ours",
+    frames=4_000_000,
+    policy="MlpPolicy",
+    pixels=None,
+    norm_reward=True,
+    n_envs=64,
+    n_steps=128,
+    batch_size=1024,
+    learning_rate=3e-4,
+    log_std_init=-1.0,
+    activation="tanh",
+    net_arch=(64, 64),
+)
+
+RECIPES: dict[str, Recipe] = {"zoo": ZOO, "v3": V3, "recurrent": RECURRENT, "dream": DREAM}
+"""Recipes by the name that the command line knows."""

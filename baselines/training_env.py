@@ -1,0 +1,139 @@
+"""The environment as a baseline learns in it: held actions, shaping, stacked frames, own seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
+
+from baselines.pixels import PixelConfig, push, shrink
+from baselines.recipes import Recipe
+from baselines.shaping import Shaper, ShapingConfig
+from worldmodels import envs, runs
+from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+
+
+class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
+    """One environment for training; never for a test.
+
+    Tracks come from the run's seed, the number of the segment between two checkpoints, the place
+    of this environment among its siblings and the number of the episode, so that a run that goes on
+    from a checkpoint meets the tracks that an uninterrupted one does.
+    """
+
+    def __init__(
+        self,
+        env: gym.Env[NDArray[np.uint8], Any],
+        pixels: PixelConfig,
+        shaping: ShapingConfig | None,
+        seed: int,
+        place: int,
+    ) -> None:
+        """Wrap an environment with pixels."""
+        super().__init__(env)
+        self.observation_space = pixels.space
+        self._pixels, self._shaper = pixels, None if shaping is None else Shaper(shaping)
+        self._seed, self._place = seed, place
+        self._stack = np.zeros((1, *pixels.shape), np.uint8)
+        self.begin(0)
+
+    def begin(self, segment: int) -> None:
+        """Take the tracks of a segment from now on; call `reset` after it."""
+        self._segment, self._episode = segment, 0
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Begin the next episode; a seed that is given is passed over."""
+        own = runs.derive_seed(self._seed, "track", self._segment, self._place, self._episode)
+        self._episode += 1
+        obs, info = self.env.reset(seed=own % TRAINING_SEED_LIMIT, options=options)
+        if self._shaper is not None:
+            self._shaper.begin()
+        self._total, self._length = 0.0, 0
+        return self._see(obs, fresh=True), info
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Hold an action for as many frames as the recipe skips.
+
+        The info has `frames`, how many that were, and at the end `episode`: return `r` (the
+        environment's own) and length `l` in frames, as Stable-Baselines3 wants them.
+        """
+        obs, reward, terminated, truncated, info, frames = self._hold(action)
+        if not np.isfinite(reward):
+            raise UserError(f"the environment's reward is {reward}; it must be finite")
+        self._total += reward
+        self._length += frames
+        if self._shaper is not None:
+            reward, lost = self._shaper.shape(reward, action, obs, frames)
+            terminated = terminated or lost
+        info = {**info, "frames": frames}
+        if terminated or truncated:
+            info["episode"] = {"r": self._total, "l": self._length, "t": 0.0}
+        # as DummyVecEnv rounds it, so that environments in processes of their own pay the same
+        reward = float(np.float32(reward))
+        return self._see(obs, fresh=False), reward, terminated, truncated, info
+
+    def _hold(
+        self, action: Any
+    ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any], int]:
+        """Step the environment; frames in between are not drawn where it can leave that out."""
+        bare: Any = self.env.unwrapped
+        skips = self._pixels.skip > 1 and hasattr(bare, "draws_observations")
+        total, taken = 0.0, 0
+        for left in reversed(range(self._pixels.skip)):
+            if skips:
+                bare.draws_observations = left == 0
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total += float(reward)
+            taken += 1
+            if terminated or truncated:
+                break
+        if skips:
+            obs = bare.draw_last() if left else obs
+            bare.draws_observations = True
+        return obs, total, terminated, truncated, info, taken
+
+    def _see(self, obs: NDArray[np.uint8], fresh: bool) -> NDArray[np.uint8]:
+        frame = shrink(np.asarray(obs)[None], self._pixels)
+        self._stack = push(self._stack, frame, np.array([fresh]))
+        stacked: NDArray[np.uint8] = self._stack[0].copy()
+        return stacked
+
+
+def make_one(recipe: Recipe, env_id: str, seed: int, place: int) -> TrainingEnv:
+    """One of a recipe's environments."""
+    assert recipe.pixels is not None, "a dream needs no wrapper"
+    env = envs.make(env_id, disable_env_checker=True)
+    return TrainingEnv(env, recipe.pixels, recipe.shaping, seed, place)
+
+
+def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) -> VecEnv:
+    """All of a recipe's environments.
+
+    Args:
+        recipe: how many, and what they show.
+        env_id: any environment that `envs.make` accepts.
+        seed: of the run.
+        workers: 1 steps all in this process; more give each environment a process of its own,
+            which pays where the environment is slow.
+
+    Raises:
+        UserError: the environment cannot be made.
+    """
+    makers: list[Callable[[], gym.Env[Any, Any]]] = [
+        partial(make_one, recipe, env_id, seed, place) for place in range(recipe.n_envs)
+    ]
+    return normalized(recipe, SubprocVecEnv(makers) if workers > 1 else DummyVecEnv(makers))
+
+
+def normalized(recipe: Recipe, env: VecEnv) -> VecEnv:
+    """With the recipe's scaling of rewards around it, which a test does without."""
+    if not recipe.norm_reward:
+        return env
+    return VecNormalize(env, norm_obs=False, norm_reward=True, gamma=recipe.gamma)

@@ -1,0 +1,143 @@
+"""What a comparison allows to say, in sentences: warnings about the protocol, and conclusions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from baselines.comparison import Comparison, Method, Pair
+from baselines.results import Run
+from worldmodels.protocols import NUM_TEST_SEEDS, TEST_SEED_START
+from worldmodels.report.text import count, score
+
+ENOUGH = 5
+"""Training runs from which an interval over runs means much."""
+
+_LIBRARIES = ("gymnasium", "box2d")
+
+
+def warnings(found: Comparison) -> list[str]:
+    """Everything that makes the comparison less than it looks."""
+    tested = [run for method in found.methods for run in method.runs if run.returns]
+    said = [*_about_seeds(found), *_about_tracks(found, tested)]
+    said += _differing(tested, "environments of the test", lambda run: run.env or "unknown")
+    said += _differing(
+        tested, "ways to drive", lambda run: "mode" if run.deterministic else "sampled actions"
+    )
+    for name in _LIBRARIES:
+        said += _differing(tested, f"versions of {name}", partial(_version, name))
+    runs = [run for method in found.methods for run in method.runs]
+    said += _about_costs(runs)
+    said += _differing(
+        [run for run in runs if run.seconds and run.machine.get("cpu")],
+        "machines, so that wall-clock times cannot be compared",
+        lambda run: f"{run.machine.get('cpu')}, {run.machine.get('cores')} cores",
+    )
+    return said
+
+
+def _version(name: str, run: Run) -> str:
+    return run.versions.get(name, "unknown")
+
+
+def _about_seeds(found: Comparison) -> list[str]:
+    said = []
+    trained = [m for m in found.methods if any(run.seed is not None for run in m.runs)]
+    for method in trained:
+        if method.tested == 1:
+            said.append(
+                f"{method.name}: one training run. Its interval speaks of tracks only; how another "
+                "run of the same method would have turned out, nobody knows from this."
+            )
+        elif 1 < method.tested < ENOUGH:
+            said.append(
+                f"{method.name}: {method.tested} training runs. So few give a rough interval, as a "
+                "rule too narrow."
+            )
+        seeds = [run.seed for run in method.runs if run.seed is not None]
+        if len(set(seeds)) < len(seeds):
+            said.append(f"{method.name}: runs with the same seed are no independent runs.")
+        untested = len([run for run in method.runs if not run.returns])
+        if untested:
+            said.append(f"{method.name}: {untested} of its runs have no test yet.")
+    return said
+
+
+def _about_tracks(found: Comparison, tested: Sequence[Run]) -> list[str]:
+    if not tested:
+        return ["No run was tested: there are learning curves only, on selection tracks."]
+    if not found.tracks:
+        return ["The runs have no test track in common: nothing below compares them."]
+    said = []
+    longest = max(len(run.returns) for run in tested)
+    if any(len(run.returns) != len(found.tracks) for run in tested):
+        said.append(
+            f"The runs were tested on different tracks (up to {longest}); all figures are of the "
+            f"{len(found.tracks)} that they have in common."
+        )
+    test = range(TEST_SEED_START, TEST_SEED_START + NUM_TEST_SEEDS)
+    if not set(found.tracks) <= set(test):
+        said.append("Some tracks are not among the published test tracks.")
+    elif len(found.tracks) < NUM_TEST_SEEDS:
+        said.append(f"{len(found.tracks)} of the {NUM_TEST_SEEDS} test tracks were driven.")
+    return said
+
+
+def _about_costs(runs: Sequence[Run]) -> list[str]:
+    said = []
+    costs = [(run.cost, run) for run in runs if run.cost]
+    if costs:
+        low, high = (pick(costs, key=lambda pair: pair[0]) for pick in (min, max))
+        if high[0] > 1.5 * low[0]:
+            said.append(
+                f"Costs differ: from {count(low[0])} real frames ({low[1].method}) to "
+                f"{count(high[0])} ({high[1].method}). Compare the curves, not the ends alone."
+            )
+    for run in runs:
+        trained = sum(run.frames.get(kind, 0) for kind in ("model_free", "collection"))
+        if run.budget and run.frames.get("model_free") and trained < 0.98 * run.budget:
+            said.append(
+                f"{run.method}, seed {run.seed}: {count(trained)} of {count(run.budget)} frames "
+                "trained; a run that is not over, with a learning rate that has not fallen."
+            )
+    return said
+
+
+def _differing(runs: Sequence[Run], what: str, of: Callable[[Run], object]) -> list[str]:
+    values = {run.method: str(of(run)) for run in runs}
+    if len(set(values.values())) < 2:
+        return []
+    named = "; ".join(f"{method}: {value}" for method, value in values.items())
+    return [f"Different {what} ({named})."]
+
+
+def conclusions(found: Comparison) -> list[str]:
+    """What can and what cannot be concluded, pair by pair."""
+    methods = {method.name: method for method in found.methods}
+    said = [_conclusion(pair, methods[pair.ours], methods[pair.theirs]) for pair in found.pairs]
+    if not said:
+        said.append("There are not two methods with common test tracks: nothing can be concluded.")
+    return said
+
+
+def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
+    difference = pair.difference.mean
+    text = (
+        f"{pair.ours} against {pair.theirs}: {score(difference.value)} more per track "
+        f"({score(difference.low)} to {score(difference.high)}), above on "
+        f"{pair.difference.wins:.0%} of the tracks. "
+    )
+    apart = difference.low > 0 or difference.high < 0
+    fixed = [m.name for m in (ours, theirs) if m.tested == 1 and m.runs[0].seed is not None]
+    if not apart:
+        return text + "The interval holds 0: these runs do not tell the two apart."
+    if fixed:
+        whose = " and of ".join(fixed)
+        return text + (
+            f"These drivers differ. Whether the methods do is open, with a single training run of "
+            f"{whose}."
+        )
+    fewest = min(m.tested for m in (ours, theirs) if m.runs[0].seed is not None)
+    if fewest < ENOUGH:
+        return text + f"That is evidence for the method, from {fewest} runs; more would settle it."
+    return text + "That holds for the methods under this protocol, not for other budgets."

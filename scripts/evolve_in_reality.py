@@ -1,0 +1,25 @@
+"""Evolve C in the real environment, with the V and M of a finished run, for comparison.
+
+    python scripts/evolve_in_reality.py --agent runs/demo/agent --frames 4000000 --out runs/es-0
+
+The same command again goes on where it was stopped. The result is an agent like any other:
+
+    worldmodels evaluate --agent runs/es-0/agent --episodes 100 --json F --run runs/es-0
+"""
+
+import sys
+
+import tyro
+
+from baselines.evolution import EvolutionConfig, evolve_in_reality
+from worldmodels.cli import guarded
+
+
+def main() -> None:
+    """Read the flags, evolve, say where the agent is."""
+    folder = evolve_in_reality(tyro.cli(EvolutionConfig, description=__doc__))
+    print(f"the agent that selection chose: {folder}/agent; the last one: {folder}/last")
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
