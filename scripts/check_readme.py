@@ -33,6 +33,7 @@ def main() -> None:
     commands = steps(Path(sys.argv[1]).read_text(encoding="utf-8"))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "scripts").symlink_to(ROOT / "scripts")  # as in the reader's clone
         for command in commands:
             started = time.monotonic()
             environment = {**os.environ, "PATH": path}
