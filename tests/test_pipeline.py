@@ -121,6 +121,14 @@ def test_presets_are_valid_and_ordered() -> None:
     assert isinstance(full, RunConfig)
 
 
+def test_late_rounds_are_validated_on_more_tracks() -> None:
+    cfg = SelectionConfig(episodes=16, early_episodes=2, late_rounds=3)
+    assert [cfg.episodes_of(number, 5) for number in range(5)] == [2, 2, 16, 16, 16]
+    assert SelectionConfig(episodes=16).episodes_of(0, 5) == 16
+    with pytest.raises(UserError, match=r"early_episodes is 17; it must be from 1 to episodes"):
+        SelectionConfig(episodes=16, early_episodes=17)
+
+
 def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
     from tests.experience import fakes
 

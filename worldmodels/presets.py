@@ -77,6 +77,11 @@ class ExperienceConfig:
         fine = self.driver_snapshots in ("selected", "all")
         require(self, "driver_snapshots", fine, "'selected' or 'all'")
 
+    @property
+    def needs_selection(self) -> bool:
+        """Whether what is collected depends on which controller was selected."""
+        return self.driver_snapshots == "selected"
+
 
 @dataclass(frozen=True)
 class MemoryStageConfig:
@@ -174,6 +179,11 @@ class SelectionConfig:
 
     episodes: int = 16
     """real episodes per checkpoint, the same tracks for all"""
+    early_episodes: int | None = None
+    """episodes per checkpoint in all but the last `late_rounds` rounds, which alone can then give
+    the run's agent; None for as many as in those, and for no difference between rounds"""
+    late_rounds: int = 3
+    """how many rounds are late"""
     finalists: int = 3
     """best checkpoints that drive a second, larger round"""
     final_episodes: int = 32
@@ -189,11 +199,20 @@ class SelectionConfig:
     def __post_init__(self) -> None:
         """Check the ranges and that the seeds are selection seeds."""
         require(self, "episodes", self.episodes >= 1, "at least 1")
+        early = self.early_episodes
+        fine = early is None or 1 <= early <= self.episodes
+        require(self, "early_episodes", fine, f"from 1 to episodes ({self.episodes}), or None")
+        require(self, "late_rounds", self.late_rounds >= 1, "at least 1")
         require(self, "finalists", self.finalists >= 1, "at least 1")
         require(self, "final_episodes", self.final_episodes >= 0, "at least 0")
         last = self.seed + self.episodes + self.final_episodes
         fine = SELECTION_SEED_START <= self.seed and last <= TEST_SEED_START
         require(self, "seed", fine, f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
+
+    def episodes_of(self, number: int, rounds: int) -> int:
+        """Episodes per checkpoint in a round, of so many."""
+        late = number >= rounds - self.late_rounds
+        return self.episodes if late or self.early_episodes is None else self.early_episodes
 
 
 @dataclass(frozen=True)
@@ -366,7 +385,7 @@ def full() -> RunConfig:
     cfg = quick()
     return dataclasses.replace(
         cfg,
-        iterations=9,
+        iterations=10,
         experience=dataclasses.replace(cfg.experience, driver_episodes=64, driver_snapshots="all"),
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
@@ -377,7 +396,9 @@ def full() -> RunConfig:
         controller=dataclasses.replace(
             cfg.controller, components=32, evolve=EvolveConfig(generations=100, mean_every=25)
         ),
-        selection=dataclasses.replace(cfg.selection, episodes=6, finalists=4, final_episodes=24),
+        selection=dataclasses.replace(
+            cfg.selection, episodes=16, early_episodes=2, finalists=3, final_episodes=24
+        ),
         test=TestConfig(),
     )
 

@@ -82,7 +82,7 @@ class Pipeline:
                 cfg.experience,
                 cfg.action_repeat,
                 cfg.frame_spec,
-                previous and previous.keys["select"],
+                _key(previous, "select" if cfg.experience.needs_selection else "controller"),
             ],
             lambda key: model.collect(ctx, this, previous, key),
         )
@@ -108,13 +108,23 @@ class Pipeline:
         this.keys["controller"] = self._stage(
             "controller",
             this,
-            [cfg.dream, cfg.starts, cfg.controller, this.keys["memory"], _key(previous, "select")],
+            [
+                cfg.dream,
+                cfg.starts,
+                cfg.controller,
+                this.keys["memory"],
+                _key(previous, "select") if cfg.controller.carry_on else None,
+            ],
             lambda key: driver.evolve_controller(ctx, this, before, key),
         )
         this.keys["select"] = self._stage(
             "select",
             this,
-            [cfg.selection, this.keys["controller"]],
+            [
+                cfg.selection,
+                cfg.selection.episodes_of(number, cfg.iterations),
+                this.keys["controller"],
+            ],
             lambda key: driver.select(ctx, this, key),
         )
         return this

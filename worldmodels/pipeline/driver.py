@@ -202,7 +202,7 @@ def select(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
     cfg = ctx.cfg.selection
     saved = load_checkpoint(this.folder / "controllers.pt")
     generations = sorted(saved["snapshots"])
-    seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
+    seeds = list(range(cfg.seed, cfg.seed + cfg.episodes_of(this.number, ctx.cfg.iterations)))
     results = evaluate_many(
         [AgentParameters(this.agent, saved["snapshots"][g].numpy()) for g in generations],
         ctx.cfg.env_id,
@@ -270,6 +270,8 @@ def choose(
 ) -> dict[str, Any]:
     """Let the best rounds' drivers drive a second, larger round; the winner is the run's agent."""
     cfg = ctx.cfg.selection
+    if cfg.early_episodes is not None:  # so few episodes of the others prove nothing
+        iterations = iterations[-cfg.late_rounds :]
     scores = [ctx.run.stage_outputs(f"select/{it.number:02d}")["real_mean"] for it in iterations]
     ranked = sorted(range(len(iterations)), key=lambda i: -scores[i])[: cfg.finalists]
     finalists = [iterations[i] for i in ranked]
