@@ -121,7 +121,7 @@ def test_a_flat_energy_has_a_finite_penalty() -> None:
         lambda x: x @ weight, torch.ones(B, 2), torch.zeros(B, 2), torch.ones(B)
     )
     (slope,) = torch.autograd.grad(loss, weight)
-    assert float(loss) == pytest.approx(1.0)
+    assert loss.item() == pytest.approx(1.0)
     assert bool(torch.isfinite(slope).all())
 
 
