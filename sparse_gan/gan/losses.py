@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -147,6 +147,36 @@ def zero_penalty(energy: Energy, x: Tensor) -> Tensor:
     return 0.5 * slopes(energy, x).square().mean()
 
 
+def penalty(
+    cfg: LossConfig, energy: Energy, real: Tensor, fake: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Sum (scalar) of the penalties that the loss has, each with its weight; 0 if it has none.
+
+    Args:
+        cfg: which.
+        energy: F.
+        real: (B, ...).
+        fake: (B, ...).
+        generator: draws the places between real and fake samples.
+    """
+    total = torch.zeros((), device=real.device)
+    if cfg.kind == "wasserstein-gp":
+        share = torch.rand(len(real), generator=generator)
+        total = total + cfg.gradient_penalty * gradient_penalty(energy, real, fake, share)
+    if cfg.zero_penalty:
+        total = total + cfg.zero_penalty * zero_penalty(energy, real)
+    if cfg.zero_penalty_fake:
+        total = total + cfg.zero_penalty_fake * zero_penalty(energy, fake)
+    return total
+
+
+@torch.no_grad()
+def clip_weights(parameters: Iterable[Tensor], bound: float) -> None:
+    """Bound every weight, in place: what keeps the first Wasserstein GAN's F from being steep."""
+    for weight in parameters:
+        weight.clamp_(-bound, bound)
+
+
 def annealed(deviation: float, step: int, steps: int) -> float:
     """Deviation of the instance noise at ``step``, falling linearly to 0 at ``steps``."""
     return deviation * max(0.0, 1 - step / max(1, steps))
@@ -157,9 +187,11 @@ __all__ = [
     "LossConfig",
     "LossKind",
     "annealed",
+    "clip_weights",
     "energy_loss",
     "generator_loss",
     "gradient_penalty",
+    "penalty",
     "pulling_away",
     "slopes",
     "zero_penalty",

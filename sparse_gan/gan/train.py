@@ -148,32 +148,20 @@ class GAN:
             low, high = self.energy.energy(seen_real), self.energy.energy(seen_fake)
         low, high = low.float(), high.float()
         loss = losses.energy_loss(loss_cfg, low, high)
-        loss = loss + self._penalty(seen_real.float(), seen_fake.float())
+        loss = loss + losses.penalty(
+            loss_cfg, self.energy.energy, seen_real.float(), seen_fake.float(), self.fresh
+        )
         optimiser = self.optimisers["energy"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         if loss_cfg.kind == "wasserstein":
-            with torch.no_grad():
-                torch._foreach_clamp_min_(list(self.energy.parameters()), -loss_cfg.clip)
-                torch._foreach_clamp_max_(list(self.energy.parameters()), loss_cfg.clip)
+            losses.clip_weights(self.energy.parameters(), loss_cfg.clip)
         return {
             "energy_loss": loss.detach(),
             "energy_real": low.detach().mean(),
             "energy_fake": high.detach().mean(),
         }
-
-    def _penalty(self, real: Tensor, fake: Tensor) -> Tensor | float:
-        cfg, energy = self.cfg.loss, self.energy.energy
-        total: Tensor | float = 0.0
-        if cfg.kind == "wasserstein-gp":
-            share = torch.rand(len(real), generator=self.fresh)
-            total += cfg.gradient_penalty * losses.gradient_penalty(energy, real, fake, share)
-        if cfg.zero_penalty:
-            total += cfg.zero_penalty * losses.zero_penalty(energy, real)
-        if cfg.zero_penalty_fake:
-            total += cfg.zero_penalty_fake * losses.zero_penalty(energy, fake)
-        return total
 
     def _generator_step(self, fake: Tensor) -> dict[str, Tensor]:
         cfg = self.cfg.loss
