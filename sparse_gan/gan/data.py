@@ -102,6 +102,7 @@ def load_pictures(
     if source in ("car-racing", "folder") and not folders:
         raise UserError(f"data is {source}: name its folders with --folders")
     if source == "car-racing":
+        folders = [found for folder in folders for found in episode_folders(folder)]
         train = data.frames(folders, count, seed, "train")
         test = data.frames(folders, max(100, count // 5), seed, "test")
         check_size(train, size, "the frames")
@@ -113,6 +114,20 @@ def load_pictures(
     order = np.random.default_rng(derive_seed(seed, "pictures")).permutation(len(pictures))
     cut = max(1, len(pictures) // TEST_SHARE)
     return PictureSet(pictures[order[cut:]][:count], pictures[order[:cut]])
+
+
+def episode_folders(folder: Path) -> list[Path]:
+    """The folder itself if it holds finished episodes, else those below it that do, by name.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; `worldmodels collect` makes one")
+    found = sorted(path.parent for path in folder.rglob("manifest.json"))
+    if not found:
+        raise UserError(f"{folder} holds no finished episodes; `worldmodels collect` makes them")
+    return [folder] if folder in found else found
 
 
 def read_folder(folder: Path, size: int, resize: bool = False) -> NDArray[np.uint8]:
@@ -216,6 +231,7 @@ __all__ = [
     "Source",
     "check_pixels",
     "check_size",
+    "episode_folders",
     "load_pictures",
     "read_folder",
     "to_bytes",
