@@ -67,12 +67,16 @@ class PictureBatches:
 
     def __call__(self, number: int) -> Tensor:
         """Batch ``number`` (B, C, H, W) in [-1, 1], channels-last in memory."""
+        return to_signed(self.raw(number)).to(self.device)
+
+    def raw(self, number: int) -> NDArray[Any]:
+        """Batch ``number`` (B, H, W, C) as the pictures are stored."""
         epoch, place = divmod(number, self.per_epoch)
         if epoch != self._epoch:
             rng = np.random.default_rng(derive_seed(self.seed, "epoch", epoch))
             self._epoch, self._order = epoch, rng.permutation(len(self.pictures))
         chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
-        return to_signed(self.pictures[chosen]).to(self.device)
+        return np.asarray(self.pictures[chosen])
 
 
 def load_pictures(
