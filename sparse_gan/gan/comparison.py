@@ -116,7 +116,7 @@ def vae_step_operations(cfg: VAEConfig, batch: int) -> int:
 
     def step() -> None:
         out = vae(x, torch.zeros(batch, cfg.z_dim))
-        vae_loss(out, x)[0].backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        vae_loss(out, x)[0].backward()
 
     return operations(step)
 
@@ -300,7 +300,8 @@ def compare(args: ComparisonArgs) -> Path:
 def _midpoint(noise: Tensor) -> Tensor:
     """Half-way between neighbours (B, Z), on the sphere where normal noise lies."""
     middle = (noise + noise.roll(1, 0)) / 2
-    return middle * (noise.shape[1] ** 0.5 / middle.norm(dim=1, keepdim=True))
+    length: Tensor = middle.norm(dim=1, keepdim=True)
+    return middle * noise.shape[1] ** 0.5 / length
 
 
 __all__ = [

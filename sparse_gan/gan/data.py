@@ -209,9 +209,9 @@ def to_bytes(x: Tensor) -> NDArray[np.uint8]:
 
 
 def _faces() -> NDArray[np.float32]:
-    from skimage.data import lfw_subset
+    from skimage import data as pictures
 
-    return np.asarray(lfw_subset()[:100], np.float32)
+    return np.asarray(pictures.lfw_subset()[:100], np.float32)
 
 
 def _digits() -> NDArray[np.float32]:

@@ -193,7 +193,8 @@ class GAN:
 
     @torch.no_grad()
     def _average(self) -> None:
-        old, new = list(self.average.parameters()), list(self.generator.parameters())
+        old: list[Tensor] = list(self.average.parameters())
+        new: list[Tensor] = list(self.generator.parameters())
         torch._foreach_lerp_(old, new, 1 - self.cfg.ema)
         pairs = zip(self.average.buffers(), self.generator.buffers(), strict=True)
         for kept, buffer in pairs:

@@ -1,4 +1,4 @@
-"""Mode collapse: a GAN on separated Gaussians, plain and with zero-centred penalties."""
+"""Mode collapse: a GAN on separated Gaussians whose G outruns F, and the same with F kept up."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class CollapseConfig:
     width: int = 128
     """units of both hidden layers of both networks"""
     rate: float = 1e-3
-    """Adam's, of both"""
-    penalty: float = 1.0
+    """Adam's, of G, and of F in the cured form"""
+    slow_rate: float = 1e-4
+    """Adam's, of F in the plain form"""
+    penalty: float = 0.1
     """weight of R1 and of R2 in the cured form"""
     samples: int = 2500
     """drawn to be counted"""
@@ -37,9 +39,10 @@ class CollapseConfig:
 def run(cfg: CollapseConfig, cured: bool, seed: int) -> tuple[ModeFigures, Tensor]:
     """Train once and count modes.
 
-    The plain form is the minimax game, in which F's gradient need not point to modes that G has
-    left; the cured form is the non-saturating loss with penalties on F's slope at real and at fake
-    samples (Mescheder et al. 2018), which keep F from becoming steep around the present fakes.
+    In the plain form, with the learning rates of Metz et al. 2017 (appendix A), G finds the lowest
+    point of F sooner than F can rise there, and moves from mode to mode. In the cured form F learns
+    as fast as G (Heusel et al. 2017) and its slope at real and at fake samples is penalised
+    (Mescheder et al. 2018); loss, networks, steps and batches are the same.
 
     Returns:
         The figures and the samples (B, 2).
@@ -49,7 +52,11 @@ def run(cfg: CollapseConfig, cured: bool, seed: int) -> tuple[ModeFigures, Tenso
     weight = cfg.penalty if cured else 0.0
     loss = LossConfig("log", zero_penalty=weight, zero_penalty_fake=weight)
     how = GANTrainConfig(
-        loss, cfg.steps, generator_rate=cfg.rate, energy_rate=cfg.rate, beta1=0.5, ema=0.0
+        loss,
+        cfg.steps,
+        generator_rate=cfg.rate,
+        energy_rate=cfg.rate if cured else cfg.slow_rate,
+        ema=0.0,
     )
     gan = GAN(how, MLPGenerator(2, cfg.width), MLPEnergy(cfg.width), seed)
     batches = truth.batches(cfg.batch, seed)
