@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -299,13 +299,30 @@ def _centred(patches: Images) -> Images:
     return np.asarray(flat - flat.mean(1, keepdims=True), np.float32)
 
 
-def frames(folders: Sequence[Path | str], count: int, seed: int) -> NDArray[np.uint8]:
+def frames(
+    folders: Sequence[Path | str],
+    count: int,
+    seed: int,
+    part: Literal["all", "train", "test"] = "all",
+) -> NDArray[np.uint8]:
     """Random frames (count, S, S, 3) of collected episodes; all, shuffled, if there are fewer.
 
+    Args:
+        folders: what `collect` filled.
+        count: at most.
+        seed: fixes which.
+        part: of the episodes, every tenth being kept for testing: frames of one episode are too
+            alike to be split among themselves.
+
     Raises:
-        UserError: a folder without episodes.
+        UserError: a folder without episodes, or fewer than ten of them where a part is asked for.
     """
     store = EpisodeStore(folders)
+    if part != "all":
+        if len(store) < 10:
+            raise UserError(f"there are {len(store)} episodes; at least 10 are needed for a part")
+        every = [n for n in range(len(store)) if (n % 10 == 9) == (part == "test")]
+        store = store.subset(every)
     rng = np.random.default_rng(derive_seed(seed, "frames"))
     wanted = np.sort(rng.permutation(store.num_frames)[:count])
     found = []

@@ -1,0 +1,230 @@
+"""Verdicts over seeds: does the failure show, does its cure mend it, and by which figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_gan.gan.diagnostics import collapse, dirac, flatness, vanishing
+from sparse_gan.gan.diagnostics.collapse import CollapseConfig
+from sparse_gan.gan.diagnostics.dirac import DiracConfig
+from sparse_gan.gan.diagnostics.flatness import FlatnessConfig
+from sparse_gan.gan.diagnostics.toys import Toy, mixture
+from sparse_gan.gan.diagnostics.vanishing import VanishingConfig
+from worldmodels.protocols import UserError
+from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
+
+STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
+"""Below: a starved or a settled game, a flat energy; above `ORBIT`, one that goes on circling."""
+
+
+@dataclass(frozen=True)
+class LimitsArgs:
+    """Size of the experiments."""
+
+    seeds: int = 5
+    """of each: 1, 2, ..."""
+    out: Path = Path("runs/gan-limits")
+    """run folder; an experiment and seed that is done is read from it"""
+    collapse_steps: int = 5000
+    """of a GAN on the ring or the grid"""
+    width: int = 128
+    """units of the networks' hidden layers"""
+    strength: int = 800
+    """steps of F at the end of the vanishing gradient"""
+    dirac_steps: int = 1000
+    """of the Dirac-GAN"""
+    flat_steps: int = 2000
+    """of F alone"""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes below their least."""
+        if self.seeds < 1:
+            raise UserError(f"seeds is {self.seeds}; it must be at least 1")
+        for name in ("collapse_steps", "width", "strength", "dirac_steps", "flat_steps"):
+            if getattr(self, name) < 10:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 10")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One claim, the figure it rests on in both forms, and on how many seeds it holds."""
+
+    claim: str
+    """what should be so"""
+    figure: str
+    """what is measured"""
+    plain: list[float]
+    """a seed each, in the failing form"""
+    cured: list[float]
+    """a seed each, in the cured form"""
+    holds: list[bool]
+    """a seed each"""
+
+    @property
+    def passed(self) -> bool:
+        """Whether it holds on every seed."""
+        return all(self.holds)
+
+    def row(self) -> list[str]:
+        """The line of a table."""
+        middle = [f"{statistics.median(values):.3g}" for values in (self.plain, self.cured)]
+        span = [f"{min(v):.3g} to {max(v):.3g}" for v in (self.plain, self.cured)]
+        count = f"{sum(self.holds)} of {len(self.holds)}"
+        both = [f"{m} ({s})" for m, s in zip(middle, span, strict=True)]
+        return [self.claim, self.figure, *both, count]
+
+
+def collapse_result(args: LimitsArgs, toy: Toy, seed: int) -> dict[str, Any]:
+    """Both forms of one toy: figures and samples."""
+    cfg = CollapseConfig(toy, args.collapse_steps, width=args.width)
+    result: dict[str, Any] = {"modes": len(mixture(toy).centres)}
+    for name, cured in (("plain", False), ("cured", True)):
+        figures, samples = collapse.run(cfg, cured, seed)
+        result[name] = dataclasses.asdict(figures)
+        result[f"{name}_samples"] = np.round(samples[:1000].numpy().astype(float), 3).tolist()
+    return result
+
+
+def vanishing_result(args: LimitsArgs, seed: int) -> dict[str, Any]:
+    """Norms of G's gradient as F grows sure."""
+    last = args.strength
+    strengths = (0, *(last // 2**n for n in reversed(range(6))))
+    cfg = VanishingConfig(tuple(dict.fromkeys(strengths)), width=args.width)
+    return dataclasses.asdict(vanishing.run(cfg, seed))
+
+
+def dirac_result(args: LimitsArgs, seed: int) -> dict[str, Any]:
+    """Radius over time of every form, from a random start of radius 1 (some points only)."""
+    rng = np.random.default_rng(derive_seed(seed, "dirac"))
+    angle = rng.uniform(0, 2 * np.pi)
+    start = (float(np.cos(angle)), float(np.sin(angle)))
+    result: dict[str, Any] = {}
+    for name, loss in (dirac.PLAIN | dirac.SLOW | dirac.CURED).items():
+        path = dirac.run(DiracConfig(args.dirac_steps), loss, start)
+        every = max(1, len(path) // 500)
+        result[name] = {
+            "shrinkage": dirac.shrinkage(path),
+            "path": np.round(path[::every].numpy(), 4).tolist(),
+            "every": every,
+        }
+    return result
+
+
+def flatness_result(args: LimitsArgs, seed: int) -> dict[str, Any]:
+    """Energy and G's lesson along lines that leave the data, for every loss."""
+    cfg = FlatnessConfig(args.flat_steps, width=args.width)
+    result: dict[str, Any] = {}
+    for name, loss in flatness.LOSSES.items():
+        profile = flatness.profile(flatness.train(cfg, loss, seed), loss, cfg, seed)
+        result[name] = {**dataclasses.asdict(profile), "far_over_near": profile.far_over_near}
+    return result
+
+
+EXPERIMENTS: dict[str, Callable[[LimitsArgs, int], dict[str, Any]]] = {
+    "ring": lambda args, seed: collapse_result(args, "ring", seed),
+    "grid": lambda args, seed: collapse_result(args, "grid", seed),
+    "vanishing": vanishing_result,
+    "dirac": dirac_result,
+    "flatness": flatness_result,
+}
+"""By name: what one seed of an experiment finds."""
+Results = dict[str, list[dict[str, Any]]]
+"""By experiment: what each seed found."""
+
+
+def results(args: LimitsArgs) -> Results:
+    """Run every experiment on every seed, or read what a run has already found."""
+    run = RunFolder(args.out)
+    work = [(name, seed) for name in EXPERIMENTS for seed in range(1, args.seeds + 1)]
+    found: Results = {name: [] for name in EXPERIMENTS}
+    size = config_hash(dataclasses.replace(args, seeds=1, out=Path()))
+    for name, seed in progress(work, "limits", unit="experiment"):
+        path = run.path / "results" / f"{name}-{seed}.json"
+        if not path.exists() or read_json(path)["size"] != size:
+            write_json(path, {"size": size, "result": EXPERIMENTS[name](args, seed)})
+        found[name].append(read_json(path)["result"])
+    return found
+
+
+def verdicts(found: Results) -> list[Verdict]:
+    """Judge what was found, seed by seed."""
+    judged = []
+    for toy in ("ring", "grid"):
+        plain, cured = ([r[form] for r in found[toy]] for form in ("plain", "cured"))
+        judged += _collapse_verdicts(toy, plain, cured)
+    judged.append(_vanishing_verdict(found["vanishing"]))
+    judged += _dirac_verdicts(found["dirac"])
+    for name in ("saturating", "regression"):
+        flat = [r[name]["far_over_near"] for r in found["flatness"]]
+        cured = [r["wasserstein-gp"]["far_over_near"] for r in found["flatness"]]
+        holds = [a < FLAT < b for a, b in zip(flat, cured, strict=True)]
+        claim = f"far from the data the {name} loss teaches G little; a slope held at 1 does"
+        figure = "G's gradient far over near, against wasserstein-gp"
+        judged.append(Verdict(claim, figure, flat, cured, holds))
+    return judged
+
+
+def _collapse_verdicts(
+    toy: str, plain: list[dict[str, float]], cured: list[dict[str, float]]
+) -> list[Verdict]:
+    judged = []
+    for figure, sign in (("covered", 1), ("quality", 1), ("kl", -1)):
+        a, b = [r[figure] for r in plain], [r[figure] for r in cured]
+        holds = [sign * x < sign * y for x, y in zip(a, b, strict=True)]
+        words = {
+            "covered": "the plain GAN covers fewer modes",
+            "quality": "fewer of its samples lie at a mode",
+            "kl": "its modes are shared out less evenly",
+        }
+        units = {"covered": "modes covered", "quality": "share of good samples", "kl": "KL, nats"}
+        judged.append(Verdict(f"{toy}: {words[figure]}", units[figure], a, b, holds))
+    return judged
+
+
+def _vanishing_verdict(found: list[dict[str, Any]]) -> Verdict:
+    starved, fed = (
+        [r[name][-1] / max(r[name][0], 1e-30) for r in found]
+        for name in ("saturating", "nonsaturating")
+    )
+    return Verdict(
+        "the saturating loss starves G once F is sure, the non-saturating one does not",
+        "last over first norm of G's gradient",
+        starved,
+        fed,
+        [a < STARVED and b > 1 for a, b in zip(starved, fed, strict=True)],
+    )
+
+
+def _dirac_verdicts(found: list[dict[str, Any]]) -> list[Verdict]:
+    judged = []
+    for name in dirac.PLAIN:
+        plain = [r[name]["shrinkage"] for r in found]
+        cures = [n for n in dirac.CURED if n.startswith("saturating")]
+        cured = [max(r[n]["shrinkage"] for n in cures) for r in found]
+        judged.append(
+            Verdict(
+                f"Dirac orbits of {name} do not shrink; with penalty or instance noise they do",
+                "last over first radius, against the worse of both cures",
+                plain,
+                cured,
+                [a > ORBIT and b < SETTLED for a, b in zip(plain, cured, strict=True)],
+            )
+        )
+    return judged
+
+
+__all__ = [
+    "EXPERIMENTS",
+    "LimitsArgs",
+    "Results",
+    "Verdict",
+    "results",
+    "verdicts",
+]

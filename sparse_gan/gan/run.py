@@ -1,0 +1,270 @@
+"""A GAN as a command: data and loss -> a run folder with both networks, figures and a page.
+
+The same command goes on where it was broken off, and only draws the page of a finished run anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparse_gan.energy import EnergyModel
+from sparse_gan.gan import metrics, tools
+from sparse_gan.gan.data import (
+    PictureBatches,
+    PictureSet,
+    Source,
+    load_pictures,
+    to_bytes,
+    to_signed,
+)
+from sparse_gan.gan.ebgan import AutoencoderEnergy
+from sparse_gan.gan.losses import LossConfig, LossKind
+from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
+from sparse_gan.gan.page import Section, film_address, picture_address, table, write_page
+from sparse_gan.gan.pictures import Gallery, sheet
+from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
+from worldmodels.protocols import UserError
+from worldmodels.runs import RunFolder, config_hash, derive_seed, load_checkpoint, write_json
+
+SHOWN = 64
+"""Samples on a sheet."""
+
+
+@dataclass(frozen=True)
+class GANArgs:
+    """What to train, on what."""
+
+    data: Source = "car-racing"
+    """car-racing (collected frames), faces, digits, or folder (image files)"""
+    loss: LossKind = "margin"
+    """margin, log, saturating, regression, wasserstein, wasserstein-gp or ebgan"""
+    folders: tuple[Path, ...] = ()
+    """of car-racing: a run's experience, or any folders of episodes; of folder: images"""
+    out: Path | None = None
+    """run folder; None takes runs/gan-DATA-LOSS"""
+    size: int | None = None
+    """height and width: 28, 32 or 64; None takes 64, for faces and digits 32"""
+    resize: bool = False
+    """of folder: cut and scale pictures of other sizes instead of refusing them"""
+    count: int = 20_000
+    """pictures to learn from, at most"""
+    steps: int = 3000
+    """steps of G"""
+    batch_size: int = 64
+    """pictures a step"""
+    width: int = 64
+    """channels at the picture's end of both networks; 64 is the paper's"""
+    norm: Norm | None = None
+    """of the energy; None takes batch, and group where the loss has a penalty"""
+    margin: float = 10.0
+    """of margin and ebgan"""
+    zero_penalty: float = 0.0
+    """weight of the zero-centred penalty at real pictures (R1)"""
+    instance_noise: float = 0.0
+    """deviation of noise on what the energy sees, falling to 0"""
+    generator_rate: float | None = None
+    """learning rate of G; None takes the loss's own"""
+    energy_rate: float | None = None
+    """learning rate of F; None takes the loss's own"""
+    bfloat16: bool = True
+    """autocast to bfloat16; on CPUs without it, set to false"""
+    evaluate: int = 2000
+    """pictures on each side of the distances, at most"""
+    seed: int = 0
+    """fixes data, start, order and noise"""
+    device: str = "cpu"
+    """torch device"""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be measured."""
+        if self.evaluate < 10:
+            raise UserError(f"evaluate is {self.evaluate}; it must be at least 10")
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return self.out or Path("runs") / f"gan-{self.data}-{self.loss}"
+
+    @property
+    def side(self) -> int:
+        """Height and width of a picture."""
+        return self.size or (32 if self.data in ("faces", "digits") else 64)
+
+    def loss_config(self) -> LossConfig:
+        """The loss with its weights."""
+        return LossConfig(
+            self.loss,
+            margin=self.margin,
+            zero_penalty=self.zero_penalty,
+            instance_noise=self.instance_noise,
+        )
+
+    def train_config(self) -> GANTrainConfig:
+        """How to train, the papers' own settings where none are given."""
+        own: dict[str, Any] = {"generator_rate": 2e-4, "energy_rate": 2e-4}
+        if self.loss == "wasserstein":
+            own = {"generator_rate": 5e-5, "energy_rate": 5e-5, "optimiser": "rmsprop"}
+        elif self.loss == "wasserstein-gp":
+            own = {"generator_rate": 1e-4, "energy_rate": 1e-4, "beta1": 0.0, "beta2": 0.9}
+        if self.loss.startswith("wasserstein"):
+            own["energy_steps"] = 5
+        given = {"generator_rate": self.generator_rate, "energy_rate": self.energy_rate}
+        own |= {name: value for name, value in given.items() if value is not None}
+        return GANTrainConfig(
+            self.loss_config(),
+            self.steps,
+            bfloat16=self.bfloat16,
+            ema=min(0.999, max(0.0, 1 - 20 / self.steps)),
+            sample_every=max(1, self.steps // 48),
+            checkpoint_every=max(1, min(250, self.steps // 4)),
+            **own,
+        )
+
+
+def networks(args: GANArgs, channels: int) -> tuple[DCGANGenerator, EnergyModel]:
+    """G and F of a run, channels-last, at their start."""
+    loss = args.loss_config()
+    norm = args.norm or ("group" if loss.has_penalty else "batch")
+    cfg = DCGANConfig(
+        args.side,
+        channels,
+        generator_width=args.width,
+        energy_width=args.width,
+        norm=norm,
+        nonnegative=loss.needs_floor,
+    )
+    torch.manual_seed(derive_seed(args.seed, "networks") % 2**63)
+    generator = DCGANGenerator(cfg)
+    energy = AutoencoderEnergy(cfg) if args.loss == "ebgan" else DCGANEnergy(cfg)
+    for module in (generator, energy):
+        module.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its types
+    return generator, energy
+
+
+def train(args: GANArgs) -> Path:
+    """Train, measure on held-out pictures, draw the page, and return its path.
+
+    Raises:
+        UserError: data that is missing or does not fit, or a folder of another loss.
+    """
+    run = RunFolder(args.run)
+    pictures = load_pictures(
+        args.data,
+        args.side,
+        folders=args.folders,
+        count=args.count,
+        seed=args.seed,
+        resize=args.resize,
+    )
+    gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
+    gallery = Gallery(run.path / "samples", args.side)
+    inputs = config_hash(args)
+    checkpoint = run.checkpoints / "gan.pt"
+    if not run.stage_done("train", inputs):
+        run.write_config(args)
+        batches = PictureBatches(pictures.train, args.batch_size, args.seed, args.device)
+        train_gan(
+            gan,
+            batches,
+            checkpoint=checkpoint,
+            log=lambda **values: run.log("train", **values),
+            on_sample=lambda now: _draw(now, gallery, args.seed),
+        )
+        figures = evaluate(args, gan, pictures)
+        write_json(run.path / "figures.json", figures)
+        run.mark_done("train", inputs, figures)
+    else:
+        gan.restore(load_checkpoint(checkpoint), str(checkpoint))
+    return build_page(args, run, gan, gallery, pictures)
+
+
+def evaluate(args: GANArgs, gan: GAN, pictures: PictureSet) -> dict[str, dict[str, float]]:
+    """Distances of samples and of training pictures to held-out ones, and energies.
+
+    Returns:
+        ``samples`` and ``real`` with the figures of `metrics.compare`, ``anomaly/NAME`` with those
+        of `tools.anomaly_table`.
+    """
+    test = to_signed(pictures.test[: args.evaluate])
+    fake = gan.sample(len(test), args.seed).cpu()
+    real = to_signed(pictures.train[: len(test)])
+    extractor = metrics.random_extractor(test.shape[1])
+    k = min(5, len(test) - 1, len(real) - 1)
+    figures = {
+        "samples": metrics.compare(test, fake, extractor, k),
+        "real": metrics.compare(test, real, extractor, k),
+    }
+    few = test[:500]
+    odd: dict[str, Tensor] = {"own samples": fake[:500], **tools.corruptions(few, args.seed)}
+    rows = tools.anomaly_table(gan.energy.cpu(), few, odd)
+    return figures | {f"anomaly/{name}": row for name, row in rows.items()}
+
+
+def build_page(
+    args: GANArgs, run: RunFolder, gan: GAN, gallery: Gallery, pictures: PictureSet
+) -> Path:
+    """Draw the page of a finished run and return its path."""
+    figures = run.stage_outputs("train")
+    names = {"samples": "samples", "real": "training pictures"}
+    head, rows = table({title: figures[name] for name, title in names.items()})
+    odd = {k.removeprefix("anomaly/"): v for k, v in figures.items() if k.startswith("anomaly/")}
+    odd_head, odd_rows = table(odd)
+    film = gallery.film(run.path / "samples.mp4")
+    fresh = to_bytes(gan.sample(SHOWN, derive_seed(args.seed, "page")))
+    real = to_bytes(to_signed(pictures.test[:SHOWN]))
+    scale = max(1, 64 // args.side)
+    sections = [
+        Section(
+            "Samples",
+            f"After {gan.step} steps, {gan.seconds / 60:.1f} minutes of training.",
+            pictures=[
+                ("Samples of fresh noise", picture_address(sheet(fresh, scale=scale))),
+                ("Held-out pictures", picture_address(sheet(real, scale=scale))),
+            ],
+        ),
+        Section(
+            "Distance to held-out pictures",
+            "Training pictures are the mark: no sample can be expected to be nearer. The name in "
+            "brackets is the extractor; figures of different extractors cannot be compared.",
+            head,
+            rows,
+        ),
+        Section(
+            "The energy as a score of oddity",
+            "Mean energy of pictures that F was not trained on, and the chance that it is above "
+            "that of a real held-out picture. A GAN's energy has only seen what G once made.",
+            odd_head,
+            odd_rows,
+        ),
+        Section(
+            "Growth",
+            "The same noise throughout; it is used for nothing else.",
+            pictures=[("Samples over time", picture_address(gallery.growing()))],
+            film=film_address(film),
+        ),
+        Section("Training", "", *_log_table(run)),
+    ]
+    title = f"GAN on {args.data}, loss {args.loss}"
+    return write_page(run.report, title, sections, run.read_config())
+
+
+def _log_table(run: RunFolder, lines: int = 12) -> tuple[list[str], list[list[str]]]:
+    records = run.metrics("train")
+    picked = records[:: max(1, len(records) // lines)]
+    hidden = ("time", "stage", "step")
+    return table({f"step {r['step']}": {k: r[k] for k in r if k not in hidden} for r in picked})
+
+
+@torch.no_grad()
+def _draw(gan: GAN, gallery: Gallery, seed: int) -> None:
+    """A sheet of the fixed noise, which training never sees."""
+    source = torch.Generator().manual_seed(derive_seed(seed, "fixed noise") % 2**63)
+    gallery.add(gan.step, to_bytes(gan.average(gan.average.noise(SHOWN, source))))
+
+
+__all__ = ["SHOWN", "GANArgs", "build_page", "evaluate", "networks", "train"]
