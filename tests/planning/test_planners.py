@@ -78,7 +78,13 @@ def test_gradient_planner_reaches_riccati_within_one_percent(seed: int) -> None:
     [
         CEMConfig(samples=500, iterations=60, floor=0.002, momentum=0.3),
         CEMConfig(
-            samples=500, iterations=60, floor=0.002, momentum=0.3, beta=0.5, keep=0.3, execute="best"
+            samples=500,
+            iterations=60,
+            floor=0.002,
+            momentum=0.3,
+            beta=0.5,
+            keep=0.3,
+            execute="best",
         ),
     ],
     ids=["cem", "icem"],

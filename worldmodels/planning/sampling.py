@@ -30,15 +30,16 @@ class CEM:
 
         Args:
             objective: what to maximise, and the bounds of the actions.
-            guess: (T, A) first mean.
-            candidates: (K, T, A) plans that compete from the first iteration on; K may be 0.
+            guess: (T, A) first mean, unless a candidate is better.
+            candidates: (K, T, A) plans that compete with the first ones drawn; K may be 0.
             rng: draws the plans.
         """
         cfg, budget = self.cfg, Budget(self.cfg.budget_ms)
         half = (objective.high - objective.low) / 2
-        mean, kept = guess.astype(np.float32), candidates
+        mean, judged = best_start(objective, guess, candidates)
+        kept = candidates
         deviation = np.broadcast_to(cfg.spread * half, mean.shape)
-        best, best_score, judged, iteration = mean, -np.inf, 0, 0
+        best, best_score, iteration = mean, -np.inf, 0
         while iteration < cfg.iterations and budget.allows(iteration):
             number = max(2, round(cfg.samples * cfg.decay**iteration))
             noise = coloured_noise(rng, (number, *mean.shape), cfg.beta)
@@ -76,7 +77,7 @@ class MPPI:
         """Search; arguments as of `CEM.plan`."""
         cfg, budget = self.cfg, Budget(self.cfg.budget_ms)
         half = (objective.high - objective.low) / 2
-        mean, judged, iteration = guess.astype(np.float32), 0, 0
+        (mean, judged), iteration = best_start(objective, guess, candidates), 0
         while iteration < cfg.iterations and budget.allows(iteration):
             noise = cfg.spread * half * coloured_noise(rng, (cfg.samples, *mean.shape), cfg.beta)
             noise[0] = 0.0
@@ -98,4 +99,13 @@ class MPPI:
         )
 
 
-__all__ = ["CEM", "MPPI"]
+def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[Array, int]:
+    """The best of the guess (T, A) and the candidates (K, T, A), and how many were judged."""
+    if len(candidates) == 0:
+        return guess.astype(np.float32), 0
+    starts = np.concatenate((guess[None], candidates)).astype(np.float32)
+    best: Array = starts[objective.score(starts).argmax()]
+    return best, len(starts)
+
+
+__all__ = ["CEM", "MPPI", "best_start"]
