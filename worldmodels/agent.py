@@ -8,9 +8,9 @@ any `starts.safetensors` (recorded states that its dreams begin at), `config.jso
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -51,6 +51,10 @@ class AgentState(NamedTuple):
     """(B, A) action taken there, as M sees it"""
     held: NDArray[np.int64]
     """(B,) steps of the environment that it has been chosen for, 1 to `Agent.action_repeat`"""
+
+
+Control: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""From z (B, Z) and h (B, H) to actions (B, A), or indices (B,) for a Discrete space."""
 
 
 class Starts(Protocol):
@@ -137,6 +141,9 @@ class Agent:
         self.bfloat16 = False
         """let V compute in bfloat16 on batches: faster, and slightly different actions"""
         self._rng = np.random.default_rng(seed)
+        self._control: Control | None = None
+        self.digest = ""
+        """of what drives instead of C, so that an interrupted evaluation knows it again"""
         self._check()
         self._weights = self._build_weights()
 
@@ -216,13 +223,17 @@ class Agent:
             noise = self._rng.standard_normal(tuple(mu.shape), np.float32)
             z = mu + torch.exp(0.5 * logvar) * torch.from_numpy(noise)
         memory = self._resume(state, episode_start, len(z))
-        h = memory.h[None] if self.controller.inputs == "zh" else None
-        action = linear.forward(self._weights, z[None], h, self.controller)[0]
+        action = (self._linear if self._control is None else self._control)(z, memory.h)
         encoded = linear.memory_input(action, self.controller)
         held = np.ones(len(z), np.int64)
         new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy(), held)
         actions = action.numpy()
         return (actions[0] if single else actions), new_state
+
+    def _linear(self, z: Tensor, h: Tensor) -> Tensor:
+        """C's actions."""
+        seen = h[None] if self.controller.inputs == "zh" else None
+        return linear.forward(self._weights, z[None], seen, self.controller)[0]
 
     def _due(
         self, state: AgentState, episode_start: NDArray[np.bool_] | None, batch: int
@@ -280,6 +291,20 @@ class Agent:
         other._weights = other._build_weights()
         return other
 
+    def with_control(self, control: Control, digest: str = "") -> Agent:
+        """The same V and M, driven by something else than C: a network trained in the dream, say.
+
+        It drives and can be sent to a process where `control` can; it cannot be saved.
+
+        Args:
+            control: what drives.
+            digest: of its weights, by which an interrupted evaluation knows it again.
+        """
+        other = copy.copy(self)
+        other._rng, other._control = copy.deepcopy(self._rng), control
+        other.digest = digest
+        return other
+
     def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
         """Make sure that this agent can drive an environment.
 
@@ -312,6 +337,8 @@ class Agent:
             UserError: another dtype, a number too large for it, a full disk, or a folder that holds
                 something else than an agent.
         """
+        if self._control is not None:
+            raise UserError("an agent that C does not drive cannot be saved as one")
         tensors = {
             "vision": files.cast(self.vision.state_dict(), dtype, "vision"),
             "memory": files.cast(self._memory_tensors(), dtype, "memory"),
@@ -380,7 +407,7 @@ class Agent:
         self, state: AgentState | None, episode_start: NDArray[np.bool_] | None, batch: int
     ) -> MemoryState:
         """M's state (B, H) at this call's frames, zeros where an episode begins."""
-        if state is None or self.controller.inputs == "z":
+        if state is None or (self.controller.inputs == "z" and self._control is None):
             return self.memories[0].initial_state(batch)
         if len(state.h) != batch:
             raise UserError(

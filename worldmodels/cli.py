@@ -35,6 +35,8 @@ COMMANDS = {
     "train-memory": Entry("memory:TrainMemory", "train M on the latents"),
     "train-controller": Entry("controller:TrainController", "evolve C in the dream, save an agent"),
     "evaluate": Entry("evaluate:Evaluate", "measure a driver in the real environment"),
+    "plan": Entry("plan:PlanOnce", "plan from a state and show the plan in the dream"),
+    "train-policy": Entry("train_policy:TrainPolicy", "train a policy in an agent's dreams"),
     "report": Entry("report:Report", "write the page about a run"),
     "play": Entry("play:Play", "watch a driver, in reality or in its dream"),
 }

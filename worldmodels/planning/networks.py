@@ -165,7 +165,7 @@ class PolicyFile:
         try:
             with safe_open(path, "pt") as file:
                 facts = json.loads((file.metadata() or {})["worldmodels"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
             cfg = NetworkConfig(**facts["network"])
             kind, memory = str(facts["kind"]), str(facts["memory"])
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
