@@ -50,9 +50,10 @@ def test_for_a_linear_model_it_is_the_posterior_mean() -> None:
 
 def test_the_prior_s_weight_is_what_an_explanation_costs() -> None:
     weight, truth = world(2)
-    model = lambda z: z @ weight  # noqa: E731
     energies = [
-        infer_latent(model, model(truth), L, InferenceConfig(prior=prior)).energy.sum()
+        infer_latent(
+            lambda z: z @ weight, truth @ weight, L, InferenceConfig(prior=prior)
+        ).energy.sum()
         for prior in (0.0, 0.1, 1.0, 10.0)
     ]
     assert energies == sorted(energies)
@@ -93,10 +94,10 @@ def test_the_two_uncertainties_add_up_to_the_variance_of_all_samples() -> None:
     samples = []
     for out in outputs:
         k = torch.distributions.Categorical(logits=out.log_pi)
-        pick = torch.stack([k.sample() for _ in range(20000)]).unsqueeze(-1)
-        mu = out.mu.expand(20000, -1, -1, -1).gather(-1, pick).squeeze(-1)
-        sigma = out.log_sigma.exp().expand(20000, -1, -1, -1).gather(-1, pick).squeeze(-1)
+        pick = torch.stack([k.sample() for _ in range(4000)]).unsqueeze(-1)
+        mu = out.mu.expand(4000, -1, -1, -1).gather(-1, pick).squeeze(-1)
+        sigma = out.log_sigma.exp().expand(4000, -1, -1, -1).gather(-1, pick).squeeze(-1)
         samples.append(mu + sigma * torch.randn(mu.shape, generator=g))
     total = torch.cat(samples).var(0)
-    torch.testing.assert_close(parts.aleatoric + parts.epistemic, total, rtol=0.06, atol=0.02)
+    torch.testing.assert_close(parts.aleatoric + parts.epistemic, total, rtol=0.12, atol=0.05)
     assert (decompose(outputs[:1]).epistemic == 0).all()

@@ -39,7 +39,11 @@ class LinearQuadratic:
         h, c, d = np.kron(np.eye(T), self.r), np.zeros(T * A), 0.0
         free, forced = self.x0, np.zeros((X, T * A))  # x_t = free + forced @ p
         for t in range(T + 1):
-            h, c, d = h + forced.T @ self.q @ forced, c + forced.T @ self.q @ free, d + free @ free
+            h, c, d = (
+                h + forced.T @ self.q @ forced,
+                c + forced.T @ self.q @ free,
+                d + float(free @ free),
+            )
             free, forced = self.f @ free, self.f @ forced
             forced[:, A * t : A * (t + 1)] += self.g if t < T else 0
         self.h, self.c, self.d = torch.from_numpy(h), torch.from_numpy(c), float(d)
@@ -133,7 +137,7 @@ class TestEveryPlanner:
         self, planner: CEM | MPPI | GradientPlanner
     ) -> None:
         problem = LinearQuadratic()
-        problem.low, problem.high = np.float32([-0.1, 0.0]), np.float32([0.1, 0.4])
+        problem.low, problem.high = np.array([[-0.1, 0.0], [0.1, 0.4]], np.float32)
         plan = planner.plan(problem, GUESS, NONE, np.random.default_rng(0))
         assert plan.score == pytest.approx(problem.score(plan.actions[None])[0], rel=1e-6)
         assert (plan.actions >= problem.low - 1e-6).all()

@@ -58,7 +58,7 @@ def open_driver(
             critic = PolicyFile.load(path, opened).critic
             if critic is None:
                 raise UserError(f"{path} has no critic; take one of `--policy actor-critic`")
-        return PlanningPolicy(opened, driver, cfg, critic)  # type: ignore[arg-type]  # in METHODS
+        return PlanningPolicy(opened, driver, cfg, critic)
     path = weights or policy_path(agent, driver)
     file = PolicyFile.load(path, opened)
     digest = config_hash([file.digest, file.memory, opened.metadata])

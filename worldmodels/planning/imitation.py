@@ -85,8 +85,8 @@ def collect_decisions(
     agent = policy.agent
     if agent.starts is None:
         raise UserError("this agent has no recorded states to dream from")
-    empty = [np.empty((0, n), np.float32) for n in (agent.z_dim, agent.h_dim)]
-    found = Decisions(*empty, np.empty((0, agent.action_spec.size), np.float32))
+    sizes = (agent.z_dim, agent.h_dim, agent.action_spec.size)
+    found = Decisions(*(np.empty((0, size), np.float32) for size in sizes))
     first = 0
     if checkpoint is not None and checkpoint.exists():
         kept = load_checkpoint(checkpoint)

@@ -127,7 +127,7 @@ class Imagination:
         nobody = np.zeros((1, 0), np.float32)
         record = self.follower.rollout(make_act, nobody, seed, record=True).record
         assert record is not None
-        actions = record.action[0]
+        actions: NDArray[np.float32] = record.action[0]
         return actions * 2 - 1 if self.discrete else actions
 
     def to_input(self, plans: Tensor) -> Tensor:

@@ -159,9 +159,15 @@ class PlanningPolicy:
             first = self.imagination.to_input(torch.from_numpy(plan.actions[0]))
             action[row] = first.numpy()
         self.last_plans = tuple(plans)
-        keep = [np.where(due[:, None], a, b) for a, b in ((z, old.z), (h, old.h), (c, old.c))]
-        held = np.where(due, 1, old.held + 1)
-        return PlannerState(*keep, action, held, tuple(plans), decisions + due)
+        return PlannerState(
+            np.where(due[:, None], z, old.z),
+            np.where(due[:, None], h, old.h),
+            np.where(due[:, None], c, old.c),
+            action,
+            np.where(due, 1, old.held + 1),
+            tuple(plans),
+            decisions + due,
+        )
 
     def plan(self, belief: Belief, before: Plan | None, seed: int) -> Plan:
         """Search for a plan from a belief.

@@ -61,9 +61,11 @@ def plan_in_dream(
         raise UserError(f"start is {start}; this agent has {count} recorded states, from 0")
     rng = np.random.default_rng(derive_seed(seed, "reality"))
     z = torch.from_numpy(np.array(starts.z[start : start + 1], np.float32))
+    at = slice(start, start + 1)
     states = [
-        MemoryState(*(torch.from_numpy(np.array(p[m, start : start + 1])) for p in parts))
-        for parts in [(starts.h, starts.c)]
+        MemoryState(
+            torch.from_numpy(starts.h[m, at].copy()), torch.from_numpy(starts.c[m, at].copy())
+        )
         for m in range(len(agent.memories))
     ]
     world = Unrolled(agent.memories, imagination.reward_model, z, states)
