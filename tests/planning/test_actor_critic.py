@@ -97,7 +97,7 @@ def test_it_learns_what_m_pays_for(make_agent: MakeAgent, gradient: str, critic:
 def test_reinforce_and_the_model_s_gradient_agree_in_direction(make_agent: MakeAgent) -> None:
     agent = make_agent()
     torch.manual_seed(0)
-    cfg = dataclasses.replace(SMALL, dreams=2048, horizon=2, trace=1.0, entropy=0.0)
+    cfg = dataclasses.replace(SMALL, dreams=8192, horizon=1, trace=1.0, entropy=0.0)
     actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
     critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
     found = []
@@ -108,7 +108,7 @@ def test_reinforce_and_the_model_s_gradient_agree_in_direction(make_agent: MakeA
         loss, _, _ = losses(dreamt, critic, copy.deepcopy(critic), kind)
         (last,) = torch.autograd.grad(loss, [actor.body[-1].bias])
         found.append(last[:3])  # of the mean
-    assert torch.cosine_similarity(*found, dim=0) > 0.7
+    assert torch.cosine_similarity(*found, dim=0) > 0.95
 
 
 def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:

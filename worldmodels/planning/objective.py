@@ -112,7 +112,7 @@ class Imagination:
             low,
             high,
             discrete,
-            drive_of(agent),
+            ControllerDrive(agent),
             critic if cfg.critic else None,
             *engines,
         )
@@ -285,18 +285,22 @@ class Unrolled:
         return self.reward_model.expected(out.reward), torch.sigmoid(-out.terminated_logit)
 
 
-def drive_of(agent: Agent) -> Drive:
+class ControllerDrive:
     """An agent's C as a differentiable function of z and h (B, ...) to M's action input (B, A)."""
-    cfg = agent.controller
-    weights = linear.unflatten(
-        torch.from_numpy(agent.parameters)[None], cfg, agent.z_dim, agent.h_dim, agent.input_stats
-    )
 
-    def drive(z: Tensor, h: Tensor) -> Tensor:
-        seen = h[None] if cfg.inputs == "zh" else None
-        return linear.memory_input(linear.forward(weights, z[None], seen, cfg)[0], cfg)
+    def __init__(self, agent: Agent) -> None:
+        """Take C's weights as they are now."""
+        self.cfg = agent.controller
+        parameters = torch.from_numpy(agent.parameters)[None]
+        sizes = (agent.z_dim, agent.h_dim)
+        self.weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
 
-    return drive
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """C's actions."""
+        seen = h[None] if self.cfg.inputs == "zh" else None
+        return linear.memory_input(
+            linear.forward(self.weights, z[None], seen, self.cfg)[0], self.cfg
+        )
 
 
 def _zeros(agent: Agent) -> Belief:
@@ -310,10 +314,10 @@ def _starts(belief: Belief) -> DreamStarts:
 
 __all__ = [
     "Belief",
+    "ControllerDrive",
     "DreamObjective",
     "Drive",
     "Imagination",
     "Unrolled",
     "UnrolledObjective",
-    "drive_of",
 ]
