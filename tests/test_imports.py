@@ -28,6 +28,7 @@ STAGES = [
     "dream",
     "controller",
     "evaluation",
+    "planning",
     "video",
     "report",
 ]

@@ -294,8 +294,11 @@ class Agent:
     def with_control(self, control: Control, digest: str = "") -> Agent:
         """The same V and M, driven by something else than C: a network trained in the dream, say.
 
-        It drives and can be sent to a process where `control` can; it cannot be saved. A digest
-        names all of its weights, so that an evaluation of it can be resumed.
+        It drives and can be sent to a process where `control` can; it cannot be saved.
+
+        Args:
+            control: what drives.
+            digest: of its weights, by which an interrupted evaluation knows it again.
         """
         other = copy.copy(self)
         other._rng, other._control = copy.deepcopy(self._rng), control

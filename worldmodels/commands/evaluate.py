@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +15,8 @@ from baselines import drivers
 from worldmodels.agent import find
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
+from worldmodels.planning.config import PlanningConfig
+from worldmodels.planning.drivers import Driver, open_driver
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder, config_hash, read_json
@@ -33,6 +35,13 @@ class Evaluate:
     agent: str
     """folder of an agent or of a baseline's driver, name of an agent that comes with the package,
     `random` or `zeros`"""
+    policy: Driver = "controller"
+    """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`"""
+    weights: Path | None = None
+    """file of `train-policy` for a learned policy or for the critic of a planner; None takes the
+    one in the agent's folder"""
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    """the planner, where the policy is one"""
     env: str | None = None
     """Gymnasium id; None takes the agent's own, and of CarRacing the stock one"""
     episodes: int = 20
@@ -55,7 +64,8 @@ class Evaluate:
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """Only the agent must be given."""
-        return cls(agent=tyro.MISSING)
+        planning = PlanningConfig.of(flags.get("policy", ""))
+        return cls(agent=tyro.MISSING, planning=planning)
 
     def execute(self) -> None:
         """Drive, print the table, write the JSON."""
@@ -66,11 +76,11 @@ class Evaluate:
         use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
-            policy_of(self.agent),
+            self._driver(),
             self.env or home_of(self.agent),
             seeds,
             self.workers,
-            name=self.agent,
+            name=self.agent if self.policy == "controller" else f"{self.agent} ({self.policy})",
             deterministic=self.deterministic,
             max_steps=self.max_steps,
             resume=self._unfinished(),
@@ -78,9 +88,16 @@ class Evaluate:
         if self.json is not None:
             result.write(self.json)
         if self.run is not None:
-            key = config_hash([self.agent, result.env, list(seeds), result.returns])[:16]
+            key = config_hash([result.agent, result.env, list(seeds), result.returns])[:16]
             RunFolder(self.run).count_frames("test", result.frames, f"test/{key}")
         Console().print(table(result, seeds))
+
+    def _driver(self) -> PolicySpec:
+        if self.policy == "controller":
+            return policy_of(self.agent)
+        if self.agent in CONTROLS:
+            raise UserError(f"{self.agent} has no V and M for {self.policy}; give an agent")
+        return open_driver(self.agent, self.policy, self.planning, self.weights)
 
     def _unfinished(self) -> Path | None:
         if not self.resume or self.json is None:
@@ -117,6 +134,8 @@ def table(result: EvaluationResult, seeds: range) -> Table:
     laps = [episode.lap_finished for episode in result.episodes]
     if None not in laps:
         rows.add_row("laps finished", f"{sum(map(bool, laps))} of {len(laps)}")
+    if result.ms_per_action is not None:
+        rows.add_row("time per action", f"{result.ms_per_action:.1f} ms")
     rows.add_row("seeds", f"{seeds[0]} to {seeds[-1]}")
     rows.add_row("frames", f"{result.frames:,} in {result.seconds:.1f} s")
     return rows

@@ -26,6 +26,9 @@ from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 Act: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """z (P, E, Z) and h (P, E, H) to M's action input (P, E, A): numbers, or one-hot vectors."""
 
+Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""z (R, Z) and h (R, H) to what the rest of each dream is worth (R,)."""
+
 DEVICE_ROWS = 1 << 16
 """Rows stepped together on a device that is no CPU."""
 
@@ -79,6 +82,7 @@ class DreamEngine:
         seed: int,
         episodes: int | None = None,
         record: bool = False,
+        value: Value | None = None,
     ) -> DreamResult:
         """Let every candidate dream.
 
@@ -88,6 +92,8 @@ class DreamEngine:
             seed: fixes starts, masks and noise, whatever the population's size.
             episodes: E dreams per candidate; None takes the config's.
             record: keep every step; refused where that would take more than 256 MiB.
+            value: worth of the state at the horizon, discounted and added to the returns of dreams
+                that have not ended there.
 
         Raises:
             UserError: a recording too large.
@@ -102,7 +108,7 @@ class DreamEngine:
         total = Tally(shape)
 
         def run(chunk: _Chunk) -> None:
-            part = self._dream(chunk, make_act, population, seed, book)
+            part = self._dream(chunk, make_act, population, seed, book, value)
             total.put(chunk.candidates, chunk.episodes, part)
 
         self._run_all(run, self._chunks(*shape))
@@ -171,6 +177,7 @@ class DreamEngine:
         population: NDArray[np.float32],
         seed: int,
         book: DreamRecord | None,
+        value: Value | None,
     ) -> Tally:
         """Roll one chunk out to its end."""
         cfg, starts = self.cfg, self.starts
@@ -197,6 +204,9 @@ class DreamEngine:
             weight *= cfg.discount
             if not tally.alive.any():
                 break
+        if value is not None:
+            rest = value(world.z, world.h).double().cpu().numpy()
+            tally.returns += np.where(tally.alive, weight * rest, 0.0)
         return tally
 
     def _noise(self, chunk: _Chunk, seed: int) -> DreamNoise:
@@ -222,4 +232,4 @@ class DreamReturns:
         return mean
 
 
-__all__ = ["Act", "DreamEngine", "DreamResult", "DreamReturns", "MakeAct"]
+__all__ = ["Act", "DreamEngine", "DreamResult", "DreamReturns", "MakeAct", "Value"]

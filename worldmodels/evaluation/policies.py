@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -28,6 +28,19 @@ class AgentParameters:
     """folder, or name of an agent that comes with the package"""
     parameters: NDArray[np.float32] = field(repr=False)
     """(N,) the controller's parameters"""
+
+
+@runtime_checkable
+class Reseedable(Protocol):
+    """A policy with noise of its own, such as an agent, or a planner on one."""
+
+    def check_env(self, env: gym.Env[Any, Any]) -> None:
+        """Refuse an environment that it cannot drive."""
+        ...
+
+    def reseed(self, seed: int) -> None:
+        """Start the noise anew."""
+        ...
 
 
 PolicySpec: TypeAlias = "str | Path | AgentParameters | Policy"
@@ -63,7 +76,7 @@ def build_behaviour(
         policy = _load(*stamp(policy))
     elif isinstance(policy, AgentParameters):
         policy = _load(*stamp(policy.agent)).with_parameters(policy.parameters)
-    if isinstance(policy, Agent):
+    if isinstance(policy, Reseedable):
         policy.check_env(env)
         policy.reseed(seed)
     if not isinstance(policy, Policy):

@@ -30,6 +30,9 @@ class EpisodeRecord:
     actions: NDArray[Any] | None = field(default=None, repr=False, compare=False)
     """(T, A) or (T,) executed actions, if asked for: with the seed they are the episode"""
 
+    ms_per_action: float | None = field(default=None, compare=False)
+    """milliseconds of the driver's time per step of the environment, its share of the group's"""
+
     def to_json(self) -> dict[str, Any]:
         """The record without its actions."""
         return {
@@ -38,6 +41,7 @@ class EpisodeRecord:
             "length": self.length,
             "lap_finished": self.lap_finished,
             "terminated": self.terminated,
+            "ms_per_action": self.ms_per_action,
         }
 
 
@@ -73,6 +77,13 @@ class EvaluationResult:
         """Real environment frames, for the ledger."""
         return sum(episode.length for episode in self.episodes)
 
+    @property
+    def ms_per_action(self) -> float | None:
+        """Milliseconds of the driver's time per step; None where nobody took the time."""
+        timed = [e for e in self.episodes if e.ms_per_action is not None]
+        steps = sum(e.length for e in timed)
+        return sum((e.ms_per_action or 0) * e.length for e in timed) / steps if steps else None
+
     def pick(self, which: Literal["best", "median", "worst"]) -> EpisodeRecord:
         """The best, the (lower) median or the worst episode; of equals, the first."""
         ranked = sorted(self.episodes, key=lambda episode: episode.total_reward)
@@ -91,6 +102,7 @@ class EvaluationResult:
             "deterministic": self.deterministic,
             "seconds": round(self.seconds, 2),
             "frames": self.frames,
+            "ms_per_action": self.ms_per_action,
             "episodes": [episode.to_json() for episode in self.episodes],
             **asdict(self.summary),
             "laps_finished": None if None in laps else sum(map(bool, laps)),

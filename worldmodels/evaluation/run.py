@@ -32,6 +32,7 @@ from worldmodels.evaluation.statistics import summarize
 from worldmodels.executors import Executor
 from worldmodels.experience.rollout import (
     GROUP_WIDTH,
+    Behaviour,
     EpisodeResult,
     GroupStep,
     run_group,
@@ -202,14 +203,11 @@ def _drive(
             actions.append(step.action.copy())
 
     with one_thread():
+        seed = runs.derive_seed("evaluate", *seeds)
+        driver = Stopwatch(build_behaviour(policies[which], envs[0], settings.deterministic, seed))
         results = run_group(
             envs,
-            build_behaviour(
-                policies[which],
-                envs[0],
-                settings.deterministic,
-                runs.derive_seed("evaluate", *seeds),
-            ),
+            driver,
             seeds,
             max_steps=settings.max_steps,
             width=settings.width,
@@ -217,12 +215,38 @@ def _drive(
         )
     taken = np.stack(actions) if actions else None
     return [
-        _record(result, None if taken is None else taken[: result.length, row].copy())
+        _record(
+            result,
+            None if taken is None else taken[: result.length, row].copy(),
+            1000 * float(driver.seconds[row]) / result.length,
+        )
         for row, result in enumerate(results)
     ]
 
 
-def _record(result: EpisodeResult, actions: NDArray[Any] | None) -> EpisodeRecord:
+class Stopwatch:
+    """A behaviour, and the time that its decisions take; active rows share a call's time."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        """Watch a behaviour."""
+        self._behaviour = behaviour
+        self.seconds = np.zeros(GROUP_WIDTH)
+        """(W,) for each row so far"""
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """See `Behaviour.start`."""
+        self._behaviour.start(seeds)
+        self.seconds[:] = 0
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """See `Behaviour.act`."""
+        began = time.perf_counter()
+        actions = self._behaviour.act(obs, active)
+        self.seconds[: len(active)][active] += (time.perf_counter() - began) / active.sum()
+        return actions
+
+
+def _record(result: EpisodeResult, actions: NDArray[Any] | None, ms: float) -> EpisodeRecord:
     return EpisodeRecord(
         seed=result.seed,
         total_reward=result.total_reward,
@@ -230,6 +254,7 @@ def _record(result: EpisodeResult, actions: NDArray[Any] | None) -> EpisodeRecor
         lap_finished=result.lap_finished,
         terminated=result.terminated,
         actions=actions,
+        ms_per_action=ms,
     )
 
 
@@ -291,7 +316,14 @@ def _finished_groups(resume: Path | None, key: str) -> Done:
         return {}
     return {
         int(task): [
-            EpisodeRecord(e["seed"], e["return"], e["length"], e["lap_finished"], e["terminated"])
+            EpisodeRecord(
+                e["seed"],
+                e["return"],
+                e["length"],
+                e["lap_finished"],
+                e["terminated"],
+                ms_per_action=e["ms_per_action"],
+            )
             for e in episodes
         ]
         for task, episodes in content["groups"].items()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -86,6 +86,15 @@ class EpisodeResult:
     """(T + 1, H, W, 3) raw frames, if asked for"""
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """A policy for which a row is so much work that it wants to know which ones matter."""
+
+    def attend(self, active: NDArray[np.bool_]) -> None:
+        """Hear which rows (W,) of the next batch are active."""
+        ...
+
+
 class PolicyBehaviour:
     """A `Policy` as a behaviour: carries its recurrent state and tells it where episodes begin."""
 
@@ -105,6 +114,8 @@ class PolicyBehaviour:
         """Ask the policy."""
         start = np.full(len(active), self._fresh)
         self._fresh = False
+        if isinstance(self._policy, Attentive):
+            self._policy.attend(active)
         action, self._state = self._policy.predict(obs, self._state, start, self._deterministic)
         return action
 

@@ -1,0 +1,123 @@
+"""Training in the dream: returns by the book, resumed as if never stopped, and it learns."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.planning.conftest import MakeAgent
+from worldmodels.memory.mdn_rnn import RewardModel
+from worldmodels.planning.actor_critic import (
+    PolicyTrainConfig,
+    Streams,
+    lambda_returns,
+    losses,
+    train_policy,
+)
+from worldmodels.planning.networks import Actor, Critic, NetworkConfig
+from worldmodels.protocols import UserError
+
+T, B = 5, 3
+SMALL = PolicyTrainConfig(
+    steps=6, dreams=8, horizon=4, network=NetworkConfig(16, 1), checkpoint_every=3, log_every=1
+)
+
+
+def test_lambda_returns_are_weighted_sums_of_n_step_returns() -> None:
+    g = torch.Generator().manual_seed(0)
+    reward, going, values = (torch.rand(T, B, generator=g).double() for _ in range(3))
+    discount, trace = 0.9, 0.7
+    found = lambda_returns(reward, going, values, discount, trace)
+
+    def n_step(t: int, n: int) -> torch.Tensor:
+        total, weight = torch.zeros(B).double(), torch.ones(B).double()
+        for k in range(t, t + n):
+            total, weight = total + weight * reward[k], weight * discount * going[k]
+        return total + weight * values[t + n - 1]
+
+    for t in range(T):
+        longest = T - t
+        mixed = sum(
+            ((1 - trace) * trace ** (n - 1) * n_step(t, n) for n in range(1, longest)),
+            torch.zeros(B).double(),
+        )
+        expected = mixed + trace ** (longest - 1) * n_step(t, longest)
+        torch.testing.assert_close(found[t], expected)
+
+
+@pytest.mark.parametrize("gradient", ["model", "reinforce"])
+def test_interrupted_training_ends_like_uninterrupted(
+    make_agent: MakeAgent, tmp_path: Path, gradient: str
+) -> None:
+    agent = make_agent()
+    cfg = dataclasses.replace(SMALL, gradient=gradient)  # type: ignore[arg-type]
+    whole, _ = train_policy(agent, cfg, seed=1)
+    again, _ = train_policy(agent, cfg, seed=1)
+    path = tmp_path / "policy.pt"
+    train_policy(agent, dataclasses.replace(cfg, steps=3), seed=1, checkpoint=path)
+    resumed, _ = train_policy(agent, cfg, seed=1, checkpoint=path)
+    for one in (again, resumed):
+        for name, weight in whole.state_dict().items():
+            torch.testing.assert_close(one.state_dict()[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "critic"), [("model", True), ("model", False), ("reinforce", True)]
+)
+def test_it_learns_what_m_pays_for(make_agent: MakeAgent, gradient: str, critic: bool) -> None:
+    """M is made to pay for the first action of the step: its reward head reads one unit of h."""
+    agent = make_agent()
+    memory = agent.memories[0]
+    weight = memory.lstm.all_weights[0][0]
+    with torch.no_grad():
+        weight[:, 4] = 0.0
+        weight[2 * 16, 4] = 3.0  # cell candidate of unit 0 from the first action
+        memory.reward.weight.zero_()
+        memory.reward.weight[0, 0] = 4.0
+    agent.reward_model = RewardModel("raw")
+    rewards: list[float] = []
+    cfg = dataclasses.replace(
+        SMALL,
+        steps=60,
+        dreams=32,
+        critic=critic,
+        gradient=gradient,  # type: ignore[arg-type]
+        learning_rate=1e-2,
+        discount=0.8,
+    )
+    train_policy(agent, cfg, seed=0, log=lambda **m: rewards.append(m["dream_reward"]))
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.3
+
+
+def test_reinforce_and_the_model_s_gradient_agree_in_direction(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    torch.manual_seed(0)
+    cfg = dataclasses.replace(SMALL, dreams=8192, horizon=1, trace=1.0, entropy=0.0)
+    actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
+    critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
+    found = []
+    for gradient in ("model", "reinforce"):
+        kind = dataclasses.replace(cfg, gradient=gradient)  # type: ignore[arg-type]
+        streams = Streams(agent, kind, torch.Generator().manual_seed(0))
+        dreamt = streams.imagine(actor, gradient == "model")
+        loss, _, _ = losses(dreamt, critic, copy.deepcopy(critic), kind)
+        (last,) = torch.autograd.grad(loss, [actor.body[-1].bias])
+        found.append(last[:3])  # of the mean
+    assert torch.cosine_similarity(*found, dim=0) > 0.95
+
+
+def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    agent.starts = None
+    with pytest.raises(UserError, match="no recorded states"):
+        train_policy(agent, SMALL, seed=0)
+
+
+def test_reinforce_needs_a_critic() -> None:
+    with pytest.raises(UserError, match="needs critic"):
+        PolicyTrainConfig(gradient="reinforce", critic=False)

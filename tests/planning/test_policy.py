@@ -1,0 +1,212 @@
+"""Planners as policies: held decisions, rows, seeds, and the way from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.planning.conftest import MakeAgent
+from worldmodels.agent import Agent
+from worldmodels.cli import main
+from worldmodels.planning.actor_critic import PolicyTrainConfig, train_policy
+from worldmodels.planning.config import (
+    CEMConfig,
+    GradientConfig,
+    Method,
+    MPPIConfig,
+    ObjectiveConfig,
+    PlanningConfig,
+)
+from worldmodels.planning.drivers import open_driver, policy_path
+from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
+from worldmodels.planning.networks import NetworkConfig, PolicyFile, digest_of
+from worldmodels.planning.plan import Plan
+from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.protocols import Policy, UserError
+from worldmodels.runs import read_json
+
+CFG = PlanningConfig(
+    ObjectiveConfig(horizon=4, particles=2, proposal=True),
+    CEMConfig(samples=8, iterations=2),
+    MPPIConfig(samples=8, iterations=2),
+    GradientConfig(iterations=2, restarts=2),
+)
+SMALL = PolicyTrainConfig(
+    steps=4, dreams=8, horizon=3, network=NetworkConfig(8, 1), checkpoint_every=2, log_every=1
+)
+METHODS: tuple[Method, ...] = ("cem", "icem", "mppi", "gradient")
+
+
+def frames(batch: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (batch, 96, 96, 3), np.uint8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_planners_are_policies_that_hold_their_decisions(
+    make_agent: MakeAgent, method: Method
+) -> None:
+    policy = PlanningPolicy(make_agent(), method, CFG)
+    assert isinstance(policy, Policy)
+    first, state = policy.predict(frames(2), deterministic=True)
+    held, state = policy.predict(frames(2, 1), state, np.zeros(2, np.bool_), True)
+    fresh, state = policy.predict(frames(2, 2), state, np.zeros(2, np.bool_), True)
+    assert first.shape == (2, 3)
+    np.testing.assert_array_equal(held, first)
+    assert not np.array_equal(fresh, first)
+    assert len(policy.latencies) == 4
+    single, _ = policy.predict(frames(1)[0], deterministic=True)
+    assert single.shape == (3,)
+
+
+def test_the_same_seed_gives_the_same_drive(make_agent: MakeAgent) -> None:
+    def drive(seed: int) -> NDArray[np.float32]:
+        policy = PlanningPolicy(make_agent(), "cem", CFG)
+        policy.reseed(seed)
+        actions, state = [], None
+        for t in range(4):
+            action, state = policy.predict(frames(2, t), state)
+            actions.append(action)
+        return np.stack(actions)
+
+    np.testing.assert_array_equal(drive(1), drive(1))
+    assert not np.array_equal(drive(1), drive(2))
+
+
+def test_rows_nobody_looks_at_are_not_planned_for(make_agent: MakeAgent) -> None:
+    policy = PlanningPolicy(make_agent(action_repeat=1), "cem", CFG)
+    policy.attend(np.array([True, False, True]))
+    _, state = policy.predict(frames(3), deterministic=True)
+    assert len(policy.latencies) == 2
+    assert [plan is None for plan in state.plans] == [False, True, False]
+    alone = PlanningPolicy(make_agent(action_repeat=1), "cem", CFG)
+    action, _ = alone.predict(frames(3), deterministic=True)
+    np.testing.assert_array_equal(action[[0, 2]], state.action[[0, 2]])
+
+
+def test_an_episode_that_begins_forgets_the_last_one(make_agent: MakeAgent) -> None:
+    policy = PlanningPolicy(make_agent(), "icem", CFG)
+    before, state = policy.predict(frames(2), deterministic=True)
+    _, state = policy.predict(frames(2, 1), state, deterministic=True)
+    again, state = policy.predict(frames(2), state, np.array([False, True]), deterministic=True)
+    np.testing.assert_array_equal(again[1], before[1])
+    assert state.held.tolist() == [1, 1]
+    with pytest.raises(UserError, match="3 frames were given with the state of 2"):
+        policy.predict(frames(3), state)
+
+
+def test_m_is_told_what_was_done(make_agent: MakeAgent) -> None:
+    agent = make_agent(action_repeat=1)
+    policy = PlanningPolicy(agent, "cem", CFG)
+    _, state = policy.predict(frames(1), deterministic=True)
+    _, later = policy.predict(frames(1, 1), state, deterministic=True)
+    z, action = torch.from_numpy(state.z), torch.from_numpy(state.action)
+    h, _ = agent.memories[0].recurrence(z[:, None], action[:, None])
+    np.testing.assert_allclose(later.h[0], h[:, 0].detach(), atol=1e-6)
+
+
+def test_planners_can_be_sent_to_a_process(make_agent: MakeAgent) -> None:
+    policy = PlanningPolicy(make_agent(), "cem", CFG)
+    copy = pickle.loads(pickle.dumps(policy))
+    for one in (policy, copy):
+        one.reseed(3)
+    mine, theirs = (one.predict(frames(1), deterministic=True)[0] for one in (policy, copy))
+    np.testing.assert_array_equal(mine, theirs)
+    assert policy.digest == copy.digest
+    other = PlanningPolicy(make_agent(), "mppi", CFG)
+    assert other.digest != policy.digest
+
+
+def test_imitation_learns_what_was_planned(make_agent: MakeAgent, tmp_path: Path) -> None:
+    agent = make_agent()
+    cfg = ImitationConfig(dreams=2, decisions=3, epochs=60, learning_rate=1e-2, batch=6)
+    policy = PlanningPolicy(agent, "cem", CFG)
+    decisions = collect_decisions(policy, cfg, 0, tmp_path / "kept.pt")
+    again = collect_decisions(policy, cfg, 0, tmp_path / "kept.pt")
+    np.testing.assert_array_equal(decisions.numbers, again.numbers)
+    losses: list[float] = []
+    actor = imitate(
+        agent, decisions, cfg, seed=0, log=lambda **m: losses.append(m["imitation_loss"])
+    )
+    assert losses[-1] < 0.3 * losses[0]
+    assert actor.mode(*(torch.from_numpy(x) for x in (decisions.z, decisions.h))).shape == (
+        len(decisions.z),
+        3,
+    )
+
+
+class TestCommands:
+    @pytest.fixture
+    def folder(self, make_agent: MakeAgent, tmp_path: Path) -> Path:
+        return make_agent().save_pretrained(tmp_path / "agent")
+
+    def test_a_learned_policy_drives_from_its_agent_s_folder(self, folder: Path) -> None:
+        agent = Agent.from_pretrained(folder)
+        actor, critic = train_policy(agent, SMALL, seed=0)
+        file = PolicyFile(actor, critic, "actor-critic", digest_of(agent.memories))
+        file.save(policy_path(folder, "actor-critic"))
+        driver = open_driver(folder, "actor-critic")
+        assert driver.digest
+        action, _ = driver.predict(frames(1), deterministic=True)
+        z, _ = agent.encode(frames(1))
+        np.testing.assert_allclose(
+            action, actor.mode(z, torch.zeros(1, agent.h_dim)).detach(), atol=1e-6
+        )
+        critical = dataclasses.replace(
+            CFG, objective=dataclasses.replace(CFG.objective, critic=True)
+        )
+        open_driver(folder, "cem", critical).predict(frames(1))
+        with pytest.raises(UserError, match="another M"):
+            PolicyFile.load(policy_path(folder, "actor-critic"), _other(agent))
+
+    def test_a_missing_policy_names_the_command_that_makes_it(self, folder: Path) -> None:
+        with pytest.raises(UserError, match="worldmodels train-policy"):
+            open_driver(folder, "policy-network")
+
+    def test_train_plan_and_evaluate(self, folder: Path, tmp_path: Path) -> None:
+        agent = ["--agent", str(folder)]
+        small = ["--training.steps", "2", "--training.dreams", "4", "--training.horizon", "2"]
+        assert main(["train-policy", *agent, "--policy", "policy-network", *small]) == 0
+        search = ["--planning.objective.horizon", "3", "--planning.cem.samples", "6"]
+        out = tmp_path / "plan.json"
+        words = ["plan", *agent, "--policy", "cem", *search, "--decisions", "2"]
+        assert main([*words, "--json", str(out), "--video", str(tmp_path / "plan.mp4")]) == 0
+        decision = read_json(out)["decisions"][0]
+        assert np.shape(decision["actions"]) == (3, 3)
+        assert decision["epistemic"] == [0, 0, 0]
+        assert (tmp_path / "plan.mp4").stat().st_size > 0
+        for policy in ("cem", "policy-network"):
+            result = tmp_path / f"{policy}.json"
+            words = ["evaluate", *agent, "--policy", policy, *search, "--episodes", "1"]
+            limits = ["--seed", "500000", "--max-steps", "4", "--workers", "1"]
+            assert main([*words, *limits, "--json", str(result)]) == 0
+            content = read_json(result)
+            assert content["agent"].endswith(f"({policy})")
+            assert content["ms_per_action"] > 0
+
+
+def _other(agent: Agent) -> Agent:
+    torch.nn.init.zeros_(agent.memories[0].mixture.bias)
+    return agent
+
+
+def test_a_plan_s_shift_is_kept_between_decisions(make_agent: MakeAgent) -> None:
+    policy = PlanningPolicy(make_agent(action_repeat=1), "icem", CFG)
+    guesses: list[NDArray[np.float32]] = []
+    real = policy.planner.plan
+
+    def spy(objective: object, guess: NDArray[np.float32], *rest: object) -> Plan:
+        guesses.append(guess)
+        return real(objective, guess, *rest)  # type: ignore[arg-type]
+
+    object.__setattr__(policy.planner, "plan", spy)
+    _, state = policy.predict(frames(1), deterministic=True)
+    plan = state.plans[0]
+    assert plan is not None
+    policy.predict(frames(1, 1), state, deterministic=True)
+    np.testing.assert_array_equal(guesses[1], plan.shifted().actions)

@@ -1,0 +1,87 @@
+"""`worldmodels train-policy`: a policy network or an actor-critic, from an agent's dreams alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import tyro
+
+from worldmodels.agent import Agent
+from worldmodels.commands.stage import Stage, open_stage, use_all_cores
+from worldmodels.planning.actor_critic import PolicyTrainConfig, train_policy
+from worldmodels.planning.config import Method, PlanningConfig
+from worldmodels.planning.drivers import Learned, policy_path
+from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
+from worldmodels.planning.networks import PolicyFile, digest_of
+from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.presets import RunConfig
+from worldmodels.runs import derive_seed
+
+
+@dataclass(frozen=True)
+class TrainPolicy:
+    """Train a network from [z, h] to actions in an agent's dreams; no real frame is needed.
+
+    policy-network learns by the gradient of the rewards through M, actor-critic has a critic
+    beyond the horizon too, imitation learns what a planner decides. The same command again goes on
+    where it was stopped.
+    """
+
+    agent: str
+    """folder of an agent, or name of one that comes with the package"""
+    policy: Learned = "actor-critic"
+    """what to train"""
+    out: Path | None = None
+    """file for the networks; None is one named after the policy in the agent's folder"""
+    training: PolicyTrainConfig = field(default_factory=PolicyTrainConfig)
+    """policy-network and actor-critic"""
+    planner: Method = "icem"
+    """whom imitation imitates"""
+    planning: PlanningConfig = field(default_factory=PlanningConfig)
+    """that planner"""
+    imitation: ImitationConfig = field(default_factory=ImitationConfig)
+    """imitation's training"""
+    seed: int = 0
+    """fixes weights, starts and noise"""
+    run: Path | None = None
+    """run folder that gets the metrics; None for none"""
+
+    @classmethod
+    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
+        """The policy's own settings."""
+        alone = flags.get("policy") == "policy-network"
+        training = PolicyTrainConfig(critic=not alone, horizon=25 if alone else 15)
+        planning = PlanningConfig.of(flags.get("planner", "icem"))
+        return cls(agent=tyro.MISSING, training=training, planning=planning)
+
+    def execute(self) -> None:
+        """Train, and write the file."""
+        use_all_cores()
+        agent = Agent.from_pretrained(self.agent)
+        out = self.out or policy_path(self.agent, self.policy)
+        memory = digest_of(agent.memories)
+        inputs = [replace(self, out=None, run=None), memory]
+        with open_stage("policy", out, inputs, self.run) as stage:
+            seed = derive_seed(self.seed, self.policy)
+            if self.policy == "imitation":
+                file = self._imitate(agent, stage, seed, memory)
+            else:
+                cfg = replace(self.training, critic=self.policy == "actor-critic")
+                checkpoint = stage.state / "policy.pt"
+                log = partial(stage.log, policy=self.policy)
+                actor, critic = train_policy(agent, cfg, seed=seed, checkpoint=checkpoint, log=log)
+                file = PolicyFile(actor, critic, self.policy, memory)
+            file.save(out)
+        print(f"{self.policy}, trained in the dream: {out}")
+
+    def _imitate(self, agent: Agent, stage: Stage, seed: int, memory: str) -> PolicyFile:
+        planner = PlanningPolicy(agent, self.planner, self.planning)
+        checkpoint = stage.state / "decisions.pt"
+        decisions = collect_decisions(planner, self.imitation, seed, checkpoint)
+        log = partial(stage.log, policy=self.policy)
+        actor = imitate(agent, decisions, self.imitation, seed=seed, log=log)
+        return PolicyFile(actor, None, self.policy, memory)

@@ -1,0 +1,125 @@
+"""Planning by gradient: the unrolled model is differentiable in the actions, so climb it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.planning.config import GradientConfig
+from worldmodels.planning.plan import Bounds, Budget, Plan
+
+Array = NDArray[np.float32]
+
+EDGE = 0.98
+"""A guess is drawn this far into its bounds; at the bounds themselves tanh has no gradient."""
+
+
+class DifferentiableObjective(Bounds, Protocol):
+    """What the gradient planner maximises."""
+
+    def returns(self, plans: Tensor) -> Tensor:
+        """Judge plans (N, T, A): (N,) scores that can be differentiated."""
+        ...
+
+
+@dataclass(frozen=True)
+class GradientPlanner:
+    """Adam on the actions before squashing: ``a = middle + half tanh(u)``.
+
+    Several plans climb side by side; each keeps the best point of its way, and the best of all is
+    executed.
+    """
+
+    cfg: GradientConfig
+
+    def plan(
+        self,
+        objective: DifferentiableObjective,
+        guess: Array,
+        candidates: Array,
+        rng: np.random.Generator,
+    ) -> Plan:
+        """Search; arguments as of `CEM.plan`.
+
+        Raises:
+            FloatingPointError: every plan's score is not finite.
+        """
+        cfg, budget = self.cfg, Budget(self.cfg.budget_ms)
+        low, high = torch.from_numpy(objective.low), torch.from_numpy(objective.high)
+        u = torch.from_numpy(self._restarts(objective, guess, candidates, rng))
+        first, second = torch.zeros_like(u), torch.zeros_like(u)
+        best = squash(u.detach(), low, high)
+        best_score = torch.full((len(u),), -torch.inf, dtype=torch.float64)
+        iteration = 0
+        # one score more than steps, so that the last step's point is judged too
+        while iteration <= cfg.iterations and (iteration < 2 or budget.allows(iteration)):
+            with torch.enable_grad():
+                leaf = u.requires_grad_(True)
+                plans = squash(leaf, low, high)
+                scores = objective.returns(plans)
+            better = scores.detach().double() > best_score
+            best = torch.where(better[:, None, None], plans.detach(), best)
+            best_score = torch.where(better, scores.detach().double(), best_score)
+            if iteration < cfg.iterations:
+                (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+                step, first, second = adam(clip(gradient, cfg.clip_norm), first, second, iteration)
+                u = leaf.detach() + cfg.learning_rate * step
+            iteration += 1
+        if not torch.isfinite(best_score).any():
+            raise FloatingPointError("no plan has a finite score; the model has left its range")
+        chosen = int(best_score.argmax())
+        return Plan(
+            best[chosen].numpy(),
+            float(best_score[chosen]),
+            np.empty((0, *guess.shape), np.float32),
+            iteration - 1,
+            iteration * len(u),
+            budget.seconds,
+        )
+
+    def _restarts(
+        self, bounds: Bounds, guess: Array, candidates: Array, rng: np.random.Generator
+    ) -> Array:
+        """Unsquashed plans (R, T, A): the guess, the candidates, then the guess and noise."""
+        known = np.concatenate((guess[None], candidates))[: self.cfg.restarts]
+        random = self.cfg.restarts - len(known)
+        middle, half = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2
+        u = np.arctanh(np.clip((known - middle) / half, -EDGE, EDGE))
+        noise = rng.standard_normal((random, *guess.shape), np.float32)
+        return np.concatenate((u, u[:1] + self.cfg.spread * noise)).astype(np.float32)
+
+
+def squash(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Numbers (..., A) into [low, high] by tanh."""
+    return (high + low) / 2 + (high - low) / 2 * torch.tanh(u)
+
+
+def adam(
+    gradient: Tensor, first: Tensor, second: Tensor, step: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's direction (Kingma and Ba 2015) and its two moments, after ``step`` steps before.
+
+    Torch's optimiser costs as much per call as a short dream.
+    """
+    first = 0.9 * first + 0.1 * gradient
+    second = 0.999 * second + 0.001 * gradient.square()
+    unbiased = first / (1 - 0.9 ** (step + 1))
+    deviation = (second / (1 - 0.999 ** (step + 1))).sqrt()
+    return unbiased / (deviation + 1e-8), first, second
+
+
+def clip(gradient: Tensor, norm: float) -> Tensor:
+    """Limit each plan's gradient (R, T, A) to a norm; a plan without a finite one stands still."""
+    size = gradient.flatten(1).norm(dim=1)
+    finite = torch.isfinite(size)
+    scale = torch.ones_like(size) if norm == 0 else (norm / size.clamp_min(1e-12)).clamp_max(1)
+    kept = torch.where(finite[:, None, None], gradient, torch.zeros_like(gradient))
+    return kept * torch.where(finite, scale, torch.zeros_like(scale))[:, None, None]
+
+
+__all__ = ["DifferentiableObjective", "GradientPlanner", "adam", "clip", "squash"]

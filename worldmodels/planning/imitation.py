@@ -1,0 +1,174 @@
+"""A policy network by imitation: the planner's decisions in the dream, learnt by regression."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldmodels.agent import Agent
+from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.planning.config import at_least, require
+from worldmodels.planning.networks import Actor, NetworkConfig
+from worldmodels.planning.objective import Belief, Unrolled
+from worldmodels.planning.plan import Plan
+from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.protocols import UserError
+from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
+
+Log = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class ImitationConfig:
+    """How plans are collected and imitated."""
+
+    dreams: int = 64
+    """dreams in which the planner drives, each from a recorded state"""
+    decisions: int = 20
+    """decisions in each of them"""
+    noise: float = 0.1
+    """deviation of what is executed from what was planned, as a share of half the range: the
+    network learns to come back"""
+    epochs: int = 60
+    """passes over the collected decisions"""
+    batch: int = 128
+    """decisions per gradient step"""
+    learning_rate: float = 1e-3
+    """of Adam"""
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+
+    def __post_init__(self) -> None:
+        """Check the ranges; `UserError` names the field."""
+        rules = at_least(self, 1, "dreams", "decisions", "epochs", "batch")
+        rules |= at_least(self, 0, "noise")
+        rules["learning_rate"] = (0 < self.learning_rate < math.inf, "above 0 and finite")
+        require(self, rules)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What a planner decided where."""
+
+    z: NDArray[np.float32]
+    """(N, Z)"""
+    h: NDArray[np.float32]
+    """(N, H)"""
+    numbers: NDArray[np.float32]
+    """(N, A) first numbers of the plans, within the actor's bounds"""
+
+    def with_more(self, other: Decisions) -> Decisions:
+        """Both."""
+        pairs = ((self.z, other.z), (self.h, other.h), (self.numbers, other.numbers))
+        return Decisions(*(np.concatenate(pair) for pair in pairs))
+
+
+def collect_decisions(
+    policy: PlanningPolicy, cfg: ImitationConfig, seed: int, checkpoint: Path | None = None
+) -> Decisions:
+    """Let a planner drive in the dream.
+
+    Args:
+        policy: the planner; its agent needs recorded states.
+        cfg: how much to collect.
+        seed: fixes starts, searches and dreams.
+        checkpoint: file that keeps finished dreams; read if it is there.
+
+    Raises:
+        UserError: the agent has no recorded states.
+    """
+    agent = policy.agent
+    if agent.starts is None:
+        raise UserError("this agent has no recorded states to dream from")
+    sizes = (agent.z_dim, agent.h_dim, agent.action_spec.size)
+    found = Decisions(*(np.empty((0, size), np.float32) for size in sizes))
+    first = 0
+    if checkpoint is not None and checkpoint.exists():
+        kept = load_checkpoint(checkpoint)
+        first = int(kept["dreams"])
+        found = Decisions(*(kept[name].numpy() for name in ("z", "h", "numbers")))
+    with progress(cfg.dreams, "plans to imitate", unit="dreams") as bar:
+        bar.advance(first)
+        for dream in range(first, cfg.dreams):
+            found = found.with_more(_drive(policy, cfg, derive_seed(seed, "imitation", dream)))
+            if checkpoint is not None:
+                tensors = {n: torch.from_numpy(getattr(found, n)) for n in ("z", "h", "numbers")}
+                save_checkpoint(checkpoint, {"dreams": dream + 1, **tensors})
+            bar.advance()
+    return found
+
+
+@torch.inference_mode()
+def _drive(policy: PlanningPolicy, cfg: ImitationConfig, seed: int) -> Decisions:
+    """One dream under the planner, until it ends; every memory follows, the last one dreams."""
+    agent, imagination = policy.agent, policy.imagination
+    starts, rng = agent.starts, np.random.default_rng(seed)
+    assert starts is not None
+    index = int(rng.integers(len(starts.z)))
+    states = [
+        MemoryState(
+            *(torch.from_numpy(part[m, index : index + 1]) for part in (starts.h, starts.c))
+        )
+        for m in range(len(agent.memories))
+    ]
+    z = torch.from_numpy(starts.z[index : index + 1])
+    temperature = policy.cfg.objective.temperature
+    world = Unrolled(agent.memories, imagination.reward_model, z, states, temperature)
+    half = (imagination.high - imagination.low) / 2
+    plan: Plan | None = None
+    seen: list[tuple[NDArray[np.float32], ...]] = []
+    for step in range(cfg.decisions):
+        h, c = (torch.cat(parts).numpy() for parts in zip(*world.states, strict=True))
+        plan = policy.plan(Belief(world.z[0].numpy(), h, c), plan, derive_seed(seed, step))
+        seen.append((world.z[0].numpy(), h[0], plan.actions[0]))
+        moved = plan.actions[:1] + cfg.noise * half * rng.standard_normal(half.shape)
+        numbers = np.clip(moved, imagination.low, imagination.high).astype(np.float32)
+        uniform, normal = rng.random(z.shape), rng.standard_normal(z.shape)
+        _, alive = world.step(
+            imagination.to_input(torch.from_numpy(numbers)),
+            torch.from_numpy(uniform.astype(np.float32)),
+            torch.from_numpy(normal.astype(np.float32)),
+        )
+        if float(alive) < 0.5:
+            break
+    return Decisions(*(np.stack(column) for column in zip(*seen, strict=True)))
+
+
+def imitate(
+    agent: Agent, decisions: Decisions, cfg: ImitationConfig, *, seed: int, log: Log | None = None
+) -> Actor:
+    """Fit an actor's mode to what was decided, by least squares over half of each range.
+
+    Args:
+        agent: whose spaces the actor has.
+        decisions: what to imitate.
+        cfg: the training.
+        seed: fixes weights and order.
+        log: receives ``step, imitation_loss``.
+    """
+    torch.manual_seed(derive_seed(seed, "networks") % 2**63)
+    actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
+    optimiser = torch.optim.Adam(actor.parameters(), lr=cfg.learning_rate)
+    order = torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63)
+    z, h, numbers = (torch.from_numpy(getattr(decisions, n)) for n in ("z", "h", "numbers"))
+    half = (actor.high - actor.low) / 2
+    for epoch in progress(range(cfg.epochs), "imitation", unit="epoch"):
+        total = 0.0
+        for rows in torch.randperm(len(z), generator=order).split(cfg.batch):
+            distance = (actor.mode(z[rows], h[rows]) - numbers[rows]) / half
+            loss = distance.square().mean()
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            total += float(loss.detach()) * len(rows)
+        if log is not None:
+            log(step=epoch + 1, imitation_loss=total / len(z))
+    return actor.eval()
+
+
+__all__ = ["Decisions", "ImitationConfig", "collect_decisions", "imitate"]

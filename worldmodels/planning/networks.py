@@ -1,0 +1,230 @@
+"""Actor and critic on [z, h], and the file that they live in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from worldmodels.agent import Agent
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.planning.config import at_least, require
+from worldmodels.planning.gradient import squash
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_write, versions
+
+SCHEMA = 1
+"""Layout of the file; a reader refuses others."""
+
+NEAR_EDGE = 0.76
+"""An untrained actor acts near zero, but no nearer to a bound than this share of half a range."""
+
+LOG_STD = (-4.0, 1.0)
+"""Bounds of the actor's log deviation, before squashing."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of the actor and of the critic."""
+
+    hidden: int = 256
+    """units of each hidden layer"""
+    layers: int = 2
+    """hidden layers"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges; `UserError` names the field."""
+        require(self, at_least(self, 1, "hidden", "layers"))
+
+
+def perceptron(inputs: int, outputs: int, cfg: NetworkConfig) -> nn.Sequential:
+    """Linear layers with layer norm and SiLU between them; the last one starts near zero."""
+    parts: list[nn.Module] = []
+    for width in [inputs] + [cfg.hidden] * (cfg.layers - 1):
+        parts += [nn.Linear(width, cfg.hidden), nn.LayerNorm(cfg.hidden), nn.SiLU()]
+    last = nn.Linear(cfg.hidden, outputs)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*parts, last)
+
+
+class Actor(nn.Module):
+    """A Gaussian over u, squashed into the actions' bounds by tanh.
+
+    For a Discrete space the bounds are [-1, 1] for each choice, and the largest number acts.
+    """
+
+    low: Tensor
+    high: Tensor
+    shift: Tensor
+
+    def __init__(self, z_dim: int, h_dim: int, spec: ActionSpec, cfg: NetworkConfig) -> None:
+        """Build an actor that begins near action 0 (global generator)."""
+        super().__init__()
+        self.cfg, self.discrete = cfg, spec.kind == "discrete"
+        low, high = bounds_of(spec)
+        near = np.clip(-(high + low) / (high - low), -NEAR_EDGE, NEAR_EDGE)
+        for name, value in (("low", low), ("high", high), ("shift", np.arctanh(near))):
+            self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
+        self.body = perceptron(z_dim + h_dim, 2 * spec.size, cfg)
+
+    def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation of u, each (B, A), from z (B, Z) and h (B, H)."""
+        mean, raw = self.body(torch.cat((z, h), dim=-1)).chunk(2, dim=-1)
+        low, high = LOG_STD
+        return mean + self.shift, (raw - 1.0).clamp(low, high)
+
+    def act(self, u: Tensor) -> Tensor:
+        """U (B, A) as numbers within the bounds."""
+        return squash(u, self.low, self.high)
+
+    def mode(self, z: Tensor, h: Tensor) -> Tensor:
+        """The actor's likeliest numbers (B, A)."""
+        return self.act(self(z, h)[0])
+
+    def to_input(self, numbers: Tensor) -> Tensor:
+        """Numbers (B, A) as M sees actions: as they are, or one-hot."""
+        return straight_through(numbers) if self.discrete else numbers
+
+
+class Critic(nn.Module):
+    """The value of a state: a perceptron times a fixed scale, which is that of the returns."""
+
+    scale: Tensor
+
+    def __init__(self, z_dim: int, h_dim: int, cfg: NetworkConfig) -> None:
+        """Build a critic that begins at 0 (global generator)."""
+        super().__init__()
+        self.body = perceptron(z_dim + h_dim, 1, cfg)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, z: Tensor, h: Tensor) -> Tensor:
+        """Values (B,) of z (B, Z) and h (B, H)."""
+        value: Tensor = self.body(torch.cat((z, h), dim=-1)).squeeze(-1)
+        return self.scale * value
+
+
+class ActorControl:
+    """An actor's mode in C's place: see `Agent.with_control`."""
+
+    def __init__(self, actor: Actor) -> None:
+        """Take an actor."""
+        self.actor = actor.eval()
+
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """Actions (B, A), or indices (B,) for a Discrete space."""
+        numbers = self.actor.mode(z, h)
+        return numbers.argmax(-1) if self.actor.discrete else numbers
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """A trained actor, and a critic where it has one."""
+
+    actor: Actor
+    critic: Critic | None
+    kind: str
+    """how it was trained"""
+    memory: str
+    """digest of the memories in whose dreams it was trained"""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the weights."""
+        return digest_of([self.actor])
+
+    def save(self, path: Path) -> None:
+        """Write one safetensors file, atomically."""
+        tensors = {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
+        if self.critic is not None:
+            tensors |= {f"critic.{k}": v for k, v in self.critic.state_dict().items()}
+        facts = {"schema": SCHEMA, "kind": self.kind, "memory": self.memory}
+        facts |= {"network": asdict(self.actor.cfg), "versions": versions()}
+        content = {name: t.contiguous() for name, t in tensors.items()}
+        atomic_write(path, save(content, {"worldmodels": json.dumps(facts)}))
+
+    @classmethod
+    def load(cls, path: Path, agent: Agent) -> PolicyFile:
+        """Read it for the agent in whose dreams it was trained.
+
+        Raises:
+            UserError: a missing or damaged file, or one of another agent.
+        """
+        if not path.is_file():
+            raise UserError(f"there is no file {path}; `worldmodels train-policy` makes one")
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {})["worldmodels"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            cfg = NetworkConfig(**facts["network"])
+            kind, memory = str(facts["kind"]), str(facts["memory"])
+        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+            raise UserError(f"{path} is no readable policy ({error}); train it again") from error
+        if memory != digest_of(agent.memories):
+            raise UserError(f"{path} was trained in the dreams of another M; train it again")
+        actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg)
+        critic = Critic(agent.z_dim, agent.h_dim, cfg)
+        found = any(name.startswith("critic.") for name in tensors)
+        try:
+            actor.load_state_dict(_part(tensors, "actor."))
+            if found:
+                critic.load_state_dict(_part(tensors, "critic."))
+        except RuntimeError as error:
+            raise UserError(f"{path} has other shapes ({error}); train it again") from error
+        for network in (actor, critic):
+            network.requires_grad_(False).eval()
+        return cls(actor, critic if found else None, kind, memory)
+
+
+def straight_through(scores: Tensor) -> Tensor:
+    """The largest of the scores (..., n) one-hot, with the gradient of their softmax.
+
+    The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432).
+    """
+    soft = torch.softmax(4 * scores, dim=-1)
+    hard = nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+    return hard + soft - soft.detach()
+
+
+def bounds_of(spec: ActionSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Bounds (A,) of the numbers that an actor gives for an action space."""
+    if spec.kind == "discrete":
+        return np.full(spec.size, -1, np.float32), np.full(spec.size, 1, np.float32)
+    return np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+
+
+def digest_of(models: Sequence[MDNRNN | Actor]) -> str:
+    """SHA-256 (hex) of the weights of some networks."""
+    digest = hashlib.sha256()
+    for model in models:
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+__all__ = [
+    "Actor",
+    "ActorControl",
+    "Critic",
+    "NetworkConfig",
+    "PolicyFile",
+    "bounds_of",
+    "digest_of",
+    "perceptron",
+    "straight_through",
+]

@@ -1,0 +1,323 @@
+"""What a plan is worth in M's dreams: by the engine for many plans, or unrolled with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.agent import Agent
+from worldmodels.controller import linear
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.engine import Act, DreamEngine, Value
+from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
+from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.planning.config import ObjectiveConfig
+from worldmodels.planning.networks import bounds_of, straight_through
+from worldmodels.planning.risk import conditional_value_at_risk, worst_count
+from worldmodels.protocols import UserError
+
+Drive: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""z (B, Z) and h (B, H) to M's action input (B, A), differentiable where it can be."""
+
+
+class Belief(NamedTuple):
+    """What is known about the world now, by the eye and by each of M memories."""
+
+    z: NDArray[np.float32]
+    """(Z,)"""
+    h: NDArray[np.float32]
+    """(M, H)"""
+    c: NDArray[np.float32]
+    """(M, H)"""
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """An agent's dreams as planners use them; opened once, then asked about many beliefs."""
+
+    memories: Sequence[MDNRNN]
+    reward_model: RewardModel
+    cfg: ObjectiveConfig
+    low: NDArray[np.float32]
+    """(A,) smallest numbers in a plan"""
+    high: NDArray[np.float32]
+    """(A,) largest"""
+    discrete: bool
+    """a plan holds a score for each choice, and the largest one acts"""
+    controller: Drive
+    """C, for proposals and for the dream beyond a plan"""
+    critic: Value | None
+    """worth of the state at the end"""
+    engine: DreamEngine
+    """dreams under plans"""
+    follower: DreamEngine
+    """dreams under C, as long as a plan"""
+
+    @classmethod
+    def of(cls, agent: Agent, cfg: ObjectiveConfig, critic: Value | None = None) -> Imagination:
+        """Open an agent's dreams.
+
+        Args:
+            agent: with a reward model.
+            cfg: what plans are judged by.
+            critic: worth of a state; needed where ``cfg.critic``.
+
+        Raises:
+            UserError: the agent cannot dream, or the config asks for what is not there.
+        """
+        if agent.reward_model is None:
+            raise UserError("this agent has no reward model, so it cannot plan; train M again")
+        if cfg.critic and critic is None:
+            raise UserError(
+                "ObjectiveConfig.critic is set, but no critic was given; train one "
+                "with `worldmodels train-policy --policy actor-critic`"
+            )
+        followed = cfg.disagreement_penalty > 0
+        if followed and len(agent.memories) < 2:
+            raise UserError(
+                "ObjectiveConfig.disagreement_penalty needs several memories; this agent has one"
+            )
+        dream = DreamConfig(
+            horizon=cfg.horizon + cfg.tail,
+            episodes=cfg.particles,
+            temperature=cfg.temperature,
+            discount=cfg.discount,
+            ensemble="per_step" if followed else "per_rollout",
+            disagreement_penalty=cfg.disagreement_penalty,
+        )
+        low, high = bounds_of(agent.action_spec)
+        discrete = agent.action_spec.kind == "discrete"
+        nowhere = _starts(_zeros(agent))
+        follow = DreamConfig(
+            horizon=cfg.horizon,
+            episodes=cfg.particles,
+            termination="off",
+            temperature=cfg.temperature,
+        )
+        engines = [
+            DreamEngine(agent.memories, agent.reward_model, nowhere, d) for d in (dream, follow)
+        ]
+        return cls(
+            agent.memories,
+            agent.reward_model,
+            cfg,
+            low,
+            high,
+            discrete,
+            ControllerDrive(agent),
+            critic if cfg.critic else None,
+            *engines,
+        )
+
+    def proposals(self, belief: Belief, seed: int) -> NDArray[np.float32]:
+        """What C would do: its actions (K, T, A) in each of K dreams, K the particles."""
+        self.follower.starts = _starts(belief)
+
+        def make_act(population: Tensor) -> Act:
+            return lambda z, h: self.controller(z.flatten(0, 1), h.flatten(0, 1))
+
+        nobody = np.zeros((1, 0), np.float32)
+        record = self.follower.rollout(make_act, nobody, seed, record=True).record
+        assert record is not None
+        actions: NDArray[np.float32] = record.action[0]
+        return actions * 2 - 1 if self.discrete else actions
+
+    def to_input(self, plans: Tensor) -> Tensor:
+        """Plans (..., A) as M sees actions: as they are, or one-hot."""
+        return straight_through(plans) if self.discrete else plans
+
+
+class DreamObjective:
+    """Scores of plans from one belief, by the dream engine."""
+
+    def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
+        """Dream from ``belief`` with the luck of ``seed``, the same for all plans."""
+        self.low, self.high = imagination.low, imagination.high
+        self._imagination, self._starts, self._seed = imagination, _starts(belief), seed
+        self.steps = 0
+        """of M so far"""
+
+    def returns(self, plans: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Returns (N, particles) of plans (N, T, A)."""
+        imagination = self._imagination
+        engine = imagination.engine
+        engine.starts = self._starts
+        shape = plans.shape[1:]
+
+        def make_act(population: Tensor) -> Act:
+            steps = imagination.to_input(population.view(len(population), *shape)).unbind(1)
+            return _follow(iter(steps), imagination.controller)
+
+        result = engine.rollout(
+            make_act, plans.reshape(len(plans), -1), self._seed, value=imagination.critic
+        )
+        self.steps += result.steps
+        return result.returns
+
+    def score(self, plans: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores (N,) of plans (N, T, A): the mean, or the mean of the worst dreams."""
+        return conditional_value_at_risk(self.returns(plans), self._imagination.cfg.risk)
+
+
+def _follow(steps: Iterator[Tensor], controller: Drive) -> Act:
+    """Act by plans, one (P, A) a step, and by C when they have ended."""
+
+    def act(z: Tensor, h: Tensor) -> Tensor:
+        action = next(steps, None)
+        if action is None:
+            return controller(z.flatten(0, 1), h.flatten(0, 1))
+        return action[:, None].expand(-1, z.shape[1], -1)
+
+    return act
+
+
+class UnrolledObjective:
+    """Returns of plans from one belief, differentiable: M unrolled in torch.
+
+    The mixture's samples are reparametrised: the component is drawn, and the gradient runs through
+    its mean and deviation. A dream's end is soft: rewards are weighed by the chance to be alive.
+    """
+
+    def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
+        """As `DreamObjective`; particle e is dreamt by memory e mod M."""
+        cfg = imagination.cfg
+        self.low, self.high = imagination.low, imagination.high
+        self._imagination, self._belief = imagination, belief
+        z_dim, particles = len(belief.z), cfg.particles
+        noise = DreamNoise(seed, [(e, -1) for e in range(particles)], z_dim)
+        drawn = [tuple(a.copy() for a in noise.step()) for _ in range(cfg.horizon + cfg.tail)]
+        self._uniform = torch.from_numpy(np.stack([u for u, _ in drawn]))
+        self._normal = torch.from_numpy(np.stack([n for _, n in drawn]))
+        assert self._uniform.shape[2] == z_dim + EXTRA_UNIFORMS
+
+    def returns(self, plans: Tensor) -> Tensor:
+        """Scores (N,) of plans (N, T, A); the gradient of CVaR is that of the dreams that count."""
+        imagination, cfg = self._imagination, self._imagination.cfg
+        members = len(imagination.memories)
+        parts = [
+            self._dream(plans, m, slice(m, None, members))
+            for m in range(min(members, cfg.particles))
+        ]
+        worst = torch.cat(parts, 1).sort(1).values[:, : worst_count(cfg.particles, cfg.risk)]
+        return worst.mean(1)
+
+    def _dream(self, plans: Tensor, member: int, mine: slice) -> Tensor:
+        """Returns (N, particles of this memory)."""
+        imagination, belief = self._imagination, self._belief
+        uniform, normal = self._uniform[:, mine], self._normal[:, mine]
+        wide, particles = len(plans), uniform.shape[1]
+        rows = wide * particles
+
+        def spread(array: NDArray[np.float32]) -> Tensor:
+            return torch.from_numpy(array).expand(rows, -1)
+
+        # The critic and C see the first memory's h, whoever dreams.
+        members = [0] if member == 0 else [0, member]
+        states = [MemoryState(spread(belief.h[m]), spread(belief.c[m])) for m in members]
+        memories = [imagination.memories[m] for m in members]
+        world = Unrolled(
+            memories,
+            imagination.reward_model,
+            spread(belief.z),
+            states,
+            imagination.cfg.temperature,
+        )
+        actions = imagination.to_input(plans).repeat_interleave(particles, 0)
+        weight, total = torch.ones(rows), torch.zeros(rows)
+        for t in range(len(uniform)):
+            inside = t < plans.shape[1]
+            action = actions[:, t] if inside else imagination.controller(world.z, world.h)
+            u, n = uniform[t].repeat(wide, 1), normal[t].repeat(wide, 1)
+            reward, alive = world.step(action, u, n)
+            total = total + weight * reward
+            weight = weight * alive * imagination.cfg.discount
+        if imagination.critic is not None:
+            total = total + weight * imagination.critic(world.z, world.h)
+        return total.view(wide, particles)
+
+
+class Unrolled:
+    """A batch of dreams with gradients; `z` and `h` are what a driver sees."""
+
+    def __init__(
+        self,
+        memories: Sequence[MDNRNN],
+        reward_model: RewardModel,
+        z: Tensor,
+        states: Sequence[MemoryState],
+        temperature: float = 1.0,
+    ) -> None:
+        """Put R rows at z (R, Z) and the states (R, H) of one or two memories.
+
+        The first memory gives h, the last one dreams.
+        """
+        self.memories, self.reward_model = memories, reward_model
+        self.z, self.states, self.temperature = z, list(states), temperature
+
+    @property
+    def h(self) -> Tensor:
+        """(R, H) of the first memory."""
+        return self.states[0].h
+
+    def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """Dream one step.
+
+        Args:
+            action: (R, A) as M sees it.
+            uniform: (R, >= Z) in [0, 1), chooses components.
+            normal: (R, Z).
+
+        Returns:
+            Expected reward (R,) and chance that the dream goes on (R,).
+        """
+        for m, memory in enumerate(self.memories):
+            out, self.states[m] = memory.step(self.z, action, self.states[m])
+        u = uniform[:, : self.z.shape[1]]
+        self.z = mixture_from_noise(out.log_pi, out.mu, out.log_sigma, u, normal, self.temperature)
+        return self.reward_model.expected(out.reward), torch.sigmoid(-out.terminated_logit)
+
+
+class ControllerDrive:
+    """An agent's C as a differentiable function of z and h (B, ...) to M's action input (B, A)."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Take C's weights as they are now."""
+        self.cfg = agent.controller
+        parameters = torch.from_numpy(agent.parameters)[None]
+        sizes = (agent.z_dim, agent.h_dim)
+        self.weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
+
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """C's actions."""
+        seen = h[None] if self.cfg.inputs == "zh" else None
+        return linear.memory_input(
+            linear.forward(self.weights, z[None], seen, self.cfg)[0], self.cfg
+        )
+
+
+def _zeros(agent: Agent) -> Belief:
+    blank = np.zeros((len(agent.memories), agent.h_dim), np.float32)
+    return Belief(np.zeros(agent.z_dim, np.float32), blank, blank)
+
+
+def _starts(belief: Belief) -> DreamStarts:
+    return DreamStarts(belief.z[None], belief.h[:, None], belief.c[:, None])
+
+
+__all__ = [
+    "Belief",
+    "ControllerDrive",
+    "DreamObjective",
+    "Drive",
+    "Imagination",
+    "Unrolled",
+    "UnrolledObjective",
+]

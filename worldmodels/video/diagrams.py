@@ -1,0 +1,106 @@
+"""Pictures that explain planning: the unrolled machine, and the energy that a latent leaves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from worldmodels.memory.mdn_rnn import MemoryOutput
+from worldmodels.planning.latent import InferenceConfig, infer_mixture_latent
+from worldmodels.runs import atomic_path
+
+_INK, _MUTED, _FORWARD, _BACK, _LATENT = "#1a1f26", "#8a919c", "#0b6b95", "#b25307", "#6a3cc4"
+
+
+def draw_unrolled(path: Path, steps: int = 3) -> Path:
+    """The machine over time: forward it predicts rewards, backward flows the actions' gradient."""
+    figure = Figure(figsize=(9.5, 4.2))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_xlim(-1.4, 3 * steps + 1.4)
+    axes.set_ylim(-1.9, 2.5)
+    axes.axis("off")
+    _box(axes, -0.6, 0, "V\nperceives")
+    _arrow(axes, (-1.35, 0), (-1.05, 0), _INK)
+    for t in range(steps):
+        x = 3 * t + 1.5
+        _box(axes, x, 0, "M\npredicts")
+        _box(axes, x + 1.5, 1.6, "reward\nhead")
+        _box(axes, x, -1.5, f"actor: $a_{t}$", _FORWARD)
+        axes.text(x, 1.75, f"$z_{t}$", color=_LATENT, ha="center", va="center", size=14)
+        _arrow(axes, (x, 1.5), (x, 0.42), _LATENT)
+        _arrow(axes, (x - 0.15, -1.15), (x - 0.15, -0.42), _FORWARD)
+        _arrow(axes, (x + 0.15, -0.42), (x + 0.15, -1.15), _BACK, dashed=True)
+        _arrow(axes, (x - 1.65, 0.12), (x - 0.45, 0.12), _FORWARD)
+        _arrow(axes, (x + 0.45, 0.2), (x + 1.3, 1.2), _FORWARD)
+        _arrow(axes, (x + 1.7, 1.2), (x + 0.5, -0.1), _BACK, dashed=True)
+        if t:
+            _arrow(axes, (x - 0.45, -0.15), (x - 2.55, -0.15), _BACK, dashed=True)
+        axes.text(x - 1.05, 0.25, f"$s_{t}$", color=_INK, ha="center", size=12)
+    end = 3 * steps
+    _arrow(axes, (end - 1.05, 0.0), (end + 0.1, 0.0), _FORWARD)
+    _box(axes, end + 0.6, 0, "critic\n$v(s_T)$")
+    axes.text(end + 0.6, -1.2, "forward", color=_FORWARD, ha="center", size=11)
+    axes.text(end + 0.6, -1.5, "gradient", color=_BACK, ha="center", size=11)
+    return _save(figure, path)
+
+
+def draw_energy(path: Path) -> Path:
+    """Energy over what may be observed, for a mixture of two modes, by the price of its latent."""
+    y = torch.linspace(-3, 3, 601)
+    shape = (len(y), 1, 2)
+    log_pi = torch.tensor([0.65, 0.35]).log().expand(shape)
+    mu = torch.tensor([-1.2, 1.1]).expand(shape)
+    log_sigma = torch.tensor([0.35, 0.25]).log().expand(shape)
+    output = MemoryOutput(log_pi, mu, log_sigma, y, y)
+    figure = Figure(figsize=(9.5, 3.4))
+    axes = figure.add_axes((0.07, 0.17, 0.9, 0.75))
+    kinds = ((1.0, "with a priced latent", _FORWARD), (0.0, "with a free latent", _BACK))
+    for prior, label, colour in kinds:
+        found = infer_mixture_latent(output, y[:, None], InferenceConfig(0.35, prior))
+        axes.plot(y, found.energy, color=colour, label=label, linewidth=2)
+    axes.plot(y, found.energy_without, color=_MUTED, label="without a latent", linewidth=2)
+    axes.set(xlabel="observation y", ylabel="energy, nats", ylim=(-0.5, 12), xlim=(-3, 3))
+    axes.set_xticks(np.arange(-3, 4))
+    axes.legend(frameon=False)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return _save(figure, path)
+
+
+def _box(axes: Any, x: float, y: float, text: str, colour: str = _INK) -> None:
+    patch = FancyBboxPatch(
+        (x - 0.42, y - 0.32), 0.84, 0.64, "round,pad=0.06", fc="white", ec=colour, lw=1.5
+    )
+    axes.add_patch(patch)
+    axes.text(x, y, text, ha="center", va="center", color=colour, size=10)
+
+
+def _arrow(
+    axes: Any,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    colour: str,
+    dashed: bool = False,
+) -> None:
+    style = "--" if dashed else "-"
+    patch = FancyArrowPatch(
+        start, end, arrowstyle="-|>", mutation_scale=11, color=colour, lw=1.4, linestyle=style
+    )
+    axes.add_patch(patch)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    """Write an SVG, the same bytes for the same picture."""
+    import matplotlib as mpl
+
+    with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "worldmodels"}):
+        figure.savefig(temporary, format="svg", facecolor="white", metadata={"Date": None})
+    return path
+
+
+__all__ = ["draw_energy", "draw_unrolled"]

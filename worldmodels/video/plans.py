@@ -1,0 +1,152 @@
+"""A film of a planner in the dream: what it sees now, what it expects of its plan, its actions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.planning.objective import Belief, Unrolled
+from worldmodels.planning.plan import Plan
+from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.risk import Uncertainty, along
+from worldmodels.protocols import UserError
+from worldmodels.runs import derive_seed
+from worldmodels.video.config import Frames, VideoConfig
+from worldmodels.video.drawing import compose
+
+_COLOURS = ((240, 171, 60), (94, 201, 120), (226, 92, 92), (120, 160, 240), (200, 130, 220))
+_PAPER, _RULE = (17, 19, 24), (60, 64, 72)
+
+
+class PlannedStep(NamedTuple):
+    """One decision of a planner in the dream."""
+
+    plan: Plan
+    z: NDArray[np.float32]
+    """(Z,) where it was made"""
+    expected: NDArray[np.float32]
+    """(T, Z) what the likeliest dream makes of the plan"""
+    reward: float
+    """expected by M for the decision"""
+    aleatoric: NDArray[np.float32]
+    """(T,) root of the mean variance of z that no memory can know, along the plan"""
+    epistemic: NDArray[np.float32]
+    """(T,) and that the memories disagree about; 0 for a single memory"""
+
+
+@torch.inference_mode()
+def plan_in_dream(
+    policy: PlanningPolicy, decisions: int, start: int = 0, seed: int = 0
+) -> Iterator[PlannedStep]:
+    """Let a planner drive a dream from a recorded state.
+
+    Args:
+        policy: the planner.
+        decisions: at most; the dream may end before.
+        start: number of the recorded state.
+        seed: of search and dream.
+
+    Raises:
+        UserError: the agent has no such recorded state.
+    """
+    agent, imagination, starts = policy.agent, policy.imagination, policy.agent.starts
+    count = 0 if starts is None else len(starts.z)
+    if starts is None or not 0 <= start < count:
+        raise UserError(f"start is {start}; this agent has {count} recorded states, from 0")
+    rng = np.random.default_rng(derive_seed(seed, "reality"))
+    z = torch.from_numpy(np.array(starts.z[start : start + 1], np.float32))
+    at = slice(start, start + 1)
+    states = [
+        MemoryState(
+            torch.from_numpy(starts.h[m, at].copy()), torch.from_numpy(starts.c[m, at].copy())
+        )
+        for m in range(len(agent.memories))
+    ]
+    world = Unrolled(agent.memories, imagination.reward_model, z, states)
+    plan: Plan | None = None
+    for step in range(decisions):
+        h, c = (torch.cat(parts).numpy() for parts in zip(*world.states, strict=True))
+        belief = Belief(world.z[0].numpy(), h, c)
+        plan = policy.plan(belief, plan, derive_seed(seed, step))
+        actions = imagination.to_input(torch.from_numpy(plan.actions))
+        parts = along(agent.memories, world.z, world.states, actions[None])
+        expected = _likeliest(policy, belief, actions)
+        now = world.z[0].numpy()
+        uniform, normal = (
+            torch.from_numpy(draw(z.shape).astype(np.float32))
+            for draw in (rng.random, rng.standard_normal)
+        )
+        reward, alive = world.step(actions[:1], uniform, normal)
+        yield PlannedStep(plan, now, expected, float(reward), *_roots(parts))
+        if float(alive) < 0.5:
+            return
+
+
+def plan_frames(
+    policy: PlanningPolicy, steps: Sequence[PlannedStep], cfg: VideoConfig
+) -> Iterator[Frames]:
+    """Frames of the film: the dream now, three looks ahead along the plan, and its actions."""
+    held, total = policy.agent.action_repeat, 0.0
+    for t, step in enumerate(steps):
+        horizon = len(step.expected)
+        looks = sorted({max(0, horizon * k // 3 - 1) for k in (1, 2, 3)})
+        codes = np.concatenate((step.z[None], step.expected[looks]))
+        pictures = [*policy.agent.decode(codes), draw_actions(step.plan.actions, policy, cfg.panel)]
+        ahead = [f"plan, +{(look + 1) * held} steps" for look in looks]
+        spread = f"{step.aleatoric.mean():.2f} / {step.epistemic.mean():.2f}"
+        line = (
+            f"{policy.method}, decision {t}",
+            f"return {total:.1f}",
+            f"plan {step.plan.score:+.1f}",
+            f"{1000 * step.plan.seconds:.0f} ms",
+            f"noise / doubt {spread}",
+        )
+        labels = ["now, in the dream", *ahead, "the plan's actions"]
+        picture = compose(pictures, labels, line, cfg.panel)
+        yield from [picture] * max(1, held // cfg.every)
+        total += step.reward
+
+
+def draw_actions(plan: NDArray[np.float32], policy: PlanningPolicy, size: int) -> Frames:
+    """A plan (T, A) as one line for each number, from its lower bound to its upper one."""
+    low, high = policy.imagination.low, policy.imagination.high
+    sheet = Image.new("RGB", (size, size), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    share = (plan - low) / (high - low)
+    x = np.linspace(3, size - 4, len(plan))
+    draw.line([(3, size / 2), (size - 4, size / 2)], _RULE, 1)
+    for a in range(plan.shape[1]):
+        y = (size - 6) - share[:, a] * (size - 12)
+        points = list(zip(x.tolist(), y.tolist(), strict=True))
+        draw.line([*points, points[-1]], _COLOURS[a % len(_COLOURS)], 2)
+    return np.asarray(sheet)
+
+
+def _likeliest(
+    policy: PlanningPolicy, belief: Belief, actions: torch.Tensor
+) -> NDArray[np.float32]:
+    """Latents (T, Z) of the first memory's dream at temperature 0."""
+    agent = policy.agent
+    state = MemoryState(*(torch.from_numpy(part[:1]) for part in (belief.h, belief.c)))
+    z = torch.from_numpy(belief.z[None])
+    world = Unrolled(agent.memories[:1], policy.imagination.reward_model, z, [state], 0.0)
+    seen = []
+    for action in actions:
+        world.step(action[None], z, z)
+        seen.append(world.z[0].numpy())
+    return np.stack(seen)
+
+
+def _roots(parts: Sequence[Uncertainty]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Root mean square over z of both parts, (T,) each."""
+    columns = [torch.cat(column).mean(-1).sqrt().numpy() for column in zip(*parts, strict=True)]
+    return columns[0], columns[1]
+
+
+__all__ = ["PlannedStep", "draw_actions", "plan_frames", "plan_in_dream"]
