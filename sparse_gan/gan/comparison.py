@@ -301,7 +301,8 @@ def _midpoint(noise: Tensor) -> Tensor:
     """Half-way between neighbours (B, Z), on the sphere where normal noise lies."""
     middle = (noise + noise.roll(1, 0)) / 2
     length: Tensor = middle.norm(dim=1, keepdim=True)
-    return middle * noise.shape[1] ** 0.5 / length
+    on_sphere: Tensor = middle * noise.shape[1] ** 0.5 / length
+    return on_sphere
 
 
 __all__ = [

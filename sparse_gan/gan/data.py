@@ -211,7 +211,7 @@ def to_bytes(x: Tensor) -> NDArray[np.uint8]:
 def _faces() -> NDArray[np.float32]:
     from skimage import data as pictures
 
-    return np.asarray(pictures.lfw_subset()[:100], np.float32)
+    return np.asarray(pictures.lfw_subset()[:100], np.float32)  # type: ignore[no-untyped-call]  # not typed
 
 
 def _digits() -> NDArray[np.float32]:
