@@ -61,9 +61,11 @@ def make_agent() -> Agent:
     spec = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
     controller = ControllerConfig.for_action_space(spec, "CarRacing-v3")
     h = np.zeros((1, 1, 256), np.float32)
+    memory = MDNRNN(MDNRNNConfig())
+    torch.nn.init.constant_(memory.terminated.bias, -30.0)  # every dream has all of its steps
     return Agent(
         ConvVAE(VAEConfig()),
-        [MDNRNN(MDNRNNConfig())],
+        [memory],
         controller,
         np.zeros(num_parameters(controller), np.float32),
         env_id="CarRacing-v3",

@@ -35,14 +35,15 @@ def draw_unrolled(path: Path, steps: int = 3) -> Path:
         _arrow(axes, (x, 1.5), (x, 0.42), _LATENT)
         _arrow(axes, (x - 0.15, -1.15), (x - 0.15, -0.42), _FORWARD)
         _arrow(axes, (x + 0.15, -0.42), (x + 0.15, -1.15), _BACK, dashed=True)
-        _arrow(axes, (x - 1.65, 0.12), (x - 0.45, 0.12), _FORWARD)
+        _arrow(axes, (x - (2.5 if t else 1.65), 0.12), (x - 0.45, 0.12), _FORWARD)
         _arrow(axes, (x + 0.45, 0.2), (x + 1.3, 1.2), _FORWARD)
         _arrow(axes, (x + 1.7, 1.2), (x + 0.5, -0.1), _BACK, dashed=True)
         if t:
             _arrow(axes, (x - 0.45, -0.15), (x - 2.55, -0.15), _BACK, dashed=True)
         axes.text(x - 1.05, 0.25, f"$s_{t}$", color=_INK, ha="center", size=12)
     end = 3 * steps
-    _arrow(axes, (end - 1.05, 0.0), (end + 0.1, 0.0), _FORWARD)
+    _arrow(axes, (end - 1.0, 0.12), (end + 0.15, 0.12), _FORWARD)
+    _arrow(axes, (end + 0.15, -0.15), (end - 1.0, -0.15), _BACK, dashed=True)
     _box(axes, end + 0.6, 0, "critic\n$v(s_T)$")
     axes.text(end + 0.6, -1.2, "forward", color=_FORWARD, ha="center", size=11)
     axes.text(end + 0.6, -1.5, "gradient", color=_BACK, ha="center", size=11)
