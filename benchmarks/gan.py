@@ -87,7 +87,10 @@ def ours(args: Args, fast: bool) -> Callable[[int], None]:
         x = data(number)
         return x.contiguous(memory_format=torch.channels_last) if fast else x
 
-    return lambda _: gan.train_step(batch) and None
+    def step(_: int) -> None:
+        gan.train_step(batch)
+
+    return step
 
 
 def pictures(args: Args) -> Callable[[int], Tensor]:
@@ -102,7 +105,7 @@ def measure(args: Args) -> dict[str, float]:
     """Pictures a second of each, the best of the rounds."""
     steps = {"plain": plain(args), "loop": ours(args, False), "fast": ours(args, True)}
     best = dict.fromkeys(steps, 0.0)
-    for name, step in steps.items():
+    for step in steps.values():
         for number in range(2):
             step(number)
     for _ in range(args.rounds):

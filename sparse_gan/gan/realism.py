@@ -1,4 +1,4 @@
-"""Is a dream's frame like a real one? A trained energy, taken from its run, scores sets of frames."""
+"""Is a dream's frame like a real one? A trained energy, taken from its run, says."""
 
 from __future__ import annotations
 

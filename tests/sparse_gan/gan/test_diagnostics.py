@@ -15,6 +15,7 @@ from sparse_gan.gan.diagnostics.results_page import run_limits
 from sparse_gan.gan.diagnostics.toys import generator_of, grid, mode_figures, ring
 from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Verdict
 from sparse_gan.gan.losses import LossConfig
+from sparse_gan.gan.networks import MLPEnergy
 from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
 
@@ -96,7 +97,7 @@ def test_the_saturating_loss_starves_g(seed: int) -> None:
 
 def test_the_profile_of_a_known_energy() -> None:
     cfg = flatness.FlatnessConfig(rays=8, points=31)
-    energy = flatness.MLPEnergy(4)
+    energy = MLPEnergy(4)
     energy.energy = lambda x: x.norm(dim=1)  # type: ignore[method-assign]  # a cone around 0
     cone = flatness.profile(energy, LossConfig("wasserstein"), cfg, 0)
     assert cone.far_over_near == pytest.approx(1.0, rel=1e-4)
