@@ -42,6 +42,7 @@ NETWORKS = [
 SEAMS = {  # where sparse_gan touches the pipeline: one file for each thing that it takes
     "sparse_gan.data": {"envs", "experience"},
     "sparse_gan.gan.comparison": {"vision"},  # V is one of the two that are compared
+    "sparse_gan.gan.dreams": {"agent", "controller", "dream", "dream.env", "vision"},
     "sparse_gan.gan.pictures": {"video"},
 }
 

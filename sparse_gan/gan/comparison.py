@@ -7,6 +7,7 @@ whatever machine they run on, and a run can be repeated.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,8 +302,7 @@ def _midpoint(noise: Tensor) -> Tensor:
     """Half-way between neighbours (B, Z), on the sphere where normal noise lies."""
     middle = (noise + noise.roll(1, 0)) / 2
     length: Tensor = middle.norm(dim=1, keepdim=True)
-    on_sphere: Tensor = middle * noise.shape[1] ** 0.5 / length
-    return on_sphere
+    return middle * math.sqrt(noise.shape[1]) / length
 
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -211,7 +211,8 @@ def to_bytes(x: Tensor) -> NDArray[np.uint8]:
 def _faces() -> NDArray[np.float32]:
     from skimage import data as pictures
 
-    return np.asarray(pictures.lfw_subset()[:100], np.float32)  # type: ignore[no-untyped-call]  # not typed
+    load: Callable[[], NDArray[Any]] = pictures.lfw_subset
+    return np.asarray(load()[:100], np.float32)  # the second hundred are no faces
 
 
 def _digits() -> NDArray[np.float32]:

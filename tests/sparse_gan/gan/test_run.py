@@ -16,6 +16,7 @@ from sparse_gan.gan.comparison import ComparisonArgs, VisionGenerator
 from sparse_gan.gan.comparison_page import conclusions
 from sparse_gan.gan.data import PictureSet
 from sparse_gan.gan.networks import MLPGenerator
+from sparse_gan.gan.realism import realism
 from sparse_gan.gan.run import GANArgs, networks, train
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, read_json
@@ -52,6 +53,13 @@ def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> 
     lines = len(RunFolder(args.run).metrics("train"))
     assert train(args).read_text(encoding="utf-8") == text
     assert len(RunFolder(args.run).metrics("train")) == lines
+    rng = np.random.default_rng(1)
+    frames = rng.integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)
+    scored = realism(args.run, frames, {"black": 0 * frames, "same": frames})
+    assert scored["same"]["auroc"] == 0.5
+    assert set(scored["black"]) == {"energy", "auroc"}
+    with pytest.raises(UserError, match="the frames of real are 64x64; the network takes 28x28"):
+        realism(args.run, np.zeros((2, 64, 64, 3), np.uint8), {})
     with pytest.raises(UserError, match="trained with another loss"):
         train(small(images, args.run, margin=3.0))
 
