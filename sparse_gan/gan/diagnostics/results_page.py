@@ -43,7 +43,8 @@ def run_limits(args: LimitsArgs) -> Path:
             "Mode collapse",
             "Samples of the first seed over the true modes (grey). Plain: G learns ten times as "
             "fast as F. Cure: F learns as fast as G, and its slope at real and at fake samples is "
-            "penalised; loss, networks and steps are the same.",
+            "penalised; loss, networks and steps are the same. At equal rates without a penalty "
+            "the ring need not collapse, so this is no verdict on the loss alone.",
             pictures=[("Plain left, cured right", _collapse_figure(found))],
         ),
         Section(
