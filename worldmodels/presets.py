@@ -165,12 +165,16 @@ class ControllerStageConfig:
     """search in so many principal components of the inputs, whitened; 0 searches in all inputs"""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     """the evolution of an iteration"""
+    miss_after: int = 0
+    """generations before the dream's `miss_penalty` is charged: a beginner that misses all tiles
+    does better to stand still than to try"""
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
     def __post_init__(self) -> None:
         """Check what the controller's own config does not."""
-        require(self, "components", self.components >= 0, "at least 0")
+        for name in ("components", "miss_after"):
+            require(self, name, getattr(self, name) >= 0, "at least 0")
 
 
 @dataclass(frozen=True)
@@ -393,8 +397,12 @@ def full() -> RunConfig:
         memory_training=dataclasses.replace(
             cfg.memory_training, steps=8000, finetune_steps=3000, finetune_learning_rate=3e-3
         ),
+        dream=dataclasses.replace(cfg.dream, miss_penalty=2.0),
         controller=dataclasses.replace(
-            cfg.controller, components=32, evolve=EvolveConfig(generations=100, mean_every=25)
+            cfg.controller,
+            components=32,
+            evolve=EvolveConfig(generations=120, mean_every=30),
+            miss_after=40,
         ),
         selection=dataclasses.replace(
             cfg.selection, episodes=16, early_episodes=2, finalists=3, final_episodes=24

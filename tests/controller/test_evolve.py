@@ -125,6 +125,22 @@ def test_penalty_pulls_towards_zero() -> None:
     assert held.history[-1].best > -5.0  # without the penalty
 
 
+def test_an_objective_judges_the_population_and_the_returns_the_mean() -> None:
+    returns, generations = Noisy(), []
+
+    def objective(
+        population: NDArray[np.float32], seed: int, generation: int
+    ) -> NDArray[np.float64]:
+        generations.append(generation)
+        return np.asarray(-np.sum((population + 1.0) ** 2, axis=1), np.float64)
+
+    result = evolve(returns, config(generations=80), N, seed=0, objective=objective)
+    assert generations == list(range(1, 81))
+    np.testing.assert_allclose(result.parameters, -1, atol=0.05)
+    assert {size for size, _ in returns.seeds} == {1}
+    assert result.history[-1].mean_return == pytest.approx(-N * 1.5**2, rel=0.1)
+
+
 def test_callback_sees_every_generation_and_can_stop() -> None:
     seen: list[int] = []
 

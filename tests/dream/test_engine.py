@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -262,6 +263,40 @@ def test_disagreement_costs_reward_and_ends_dreams(backend: str) -> None:
     assert (ended.lengths == 1).all() and ended.terminated.all()
 
 
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+@pytest.mark.parametrize("reward", ["expected", "sampled"])
+def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, reward: str) -> None:
+    memory = make_memories()[0]
+    count = MDNRNN(dataclasses.replace(memory.cfg, reward="count"))
+    count.load_state_dict(memory.state_dict())
+    model = RewardModel("count", base=-0.4, hit_value=3.0)
+    lost = []
+    for events in (0.1, 0.4, 0.5, 2.0):
+        with torch.no_grad():
+            count.reward.weight.zero_()
+            count.reward.bias.fill_(math.log(math.expm1(events)))
+        free, paid = (
+            DreamEngine(
+                [count],
+                model,
+                make_starts(),
+                dataclasses.replace(BASE, backend=backend, reward=reward, miss_penalty=penalty),
+            ).rollout(make_act, make_population(), 2)
+            for penalty in (0.0, 2.0)
+        )
+        lost.append((free.returns - paid.returns) / T)
+    for found, missed in zip(lost, (0.8, 0.2, 0.0, 0.0), strict=True):
+        np.testing.assert_allclose(found, 2.0 * 3.0 * missed, atol=0.05)
+
+
+def test_raw_rewards_cannot_be_missed() -> None:
+    memory = make_memories()[0]
+    raw = MDNRNN(dataclasses.replace(memory.cfg, reward="raw"))
+    cfg = dataclasses.replace(BASE, miss_penalty=1.0)
+    with pytest.raises(UserError, match=r"miss_penalty is 1\.0.*raw"):
+        DreamEngine([raw], RewardModel("raw"), make_starts(), cfg)
+
+
 def test_raw_rewards_are_scaled_and_shifted() -> None:
     memory = make_memories()[0]
     raw = MDNRNN(dataclasses.replace(memory.cfg, reward="raw"))
@@ -306,6 +341,8 @@ def test_a_recording_too_large_is_refused() -> None:
         ("temperature", float("nan")),
         ("dropout", 1.0),
         ("discount", 0.0),
+        ("miss_penalty", -1.0),
+        ("miss_below", 0.0),
         ("termination_threshold", 1.0),
         ("ensemble", "some"),
         ("dtype", "float16"),

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import tyro
+from numpy.typing import NDArray
 
 from worldmodels.agent import Agent, find
 from worldmodels.commands.files import (
@@ -22,16 +23,14 @@ from worldmodels.commands.files import (
 )
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
-from worldmodels.controller import linear
-from worldmodels.controller.components import evolve_within
 from worldmodels.controller.evolve import Generation
-from worldmodels.controller.linear import ControllerConfig
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.starts import DreamStarts, build_starts
+from worldmodels.dream.starts import build_starts
 from worldmodels.pipeline import driver
+from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
 from worldmodels.presets import ControllerStageConfig, RunConfig, StartsConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed, progress, versions
+from worldmodels.runs import derive_seed, versions
 
 
 @dataclass(frozen=True)
@@ -105,83 +104,54 @@ class TrainController:
         self, vision: VisionFile, memory: MemoryFile, latents: LatentsFile, stage: Stage
     ) -> tuple[Agent, int]:
         """The agent, and how many frames were dreamt for it."""
-        cfg = self.controller.evolve
+        cfg, source = self.controller.evolve, vision.source
         rng = np.random.default_rng(derive_seed(self.seed, "starts", 0))
         count, warmup = self.starts.count, self.starts.warmup
         noise = load_preset(self.preset).memory_training.posterior_noise
         starts = build_starts(
             memory.models, latents.latents, count, warmup, rng, posterior_noise=noise
         )
-        seed = derive_seed(self.seed, "controller", 0)
-        agent = self._beginner(vision, memory, starts, seed)
-        returns = driver.dream_returns(
-            self.dream, memory.models, memory.reward, starts, agent.controller, agent.input_stats
-        )
-        with progress(cfg.generations, "C", unit="generations") as bar:
-
-            def note(record: Generation, mean: Any) -> None:
-                log_generation(stage, record)
-                bar.advance(dream=record.mean)
-
-            result = evolve_within(
-                driver.components(agent.controller, starts, self.controller.components),
-                returns,
-                cfg,
-                seed,
-                agent.parameters,
-                checkpoint=stage.state / "state.json",
-                on_generation=note,
-            )
-        dreams = len(result.history) * cfg.strategy.population + len(result.snapshots)
-        dreamt = dreams * self.dream.episodes * self.dream.horizon
-        return agent.with_parameters(result.parameters), dreamt
-
-    def _beginner(
-        self, vision: VisionFile, memory: MemoryFile, starts: DreamStarts, seed: int
-    ) -> Agent:
-        """The agent as it is before its evolution."""
-        cfg, source = self.controller, vision.source
-        shape = ControllerConfig.for_action_space(
-            source.action_spec,
+        search = DreamEvolution.of(
+            self.controller,
+            self.dream,
+            memory.models,
+            memory.reward,
+            starts,
             source.env_id,
-            inputs=cfg.inputs,
-            hidden=cfg.hidden,
-            normalize=cfg.normalize,
+            source.action_spec,
         )
-        hidden_size = memory.models[0].cfg.hidden_size
-        x0 = linear.initial_parameters(shape, vision.model.cfg.z_dim, hidden_size, seed)
-        if self.init is not None:
-            init = Agent.from_pretrained(self.init)
-            if init.controller != shape or init.parameters.size != len(x0):
-                raise UserError(
-                    f"agent {self.init!r} has {init.controller} with {init.parameters.size} "
-                    f"parameters; needed is {shape} with {len(x0)}"
-                )
-            x0 = init.parameters
-        return Agent(
+        seed = derive_seed(self.seed, "controller", 0)
+
+        def log(record: Generation, _: Any) -> None:
+            stage.log(**generation_metrics(record))
+
+        result = search.run(seed, self._begin(search, seed), stage.state / "state.json", log)
+        agent = Agent(
             vision.model,
             memory.models,
-            shape,
-            x0,
+            search.shape,
+            result.parameters,
             env_id=source.env_id,
             frame_spec=source.frame_spec,
             action_spec=source.action_spec,
             reward_model=memory.reward,
-            input_stats=driver.input_stats(shape, starts) if shape.normalize else None,
+            input_stats=search.stats,
             starts=driver.fewer_starts(starts),
             action_repeat=source.action_repeat,
             metadata={"seed": self.seed, "versions": versions()},
         )
+        dreams = len(result.history) * cfg.strategy.population + len(result.snapshots)
+        return agent, dreams * self.dream.episodes * self.dream.horizon
 
-
-def log_generation(stage: Stage, record: Generation) -> None:
-    """Write one generation's line of metrics."""
-    stage.log(
-        generation=record.generation,
-        dream_best=record.best,
-        dream_mean=record.mean,
-        dream_std=record.std,
-        dream_of_mean=record.mean_return,
-        sigma=record.sigma,
-        seconds=record.seconds,
-    )
+    def _begin(self, search: DreamEvolution, seed: int) -> NDArray[np.float32]:
+        """(N,) parameters that the search begins at."""
+        x0 = search.first_parameters(seed)
+        if self.init is None:
+            return x0
+        init = Agent.from_pretrained(self.init)
+        if init.controller != search.shape or init.parameters.size != len(x0):
+            raise UserError(
+                f"agent {self.init!r} has {init.controller} with {init.parameters.size} "
+                f"parameters; needed is {search.shape} with {len(x0)}"
+            )
+        return init.parameters

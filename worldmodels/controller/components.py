@@ -15,7 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldmodels.controller.evolve import EvolveConfig, EvolveResult, OnGeneration, evolve
+from worldmodels.controller.evolve import (
+    EvolveConfig,
+    EvolveResult,
+    Objective,
+    OnGeneration,
+    evolve,
+)
 from worldmodels.controller.linear import ControllerConfig
 from worldmodels.protocols import ReturnFunction, UserError
 
@@ -114,6 +120,7 @@ def evolve_within(
     checkpoint: Path | None = None,
     on_generation: OnGeneration | None = None,
     key: str = "",
+    objective: Objective | None = None,
 ) -> EvolveResult:
     """Evolve a controller in components of its inputs, or in all its parameters (None).
 
@@ -121,14 +128,26 @@ def evolve_within(
     ``on_generation`` is given the mean as it is searched.
     """
     if components is None:
-        return evolve(returns, cfg, len(x0), seed, x0, checkpoint, on_generation, key)
+        return evolve(returns, cfg, len(x0), seed, x0, checkpoint, on_generation, key, objective)
 
     def judged(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         return returns(components.expand(population), seed)
 
+    def aimed(population: NDArray[np.float32], seed: int, generation: int) -> NDArray[np.float64]:
+        assert objective is not None, "used only where there is one"
+        return objective(components.expand(population), seed, generation)
+
     start = components.compress(x0[None])[0]
     found = evolve(
-        judged, cfg, components.num_parameters, seed, start, checkpoint, on_generation, key
+        judged,
+        cfg,
+        components.num_parameters,
+        seed,
+        start,
+        checkpoint,
+        on_generation,
+        key,
+        aimed if objective else None,
     )
     snapshots = {g: components.expand(mean[None])[0] for g, mean in found.snapshots.items()}
     return dataclasses.replace(

@@ -59,7 +59,11 @@ class EvolveConfig:
 
 @dataclass(frozen=True)
 class Generation:
-    """One line of the history; returns are without the penalty."""
+    """One line of the history.
+
+    The population's returns are what the objective says, without the L2 penalty; the mean's return
+    is the plain one.
+    """
 
     generation: int
     """counted from 1"""
@@ -93,6 +97,9 @@ class EvolveResult:
 
 OnGeneration = Callable[[Generation, Parameters], "bool | None"]
 """Called after each generation with its record and the mean (N,); True ends the run."""
+
+Objective = Callable[[NDArray[np.float32], int, int], NDArray[np.float64]]
+"""Judges a population (P, N) by a seed in a generation, counted from 1: (P,), higher is better."""
 
 
 class _State:
@@ -192,6 +199,7 @@ def evolve(
     checkpoint: Path | None = None,
     on_generation: OnGeneration | None = None,
     key: str = "",
+    objective: Objective | None = None,
 ) -> EvolveResult:
     """Evolve a controller; the result is the mean of the distribution, not the best sample.
 
@@ -209,6 +217,7 @@ def evolve(
             strategy is of the `cma` package it holds a pickle: resume own runs only.
         on_generation: called with each generation's record and the mean; True ends the run.
         key: names what ``returns`` depends on, so that a checkpoint of another dream is refused.
+        objective: judges the population in place of ``returns``, which then judges the mean alone.
 
     Raises:
         UserError: a return is not finite, or the checkpoint is of another run.
@@ -224,9 +233,9 @@ def evolve(
         # one generation: sample, judge on shared seeds, update
         population = state.strategy.ask()
         candidates = population.astype(np.float32)
-        values = np.asarray(
-            returns(candidates, runs.derive_seed(seed, "generation", g)), np.float64
-        )
+        luck = runs.derive_seed(seed, "generation", g)
+        judged = objective(candidates, luck, g) if objective else returns(candidates, luck)
+        values = np.asarray(judged, np.float64)
         penalty = cfg.l2 * np.mean(np.square(candidates, dtype=np.float64), axis=1)
         _tell(state.strategy, population, values - penalty, g)
         # the mean is what counts, so judge it on seeds of its own

@@ -36,6 +36,12 @@ class DreamConfig:
     """subtracted from the reward per unit of the memories' disagreement about z (per_step only)"""
     disagreement_limit: float = 0.0
     """a dream ends where disagreement exceeds this; 0 is no limit (per_step only)"""
+    miss_penalty: float = 0.0
+    """subtracted from the reward of a step in which M expects no event (CarRacing: no new tile), in
+    units of an event's; what a dream without an end cannot show is that one missed tile takes the
+    end of the lap with it"""
+    miss_below: float = 0.5
+    """expected events at which that begins; it grows in proportion as they are fewer"""
     common_random_numbers: bool = True
     """all candidates meet the same starts, noise and masks, so that they differ by merit only"""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -55,10 +61,12 @@ class DreamConfig:
         """
         for name in ("horizon", "episodes", "chunk_rows"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("temperature", "disagreement_penalty", "disagreement_limit", "threads"):
+        free = ("temperature", "disagreement_penalty", "disagreement_limit", "miss_penalty")
+        for name in (*free, "threads"):
             value = getattr(self, name)
             self._require(name, 0 <= value < math.inf, "at least 0 and finite")
         self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+        self._require("miss_below", 0 < self.miss_below < math.inf, "above 0 and finite")
         self._require("discount", 0 < self.discount <= 1, "in (0, 1]")
         self._require("termination_threshold", 0 < self.termination_threshold < 1, "in (0, 1)")
         for name, allowed in _CHOICES.items():

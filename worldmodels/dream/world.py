@@ -74,8 +74,12 @@ def disagreement_of(means: Tensor) -> Tensor:
 
 
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
-    """Reward (R,) from the reward head's output (R,)."""
-    return model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
+    """Reward (R,) from the reward head's output (R,), the penalty for misses subtracted."""
+    paid = model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
+    if not cfg.miss_penalty:
+        return paid
+    missed = (1 - model.events(output) / cfg.miss_below).clamp_min(0)
+    return paid - cfg.miss_penalty * abs(model.hit_value) * missed
 
 
 def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:

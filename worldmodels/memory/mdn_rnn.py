@@ -106,8 +106,12 @@ class RewardModel:
         """Expected reward for the reward head's output (any shape)."""
         if self.kind == "raw":
             return self.scale * output + self.shift
-        event = torch.sigmoid if self.kind == "hit" else functional.softplus
-        return self.base + self.hit_value * event(output)
+        return self.base + self.hit_value * self.events(output)
+
+    def events(self, output: Tensor) -> Tensor:
+        """Expected number of events for the reward head's output (any shape; not kind raw)."""
+        assert self.kind != "raw", "a raw reward has no events"
+        return torch.sigmoid(output) if self.kind == "hit" else functional.softplus(output)
 
     def sampled(self, output: Tensor, uniform: Tensor) -> Tensor:
         """Reward with the events drawn by ``uniform`` in [0, 1) (kind raw: the expected one).

@@ -7,15 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
-from worldmodels.controller import linear
-from worldmodels.controller.components import Components, evolve_within
 from worldmodels.controller.evolve import Generation
-from worldmodels.controller.linear import ControllerConfig, InputStats
-from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
 from worldmodels.evaluation import (
     AgentParameters,
@@ -23,8 +17,9 @@ from worldmodels.evaluation import (
     evaluate,
     evaluate_many,
 )
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.pipeline.context import Context, Iteration
+from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
 from worldmodels.pipeline.model import (
     load_latents,
     load_memories,
@@ -32,7 +27,7 @@ from worldmodels.pipeline.model import (
     load_vision,
 )
 from worldmodels.presets import RunConfig
-from worldmodels.runs import load_checkpoint, progress, save_checkpoint, versions
+from worldmodels.runs import load_checkpoint, save_checkpoint, versions
 from worldmodels.video import film
 from worldmodels.vision.latents import Latents
 
@@ -46,47 +41,31 @@ def evolve_controller(
     cfg = ctx.cfg
     memories = load_memories(ctx, this)
     starts = _starts(ctx, this, before, memories)
-    shape = ControllerConfig.for_action_space(
-        ctx.action_spec,
-        cfg.env_id,
-        inputs=cfg.controller.inputs,
-        hidden=cfg.controller.hidden,
-        normalize=cfg.controller.normalize,
-    )
-    stats = input_stats(shape, starts) if shape.normalize else None
     reward = load_reward_model(this)
-    returns = dream_returns(cfg.dream, memories, reward, starts, shape, stats)
+    search = DreamEvolution.of(
+        cfg.controller, cfg.dream, memories, reward, starts, cfg.env_id, ctx.action_spec
+    )
     seed = ctx.seed_for("controller", this.number)
-    x0 = linear.initial_parameters(shape, cfg.vision.z_dim, cfg.memory.hidden_size, seed)
+    x0 = search.first_parameters(seed)
     if before and cfg.controller.carry_on:
         x0 = Agent.from_pretrained(before[-1].agent).parameters
-    with progress(cfg.controller.evolve.generations, "C", unit="generations") as bar:
 
-        def on_generation(record: Generation, mean: Any) -> None:
-            log_generation(ctx, this, record)
-            bar.advance(dream=record.mean)
+    def log(record: Generation, _: Any) -> None:
+        ctx.run.log("controller", iteration=this.number, **generation_metrics(record))
 
-        result = evolve_within(
-            components(shape, starts, cfg.controller.components),
-            returns,
-            cfg.controller.evolve,
-            seed,
-            x0,
-            checkpoint=ctx.checkpoint_folder(f"controller/{this.number:02d}") / "state.json",
-            on_generation=on_generation,
-            key=key,
-        )
+    checkpoint = ctx.checkpoint_folder(f"controller/{this.number:02d}") / "state.json"
+    result = search.run(seed, x0, checkpoint, log, key)
     dreamed = {g.generation: g.mean_return for g in result.history if g.mean_return is not None}
     agent = Agent(
         load_vision(ctx, this),
         memories,
-        shape,
+        search.shape,
         result.parameters,
         env_id=cfg.env_id,
         frame_spec=cfg.frame_spec,
         action_spec=ctx.action_spec,
         reward_model=reward,
-        input_stats=stats,
+        input_stats=search.stats,
         starts=fewer_starts(starts),
         action_repeat=cfg.action_repeat,
     )
@@ -99,21 +78,6 @@ def evolve_controller(
     )
     ctx.run.count_frames("dream", dreams * cfg.dream.horizon, f"dream/{this.number:02d}/{key[:8]}")
     return {"dreamed": dreamed}
-
-
-def log_generation(ctx: Context, this: Iteration, record: Generation) -> None:
-    """Write one generation's line of metrics."""
-    ctx.run.log(
-        "controller",
-        iteration=this.number,
-        generation=record.generation,
-        dream_best=record.best,
-        dream_mean=record.mean,
-        dream_std=record.std,
-        dream_of_mean=record.mean_return,
-        sigma=record.sigma,
-        seconds=record.seconds,
-    )
 
 
 def _starts(
@@ -153,45 +117,6 @@ def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:
     return DreamStarts(
         *(a[..., ::every, :][..., :count, :] for a in (starts.z, starts.h, starts.c))
     )
-
-
-def input_stats(shape: ControllerConfig, starts: DreamStarts) -> InputStats:
-    """Mean and deviation of what C sees, over the dream starts."""
-    return InputStats.of(torch.from_numpy(_inputs(shape, starts)), floor=0.05)
-
-
-def components(shape: ControllerConfig, starts: DreamStarts, count: int) -> Components | None:
-    """Principal components of what C sees, over the dream starts; None where none are asked for."""
-    return Components.of(_inputs(shape, starts), count, shape) if count else None
-
-
-def _inputs(shape: ControllerConfig, starts: DreamStarts) -> NDArray[np.float32]:
-    """(S, I) what C sees at the dream starts."""
-    parts = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
-    return np.concatenate(parts, axis=1)
-
-
-def dream_returns(
-    cfg: DreamConfig,
-    memories: Sequence[MDNRNN],
-    reward: RewardModel,
-    starts: DreamStarts,
-    shape: ControllerConfig,
-    stats: InputStats | None,
-) -> DreamReturns:
-    """The dream as the return function of controllers of one shape."""
-    z_dim, h_dim = memories[0].cfg.z_dim, memories[0].cfg.hidden_size
-
-    def make_act(population: torch.Tensor) -> Act:
-        weights = linear.unflatten(population, shape, z_dim, h_dim, stats)
-
-        def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-            seen = h if shape.inputs == "zh" else None
-            return linear.memory_input(linear.forward(weights, z, seen, shape), shape)
-
-        return act
-
-    return DreamReturns(DreamEngine(memories, reward, starts, cfg), make_act)
 
 
 # --- selection

@@ -8,7 +8,6 @@ chosen, what the real validation chooses, and what an oracle would.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,14 +20,12 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
-from worldmodels.controller import linear
-from worldmodels.controller.components import evolve_within
-from worldmodels.controller.linear import ControllerConfig
 from worldmodels.evaluation import AgentParameters, evaluate_many
 from worldmodels.executors import Executor
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.train import train_memory
 from worldmodels.pipeline import driver
+from worldmodels.pipeline.evolution import DreamEvolution
 from worldmodels.pipeline.model import HOLDOUT_EVERY
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
@@ -37,7 +34,6 @@ from worldmodels.runs import (
     config_hash,
     derive_seed,
     load_checkpoint,
-    progress,
     read_json,
     save_checkpoint,
     versions,
@@ -174,41 +170,24 @@ class Study:
         old, reward = self.agent, self.agent.reward_model
         assert reward is not None, "agents of a run have a reward model"
         starts = driver.recorded_starts(cfg, self.parts, memories, derive_seed(seed, "starts"))
-        shape = ControllerConfig.for_action_space(
-            old.action_spec,
-            cfg.env_id,
-            inputs=cfg.controller.inputs,
-            hidden=cfg.controller.hidden,
-            normalize=cfg.controller.normalize,
+        search = DreamEvolution.of(
+            cfg.controller, cfg.dream, memories, reward, starts, cfg.env_id, old.action_spec
         )
-        stats = driver.input_stats(shape, starts) if shape.normalize else None
-        returns = driver.dream_returns(cfg.dream, memories, reward, starts, shape, stats)
         own = derive_seed(seed, "controller")
-        x0 = linear.initial_parameters(shape, old.z_dim, memories[0].cfg.hidden_size, own)
-        with progress(cfg.controller.evolve.generations, "C", unit="generations") as bar:
-            result = evolve_within(
-                driver.components(shape, starts, cfg.controller.components),
-                returns,
-                cfg.controller.evolve,
-                own,
-                x0,
-                checkpoint=work / "state.json",
-                on_generation=lambda record, _: bar.advance(dream=record.mean),
-            )
+        result = search.run(own, search.first_parameters(own), work / "state.json")
         agent = Agent(
             old.vision,
             memories,
-            shape,
+            search.shape,
             result.parameters,
             env_id=cfg.env_id,
             frame_spec=old.frame_spec,
             action_spec=old.action_spec,
             reward_model=reward,
-            input_stats=stats,
+            input_stats=search.stats,
             action_repeat=cfg.action_repeat,
         )
-        many = dataclasses.replace(cfg.dream, episodes=JUDGING_DREAMS)
-        judge = driver.dream_returns(many, memories, reward, starts, shape, stats)
+        judge = search.returns(episodes=JUDGING_DREAMS)
         population = np.stack([result.snapshots[g] for g in sorted(result.snapshots)])
         return agent, result.snapshots, judge(population, derive_seed(seed, "judge")).tolist()
 

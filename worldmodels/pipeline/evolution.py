@@ -1,0 +1,159 @@
+"""C's evolution in the dream: what the pipeline, the study and `train-controller` share."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldmodels.controller import linear
+from worldmodels.controller.components import Components, evolve_within
+from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, Parameters
+from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.presets import ControllerStageConfig
+from worldmodels.runs import progress
+
+
+@dataclass(frozen=True)
+class DreamEvolution:
+    """A controller's shape, and the dream that it is evolved in."""
+
+    stage: ControllerStageConfig
+    """what C sees and how it is evolved"""
+    dream: DreamConfig
+    """the dream, its penalties included"""
+    memories: Sequence[MDNRNN]
+    """the first one's h is what C sees"""
+    reward: RewardModel
+    """meaning of the memories' reward heads"""
+    starts: DreamStarts
+    """where dreams begin"""
+    shape: ControllerConfig
+    """of C"""
+    stats: InputStats | None
+    """mean and deviation of C's inputs over the starts; None where they are not standardised"""
+
+    @classmethod
+    def of(
+        cls,
+        stage: ControllerStageConfig,
+        dream: DreamConfig,
+        memories: Sequence[MDNRNN],
+        reward: RewardModel,
+        starts: DreamStarts,
+        env_id: str,
+        action_spec: ActionSpec,
+    ) -> Self:
+        """Find the shape that the environment's actions ask for."""
+        shape = ControllerConfig.for_action_space(
+            action_spec,
+            env_id,
+            inputs=stage.inputs,
+            hidden=stage.hidden,
+            normalize=stage.normalize,
+        )
+        stats = None
+        if shape.normalize:
+            stats = InputStats.of(torch.from_numpy(_inputs(shape, starts)), floor=0.05)
+        return cls(stage, dream, memories, reward, starts, shape, stats)
+
+    def first_parameters(self, seed: int) -> Parameters:
+        """(N,) where a search begins that carries nothing on."""
+        size = self.memories[0].cfg
+        return linear.initial_parameters(self.shape, size.z_dim, size.hidden_size, seed)
+
+    def returns(self, **changes: object) -> DreamReturns:
+        """Judge of populations (P, N) by the dream's rewards alone, no penalty for misses.
+
+        Args:
+            changes: fields of `DreamConfig` that are to be otherwise.
+        """
+        changes = {"miss_penalty": 0.0, **changes}
+        return self._judge(dataclasses.replace(self.dream, **changes))  # type: ignore[arg-type]  # mypy takes the dict's values for one type
+
+    def run(
+        self,
+        seed: int,
+        x0: Parameters,
+        checkpoint: Path | None = None,
+        on_generation: OnGeneration | None = None,
+        key: str = "",
+    ) -> EvolveResult:
+        """Evolve; as `evolve`. The means of snapshots are judged without the penalty for misses."""
+        returns, after = self.returns(), self.stage.miss_after
+        penalised = self._judge(self.dream) if self.dream.miss_penalty else returns
+
+        def objective(
+            population: NDArray[np.float32], seed: int, generation: int
+        ) -> NDArray[np.float64]:
+            return (penalised if generation > after else returns)(population, seed)
+
+        with progress(self.stage.evolve.generations, "C", unit="generations") as bar:
+
+            def note(record: Generation, mean: Parameters) -> bool | None:
+                bar.advance(dream=record.mean)
+                return None if on_generation is None else on_generation(record, mean)
+
+            return evolve_within(
+                self._components(),
+                returns,
+                self.stage.evolve,
+                seed,
+                x0,
+                checkpoint=checkpoint,
+                on_generation=note,
+                key=key,
+                objective=objective,
+            )
+
+    def _components(self) -> Components | None:
+        """Principal components of what C sees, over the starts; None where none are asked for."""
+        count = self.stage.components
+        return Components.of(_inputs(self.shape, self.starts), count, self.shape) if count else None
+
+    def _judge(self, cfg: DreamConfig) -> DreamReturns:
+        size, shape = self.memories[0].cfg, self.shape
+
+        def make_act(population: torch.Tensor) -> Act:
+            weights = linear.unflatten(population, shape, size.z_dim, size.hidden_size, self.stats)
+
+            def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+                seen = h if shape.inputs == "zh" else None
+                return linear.memory_input(linear.forward(weights, z, seen, shape), shape)
+
+            return act
+
+        return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
+
+
+def _inputs(shape: ControllerConfig, starts: DreamStarts) -> NDArray[np.float32]:
+    """(S, I) what C sees at the dream starts."""
+    parts = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
+    return np.concatenate(parts, axis=1)
+
+
+def generation_metrics(record: Generation) -> dict[str, float | int | None]:
+    """One generation as a line of metrics."""
+    return {
+        "generation": record.generation,
+        "dream_best": record.best,
+        "dream_mean": record.mean,
+        "dream_std": record.std,
+        "dream_of_mean": record.mean_return,
+        "sigma": record.sigma,
+        "seconds": record.seconds,
+    }
+
+
+__all__ = ["DreamEvolution", "generation_metrics"]
