@@ -33,7 +33,7 @@ class Noisy:
 
 
 def config(name: str = "cma", **kwargs: object) -> EvolveConfig:
-    cfg = EvolveConfig(StrategyConfig(name, P), 20, mean_every=5, checkpoint_every=4)  # type: ignore[arg-type]
+    cfg = EvolveConfig(StrategyConfig(name, P), 20, mean_every=5, average=3, checkpoint_every=4)  # type: ignore[arg-type]
     return dataclasses.replace(cfg, **kwargs)  # type: ignore[arg-type]  # fields of several types
 
 
@@ -125,6 +125,20 @@ def test_penalty_pulls_towards_zero() -> None:
     assert held.history[-1].best > -5.0  # without the penalty
 
 
+def test_the_mean_is_averaged_over_the_last_generations() -> None:
+    def means(average: int) -> list[NDArray[np.float32]]:
+        seen: list[NDArray[np.float32]] = []
+        evolve(
+            Noisy(), config(average=average), N, 0, on_generation=lambda _, mean: seen.append(mean)
+        )
+        return seen
+
+    plain, averaged = means(1), means(4)
+    for g in range(1, 21):
+        count = min(4, (g + 1) // 2)
+        np.testing.assert_allclose(averaged[g - 1], np.mean(plain[g - count : g], 0), atol=1e-6)
+
+
 def test_an_objective_judges_the_population_and_the_returns_the_mean() -> None:
     returns, generations = Noisy(), []
 
@@ -181,6 +195,7 @@ def test_returns_that_are_no_numbers_name_the_generation() -> None:
         ("generations", 0),
         ("l2", -1.0),
         ("mean_every", 0),
+        ("average", 0),
         ("restart_patience", -1),
         ("seconds", 0.0),
     ],

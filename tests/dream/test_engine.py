@@ -270,6 +270,7 @@ def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, rewa
     count = MDNRNN(dataclasses.replace(memory.cfg, reward="count"))
     count.load_state_dict(memory.state_dict())
     model = RewardModel("count", base=-0.4, hit_value=3.0)
+    options: dict[str, Any] = {"backend": backend, "reward": reward}
     lost = []
     for events in (0.1, 0.4, 0.5, 2.0):
         with torch.no_grad():
@@ -280,7 +281,7 @@ def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, rewa
                 [count],
                 model,
                 make_starts(),
-                dataclasses.replace(BASE, backend=backend, reward=reward, miss_penalty=penalty),
+                dataclasses.replace(BASE, **options, miss_penalty=penalty),
             ).rollout(make_act, make_population(), 2)
             for penalty in (0.0, 2.0)
         )

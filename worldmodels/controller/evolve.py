@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldmodels import runs
 from worldmodels.controller import strategies
-from worldmodels.controller.strategies import Strategy, StrategyConfig
+from worldmodels.controller.strategies import Strategy, StrategyConfig, Vector
 from worldmodels.protocols import ReturnFunction, UserError
 
 Parameters = NDArray[np.float32]
@@ -32,6 +32,9 @@ class EvolveConfig:
     """penalty on the mean square of a candidate's parameters, subtracted from its return"""
     mean_every: int = 10
     """every so many generations, and at the last, the mean is judged and kept as a snapshot"""
+    average: int = 1
+    """the mean is that of the last so many generations' distributions, or of the later half of all
+    so far where those are fewer: returns are noisy, and a single mean wanders with them"""
     checkpoint_every: int = 10
     """generations between checkpoints; the last one is always written"""
     restart_patience: int = 0
@@ -42,7 +45,7 @@ class EvolveConfig:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        for name in ("generations", "mean_every", "checkpoint_every"):
+        for name in ("generations", "mean_every", "average", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(
                     f"EvolveConfig.{name} is {getattr(self, name)}; it must be at least 1"
@@ -108,9 +111,11 @@ class _State:
     def __init__(self, cfg: EvolveConfig, size: int, seed: int, x0: Parameters) -> None:
         self.cfg, self.size, self.seed = cfg, size, seed
         self.strategy = self.begin(0, x0)
+        self.means: list[Vector] = []
         self.history: list[Generation] = []
         self.snapshots: dict[int, Parameters] = {}
         self.restarts = 0
+        self.since_start = 0
         self.since_best = 0
         self.best_mean = -np.inf
         self.best_snapshot = 0
@@ -124,7 +129,17 @@ class _State:
     @property
     def mean(self) -> Parameters:
         """(N,) the controller as it stands."""
-        return self.strategy.mean.astype(np.float32)
+        if not self.means:
+            return self.strategy.mean.astype(np.float32)
+        mean: Parameters = np.mean(self.means, axis=0).astype(np.float32)
+        return mean
+
+    def tell(self, population: Vector, values: Vector, generation: int) -> None:
+        """Update the strategy, and the means that count."""
+        _tell(self.strategy, population, values, generation)
+        self.since_start += 1
+        most = min(self.cfg.average, (self.since_start + 1) // 2)
+        self.means = [*self.means, self.strategy.mean][-most:]
 
     def judge(self, returns: ReturnFunction, generation: int) -> float:
         """Return the mean's own return, keep it as a snapshot, count judgements without gain."""
@@ -141,7 +156,8 @@ class _State:
         if not self.cfg.restart_patience or self.since_best < self.cfg.restart_patience:
             return False
         self.restarts += 1
-        self.since_best = 0
+        self.since_best = self.since_start = 0
+        self.means = []
         self.strategy = self.begin(self.restarts, self.snapshots[self.best_snapshot])
         return True
 
@@ -160,7 +176,13 @@ class _State:
                 "strategy": state,
                 "history": [dataclasses.asdict(g) for g in self.history],
                 "snapshots": dict(self.snapshots),
-                "counters": [self.restarts, self.since_best, self.best_snapshot],
+                "counters": [
+                    self.restarts,
+                    self.since_start,
+                    self.since_best,
+                    self.best_snapshot,
+                ],
+                "means": list(self.means),
                 "best_mean": float(self.best_mean),
                 "stopped": self.stopped,
             },
@@ -186,7 +208,8 @@ class _State:
         self.strategy.load_state_dict({**data["strategy"], "sha256": pointer["sha256"]})
         self.history = [Generation(**g) for g in data["history"]]
         self.snapshots = dict(data["snapshots"])
-        self.restarts, self.since_best, self.best_snapshot = data["counters"]
+        self.restarts, self.since_start, self.since_best, self.best_snapshot = data["counters"]
+        self.means = list(data["means"])
         self.best_mean, self.stopped = data["best_mean"], data["stopped"]
 
 
@@ -237,7 +260,7 @@ def evolve(
         judged = objective(candidates, luck, g) if objective else returns(candidates, luck)
         values = np.asarray(judged, np.float64)
         penalty = cfg.l2 * np.mean(np.square(candidates, dtype=np.float64), axis=1)
-        _tell(state.strategy, population, values - penalty, g)
+        state.tell(population, values - penalty, g)
         # the mean is what counts, so judge it on seeds of its own
         due = g % cfg.mean_every == 0 or g == cfg.generations
         mean_return = state.judge(returns, g) if due else None
