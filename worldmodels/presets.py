@@ -401,7 +401,7 @@ def full() -> RunConfig:
         controller=dataclasses.replace(
             cfg.controller,
             components=32,
-            evolve=EvolveConfig(generations=120, mean_every=30),
+            evolve=EvolveConfig(generations=120, mean_every=30, average=40),
             miss_after=40,
         ),
         selection=dataclasses.replace(
