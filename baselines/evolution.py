@@ -22,10 +22,12 @@ from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seed
 from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
 from worldmodels.controller import linear
-from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation, evolve
+from worldmodels.controller.components import Components, evolve_within
+from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.executors import Executor
 from worldmodels.experience.rollout import run_group, shared_envs
+from worldmodels.pipeline.evolution import controller_inputs
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
 METHOD = "evolution-real"
@@ -72,6 +74,11 @@ class EvolutionConfig:
     """budget in frames of the environment; the last generations may go a little beyond it"""
     start: Literal["zeros", "agent"] = "zeros"
     """first mean of the search: zeros, as in the paper, or the agent's own C"""
+    components: int = 0
+    """search in so many principal components of what C sees, whitened, as the presets do; 0
+    searches in all of C's parameters, as the paper does"""
+    average: int = 1
+    """generations whose means are averaged into the driver (`EvolveConfig.average`)"""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     drive: DriveConfig = field(default_factory=DriveConfig)
@@ -85,9 +92,9 @@ class EvolutionConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no run can have."""
-        for name in ("frames", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        for name, least in {"frames": 1, "evaluate_every": 1, "components": 0}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
         selection_seeds(self.evaluate_episodes)
 
 
@@ -259,18 +266,35 @@ class _Session:
 
             # the mean is measured on selection tracks, by `measure`
             settings = EvolveConfig(
-                self.cfg.strategy, generations=target, mean_every=NEVER, checkpoint_every=1
+                self.cfg.strategy,
+                generations=target,
+                mean_every=NEVER,
+                average=self.cfg.average,
+                checkpoint_every=1,
             )
-            self.result = evolve(
+            self.result = evolve_within(
+                self._components(),
                 self.returns,
                 settings,
-                self.agent.parameters.size,
                 runs.derive_seed(self.cfg.seed, "evolution"),
                 self._first_mean(),
                 checkpoint=self.run.checkpoints / "evolution.json",
                 on_generation=note,
                 key=runs.config_hash([self.cfg.drive, self.agent.env_id]),
             )
+
+    def _components(self) -> Components | None:
+        """Principal components of [z, h] over the starts of dreams that the agent has with it."""
+        agent = self.agent
+        if not self.cfg.components:
+            return None
+        if agent.starts is None:
+            raise UserError(
+                f"components is {self.cfg.components}, but agent {self.folder} has no recorded "
+                "starts to find them in; it must be 0"
+            )
+        seen = controller_inputs(agent.controller, agent.starts)
+        return Components.of(seen, self.cfg.components, agent.controller)
 
     def _first_mean(self) -> NDArray[np.float32]:
         if self.cfg.start == "agent":

@@ -22,7 +22,7 @@ def test_a_run_of_an_older_version_takes_defaults_for_what_it_lacks() -> None:
     record = to_jsonable(PRESETS["quick"]())
     del record["controller"]["components"]
     record["preset"], record["seed"] = "quick", 3
-    assert from_json(record) == PRESETS["quick"]()
+    assert from_json(record) == with_settings(PRESETS["quick"](), {"controller.components": 0})
 
 
 def test_settings_are_changed_by_name() -> None:

@@ -317,14 +317,16 @@ def smoke() -> RunConfig:
         memory_training=MemoryTrainConfig(
             steps=10, finetune_steps=6, streams=4, length=16, checkpoint_every=4, log_every=5
         ),
-        dream=DreamConfig(horizon=20, episodes=4),
+        dream=DreamConfig(horizon=20, episodes=4, miss_penalty=0.5),
         starts=StartsConfig(count=32, warmup=8),
         controller=ControllerStageConfig(
             components=8,
+            miss_after=2,
             evolve=EvolveConfig(
                 strategy=StrategyConfig(population=8),
                 generations=4,
                 mean_every=2,
+                average=2,
                 checkpoint_every=2,
             ),
         ),
@@ -339,15 +341,16 @@ def quick() -> RunConfig:
     Where its numbers come from is told in docs/results/dream.md.
     """
     return RunConfig(
-        iterations=3,
+        iterations=4,
         action_repeat=4,
         frame_rows=96,
         experience=ExperienceConfig(
             explore_episodes=600,
             explore_steps=250,
             explore_scales=(0.2, 0.4, 0.7),
-            driver_episodes=160,
+            driver_episodes=64,
             driver_noise=(0.0, 0.05, 0.15, 0.3),
+            driver_snapshots="all",
             patience=80,
             driver_patience=200,
             kick_steps=5,
@@ -366,17 +369,27 @@ def quick() -> RunConfig:
             streams=24,
             length=32,
             learning_rate=6e-3,
-            finetune_learning_rate=4e-3,
+            finetune_learning_rate=3e-3,
             bfloat16=True,
             checkpoint_every=500,
             log_every=50,
         ),
-        dream=DreamConfig(horizon=250, termination="sampled"),
+        dream=DreamConfig(horizon=250, termination="sampled", miss_penalty=2.0),
         starts=StartsConfig(newest_weight=3.0, loss_weight=8.0, loss_before=15),
         controller=ControllerStageConfig(
-            evolve=EvolveConfig(generations=40, mean_every=10), carry_on=False
+            components=32,
+            evolve=EvolveConfig(generations=80, mean_every=20, average=20),
+            miss_after=30,
+            carry_on=False,
         ),
-        selection=SelectionConfig(episodes=8, finalists=3, final_episodes=16, reward_bound=1.8),
+        selection=SelectionConfig(
+            episodes=12,
+            early_episodes=2,
+            late_rounds=2,
+            finalists=2,
+            final_episodes=16,
+            reward_bound=1.8,
+        ),
         test=TestConfig(episodes=20),
     )
 
@@ -390,22 +403,17 @@ def full() -> RunConfig:
     return dataclasses.replace(
         cfg,
         iterations=10,
-        experience=dataclasses.replace(cfg.experience, driver_episodes=64, driver_snapshots="all"),
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
         ),
-        memory_training=dataclasses.replace(
-            cfg.memory_training, steps=8000, finetune_steps=3000, finetune_learning_rate=3e-3
-        ),
-        dream=dataclasses.replace(cfg.dream, miss_penalty=2.0),
+        memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
         controller=dataclasses.replace(
             cfg.controller,
-            components=32,
             evolve=EvolveConfig(generations=120, mean_every=30, average=40),
             miss_after=40,
         ),
         selection=dataclasses.replace(
-            cfg.selection, episodes=16, early_episodes=2, finalists=3, final_episodes=24
+            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=24
         ),
         test=TestConfig(),
     )

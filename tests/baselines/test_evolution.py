@@ -126,6 +126,22 @@ def test_a_run_may_be_made_longer_but_not_changed(home: Path, tmp_path: Path) ->
         evolve_in_reality(config(home, tmp_path / "run", evaluate_every=4))
 
 
+def test_a_search_in_components_goes_on_where_it_stopped(home: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"components": 2, "average": 2}
+    whole = evolve_in_reality(config(home, tmp_path / "whole", **changes))
+    evolve_in_reality(config(home, tmp_path / "parts", frames=100, **changes))
+    parts = evolve_in_reality(config(home, tmp_path / "parts", **changes))
+    one, other = (Agent.from_pretrained(run / "last").parameters for run in (whole, parts))
+    np.testing.assert_array_equal(one, other)
+    bare = Agent.from_pretrained(home / "agent")
+    bare.starts = None
+    run = runs.RunFolder(tmp_path / "bare")
+    bare.save_pretrained(run.agent, "float32")
+    run.count_frames("collection", 700, "collect")
+    with pytest.raises(UserError, match=r"components is 2, but agent .* has no recorded starts"):
+        evolve_in_reality(config(tmp_path / "bare", tmp_path / "none", **changes))
+
+
 def test_wrong_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"DriveConfig\.group is 0"):
         DriveConfig(group=0)

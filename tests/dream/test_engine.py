@@ -290,14 +290,6 @@ def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, rewa
         np.testing.assert_allclose(found, 2.0 * 3.0 * missed, atol=0.05)
 
 
-def test_raw_rewards_cannot_be_missed() -> None:
-    memory = make_memories()[0]
-    raw = MDNRNN(dataclasses.replace(memory.cfg, reward="raw"))
-    cfg = dataclasses.replace(BASE, miss_penalty=1.0)
-    with pytest.raises(UserError, match=r"miss_penalty is 1\.0.*raw"):
-        DreamEngine([raw], RewardModel("raw"), make_starts(), cfg)
-
-
 def test_raw_rewards_are_scaled_and_shifted() -> None:
     memory = make_memories()[0]
     raw = MDNRNN(dataclasses.replace(memory.cfg, reward="raw"))
@@ -306,7 +298,7 @@ def test_raw_rewards_are_scaled_and_shifted() -> None:
         raw.reward.weight.zero_()
         raw.reward.bias.fill_(0.5)
     for backend in ("torch", "kernels"):
-        cfg = dataclasses.replace(BASE, backend=backend)
+        cfg = dataclasses.replace(BASE, backend=backend, miss_penalty=1.0)  # raw: none to miss
         engine = DreamEngine([raw], RewardModel("raw", scale=4, shift=-1), make_starts(), cfg)
         returns = engine.rollout(make_act, make_population(), 0).returns
         np.testing.assert_allclose(returns, T * 1.0, atol=1e-4)

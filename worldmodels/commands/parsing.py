@@ -100,6 +100,7 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
         experience=dataclasses.replace(
             cfg.experience, explore_bias=(), patience=None, driver_patience=None
         ),
+        dream=dataclasses.replace(cfg.dream, miss_penalty=0.0),
         starts=dataclasses.replace(cfg.starts, loss_weight=1.0),
         selection=dataclasses.replace(cfg.selection, reward_bound=None),
     )

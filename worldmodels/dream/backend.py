@@ -28,8 +28,7 @@ class Backend:
             cfg: dtype and backend are read here, the rest by the worlds.
 
         Raises:
-            UserError: the memories differ in shape, the reward model is of another kind, misses
-                are to cost something where the reward has no events, or
+            UserError: the memories differ in shape, the reward model is of another kind, or
                 kernels are asked for on another device than the CPU.
         """
         if not memories:
@@ -41,11 +40,6 @@ class Backend:
             raise UserError(
                 f"the reward model is {reward_model.kind!r}, "
                 f"but M's reward head says {self.memory_cfg.reward!r}"
-            )
-        if cfg.miss_penalty and reward_model.kind == "raw":
-            raise UserError(
-                f"DreamConfig.miss_penalty is {cfg.miss_penalty}, but M's rewards are raw numbers, "
-                "not events that can be missed; it must be 0"
             )
         self.memories, self.reward_model, self.cfg = list(memories), reward_model, cfg
         self.device = memories[0].mixture.weight.device

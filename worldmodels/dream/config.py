@@ -39,7 +39,7 @@ class DreamConfig:
     miss_penalty: float = 0.0
     """subtracted from the reward of a step in which M expects no event (CarRacing: no new tile), in
     units of an event's; what a dream without an end cannot show is that one missed tile takes the
-    end of the lap with it"""
+    end of the lap with it. Nothing where M's rewards are raw numbers"""
     miss_below: float = 0.5
     """expected events at which that begins; it grows in proportion as they are fewer"""
     common_random_numbers: bool = True

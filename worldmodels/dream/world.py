@@ -76,7 +76,7 @@ def disagreement_of(means: Tensor) -> Tensor:
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
     """Reward (R,) from the reward head's output (R,), the penalty for misses subtracted."""
     paid = model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
-    if not cfg.miss_penalty:
+    if not cfg.miss_penalty or model.kind == "raw":
         return paid
     missed = (1 - model.events(output) / cfg.miss_below).clamp_min(0)
     return paid - cfg.miss_penalty * abs(model.hit_value) * missed

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldmodels.agent import Starts
 from worldmodels.controller import linear
 from worldmodels.controller.components import Components, evolve_within
 from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, Parameters
@@ -65,7 +66,7 @@ class DreamEvolution:
         )
         stats = None
         if shape.normalize:
-            stats = InputStats.of(torch.from_numpy(_inputs(shape, starts)), floor=0.05)
+            stats = InputStats.of(torch.from_numpy(controller_inputs(shape, starts)), floor=0.05)
         return cls(stage, dream, memories, reward, starts, shape, stats)
 
     def first_parameters(self, seed: int) -> Parameters:
@@ -120,7 +121,11 @@ class DreamEvolution:
     def _components(self) -> Components | None:
         """Principal components of what C sees, over the starts; None where none are asked for."""
         count = self.stage.components
-        return Components.of(_inputs(self.shape, self.starts), count, self.shape) if count else None
+        return (
+            Components.of(controller_inputs(self.shape, self.starts), count, self.shape)
+            if count
+            else None
+        )
 
     def _judge(self, cfg: DreamConfig) -> DreamReturns:
         size, shape = self.memories[0].cfg, self.shape
@@ -137,7 +142,7 @@ class DreamEvolution:
         return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
 
 
-def _inputs(shape: ControllerConfig, starts: DreamStarts) -> NDArray[np.float32]:
+def controller_inputs(shape: ControllerConfig, starts: Starts) -> NDArray[np.float32]:
     """(S, I) what C sees at the dream starts."""
     parts = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
     return np.concatenate(parts, axis=1)
@@ -156,4 +161,4 @@ def generation_metrics(record: Generation) -> dict[str, float | int | None]:
     }
 
 
-__all__ = ["DreamEvolution", "generation_metrics"]
+__all__ = ["DreamEvolution", "controller_inputs", "generation_metrics"]
