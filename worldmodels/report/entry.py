@@ -1,0 +1,142 @@
+"""A finished run as an entry of docs/results: its files, and a README whose figures are theirs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_write, read_json
+
+FILES = ("config.json", "frames.json", "evaluation.json")
+METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
+KEPT = ("stage", "collection", "selection", "memory_calibration")
+
+
+def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
+    """Make an entry of a run; its README.
+
+    Args:
+        run: folder of a run whose driver was tested.
+        folder: of the entry; its other files are left alone.
+        title: of the README.
+        commit: at which the run was made.
+        notes: Markdown for the end of the README: what the figures mean.
+
+    Raises:
+        UserError: the run is not finished.
+    """
+    missing = [file for file in (*FILES, METRICS) if not (run / file).is_file()]
+    if missing:
+        raise UserError(f"{run} has no {', '.join(missing)}; an entry needs a run that was tested")
+    text = readme(run, title, commit) + (f"\n{notes}" if notes else "")
+    for file in (*FILES, RANDOM):
+        if (run / file).is_file():
+            atomic_write(folder / file, (run / file).read_bytes())
+    lines = (run / METRICS).read_text("utf-8").splitlines()
+    kept = [line for line in lines if json.loads(line)["stage"] in KEPT]
+    atomic_write(folder / METRICS, "\n".join([*kept, ""]))
+    atomic_write(folder / "README.md", text)
+    return folder / "README.md"
+
+
+def readme(run: Path, title: str, commit: str) -> str:
+    """The entry's text, as far as figures can write it."""
+    config, tested = read_json(run / "config.json"), read_json(run / "evaluation.json")
+    totals = read_json(run / "frames.json")["totals"]
+    rows = [json.loads(line) for line in (run / METRICS).read_text("utf-8").splitlines()]
+    cfg, machine = config["config"], config["machine"]
+    ledger = [f"| {kind} | {totals[kind]:,} |" for kind in ("collection", "selection", "test")]
+    versions = ", ".join(
+        f"{package} {config['versions'][package]}"
+        for package in ("worldmodels", "torch", "gymnasium", "cma", "python")
+    )
+    lines = [
+        f"# {title}: {tested['mean']:.0f}",
+        "",
+        f"**Claim.** {claim(tested, run)}",
+        "",
+        f"**Command**, at commit {commit}:",
+        "",
+        "```text",
+        f"worldmodels run --preset {cfg['preset']} --seed {cfg['seed']} --out runs/{cfg['preset']}",
+        "```",
+        "",
+        f"**Seeds.** Training run of seed {cfg['seed']}. Training tracks below 400,000, selection "
+        f"from 500,000, test {cfg['test']['seed']:,} to "
+        f"{cfg['test']['seed'] + cfg['test']['episodes'] - 1:,}, driven once.",
+        "",
+        "**Ledger**, in steps of the environment, held actions counted in full:",
+        "",
+        "| | real frames |",
+        "|---|---|",
+        *ledger,
+        "",
+        *rounds(rows),
+        "",
+        f"**Time** on {machine['cores']} cores ({machine['cpu']}, {machine['memory_gib']:.0f} "
+        f"GiB): {minutes(rows)}.",
+        "",
+        f"**Versions.** {versions}; the rest is in `config.json`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def claim(tested: Mapping[str, Any], run: Path) -> str:
+    """The test in one paragraph."""
+    returns = np.array([episode["return"] for episode in tested["episodes"]])
+    lengths = np.array([episode["length"] for episode in tested["episodes"]])
+    low = returns < 600
+    text = (
+        "A driver whose controller was evolved in the dream only, on data that no expert made, has "
+        f"a mean return of **{tested['mean']:.0f}** over {len(returns)} test tracks of "
+        f"{tested['env']} (95% interval {tested['ci95'][0]:.0f} to {tested['ci95'][1]:.0f}, "
+        f"standard deviation {tested['std']:.0f}, median {tested['median']:.0f}, interquartile "
+        f"mean {tested['iqm']:.0f}, tenth percentile {tested['p10']:.0f}, {(returns >= 900).sum()} "
+        f"at 900 or more, {low.sum()} below 600, {tested['laps_finished']} laps finished, "
+        f"{lengths.mean():.0f} frames a drive)."
+    )
+    random = run / RANDOM
+    if random.is_file():
+        text += f" A random driver has {read_json(random)['mean']:.0f} on the same tracks."
+    return text
+
+
+def rounds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every checkpoint's dream and real return, a row per round."""
+    found = [row for row in rows if row["stage"] == "selection"]
+    generations = sorted({row["generation"] for row in found})
+    header = " | ".join(f"generation {g}" for g in generations)
+    lines = [
+        "**Rounds**: return in the dream / mean over the selection tracks.",
+        "",
+        f"| round | tracks | {header} |",
+        "|---|---|" + "---|" * len(generations),
+    ]
+    for number in sorted({row["iteration"] for row in found}):
+        mine = {row["generation"]: row for row in found if row["iteration"] == number}
+        cells = [
+            f"{row['dream_return']:.0f} / {row['real_mean']:.0f}"
+            for row in (mine[g] for g in generations)
+        ]
+        episodes = next(iter(mine.values()))["episodes"]
+        lines.append(f"| {number} | {episodes} | {' | '.join(cells)} |")
+    return lines
+
+
+def minutes(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Minutes of the whole and of each stage; a stage that was repeated counts each time."""
+    spent: dict[str, float] = {}
+    for row in rows:
+        if row["stage"] == "stage":
+            spent[row["name"]] = spent.get(row["name"], 0.0) + row["seconds"] / 60
+    test = spent.pop("test", 0.0)
+    parts = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
+    return f"{sum(spent.values()):.0f} minutes ({parts}), and {test:.0f} for the test"
+
+
+__all__ = ["enter", "readme"]
