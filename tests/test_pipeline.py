@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.pipeline_worker import tiny
 from worldmodels import runs
@@ -89,6 +90,21 @@ def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
         agent = load_driver(folder)
         np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)].numpy())
     assert drivers(first, "selected") == [first.agent]
+
+
+def test_memories_of_rounds_with_the_same_v_dream_together(tmp_path: Path) -> None:
+    cfg = tiny()
+    cfg = dataclasses.replace(
+        cfg,
+        vision_training=dataclasses.replace(cfg.vision_training, finetune_rounds=0),
+        controller=dataclasses.replace(cfg.controller, memory_rounds=3),
+    )
+    run_pipeline(cfg, tmp_path, seed=4, workers=1)
+    first, last = (Agent.from_pretrained(tmp_path / "iterations" / f"0{n}/agent") for n in (0, 1))
+    assert (len(first.memories), len(last.memories)) == (1, 2)
+    own, older = (memory.mixture.weight for memory in last.memories)
+    torch.testing.assert_close(older, first.memories[0].mixture.weight)
+    assert not torch.equal(own, older)
 
 
 def test_another_seed_gives_another_agent(unbroken: Path, tmp_path: Path) -> None:

@@ -168,6 +168,9 @@ class ControllerStageConfig:
     miss_after: int = 0
     """generations before the dream's `miss_penalty` is charged: a beginner that misses all tiles
     does better to stand still than to try"""
+    memory_rounds: int = 1
+    """evolve in the memories of the last so many rounds, as far as V has stayed the same since: an
+    ensemble that costs no training. C sees the newest one's h"""
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
@@ -175,6 +178,7 @@ class ControllerStageConfig:
         """Check what the controller's own config does not."""
         for name in ("components", "miss_after"):
             require(self, name, getattr(self, name) >= 0, "at least 0")
+        require(self, "memory_rounds", self.memory_rounds >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -378,8 +382,9 @@ def quick() -> RunConfig:
         starts=StartsConfig(newest_weight=3.0, loss_weight=8.0, loss_before=15),
         controller=ControllerStageConfig(
             components=32,
-            evolve=EvolveConfig(generations=80, mean_every=20, average=20),
+            evolve=EvolveConfig(generations=80, mean_every=20, average=30),
             miss_after=30,
+            memory_rounds=3,
             carry_on=False,
         ),
         selection=SelectionConfig(
@@ -402,18 +407,18 @@ def full() -> RunConfig:
     cfg = quick()
     return dataclasses.replace(
         cfg,
-        iterations=10,
+        iterations=8,
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
         ),
         memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
         controller=dataclasses.replace(
             cfg.controller,
-            evolve=EvolveConfig(generations=120, mean_every=30, average=40),
+            evolve=EvolveConfig(generations=120, mean_every=30, average=60),
             miss_after=40,
         ),
         selection=dataclasses.replace(
-            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=24
+            cfg.selection, episodes=24, late_rounds=3, finalists=3, final_episodes=32
         ),
         test=TestConfig(),
     )

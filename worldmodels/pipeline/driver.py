@@ -21,8 +21,8 @@ from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
 from worldmodels.pipeline.model import (
+    dreaming_memories,
     load_latents,
-    load_memories,
     load_reward_model,
     load_vision,
 )
@@ -39,7 +39,7 @@ def evolve_controller(
 ) -> dict[str, Any]:
     """Evolve C inside the dream; keep its mean at several generations for the selection."""
     cfg = ctx.cfg
-    memories = load_memories(ctx, this)
+    memories = dreaming_memories(ctx, this, before)
     starts = _starts(ctx, this, before, memories)
     reward = load_reward_model(this)
     search = DreamEvolution.of(

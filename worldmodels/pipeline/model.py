@@ -299,6 +299,17 @@ def load_reward_model(iteration: Iteration) -> RewardModel:
     return RewardModel(**read_json(iteration.folder / "reward.json"))
 
 
+def dreaming_memories(ctx: Context, this: Iteration, before: Sequence[Iteration]) -> list[MDNRNN]:
+    """The memories that C is evolved in: this round's, and those of rounds before with the same V.
+
+    Rounds share V from the last one that trained it; `ControllerStageConfig.memory_rounds` says how
+    many of them dream.
+    """
+    rounds = [it for it in before if it.number >= ctx.cfg.vision_training.finetune_rounds]
+    chosen = [this, *reversed(rounds)][: ctx.cfg.controller.memory_rounds]
+    return [memory for iteration in chosen for memory in load_memories(ctx, iteration)]
+
+
 def load_memories(ctx: Context, iteration: Iteration) -> list[MDNRNN]:
     """The memories as a round left them."""
     kind = load_reward_model(iteration).kind

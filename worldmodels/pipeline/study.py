@@ -132,7 +132,7 @@ class Study:
         """The run's own, or others where the variant asks for them."""
         other = [n for n in variant.settings if n.split(".")[0] in ("memory", "memory_training")]
         if not other and not variant.untrained:
-            return self.agent.memories
+            return self.agent.memories[: cfg.memory.ensemble * cfg.controller.memory_rounds]
         reward = self.agent.reward_model
         assert reward is not None, "agents of a run have a reward model"
         network = cfg.memory.network(self.agent.z_dim, self.agent.action_spec.size, reward.kind)
