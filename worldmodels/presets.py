@@ -412,6 +412,7 @@ def full() -> RunConfig:
             cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
         ),
         memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
+        dream=dataclasses.replace(cfg.dream, miss_penalty=3.0),
         controller=dataclasses.replace(
             cfg.controller,
             evolve=EvolveConfig(generations=120, mean_every=30, average=60),
