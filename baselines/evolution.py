@@ -22,12 +22,11 @@ from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seed
 from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, evolve_within
+from worldmodels.controller.components import Components, controller_inputs, evolve_within
 from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.executors import Executor
 from worldmodels.experience.rollout import run_group, shared_envs
-from worldmodels.pipeline.evolution import controller_inputs
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
 METHOD = "evolution-real"
@@ -293,7 +292,7 @@ class _Session:
                 f"components is {self.cfg.components}, but agent {self.folder} has no recorded "
                 "starts to find them in; it must be 0"
             )
-        seen = controller_inputs(agent.controller, agent.starts)
+        seen = controller_inputs(agent.controller, agent.starts.z, agent.starts.h[0])
         return Components.of(seen, self.cfg.components, agent.controller)
 
     def _first_mean(self) -> NDArray[np.float32]:

@@ -111,6 +111,12 @@ def _join(
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
+def controller_inputs(controller: ControllerConfig, z: ArrayLike, h: ArrayLike) -> Parameters:
+    """What C sees, (M, I), of latents z (M, Z) and hidden states h (M, H)."""
+    parts = [z, h] if controller.inputs == "zh" else [z]
+    return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+
+
 def evolve_within(
     components: Components | None,
     returns: ReturnFunction,
@@ -155,4 +161,4 @@ def evolve_within(
     )
 
 
-__all__ = ["Components", "evolve_within"]
+__all__ = ["Components", "controller_inputs", "evolve_within"]

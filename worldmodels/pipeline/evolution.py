@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodels.agent import Starts
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, evolve_within
+from worldmodels.controller.components import Components, controller_inputs, evolve_within
 from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, Parameters
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
@@ -66,7 +65,9 @@ class DreamEvolution:
         )
         stats = None
         if shape.normalize:
-            stats = InputStats.of(torch.from_numpy(controller_inputs(shape, starts)), floor=0.05)
+            stats = InputStats.of(
+                torch.from_numpy(controller_inputs(shape, starts.z, starts.h[0])), floor=0.05
+            )
         return cls(stage, dream, memories, reward, starts, shape, stats)
 
     def first_parameters(self, seed: int) -> Parameters:
@@ -120,12 +121,10 @@ class DreamEvolution:
 
     def _components(self) -> Components | None:
         """Principal components of what C sees, over the starts; None where none are asked for."""
-        count = self.stage.components
-        return (
-            Components.of(controller_inputs(self.shape, self.starts), count, self.shape)
-            if count
-            else None
-        )
+        if not self.stage.components:
+            return None
+        seen = controller_inputs(self.shape, self.starts.z, self.starts.h[0])
+        return Components.of(seen, self.stage.components, self.shape)
 
     def _judge(self, cfg: DreamConfig) -> DreamReturns:
         size, shape = self.memories[0].cfg, self.shape
@@ -142,12 +141,6 @@ class DreamEvolution:
         return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
 
 
-def controller_inputs(shape: ControllerConfig, starts: Starts) -> NDArray[np.float32]:
-    """(S, I) what C sees at the dream starts."""
-    parts = [starts.z, starts.h[0]] if shape.inputs == "zh" else [starts.z]
-    return np.concatenate(parts, axis=1)
-
-
 def generation_metrics(record: Generation) -> dict[str, float | int | None]:
     """One generation as a line of metrics."""
     return {
@@ -161,4 +154,4 @@ def generation_metrics(record: Generation) -> dict[str, float | int | None]:
     }
 
 
-__all__ = ["DreamEvolution", "controller_inputs", "generation_metrics"]
+__all__ = ["DreamEvolution", "generation_metrics"]
