@@ -1,6 +1,6 @@
 """Sparse codes beside their peers: LISTA against ISTA and FISTA, ours against scikit-learn's.
 
-    python benchmarks/sparse.py [--what lista speed drsae] [--seeds 3] [--out FOLDER]
+    python benchmarks/sparse.py [--what lista speed drsae] [--seeds 3] [--first-seed 1] [--out DIR]
 
 lista  NMSE at 16 iterations on Gaussian codes (M 250, N 500, a tenth not 0), the lambda of ISTA and
        of FISTA chosen for each on other samples. A seed that is done is read from --out.
@@ -21,7 +21,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from sparse_gan import data
+from sparse_gan import data, preprocessing
 from sparse_gan.coding.dictionary import DictionaryConfig, learn_dictionary
 from sparse_gan.coding.drsae import DrSAE, DrSAEConfig, DrSAETrainConfig, train_drsae
 from sparse_gan.coding.ista import Lasso, SolverConfig, minimise
@@ -40,7 +40,9 @@ class Args:
     what: tuple[Literal["lista", "speed", "drsae"], ...] = ("lista", "speed", "drsae")
     """parts, in order"""
     seeds: int = 3
-    """of lista and drsae: seeds 1, 2, ..."""
+    """of lista and drsae: how many"""
+    first_seed: int = 1
+    """of lista and drsae; the others follow it"""
     kind: Kind = "coupled"
     """form of LISTA"""
     layer_steps: int = 40
@@ -97,7 +99,7 @@ def speed(args: Args) -> dict[str, Any]:
     from sklearn.decomposition import SparseCoder
 
     raw = data.patches(data.natural_images(), args.patches, 12, 0)
-    rows = data.normalise_contrast(raw)
+    rows = preprocessing.normalise_contrast(raw)
     x, lam = torch.from_numpy(rows), 0.1
     sample = x[: min(len(x), 5000)]
     model = learn_dictionary(sample, DictionaryConfig(256, lam, epochs=2), 0)
@@ -176,7 +178,7 @@ def main(args: Args) -> None:
                 print(f"{name:28} {row['codes_per_second']:10,.0f} codes/s, E {row['energy']:.6f}")
             continue
         work = lista if part == "lista" else drsae
-        for seed in range(1, args.seeds + 1):
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             path = args.out / f"{part}-{seed}.json"
             figures = once(path, lambda w=work, s=seed: w(args, s))  # type: ignore[misc]  # the loop's
             print(f"{part} seed {seed}: " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))

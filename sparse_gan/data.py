@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sparse_gan.preprocessing import Images, unit_rows
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
-Images = NDArray[np.float32]
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in a grey value (ITU-R BT.601)."""
 NATURAL = (
@@ -34,6 +34,8 @@ NATURAL = (
     "gravel",
 )
 """Photographs inside scikit-learn (the first two) and scikit-image."""
+PHOTOGRAPHS = tuple(name for name in NATURAL if name not in ("brick", "grass", "gravel"))
+"""Those of them that show more than a texture."""
 
 
 class SyntheticCodes:
@@ -122,13 +124,6 @@ def stratified(
     return np.sort(np.concatenate(train)), np.sort(np.concatenate(test))
 
 
-def unit_rows(x: NDArray[Any]) -> Images:
-    """Flatten pictures (B, ...) to rows (B, M) of length 1; a row of zeros stays."""
-    flat = np.asarray(x, np.float32).reshape(len(x), -1)
-    length = np.linalg.norm(flat, axis=1, keepdims=True)
-    return np.asarray(flat / np.maximum(length, 1e-12), np.float32)
-
-
 def natural_images(names: Sequence[str] = NATURAL) -> list[Images]:
     """Grey photographs (H, W) in [0, 1], out of scikit-learn's and scikit-image's own files.
 
@@ -187,118 +182,6 @@ def patches(images: Sequence[Images], count: int, size: int, seed: int) -> Image
     return result
 
 
-def normalise_contrast(x: NDArray[Any], floor: float = 0.05) -> Images:
-    """Rows (B, M) with mean 0 and a length of 1, those of less contrast than ``floor`` shorter.
-
-    Args:
-        x: (B, ...) patches in [0, 1].
-        floor: deviation, in units of x, below which a patch is not amplified fully.
-    """
-    flat = np.asarray(x, np.float32).reshape(len(x), -1)
-    flat = flat - flat.mean(1, keepdims=True)
-    deviation = np.sqrt((flat**2).mean(1, keepdims=True) + floor**2)
-    return np.asarray(flat / (deviation * flat.shape[1] ** 0.5), np.float32)
-
-
-def crop(big: Images, size: int, shift: int = 0, degrees: float = 0.0) -> Images:
-    """Middles (B, size, size) of larger patches, shifted along both axes or turned about them.
-
-    Args:
-        big: (B, S, S).
-        size: side of what is cut out.
-        shift: pixels down and to the right.
-        degrees: counter-clockwise, interpolated between pixels.
-
-    Raises:
-        UserError: the larger patches have no room for it.
-    """
-    room = (big.shape[-1] - size) / 2
-    reach = size / 2 * (2**0.5 - 1) if degrees else shift
-    if reach > room:
-        raise UserError(f"patches of {big.shape[-1]} pixels have no room to move a crop of {size}")
-    if degrees:
-        from scipy.ndimage import rotate
-
-        big = rotate(big, degrees, axes=(2, 1), reshape=False, order=3, mode="nearest")
-    first = int(room) + shift
-    return np.asarray(big[:, first : first + size, first : first + size], np.float32)
-
-
-def high_pass(pictures: Images, sigma: float = 2.0) -> Images:
-    """Pictures (B, H, W) less their blur, scaled to a deviation of 1 over all of them."""
-    from scipy.ndimage import gaussian_filter
-
-    sharp = pictures - gaussian_filter(pictures, (0, sigma, sigma), mode="nearest")
-    return np.asarray(sharp / max(float(sharp.std()), 1e-12), np.float32)
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """x W with W = U (L + floor)^(-1/2) U^T: all directions equally strong (ZCA)."""
-
-    matrix: Images
-    """(M, M) symmetric"""
-    inverse: Images
-    """(M, M), from whitened data back to data"""
-
-    @classmethod
-    def fit(cls, x: Images, floor: float = 0.01) -> Whitening:
-        """Learn from rows (B, M) of mean 0.
-
-        Args:
-            x: the data.
-            floor: share of the largest variance that is added to all, so that noise stays small.
-        """
-        variance, directions = np.linalg.eigh(np.asarray(x.T @ x / len(x), np.float64))
-        raised = variance + floor * variance[-1]
-        matrix = (directions / np.sqrt(raised)) @ directions.T
-        inverse = (directions * np.sqrt(raised)) @ directions.T
-        return cls(matrix.astype(np.float32), inverse.astype(np.float32))
-
-    def __call__(self, x: Images) -> Images:
-        """Whiten rows (B, M)."""
-        return np.asarray(x @ self.matrix, np.float32)
-
-
-@dataclass(frozen=True)
-class PatchWhitening:
-    """What patches go through before a map learns from them, learned from the patches.
-
-    The mean of each is taken off, then all directions are made equally strong, and last each row
-    is scaled towards length 1, weak ones less.
-    """
-
-    whitening: Whitening
-    """of the directions"""
-    power: float
-    """mean squared length of a whitened row"""
-
-    @classmethod
-    def fit(cls, patches: Images, floor: float = 0.004) -> PatchWhitening:
-        """Learn from patches (B, S, S), those without contrast left out; see `has_contrast`."""
-        rows = _centred(patches[has_contrast(patches)])
-        if not len(rows):
-            raise UserError("no patch has any contrast; take other pictures")
-        whitening = Whitening.fit(rows, floor)
-        return cls(whitening, float(np.square(whitening(rows)).sum(1).mean()))
-
-    def __call__(self, patches: Images) -> Images:
-        """Rows (B, S * S) of patches (B, S, S)."""
-        rows = self.whitening(_centred(patches))
-        length = np.sqrt(np.square(rows).sum(1, keepdims=True) + 0.1 * self.power)
-        return np.asarray(rows / length, np.float32)
-
-
-def has_contrast(patches: Images, least: float = 0.02) -> NDArray[np.bool_]:
-    """Which patches (B, S, S) in [0, 1] have a deviation above ``least``."""
-    return np.asarray(patches.std((1, 2)) > least)
-
-
-def _centred(patches: Images) -> Images:
-    flat = patches.reshape(len(patches), -1)
-    return np.asarray(flat - flat.mean(1, keepdims=True), np.float32)
-
-
 def frames(
     folders: Sequence[Path | str],
     count: int,
@@ -343,19 +226,14 @@ def _generator(*words: object) -> torch.Generator:
 
 __all__ = [
     "NATURAL",
+    "PHOTOGRAPHS",
+    "Images",
     "Labelled",
-    "PatchWhitening",
     "SyntheticCodes",
-    "Whitening",
-    "crop",
     "digits",
     "frames",
     "grey",
-    "has_contrast",
-    "high_pass",
     "natural_images",
-    "normalise_contrast",
     "patches",
     "stratified",
-    "unit_rows",
 ]

@@ -16,7 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from sparse_gan.data import Labelled, unit_rows
+from sparse_gan.data import Labelled
+from sparse_gan.preprocessing import unit_rows
 from worldmodels.protocols import UserError
 
 _TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}

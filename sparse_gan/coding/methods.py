@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparse_gan import data, metrics
+from sparse_gan import data, metrics, preprocessing
 from sparse_gan.coding import dictionary, drsae, lista, psd, topographic
 from sparse_gan.coding.convolutional import ConvConfig, train_convolutional
 from sparse_gan.coding.groups import pooled
@@ -24,9 +24,11 @@ from sparse_gan.coding.setup import (
     images,
     labelled,
     load,
+    map_images,
     on_device,
 )
 from sparse_gan.coding.training import Log, generator_of
+from sparse_gan.preprocessing import crop, high_pass
 
 
 def code_figures(x: Tensor, z: Tensor, reconstruction: Tensor) -> dict[str, Any]:
@@ -55,7 +57,7 @@ def _lista(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     cfg = dictionary.DictionaryConfig(args.units, epochs=3, **chosen)
     learned = dictionary.learn_dictionary(rows.train, cfg, args.seed).dictionary.detach()
     model = lista.LISTA(learned, lista.LISTAConfig(16, "coupled", lam=cfg.lam)).to(learned)
-    how = lista.LISTATrainConfig("objective", False, 0, steps, 1e-3)
+    how = lista.LISTATrainConfig("objective", False, 0, steps, 3e-4)
     generator = generator_of(args.seed)
 
     def batch(step: int) -> tuple[Tensor, None]:
@@ -170,17 +172,18 @@ def _topographic(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 @torch.no_grad()
 def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> dict[str, float]:
     """Change of single (|z|) and of pooled features under a shift and a rotation of the patch."""
-    count, size = 2000, args.size
-    big = data.patches(images(args), count, size + 8, args.seed + 1)
-    prepare = data.PatchWhitening.fit(data.patches(images(args), args.samples, size, args.seed))
-    big = big[data.has_contrast(data.crop(big, size))]
+    count, size, pictures = 2000, args.size, map_images(args)
+    learned = data.patches(pictures, args.samples, size, args.seed)
+    prepare = preprocessing.PatchWhitening.fit(learned)
+    big = data.patches(pictures, count, size + 8, args.seed + 1)
+    big = big[preprocessing.has_contrast(crop(big, size))]
 
     def codes(patches: data.Images) -> Tensor:
         return model.encode(on_device(args, prepare(patches)))
 
-    views = {"shift_1px": data.crop(big, size, shift=1), "shift_2px": data.crop(big, size, shift=2)}
-    views |= {f"rotation_{d}deg": data.crop(big, size, degrees=d) for d in (10, 20)}
-    still = codes(data.crop(big, size))
+    views = {f"shift_{n}px": crop(big, size, shift=n) for n in (1, 2)}
+    views |= {f"rotation_{d}deg": crop(big, size, degrees=d) for d in (10, 20)}
+    still = codes(crop(big, size))
     figures = {}
     for name, view in views.items():
         moved = codes(view)
@@ -221,7 +224,7 @@ def _windows(args: SparseArgs, side: int) -> Tensor:
     """High-passed windows (B, 1, side, side), of unit deviation, a fortieth of the samples."""
     count = max(20, args.samples // 40)
     rows = data.patches(images(args), count, side, args.seed)
-    flat = data.high_pass(rows)
+    flat = high_pass(rows)
     return on_device(args, flat)[:, None]
 
 

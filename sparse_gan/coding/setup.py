@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sparse_gan import data
+from sparse_gan import data, preprocessing
 from sparse_gan.files import cifar10, mnist
 from worldmodels.protocols import UserError
 
@@ -83,7 +83,7 @@ class Patches:
     shape: tuple[int, int]
     """height and width of a row's picture"""
     to_pixels: NDArray[np.float32] | None = None
-    """(M, M) from whitened rows to pixels"""
+    """(M, pixels) from whitened rows to pixels"""
 
     def pictures(self, atoms: Tensor) -> NDArray[np.float32]:
         """Pictures (N, H, W) of atoms (M, N)."""
@@ -99,13 +99,14 @@ def load(args: SparseArgs, whiten: bool = False) -> Patches:
         pictures = labelled(args)
         train, test, shape = pictures.train, pictures.test, pictures.shape
         return Patches(on_device(args, train[: args.samples]), on_device(args, test), shape)
-    rows, back = data.patches(images(args), args.samples, args.size, args.seed), None
+    source = map_images(args) if whiten else images(args)
+    rows, back = data.patches(source, args.samples, args.size, args.seed), None
     if whiten:
-        rows = rows[data.has_contrast(rows)]
-        prepare = data.PatchWhitening.fit(rows)
+        rows = rows[preprocessing.has_contrast(rows)]
+        prepare = preprocessing.PatchWhitening.fit(rows)
         flat, back = prepare(rows), prepare.whitening.inverse
     else:
-        flat = data.normalise_contrast(rows)
+        flat = preprocessing.normalise_contrast(rows)
     cut = max(1, len(flat) // 10)
     learn, measure = on_device(args, flat[cut:]), on_device(args, flat[:cut])
     return Patches(learn, measure, (args.size, args.size), back)
@@ -120,6 +121,13 @@ def images(args: SparseArgs) -> list[data.Images]:
     if args.source == "cifar10" and args.folder is not None:
         return list(data.grey(cifar10(args.folder)[0][:5000]))
     raise UserError(f"{args.method} needs images; {args.source} has small pictures only")
+
+
+def map_images(args: SparseArgs) -> list[data.Images]:
+    """Grey images that a map learns from: without textures, and without the camera's noise."""
+    if args.source != "natural":
+        return images(args)
+    return [preprocessing.halve(image) for image in data.natural_images(data.PHOTOGRAPHS)]
 
 
 def labelled(args: SparseArgs) -> data.Labelled:
@@ -145,5 +153,6 @@ __all__ = [
     "images",
     "labelled",
     "load",
+    "map_images",
     "on_device",
 ]

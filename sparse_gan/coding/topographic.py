@@ -30,7 +30,7 @@ class TopographicConfig:
     """side of a pool"""
     stride: int = 3
     """distance of two pools"""
-    lam: float = 0.5
+    lam: float = 0.15
     """weight of the pools"""
     beta: float = 1.0
     """weight of the distance between code and encoder"""
@@ -38,9 +38,9 @@ class TopographicConfig:
     """added to a pool's square, so that its root is smooth at 0"""
     coding_steps: int = 0
     """steps of the inference for each batch; 0 takes the encoder's code as it is"""
-    epochs: int = 25
+    epochs: int = 40
     """passes over the data"""
-    batch_size: int = 100
+    batch_size: int = 50
     """samples a step"""
     learning_rate: float = 4e-3
     """Adam's, falling along a cosine"""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparse_gan import data, files
+from sparse_gan import data, files, preprocessing
 from worldmodels.protocols import UserError
 
 
@@ -66,28 +66,32 @@ def test_natural_images_and_patches() -> None:
 def test_contrast_and_whitening() -> None:
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((4000, 6)) @ rng.standard_normal((6, 6))
-    x = data.normalise_contrast(0.5 + 0.1 * mixed, floor=1e-6)
+    x = preprocessing.normalise_contrast(0.5 + 0.1 * mixed, floor=1e-6)
     np.testing.assert_allclose(x.mean(1), 0, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=1e-3)
     raw = (mixed - mixed.mean(0)).astype(np.float32)
-    whitening = data.Whitening.fit(raw, floor=1e-9)
+    whitening = preprocessing.Whitening.fit(raw)
     np.testing.assert_allclose(np.cov(whitening(raw).T, bias=True), np.eye(6), atol=1e-2)
     np.testing.assert_allclose(whitening(raw) @ whitening.inverse, raw, atol=1e-3)
+    fewer = preprocessing.Whitening.fit(raw, keep=0.9)
+    kept = fewer(raw) @ fewer.inverse
+    assert fewer.matrix.shape[1] < 6
+    assert 0.9 <= (kept**2).sum() / (raw**2).sum() < 1
 
 
 def test_crops_move_and_turn() -> None:
     big = np.arange(100, dtype=np.float32).reshape(1, 10, 10)
-    still = data.crop(big, 4)
+    still = preprocessing.crop(big, 4)
     np.testing.assert_array_equal(still, big[:, 3:7, 3:7])
-    np.testing.assert_array_equal(data.crop(big, 4, shift=2), big[:, 5:9, 5:9])
-    turned = data.crop(big, 4, degrees=90)
+    np.testing.assert_array_equal(preprocessing.crop(big, 4, shift=2), big[:, 5:9, 5:9])
+    turned = preprocessing.crop(big, 4, degrees=90)
     np.testing.assert_allclose(turned[0], np.rot90(still[0]), atol=1e-3)
     with pytest.raises(UserError, match="no room"):
-        data.crop(big, 4, shift=4)
+        preprocessing.crop(big, 4, shift=4)
 
 
 def test_high_pass_has_unit_deviation() -> None:
-    x = data.high_pass(np.random.default_rng(0).random((2, 20, 20), np.float32))
+    x = preprocessing.high_pass(np.random.default_rng(0).random((2, 20, 20), np.float32))
     assert float(x.std()) == pytest.approx(1, rel=1e-5)
 
 
@@ -99,7 +103,7 @@ def test_mnist_from_a_folder(tmp_path: Path) -> None:
         (tmp_path / f"{stem}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
     found = files.mnist(tmp_path)
     assert found.shape == (3, 4)
-    np.testing.assert_allclose(found.train, data.unit_rows(pictures))
+    np.testing.assert_allclose(found.train, preprocessing.unit_rows(pictures))
     assert found.test_labels.tolist() == [7, 1]
     (tmp_path / "t10k-images-idx3-ubyte").unlink()
     with pytest.raises(UserError, match="has none of t10k-images-idx3-ubyte"):
