@@ -241,7 +241,7 @@ def minimise(
         if cfg.momentum:
             move = new - z
             if cfg.restart:
-                uphill = ((y - new) * move).flatten(1).sum(1) > 0
+                uphill = torch.linalg.vecdot((y - new).flatten(1), move.flatten(1)) > 0
                 t = torch.where(uphill, torch.ones_like(t), t)
             following = (1 + (1 + 4 * t.square()).sqrt()) / 2
             y = torch.addcmul(new, ((t - 1) / following).view(wide), move)

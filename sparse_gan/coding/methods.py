@@ -139,15 +139,17 @@ def _drsae(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
         wrong = model.logits(z).argmax(1).cpu().numpy() != pictures.test_labels
         figures = {"test_error": float(wrong.mean()), "test_wrong": int(wrong.sum())}
         figures |= {"test_samples": len(wrong), **code_figures(test, z, model.decode(z))}
-        angles = model.angles()
+        used = (z != 0).any(0)
+        used = used if used.any() else ~used
+        angles = model.angles()[used]  # an idle unit still has the angle that it started with
         figures["part_units"] = int((angles < drsae.PART_ANGLE).sum())
         figures["categorical_units"] = int((angles > drsae.CATEGORY_ANGLE).sum())
-        order = angles.argsort()
+        order = used.nonzero()[:, 0][angles.argsort()]
         rows = Patches(x, test, pictures.shape)
         shown = {
             "dictionary": rows.pictures(model.decoder[:, order]),
             "encoder": rows.pictures(model.encoder[order].T),
-            "angles": angles[order].cpu().numpy(),
+            "angles": angles.sort().values.cpu().numpy(),
         }
     return figures, shown
 
@@ -171,7 +173,11 @@ def _topographic(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 @torch.no_grad()
 def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> dict[str, float]:
-    """Change of single (|z|) and of pooled features under a shift and a rotation of the patch."""
+    """Change of single (|z|) and of pooled features under a shift and a rotation of the patch.
+
+    ``shuffled`` are pools of the same units in random places of the map: what pooling does without
+    the map's order.
+    """
     count, size, pictures = 2000, args.size, map_images(args)
     learned = data.patches(pictures, args.samples, size, args.seed)
     prepare = preprocessing.PatchWhitening.fit(learned)
@@ -184,12 +190,14 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
     views = {f"shift_{n}px": crop(big, size, shift=n) for n in (1, 2)}
     views |= {f"rotation_{d}deg": crop(big, size, degrees=d) for d in (10, 20)}
     still = codes(crop(big, size))
+    places = torch.randperm(still.shape[1], generator=generator_of(args.seed)).to(still.device)
     figures = {}
     for name, view in views.items():
         moved = codes(view)
         for kind, feature in (
             ("single", Tensor.abs),
             ("pooled", lambda z: pooled(z, model.pools)),
+            ("shuffled", lambda z: pooled(z[:, places], model.pools)),
         ):
             f, g = feature(still), feature(moved)
             figures[f"change_{name}_{kind}"] = metrics.invariance(f, g, f.roll(len(f) // 2, 0))

@@ -22,7 +22,7 @@ def soft_threshold(v: Tensor, threshold: Tensor | float) -> Tensor:
     """
     if isinstance(threshold, Tensor):
         return v - torch.maximum(torch.minimum(v, threshold), -threshold)
-    return v - v.clamp(-threshold, threshold)
+    return functional.softshrink(v, float(threshold))
 
 
 def nonnegative_soft_threshold(v: Tensor, threshold: Tensor | float) -> Tensor:

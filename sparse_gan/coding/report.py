@@ -23,7 +23,7 @@ _TITLES = {
     "dictionary": "Dictionary: what each unit stands for",
     "encoder": "Encoder: what each unit looks for, in the order of the dictionary",
     "map": "Topographic map: neighbours on the torus, whose edges meet",
-    "angles": "Angle between encoder and decoder",
+    "angles": "Angle between encoder and decoder, of the units that are used",
     "iterations": "LISTA, ISTA and FISTA at equal iterations",
     "time": "LISTA, ISTA and FISTA at equal time",
 }

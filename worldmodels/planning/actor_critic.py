@@ -243,6 +243,8 @@ class _Learner:
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "dreams") % 2**63)
         self.actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
         self.critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
+        for network in (self.actor, self.critic):
+            network.inputs.fit(agent)
         model = agent.reward_model
         if model is not None:  # the size of a return, before any is known
             size = model.scale if model.kind == "raw" else abs(model.hit_value)

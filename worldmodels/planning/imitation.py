@@ -153,6 +153,7 @@ def imitate(
     """
     torch.manual_seed(derive_seed(seed, "networks") % 2**63)
     actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
+    actor.inputs.fit(agent)
     optimiser = torch.optim.Adam(actor.parameters(), lr=cfg.learning_rate)
     order = torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63)
     z, h, numbers = (torch.from_numpy(getattr(decisions, n)) for n in ("z", "h", "numbers"))

@@ -16,6 +16,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from worldmodels.agent import Agent
+from worldmodels.controller.components import Components, controller_inputs
+from worldmodels.controller.linear import ControllerConfig
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.planning.config import at_least, require
@@ -41,10 +43,59 @@ class NetworkConfig:
     """units of each hidden layer"""
     layers: int = 2
     """hidden layers"""
+    components: int = 0
+    """whitened principal components of [z, h] that the networks see; 0 shows them all of it"""
 
     def __post_init__(self) -> None:
         """Check the ranges; `UserError` names the field."""
-        require(self, at_least(self, 1, "hidden", "layers"))
+        rules = at_least(self, 1, "hidden", "layers") | at_least(self, 0, "components")
+        require(self, rules)
+
+
+class Inputs(nn.Module):
+    """What actor and critic see of z and h: all of it, or the components that C is searched in.
+
+    A gradient finds directions in which M's state hardly ever varies, and M does not know what
+    follows from there; the components leave them out.
+    """
+
+    mean: Tensor
+    analysis: Tensor
+
+    def __init__(self, z_dim: int, h_dim: int, cfg: NetworkConfig) -> None:
+        """Make room for the components; `fit` finds them, or a file brings them."""
+        super().__init__()
+        self.size = min(cfg.components, z_dim + h_dim) or z_dim + h_dim
+        if cfg.components:
+            self.register_buffer("mean", torch.zeros(z_dim + h_dim))
+            self.register_buffer("analysis", torch.zeros(self.size, z_dim + h_dim))
+        self.all = not cfg.components
+
+    def fit(self, agent: Agent) -> Inputs:
+        """Find the components of the agent's recorded states.
+
+        Raises:
+            UserError: fewer recorded states than components.
+        """
+        if self.all or agent.starts is None:
+            return self
+        starts = agent.starts
+        count = len(starts.z)
+        if count < self.size:
+            raise UserError(
+                f"network.components is {self.size}; this agent has {count} recorded states "
+                "only, and at most as many components"
+            )
+        seen = controller_inputs(ControllerConfig(), starts.z, starts.h[0])
+        found = Components.of(seen, self.size, ControllerConfig())
+        self.mean.copy_(torch.from_numpy(found.mean))
+        self.analysis.copy_(torch.from_numpy(found.analysis))
+        return self
+
+    def forward(self, z: Tensor, h: Tensor) -> Tensor:
+        """The inputs (..., K) of z (..., Z) and h (..., H)."""
+        seen = torch.cat((z, h), dim=-1)
+        return seen if self.all else (seen - self.mean) @ self.analysis.T
 
 
 def perceptron(inputs: int, outputs: int, cfg: NetworkConfig) -> nn.Sequential:
@@ -76,11 +127,12 @@ class Actor(nn.Module):
         near = np.clip(-(high + low) / (high - low), -NEAR_EDGE, NEAR_EDGE)
         for name, value in (("low", low), ("high", high), ("shift", np.arctanh(near))):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
-        self.body = perceptron(z_dim + h_dim, 2 * spec.size, cfg)
+        self.inputs = Inputs(z_dim, h_dim, cfg)
+        self.body = perceptron(self.inputs.size, 2 * spec.size, cfg)
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation of u, each (B, A), from z (B, Z) and h (B, H)."""
-        mean, raw = self.body(torch.cat((z, h), dim=-1)).chunk(2, dim=-1)
+        mean, raw = self.body(self.inputs(z, h)).chunk(2, dim=-1)
         low, high = LOG_STD
         return mean + self.shift, (raw - 1.0).clamp(low, high)
 
@@ -105,12 +157,13 @@ class Critic(nn.Module):
     def __init__(self, z_dim: int, h_dim: int, cfg: NetworkConfig) -> None:
         """Build a critic that begins at 0 (global generator)."""
         super().__init__()
-        self.body = perceptron(z_dim + h_dim, 1, cfg)
+        self.inputs = Inputs(z_dim, h_dim, cfg)
+        self.body = perceptron(self.inputs.size, 1, cfg)
         self.register_buffer("scale", torch.ones(()))
 
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
         """Values (B,) of z (B, Z) and h (B, H)."""
-        value: Tensor = self.body(torch.cat((z, h), dim=-1)).squeeze(-1)
+        value: Tensor = self.body(self.inputs(z, h)).squeeze(-1)
         return self.scale * value
 
 
@@ -221,6 +274,7 @@ __all__ = [
     "Actor",
     "ActorControl",
     "Critic",
+    "Inputs",
     "NetworkConfig",
     "PolicyFile",
     "bounds_of",
