@@ -19,7 +19,7 @@ from worldmodels.planning.actor_critic import (
     losses,
     train_policy,
 )
-from worldmodels.planning.networks import Actor, Critic, NetworkConfig
+from worldmodels.planning.networks import Actor, Critic, Inputs, NetworkConfig
 from worldmodels.protocols import UserError
 
 T, B = 5, 3
@@ -97,7 +97,8 @@ def test_it_learns_what_m_pays_for(make_agent: MakeAgent, gradient: str, critic:
 def test_reinforce_and_the_model_s_gradient_agree_in_direction(make_agent: MakeAgent) -> None:
     agent = make_agent()
     torch.manual_seed(0)
-    cfg = dataclasses.replace(SMALL, dreams=8192, horizon=1, trace=1.0, entropy=0.0)
+    plain = dataclasses.replace(SMALL.network, components=0)
+    cfg = dataclasses.replace(SMALL, dreams=8192, horizon=1, trace=1.0, entropy=0.0, network=plain)
     actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
     critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
     last_bias = list(actor.body.parameters())[-1]
@@ -122,3 +123,18 @@ def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:
 def test_reinforce_needs_a_critic() -> None:
     with pytest.raises(UserError, match="needs critic"):
         PolicyTrainConfig(gradient="reinforce", critic=False)
+
+
+def test_networks_see_whitened_components_of_the_recorded_states(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    assert agent.starts is not None
+    z, h = (torch.from_numpy(x).float() for x in (agent.starts.z, agent.starts.h[0]))
+    inputs = Inputs(agent.z_dim, agent.h_dim, NetworkConfig(components=3)).fit(agent)
+    seen = inputs(z, h)
+    assert seen.shape == (len(z), 3)
+    torch.testing.assert_close(seen.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen.std(0, correction=0), torch.ones(3), atol=1e-3, rtol=0)
+    more = Inputs(agent.z_dim, agent.h_dim, NetworkConfig(components=99)).fit(agent)
+    assert more(z, h).shape == (len(z), agent.z_dim + agent.h_dim)
+    plain = Inputs(agent.z_dim, agent.h_dim, NetworkConfig(components=0)).fit(agent)
+    torch.testing.assert_close(plain(z, h), torch.cat((z, h), 1))

@@ -124,7 +124,8 @@ def test_planners_can_be_sent_to_a_process(make_agent: MakeAgent) -> None:
 
 def test_imitation_learns_what_was_planned(make_agent: MakeAgent, tmp_path: Path) -> None:
     agent = make_agent()
-    cfg = ImitationConfig(dreams=2, decisions=3, epochs=60, learning_rate=1e-2, batch=6)
+    plain = NetworkConfig(components=0)
+    cfg = ImitationConfig(2, 3, epochs=60, batch=6, learning_rate=1e-2, network=plain)
     policy = PlanningPolicy(agent, "cem", CFG)
     decisions = collect_decisions(policy, cfg, 0, tmp_path / "kept.pt")
     again = collect_decisions(policy, cfg, 0, tmp_path / "kept.pt")

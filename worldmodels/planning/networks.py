@@ -43,8 +43,9 @@ class NetworkConfig:
     """units of each hidden layer"""
     layers: int = 2
     """hidden layers"""
-    components: int = 0
-    """whitened principal components of [z, h] that the networks see; 0 shows them all of it"""
+    components: int = 32
+    """whitened principal components of [z, h] that the networks see, all of them if there are
+    fewer; 0 shows [z, h] itself"""
 
     def __post_init__(self) -> None:
         """Check the ranges; `UserError` names the field."""
@@ -72,24 +73,15 @@ class Inputs(nn.Module):
         self.all = not cfg.components
 
     def fit(self, agent: Agent) -> Inputs:
-        """Find the components of the agent's recorded states.
-
-        Raises:
-            UserError: fewer recorded states than components.
-        """
+        """Find the components of the agent's recorded states; fewer states have fewer of them."""
         if self.all or agent.starts is None:
             return self
         starts = agent.starts
-        count = len(starts.z)
-        if count < self.size:
-            raise UserError(
-                f"network.components is {self.size}; this agent has {count} recorded states "
-                "only, and at most as many components"
-            )
         seen = controller_inputs(ControllerConfig(), starts.z, starts.h[0])
-        found = Components.of(seen, self.size, ControllerConfig())
+        count = min(self.size, len(seen))
+        found = Components.of(seen, count, ControllerConfig())
         self.mean.copy_(torch.from_numpy(found.mean))
-        self.analysis.copy_(torch.from_numpy(found.analysis))
+        self.analysis[:count].copy_(torch.from_numpy(found.analysis))
         return self
 
     def forward(self, z: Tensor, h: Tensor) -> Tensor:
