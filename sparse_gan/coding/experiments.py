@@ -25,10 +25,10 @@ def train_sparse(args: SparseArgs) -> Path:
     run = RunFolder(args.run)
     inputs = config_hash(args)
     if not run.stage_done("train", inputs):
-        run.write_config(args)
         run.forget("train")
         started = time.perf_counter()
         figures, pictures = METHODS[args.method](args, lambda **values: run.log("train", **values))
+        run.write_config(args)  # only now: settings that cannot be trained leave nothing behind
         figures["seconds"] = round(time.perf_counter() - started, 1)
         with atomic_path(run.path / "pictures.npz") as path:
             np.savez_compressed(path, **pictures)  # type: ignore[arg-type]  # its types want bools
