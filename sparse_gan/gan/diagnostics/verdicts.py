@@ -82,13 +82,13 @@ class Verdict:
 
 
 def collapse_result(args: LimitsArgs, toy: Toy, seed: int) -> dict[str, Any]:
-    """Both forms of one toy: figures and samples."""
+    """All forms of one toy: figures and samples."""
     cfg = CollapseConfig(toy, args.collapse_steps, width=args.width)
     result: dict[str, Any] = {"modes": len(mixture(toy).centres)}
-    for name, cured in (("plain", False), ("cured", True)):
-        figures, samples = collapse.run(cfg, cured, seed)
-        result[name] = dataclasses.asdict(figures)
-        result[f"{name}_samples"] = np.round(samples[:1000].numpy().astype(float), 3).tolist()
+    for form in collapse.FORMS:
+        figures, samples = collapse.run(cfg, form, seed)
+        result[form] = dataclasses.asdict(figures)
+        result[f"{form}_samples"] = np.round(samples[:1000].numpy().astype(float), 3).tolist()
     return result
 
 

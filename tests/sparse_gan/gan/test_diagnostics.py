@@ -51,13 +51,13 @@ def test_a_stray_sample_covers_nothing() -> None:
 def test_where_g_outruns_f_fewer_modes_are_covered() -> None:
     cfg = collapse.CollapseConfig("ring", steps=200, width=32, batch=64, samples=500)
     # at this size no form is finished: what counts is how its samples are shared out
-    spread: dict[bool, list[float]] = {True: [], False: []}
+    spread: dict[collapse.Form, list[float]] = {form: [] for form in collapse.FORMS}
     for seed in range(2):
-        for cured in spread:
-            _, samples = collapse.run(cfg, cured, seed)
+        for form, counts in spread.items():
+            _, samples = collapse.run(cfg, form, seed)
             which = torch.cdist(samples, ring().centres).argmin(1)
-            spread[cured].append(float((torch.bincount(which, minlength=8) > 10).sum()))
-    assert np.mean(spread[True]) > np.mean(spread[False])
+            counts.append(float((torch.bincount(which, minlength=8) > 10).sum()))
+    assert np.mean(spread["cured"]) > np.mean(spread["plain"])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
