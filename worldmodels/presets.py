@@ -407,19 +407,19 @@ def full() -> RunConfig:
     cfg = quick()
     return dataclasses.replace(
         cfg,
-        iterations=8,
+        iterations=10,
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
         ),
         memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
-        dream=dataclasses.replace(cfg.dream, miss_penalty=3.0),
         controller=dataclasses.replace(
             cfg.controller,
-            evolve=EvolveConfig(generations=120, mean_every=30, average=60),
+            evolve=EvolveConfig(generations=120, mean_every=30, average=40),
             miss_after=40,
+            memory_rounds=1,
         ),
         selection=dataclasses.replace(
-            cfg.selection, episodes=24, late_rounds=3, finalists=3, final_episodes=32
+            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=24
         ),
         test=TestConfig(),
     )
