@@ -48,8 +48,10 @@ def build_page(folder: Path) -> Path:
         lstrip_blocks=True,
     )
     record = run.read_config()
+    method, data = record["config"]["method"], record["config"]["data"]
+    data = data or ("digits" if method == "drsae" else "natural images")
     page = environment.get_template("report.html.j2").render(
-        title=f"{record['config']['method']} on {record['config']['data'] or 'its own data'}",
+        title=f"{method} on {data}",
         figures={name.replace("_", " "): as_text(value) for name, value in figures.items()},
         pictures=[(_TITLES[name], drawn[name]) for name in _ORDER if name in drawn],
         log=run.metrics("train")[-1:],
