@@ -19,18 +19,24 @@ from worldmodels.vision.vae import ConvVAE, VAEConfig
 Z, H, K, S = 4, 16, 3, 6
 PEDALS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
+RAW = RewardModel("raw")
 MakeAgent = Callable[..., Agent]
 
 
 @pytest.fixture(scope="session")
 def make_agent() -> MakeAgent:
-    def make(members: int = 1, spec: ActionSpec = PEDALS, action_repeat: int = 2) -> Agent:
+    def make(
+        members: int = 1,
+        spec: ActionSpec = PEDALS,
+        action_repeat: int = 2,
+        reward: RewardModel = RAW,
+    ) -> Agent:
         controller = ControllerConfig.for_action_space(spec, "CarRacing-v3")
         rng = np.random.default_rng(0)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             vision = ConvVAE(VAEConfig(z_dim=Z, width=2))
-            cfg = MDNRNNConfig(Z, spec.size, H, K, reward="raw")
+            cfg = MDNRNNConfig(Z, spec.size, H, K, reward=reward.kind)
             memories = [MDNRNN(cfg) for _ in range(members)]
             for memory in memories:
                 torch.nn.init.normal_(memory.mixture.bias, std=0.5)
@@ -50,7 +56,7 @@ def make_agent() -> MakeAgent:
             env_id="CarRacing-v3",
             frame_spec=FrameSpec(),
             action_spec=spec,
-            reward_model=RewardModel("raw"),
+            reward_model=reward,
             starts=starts,
             action_repeat=action_repeat,
         )

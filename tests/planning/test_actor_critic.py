@@ -125,6 +125,36 @@ def test_reinforce_needs_a_critic() -> None:
         PolicyTrainConfig(gradient="reinforce", critic=False)
 
 
+def test_a_critic_leaves_no_room_for_a_tail() -> None:
+    with pytest.raises(UserError, match=r"tail is 3; it must be 0 with a critic"):
+        PolicyTrainConfig(tail=3)
+
+
+def test_a_tail_counts_what_c_is_paid_after_the_horizon(make_agent: MakeAgent) -> None:
+    """C pays for the state that the actor has left it, and the actor feels it."""
+    agent = make_agent()
+    cfg = dataclasses.replace(SMALL, critic=False, dreams=64, horizon=2, discount=0.9)
+    actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
+    critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
+    found = {}
+    for tail in (0, 5):
+        kind = dataclasses.replace(cfg, tail=tail)
+        streams = Streams(agent, kind, torch.Generator().manual_seed(0))
+        dreamt = streams.imagine(actor, gradient=True)
+        carried = streams.z
+        loss, _, metrics = losses(dreamt, critic, copy.deepcopy(critic), kind)
+        found[tail] = (carried, dreamt, metrics["dream_return"], loss)
+    torch.testing.assert_close(found[0][0], found[5][0])  # dreams go on at the horizon's end
+    torch.testing.assert_close(found[0][1].reward, found[5][1].reward)
+    assert not found[0][1].beyond.any()
+    dreamt = found[5][1]
+    reached = dreamt.alive.cumprod(0)[-1] * cfg.discount**cfg.horizon
+    more = (found[5][2] - found[0][2]).item()
+    assert more == pytest.approx((reached * dreamt.beyond).mean().item(), rel=1e-4)
+    (slope,) = torch.autograd.grad(dreamt.beyond.mean(), [list(actor.body.parameters())[-1]])
+    assert slope.abs().sum() > 0
+
+
 def test_networks_see_whitened_components_of_the_recorded_states(make_agent: MakeAgent) -> None:
     agent = make_agent()
     assert agent.starts is not None

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.planning.conftest import MakeAgent
+from tests.planning.conftest import RAW, MakeAgent
 from worldmodels.agent import Agent
 from worldmodels.dream.engine import DreamEngine
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import RewardModel
 from worldmodels.planning.config import ObjectiveConfig
 from worldmodels.planning.networks import straight_through
 from worldmodels.planning.objective import Belief, DreamObjective, Imagination, UnrolledObjective
@@ -39,13 +40,21 @@ def critic(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"temperature": 0.0}, {"tail": 3}, {"critic": True}, {"risk": 0.34}],
-    ids=["samples", "mode", "tail", "critic", "risk"],
+    [
+        {},
+        {"temperature": 0.0},
+        {"tail": 3},
+        {"critic": True},
+        {"risk": 0.34},
+        {"miss_penalty": 2.0},
+    ],
+    ids=["samples", "mode", "tail", "critic", "risk", "misses"],
 )
 def test_unrolled_and_engine_agree(
     make_agent: MakeAgent, changes: dict[str, float], members: int
 ) -> None:
-    agent = make_agent(members)
+    counted = RewardModel("count", base=-0.4, hit_value=3.0)  # only events can be missed
+    agent = make_agent(members, reward=counted if "miss_penalty" in changes else RAW)
     for memory in agent.memories:  # dreams that do not end: the two end them differently
         torch.nn.init.constant_(memory.terminated.bias, -30.0)
     cfg = dataclasses.replace(CFG, **changes)  # type: ignore[arg-type]
@@ -126,6 +135,14 @@ def test_what_is_not_there_cannot_be_asked_for(
 ) -> None:
     with pytest.raises(UserError, match=message):
         Imagination.of(make_agent(), dataclasses.replace(CFG, **changes))  # type: ignore[arg-type]
+
+
+def test_misses_cost(make_agent: MakeAgent) -> None:
+    agent, plans = make_agent(reward=RewardModel("hit", hit_value=3.0)), some_plans()
+    torch.nn.init.constant_(agent.memories[0].reward.bias, -30.0)  # nothing but misses
+    cfg = dataclasses.replace(CFG, discount=1.0, miss_penalty=2.0)
+    score = DreamObjective(Imagination.of(agent, cfg), belief_of(agent), 1).score(plans)
+    np.testing.assert_allclose(score, -2.0 * 3.0 * (CFG.horizon + CFG.tail), rtol=1e-5)
 
 
 def test_disagreement_costs(make_agent: MakeAgent) -> None:

@@ -16,7 +16,7 @@ from worldmodels.agent import Agent
 from worldmodels.memory.mdn_rnn import MemoryState
 from worldmodels.planning.config import at_least, require, share
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
-from worldmodels.planning.objective import Unrolled
+from worldmodels.planning.objective import ControllerDrive, Unrolled
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
 
@@ -35,8 +35,12 @@ class PolicyTrainConfig:
     """decisions per gradient step"""
     longest: int = 250
     """decisions after which a dream begins anew at a recorded state"""
+    tail: int = 0
+    """decisions that the agent's C drives after the horizon, for a policy without a critic: what C
+    can make of where the policy leads is then a value that needs no training"""
     critic: bool = True
-    """learn values, and count them at the horizon; without, only rewards inside of it count"""
+    """learn values, and count them at the horizon; without, only rewards inside of it and of the
+    tail count"""
     gradient: Literal["model", "reinforce"] = "model"
     """how the actor learns: through the unrolled M, or by the score of what it tried"""
     discount: float = 0.97
@@ -64,7 +68,7 @@ class PolicyTrainConfig:
         rules = at_least(
             self, 1, "steps", "dreams", "horizon", "longest", "checkpoint_every", "log_every"
         )
-        rules |= at_least(self, 0, "entropy", "temperature") | share(self, "discount")
+        rules |= at_least(self, 0, "tail", "entropy", "temperature") | share(self, "discount")
         for name in ("trace", "target_decay"):
             rules[name] = (0 <= getattr(self, name) <= 1, "in [0, 1]")
         for name in ("learning_rate", "clip_norm"):
@@ -73,6 +77,11 @@ class PolicyTrainConfig:
         require(self, rules)
         if self.gradient == "reinforce" and not self.critic:
             raise UserError("PolicyTrainConfig.gradient is 'reinforce', which needs critic")
+        if self.tail and self.critic:
+            raise UserError(
+                f"PolicyTrainConfig.tail is {self.tail}; it must be 0 with a critic, which says "
+                "what lies beyond the horizon"
+            )
 
 
 class Imagined(NamedTuple):
@@ -90,6 +99,8 @@ class Imagined(NamedTuple):
     """(T, B) of what the actor tried"""
     entropy: Tensor
     """(T, B) of the actor, in nats, before squashing"""
+    beyond: Tensor
+    """(B,) what C is paid in the tail, discounted to its beginning"""
 
 
 def lambda_returns(
@@ -129,6 +140,7 @@ class Streams:
         self.cfg, self.generator = cfg, generator
         self._reward_model = agent.reward_model
         self._memory = copy.deepcopy(agent.memories[0]).requires_grad_(False)
+        self._controller = ControllerDrive(agent)
         starts = (agent.starts.z, agent.starts.h[0], agent.starts.c[0])
         self._starts = [torch.from_numpy(part).float() for part in starts]
         drawn = self._draw(cfg.dreams)
@@ -171,7 +183,18 @@ class Streams:
             h.append(world.h)
         columns = [torch.stack(column) for column in zip(*rest, strict=True)]
         self._carry_on(world, columns[1])
-        return Imagined(torch.stack(z), torch.stack(h), *columns)
+        return Imagined(torch.stack(z), torch.stack(h), *columns, self._tail(world))
+
+    def _tail(self, world: Unrolled) -> Tensor:
+        """What C is paid (B,) when it drives on from there."""
+        weight, total = torch.ones(len(world.z)), torch.zeros(len(world.z))
+        for _ in range(self.cfg.tail):
+            uniform = torch.rand(world.z.shape, generator=self.generator)
+            normal = torch.randn(world.z.shape, generator=self.generator)
+            reward, alive = world.step(self._controller(world.z, world.h), uniform, normal)
+            total = total + weight * reward
+            weight = weight * alive * self.cfg.discount
+        return total
 
     def _carry_on(self, world: Unrolled, alive: Tensor) -> None:
         """Keep where the dreams are; begin those anew that have ended or are too old."""
@@ -205,7 +228,8 @@ def losses(
         cfg: the training.
     """
     after = (dreamt.z[1:], dreamt.h[1:])
-    values = target(*after) if cfg.critic else torch.zeros_like(dreamt.reward)
+    nothing = torch.zeros_like(dreamt.reward[1:])
+    values = target(*after) if cfg.critic else torch.cat((nothing, dreamt.beyond[None]))
     trace = cfg.trace if cfg.critic else 1.0
     returns = lambda_returns(dreamt.reward, dreamt.alive, values, cfg.discount, trace)
     reached = torch.cat((torch.ones_like(dreamt.alive[:1]), dreamt.alive[:-1])).cumprod(0).detach()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from worldmodels.protocols import UserError
@@ -65,11 +65,14 @@ class ObjectiveConfig:
     """share of the worst dreams that counts (CVaR); 1 is the mean"""
     disagreement_penalty: float = 0.0
     """subtracted from the reward per unit of the memories' disagreement; needs several memories"""
+    miss_penalty: float = 0.0
+    """subtracted from the reward of a step in which M expects no event, as a dream's in evolution:
+    what a plan cannot show is that one missed tile takes the end of the lap with it"""
 
     def __post_init__(self) -> None:
         """Check the ranges; `UserError` names the field."""
         rules = at_least(self, 1, "horizon", "particles")
-        rules |= at_least(self, 0, "tail", "temperature", "disagreement_penalty")
+        rules |= at_least(self, 0, "tail", "temperature", "disagreement_penalty", "miss_penalty")
         require(self, rules | share(self, "discount", "risk"))
 
 
@@ -184,8 +187,20 @@ class PlanningConfig:
 
     @classmethod
     def of(cls, method: str) -> PlanningConfig:
-        """The defaults of a method; of anything else those of CEM."""
-        return cls(cem=CEMConfig.icem()) if method == "icem" else cls()
+        """Give a method's settings for driving with an agent; of anything else those of CEM.
+
+        They lean on the agent's C, which begins the search and drives after the plan's end, so that
+        a small search near it is enough (docs/results/2026-11-24-planning). The settings' own
+        defaults are those of a search from nothing.
+        """
+        search = CEMConfig.icem() if method == "icem" else CEMConfig()
+        particles = 2 if method == "gradient" else 4
+        return cls(
+            objective=ObjectiveConfig(horizon=12, tail=12, proposal=True, particles=particles),
+            cem=replace(search, samples=48, iterations=2, spread=0.15),
+            mppi=MPPIConfig(samples=64, iterations=1, spread=0.1),
+            gradient=GradientConfig(iterations=5, restarts=2),
+        )
 
 
 __all__ = [

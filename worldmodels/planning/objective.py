@@ -17,6 +17,7 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, Value
 from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
 from worldmodels.dream.starts import DreamStarts
+from worldmodels.dream.world import reward_of
 from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
 from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.planning.config import ObjectiveConfig
@@ -92,6 +93,7 @@ class Imagination:
             discount=cfg.discount,
             ensemble="per_step" if followed else "per_rollout",
             disagreement_penalty=cfg.disagreement_penalty,
+            miss_penalty=cfg.miss_penalty,
         )
         low, high = bounds_of(agent.action_spec)
         discrete = agent.action_spec.kind == "discrete"
@@ -229,6 +231,7 @@ class UnrolledObjective:
             spread(belief.z),
             states,
             imagination.cfg.temperature,
+            imagination.cfg.miss_penalty,
         )
         actions = imagination.to_input(plans).repeat_interleave(particles, 0)
         weight, total = torch.ones(rows), torch.zeros(rows)
@@ -254,6 +257,7 @@ class Unrolled:
         z: Tensor,
         states: Sequence[MemoryState],
         temperature: float = 1.0,
+        miss_penalty: float = 0.0,
     ) -> None:
         """Put R rows at z (R, Z) and the states (R, H) of one or two memories.
 
@@ -261,6 +265,7 @@ class Unrolled:
         """
         self.memories, self.reward_model = memories, reward_model
         self.z, self.states, self.temperature = z, list(states), temperature
+        self._priced = DreamConfig(miss_penalty=miss_penalty)
 
     @property
     def h(self) -> Tensor:
@@ -282,7 +287,8 @@ class Unrolled:
             out, self.states[m] = memory.step(self.z, action, self.states[m])
         u = uniform[:, : self.z.shape[1]]
         self.z = mixture_from_noise(out.log_pi, out.mu, out.log_sigma, u, normal, self.temperature)
-        return self.reward_model.expected(out.reward), torch.sigmoid(-out.terminated_logit)
+        reward = reward_of(self.reward_model, self._priced, out.reward, uniform)
+        return reward, torch.sigmoid(-out.terminated_logit)
 
 
 class ControllerDrive:
