@@ -12,14 +12,9 @@ import torch
 
 from tests.planning.conftest import MakeAgent
 from worldmodels.memory.mdn_rnn import RewardModel
-from worldmodels.planning.actor_critic import (
-    PolicyTrainConfig,
-    Streams,
-    lambda_returns,
-    losses,
-    train_policy,
-)
+from worldmodels.planning.actor_critic import lambda_returns, losses, train_policy
 from worldmodels.planning.networks import Actor, Critic, Inputs, NetworkConfig
+from worldmodels.planning.streams import PolicyTrainConfig, Streams, shortened
 from worldmodels.protocols import UserError
 
 T, B = 5, 3
@@ -111,6 +106,24 @@ def test_reinforce_and_the_model_s_gradient_agree_in_direction(make_agent: MakeA
         (last,) = torch.autograd.grad(loss, [last_bias])
         found.append(last[:3])  # of the mean
     assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.95
+
+
+def test_no_dream_s_gradient_is_longer_than_allowed(make_agent: MakeAgent) -> None:
+    """A dream through which the gradient explodes must not be all that the actor hears."""
+    rows = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [float("nan"), 1.0]])
+    expected = torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0], [0.0, 0.0]])
+    torch.testing.assert_close(shortened(rows, 1.0), expected)
+    agent, found = make_agent(), []
+    for limit in (0.0, 1e6, 1e-6):
+        cfg = dataclasses.replace(SMALL, horizon=4, clip_dream=limit)
+        torch.manual_seed(0)
+        actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
+        streams = Streams(agent, cfg, torch.Generator().manual_seed(0))
+        streams.imagine(actor, gradient=True).reward.mean().backward()
+        found.append([p.grad for p in actor.body.parameters() if p.grad is not None])
+    torch.testing.assert_close(found[1], found[0])
+    free, limited = (torch.cat([g.flatten() for g in found[i]]).norm() for i in (0, 2))
+    assert 0 < limited < 0.01 * free
 
 
 def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:

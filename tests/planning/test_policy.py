@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tests.planning.conftest import MakeAgent
 from worldmodels.agent import Agent
 from worldmodels.cli import main
-from worldmodels.planning.actor_critic import PolicyTrainConfig, train_policy
+from worldmodels.planning.actor_critic import train_policy
 from worldmodels.planning.config import (
     CEMConfig,
     GradientConfig,
@@ -28,6 +28,7 @@ from worldmodels.planning.imitation import ImitationConfig, collect_decisions, i
 from worldmodels.planning.networks import NetworkConfig, PolicyFile, digest_of
 from worldmodels.planning.plan import Plan
 from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
 

@@ -12,12 +12,13 @@ import tyro
 
 from worldmodels.agent import Agent
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
-from worldmodels.planning.actor_critic import PolicyTrainConfig, train_policy
+from worldmodels.planning.actor_critic import train_policy
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import Learned, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.networks import PolicyFile, digest_of
 from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.presets import RunConfig
 from worldmodels.runs import derive_seed
 

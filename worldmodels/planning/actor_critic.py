@@ -5,102 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from worldmodels.agent import Agent
-from worldmodels.memory.mdn_rnn import MemoryState
-from worldmodels.planning.config import at_least, require, share
-from worldmodels.planning.networks import Actor, Critic, NetworkConfig
-from worldmodels.planning.objective import ControllerDrive, Unrolled
+from worldmodels.planning.networks import Actor, Critic
+from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
 
 Log = Callable[..., None]
-
-
-@dataclass(frozen=True)
-class PolicyTrainConfig:
-    """How a policy is trained in the dream."""
-
-    steps: int = 2000
-    """gradient steps"""
-    dreams: int = 128
-    """dreams side by side; each goes on where the step before left it"""
-    horizon: int = 15
-    """decisions per gradient step"""
-    longest: int = 250
-    """decisions after which a dream begins anew at a recorded state"""
-    tail: int = 0
-    """decisions that the agent's C drives after the horizon, for a policy without a critic: what C
-    can make of where the policy leads is then a value that needs no training"""
-    critic: bool = True
-    """learn values, and count them at the horizon; without, only rewards inside of it and of the
-    tail count"""
-    gradient: Literal["model", "reinforce"] = "model"
-    """how the actor learns: through the unrolled M, or by the score of what it tried"""
-    discount: float = 0.97
-    """weight of a reward relative to the one before it"""
-    trace: float = 0.95
-    """lambda of the returns: 1 trusts M's rewards to the horizon, 0 the critic at once"""
-    entropy: float = 1e-3
-    """reward per nat of the actor's entropy, in units of the returns' scale"""
-    temperature: float = 1.0
-    """tau of M's mixture"""
-    learning_rate: float = 3e-4
-    """of Adam, for actor and critic"""
-    clip_norm: float = 1.0
-    """largest norm of a network's gradient"""
-    target_decay: float = 0.98
-    """weight of the old target critic after each step"""
-    network: NetworkConfig = field(default_factory=NetworkConfig)
-    checkpoint_every: int = 50
-    """steps between two checkpoints"""
-    log_every: int = 25
-    """steps between two lines of metrics"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(
-            self, 1, "steps", "dreams", "horizon", "longest", "checkpoint_every", "log_every"
-        )
-        rules |= at_least(self, 0, "tail", "entropy", "temperature") | share(self, "discount")
-        for name in ("trace", "target_decay"):
-            rules[name] = (0 <= getattr(self, name) <= 1, "in [0, 1]")
-        for name in ("learning_rate", "clip_norm"):
-            rules[name] = (0 < getattr(self, name) < math.inf, "above 0 and finite")
-        rules["gradient"] = (self.gradient in ("model", "reinforce"), "model or reinforce")
-        require(self, rules)
-        if self.gradient == "reinforce" and not self.critic:
-            raise UserError("PolicyTrainConfig.gradient is 'reinforce', which needs critic")
-        if self.tail and self.critic:
-            raise UserError(
-                f"PolicyTrainConfig.tail is {self.tail}; it must be 0 with a critic, which says "
-                "what lies beyond the horizon"
-            )
-
-
-class Imagined(NamedTuple):
-    """T steps of B dreams under an actor."""
-
-    z: Tensor
-    """(T + 1, B, Z)"""
-    h: Tensor
-    """(T + 1, B, H)"""
-    reward: Tensor
-    """(T, B) expected"""
-    alive: Tensor
-    """(T, B) chance that a dream goes on after this step"""
-    log_prob: Tensor
-    """(T, B) of what the actor tried"""
-    entropy: Tensor
-    """(T, B) of the actor, in nats, before squashing"""
-    beyond: Tensor
-    """(B,) what C is paid in the tail, discounted to its beginning"""
 
 
 def lambda_returns(
@@ -124,94 +41,6 @@ def lambda_returns(
         following = reward[t] + discount * going_on[t] * mixed
         found.append(following)
     return torch.stack(found[::-1])
-
-
-class Streams:
-    """Dreams that go on from gradient step to gradient step, so that the actor meets its own."""
-
-    def __init__(self, agent: Agent, cfg: PolicyTrainConfig, generator: torch.Generator) -> None:
-        """Begin all of them at recorded states.
-
-        Raises:
-            UserError: the agent has no recorded states or no reward model.
-        """
-        if agent.starts is None or agent.reward_model is None:
-            raise UserError("this agent has no recorded states or no reward model to dream with")
-        self.cfg, self.generator = cfg, generator
-        self._reward_model = agent.reward_model
-        self._memory = copy.deepcopy(agent.memories[0]).requires_grad_(False)
-        self._controller = ControllerDrive(agent)
-        starts = (agent.starts.z, agent.starts.h[0], agent.starts.c[0])
-        self._starts = [torch.from_numpy(part).float() for part in starts]
-        drawn = self._draw(cfg.dreams)
-        self.z, self.h, self.c = (part[drawn] for part in self._starts)
-        ages = torch.randint(cfg.longest, (cfg.dreams,), generator=generator)
-        self.age = ages  # so that they do not all begin anew together
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
-        return {"z": self.z, "h": self.h, "c": self.c, "age": self.age}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        self.z, self.h, self.c, self.age = (state[name] for name in ("z", "h", "c", "age"))
-
-    def imagine(self, actor: Actor, gradient: bool) -> Imagined:
-        """Dream one horizon; ``gradient`` says whether rewards know how they hang on actions."""
-        cfg = self.cfg
-        world = Unrolled(
-            [self._memory],
-            self._reward_model,
-            self.z,
-            [MemoryState(self.h, self.c)],
-            cfg.temperature,
-        )
-        z, h, rest = [world.z], [world.h], []
-        for _ in range(cfg.horizon):
-            seen = (world.z, world.h) if gradient else (world.z.detach(), world.h.detach())
-            mean, log_std = actor(*seen)
-            u = mean + log_std.exp() * torch.randn(mean.shape, generator=self.generator)
-            tried = u if gradient else u.detach()
-            density = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
-            action = actor.to_input(actor.act(tried))
-            uniform = torch.rand(world.z.shape, generator=self.generator)
-            normal = torch.randn(world.z.shape, generator=self.generator)
-            reward, alive = world.step(action, uniform, normal)
-            log_prob = density.log_prob(u.detach()).sum(-1)
-            rest.append((reward, alive, log_prob, density.entropy().sum(-1)))
-            z.append(world.z)
-            h.append(world.h)
-        columns = [torch.stack(column) for column in zip(*rest, strict=True)]
-        self._carry_on(world, columns[1])
-        return Imagined(torch.stack(z), torch.stack(h), *columns, self._tail(world))
-
-    def _tail(self, world: Unrolled) -> Tensor:
-        """What C is paid (B,) when it drives on from there."""
-        weight, total = torch.ones(len(world.z)), torch.zeros(len(world.z))
-        for _ in range(self.cfg.tail):
-            uniform = torch.rand(world.z.shape, generator=self.generator)
-            normal = torch.randn(world.z.shape, generator=self.generator)
-            reward, alive = world.step(self._controller(world.z, world.h), uniform, normal)
-            total = total + weight * reward
-            weight = weight * alive * self.cfg.discount
-        return total
-
-    def _carry_on(self, world: Unrolled, alive: Tensor) -> None:
-        """Keep where the dreams are; begin those anew that have ended or are too old."""
-        self.z, self.h, self.c = (x.detach() for x in (world.z, world.h, world.states[0].c))
-        self.age = self.age + self.cfg.horizon
-        over = (alive.detach().amin(0) < 0.5) | (self.age >= self.cfg.longest)
-        over |= ~torch.isfinite(self.z).all(1)
-        drawn = self._draw(self.cfg.dreams)
-        begun = [part[drawn] for part in self._starts]
-        now = (self.z, self.h, self.c)
-        self.z, self.h, self.c = (
-            torch.where(over[:, None], new, old) for new, old in zip(begun, now, strict=True)
-        )
-        self.age = torch.where(over, 0, self.age)
-
-    def _draw(self, number: int) -> Tensor:
-        return torch.randint(len(self._starts[0]), (number,), generator=self.generator)
 
 
 def losses(
@@ -369,11 +198,4 @@ def train_policy(
     return learner.actor.eval(), learner.critic.eval() if cfg.critic else None
 
 
-__all__ = [
-    "Imagined",
-    "PolicyTrainConfig",
-    "Streams",
-    "lambda_returns",
-    "losses",
-    "train_policy",
-]
+__all__ = ["lambda_returns", "losses", "train_policy"]
