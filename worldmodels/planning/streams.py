@@ -209,7 +209,8 @@ def shortened(gradient: Tensor, limit: float) -> Tensor:
     """Rows (B, N) of at most that norm; a row that is not finite counts as 0."""
     gradient = torch.where(torch.isfinite(gradient).all(-1, keepdim=True), gradient, 0.0)
     norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-    return gradient * (limit / norm.clamp_min(limit))
+    shorter: Tensor = gradient * (limit / norm.clamp_min(limit))
+    return shorter
 
 
 __all__ = ["Imagined", "PolicyTrainConfig", "Streams", "shortened"]
