@@ -54,8 +54,9 @@ class TrainPolicy:
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The policy's own settings."""
-        alone = flags.get("policy") == "policy-network"
-        training = PolicyTrainConfig(critic=not alone, horizon=25 if alone else 15)
+        training = PolicyTrainConfig()
+        if flags.get("policy") == "policy-network":
+            training = PolicyTrainConfig(steps=300, horizon=12, longest=100, tail=12, critic=False)
         planning = PlanningConfig.of(flags.get("planner", "icem"))
         return cls(agent=tyro.MISSING, training=training, planning=planning)
 
