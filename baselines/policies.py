@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from baselines.pixels import PixelConfig, push, shrink
-from worldmodels.protocols import UserError
+from worldmodels.protocols import Predictor, UserError
 
 Recurrent = tuple[NDArray[np.float32], ...]
 """Hidden and cell state of an LSTM, (layers, B, H) each."""
-
-
-class Predictor(Protocol):
-    """Stable-Baselines3's algorithms and policies alike; also those of sb3-contrib."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], Any]:
-        """Choose actions."""
-        ...
 
 
 class PixelState(NamedTuple):

@@ -61,6 +61,20 @@ class Policy(Protocol):
         ...
 
 
+class Predictor(Protocol):
+    """Algorithms and policies of Stable-Baselines3 and sb3-contrib, on observations of their own."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """Choose actions."""
+        ...
+
+
 @runtime_checkable
 class ReturnFunction(Protocol):
     """What a controller is optimised against: a population of parameters in, mean returns out."""

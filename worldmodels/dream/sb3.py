@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from worldmodels.dream.batch import DreamBatch
+from worldmodels.protocols import Predictor
 
 
 class DreamVector(Protocol):
@@ -97,20 +98,6 @@ class DreamVecEnv(VecEnv):
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
         """No dream is wrapped."""
         return [False for _ in self._get_indices(indices)]
-
-
-class Predictor(Protocol):
-    """Stable-Baselines3's algorithms and policies alike."""
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], Any]:
-        """Choose actions."""
-        ...
 
 
 class LatentControl:
