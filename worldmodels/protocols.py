@@ -62,7 +62,7 @@ class Policy(Protocol):
 
 
 class Predictor(Protocol):
-    """Algorithms and policies of Stable-Baselines3 and sb3-contrib, on observations of their own."""
+    """Algorithms of Stable-Baselines3 and sb3-contrib, on what they were trained on."""
 
     def predict(
         self,
