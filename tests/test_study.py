@@ -11,8 +11,10 @@ from tests.pipeline_worker import tiny
 from worldmodels import cli
 from worldmodels.commands.study import read_grid, read_variant
 from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline.model import dreaming_rounds
 from worldmodels.pipeline.study import Variant, summarise, to_markdown
 from worldmodels.protocols import UserError
+from worldmodels.settings import with_settings
 
 
 @pytest.fixture(scope="module")
@@ -28,21 +30,39 @@ def study(run: Path, out: Path, *words: str) -> int:
 
 
 def test_variants_are_evolved_and_driven_once(run: Path, tmp_path: Path) -> None:
-    variants = ["hot: dream.temperature=1.3", "none: untrained", "new: memory_training.steps=4"]
+    variants = [
+        "hot: dream.temperature=1.3",
+        "none: untrained",
+        "new: memory_training.steps=4",
+        "two: controller.memory_rounds=2 vision_training.finetune_rounds=0",
+    ]
     assert study(run, tmp_path, "--variants", *variants) == 0
     data = json.loads((tmp_path / "study.json").read_text())
-    names = ["as the run", "hot", "none", "new"]
+    names = ["as the run", "hot", "none", "new", "two"]
     assert [row["variant"] for row in data["rows"]] == names
     assert "| hot | 1 |" in (tmp_path / "study.md").read_text()
     assert not any((tmp_path / "work").iterdir())
     for cell in data["cells"]:
         assert [s["generation"] for s in cell["snapshots"]] == [2, 4]
         assert all(len(s["test"]) == 1 for s in cell["snapshots"])
-    assert len({cell["snapshots"][1]["dream"] for cell in data["cells"]}) == 4
+    assert len({cell["snapshots"][1]["dream"] for cell in data["cells"]}) == 5
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
     assert study(run, tmp_path, "--variants", *variants) == 0
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
     assert json.loads((tmp_path / "study.json").read_text())["rows"] == data["rows"]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "number", "expected"),
+    [(1, 4, [4]), (3, 4, [4, 3, 2]), (3, 3, [3, 2]), (3, 1, [1]), (9, 4, [4, 3, 2])],
+)
+def test_only_memories_of_one_vision_dream_together(
+    rounds: int, number: int, expected: list[int]
+) -> None:
+    cfg = with_settings(
+        tiny(), {"controller.memory_rounds": rounds, "vision_training.finetune_rounds": 2}
+    )
+    assert dreaming_rounds(cfg, number) == expected
 
 
 def test_who_chooses_is_told_apart() -> None:

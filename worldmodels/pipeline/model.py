@@ -24,11 +24,11 @@ from worldmodels.experience.collect import collect as collect_episodes
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.calibration import calibrate
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
 from worldmodels.memory.train import fit_reward_model, reward_kind
 from worldmodels.memory.train import train_memory as train_one_memory
 from worldmodels.pipeline.context import Context, Iteration
-from worldmodels.presets import ExperienceConfig
+from worldmodels.presets import ExperienceConfig, RunConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT
 from worldmodels.runs import (
     atomic_path,
@@ -302,21 +302,33 @@ def load_reward_model(iteration: Iteration) -> RewardModel:
 def dreaming_memories(ctx: Context, this: Iteration, before: Sequence[Iteration]) -> list[MDNRNN]:
     """The memories that C is evolved in: this round's, and those of rounds before with the same V.
 
-    Rounds share V from the last one that trained it; `ControllerStageConfig.memory_rounds` says how
-    many of them dream.
+    `ControllerStageConfig.memory_rounds` says how many rounds' memories dream.
     """
-    rounds = [it for it in before if it.number >= ctx.cfg.vision_training.finetune_rounds]
-    chosen = [this, *reversed(rounds)][: ctx.cfg.controller.memory_rounds]
-    return [memory for iteration in chosen for memory in load_memories(ctx, iteration)]
+    shape = ctx.cfg.memory.network(
+        ctx.cfg.vision.z_dim, ctx.action_spec.size, load_reward_model(this).kind
+    )
+    folders = [iteration.folder for iteration in [*before, this]]
+    return [
+        memory
+        for number in dreaming_rounds(ctx.cfg, this.number)
+        for memory in load_memories(folders[number], shape, ctx.cfg.memory.ensemble)
+    ]
 
 
-def load_memories(ctx: Context, iteration: Iteration) -> list[MDNRNN]:
-    """The memories as a round left them."""
-    kind = load_reward_model(iteration).kind
-    shape = ctx.cfg.memory.network(ctx.cfg.vision.z_dim, ctx.action_spec.size, kind)
+def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
+    """Rounds whose memories dream in this one, the newest first.
+
+    Rounds share V from the last one that trained it.
+    """
+    oldest = min(number, cfg.vision_training.finetune_rounds)
+    return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
+
+
+def load_memories(folder: Path, shape: MDNRNNConfig, count: int) -> list[MDNRNN]:
+    """The memories as a round left them in its folder."""
     memories = []
-    for member in range(ctx.cfg.memory.ensemble):
+    for member in range(count):
         memory = MDNRNN(shape)
-        memory.load_state_dict(load_checkpoint(iteration.folder / f"memory-{member}.pt"))
+        memory.load_state_dict(load_checkpoint(folder / f"memory-{member}.pt"))
         memories.append(memory.eval())
     return memories

@@ -26,7 +26,7 @@ from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.train import train_memory
 from worldmodels.pipeline import driver
 from worldmodels.pipeline.evolution import DreamEvolution
-from worldmodels.pipeline.model import HOLDOUT_EVERY
+from worldmodels.pipeline.model import HOLDOUT_EVERY, dreaming_rounds, load_memories
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
 from worldmodels.runs import (
@@ -93,6 +93,7 @@ class Study:
         self.cfg, self.out, self.executor = cfg, out, executor
         self.base: RunConfig = from_json(RunFolder(run, create=False).read_config()["config"])
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
+        self.number = number
         self.round = run / "iterations" / f"{number:02d}"
         if not (self.round / "controllers.pt").exists():
             raise UserError(f"{self.round} has no controllers: let the run come so far first")
@@ -131,11 +132,13 @@ class Study:
     def _memories(self, cfg: RunConfig, variant: Variant, seed: int) -> Sequence[MDNRNN]:
         """The run's own, or others where the variant asks for them."""
         other = [n for n in variant.settings if n.split(".")[0] in ("memory", "memory_training")]
-        if not other and not variant.untrained:
-            return self.agent.memories[: cfg.memory.ensemble * cfg.controller.memory_rounds]
         reward = self.agent.reward_model
         assert reward is not None, "agents of a run have a reward model"
         network = cfg.memory.network(self.agent.z_dim, self.agent.action_spec.size, reward.kind)
+        if not other and not variant.untrained:
+            folders = [self.round.parent / f"{n:02d}" for n in dreaming_rounds(cfg, self.number)]
+            each = [load_memories(folder, network, cfg.memory.ensemble) for folder in folders]
+            return [memory for memories in each for memory in memories]
         if variant.untrained:
             torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
             return [MDNRNN(network).eval() for _ in range(cfg.memory.ensemble)]
