@@ -13,7 +13,15 @@ import torch
 from tests.planning.conftest import MakeAgent
 from worldmodels.memory.mdn_rnn import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policy
-from worldmodels.planning.networks import Actor, Critic, Inputs, NetworkConfig
+from worldmodels.planning.controller import ControllerDrive
+from worldmodels.planning.networks import (
+    Actor,
+    Critic,
+    Inputs,
+    NetworkConfig,
+    PolicyFile,
+    origin,
+)
 from worldmodels.planning.streams import PolicyTrainConfig, Streams, shortened
 from worldmodels.protocols import UserError
 
@@ -43,6 +51,46 @@ def test_lambda_returns_are_weighted_sums_of_n_step_returns() -> None:
         )
         expected = mixed + trace ** (longest - 1) * n_step(t, longest)
         torch.testing.assert_close(found[t], expected)
+
+
+def test_a_residual_actor_begins_as_c_and_stays_near_it(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    actor = Actor.of(agent, NetworkConfig(16, 1, residual=0.3, noise=0.05))
+    z, h = torch.randn(64, agent.z_dim), torch.randn(64, agent.h_dim)
+    drive = ControllerDrive(agent)(z, h)
+    torch.testing.assert_close(actor.mode(z, h), drive, atol=0.06, rtol=0)
+    with torch.no_grad():
+        actor.body[-1].get_parameter("bias").add_(100)
+    mean, log_std = actor(z, h)
+    half = (actor.high - actor.low) / 2
+    base = torch.atanh(((drive - actor.low) / half - 1).clamp(-0.995, 0.995))
+    torch.testing.assert_close(mean, base + 0.3, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(log_std.exp(), torch.full_like(log_std, 0.05))
+
+
+def test_the_critic_can_learn_first_and_the_average_is_kept(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    fresh = dataclasses.replace(SMALL, steps=1, critic_first=1)
+    first, _ = train_policy(agent, fresh, seed=1)
+    waited, _ = train_policy(agent, dataclasses.replace(fresh, steps=3, critic_first=3), seed=1)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, waited.state_dict()[name]), name
+    last, _ = train_policy(agent, dataclasses.replace(SMALL, steps=1), seed=1)
+    kept, _ = train_policy(agent, dataclasses.replace(SMALL, steps=1, average=0.75), seed=1)
+    for name, weight in kept.state_dict().items():
+        between = torch.lerp(first.state_dict()[name], last.state_dict()[name], 0.25)
+        torch.testing.assert_close(weight, between)
+
+
+def test_a_residual_belongs_to_one_c(make_agent: MakeAgent, tmp_path: Path) -> None:
+    agent = make_agent()
+    cfg = NetworkConfig(16, 1, residual=0.3)
+    path = tmp_path / "policy.safetensors"
+    PolicyFile(Actor.of(agent, cfg), None, "actor-critic", origin(agent, cfg)).save(path)
+    z, h = torch.randn(4, agent.z_dim), torch.randn(4, agent.h_dim)
+    assert PolicyFile.load(path, agent).actor.mode(z, h).shape == (4, 3)
+    with pytest.raises(UserError, match="another M or C"):
+        PolicyFile.load(path, agent.with_parameters(agent.parameters + 1))
 
 
 @pytest.mark.parametrize("gradient", ["model", "reinforce"])

@@ -16,7 +16,7 @@ from worldmodels.planning.actor_critic import train_policy
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import Learned, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
-from worldmodels.planning.networks import PolicyFile, digest_of
+from worldmodels.planning.networks import PolicyFile, origin
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.presets import RunConfig
@@ -65,7 +65,8 @@ class TrainPolicy:
         use_all_cores()
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
-        memory = digest_of(agent.memories)
+        cfg = self.imitation if self.policy == "imitation" else self.training
+        memory = origin(agent, cfg.network)
         inputs = [replace(self, out=None, run=None), memory]
         with open_stage("policy", out, inputs, self.run) as stage:
             seed = derive_seed(self.seed, self.policy)

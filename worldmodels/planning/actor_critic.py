@@ -94,10 +94,10 @@ class _Learner:
     def __init__(self, agent: Agent, cfg: PolicyTrainConfig, seed: int) -> None:
         torch.manual_seed(derive_seed(seed, "networks") % 2**63)
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "dreams") % 2**63)
-        self.actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
+        self.actor = Actor.of(agent, cfg.network)
+        self.average = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
-        for network in (self.actor, self.critic):
-            network.inputs.fit(agent)
+        self.critic.inputs.fit(agent)
         model = agent.reward_model
         if model is not None:  # the size of a return, before any is known
             size = model.scale if model.kind == "raw" else abs(model.hit_value)
@@ -108,7 +108,7 @@ class _Learner:
             for network in (self.actor, self.critic)
         ]
         self.streams = Streams(agent, cfg, self.generator)
-        self.cfg = cfg
+        self.cfg, self.steps = cfg, 0
 
     def step(self) -> dict[str, Tensor]:
         """One gradient step of actor and critic; the metrics."""
@@ -116,7 +116,10 @@ class _Learner:
         dreamt = self.streams.imagine(self.actor, gradient=cfg.gradient == "model")
         actor_loss, critic_loss, metrics = losses(dreamt, self.critic, self.target, cfg)
         pairs = [(self.actor, actor_loss), (self.critic, critic_loss)]
+        self.steps += 1
         for (network, loss), optimiser in zip(pairs, self.optimisers, strict=True):
+            if network is self.actor and self.steps <= cfg.critic_first:
+                continue
             parameters = list(network.parameters())
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
             for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -124,9 +127,8 @@ class _Learner:
             norm = torch.nn.utils.clip_grad_norm_(parameters, cfg.clip_norm)
             if torch.isfinite(norm):
                 optimiser.step()
-        with torch.no_grad():
-            for slow, fast in zip(self.target.parameters(), self.critic.parameters(), strict=True):
-                slow.lerp_(fast, 1 - cfg.target_decay)
+        follow(self.target, self.critic, cfg.target_decay)
+        follow(self.average, self.actor, cfg.average)
         return metrics
 
     def snapshot(self, step: int) -> dict[str, Any]:
@@ -148,10 +150,18 @@ class _Learner:
             optimiser.load_state_dict(kept)
         self.streams.restore(state["streams"])
         self.generator.set_state(state["generator"])
-        return int(state["step"])
+        self.steps = int(state["step"])
+        return self.steps
 
 
-_NETWORKS = ("actor", "critic", "target")
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
+    """Let the weights of the slow network keep that share; the rest is of the fast one's."""
+    for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
+
+
+_NETWORKS = ("actor", "average", "critic", "target")
 
 
 def train_policy(
@@ -195,7 +205,7 @@ def train_policy(
             if checkpoint is not None and (done % cfg.checkpoint_every == 0 or done == cfg.steps):
                 save_checkpoint(checkpoint, learner.snapshot(done))
             bar.advance()
-    return learner.actor.eval(), learner.critic.eval() if cfg.critic else None
+    return learner.average.eval(), learner.critic.eval() if cfg.critic else None
 
 
 __all__ = ["lambda_returns", "losses", "train_policy"]

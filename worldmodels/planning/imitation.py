@@ -152,8 +152,7 @@ def imitate(
         log: receives ``step, imitation_loss``.
     """
     torch.manual_seed(derive_seed(seed, "networks") % 2**63)
-    actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
-    actor.inputs.fit(agent)
+    actor = Actor.of(agent, cfg.network)
     optimiser = torch.optim.Adam(actor.parameters(), lr=cfg.learning_rate)
     order = torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63)
     z, h, numbers = (torch.from_numpy(getattr(decisions, n)) for n in ("z", "h", "numbers"))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from worldmodels.controller.linear import ControllerConfig
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.planning.config import at_least, require
+from worldmodels.planning.controller import ControllerDrive, Drive
 from worldmodels.planning.gradient import squash
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write, versions
@@ -34,6 +37,9 @@ NEAR_EDGE = 0.76
 LOG_STD = (-4.0, 1.0)
 """Bounds of the actor's log deviation, before squashing."""
 
+C_EDGE = 0.995
+"""C's actions are taken this far into their bounds at most; at the bounds tanh has no inverse."""
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -46,10 +52,18 @@ class NetworkConfig:
     components: int = 32
     """whitened principal components of [z, h] that the networks see, all of them if there are
     fewer; 0 shows [z, h] itself"""
+    residual: float = 0.0
+    """learn what to change in C's actions instead of actions: the largest change of an action's u
+    (action = middle + half tanh(u)). The search then stays where C's own data lie. 0 is an actor
+    from nothing"""
+    noise: float | None = None
+    """deviation of the actor's u in training; None learns it"""
 
     def __post_init__(self) -> None:
         """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 1, "hidden", "layers") | at_least(self, 0, "components")
+        rules = at_least(self, 1, "hidden", "layers") | at_least(self, 0, "components", "residual")
+        fine = self.noise is None or 0 < self.noise < math.inf
+        rules["noise"] = (fine, "above 0 and finite, or None")
         require(self, rules)
 
 
@@ -104,7 +118,9 @@ def perceptron(inputs: int, outputs: int, cfg: NetworkConfig) -> nn.Sequential:
 class Actor(nn.Module):
     """A Gaussian over u, squashed into the actions' bounds by tanh.
 
-    For a Discrete space the bounds are [-1, 1] for each choice, and the largest number acts.
+    For a Discrete space the bounds are [-1, 1] for each choice, and the largest number acts. With
+    `NetworkConfig.residual` the mean is C's u and a bounded change of it (residual policy learning,
+    Silver et al. 2018, arXiv:1812.06298).
     """
 
     low: Tensor
@@ -121,12 +137,33 @@ class Actor(nn.Module):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
         self.inputs = Inputs(z_dim, h_dim, cfg)
         self.body = perceptron(self.inputs.size, 2 * spec.size, cfg)
+        self.controller: Drive | None = None
+
+    @classmethod
+    def of(cls, agent: Agent, cfg: NetworkConfig) -> Self:
+        """An untrained actor for an agent: its spaces, its components, its C for a residual."""
+        actor = cls(agent.z_dim, agent.h_dim, agent.action_spec, cfg)
+        actor.inputs.fit(agent)
+        if cfg.residual:
+            actor.controller = ControllerDrive(agent)
+        return actor
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation of u, each (B, A), from z (B, Z) and h (B, H)."""
         mean, raw = self.body(self.inputs(z, h)).chunk(2, dim=-1)
         low, high = LOG_STD
-        return mean + self.shift, (raw - 1.0).clamp(low, high)
+        log_std = (raw - 1.0).clamp(low, high)
+        if self.cfg.noise is not None:
+            log_std = torch.full_like(raw, math.log(self.cfg.noise))
+        if self.controller is None:
+            return mean + self.shift, log_std
+        bound = self.cfg.residual
+        return self._unsquashed(self.controller(z, h)) + bound * torch.tanh(mean / bound), log_std
+
+    def _unsquashed(self, numbers: Tensor) -> Tensor:
+        """The u (B, A) of numbers within the bounds."""
+        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        return torch.atanh(((numbers - middle) / half).clamp(-C_EDGE, C_EDGE))
 
     def act(self, u: Tensor) -> Tensor:
         """U (B, A) as numbers within the bounds."""
@@ -181,7 +218,7 @@ class PolicyFile:
     kind: str
     """how it was trained"""
     memory: str
-    """digest of the memories in whose dreams it was trained"""
+    """digest of the memories in whose dreams it was trained, and of C for a residual: `origin`"""
 
     @property
     def digest(self) -> str:
@@ -215,9 +252,10 @@ class PolicyFile:
             kind, memory = str(facts["kind"]), str(facts["memory"])
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(f"{path} is no readable policy ({error}); train it again") from error
-        if memory != digest_of(agent.memories):
-            raise UserError(f"{path} was trained in the dreams of another M; train it again")
-        actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg)
+        if memory != origin(agent, cfg):
+            whose = "with another M or C" if cfg.residual else "in the dreams of another M"
+            raise UserError(f"{path} was trained {whose}; train it again")
+        actor = Actor.of(agent, cfg)
         critic = Critic(agent.z_dim, agent.h_dim, cfg)
         found = any(name.startswith("critic.") for name in tensors)
         try:
@@ -229,6 +267,14 @@ class PolicyFile:
         for network in (actor, critic):
             network.requires_grad_(False).eval()
         return cls(actor, critic if found else None, kind, memory)
+
+
+def origin(agent: Agent, cfg: NetworkConfig) -> str:
+    """SHA-256 (hex) of what of an agent a policy is worth nothing without."""
+    memories = digest_of(agent.memories)
+    if not cfg.residual:
+        return memories
+    return hashlib.sha256(memories.encode() + agent.parameters.tobytes()).hexdigest()
 
 
 def straight_through(scores: Tensor) -> Tensor:
@@ -271,6 +317,7 @@ __all__ = [
     "PolicyFile",
     "bounds_of",
     "digest_of",
+    "origin",
     "perceptron",
     "straight_through",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.agent import Agent
-from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, Value
 from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
@@ -21,12 +20,10 @@ from worldmodels.dream.world import reward_of
 from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
 from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.planning.config import ObjectiveConfig
+from worldmodels.planning.controller import ControllerDrive, Drive
 from worldmodels.planning.networks import bounds_of, straight_through
 from worldmodels.planning.risk import conditional_value_at_risk, worst_count
 from worldmodels.protocols import UserError
-
-Drive: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""z (B, Z) and h (B, H) to M's action input (B, A), differentiable where it can be."""
 
 
 class Belief(NamedTuple):
@@ -291,24 +288,6 @@ class Unrolled:
         return reward, torch.sigmoid(-out.terminated_logit)
 
 
-class ControllerDrive:
-    """An agent's C as a differentiable function of z and h (B, ...) to M's action input (B, A)."""
-
-    def __init__(self, agent: Agent) -> None:
-        """Take C's weights as they are now."""
-        self.cfg = agent.controller
-        parameters = torch.from_numpy(agent.parameters)[None]
-        sizes = (agent.z_dim, agent.h_dim)
-        self.weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
-
-    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
-        """C's actions."""
-        seen = h[None] if self.cfg.inputs == "zh" else None
-        return linear.memory_input(
-            linear.forward(self.weights, z[None], seen, self.cfg)[0], self.cfg
-        )
-
-
 def _zeros(agent: Agent) -> Belief:
     blank = np.zeros((len(agent.memories), agent.h_dim), np.float32)
     return Belief(np.zeros(agent.z_dim, np.float32), blank, blank)
@@ -320,9 +299,7 @@ def _starts(belief: Belief) -> DreamStarts:
 
 __all__ = [
     "Belief",
-    "ControllerDrive",
     "DreamObjective",
-    "Drive",
     "Imagination",
     "Unrolled",
     "UnrolledObjective",

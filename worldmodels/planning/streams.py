@@ -14,8 +14,9 @@ from torch import Tensor
 from worldmodels.agent import Agent
 from worldmodels.memory.mdn_rnn import MemoryState
 from worldmodels.planning.config import at_least, require, share
+from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import Actor, NetworkConfig
-from worldmodels.planning.objective import ControllerDrive, Unrolled
+from worldmodels.planning.objective import Unrolled
 from worldmodels.protocols import UserError
 
 
@@ -58,6 +59,12 @@ class PolicyTrainConfig:
     the actor hears nobody else"""
     target_decay: float = 0.98
     """weight of the old target critic after each step"""
+    average: float = 0.0
+    """weight of the actors before in the average that is kept; 0 keeps the last actor"""
+    critic_first: int = 0
+    """steps in which only the critic learns; a good actor is worth them"""
+    miss_penalty: float = 0.0
+    """price of a decision in which M expects no tile, as in the dream that C is evolved in"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     checkpoint_every: int = 50
     """steps between two checkpoints"""
@@ -69,10 +76,9 @@ class PolicyTrainConfig:
         rules = at_least(
             self, 1, "steps", "dreams", "horizon", "longest", "checkpoint_every", "log_every"
         )
-        rules |= at_least(self, 0, "tail", "entropy", "temperature", "clip_dream") | share(
-            self, "discount"
-        )
-        for name in ("trace", "target_decay"):
+        rules |= at_least(self, 0, "tail", "entropy", "temperature", "clip_dream", "critic_first")
+        rules |= at_least(self, 0, "miss_penalty") | share(self, "discount")
+        for name in ("trace", "target_decay", "average"):
             rules[name] = (0 <= getattr(self, name) <= 1, "in [0, 1]")
         for name in ("learning_rate", "clip_norm"):
             rules[name] = (0 < getattr(self, name) < math.inf, "above 0 and finite")
@@ -145,6 +151,7 @@ class Streams:
             self.z,
             [MemoryState(self.h, self.c)],
             cfg.temperature,
+            cfg.miss_penalty,
         )
         z, h, rest = [world.z], [world.h], []
         for _ in range(cfg.horizon):
