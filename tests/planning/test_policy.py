@@ -23,7 +23,7 @@ from worldmodels.planning.config import (
     ObjectiveConfig,
     PlanningConfig,
 )
-from worldmodels.planning.drivers import open_driver, policy_path
+from worldmodels.planning.drivers import best_driver, open_driver, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.networks import NetworkConfig, PolicyFile, digest_of
 from worldmodels.planning.plan import Plan
@@ -190,6 +190,32 @@ class TestCommands:
             content = read_json(result)
             assert content["agent"].endswith(f"({policy})")
             assert content["ms_per_action"] > 0
+
+
+    def test_an_agent_with_a_residual_drives_by_it(self, folder: Path, tmp_path: Path) -> None:
+        agent, out = ["--agent", str(folder)], tmp_path / "result.json"
+        words = ["evaluate", *agent, "--episodes", "1", "--seed", "500000", "--max-steps", "4"]
+        words += ["--workers", "1", "--json", str(out)]
+        assert best_driver(folder) == "controller"
+        assert main(words) == 0
+        assert read_json(out)["agent"] == str(folder)
+        small = ["--training.steps", "3", "--training.dreams", "4", "--training.horizon", "2"]
+        assert main(["train-policy", *agent, "--policy", "residual", *small]) == 0
+        assert best_driver(folder) == "residual"
+        assert main(words) == 0
+        assert read_json(out)["agent"] == f"{folder} (residual)"
+        assert main([*words, "--policy", "controller"]) == 0
+        assert read_json(out)["agent"] == str(folder)
+
+    def test_only_a_residual_changes_c(
+        self, folder: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        words = ["train-policy", "--agent", str(folder), "--policy", "residual"]
+        assert main([*words, "--training.network.residual", "0"]) == 2
+        assert "training.network.residual is 0" in capsys.readouterr().err
+        words[-1] = "actor-critic"
+        assert main([*words, "--training.network.residual", "1"]) == 2
+        assert "policy is actor-critic" in capsys.readouterr().err
 
 
 def _other(agent: Agent) -> Agent:

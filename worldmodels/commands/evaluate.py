@@ -16,7 +16,7 @@ from worldmodels.agent import find
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.planning.config import PlanningConfig
-from worldmodels.planning.drivers import Driver, open_driver
+from worldmodels.planning.drivers import Driver, best_driver, open_driver
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder, config_hash, read_json
@@ -35,8 +35,9 @@ class Evaluate:
     agent: str
     """folder of an agent or of a baseline's driver, name of an agent that comes with the package,
     `random` or `zeros`"""
-    policy: Driver = "controller"
-    """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`"""
+    policy: Driver | None = None
+    """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
+    for C, with its residual where the agent has one"""
     weights: Path | None = None
     """file of `train-policy` for a learned policy or for the critic of a planner; None takes the
     one in the agent's folder"""
@@ -80,7 +81,7 @@ class Evaluate:
             self.env or home_of(self.agent),
             seeds,
             self.workers,
-            name=self.agent if self.policy == "controller" else f"{self.agent} ({self.policy})",
+            name=self.agent if self._policy == "controller" else f"{self.agent} ({self._policy})",
             deterministic=self.deterministic,
             max_steps=self.max_steps,
             resume=self._unfinished(),
@@ -92,12 +93,20 @@ class Evaluate:
             RunFolder(self.run).count_frames("test", result.frames, f"test/{key}")
         Console().print(table(result, seeds))
 
+    @property
+    def _policy(self) -> Driver:
+        """Who drives; controls and baselines drive themselves."""
+        if self.policy is not None:
+            return self.policy
+        alone = self.agent in CONTROLS or drivers.is_driver(Path(self.agent))
+        return "controller" if alone else best_driver(self.agent)
+
     def _driver(self) -> PolicySpec:
-        if self.policy == "controller":
+        if self._policy == "controller":
             return policy_of(self.agent)
         if self.agent in CONTROLS:
             raise UserError(f"{self.agent} has no V and M for {self.policy}; give an agent")
-        return open_driver(self.agent, self.policy, self.planning, self.weights)
+        return open_driver(self.agent, self._policy, self.planning, self.weights)
 
     def _unfinished(self) -> Path | None:
         if not self.resume or self.json is None:

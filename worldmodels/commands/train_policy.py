@@ -18,8 +18,9 @@ from worldmodels.planning.drivers import Learned, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.networks import PolicyFile, origin
 from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.streams import PolicyTrainConfig
+from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.presets import RunConfig
+from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
 
@@ -27,9 +28,9 @@ from worldmodels.runs import derive_seed
 class TrainPolicy:
     """Train a network from [z, h] to actions in an agent's dreams; no real frame is needed.
 
-    policy-network learns by the gradient of the rewards through M, actor-critic has a critic
-    beyond the horizon too, imitation learns what a planner decides. The same command again goes on
-    where it was stopped.
+    residual learns a bounded change of C's actions by the gradient of the rewards through M, with
+    a critic beyond the horizon; actor-critic does so from nothing, policy-network has no critic,
+    imitation learns what a planner decides. The same command again goes on where it was stopped.
     """
 
     agent: str
@@ -55,6 +56,8 @@ class TrainPolicy:
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The policy's own settings."""
         training = PolicyTrainConfig()
+        if flags.get("policy") == "residual":
+            training = residual_training()
         if flags.get("policy") == "policy-network":
             training = PolicyTrainConfig(steps=300, horizon=12, longest=100, tail=12, critic=False)
         planning = PlanningConfig.of(flags.get("planner", "icem"))
@@ -62,6 +65,11 @@ class TrainPolicy:
 
     def execute(self) -> None:
         """Train, and write the file."""
+        if (self.policy == "residual") != bool(self.training.network.residual):
+            raise UserError(
+                f"training.network.residual is {self.training.network.residual} and policy is "
+                f"{self.policy}; a residual needs it above 0, all others need 0"
+            )
         use_all_cores()
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
@@ -73,7 +81,7 @@ class TrainPolicy:
             if self.policy == "imitation":
                 file = self._imitate(agent, stage, seed, memory)
             else:
-                cfg = replace(self.training, critic=self.policy == "actor-critic")
+                cfg = replace(self.training, critic=self.policy != "policy-network")
                 checkpoint = stage.state / "policy.pt"
                 log = partial(stage.log, policy=self.policy)
                 actor, critic = train_policy(agent, cfg, seed=seed, checkpoint=checkpoint, log=log)

@@ -12,14 +12,22 @@ from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash
 
-Learned: TypeAlias = Literal["policy-network", "imitation", "actor-critic"]
+Learned: TypeAlias = Literal["residual", "policy-network", "imitation", "actor-critic"]
 """Policies that `worldmodels train-policy` makes."""
 
 LEARNED: tuple[Learned, ...] = get_args(Learned)
 """All of them."""
 
 Driver: TypeAlias = Literal[
-    "controller", "cem", "icem", "mppi", "gradient", "policy-network", "imitation", "actor-critic"
+    "controller",
+    "residual",
+    "cem",
+    "icem",
+    "mppi",
+    "gradient",
+    "policy-network",
+    "imitation",
+    "actor-critic",
 ]
 """Whatever can drive."""
 
@@ -29,9 +37,14 @@ def policy_path(agent: str | Path, kind: str) -> Path:
     return find(agent) / f"{kind}.safetensors"
 
 
+def best_driver(agent: str | Path) -> Driver:
+    """Who drives an agent when nobody else is named: C, with its residual where there is one."""
+    return "residual" if policy_path(agent, "residual").is_file() else "controller"
+
+
 def open_driver(
     agent: str | Path,
-    driver: Driver,
+    driver: Driver | None = None,
     cfg: PlanningConfig | None = None,
     weights: Path | None = None,
 ) -> Agent | PlanningPolicy:
@@ -39,7 +52,7 @@ def open_driver(
 
     Args:
         agent: folder, or name of an agent that comes with the package.
-        driver: what drives.
+        driver: what drives; None for C, with its residual where the agent has one.
         cfg: of planners; None takes the method's defaults.
         weights: file of the trained policy, or of the critic that a planner uses; None takes the
             one in the agent's folder.
@@ -48,6 +61,7 @@ def open_driver(
         UserError: no such agent, no such file, or a file of another agent.
     """
     opened = Agent.from_pretrained(agent)
+    driver = best_driver(agent) if driver is None else driver
     if driver == "controller":
         return opened
     if driver in METHODS:
@@ -65,4 +79,4 @@ def open_driver(
     return opened.with_control(ActorControl(file.actor), digest)
 
 
-__all__ = ["LEARNED", "Driver", "Learned", "open_driver", "policy_path"]
+__all__ = ["LEARNED", "Driver", "Learned", "best_driver", "open_driver", "policy_path"]
