@@ -41,7 +41,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_agent(unbroken: Path, tmp_p
     out, kills = tmp_path / "broken", tmp_path / "kills"
     rounds = ("collect", "vision", "encode", "memory", "controller", "select")
     stages = [f"{name}/{number:02d}" for number in (0, 1) for name in rounds]
-    stages += ["final/02", "test/02"]
+    stages += ["final/02", "residual/02", "test/02"]
     for _ in stages:
         command = [sys.executable, str(WORKER), str(out), "1", str(kills)]
         code = subprocess.run(command, capture_output=True, timeout=300, check=False).returncode

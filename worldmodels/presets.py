@@ -13,6 +13,7 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardKind
 from worldmodels.memory.train import MemoryTrainConfig
+from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.protocols import (
     NUM_TEST_SEEDS,
     SELECTION_SEED_START,
@@ -182,6 +183,27 @@ class ControllerStageConfig:
 
 
 @dataclass(frozen=True)
+class ResidualStageConfig:
+    """The last stage of learning: a bounded change of the chosen C, in the dream of its M.
+
+    It drives on as many selection tracks as the finalists did, and is kept if it is better.
+    """
+
+    enabled: bool = False
+    """learn one"""
+    training: PolicyTrainConfig = field(default_factory=residual_training)
+    """how"""
+
+    def __post_init__(self) -> None:
+        """Check that C's actions are what is changed."""
+        bound = self.training.network.residual
+        if not bound > 0:
+            raise UserError(
+                f"ResidualStageConfig.training.network.residual is {bound}; it must be above 0"
+            )
+
+
+@dataclass(frozen=True)
 class SelectionConfig:
     """The small real validation that chooses between checkpoints."""
 
@@ -278,6 +300,8 @@ class RunConfig:
     """C and its evolution"""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     """the real validation"""
+    residual: ResidualStageConfig = field(default_factory=ResidualStageConfig)
+    """a bounded change of the chosen C"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
 
@@ -335,6 +359,18 @@ def smoke() -> RunConfig:
             ),
         ),
         selection=SelectionConfig(episodes=2, finalists=2, final_episodes=2, max_steps=50),
+        residual=ResidualStageConfig(
+            enabled=True,
+            training=dataclasses.replace(
+                residual_training(),
+                steps=6,
+                dreams=4,
+                horizon=3,
+                critic_first=2,
+                checkpoint_every=2,
+                log_every=3,
+            ),
+        ),
         test=TestConfig(episodes=2, max_steps=50),
     )
 
@@ -395,6 +431,7 @@ def quick() -> RunConfig:
             final_episodes=16,
             reward_bound=1.8,
         ),
+        residual=ResidualStageConfig(enabled=True),
         test=TestConfig(episodes=20),
     )
 

@@ -191,7 +191,6 @@ class TestCommands:
             assert content["agent"].endswith(f"({policy})")
             assert content["ms_per_action"] > 0
 
-
     def test_an_agent_with_a_residual_drives_by_it(self, folder: Path, tmp_path: Path) -> None:
         agent, out = ["--agent", str(folder)], tmp_path / "result.json"
         words = ["evaluate", *agent, "--episodes", "1", "--seed", "500000", "--max-steps", "4"]

@@ -17,7 +17,7 @@ from typing import Any
 from worldmodels import executors
 from worldmodels.envs import make
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.pipeline import driver, model
+from worldmodels.pipeline import driver, model, residual
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -66,6 +66,7 @@ class Pipeline:
         for number in range(self.cfg.iterations):
             iterations.append(self._iteration(number, iterations))
         final = self._final(iterations)
+        self._residual(final)
         self._test(final)
         return build_report(self.run.path)
 
@@ -140,12 +141,25 @@ class Pipeline:
         )
         return last
 
+    def _residual(self, final: Iteration) -> None:
+        """Learn a bounded change of the chosen C."""
+        if not self.cfg.residual.enabled:
+            final.keys["residual"] = final.keys["final"]
+            residual.residual_file(self.context).unlink(missing_ok=True)
+            return
+        final.keys["residual"] = self._stage(
+            "residual",
+            final,
+            [self.cfg.residual, self.cfg.selection, final.keys["final"]],
+            lambda key: residual.learn_residual(self.context, final, key),
+        )
+
     def _test(self, final: Iteration) -> None:
         """Drive the test tracks once and film."""
         self._stage(
             "test",
             final,
-            [self.cfg.test, self.cfg.test_env, final.keys["final"]],
+            [self.cfg.test, self.cfg.test_env, final.keys["residual"]],
             lambda key: driver.test(self.context, final, key),
         )
 

@@ -26,6 +26,8 @@ from worldmodels.pipeline.model import (
     load_reward_model,
     load_vision,
 )
+from worldmodels.pipeline.residual import residual_file
+from worldmodels.planning.drivers import best_driver, open_driver
 from worldmodels.presets import RunConfig
 from worldmodels.runs import load_checkpoint, save_checkpoint, versions
 from worldmodels.video import film
@@ -214,6 +216,7 @@ def choose(
         ctx.run.count_frames("selection", frames, f"final/{key[:8]}")
         best = int(np.argmax([result.mean for result in results]))
         winner, final_mean = finalists[best], results[best].mean
+    residual_file(ctx).unlink(missing_ok=True)  # it belonged to another C
     agent = Agent.from_pretrained(winner.agent)
     agent.metadata |= {"seed": ctx.seed, "selection_mean": final_mean, "versions": versions()}
     agent.save_pretrained(ctx.run.agent)
@@ -227,12 +230,15 @@ def test(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
     """Drive the published test tracks in the stock environment, once, every episode counted."""
     cfg = ctx.cfg.test
     seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
+    chosen = best_driver(ctx.run.agent)
+    opened = open_driver(ctx.run.agent, chosen)
+    assert isinstance(opened, Agent), "a planner is never the best driver"
     result = evaluate(
-        ctx.run.agent,
+        ctx.run.agent if chosen == "controller" else opened,
         ctx.cfg.test_env,
         seeds,
         executor=ctx.executor,
-        name=str(ctx.run.agent.name),
+        name=ctx.run.agent.name + ("" if chosen == "controller" else f" ({chosen})"),
         keep_actions=True,
         max_steps=cfg.max_steps,
     )
@@ -249,5 +255,5 @@ def test(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
         random.write(ctx.run.path / "evaluation_random.json")
     if cfg.videos:
         # the fast environment replays the same episodes
-        film(Agent.from_pretrained(ctx.run.agent), ctx.cfg.env_id, result, ctx.run.path / "media")
+        film(opened, ctx.cfg.env_id, result, ctx.run.path / "media")
     return {"mean": result.mean, "ci95": ci95}
