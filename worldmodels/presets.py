@@ -186,7 +186,7 @@ class ControllerStageConfig:
 class ResidualStageConfig:
     """The last stage of learning: a bounded change of the chosen C, in the dream of its M.
 
-    It drives on as many selection tracks as the finalists did, and is kept if it is better.
+    It is kept if it is better than C alone, on as many fresh selection tracks as the finalists had.
     """
 
     enabled: bool = False
@@ -235,7 +235,7 @@ class SelectionConfig:
         require(self, "late_rounds", self.late_rounds >= 1, "at least 1")
         require(self, "finalists", self.finalists >= 1, "at least 1")
         require(self, "final_episodes", self.final_episodes >= 0, "at least 0")
-        last = self.seed + self.episodes + self.final_episodes
+        last = self.seed + 2 * (self.episodes + self.final_episodes)
         fine = SELECTION_SEED_START <= self.seed and last <= TEST_SEED_START
         require(self, "seed", fine, f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
 
@@ -364,6 +364,7 @@ def smoke() -> RunConfig:
             training=dataclasses.replace(
                 residual_training(),
                 steps=6,
+                actors=2,
                 dreams=4,
                 horizon=3,
                 critic_first=2,

@@ -12,7 +12,7 @@ import torch
 
 from tests.planning.conftest import MakeAgent
 from worldmodels.memory.mdn_rnn import RewardModel
-from worldmodels.planning.actor_critic import lambda_returns, losses, train_policy
+from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import (
     Actor,
@@ -86,11 +86,28 @@ def test_a_residual_belongs_to_one_c(make_agent: MakeAgent, tmp_path: Path) -> N
     agent = make_agent()
     cfg = NetworkConfig(16, 1, residual=0.3)
     path = tmp_path / "policy.safetensors"
-    PolicyFile(Actor.of(agent, cfg), None, "actor-critic", origin(agent, cfg)).save(path)
+    PolicyFile((Actor.of(agent, cfg),), None, "actor-critic", origin(agent, cfg)).save(path)
     z, h = torch.randn(4, agent.z_dim), torch.randn(4, agent.h_dim)
-    assert PolicyFile.load(path, agent).actor.mode(z, h).shape == (4, 3)
+    assert PolicyFile.load(path, agent).control(z, h).shape == (4, 3)
     with pytest.raises(UserError, match="another M or C"):
         PolicyFile.load(path, agent.with_parameters(agent.parameters + 1))
+
+
+def test_actors_drive_by_the_mean_of_their_u(make_agent: MakeAgent, tmp_path: Path) -> None:
+    agent = make_agent()
+    cfg = dataclasses.replace(SMALL, steps=2, actors=2)
+    actors, critic = train_policies(agent, cfg, seed=1, checkpoint=tmp_path / "policy.pt")
+    alone, _ = train_policy(agent, cfg, seed=1)
+    z, h = torch.randn(4, agent.z_dim), torch.randn(4, agent.h_dim)
+    torch.testing.assert_close(actors[0](z, h), alone(z, h))
+    assert not torch.equal(actors[0](z, h)[0], actors[1](z, h)[0])
+    file = PolicyFile(actors, critic, "actor-critic", origin(agent, cfg.network))
+    file.save(tmp_path / "file.safetensors")
+    control = PolicyFile.load(tmp_path / "file.safetensors", agent).control
+    mean = (actors[0](z, h)[0] + actors[1](z, h)[0]) / 2
+    torch.testing.assert_close(control(z, h), alone.act(mean))
+    again, _ = train_policies(agent, cfg, seed=1, checkpoint=tmp_path / "policy.pt")
+    torch.testing.assert_close(again[1](z, h), actors[1](z, h))
 
 
 @pytest.mark.parametrize("gradient", ["model", "reinforce"])

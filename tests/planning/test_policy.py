@@ -150,7 +150,7 @@ class TestCommands:
     def test_a_learned_policy_drives_from_its_agent_s_folder(self, folder: Path) -> None:
         agent = Agent.from_pretrained(folder)
         actor, critic = train_policy(agent, SMALL, seed=0)
-        file = PolicyFile(actor, critic, "actor-critic", digest_of(agent.memories))
+        file = PolicyFile((actor,), critic, "actor-critic", digest_of(agent.memories))
         file.save(policy_path(folder, "actor-critic"))
         driver = open_driver(folder, "actor-critic")
         assert driver.digest

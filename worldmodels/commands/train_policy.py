@@ -12,7 +12,7 @@ import tyro
 
 from worldmodels.agent import Agent
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
-from worldmodels.planning.actor_critic import train_policy
+from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import Learned, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
@@ -84,8 +84,11 @@ class TrainPolicy:
                 cfg = replace(self.training, critic=self.policy != "policy-network")
                 checkpoint = stage.state / "policy.pt"
                 log = partial(stage.log, policy=self.policy)
-                actor, critic = train_policy(agent, cfg, seed=seed, checkpoint=checkpoint, log=log)
-                file = PolicyFile(actor, critic, self.policy, memory)
+                file = PolicyFile(
+                    *train_policies(agent, cfg, seed=seed, checkpoint=checkpoint, log=log),
+                    self.policy,
+                    memory,
+                )
             file.save(out)
         print(f"{self.policy}, trained in the dream: {out}")
 
@@ -95,4 +98,4 @@ class TrainPolicy:
         decisions = collect_decisions(planner, self.imitation, seed, checkpoint)
         log = partial(stage.log, policy=self.policy)
         actor = imitate(agent, decisions, self.imitation, seed=seed, log=log)
-        return PolicyFile(actor, None, self.policy, memory)
+        return PolicyFile((actor,), None, self.policy, memory)

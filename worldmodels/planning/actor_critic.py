@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -208,4 +209,38 @@ def train_policy(
     return learner.average.eval(), learner.critic.eval() if cfg.critic else None
 
 
-__all__ = ["lambda_returns", "losses", "train_policy"]
+def train_policies(
+    agent: Agent,
+    cfg: PolicyTrainConfig,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    log: Log | None = None,
+) -> tuple[tuple[Actor, ...], Critic | None]:
+    """Train all actors that a config asks for, as `train_policy`, and the first one's critic.
+
+    Args:
+        agent: with recorded states.
+        cfg: the training.
+        seed: of the first; the others' are derived from it.
+        checkpoint: file for the first one's resume state; the others' lie beside it.
+        log: receives ``member, step, ...``.
+    """
+    actors, critics = [], []
+    for member in range(cfg.actors):
+        path = checkpoint
+        if path is not None and member:
+            path = path.with_name(f"{path.stem}-{member}{path.suffix}")
+        actor, critic = train_policy(
+            agent,
+            cfg,
+            seed=derive_seed(seed, "member", member) if member else seed,
+            checkpoint=path,
+            log=None if log is None else partial(log, member=member),
+        )
+        actors.append(actor)
+        critics.append(critic)
+    return tuple(actors), critics[0]
+
+
+__all__ = ["lambda_returns", "losses", "train_policies", "train_policy"]

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias, get_args
 
 from worldmodels.agent import Agent, find
 from worldmodels.planning.config import METHODS, PlanningConfig
-from worldmodels.planning.networks import ActorControl, PolicyFile
+from worldmodels.planning.networks import PolicyFile
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash
@@ -76,7 +76,7 @@ def open_driver(
     path = weights or policy_path(agent, driver)
     file = PolicyFile.load(path, opened)
     digest = config_hash([file.digest, file.memory, opened.metadata])
-    return opened.with_control(ActorControl(file.actor), digest)
+    return opened.with_control(file.control, digest)
 
 
 __all__ = ["LEARNED", "Driver", "Learned", "best_driver", "open_driver", "policy_path"]

@@ -28,7 +28,7 @@ from worldmodels.planning.gradient import squash
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write, versions
 
-SCHEMA = 1
+SCHEMA = 2
 """Layout of the file; a reader refuses others."""
 
 NEAR_EDGE = 0.76
@@ -197,23 +197,25 @@ class Critic(nn.Module):
 
 
 class ActorControl:
-    """An actor's mode in C's place: see `Agent.with_control`."""
+    """Actors' mean mode in C's place: see `Agent.with_control`."""
 
-    def __init__(self, actor: Actor) -> None:
-        """Take an actor."""
-        self.actor = actor.eval()
+    def __init__(self, *actors: Actor) -> None:
+        """Take actors of one shape; they act by the mean of their u."""
+        self.actors = [actor.eval() for actor in actors]
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
         """Actions (B, A), or indices (B,) for a Discrete space."""
-        numbers = self.actor.mode(z, h)
-        return numbers.argmax(-1) if self.actor.discrete else numbers
+        u = torch.stack([actor(z, h)[0] for actor in self.actors]).mean(0)
+        numbers = self.actors[0].act(u)
+        return numbers.argmax(-1) if self.actors[0].discrete else numbers
 
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """A trained actor, and a critic where it has one."""
+    """Trained actors of one shape, and the first one's critic where it has one."""
 
-    actor: Actor
+    actors: tuple[Actor, ...]
+    """they drive by the mean of their u"""
     critic: Critic | None
     kind: str
     """how it was trained"""
@@ -223,15 +225,25 @@ class PolicyFile:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the weights."""
-        return digest_of([self.actor])
+        return digest_of(self.actors)
+
+    @property
+    def control(self) -> ActorControl:
+        """What drives in C's place."""
+        return ActorControl(*self.actors)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
-        tensors = {f"actor.{k}": v for k, v in self.actor.state_dict().items()}
+        tensors = {
+            f"actor.{i}.{name}": tensor
+            for i, actor in enumerate(self.actors)
+            for name, tensor in actor.state_dict().items()
+        }
         if self.critic is not None:
             tensors |= {f"critic.{k}": v for k, v in self.critic.state_dict().items()}
         facts = {"schema": SCHEMA, "kind": self.kind, "memory": self.memory}
-        facts |= {"network": asdict(self.actor.cfg), "versions": versions()}
+        facts |= {"network": asdict(self.actors[0].cfg), "actors": len(self.actors)}
+        facts |= {"versions": versions()}
         content = {name: t.contiguous() for name, t in tensors.items()}
         atomic_write(path, save(content, {"worldmodels": json.dumps(facts)}))
 
@@ -250,23 +262,30 @@ class PolicyFile:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             cfg = NetworkConfig(**facts["network"])
             kind, memory = str(facts["kind"]), str(facts["memory"])
+            if facts["schema"] != SCHEMA:
+                raise UserError(
+                    f"{path} has schema {facts['schema']}; this version reads {SCHEMA}: train it "
+                    "again"
+                )
+            count = int(facts["actors"])
         except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise UserError(f"{path} is no readable policy ({error}); train it again") from error
         if memory != origin(agent, cfg):
             whose = "with another M or C" if cfg.residual else "in the dreams of another M"
             raise UserError(f"{path} was trained {whose}; train it again")
-        actor = Actor.of(agent, cfg)
+        actors = tuple(Actor.of(agent, cfg) for _ in range(count))
         critic = Critic(agent.z_dim, agent.h_dim, cfg)
         found = any(name.startswith("critic.") for name in tensors)
         try:
-            actor.load_state_dict(_part(tensors, "actor."))
+            for i, actor in enumerate(actors):
+                actor.load_state_dict(_part(tensors, f"actor.{i}."))
             if found:
                 critic.load_state_dict(_part(tensors, "critic."))
         except RuntimeError as error:
             raise UserError(f"{path} has other shapes ({error}); train it again") from error
-        for network in (actor, critic):
+        for network in (*actors, critic):
             network.requires_grad_(False).eval()
-        return cls(actor, critic if found else None, kind, memory)
+        return cls(actors, critic if found else None, kind, memory)
 
 
 def origin(agent: Agent, cfg: NetworkConfig) -> str:

@@ -26,6 +26,9 @@ class PolicyTrainConfig:
 
     steps: int = 750
     """gradient steps"""
+    actors: int = 1
+    """actors, learnt one after the other from other seeds, that drive by the mean of their u; what
+    one of them has found in M's mistakes, the others have not"""
     dreams: int = 128
     """dreams side by side; each goes on where the step before left it"""
     horizon: int = 15
@@ -74,7 +77,15 @@ class PolicyTrainConfig:
     def __post_init__(self) -> None:
         """Check the ranges; `UserError` names the field."""
         rules = at_least(
-            self, 1, "steps", "dreams", "horizon", "longest", "checkpoint_every", "log_every"
+            self,
+            1,
+            "steps",
+            "actors",
+            "dreams",
+            "horizon",
+            "longest",
+            "checkpoint_every",
+            "log_every",
         )
         rules |= at_least(self, 0, "tail", "entropy", "temperature", "clip_dream", "critic_first")
         rules |= at_least(self, 0, "miss_penalty") | share(self, "discount")
@@ -101,6 +112,7 @@ def residual_training() -> PolicyTrainConfig:
     """
     return PolicyTrainConfig(
         steps=800,
+        actors=3,
         entropy=0.0,
         average=0.99,
         critic_first=150,
