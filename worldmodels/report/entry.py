@@ -14,7 +14,7 @@ from worldmodels.runs import atomic_write, read_json
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
-KEPT = ("stage", "collection", "selection", "memory_calibration")
+KEPT = ("stage", "collection", "selection", "residual_selection", "memory_calibration")
 
 
 def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
@@ -78,6 +78,7 @@ def readme(run: Path, title: str, commit: str) -> str:
         "",
         *rounds(rows),
         "",
+        *residual(rows),
         f"**Time** on {machine['cores']} cores ({machine['cpu']}, {machine['memory_gib']:.0f} "
         f"GiB): {minutes(rows)}.",
         "",
@@ -92,8 +93,8 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
     lengths = np.array([episode["length"] for episode in tested["episodes"]])
     low = returns < 600
     text = (
-        "A driver whose controller was evolved in the dream only, on data that no expert made, has "
-        f"a mean return of **{tested['mean']:.0f}** over {len(returns)} test tracks of "
+        f"A driver {_trained(tested)} in the dream only, on data that no expert made, has a mean "
+        f"return of **{tested['mean']:.0f}** over {len(returns)} test tracks of "
         f"{tested['env']} (95% interval {tested['ci95'][0]:.0f} to {tested['ci95'][1]:.0f}, "
         f"standard deviation {tested['std']:.0f}, median {tested['median']:.0f}, interquartile "
         f"mean {tested['iqm']:.0f}, tenth percentile {tested['p10']:.0f}, {(returns >= 900).sum()} "
@@ -104,6 +105,27 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
     if random.is_file():
         text += f" A random driver has {read_json(random)['mean']:.0f} on the same tracks."
     return text
+
+
+def _trained(tested: Mapping[str, Any]) -> str:
+    """How the driver's parameters were found."""
+    if tested["agent"].endswith("(residual)"):
+        return "whose controller was evolved, and whose residual was learnt,"
+    return "whose controller was evolved"
+
+
+def residual(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What selection said of the residual, where there was one."""
+    found = [row for row in rows if row["stage"] == "residual_selection"]
+    if not found:
+        return []
+    row = found[-1]
+    return [
+        f"**Residual**: {row['real_mean']:.0f} on {len(row['real_returns'])} selection tracks that "
+        f"chose nothing before, C alone {row['controller_mean']:.0f}: "
+        f"{'kept' if row['kept'] else 'not kept'}.",
+        "",
+    ]
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> list[str]:

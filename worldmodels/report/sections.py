@@ -83,6 +83,7 @@ def facts(data: RunData) -> list[tuple[str, str, str]]:
             f"C evolved over {large(data.totals['dream'])} dreamt frames; no real reward trained it"
         )
         found.append(("C was trained", "in the dream only", note))
+    found += residual_fact(data)
     if seconds_total(data):
         machine = data.config.get("machine") or {}
         cores = f"{machine['cores']} cores" if machine.get("cores") else ""
@@ -101,6 +102,21 @@ def facts(data: RunData) -> list[tuple[str, str, str]]:
     if data.config.get("seed") is not None:
         found.append(("Seed of the run", str(data.config["seed"]), "; ".join(seeds)))
     return found
+
+
+def residual_fact(data: RunData) -> list[tuple[str, str, str]]:
+    """What became of the residual, where the run learnt one."""
+    rows = data.rows("residual_selection")
+    if not rows:
+        return []
+    row = rows[-1]
+    with_it, alone = number(row.get("real_mean")) or 0.0, number(row.get("controller_mean")) or 0.0
+    tracks = len(row.get("real_returns") or ())
+    note = (
+        f"a bounded change of C's actions, learnt in the dream: {with_it:.0f} with it and "
+        f"{alone:.0f} without on {tracks} selection tracks that chose neither"
+    )
+    return [("Residual", "kept" if row.get("kept") else "not kept", note)]
 
 
 def ruler(data: RunData) -> dict[str, float] | None:
