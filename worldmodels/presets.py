@@ -432,7 +432,9 @@ def quick() -> RunConfig:
             final_episodes=16,
             reward_bound=1.8,
         ),
-        residual=ResidualStageConfig(enabled=True),
+        residual=ResidualStageConfig(
+            enabled=True, training=dataclasses.replace(residual_training(), actors=1)
+        ),
         test=TestConfig(episodes=20),
     )
 
@@ -459,6 +461,7 @@ def full() -> RunConfig:
         selection=dataclasses.replace(
             cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=24
         ),
+        residual=ResidualStageConfig(enabled=True),
         test=TestConfig(),
     )
 
