@@ -359,3 +359,17 @@ def test_progress_without_a_terminal_writes_sparse_lines(
         "vision: 200/400 (50%), 33.33 frames/s, 6s left, loss 0.25",
         "vision: 400/400 (100%), 33.33 frames/s, 12s taken, loss 0.25",
     ]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_used_only_where_the_machine_multiplies_it_fast(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cpu, x = torch.device("cpu"), torch.ones(2, 2)
+    assert runs.machine()["bfloat16"] is fast
+    with runs.mixed_precision(cpu):
+        assert (x @ x).dtype == (torch.bfloat16 if fast else torch.float32)
+    with runs.mixed_precision(cpu, wanted=False):
+        assert (x @ x).dtype == torch.float32

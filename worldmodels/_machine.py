@@ -1,4 +1,4 @@
-"""What a result and a timing depend on: versions of libraries, and the machine.
+"""What a result and a timing depend on: versions of libraries, and what the machine does fast.
 
 Part of `worldmodels.runs`; import it from there.
 """
@@ -10,7 +10,10 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 _DISTRIBUTIONS = {
     "worldmodels": ("worldmodels",),
@@ -46,7 +49,7 @@ def _version_of(candidates: Sequence[str]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what timings depend on: processor, usable cores, memory in GiB, torch's threads."""
+    """Return what timings depend on: processor, cores, memory in GiB, torch's threads."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -55,7 +58,28 @@ def machine() -> dict[str, Any]:
         "cores": _usable_cores(),
         "memory_gib": round(memory, 1),
         "threads": torch.get_num_threads(),
+        "bfloat16": has_fast_bfloat16(torch.device("cpu")),
     }
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware.
+
+    Without it torch still computes, at a hundredth of the speed of float32.
+    """
+    import torch
+
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def mixed_precision(device: torch.device, wanted: bool = True) -> torch.autocast:
+    """Autocast to bfloat16 if it is wanted and `has_fast_bfloat16`; else a context of no effect."""
+    import torch
+
+    enabled = wanted and has_fast_bfloat16(device)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 def _usable_cores() -> int:

@@ -25,6 +25,7 @@ from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
 from worldmodels.protocols import UserError
+from worldmodels.runs import mixed_precision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
 
 SHIPPED = Path(__file__).parent / "agents"
@@ -139,7 +140,8 @@ class Agent:
         self.action_repeat = action_repeat
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
-        """let V compute in bfloat16 on batches: faster, and slightly different actions"""
+        """let V compute in bfloat16 on batches, where the machine multiplies it fast: slightly
+        different actions"""
         self._rng = np.random.default_rng(seed)
         self._control: Control | None = None
         self.digest = ""
@@ -266,7 +268,7 @@ class Agent:
         """Raw frames (B, H, W, 3) to V's posterior (mu, logvar), each (B, Z) float32."""
         frames = to_float(torch.from_numpy(to_vision(obs, self.frame_spec)))
         fast = self.bfloat16 and len(frames) >= BFLOAT16_BATCH
-        with torch.autocast("cpu", torch.bfloat16, enabled=fast):
+        with mixed_precision(frames.device, fast):
             mu, logvar = self.vision.encode(frames)
         return mu.float(), logvar.float()
 

@@ -22,7 +22,7 @@ from worldmodels._files import (
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
-from worldmodels._machine import machine, versions
+from worldmodels._machine import has_fast_bfloat16, machine, mixed_precision, versions
 from worldmodels._progress import ProgressBar, progress
 from worldmodels.protocols import UserError
 
@@ -35,9 +35,11 @@ __all__ = [
     "atomic_write",
     "config_hash",
     "derive_seed",
+    "has_fast_bfloat16",
     "load_checkpoint",
     "machine",
     "make_folder",
+    "mixed_precision",
     "progress",
     "read_json",
     "save_checkpoint",

@@ -60,7 +60,7 @@ class ComparisonArgs:
     inversion_starts: int = 4
     """random starts of an inversion; the best counts"""
     bfloat16: bool = True
-    """autocast to bfloat16, of both"""
+    """autocast to bfloat16, of both, where the machine multiplies it fast"""
     seed: int = 0
     """fixes everything"""
 

@@ -72,7 +72,7 @@ class GANArgs:
     energy_rate: float | None = None
     """learning rate of F; None takes the loss's own"""
     bfloat16: bool = True
-    """autocast to bfloat16; on CPUs without it, set to false"""
+    """autocast to bfloat16 where the machine multiplies it fast"""
     evaluate: int = 2000
     """pictures on each side of the distances, at most"""
     seed: int = 0

@@ -23,7 +23,14 @@ from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import Generator
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint, to_jsonable
+from worldmodels.runs import (
+    derive_seed,
+    load_checkpoint,
+    mixed_precision,
+    progress,
+    save_checkpoint,
+    to_jsonable,
+)
 
 Batches = Callable[[int], Tensor]
 """From a batch's number to its samples (B, ...), the same on every call."""
@@ -54,7 +61,7 @@ class GANTrainConfig:
     ema: float = 0.999
     """memory of the average over G's weights that samples are drawn from; 0 takes G itself"""
     bfloat16: bool = False
-    """autocast to bfloat16"""
+    """autocast to bfloat16 where the machine multiplies it fast"""
     checkpoint_every: int = 500
     """steps between two checkpoints"""
     log_every: int = 50
@@ -189,7 +196,7 @@ class GAN:
         return x + deviation * torch.randn(x.shape, generator=self.fresh).to(x)
 
     def _autocast(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.cfg.bfloat16)
+        return mixed_precision(like.device, self.cfg.bfloat16)
 
     @torch.no_grad()
     def _average(self) -> None:

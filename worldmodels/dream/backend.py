@@ -12,6 +12,7 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import TorchWorld, World
 from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 from worldmodels.protocols import UserError
+from worldmodels.runs import has_fast_bfloat16
 
 
 class Backend:
@@ -84,11 +85,4 @@ class Backend:
             )
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
-    if device.type == "cpu":
-        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
-__all__ = ["Backend", "has_fast_bfloat16"]
+__all__ = ["Backend"]

@@ -31,7 +31,13 @@ from worldmodels.memory.mdn_rnn import (
 )
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
+from worldmodels.runs import (
+    derive_seed,
+    load_checkpoint,
+    mixed_precision,
+    progress,
+    save_checkpoint,
+)
 from worldmodels.vision.latents import Latents
 
 Log = Callable[..., None]
@@ -59,7 +65,7 @@ class MemoryTrainConfig:
     """largest norm of the whole gradient, after that; 0 does not limit it. Without it a rare batch
     throws M back by hundreds of steps"""
     bfloat16: bool = False
-    """autocast to bfloat16"""
+    """autocast to bfloat16 where the machine multiplies it fast"""
     posterior_noise: float = 1.0
     """share of V's posterior deviation that is sampled into z; 1 is the paper's, 0 trains on V's
     means, which are what the driver sees"""
@@ -177,7 +183,7 @@ def memory_loss(
 ) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
     """Loss of one window of B streams: mixture nats per dimension, reward, termination."""
     state = MemoryState(*(part * batch.carry for part in state))
-    with torch.autocast(batch.z.device.type, torch.bfloat16, enabled=cfg.bfloat16):
+    with mixed_precision(batch.z.device, cfg.bfloat16):
         _, low, last = model(batch.z, batch.action, state, dropout)
     out = MemoryOutput(*(part.float() for part in low))
     nll = mixture_nll(out, batch.target, batch.mask)

@@ -20,7 +20,7 @@ from safetensors.numpy import load_file, save
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write
+from worldmodels.runs import atomic_write, mixed_precision
 from worldmodels.vision.vae import ConvVAE, to_float
 
 ENCODE_BATCH = 256
@@ -146,7 +146,7 @@ def encode_frames(
             part = frames[first : first + ENCODE_BATCH]
             padded = np.zeros((ENCODE_BATCH, *frames.shape[1:]), np.uint8)
             padded[: len(part)] = part
-            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            with mixed_precision(device, bfloat16):
                 mu, logvar = model.encode(to_float(torch.from_numpy(padded).to(device)))
             mus.append(mu[: len(part)].float().cpu().numpy())
             logvars.append(logvar[: len(part)].float().cpu().numpy())
