@@ -66,7 +66,7 @@ def save_driver(
     from worldmodels.envs import ActionSpec
 
     # shared layers have several names; safetensors takes each tensor once
-    data = save({name: p.detach().contiguous() for name, p in policy.named_parameters()})
+    data = save({name: p.detach().cpu().contiguous() for name, p in policy.named_parameters()})
     runs.atomic_write(folder / WEIGHTS, data)
     config = {
         "schema": SCHEMA,

@@ -57,8 +57,8 @@ def rate(recipe: Recipe, remaining: float) -> float:
     return recipe.learning_rate * (remaining if recipe.schedule == "linear" else 1.0)
 
 
-def build_model(recipe: Recipe, env: VecEnv, seed: int) -> OnPolicyAlgorithm:
-    """The algorithm, ready to be trained on the CPU.
+def build_model(recipe: Recipe, env: VecEnv, seed: int, device: str = "cpu") -> OnPolicyAlgorithm:
+    """The algorithm, ready to be trained.
 
     Raises:
         UserError: it needs a package that is not installed.
@@ -81,7 +81,7 @@ def build_model(recipe: Recipe, env: VecEnv, seed: int) -> OnPolicyAlgorithm:
         sde_sample_freq=recipe.sde_sample_freq,
         policy_kwargs=policy_arguments(recipe),
         seed=seed,
-        device="cpu",
+        device=device,
     )
     return model
 

@@ -61,6 +61,9 @@ class TrainConfig:
     """frames between checkpoints; at each the driver is measured on selection tracks"""
     evaluate_episodes: int = 8
     """selection tracks, from seed 500000"""
+    device: str = "cpu"
+    """where the network is trained: cpu, or cuda for a graphics card. The environments stay on the
+    CPU, where for networks as small as these most of the time is spent"""
     workers: int = 1
     """1 steps all environments in this process; more give each a process, for slow environments"""
     tensorboard: bool = False
@@ -76,6 +79,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"device is {self.device!r}; it must be cpu or cuda")
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device is cuda, but torch finds no graphics card; take cpu")
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must be 0 or more")
         selection_seeds(self.evaluate_episodes)
@@ -137,12 +144,13 @@ class Session:
             "recipe": recipe,
             "frames": frames,
         }
-        changeable = {"out", "workers", "tensorboard", "agent"}
+        changeable = {"out", "device", "workers", "tensorboard", "agent"}
         self.run = open_run(cfg.out, settings, [key for key in settings if key not in changeable])
         self.books = Bookkeeping()
         self.world = None if cfg.agent is None else self._world(cfg.agent)
         self.env = self._make_env()
-        self.model = build_model(recipe, self.env, runs.derive_seed(cfg.seed, "ppo") % 2**32)
+        seed = runs.derive_seed(cfg.seed, "ppo") % 2**32
+        self.model = build_model(recipe, self.env, seed, cfg.device)
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer, self.model.ep_success_buffer = deque(maxlen=1), deque(maxlen=1)
         self.probe = envs.make(self.env_id, disable_env_checker=True)
@@ -242,7 +250,8 @@ class Session:
         from baselines.dream import drive_by
 
         assert self.world is not None
-        return drive_by(self.recipe, dict(self.model.policy.named_parameters()), self.world)
+        tensors = {name: p.cpu() for name, p in self.model.policy.named_parameters()}
+        return drive_by(self.recipe, tensors, self.world)
 
     def _world(self, agent: Path) -> Path:
         """The dreaming agent, copied into the run folder, and its frames in the books."""
@@ -279,6 +288,7 @@ class Session:
             "num_timesteps": self.model.num_timesteps,
             "updates": _updates(self.model),
             "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state() if self.cfg.device == "cuda" else None,
             "numpy": [str(name), keys, int(place), int(has_gauss), float(gauss)],
             "scale": _scale(self.env),
             "books": self.books.to_state(),
@@ -292,6 +302,8 @@ class Session:
         self.model.num_timesteps = state["num_timesteps"]
         self.model._n_updates = state["updates"]
         torch.set_rng_state(state["torch"])
+        if self.cfg.device == "cuda" and state.get("cuda") is not None:
+            torch.cuda.set_rng_state(state["cuda"])
         np.random.set_state(tuple(state["numpy"]))
         if isinstance(self.env, VecNormalize):
             rms = self.env.ret_rms

@@ -41,7 +41,7 @@ CFG = PlanningConfig(
 SMALL = PolicyTrainConfig(
     steps=4, dreams=8, horizon=3, network=NetworkConfig(8, 1), checkpoint_every=2, log_every=1
 )
-METHODS: tuple[Method, ...] = ("cem", "icem", "mppi", "gradient")
+METHODS: tuple[Method, ...] = ("cem", "icem", "mppi", "gradient", "rollout")
 
 
 def frames(batch: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from worldmodels.protocols import UserError
 
-Method: TypeAlias = Literal["cem", "icem", "mppi", "gradient"]
+Method: TypeAlias = Literal["cem", "icem", "mppi", "gradient", "rollout"]
 """Ways to search for a plan."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -53,6 +53,9 @@ class ObjectiveConfig:
     what a driver can make of where it leads"""
     critic: bool = False
     """add a critic's value of the state at the end; needs an actor-critic trained in the dream"""
+    around: Literal["best", "controller"] = "best"
+    """who goes on after a plan's end, makes proposals, and is improved by rollouts: C with its
+    residual where the agent has one, or C alone"""
     proposal: bool = False
     """let C's own plans, from its dreams, compete with the searched ones and start the search"""
     particles: int = 4
@@ -73,6 +76,7 @@ class ObjectiveConfig:
         """Check the ranges; `UserError` names the field."""
         rules = at_least(self, 1, "horizon", "particles")
         rules |= at_least(self, 0, "tail", "temperature", "disagreement_penalty", "miss_penalty")
+        rules["around"] = (self.around in ("best", "controller"), "best or controller")
         require(self, rules | share(self, "discount", "risk"))
 
 
@@ -176,6 +180,29 @@ class GradientConfig:
 
 
 @dataclass(frozen=True)
+class RolloutConfig:
+    """Policy improvement by rollouts: changes of what the driver does, dreamt and compared."""
+
+    changes: int = 11
+    """changes that are drawn at each decision, beside no change at all"""
+    hold: int = 3
+    """decisions that a change lasts in a dream; only the first one is executed"""
+    spread: float = 0.3
+    """standard deviation of a change, as a share of half the action's range"""
+    margin: float = 2.0
+    """the driver is overruled where a change gains more than so many standard errors of the gain"""
+    alarm: float = 0.0
+    """search only where the worst of the driver's own dreams returns less than that share of the
+    best; 0 always searches"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges; `UserError` names the field."""
+        rules = at_least(self, 1, "changes", "hold") | at_least(self, 0, "spread", "margin")
+        rules["alarm"] = (0 <= self.alarm <= 1, "in [0, 1]")
+        require(self, rules)
+
+
+@dataclass(frozen=True)
 class PlanningConfig:
     """A planner: how plans are judged, and the settings of each method."""
 
@@ -184,6 +211,7 @@ class PlanningConfig:
     """methods cem and icem"""
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
     @classmethod
     def of(cls, method: str) -> PlanningConfig:
@@ -193,6 +221,8 @@ class PlanningConfig:
         a small search near it is enough (docs/results/2026-11-24-planning). The settings' own
         defaults are those of a search from nothing.
         """
+        if method == "rollout":
+            return cls(objective=ObjectiveConfig(horizon=16, particles=8, discount=1.0))
         search = CEMConfig.icem() if method == "icem" else CEMConfig()
         particles = 2 if method == "gradient" else 4
         return cls(
@@ -211,6 +241,7 @@ __all__ = [
     "Method",
     "ObjectiveConfig",
     "PlanningConfig",
+    "RolloutConfig",
     "at_least",
     "require",
     "share",

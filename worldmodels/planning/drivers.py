@@ -25,6 +25,7 @@ Driver: TypeAlias = Literal[
     "icem",
     "mppi",
     "gradient",
+    "rollout",
     "policy-network",
     "imitation",
     "actor-critic",
@@ -72,7 +73,12 @@ def open_driver(
             critic = PolicyFile.load(path, opened).critic
             if critic is None:
                 raise UserError(f"{path} has no critic; take one of `--policy actor-critic`")
-        return PlanningPolicy(opened, driver, cfg, critic)
+        drive, digest = None, ""
+        residual = policy_path(agent, "residual")
+        if cfg.objective.around == "best" and residual.is_file():
+            file = PolicyFile.load(residual, opened)
+            drive, digest = file.drive, file.digest
+        return PlanningPolicy(opened, driver, cfg, critic, drive=drive, drive_digest=digest)
     path = weights or policy_path(agent, driver)
     file = PolicyFile.load(path, opened)
     digest = config_hash([file.digest, file.memory, opened.metadata])

@@ -232,6 +232,14 @@ class PolicyFile:
         """What drives in C's place."""
         return ActorControl(*self.actors)
 
+    @property
+    def drive(self) -> Drive:
+        """The same as M's action input (B, A), for dreams."""
+        first, control = self.actors[0], self.control
+        if not first.discrete:
+            return control
+        return lambda z, h: nn.functional.one_hot(control(z, h), len(first.low)).float()
+
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
         tensors = {

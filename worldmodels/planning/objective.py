@@ -51,7 +51,7 @@ class Imagination:
     discrete: bool
     """a plan holds a score for each choice, and the largest one acts"""
     controller: Drive
-    """C, for proposals and for the dream beyond a plan"""
+    """who makes proposals and drives in the dream beyond a plan"""
     critic: Value | None
     """worth of the state at the end"""
     engine: DreamEngine
@@ -60,13 +60,20 @@ class Imagination:
     """dreams under C, as long as a plan"""
 
     @classmethod
-    def of(cls, agent: Agent, cfg: ObjectiveConfig, critic: Value | None = None) -> Imagination:
+    def of(
+        cls,
+        agent: Agent,
+        cfg: ObjectiveConfig,
+        critic: Value | None = None,
+        drive: Drive | None = None,
+    ) -> Imagination:
         """Open an agent's dreams.
 
         Args:
             agent: with a reward model.
             cfg: what plans are judged by.
             critic: worth of a state; needed where ``cfg.critic``.
+            drive: who drives in dreams beyond plans; None takes C.
 
         Raises:
             UserError: the agent cannot dream, or the config asks for what is not there.
@@ -111,7 +118,7 @@ class Imagination:
             low,
             high,
             discrete,
-            ControllerDrive(agent),
+            drive or ControllerDrive(agent),
             critic if cfg.critic else None,
             *engines,
         )

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from worldmodels.agent import Agent
 from worldmodels.dream.engine import Value
 from worldmodels.memory.mdn_rnn import MemoryState
-from worldmodels.planning.config import Method, PlanningConfig
+from worldmodels.planning.config import METHODS, Method, PlanningConfig
+from worldmodels.planning.controller import Drive
 from worldmodels.planning.gradient import GradientPlanner
 from worldmodels.planning.objective import Belief, DreamObjective, Imagination, UnrolledObjective
 from worldmodels.planning.plan import Plan
+from worldmodels.planning.rollout import RolloutObjective, Rollouts
 from worldmodels.planning.sampling import CEM, MPPI
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
@@ -54,6 +56,8 @@ class PlanningPolicy:
         cfg: PlanningConfig | None = None,
         critic: Value | None = None,
         seed: int = 0,
+        drive: Drive | None = None,
+        drive_digest: str = "",
     ) -> None:
         """Prepare.
 
@@ -63,15 +67,18 @@ class PlanningPolicy:
             cfg: the planner; None takes the method's defaults.
             critic: worth of states, where ``cfg.objective.critic``.
             seed: of the search and of the dreams.
+            drive: who drives in dreams beyond plans; None takes the agent's C.
+            drive_digest: names it, for evaluations that can be resumed.
 
         Raises:
             UserError: an unknown method, or an agent that cannot dream.
         """
         cfg = PlanningConfig.of(method) if cfg is None else cfg
         self.agent, self.method, self.cfg, self.seed = agent, method, cfg, seed
-        self.imagination = Imagination.of(agent, cfg.objective, critic)
+        self.imagination = Imagination.of(agent, cfg.objective, critic, drive)
         self.planner = make_planner(method, cfg)
-        self.digest = config_hash(["planner", method, cfg, agent.parameters, agent.metadata])
+        what = ["planner", method, cfg, agent.parameters, agent.metadata, drive_digest]
+        self.digest = config_hash(what)
         """of what it does, so that an interrupted evaluation knows it again"""
         self.latencies: list[float] = []
         """seconds of every search"""
@@ -186,8 +193,12 @@ class PlanningPolicy:
         self.latencies.append(time.perf_counter() - began)
         return plan
 
-    def objective(self, belief: Belief, seed: int) -> DreamObjective | UnrolledObjective:
+    def objective(
+        self, belief: Belief, seed: int
+    ) -> DreamObjective | RolloutObjective | UnrolledObjective:
         """What plans from a belief are judged by."""
+        if self.method == "rollout":
+            return RolloutObjective(self.imagination, belief, seed)
         if self.method == "gradient":
             return UnrolledObjective(self.imagination, belief, seed)
         return DreamObjective(self.imagination, belief, seed)
@@ -203,7 +214,7 @@ class PlanningPolicy:
         if before is not None:
             later = before.shifted()
             guess, candidates = later.actions, later.kept
-        if imagination.cfg.proposal:
+        if imagination.cfg.proposal and self.method != "rollout":  # whose search begins there
             own = imagination.proposals(belief, seed)
             others = (own.mean(0, keepdims=True), own, candidates)
             candidates = np.concatenate(others)
@@ -242,7 +253,7 @@ class PlanningPolicy:
         return PlannerState(z, memory, memory, action, count, (None,) * batch, count)
 
 
-def make_planner(method: Method, cfg: PlanningConfig) -> CEM | MPPI | GradientPlanner:
+def make_planner(method: Method, cfg: PlanningConfig) -> CEM | MPPI | GradientPlanner | Rollouts:
     """The searcher of a method.
 
     Raises:
@@ -254,7 +265,9 @@ def make_planner(method: Method, cfg: PlanningConfig) -> CEM | MPPI | GradientPl
         return MPPI(cfg.mppi)
     if method == "gradient":
         return GradientPlanner(cfg.gradient)
-    raise UserError(f"the planner is {method!r}; there are cem, icem, mppi, gradient")
+    if method == "rollout":
+        return Rollouts(cfg.rollout, cfg.objective.risk)
+    raise UserError(f"the planner is {method!r}; there are {', '.join(METHODS)}")
 
 
 __all__ = ["PlannerState", "PlanningPolicy", "make_planner"]
