@@ -113,7 +113,7 @@ def test_another_driver_than_c_can_be_improved(make_agent: MakeAgent) -> None:
 def test_bad_settings_are_named() -> None:
     with pytest.raises(UserError, match=r"RolloutConfig.alarm is 1.5; it must be in \[0, 1\]"):
         RolloutConfig(alarm=1.5)
-    with pytest.raises(UserError, match="RolloutConfig.changes is 0"):
+    with pytest.raises(UserError, match=r"RolloutConfig.changes is 0"):
         RolloutConfig(changes=0)
-    with pytest.raises(UserError, match="ObjectiveConfig.around is 'me'; it must be best or"):
+    with pytest.raises(UserError, match=r"ObjectiveConfig.around is 'me'; it must be best or"):
         ObjectiveConfig(around="me")  # type: ignore[arg-type]
