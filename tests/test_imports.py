@@ -60,8 +60,8 @@ BASELINES = {
 
 def allowed_in(part: str) -> set[str]:
     """Parts of `worldmodels` that one part may import besides itself."""
-    if part == "":  # worldmodels/__init__.py hands out Agent, when it is asked for
-        return {"agent"}
+    if part == "":  # worldmodels/__init__.py hands these out when they are asked for
+        return {"agent", "planning"}
     if part in LEAVES:
         return set(LEAVES[: LEAVES.index(part)])
     if part == "controller":  # sees a ReturnFunction, wherever the returns come from

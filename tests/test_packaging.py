@@ -77,10 +77,12 @@ def test_import_is_cheap_and_repeatable() -> None:
     assert done.stderr == ""
 
 
-def test_agent_is_exported_lazily() -> None:
+def test_the_public_names_are_exported_lazily() -> None:
     from worldmodels.agent import Agent
+    from worldmodels.planning.drivers import open_driver
 
     assert worldmodels.Agent is Agent
+    assert worldmodels.open_driver is open_driver
     with pytest.raises(AttributeError, match="no attribute 'Driver'"):
         worldmodels.Driver  # noqa: B018  the attribute access is what is tested
 

@@ -14,9 +14,10 @@ import gymnasium
 
 if TYPE_CHECKING:
     from worldmodels.agent import Agent
+    from worldmodels.planning.drivers import open_driver
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "__version__"]
+__all__ = ["Agent", "__version__", "open_driver"]
 
 
 def _register_environments() -> None:
@@ -37,11 +38,15 @@ def _register_environments() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    """Import `Agent` when it is asked for, so that `import worldmodels` does not load torch."""
+    """Import what is asked for, and no sooner, so that `import worldmodels` does not load torch."""
     if name == "Agent":
         from worldmodels.agent import Agent
 
         return Agent
+    if name == "open_driver":
+        from worldmodels.planning.drivers import open_driver
+
+        return open_driver
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
