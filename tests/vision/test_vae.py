@@ -7,7 +7,15 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from worldmodels.protocols import UserError
-from worldmodels.vision.vae import ConvVAE, VAEConfig, VAEOutput, to_float, to_uint8, vae_loss
+from worldmodels.vision.vae import (
+    ConvVAE,
+    FromPoint,
+    VAEConfig,
+    VAEOutput,
+    to_float,
+    to_uint8,
+    vae_loss,
+)
 
 B, Z = 3, 32
 
@@ -63,3 +71,11 @@ def test_frames_survive_the_round_trip() -> None:
 def test_bad_size_is_named() -> None:
     with pytest.raises(UserError, match=r"z_dim is 0"):
         VAEConfig(z_dim=0)
+
+
+def test_a_pixel_is_spread_as_by_a_transposed_convolution() -> None:
+    B, channels, out, K = 3, 5, 4, 5
+    torch.manual_seed(0)
+    layer, x = FromPoint(channels, out, K, stride=2), torch.randn(B, channels, 1, 1)
+    expected = torch.nn.functional.conv_transpose2d(x, layer.weight, layer.bias, stride=2)
+    torch.testing.assert_close(layer(x), expected)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     derive_seed,
+    has_fast_bfloat16,
     load_checkpoint,
     mixed_precision,
     progress,
@@ -112,7 +113,9 @@ def train_vision(
     """
     torch.manual_seed(seed % 2**63)
     model = ConvVAE(vae).to(device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its types
+    fast = cfg.bfloat16 and has_fast_bfloat16(torch.device(device))
+    layout = torch.channels_last if fast else torch.contiguous_format  # the faster one of each
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # not in its types
     if init is not None:
         model.load_state_dict(init)
     steps = cfg.steps if init is None else cfg.finetune_steps
@@ -126,7 +129,7 @@ def train_vision(
     started, since = time.perf_counter(), begin
     for step in progress(range(begin, steps), "V", unit="step"):
         # one gradient step
-        x = to_float(torch.from_numpy(next(source)).to(device))
+        x = to_float(torch.from_numpy(next(source)).to(device)).contiguous(memory_format=layout)
         epsilon = torch.randn(x.shape[0], vae.z_dim, generator=noise).to(device)
         for group in optimiser.param_groups:
             group["lr"] = one_cycle(step, steps, cfg.learning_rate)

@@ -41,6 +41,17 @@ class VAEOutput(NamedTuple):
     """(B, Z) log of the posterior variance"""
 
 
+class FromPoint(nn.ConvTranspose2d):
+    """A transposed convolution of one pixel: a matrix product, and several times as fast as one."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Spread (B, I, 1, 1) to (B, O, K, K)."""
+        assert self.bias is not None and x.shape[2:] == (1, 1)
+        out: Tensor = x.flatten(1) @ self.weight.flatten(1)
+        spread: Tensor = out.unflatten(1, self.weight.shape[1:]) + self.bias[:, None, None]
+        return spread
+
+
 class ConvVAE(nn.Module):
     """The paper's ConvVAE; 4,348,547 parameters at ``z_dim=32`` and ``width=32``.
 
@@ -68,7 +79,7 @@ class ConvVAE(nn.Module):
         self.to_logvar = nn.Linear(self.features, cfg.z_dim)
         self.from_z = nn.Linear(cfg.z_dim, self.features)
         self.decoder = nn.Sequential(
-            nn.ConvTranspose2d(self.features, 4 * w, 5, stride=2),
+            FromPoint(self.features, 4 * w, 5, stride=2),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(4 * w, 2 * w, 5, stride=2),
             nn.ReLU(inplace=True),
