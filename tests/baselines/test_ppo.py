@@ -60,7 +60,7 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "last" / drivers.WEIGHTS)
 
 
-def resumed(out: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Path:
+def resumed(out: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Path:
     """The run of `config`, killed in the third update and continued."""
     learn = ppo.Session.learn
     rounds = []
@@ -76,10 +76,10 @@ def resumed(out: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> Path:
     with monkeypatch.context() as patch:
         patch.setattr(ppo.Session, "learn", killed)
         with pytest.raises(KeyboardInterrupt):
-            train(config(out), recipe)
+            train(config(out, **changes), recipe)
     np.random.seed(99)
     torch.manual_seed(99)
-    return train(config(out), recipe)
+    return train(config(out, **changes), recipe)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,16 @@ def test_a_changed_setting_is_refused(run: Path) -> None:
         train(config(run, seed=4), TINY)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+def test_a_killed_run_on_a_graphics_card_ends_like_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(config(tmp_path / "whole", device="cuda"), TINY)
+    other = resumed(tmp_path / "killed", TINY, monkeypatch, device="cuda")
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(other)[name], tensor, rtol=1e-3, atol=1e-5)
+
+
 def test_a_driver_comes_back_as_it_was(tmp_path: Path) -> None:
     session = ppo.Session(config(tmp_path / "run"), TINY)
     drivers.save_driver(
@@ -231,6 +241,7 @@ def test_the_zoo_recipe_is_the_published_one() -> None:
         ({"frames": 0}, "frames is 0"),
         ({"evaluate_episodes": 0}, "evaluate_episodes is 0"),
         ({"recipe": "a2c"}, "recipe is 'a2c'"),
+        ({"device": "tpu"}, "device is 'tpu'; it must be cpu or cuda"),
     ],
 )
 def test_wrong_settings_are_named(changes: dict[str, Any], text: str) -> None:
