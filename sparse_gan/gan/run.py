@@ -152,7 +152,6 @@ def train(args: GANArgs) -> Path:
     Raises:
         UserError: data that is missing or does not fit, or a folder of another loss.
     """
-    run = RunFolder(args.run)
     pictures = load_pictures(
         args.data,
         args.side,
@@ -161,6 +160,7 @@ def train(args: GANArgs) -> Path:
         seed=args.seed,
         resize=args.resize,
     )
+    run = RunFolder(args.run)
     gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
     gallery = Gallery(run.path / "samples", args.side)
     inputs = config_hash(args)
