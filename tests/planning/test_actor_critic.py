@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.planning.conftest import MakeAgent
+from tests.planning.conftest import PEDALS, MakeAgent
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import (
     Actor,
+    ActorControl,
     Critic,
     Inputs,
     NetworkConfig,
     PolicyFile,
+    StackedActors,
     origin,
 )
 from worldmodels.planning.streams import PolicyTrainConfig, Streams, shortened
@@ -80,6 +83,29 @@ def test_the_critic_can_learn_first_and_the_average_is_kept(make_agent: MakeAgen
     for name, weight in kept.state_dict().items():
         between = torch.lerp(first.state_dict()[name], last.state_dict()[name], 0.25)
         torch.testing.assert_close(weight, between)
+
+
+@pytest.mark.parametrize("residual", [0.0, 0.3])
+@pytest.mark.parametrize("components", [0, 5])
+@pytest.mark.parametrize("spec", [PEDALS, ActionSpec("discrete", 4)], ids=["box", "discrete"])
+def test_stacked_actors_act_as_each_on_its_own(
+    make_agent: MakeAgent, spec: ActionSpec, components: int, residual: float
+) -> None:
+    actors = []
+    agent = make_agent(spec=spec)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        cfg = NetworkConfig(16, 2, components=components, residual=residual)
+        actor = Actor.of(agent, cfg)
+        last = actor.body[-1]
+        assert isinstance(last, torch.nn.Linear)
+        torch.nn.init.normal_(last.weight)
+        actors.append(actor.requires_grad_(False))
+    z, h = torch.randn(B, agent.z_dim), torch.randn(B, agent.h_dim)
+    want = ActorControl(*actors)(z, h)
+    if spec.kind == "discrete":
+        want = torch.nn.functional.one_hot(want, spec.size).float()
+    torch.testing.assert_close(StackedActors(actors)(z, h), want)
 
 
 def test_a_residual_belongs_to_one_c(make_agent: MakeAgent, tmp_path: Path) -> None:

@@ -36,13 +36,15 @@ class Quadratic:
         merit = -((changes - self.best) ** 2).sum(1)
         noise = np.random.default_rng(0).standard_normal((len(changes), E))
         noise -= noise.mean(1, keepdims=True)  # the means are right, their scatter is not small
-        return merit[:, None] + self.scatter * noise
+        returns: NDArray[np.float64] = merit[:, None] + self.scatter * noise
+        return returns
 
 
 def plan(objective: Quadratic, **changes: float) -> NDArray[np.float32]:
     cfg = dataclasses.replace(RolloutConfig(changes=400, spread=0.5), **changes)  # type: ignore[arg-type]
     found = Rollouts(cfg).plan(objective, GUESS, NONE, np.random.default_rng(0))
-    return found.actions[0]
+    action: NDArray[np.float32] = found.actions[0]
+    return action
 
 
 def test_the_best_change_is_found() -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn import functional
 
 from worldmodels.agent import Agent
 from worldmodels.controller.components import Components, controller_inputs
@@ -155,10 +156,14 @@ class Actor(nn.Module):
         log_std = (raw - 1.0).clamp(low, high)
         if self.cfg.noise is not None:
             log_std = torch.full_like(raw, math.log(self.cfg.noise))
+        return self.changed(mean, z, h), log_std
+
+    def changed(self, mean: Tensor, z: Tensor, h: Tensor) -> Tensor:
+        """The u (..., B, A) that outputs (..., B, A) of the body ask for."""
         if self.controller is None:
-            return mean + self.shift, log_std
+            return mean + self.shift
         bound = self.cfg.residual
-        return self._unsquashed(self.controller(z, h)) + bound * torch.tanh(mean / bound), log_std
+        return self._unsquashed(self.controller(z, h)) + bound * torch.tanh(mean / bound)
 
     def _unsquashed(self, numbers: Tensor) -> Tensor:
         """The u (B, A) of numbers within the bounds."""
@@ -210,6 +215,38 @@ class ActorControl:
         return numbers.argmax(-1) if self.actors[0].discrete else numbers
 
 
+class StackedActors:
+    """Actors of one shape as one network: `ActorControl` for dreams, where every step counts."""
+
+    def __init__(self, actors: Sequence[Actor]) -> None:
+        """Copy their weights, those of each layer side by side."""
+        self.first, self.layers = actors[0], []
+        bodies = [list(actor.body) for actor in actors]
+        for parts in zip(*bodies, strict=True):
+            if isinstance(parts[0], nn.SiLU):
+                continue
+            weight = torch.stack([part.weight.detach() for part in parts])
+            bias = torch.stack([part.bias.detach() for part in parts])[:, None]
+            if isinstance(parts[0], nn.Linear):
+                self.layers.append((weight.transpose(1, 2).contiguous(), bias))
+            else:
+                self.layers.append((weight[:, None], bias))
+
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """M's action input (B, A) of z (B, Z) and h (B, H)."""
+        first = self.first
+        x = first.inputs(z, h).expand(len(self.layers[0][0]), -1, -1)
+        *hidden, (weight, bias) = self.layers
+        for (w, b), (gain, shift) in zip(hidden[::2], hidden[1::2], strict=True):
+            x = torch.baddbmm(b, x, w)
+            x = functional.silu(functional.layer_norm(x, x.shape[-1:]) * gain + shift)
+        mean = torch.baddbmm(bias, x, weight)[..., : len(first.low)]
+        numbers = first.act(first.changed(mean, z, h).mean(0))
+        if not first.discrete:
+            return numbers
+        return functional.one_hot(numbers.argmax(-1), len(first.low)).float()
+
+
 @dataclass(frozen=True)
 class PolicyFile:
     """Trained actors of one shape, and the first one's critic where it has one."""
@@ -234,11 +271,8 @@ class PolicyFile:
 
     @property
     def drive(self) -> Drive:
-        """The same as M's action input (B, A), for dreams."""
-        first, control = self.actors[0], self.control
-        if not first.discrete:
-            return control
-        return lambda z, h: nn.functional.one_hot(control(z, h), len(first.low)).float()
+        """The same as M's action input (B, A), for dreams: alike up to rounding, and faster."""
+        return StackedActors(self.actors)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
@@ -342,6 +376,7 @@ __all__ = [
     "Inputs",
     "NetworkConfig",
     "PolicyFile",
+    "StackedActors",
     "bounds_of",
     "digest_of",
     "origin",
