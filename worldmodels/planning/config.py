@@ -218,11 +218,13 @@ class PlanningConfig:
         """Give a method's settings for driving with an agent; of anything else those of CEM.
 
         They lean on the agent's C, which begins the search and drives after the plan's end, so that
-        a small search near it is enough (docs/results/2026-11-24-planning). The settings' own
-        defaults are those of a search from nothing.
+        a small search near it is enough (docs/results/2026-11-24-planning; of rollouts,
+        docs/results/2026-11-26-rollouts). The settings' own defaults are those of a search from
+        nothing.
         """
         if method == "rollout":
-            return cls(objective=ObjectiveConfig(horizon=16, particles=8, discount=1.0))
+            objective = ObjectiveConfig(horizon=16, particles=16, discount=1.0)
+            return cls(objective=objective, rollout=RolloutConfig(alarm=0.75))
         search = CEMConfig.icem() if method == "icem" else CEMConfig()
         particles = 2 if method == "gradient" else 4
         return cls(
