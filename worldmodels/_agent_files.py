@@ -198,10 +198,10 @@ def card(config: Mapping[str, Any]) -> str:
         "```python",
         "import gymnasium, worldmodels",
         "",
-        'agent = worldmodels.Agent.from_pretrained("path/to/this/folder")',
+        'driver = worldmodels.open_driver("path/to/this/folder")',
         f'env = gymnasium.make("{config["env_id"]}")',
         "obs, info = env.reset(seed=1_000_000)",
-        "action, state = agent.predict(obs, deterministic=True)",
+        "action, state = driver.predict(obs, deterministic=True)",
         "```",
         "",
     ]
