@@ -1,7 +1,7 @@
 """Train a GAN as an energy-based model, and draw a page about it.
 
-    python scripts/train_gan.py --data car-racing --loss margin --folders runs/quick/experience
-    python scripts/train_gan.py --data digits --loss log
+    python scripts/train_gan.py --data car-racing --folders runs/quick/experience
+    python scripts/train_gan.py --data digits --loss margin
     python scripts/train_gan.py --data folder --folders pictures --resize --loss wasserstein-gp
 
 Losses: margin, log, saturating, regression, wasserstein, wasserstein-gp, ebgan. The same command

@@ -41,7 +41,7 @@ class GANArgs:
 
     data: Source = "car-racing"
     """car-racing (collected frames), faces, digits, or folder (image files)"""
-    loss: LossKind = "margin"
+    loss: LossKind = "log"
     """margin, log, saturating, regression, wasserstein, wasserstein-gp or ebgan"""
     folders: tuple[Path, ...] = ()
     """of car-racing: a run's experience, or any folders of episodes; of folder: images"""
@@ -53,12 +53,12 @@ class GANArgs:
     """of folder: cut and scale pictures of other sizes instead of refusing them"""
     count: int = 20_000
     """pictures to learn from, at most"""
-    steps: int = 3000
+    steps: int = 2400
     """steps of G"""
     batch_size: int = 64
     """pictures a step"""
-    width: int = 64
-    """channels at the picture's end of both networks; 64 is the paper's"""
+    width: int = 32
+    """channels at the picture's end of both networks; 64 is the paper's, at four times the work"""
     norm: Norm | None = None
     """of the energy; None takes batch, and group where the loss has a penalty"""
     margin: float = 10.0
