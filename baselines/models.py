@@ -107,4 +107,6 @@ def build_policy(
         use_sde=recipe.use_sde,
         **policy_arguments(recipe),
     )
+    # as it was trained, so that the very same floats come out
+    policy.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its types
     return policy
