@@ -18,6 +18,8 @@ from torch import nn
 from baselines.recipes import Recipe
 from worldmodels.protocols import UserError
 
+_ADAM = {"eps": 1e-5, "fused": True}
+"""Stable-Baselines3's own epsilon; fused is the same step in one pass over the weights"""
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
 
@@ -80,7 +82,7 @@ def build_model(recipe: Recipe, env: VecEnv, seed: int, device: str = "cpu") -> 
         max_grad_norm=recipe.max_grad_norm,
         use_sde=recipe.use_sde,
         sde_sample_freq=recipe.sde_sample_freq,
-        policy_kwargs=policy_arguments(recipe),
+        policy_kwargs={**policy_arguments(recipe), "optimizer_kwargs": _ADAM},
         seed=seed,
         device=device,
     )
