@@ -17,14 +17,11 @@ from worldmodels.planning.actor_critic import lambda_returns, losses, train_poli
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import (
     Actor,
-    ActorControl,
     Critic,
     Inputs,
     NetworkConfig,
-    PolicyFile,
-    StackedActors,
-    origin,
 )
+from worldmodels.planning.policy_file import ActorControl, PolicyFile, StackedActors, origin
 from worldmodels.planning.streams import PolicyTrainConfig, Streams, shortened
 from worldmodels.protocols import UserError
 

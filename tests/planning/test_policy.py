@@ -25,9 +25,10 @@ from worldmodels.planning.config import (
 )
 from worldmodels.planning.drivers import best_driver, open_driver, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
-from worldmodels.planning.networks import NetworkConfig, PolicyFile, digest_of
+from worldmodels.planning.networks import NetworkConfig
 from worldmodels.planning.plan import Plan
 from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.policy_file import PolicyFile, digest_of
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json

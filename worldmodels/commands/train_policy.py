@@ -16,8 +16,8 @@ from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import Learned, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
-from worldmodels.planning.networks import PolicyFile, origin
 from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError

@@ -10,7 +10,7 @@ from worldmodels.agent import Agent
 from worldmodels.evaluation import evaluate_many
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.planning.actor_critic import train_policies
-from worldmodels.planning.networks import PolicyFile, origin
+from worldmodels.planning.policy_file import PolicyFile, origin
 
 
 def residual_file(ctx: Context) -> Path:

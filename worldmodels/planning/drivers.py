@@ -7,8 +7,8 @@ from typing import Literal, TypeAlias, get_args
 
 from worldmodels.agent import Agent, find
 from worldmodels.planning.config import METHODS, PlanningConfig
-from worldmodels.planning.networks import PolicyFile
 from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.policy_file import PolicyFile
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash
 

@@ -36,6 +36,11 @@ class Belief(NamedTuple):
     c: NDArray[np.float32]
     """(M, H)"""
 
+    @property
+    def starts(self) -> DreamStarts:
+        """Where dreams from this belief begin: one state."""
+        return DreamStarts(self.z[None], self.h[:, None], self.c[:, None])
+
 
 @dataclass(frozen=True)
 class Imagination:
@@ -101,7 +106,7 @@ class Imagination:
         )
         low, high = bounds_of(agent.action_spec)
         discrete = agent.action_spec.kind == "discrete"
-        nowhere = _starts(_zeros(agent))
+        nowhere = _zeros(agent).starts
         follow = DreamConfig(
             horizon=cfg.horizon,
             episodes=cfg.particles,
@@ -125,7 +130,7 @@ class Imagination:
 
     def proposals(self, belief: Belief, seed: int) -> NDArray[np.float32]:
         """What C would do: its actions (K, T, A) in each of K dreams, K the particles."""
-        self.follower.starts = _starts(belief)
+        self.follower.starts = belief.starts
 
         def make_act(population: Tensor) -> Act:
             return lambda z, h: self.controller(z.flatten(0, 1), h.flatten(0, 1))
@@ -147,7 +152,7 @@ class DreamObjective:
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
         """Dream from ``belief`` with the luck of ``seed``, the same for all plans."""
         self.low, self.high = imagination.low, imagination.high
-        self._imagination, self._starts, self._seed = imagination, _starts(belief), seed
+        self._imagination, self._starts, self._seed = imagination, belief.starts, seed
         self.steps = 0
         """of M so far"""
 
@@ -298,10 +303,6 @@ class Unrolled:
 def _zeros(agent: Agent) -> Belief:
     blank = np.zeros((len(agent.memories), agent.h_dim), np.float32)
     return Belief(np.zeros(agent.z_dim, np.float32), blank, blank)
-
-
-def _starts(belief: Belief) -> DreamStarts:
-    return DreamStarts(belief.z[None], belief.h[:, None], belief.c[:, None])
 
 
 __all__ = [

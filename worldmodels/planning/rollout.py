@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.dream.engine import Act
-from worldmodels.dream.starts import DreamStarts
 from worldmodels.planning.config import RolloutConfig
 from worldmodels.planning.objective import Belief, Imagination
 from worldmodels.planning.plan import Bounds, Budget, Plan
@@ -44,7 +43,7 @@ class RolloutObjective:
         """Dream from ``belief`` with the luck of ``seed``, the same for all changes."""
         self.low, self.high = imagination.low, imagination.high
         self._imagination, self._seed = imagination, seed
-        self._starts = DreamStarts(belief.z[None], belief.h[:, None], belief.c[:, None])
+        self._starts = belief.starts
         z, h = torch.from_numpy(belief.z)[None], torch.from_numpy(belief.h[:1])
         with torch.inference_mode():
             self.own: Array = self._numbers(imagination.controller(z, h))[0].numpy()
