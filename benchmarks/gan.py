@@ -7,25 +7,27 @@ plain     the loop of every tutorial: float32, pictures row by row in memory, Ad
 loop      ours in the same precision and memory format
 fast      ours with bfloat16 and channels-last
 The rounds alternate between the three, so that a busy machine slows all of them alike; the best
-round of each counts.
+round of each counts. Beside them stand the operations that a step of each takes, and the bare
+products of the machine in the format that `fast` computes in: no loop can be faster than these.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import tyro
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, DCGANGenerator
 from sparse_gan.gan.train import GAN, GANTrainConfig
-from worldmodels.runs import machine, write_json
+from worldmodels.runs import has_fast_bfloat16, machine, write_json
 
 
 @dataclass(frozen=True)
@@ -101,13 +103,29 @@ def pictures(args: Args) -> Callable[[int], Tensor]:
     return lambda number: stored[number % 4]
 
 
-def measure(args: Args) -> dict[str, float]:
-    """Pictures a second of each, the best of the rounds."""
+@dataclass(frozen=True)
+class Result:
+    """What was measured."""
+
+    pictures_per_second: dict[str, float]
+    """pictures a second of each, the best of the rounds"""
+    gflop_per_step: dict[str, float]
+    """operations of one step of each"""
+    products_gflops: float
+    """GFLOP/s of square products, the best of the rounds"""
+
+
+def measure(args: Args) -> Result:
+    """Run the three and the products in turns."""
     steps = {"plain": plain(args), "loop": ours(args, False), "fast": ours(args, True)}
-    best = dict.fromkeys(steps, 0.0)
-    for step in steps.values():
-        for number in range(2):
-            step(number)
+    best, gflop = dict.fromkeys(steps, 0.0), {}
+    for name, step in steps.items():
+        with FlopCounterMode(display=False) as counter:
+            step(0)
+        gflop[name] = counter.get_total_flops() / 1e9
+        step(1)
+    dtype = torch.bfloat16 if has_fast_bfloat16(torch.device("cpu")) else torch.float32
+    square, products = torch.rand(2048, 2048).to(dtype), 0.0
     for _ in range(args.rounds):
         for name, step in steps.items():
             started = time.perf_counter()
@@ -115,18 +133,28 @@ def measure(args: Args) -> dict[str, float]:
                 step(number)
             seconds = time.perf_counter() - started
             best[name] = max(best[name], args.steps * args.batch_size / seconds)
-    return best
+        started = time.perf_counter()
+        for _ in range(args.steps):
+            square @ square
+        seconds = time.perf_counter() - started
+        products = max(products, args.steps * 2 * 2.048**3 / seconds)
+    return Result(best, gflop, products)
 
 
 def main() -> None:
     """Measure and print."""
     args = tyro.cli(Args, description=__doc__)
     torch.set_num_threads(args.threads)
-    best = measure(args)
-    for name, rate in best.items():
-        print(f"{name:6} {rate:8.1f} pictures a second, {rate / best['plain']:.2f} of plain")
+    result = measure(args)
+    for name, rate in result.pictures_per_second.items():
+        share, gflop = rate / result.pictures_per_second["plain"], result.gflop_per_step[name]
+        speed = gflop * rate / args.batch_size
+        print(
+            f"{name:6} {rate:8.1f} pictures a second, {share:.2f} of plain; {gflop:.1f} GFLOP a "
+            f"step, {speed:.0f} GFLOP/s, {speed / result.products_gflops:.2f} of bare products"
+        )
     if args.json is not None:
-        write_json(args.json, {"pictures_per_second": best, "machine": machine()})
+        write_json(args.json, {**asdict(result), "threads": args.threads, "machine": machine()})
 
 
 if __name__ == "__main__":
