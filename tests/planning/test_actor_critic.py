@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from tests.planning.conftest import PEDALS, MakeAgent
+from worldmodels.agent import Agent
+from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
@@ -22,7 +24,7 @@ from worldmodels.planning.networks import (
     NetworkConfig,
 )
 from worldmodels.planning.policy_file import ActorControl, PolicyFile, StackedActors, origin
-from worldmodels.planning.streams import PolicyTrainConfig, Streams, shortened
+from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams, shortened
 from worldmodels.protocols import UserError
 
 T, B = 5, 3
@@ -212,6 +214,33 @@ def test_no_dream_s_gradient_is_longer_than_allowed(make_agent: MakeAgent) -> No
     torch.testing.assert_close(found[1], found[0])
     free, limited = (torch.cat([g.flatten() for g in found[i]]).norm() for i in (0, 2))
     assert 0 < limited < 0.01 * free
+
+
+def test_each_memory_dreams_its_share_and_the_first_gives_h(make_agent: MakeAgent) -> None:
+    two = make_agent(members=2)
+    assert two.starts is not None
+
+    def with_memories(*members: int) -> Agent:
+        other, starts, kept = copy.copy(two), two.starts, list(members)
+        assert starts is not None
+        other.memories = [two.memories[m] for m in members]
+        other.starts = DreamStarts(starts.z, starts.h[kept], starts.c[kept])
+        return other
+
+    actor = Actor.of(two, SMALL.network)
+
+    def dreams(agent: Agent) -> list[Imagined]:
+        streams = Streams(agent, SMALL, torch.Generator().manual_seed(0))
+        return [streams.imagine(actor, gradient=True) for _ in range(3)]
+
+    share = SMALL.dreams // 2
+    for alone, twins, both in zip(
+        dreams(with_memories(0)), dreams(with_memories(0, 0)), dreams(two), strict=True
+    ):
+        torch.testing.assert_close(twins.h, alone.h)
+        torch.testing.assert_close(twins.reward, alone.reward)
+        torch.testing.assert_close(both.z[:, :share], alone.z[:, :share])
+        assert not torch.allclose(both.z[1:, share:], alone.z[1:, share:])
 
 
 def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:

@@ -176,7 +176,7 @@ def train_policy(
     """Train an actor, and a critic where there is one, in an agent's dreams alone.
 
     Args:
-        agent: with recorded states; its first memory dreams.
+        agent: with recorded states; each of its memories dreams its share.
         cfg: the training.
         seed: fixes weights, starts and noise.
         checkpoint: file for the resume state; read if it is there.

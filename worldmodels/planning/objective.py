@@ -292,8 +292,10 @@ class Unrolled:
         Returns:
             Expected reward (R,) and chance that the dream goes on (R,).
         """
-        for m, memory in enumerate(self.memories):
-            out, self.states[m] = memory.step(self.z, action, self.states[m])
+        *watching, dreaming = self.memories
+        for m, memory in enumerate(watching):
+            _, self.states[m] = memory.recurrence(self.z[:, None], action[:, None], self.states[m])
+        out, self.states[-1] = dreaming.step(self.z, action, self.states[-1])
         u = uniform[:, : self.z.shape[1]]
         self.z = mixture_from_noise(out.log_pi, out.mu, out.log_sigma, u, normal, self.temperature)
         reward = reward_of(self.reward_model, self._priced, out.reward, uniform)

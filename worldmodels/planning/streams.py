@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple
@@ -141,7 +142,17 @@ class Imagined(NamedTuple):
 
 
 class Streams:
-    """Dreams that go on from gradient step to gradient step, so that the actor meets its own."""
+    """Dreams that go on from gradient step to gradient step, so that the actor meets its own.
+
+    Each of an agent's memories dreams its share of them, and the first one's h is what the actor
+    sees: what one memory would be fooled into paying for, the others do not pay.
+
+    Attributes:
+        z: (B, Z).
+        h: (M, B, H) of each memory; apart from the first one's, current where it dreams.
+        c: (M, B, H).
+        age: (B,) decisions since a dream began.
+    """
 
     def __init__(self, agent: Agent, cfg: PolicyTrainConfig, generator: torch.Generator) -> None:
         """Begin all of them at recorded states.
@@ -153,12 +164,12 @@ class Streams:
             raise UserError("this agent has no recorded states or no reward model to dream with")
         self.cfg, self.generator = cfg, generator
         self._reward_model = agent.reward_model
-        self._memory = copy.deepcopy(agent.memories[0]).requires_grad_(False)
+        self._memories = [copy.deepcopy(m).requires_grad_(False) for m in agent.memories]
         self._controller = ControllerDrive(agent)
-        starts = (agent.starts.z, agent.starts.h[0], agent.starts.c[0])
+        starts = (agent.starts.z, agent.starts.h, agent.starts.c)
         self._starts = [torch.from_numpy(part).float() for part in starts]
-        drawn = self._draw(cfg.dreams)
-        self.z, self.h, self.c = (part[drawn] for part in self._starts)
+        self._shares = torch.arange(cfg.dreams).tensor_split(len(self._memories))
+        self.z, self.h, self.c = self._begin()
         ages = torch.randint(cfg.longest, (cfg.dreams,), generator=generator)
         self.age = ages  # so that they do not all begin anew together
 
@@ -173,14 +184,7 @@ class Streams:
     def imagine(self, actor: Actor, gradient: bool) -> Imagined:
         """Dream one horizon; ``gradient`` says whether rewards know how they hang on actions."""
         cfg = self.cfg
-        world = Unrolled(
-            [self._memory],
-            self._reward_model,
-            self.z,
-            [MemoryState(self.h, self.c)],
-            cfg.temperature,
-            cfg.miss_penalty,
-        )
+        world = SharedDreams([self._open(m) for m in range(len(self._memories))])
         z, h, rest = [world.z], [world.h], []
         for _ in range(cfg.horizon):
             seen = (world.z, world.h) if gradient else (world.z.detach(), world.h.detach())
@@ -202,7 +206,19 @@ class Streams:
         beyond = self._tail(world)
         return Imagined(torch.stack(z), torch.stack(h), reward, alive, log_prob, entropy, beyond)
 
-    def _tail(self, world: Unrolled) -> Tensor:
+    def _open(self, member: int) -> Unrolled:
+        """The dreams of one memory."""
+        rows, members = self._shares[member], sorted({0, member})
+        return Unrolled(
+            [self._memories[m] for m in members],
+            self._reward_model,
+            self.z[rows],
+            [MemoryState(self.h[m, rows], self.c[m, rows]) for m in members],
+            self.cfg.temperature,
+            self.cfg.miss_penalty,
+        )
+
+    def _tail(self, world: SharedDreams) -> Tensor:
         """What C is paid (B,) when it drives on from there."""
         weight, total = torch.ones(len(world.z)), torch.zeros(len(world.z))
         for _ in range(self.cfg.tail):
@@ -214,30 +230,61 @@ class Streams:
             weight = weight * alive * self.cfg.discount
         return total
 
-    def _limit(self, world: Unrolled) -> None:
+    def _limit(self, world: SharedDreams) -> None:
         """See to it that no dream's gradient at this step is longer than allowed."""
-        if not (self.cfg.clip_dream and world.z.requires_grad):
-            return
         limit = self.cfg.clip_dream / self.cfg.dreams
-        for part in (world.z, world.states[0].h, world.states[0].c):
-            part.register_hook(partial(shortened, limit=limit))
+        for dreams in world.parts:
+            for part in (dreams.z, *(x for state in dreams.states for x in state)):
+                if self.cfg.clip_dream and part.requires_grad:
+                    part.register_hook(partial(shortened, limit=limit))
 
-    def _carry_on(self, world: Unrolled, alive: Tensor) -> None:
+    def _carry_on(self, world: SharedDreams, alive: Tensor) -> None:
         """Keep where the dreams are; begin those anew that have ended or are too old."""
-        self.z, self.h, self.c = (x.detach() for x in (world.z, world.h, world.states[0].c))
+        self.z, self.h, self.c = world.z.detach(), self.h.clone(), self.c.clone()
+        for member, (rows, dreams) in enumerate(zip(self._shares, world.parts, strict=True)):
+            for m, state in zip(sorted({0, member}), dreams.states, strict=True):
+                self.h[m, rows], self.c[m, rows] = state.h.detach(), state.c.detach()
         self.age = self.age + self.cfg.horizon
         over = (alive.detach().amin(0) < 0.5) | (self.age >= self.cfg.longest)
         over |= ~torch.isfinite(self.z).all(1)
-        drawn = self._draw(self.cfg.dreams)
-        begun = [part[drawn] for part in self._starts]
         now = (self.z, self.h, self.c)
         self.z, self.h, self.c = (
-            torch.where(over[:, None], new, old) for new, old in zip(begun, now, strict=True)
+            torch.where(over[:, None], new, old)
+            for new, old in zip(self._begin(), now, strict=True)
         )
         self.age = torch.where(over, 0, self.age)
 
-    def _draw(self, number: int) -> Tensor:
-        return torch.randint(len(self._starts[0]), (number,), generator=self.generator)
+    def _begin(self) -> list[Tensor]:
+        """Recorded states z (B, Z), h and c (M, B, H), drawn for all dreams."""
+        size = (self.cfg.dreams,)
+        drawn = torch.randint(len(self._starts[0]), size, generator=self.generator)
+        return [part[..., drawn, :] for part in self._starts]
+
+
+class SharedDreams:
+    """Dreams of several memories side by side, stepped as one batch."""
+
+    def __init__(self, parts: Sequence[Unrolled]) -> None:
+        """Take the dreams of each memory, in the order of the batch's rows."""
+        self.parts = parts
+        self._sizes = [len(part.z) for part in parts]
+
+    @property
+    def z(self) -> Tensor:
+        """(B, Z)."""
+        return torch.cat([part.z for part in self.parts])
+
+    @property
+    def h(self) -> Tensor:
+        """(B, H) of the first memory."""
+        return torch.cat([part.h for part in self.parts])
+
+    def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Unrolled.step`."""
+        given = zip(*(x.split(self._sizes) for x in (action, uniform, normal)), strict=True)
+        paid = [part.step(*mine) for part, mine in zip(self.parts, given, strict=True)]
+        reward, alive = (torch.cat(column) for column in zip(*paid, strict=True))
+        return reward, alive
 
 
 def shortened(gradient: Tensor, limit: float) -> Tensor:
@@ -248,4 +295,11 @@ def shortened(gradient: Tensor, limit: float) -> Tensor:
     return shorter
 
 
-__all__ = ["Imagined", "PolicyTrainConfig", "Streams", "residual_training", "shortened"]
+__all__ = [
+    "Imagined",
+    "PolicyTrainConfig",
+    "SharedDreams",
+    "Streams",
+    "residual_training",
+    "shortened",
+]
