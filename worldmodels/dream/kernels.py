@@ -177,7 +177,7 @@ def sample_latents(
     """Draw z_{t+1}: the component first, and only its sigma is exponentiated.
 
     Args:
-        heads: (M, R, 3KZ + 2) outputs without bias; logits, means and log sigmas with column
+        heads: (M, R, >= 3KZ + 2) outputs without bias; logits, means and log sigmas with column
             k Z + d, then reward and termination. Where M is above 1 a row's memory is drawn.
         bias: (M, 3KZ + 2).
         components: K.
@@ -241,7 +241,7 @@ def put_inputs(
 def mixture_means(
     heads: NDArray[Any], bias: NDArray[np.float32], components: int, out: NDArray[np.float32]
 ) -> None:
-    """Means of the mixtures of every memory: heads (M, R, 3KZ + 2) to out (M, R, Z)."""
+    """Means of the mixtures of every memory: heads (M, R, >= 3KZ + 2) to out (M, R, Z)."""
     size = out.shape[2]
     block = components * size
     top, total = np.empty(size, np.float32), np.empty(size, np.float32)
