@@ -262,29 +262,32 @@ class Streams:
 
 
 class SharedDreams:
-    """Dreams of several memories side by side, stepped as one batch."""
+    """Dreams of several memories side by side, stepped as one batch.
+
+    Attributes:
+        parts: the dreams of each memory, in the order of the batch's rows.
+        z: (B, Z).
+        h: (B, H) of the first memory.
+    """
 
     def __init__(self, parts: Sequence[Unrolled]) -> None:
-        """Take the dreams of each memory, in the order of the batch's rows."""
+        """Take the parts as they are."""
         self.parts = parts
         self._sizes = [len(part.z) for part in parts]
-
-    @property
-    def z(self) -> Tensor:
-        """(B, Z)."""
-        return torch.cat([part.z for part in self.parts])
-
-    @property
-    def h(self) -> Tensor:
-        """(B, H) of the first memory."""
-        return torch.cat([part.h for part in self.parts])
+        self._look()
 
     def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """As `Unrolled.step`."""
         given = zip(*(x.split(self._sizes) for x in (action, uniform, normal)), strict=True)
         paid = [part.step(*mine) for part, mine in zip(self.parts, given, strict=True)]
+        self._look()
         reward, alive = (torch.cat(column) for column in zip(*paid, strict=True))
         return reward, alive
+
+    def _look(self) -> None:
+        """Put together what a driver sees."""
+        self.z = torch.cat([part.z for part in self.parts])
+        self.h = torch.cat([part.h for part in self.parts])
 
 
 def shortened(gradient: Tensor, limit: float) -> Tensor:
