@@ -225,15 +225,17 @@ class Agent:
             noise = self._rng.standard_normal(tuple(mu.shape), np.float32)
             z = mu + torch.exp(0.5 * logvar) * torch.from_numpy(noise)
         memory = self._resume(state, episode_start, len(z))
-        action = (self._linear if self._control is None else self._control)(z, memory.h)
+        action = self.act(z, memory.h)
         encoded = linear.memory_input(action, self.controller)
         held = np.ones(len(z), np.int64)
         new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy(), held)
         actions = action.numpy()
         return (actions[0] if single else actions), new_state
 
-    def _linear(self, z: Tensor, h: Tensor) -> Tensor:
-        """C's actions."""
+    def act(self, z: Tensor, h: Tensor) -> Tensor:
+        """What drives, C or another in its place: see `Control`."""
+        if self._control is not None:
+            return self._control(z, h)
         seen = h[None] if self.controller.inputs == "zh" else None
         return linear.forward(self._weights, z[None], seen, self.controller)[0]
 

@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": Entry("evaluate:Evaluate", "measure a driver in the real environment"),
     "plan": Entry("plan:PlanOnce", "plan from a state and show the plan in the dream"),
     "train-policy": Entry("train_policy:TrainPolicy", "train a policy in an agent's dreams"),
+    "committee": Entry("committee:MakeCommittee", "let agents of several runs drive together"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
     "compare": Entry("compare:Compare", "compare methods, with intervals over runs and tracks"),
     "report": Entry("report:Report", "write the page about a run"),

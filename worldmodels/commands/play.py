@@ -16,8 +16,9 @@ from worldmodels import envs, video
 from worldmodels.agent import Agent
 from worldmodels.commands.evaluate import home_of
 from worldmodels.evaluation import evaluate
+from worldmodels.planning.drivers import open_driver, open_member
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import TEST_SEED_START, UserError
+from worldmodels.protocols import TEST_SEED_START, Policy, PolicyState, UserError
 from worldmodels.video import Frames, VideoConfig
 
 FPS = 50
@@ -28,7 +29,8 @@ FPS = 50
 class Play:
     """Watch a driver for an episode, in a window where there is a display, or as a film.
 
-    A film of reality shows what V keeps of every frame and what M dreams, side by side.
+    It is the one that `evaluate` measures. A film of reality shows what V keeps of every frame and
+    what M dreams, side by side. Of a committee, the first member sees and dreams.
     """
 
     agent: str
@@ -59,7 +61,7 @@ class Play:
                 "there is no display to open a window on; write a film instead: "
                 f"worldmodels play --agent {self.agent} --video play.mp4"
             )
-        agent = Agent.from_pretrained(self.agent)
+        agent = open_member(self.agent)
         if self.video is not None:
             cfg = VideoConfig(max_bytes=5_000_000)
             frames = self._dream(agent, cfg) if self.dream else self._reality(agent, cfg)
@@ -67,7 +69,7 @@ class Play:
         elif self.dream:
             show(self._dream(agent, VideoConfig(every=1, panel=288)), f"{self.agent} dreams")
         else:
-            self._drive(agent)
+            self._drive()
 
     def _dream(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
         dreams = 4 if self.video else 2
@@ -76,21 +78,25 @@ class Play:
     def _reality(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
         """Drive once, then film what was driven."""
         env_id = self.env or home_of(self.agent)
-        result = evaluate(agent, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
+        driver = open_driver(self.agent)
+        result = evaluate(driver, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
         print(f"return {result.mean:.1f} in {result.frames} steps")
         recording = video.replay(env_id, result.episodes[0])
         seen = video.views(agent, recording, cfg)
         return video.episode_frames(recording, seen, cfg, f"track {self.seed}")
 
-    def _drive(self, agent: Agent) -> None:
+    def _drive(self) -> None:
         """Drive an episode in the environment's own window."""
+        driver = open_driver(self.agent)
         env = envs.make(self.env or home_of(self.agent), render_mode="human")
         try:
-            agent.check_env(env)
+            driver.check_env(env)
+            policy: Policy = driver
             obs, _ = env.reset(seed=self.seed)
-            state, total, steps, ended = None, 0.0, 0, False
+            state: PolicyState = None
+            total, steps, ended = 0.0, 0, False
             while not ended and steps < self.steps:
-                action, state = agent.predict(obs, state, deterministic=True)
+                action, state = policy.predict(obs, state, deterministic=True)
                 obs, reward, terminated, truncated, _ = env.step(action)
                 total += float(reward)
                 steps += 1

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from worldmodels.agent import Agent, find
+from worldmodels.planning.committee import Committee, other_members
 from worldmodels.planning.config import METHODS, PlanningConfig
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.planning.policy_file import PolicyFile
@@ -21,6 +22,7 @@ LEARNED: tuple[Learned, ...] = get_args(Learned)
 Driver: TypeAlias = Literal[
     "controller",
     "residual",
+    "committee",
     "cem",
     "icem",
     "mppi",
@@ -39,7 +41,12 @@ def policy_path(agent: str | Path, kind: str) -> Path:
 
 
 def best_driver(agent: str | Path) -> Driver:
-    """Who drives an agent when nobody else is named: C, with its residual where there is one."""
+    """Who drives when nobody else is named: the agent's committee where it has one, or it alone."""
+    return "committee" if other_members(agent) else own_driver(agent)
+
+
+def own_driver(agent: str | Path) -> Literal["residual", "controller"]:
+    """Who drives an agent alone: C, with its residual where there is one."""
     return "residual" if policy_path(agent, "residual").is_file() else "controller"
 
 
@@ -48,12 +55,13 @@ def open_driver(
     driver: Driver | None = None,
     cfg: PlanningConfig | None = None,
     weights: Path | None = None,
-) -> Agent | PlanningPolicy:
+) -> Agent | PlanningPolicy | Committee:
     """Open an agent under another driver than its C.
 
     Args:
         agent: folder, or name of an agent that comes with the package.
-        driver: what drives; None for C, with its residual where the agent has one.
+        driver: what drives; None for the agent's committee, or its C with its residual, as far as
+            it has them.
         cfg: of planners; None takes the method's defaults.
         weights: file of the trained policy, or of the critic that a planner uses; None takes the
             one in the agent's folder.
@@ -61,8 +69,10 @@ def open_driver(
     Raises:
         UserError: no such agent, no such file, or a file of another agent.
     """
-    opened = Agent.from_pretrained(agent)
     driver = best_driver(agent) if driver is None else driver
+    if driver == "committee":
+        return open_committee(agent)
+    opened = Agent.from_pretrained(agent)
     if driver == "controller":
         return opened
     if driver in METHODS:
@@ -85,4 +95,33 @@ def open_driver(
     return opened.with_control(file.control, digest)
 
 
-__all__ = ["LEARNED", "Driver", "Learned", "best_driver", "open_driver", "policy_path"]
+def open_committee(agent: str | Path) -> Committee:
+    """Open an agent with the others of its committee, each under its own best driver.
+
+    Raises:
+        UserError: no such agent, it has no committee, or a member cannot be read.
+    """
+    others = other_members(agent)
+    if not others:
+        raise UserError(f"{agent} has no committee; `worldmodels committee` makes one")
+    return Committee([open_member(folder) for folder in (find(agent), *others)])
+
+
+def open_member(agent: str | Path) -> Agent:
+    """Open an agent alone, under its own best driver."""
+    member = open_driver(agent, own_driver(agent))
+    assert isinstance(member, Agent), "neither planners nor committees are an agent's own"
+    return member
+
+
+__all__ = [
+    "LEARNED",
+    "Driver",
+    "Learned",
+    "best_driver",
+    "open_committee",
+    "open_driver",
+    "open_member",
+    "own_driver",
+    "policy_path",
+]

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
-from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.planning.controller import Drive
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.protocols import UserError
@@ -162,7 +161,7 @@ def origin(agent: Agent, cfg: NetworkConfig) -> str:
     return hashlib.sha256(memories.encode() + agent.parameters.tobytes()).hexdigest()
 
 
-def digest_of(models: Sequence[MDNRNN | Actor]) -> str:
+def digest_of(models: Sequence[nn.Module]) -> str:
     """SHA-256 (hex) of the weights of some networks."""
     digest = hashlib.sha256()
     for model in models:

@@ -98,7 +98,7 @@ def episode_frames(
 def dream_frames(
     agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
 ) -> Iterator[Frames]:
-    """Frames of a film of pure dreams: C drives, M answers, V paints; side by side.
+    """Frames of a film of pure dreams: the agent drives, M answers, V paints; side by side.
 
     Raises:
         UserError: the agent has no starts.
@@ -110,13 +110,6 @@ def dream_frames(
     z = torch.from_numpy(agent.starts.z[chosen]).float()
     h, c = (torch.from_numpy(a[0, chosen]).float() for a in (agent.starts.h, agent.starts.c))
     state, memory, reward = MemoryState(h, c), agent.memories[0], np.zeros(dreams)
-    weights = linear.unflatten(
-        torch.from_numpy(agent.parameters)[None],
-        agent.controller,
-        agent.z_dim,
-        agent.h_dim,
-        agent.input_stats,
-    )
     held = agent.action_repeat
     for t in range(0, steps, held):
         if t % cfg.every < held:
@@ -124,8 +117,7 @@ def dream_frames(
             line = ("no frame here is real", f"step {t}")
             picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
             yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
-        seen = state.h[None] if agent.controller.inputs == "zh" else None
-        action = linear.forward(weights, z[None], seen, agent.controller)[0]
+        action = agent.act(z, state.h)
         out, state = memory.step(z, linear.memory_input(action, agent.controller), state)
         u, n = torch.rand(z.shape, generator=generator), torch.randn(z.shape, generator=generator)
         z = mixture_from_noise(*out[:3], u, n, cfg.temperature)

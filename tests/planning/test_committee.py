@@ -1,0 +1,153 @@
+"""Committees: who decides, what each M is told, the folder, and the command."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.planning.conftest import MakeAgent
+from tests.planning.test_policy import frames
+from worldmodels.agent import Agent, AgentState
+from worldmodels.cli import main
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.planning.committee import Committee, CommitteeState
+from worldmodels.planning.drivers import best_driver, open_driver, open_member
+from worldmodels.protocols import Policy, UserError
+from worldmodels.runs import read_json
+
+CHOICES = ActionSpec("discrete", 3)
+
+
+def other(agent: Agent, seed: int) -> Agent:
+    rng = np.random.default_rng(seed)
+    return agent.with_parameters(rng.standard_normal(agent.parameters.shape))
+
+
+def test_the_mean_is_executed_and_every_memory_is_told(make_agent: MakeAgent) -> None:
+    members = [make_agent(action_repeat=1), other(make_agent(action_repeat=1), 1)]
+    committee = Committee(members)
+    assert isinstance(committee, Policy)
+    state: CommitteeState | None = None
+    own: list[AgentState | None] = [None, None]
+    for t in range(3):
+        action, state = committee.predict(frames(2, t), state, deterministic=True)
+        alone = [m.predict(frames(2, t), s, None, True) for m, s in zip(members, own, strict=True)]
+        mean = np.stack([answer for answer, _ in alone]).mean(0)
+        np.testing.assert_allclose(action, mean, rtol=1e-6)
+        told = [m.executed(s, mean) for m, (_, s) in zip(members, alone, strict=True)]
+        own = [*told]
+        for mine, theirs in zip(state, told, strict=True):
+            np.testing.assert_allclose(mine.h, theirs.h, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(mine.action, mean, rtol=1e-6)
+
+
+def test_actions_are_held_by_all(make_agent: MakeAgent) -> None:
+    committee = Committee([make_agent(), other(make_agent(), 1)])
+    first, state = committee.predict(frames(2), deterministic=True)
+    held, state = committee.predict(frames(2, 1), state, np.zeros(2, np.bool_), True)
+    fresh, state = committee.predict(frames(2, 2), state, np.zeros(2, np.bool_), True)
+    np.testing.assert_array_equal(held, first)
+    assert not np.array_equal(fresh, first)
+    single, _ = committee.predict(frames(2)[0], deterministic=True)
+    np.testing.assert_allclose(single, first[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 3])
+def test_choices_are_voted_on(make_agent: MakeAgent, batch: int | None) -> None:
+    agent = make_agent(spec=CHOICES)
+    members = [other(agent, seed) for seed in range(5)]
+    obs = frames(1)[0] if batch is None else frames(batch)
+    action, state = Committee(members).predict(obs, deterministic=True)
+    answers = np.stack([m.predict(obs, deterministic=True)[0] for m in members]).reshape(5, -1)
+    for row, choice in enumerate(np.atleast_1d(action)):
+        counts = np.bincount(answers[:, row], minlength=3)
+        assert counts[choice] == counts.max()
+        assert state[0].action[row].argmax() == choice
+    assert np.shape(action) == (() if batch is None else (batch,))
+
+
+def test_the_earlier_member_wins_a_tie(make_agent: MakeAgent) -> None:
+    agent = make_agent(spec=CHOICES)
+    obs = frames(8)
+    for seed in range(4):
+        pair = [other(agent, seed), other(agent, seed + 10)]
+        action, _ = Committee(pair).predict(obs, deterministic=True)
+        np.testing.assert_array_equal(action, pair[0].predict(obs, deterministic=True)[0])
+
+
+def test_noise_is_each_ones_own_and_repeats(make_agent: MakeAgent) -> None:
+    committee = Committee([make_agent(), make_agent()])
+    drives = []
+    for seed in (1, 1, 2):
+        committee.reseed(seed)
+        action, state = committee.predict(frames(2))
+        assert not np.array_equal(state[0].z, state[1].z)
+        drives.append(action)
+    np.testing.assert_array_equal(drives[0], drives[1])
+    assert not np.array_equal(drives[0], drives[2])
+
+
+def test_members_must_fit_each_other(make_agent: MakeAgent) -> None:
+    with pytest.raises(UserError, match="at least one"):
+        Committee([])
+    with pytest.raises(UserError, match="member 1 has action_repeat 3, but member 0 has 2"):
+        Committee([make_agent(), make_agent(action_repeat=3)])
+    with pytest.raises(UserError, match="action_spec"):
+        Committee([make_agent(), make_agent(spec=CHOICES)])
+
+
+def test_its_digest_names_the_members(make_agent: MakeAgent) -> None:
+    agent = make_agent()
+    digests = [Committee([agent, other(agent, seed)]).digest for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+    pickle.loads(pickle.dumps(Committee([agent, agent])))  # goes to worker processes
+
+
+def test_the_command_joins_and_evaluate_drives(make_agent: MakeAgent, tmp_path: Path) -> None:
+    agent = make_agent()
+    a = agent.save_pretrained(tmp_path / "a", dtype="float32")
+    b = other(agent, 1).save_pretrained(tmp_path / "b", dtype="float32")
+    out = tmp_path / "both"
+    assert best_driver(a) == "controller"
+    assert main(["committee", str(a), str(b), "--out", str(out)]) == 0
+    assert best_driver(out) == "committee"
+    assert not list(tmp_path.glob(".both-*"))
+    opened = open_driver(out)
+    assert isinstance(opened, Committee)
+    expected = Committee([open_member(a), open_member(b)])
+    assert opened.digest == expected.digest
+    np.testing.assert_array_equal(
+        opened.predict(frames(2), deterministic=True)[0],
+        expected.predict(frames(2), deterministic=True)[0],
+    )
+    result = tmp_path / "drive.json"
+    words = ["--episodes", "2", "--seed", "500000", "--max-steps", "4", "--workers", "1"]
+    assert main(["evaluate", "--agent", str(out), *words, "--json", str(result)]) == 0
+    assert read_json(result)["agent"].endswith("(committee)")
+    # a committee joins another with all its members
+    assert main(["committee", str(out), str(b), "--out", str(tmp_path / "three")]) == 0
+    three = open_driver(tmp_path / "three")
+    assert isinstance(three, Committee)
+    assert len(three.members) == 3
+
+
+def test_the_command_says_what_is_wrong(
+    make_agent: MakeAgent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = make_agent().save_pretrained(tmp_path / "a")
+    b = make_agent(action_repeat=3).save_pretrained(tmp_path / "b")
+    out = str(tmp_path / "out")
+    for words, what in (
+        ([str(a), "--out", out], "give two or more"),
+        ([str(a), str(a), "--out", str(b)], "exists"),
+        ([str(a), str(b), "--out", out], "action_repeat"),
+        ([str(a), str(tmp_path / "none"), "--out", out], "no agent"),
+    ):
+        assert main(["committee", *words]) == 2
+        assert what in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert main(["evaluate", "--agent", str(a), "--policy", "committee"]) == 2
+    assert "has no committee" in capsys.readouterr().err

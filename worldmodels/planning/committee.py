@@ -1,0 +1,126 @@
+"""Agents that drive together, each with V, M and C of its own.
+
+What a world model gets wrong it gets wrong in its own way: its V overlooks something else, its M
+dreams of other roads. Members that never saw each other's weights seldom err at the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+
+from worldmodels._agent_files import CONFIG
+from worldmodels.agent import Agent, AgentState, find
+from worldmodels.planning.policy_file import digest_of
+from worldmodels.protocols import UserError
+from worldmodels.runs import config_hash, derive_seed
+
+CommitteeState: TypeAlias = tuple[AgentState, ...]
+"""Each member's own."""
+
+
+class Committee:
+    """A `Policy` that drives by the mean of its members' actions, or by their majority.
+
+    Every member learns which action was executed, so each M knows what the car really did.
+    """
+
+    def __init__(self, members: Sequence[Agent]) -> None:
+        """Seat the members.
+
+        Args:
+            members: for one action space and with one `action_repeat`; earlier ones win ties.
+
+        Raises:
+            UserError: no members, or they do not fit each other.
+        """
+        if not members:
+            raise UserError("a committee needs at least one agent")
+        first = members[0]
+        for number, member in enumerate(members):
+            for name in ("env_id", "action_spec", "action_repeat"):
+                mine, theirs = getattr(first, name), getattr(member, name)
+                if mine != theirs:
+                    raise UserError(
+                        f"member {number} has {name} {theirs}, but member 0 has {mine}; "
+                        "all must drive one environment at one pace"
+                    )
+        self.members = tuple(members)
+        self.digest = config_hash(["committee", [_identity(member) for member in members]])
+        """of what it does, so that an interrupted evaluation knows it again"""
+
+    def __repr__(self) -> str:
+        """Say who sits in it."""
+        return f"Committee({', '.join(map(repr, self.members))})"
+
+    def check_env(self, env: gym.Env[Any, Any]) -> None:
+        """As `Agent.check_env`, for every member."""
+        for member in self.members:
+            member.check_env(env)
+
+    def reseed(self, seed: int) -> None:
+        """Start the noise of every member anew, each with its own."""
+        for number, member in enumerate(self.members):
+            member.reseed(derive_seed(seed, "member", number))
+
+    def predict(
+        self,
+        obs: NDArray[np.uint8],
+        state: CommitteeState | None = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], CommitteeState]:
+        """Ask all members and act in the middle; arguments and errors as of `Agent.predict`.
+
+        Returns:
+            Actions, (A,) or (B, A) float32 for a Box space, a number or (B,) int64 for a Discrete
+            one, and the members' states.
+        """
+        before = (None,) * len(self.members) if state is None else state
+        answers = [
+            member.predict(obs, own, episode_start, deterministic)
+            for member, own in zip(self.members, before, strict=True)
+        ]
+        action = self._together(np.stack([answer for answer, _ in answers]))
+        rows = np.atleast_1d(action) if self._votes else np.atleast_2d(action)
+        states = tuple(
+            member.executed(own, rows)
+            for member, (_, own) in zip(self.members, answers, strict=True)
+        )
+        return action, states
+
+    @property
+    def _votes(self) -> bool:
+        return self.members[0].action_spec.kind == "discrete"
+
+    def _together(self, answers: NDArray[Any]) -> NDArray[Any]:
+        """One action of the members' (N, ...): the mean of numbers, the choice of most."""
+        if not self._votes:
+            mean: NDArray[np.float32] = answers.mean(0, dtype=np.float32)
+            return mean
+        agreeing = (answers[:, None] == answers[None]).sum(1)  # (N, ...) members of each's mind
+        choice: NDArray[np.int64] = np.take_along_axis(answers, agreeing.argmax(0)[None], 0)[0]
+        return choice
+
+
+def committee_folder(agent: str | Path) -> Path:
+    """Where the other members lie: in the first one's folder."""
+    return find(agent) / "committee"
+
+
+def other_members(agent: str | Path) -> list[Path]:
+    """Folders of the members beside the first; none where an agent drives alone."""
+    return sorted(file.parent for file in committee_folder(agent).glob(f"*/{CONFIG}"))
+
+
+def _identity(member: Agent) -> list[Any]:
+    weights = digest_of([member.vision, *member.memories])
+    return [weights, member.parameters, member.digest]
+
+
+__all__ = ["Committee", "CommitteeState", "committee_folder", "other_members"]
