@@ -1,5 +1,6 @@
 """How the report reads, thins, places and writes numbers."""
 
+import json
 import math
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from worldmodels.report import text
 from worldmodels.report.axes import positions, thinned
-from worldmodels.report.data import latest, number, offsets, read_metrics
+from worldmodels.report.data import latest, load_run, number, offsets, read_metrics
 from worldmodels.report.figures import final_selection, swarm
+from worldmodels.report.tables import selections
 
 VALUES = st.lists(st.floats(-1000, 1000), min_size=1, max_size=200)
 
@@ -48,6 +50,20 @@ def test_last_selected_checkpoint_is_the_final_one() -> None:
     lines = [{"real_mean": float(i), "selected": i in (1, 2)} for i in range(4)]
     assert final_selection(lines) == lines[2]
     assert final_selection([]) is None
+
+
+@pytest.mark.parametrize("winner", [None, 0, 1])
+def test_the_finalist_that_won_is_the_selected_one(tmp_path: Path, winner: int | None) -> None:
+    lines: list[dict[str, object]] = [
+        {"stage": "selection", "iteration": k, "generation": 1, "real_mean": 5.0, "selected": True}
+        for k in (0, 1)
+    ]
+    if winner is not None:
+        lines.append({"stage": "final", "iteration": 2, "winner": winner, "real_mean": 6.0})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    final = final_selection(selections(load_run(tmp_path)))
+    assert final is not None
+    assert final["iteration"] == (1 if winner is None else winner)
 
 
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:

@@ -216,6 +216,8 @@ def choose(
         ctx.run.count_frames("selection", frames, f"final/{key[:8]}")
         best = int(np.argmax([result.mean for result in results]))
         winner, final_mean = finalists[best], results[best].mean
+    ctx.run.log("final", iteration=this.number, winner=winner.number, real_mean=final_mean)
+    ctx.say(f"final: round {winner.number}, {final_mean:.0f}")
     residual_file(ctx).unlink(missing_ok=True)  # it belonged to another C
     agent = Agent.from_pretrained(winner.agent)
     agent.metadata |= {"seed": ctx.seed, "selection_mean": final_mean, "versions": versions()}

@@ -14,7 +14,7 @@ from worldmodels.runs import atomic_write, read_json
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
-KEPT = ("stage", "collection", "selection", "residual_selection", "memory_calibration")
+KEPT = ("stage", "collection", "selection", "final", "residual_selection", "memory_calibration")
 
 
 def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:

@@ -64,11 +64,21 @@ def tracks_table(data: RunData) -> Table | None:
 
 
 def selections(data: RunData) -> list[Row]:
-    """Checkpoints of C that were driven in the real environment, oldest first."""
-    return [
+    """Checkpoints of C that were driven in the real environment, oldest first.
+
+    Every round selects one; where the finalists drove for it, only the winner's is called selected.
+    """
+    rows = [
         row
         for row in latest(data.rows("selection"), "generation")
         if number(row.get("real_mean")) is not None
+    ]
+    if not (finals := data.rows("final")):
+        return rows
+    winner = int(finals[-1]["winner"])
+    return [
+        {**row, "selected": bool(row.get("selected")) and iteration_of(row) == winner}
+        for row in rows
     ]
 
 
