@@ -14,7 +14,7 @@ import tyro
 
 from worldmodels._files import disk_errors
 from worldmodels.agent import find
-from worldmodels.planning.committee import Committee, other_members
+from worldmodels.planning.committee import FOLDER, Committee, other_members
 from worldmodels.planning.drivers import open_member
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -56,7 +56,7 @@ class MakeCommittee:
             with disk_errors(self.out):
                 _copy(folders[0], new)
                 for number, folder in enumerate(folders[1:], 1):
-                    _copy(folder, new / "committee" / f"{number:02d}")
+                    _copy(folder, new / FOLDER / f"{number:02d}")
                 os.replace(new, self.out)
         finally:
             shutil.rmtree(new, ignore_errors=True)

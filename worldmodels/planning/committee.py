@@ -20,6 +20,9 @@ from worldmodels.planning.policy_file import digest_of
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
 
+FOLDER = "committee"
+"""Where the other members lie: in the first one's folder."""
+
 CommitteeState: TypeAlias = tuple[AgentState, ...]
 """Each member's own."""
 
@@ -108,14 +111,9 @@ class Committee:
         return choice
 
 
-def committee_folder(agent: str | Path) -> Path:
-    """Where the other members lie: in the first one's folder."""
-    return find(agent) / "committee"
-
-
 def other_members(agent: str | Path) -> list[Path]:
     """Folders of the members beside the first; none where an agent drives alone."""
-    return sorted(file.parent for file in committee_folder(agent).glob(f"*/{CONFIG}"))
+    return sorted(file.parent for file in (find(agent) / FOLDER).glob(f"*/{CONFIG}"))
 
 
 def _identity(member: Agent) -> list[Any]:
@@ -123,4 +121,4 @@ def _identity(member: Agent) -> list[Any]:
     return [weights, member.parameters, member.digest]
 
 
-__all__ = ["Committee", "CommitteeState", "committee_folder", "other_members"]
+__all__ = ["FOLDER", "Committee", "CommitteeState", "other_members"]
