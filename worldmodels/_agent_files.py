@@ -194,6 +194,7 @@ def card(config: Mapping[str, Any]) -> str:
         "",
         "A world-model agent: a convolutional VAE (V) sees, an MDN-RNN (M) remembers and predicts,",
         "and a small controller (C) acts on what both know.",
+        *([] if config.get("decoder", True) else ["It is stored without V's decoder: to drive."]),
         "",
         "```python",
         "import gymnasium, worldmodels",

@@ -2,7 +2,7 @@
 
 A folder holds `vision.safetensors`, `memory.safetensors`, `controller.safetensors`, where there are
 any `starts.safetensors` (recorded states that its dreams begin at), `config.json` and a card,
-`README.md`. Nothing in it is code.
+`README.md`. Nothing in it is code. An agent that only drives may lack V's decoder.
 """
 
 from __future__ import annotations
@@ -309,6 +309,13 @@ class Agent:
         other.digest = digest
         return other
 
+    def for_driving(self) -> Agent:
+        """The same driver without what only dreams need: V's decoder and the recorded starts."""
+        other = copy.copy(self)
+        other._rng = copy.deepcopy(self._rng)
+        other.vision, other.starts = self.vision.without_decoder(), None
+        return other
+
     def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
         """Make sure that this agent can drive an environment.
 
@@ -358,6 +365,7 @@ class Agent:
             "frame_spec": self.frame_spec,
             "action_spec": self.action_spec,
             "vision": self.vision.cfg,
+            "decoder": self.vision.decoder is not None,
             "memory": self.memories[0].cfg,
             "memories": len(self.memories),
             "controller": self.controller,
@@ -380,7 +388,7 @@ class Agent:
         memory_cfg = files.build(MDNRNNConfig, config, "memory", folder)
         controller = files.build(ControllerConfig, config, "controller", folder)
         with torch.device("meta"):  # the weights come from the file: draw none
-            vision = ConvVAE(vision_cfg)
+            vision = ConvVAE(vision_cfg, decoder=config.get("decoder", True))
             memories = [MDNRNN(memory_cfg) for _ in range(config["memories"])]
         files.assign(vision, tensors["vision"], folder / "vision.safetensors")
         for m, memory in enumerate(memories):

@@ -80,6 +80,7 @@ class VisionGenerator(Generator):
         """Build it; weights come from the global torch generator."""
         super().__init__()
         vae = ConvVAE(cfg)
+        assert vae.decoder is not None, "it is built with one"
         self.noise_dim = cfg.z_dim
         self.from_z, self.decoder = vae.from_z, vae.decoder
 

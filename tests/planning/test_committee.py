@@ -14,7 +14,9 @@ from worldmodels.agent import Agent, AgentState
 from worldmodels.cli import main
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.planning.committee import Committee, CommitteeState
-from worldmodels.planning.drivers import best_driver, open_driver, open_member
+from worldmodels.planning.drivers import best_driver, open_driver, open_member, policy_path
+from worldmodels.planning.networks import Actor, Critic, NetworkConfig
+from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
 
@@ -123,6 +125,12 @@ def test_the_command_joins_and_evaluate_drives(make_agent: MakeAgent, tmp_path: 
         opened.predict(frames(2), deterministic=True)[0],
         expected.predict(frames(2), deterministic=True)[0],
     )
+    # of the other member only what drives is kept
+    mate = Agent.from_pretrained(out / "committee" / "01")
+    assert mate.vision.decoder is None
+    assert mate.starts is None
+    with pytest.raises(UserError, match="without its decoder"):
+        mate.decode(np.zeros((1, mate.z_dim)))
     result = tmp_path / "drive.json"
     words = ["--episodes", "2", "--seed", "500000", "--max-steps", "4", "--workers", "1"]
     assert main(["evaluate", "--agent", str(out), *words, "--json", str(result)]) == 0
@@ -132,6 +140,25 @@ def test_the_command_joins_and_evaluate_drives(make_agent: MakeAgent, tmp_path: 
     three = open_driver(tmp_path / "three")
     assert isinstance(three, Committee)
     assert len(three.members) == 3
+
+
+def test_a_member_keeps_its_residual_and_drives_alike(
+    make_agent: MakeAgent, tmp_path: Path
+) -> None:
+    a = make_agent().save_pretrained(tmp_path / "a")
+    b = other(make_agent(), 1).save_pretrained(tmp_path / "b")
+    agent = Agent.from_pretrained(b)
+    network = NetworkConfig(hidden=4, layers=1, residual=0.5)
+    critic = Critic(agent.z_dim, agent.h_dim, network)
+    file = PolicyFile((Actor.of(agent, network),), critic, "residual", origin(agent, network))
+    file.save(policy_path(b, "residual"))
+    assert main(["committee", str(a), str(b), "--out", str(tmp_path / "both")]) == 0
+    stored = tmp_path / "both" / "committee" / "01"
+    assert PolicyFile.load(policy_path(stored, "residual"), agent).critic is None
+    np.testing.assert_array_equal(
+        open_member(stored).predict(frames(2), deterministic=True)[0],
+        open_member(b).predict(frames(2), deterministic=True)[0],
+    )
 
 
 def test_the_command_says_what_is_wrong(

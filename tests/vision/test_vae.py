@@ -35,6 +35,17 @@ def test_shapes_and_ranges() -> None:
     assert 0 <= out.reconstruction.min().item() <= out.reconstruction.max().item() <= 1
 
 
+def test_without_its_decoder_it_sees_the_same_and_shows_nothing() -> None:
+    model = ConvVAE(VAEConfig(z_dim=5, width=4)).eval()
+    eye, x = model.without_decoder(), torch.rand(2, 3, 64, 64)
+    for mine, whole in zip(eye.encode(x), model.encode(x), strict=True):
+        torch.testing.assert_close(mine, whole, rtol=0, atol=0)
+    assert not eye.training
+    assert eye.to_mu.weight.data_ptr() == model.to_mu.weight.data_ptr()
+    with pytest.raises(UserError, match="without its decoder"):
+        eye.decode(torch.zeros(1, 5))
+
+
 def test_no_noise_takes_the_mean() -> None:
     torch.manual_seed(0)
     model = ConvVAE(VAEConfig(z_dim=4, width=4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import uuid
@@ -12,13 +13,15 @@ from typing import Self
 
 import tyro
 
+from worldmodels._agent_files import CONFIG
 from worldmodels._files import disk_errors
-from worldmodels.agent import find
+from worldmodels.agent import Agent, find
 from worldmodels.planning.committee import FOLDER, Committee, other_members
-from worldmodels.planning.drivers import open_member
+from worldmodels.planning.drivers import open_member, own_driver, policy_path
+from worldmodels.planning.policy_file import PolicyFile
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import make_folder
+from worldmodels.runs import make_folder, read_json
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,8 @@ class MakeCommittee:
 
     Each keeps V, M and C of its own, and its residual where it has one. The new folder is the first
     agent's, with the others in its `committee/`: `evaluate` lets all of them drive, and the first
-    one alone with `--policy residual` or `controller`; dreams and planners are the first one's.
+    one alone with `--policy residual` or `controller`; dreams and planners are the first one's. Of
+    the others only what drives is kept: no decoder, no recorded starts, a third of the size.
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
@@ -56,7 +60,7 @@ class MakeCommittee:
             with disk_errors(self.out):
                 _copy(folders[0], new)
                 for number, folder in enumerate(folders[1:], 1):
-                    _copy(folder, new / FOLDER / f"{number:02d}")
+                    _copy_driver(folder, new / FOLDER / f"{number:02d}")
                 os.replace(new, self.out)
         finally:
             shutil.rmtree(new, ignore_errors=True)
@@ -69,3 +73,12 @@ def _copy(folder: Path, target: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_file():
             shutil.copy2(entry, target / entry.name)
+
+
+def _copy_driver(folder: Path, target: Path) -> None:
+    """Save what an agent needs in order to drive, its numbers as they are."""
+    agent = Agent.from_pretrained(folder)
+    agent.for_driving().save_pretrained(target, dtype=read_json(folder / CONFIG)["dtype"])
+    if own_driver(folder) == "residual":
+        file = PolicyFile.load(policy_path(folder, "residual"), agent)
+        dataclasses.replace(file, critic=None).save(policy_path(target, "residual"))

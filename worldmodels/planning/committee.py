@@ -117,7 +117,7 @@ def other_members(agent: str | Path) -> list[Path]:
 
 
 def _identity(member: Agent) -> list[Any]:
-    weights = digest_of([member.vision, *member.memories])
+    weights = digest_of([member.vision.without_decoder(), *member.memories])
     return [weights, member.parameters, member.digest]
 
 

@@ -59,8 +59,14 @@ class ConvVAE(nn.Module):
     convolutions (kernels 5, 5, 6, 6) bring a latent of 1x1x1024 back to 64x64x3.
     """
 
-    def __init__(self, cfg: VAEConfig) -> None:
-        """Build V with torch's default initialisation, drawn from the global torch generator."""
+    def __init__(self, cfg: VAEConfig, decoder: bool = True) -> None:
+        """Build V with torch's default initialisation, drawn from the global torch generator.
+
+        Args:
+            cfg: its shape.
+            decoder: False leaves the decoder out, five sixths of the parameters: it sees all that
+                a driver needs, but shows nothing.
+        """
         super().__init__()
         self.cfg = cfg
         w = cfg.width
@@ -77,6 +83,9 @@ class ConvVAE(nn.Module):
         self.features = 32 * w
         self.to_mu = nn.Linear(self.features, cfg.z_dim)
         self.to_logvar = nn.Linear(self.features, cfg.z_dim)
+        self.decoder: nn.Sequential | None = None
+        if not decoder:
+            return
         self.from_z = nn.Linear(cfg.z_dim, self.features)
         self.decoder = nn.Sequential(
             FromPoint(self.features, 4 * w, 5, stride=2),
@@ -88,6 +97,14 @@ class ConvVAE(nn.Module):
             nn.ConvTranspose2d(w, 3, 6, stride=2),
         )
 
+    def without_decoder(self) -> ConvVAE:
+        """The same V, its weights shared, without what shows latents as frames."""
+        with torch.device("meta"):
+            other = ConvVAE(self.cfg, decoder=False)
+        mine = self.state_dict()
+        other.load_state_dict({name: mine[name] for name in other.state_dict()}, assign=True)
+        return other.train(self.training)
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (B, 3, 64, 64) in [0, 1] to the posterior's (mu, logvar), each (B, Z)."""
         assert x.shape[1:] == (3, FRAME_SIZE, FRAME_SIZE), (
@@ -97,7 +114,16 @@ class ConvVAE(nn.Module):
         return self.to_mu(features), self.to_logvar(features)
 
     def decode_logits(self, z: Tensor) -> Tensor:
-        """Latents (B, Z) to pixel logits (B, 3, 64, 64)."""
+        """Latents (B, Z) to pixel logits (B, 3, 64, 64).
+
+        Raises:
+            UserError: V has no decoder.
+        """
+        if self.decoder is None:
+            raise UserError(
+                "this V was stored without its decoder: it can drive but not show what it dreams; "
+                "take the agent that it came from"
+            )
         logits: Tensor = self.decoder(self.from_z(z)[:, :, None, None])
         return logits
 
