@@ -176,5 +176,9 @@ def test_the_command_says_what_is_wrong(
         assert main(["committee", *words]) == 2
         assert what in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
-    assert main(["evaluate", "--agent", str(a), "--policy", "committee"]) == 2
+    evaluate = ["evaluate", "--agent", str(a), "--policy"]
+    assert main([*evaluate, "committee"]) == 2
     assert "has no committee" in capsys.readouterr().err
+    for policy in ("committee", "controller"):
+        assert main([*evaluate, policy, "--weights", "some.safetensors"]) == 2
+        assert f"weights is some.safetensors, but {policy}" in capsys.readouterr().err

@@ -37,7 +37,7 @@ class Evaluate:
     `random` or `zeros`"""
     policy: Driver | None = None
     """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
-    for C, with its residual where the agent has one"""
+    for the agent's committee, or its C with its residual, as far as it has them"""
     weights: Path | None = None
     """file of `train-policy` for a learned policy or for the critic of a planner; None takes the
     one in the agent's folder"""
@@ -102,6 +102,11 @@ class Evaluate:
         return "controller" if alone else best_driver(self.agent)
 
     def _driver(self) -> PolicySpec:
+        if self.weights is not None and self._policy in ("controller", "committee"):
+            raise UserError(
+                f"weights is {self.weights}, but {self._policy} takes no such file; name the "
+                "policy that it is of, for example --policy residual"
+            )
         if self._policy == "controller":
             return policy_of(self.agent)
         if self.agent in CONTROLS:
