@@ -287,10 +287,9 @@ class Agent:
 
     def with_parameters(self, parameters: ArrayLike, **metadata: Any) -> Agent:
         """The same V and M under another controller of the same shape."""
-        other = copy.copy(self)
+        other = self._twin()
         other.parameters = np.array(parameters, np.float32)
         other.metadata = {**self.metadata, **metadata}
-        other._rng = copy.deepcopy(self._rng)
         other._check()
         other._weights = other._build_weights()
         return other
@@ -304,15 +303,13 @@ class Agent:
             control: what drives.
             digest: of its weights, by which an interrupted evaluation knows it again.
         """
-        other = copy.copy(self)
-        other._rng, other._control = copy.deepcopy(self._rng), control
-        other.digest = digest
+        other = self._twin()
+        other._control, other.digest = control, digest
         return other
 
     def for_driving(self) -> Agent:
         """The same driver without what only dreams need: V's decoder and the recorded starts."""
-        other = copy.copy(self)
-        other._rng = copy.deepcopy(self._rng)
+        other = self._twin()
         other.vision, other.starts = self.vision.without_decoder(), None
         return other
 
@@ -410,6 +407,12 @@ class Agent:
             action_repeat=config.get("action_repeat", 1),
             metadata=config["metadata"],
         )
+
+    def _twin(self) -> Agent:
+        """The same parts, with a generator of its own."""
+        other = copy.copy(self)
+        other._rng = copy.deepcopy(self._rng)
+        return other
 
     @property
     def _bounds(self) -> tuple[Sequence[float], Sequence[float]]:
