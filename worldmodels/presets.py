@@ -277,6 +277,9 @@ class RunConfig:
     """environment of the final test; None is env_id, and stock CarRacing for the fast one"""
     iterations: int = 5
     """rounds of collect, V, M, dream and C"""
+    fresh_rounds: int = 0
+    """the last so many rounds begin V and M anew, from all frames so far, in place of going on from
+    the round before: what grew from the first, random frames keeps a trace of them"""
     action_repeat: int = 1
     """steps of the environment that each action is held for; M's step is as long"""
     frame_rows: int | None = None
@@ -308,9 +311,18 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(self, "iterations", self.iterations >= 1, "at least 1")
+        require(self, "fresh_rounds", self.fresh_rounds >= 0, "at least 0")
         require(self, "action_repeat", self.action_repeat >= 1, "at least 1")
         rows = self.frame_rows
         require(self, "frame_rows", rows is None or rows >= 1, "at least 1, or None")
+
+    def is_fresh(self, number: int) -> bool:
+        """Whether V and M begin anew in a round; in the first they always do."""
+        return number == 0 or number >= self.iterations - self.fresh_rounds
+
+    def trains_vision(self, number: int) -> bool:
+        """Whether V is trained in a round; in the others it stays as the round before left it."""
+        return number <= self.vision_training.finetune_rounds or self.is_fresh(number)
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -447,15 +459,15 @@ def full() -> RunConfig:
     cfg = quick()
     return dataclasses.replace(
         cfg,
-        iterations=10,
+        iterations=8,
+        fresh_rounds=1,
         vision_training=dataclasses.replace(
-            cfg.vision_training, steps=5000, finetune_steps=1500, finetune_rounds=2
+            cfg.vision_training, steps=5000, finetune_steps=1000, finetune_rounds=2
         ),
         memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
         controller=dataclasses.replace(
             cfg.controller,
-            evolve=EvolveConfig(generations=120, mean_every=30, average=40),
-            miss_after=40,
+            evolve=EvolveConfig(generations=60, mean_every=15, average=30),
             memory_rounds=1,
         ),
         selection=dataclasses.replace(

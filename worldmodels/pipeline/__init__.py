@@ -75,6 +75,7 @@ class Pipeline:
         cfg, ctx = self.cfg, self.context
         this = Iteration(number, ctx.run.path / "iterations" / f"{number:02d}")
         previous = before[-1] if before else None
+        source = None if cfg.is_fresh(number) else previous
         this.keys["collect"] = self._stage(
             "collect",
             this,
@@ -91,7 +92,7 @@ class Pipeline:
         this.keys["vision"] = self._stage(
             "vision",
             this,
-            [cfg.vision, cfg.vision_training, past, previous and previous.keys["vision"]],
+            [cfg.vision, cfg.vision_training, past, _key(source, "vision")],
             lambda key: model.train_vision(ctx, this, before, key),
         )
         this.keys["encode"] = self._stage(
@@ -103,7 +104,7 @@ class Pipeline:
         this.keys["memory"] = self._stage(
             "memory",
             this,
-            [cfg.memory, cfg.memory_training, this.keys["encode"], _key(previous, "memory")],
+            [cfg.memory, cfg.memory_training, this.keys["encode"], _key(source, "memory")],
             lambda key: model.train_memory(ctx, this, before, key),
         )
         this.keys["controller"] = self._stage(

@@ -170,13 +170,14 @@ def _store(ctx: Context, iterations: Sequence[Iteration]) -> EpisodeStore:
 def train_vision(
     ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
 ) -> dict[str, Any]:
-    """Train V on all frames so far, from the previous round's weights if there are any.
+    """Train V on all frames so far, from the previous round's weights unless the round is fresh.
 
-    After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents.
+    After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents, up to the
+    `RunConfig.fresh_rounds`.
     """
     cfg = ctx.cfg
     this.folder.mkdir(parents=True, exist_ok=True)
-    if this.number > cfg.vision_training.finetune_rounds:
+    if not cfg.trains_vision(this.number):
         copy_file(before[-1].folder / "vision.pt", this.folder / "vision.pt")
         return {}
     store = _store(ctx, [*before, this])
@@ -188,12 +189,21 @@ def train_vision(
         lambda start: train.frame_batches(cfg.vision_training.batch_size, seed, start=start),
         sample_frames(holdout, 512),
         seed=seed,
-        init=load_checkpoint(before[-1].folder / "vision.pt") if before else None,
+        init=_weights_before(ctx, this, before, "vision.pt"),
         checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
         log=partial(ctx.run.log, "vision", iteration=this.number),
     )
     save_checkpoint(this.folder / "vision.pt", model.state_dict())
     return {}
+
+
+def _weights_before(
+    ctx: Context, this: Iteration, before: Sequence[Iteration], name: str
+) -> dict[str, torch.Tensor] | None:
+    """Weights of the round before, or None where a round begins anew."""
+    if ctx.cfg.is_fresh(this.number):
+        return None
+    return load_checkpoint(before[-1].folder / name)
 
 
 def split(store: EpisodeStore) -> tuple[EpisodeStore, EpisodeStore]:
@@ -229,7 +239,7 @@ def load_vision(ctx: Context, iteration: Iteration) -> ConvVAE:
 def encode(ctx: Context, this: Iteration, before: Sequence[Iteration], key: str) -> dict[str, Any]:
     """Encode every episode so far with this round's V, one file per round."""
     model = load_vision(ctx, this)
-    frozen = this.number > ctx.cfg.vision_training.finetune_rounds
+    frozen = not ctx.cfg.trains_vision(this.number)
     for iteration in [*before, this]:
         name = f"latents-{iteration.number:02d}.safetensors"
         if frozen and iteration is not this:
@@ -256,7 +266,10 @@ def load_latents(this: Iteration, before: Sequence[Iteration]) -> list[Latents]:
 def train_memory(
     ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
 ) -> dict[str, Any]:
-    """Train the memories on all latents so far, each from its own weights of the round before."""
+    """Train the memories on all latents so far, each from its own weights of the round before.
+
+    In a fresh round they begin anew.
+    """
     cfg = ctx.cfg
     parts = load_latents(this, before)
     latents = Latents.concatenate(parts)
@@ -282,7 +295,7 @@ def train_memory(
             seed=ctx.seed_for("memory", this.number, member),
             holdout=holdout,
             repeats=np.where(held, 0, repeats),
-            init=load_checkpoint(before[-1].folder / label) if before else None,
+            init=_weights_before(ctx, this, before, label),
             checkpoint=checkpoints / label,
             log=partial(ctx.run.log, "memory", iteration=this.number, member=member),
         )
@@ -320,7 +333,7 @@ def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
 
     Rounds share V from the last one that trained it.
     """
-    oldest = min(number, cfg.vision_training.finetune_rounds)
+    oldest = max(earlier for earlier in range(number + 1) if cfg.trains_vision(earlier))
     return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
 
 
