@@ -204,6 +204,14 @@ class ResidualStageConfig:
 
 
 @dataclass(frozen=True)
+class CommitteeStageConfig:
+    """The last choice: whether the other finalists drive beside the run's agent."""
+
+    enabled: bool = False
+    """try the agent with each of the other finalists, and with all of them"""
+
+
+@dataclass(frozen=True)
 class SelectionConfig:
     """The small real validation that chooses between checkpoints."""
 
@@ -235,7 +243,7 @@ class SelectionConfig:
         require(self, "late_rounds", self.late_rounds >= 1, "at least 1")
         require(self, "finalists", self.finalists >= 1, "at least 1")
         require(self, "final_episodes", self.final_episodes >= 0, "at least 0")
-        last = self.seed + 2 * (self.episodes + self.final_episodes)
+        last = self.seed + 3 * (self.episodes + self.final_episodes)
         fine = SELECTION_SEED_START <= self.seed and last <= TEST_SEED_START
         require(self, "seed", fine, f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
 
@@ -268,6 +276,29 @@ class TestConfig:
 
 
 @dataclass(frozen=True)
+class FreshConfig:
+    """Late rounds that begin M anew, from all frames so far, and the first of them V as well.
+
+    The others go on from the round before. What grew from the first, random frames keeps a trace of
+    them; and models that share no weights go wrong in different places.
+    """
+
+    rounds: int = 0
+    """how many, the last of the run"""
+    vision_steps: int | None = None
+    """gradient steps of V in the first of them; None for as many as in the run's first round"""
+    memory_steps: int | None = None
+    """gradient steps of M in each of them; None for as many as in the run's first round"""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require(self, "rounds", self.rounds >= 0, "at least 0")
+        for name in ("vision_steps", "memory_steps"):
+            steps = getattr(self, name)
+            require(self, name, steps is None or steps >= 1, "at least 1, or None")
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """The whole pipeline."""
 
@@ -277,14 +308,13 @@ class RunConfig:
     """environment of the final test; None is env_id, and stock CarRacing for the fast one"""
     iterations: int = 5
     """rounds of collect, V, M, dream and C"""
-    fresh_rounds: int = 0
-    """the last so many rounds begin V and M anew, from all frames so far, in place of going on from
-    the round before: what grew from the first, random frames keeps a trace of them"""
     action_repeat: int = 1
     """steps of the environment that each action is held for; M's step is as long"""
     frame_rows: int | None = None
     """rows of the environment's frames that V sees, from the top; None leaves CarRacing's dashboard
     out, as the paper does, and nothing of other environments"""
+    fresh: FreshConfig = field(default_factory=FreshConfig)
+    """late rounds that begin V and M anew"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
     """what is collected"""
     vision: VAEConfig = field(default_factory=VAEConfig)
@@ -305,24 +335,43 @@ class RunConfig:
     """the real validation"""
     residual: ResidualStageConfig = field(default_factory=ResidualStageConfig)
     """a bounded change of the chosen C"""
+    committee: CommitteeStageConfig = field(default_factory=CommitteeStageConfig)
+    """several rounds' drivers as one"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         require(self, "iterations", self.iterations >= 1, "at least 1")
-        require(self, "fresh_rounds", self.fresh_rounds >= 0, "at least 0")
         require(self, "action_repeat", self.action_repeat >= 1, "at least 1")
         rows = self.frame_rows
         require(self, "frame_rows", rows is None or rows >= 1, "at least 1, or None")
 
-    def is_fresh(self, number: int) -> bool:
-        """Whether V and M begin anew in a round; in the first they always do."""
-        return number == 0 or number >= self.iterations - self.fresh_rounds
+    def begins_memory(self, number: int) -> bool:
+        """Whether M begins anew in a round."""
+        return number == 0 or number >= self.iterations - self.fresh.rounds
+
+    def begins_vision(self, number: int) -> bool:
+        """Whether V begins anew in a round."""
+        return number == 0 or number == self.iterations - self.fresh.rounds
 
     def trains_vision(self, number: int) -> bool:
         """Whether V is trained in a round; in the others it stays as the round before left it."""
-        return number <= self.vision_training.finetune_rounds or self.is_fresh(number)
+        return number <= self.vision_training.finetune_rounds or self.begins_vision(number)
+
+    def vision_training_of(self, number: int) -> VisionTrainConfig:
+        """How V is trained in a round."""
+        steps = self.fresh.vision_steps
+        if number == 0 or steps is None or not self.begins_vision(number):
+            return self.vision_training
+        return dataclasses.replace(self.vision_training, steps=steps)
+
+    def memory_training_of(self, number: int) -> MemoryTrainConfig:
+        """How M is trained in a round."""
+        steps = self.fresh.memory_steps
+        if number == 0 or steps is None or not self.begins_memory(number):
+            return self.memory_training
+        return dataclasses.replace(self.memory_training, steps=steps)
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -384,6 +433,7 @@ def smoke() -> RunConfig:
                 log_every=3,
             ),
         ),
+        committee=CommitteeStageConfig(enabled=True),
         test=TestConfig(episodes=2, max_steps=50),
     )
 
@@ -459,12 +509,12 @@ def full() -> RunConfig:
     cfg = quick()
     return dataclasses.replace(
         cfg,
-        iterations=8,
-        fresh_rounds=1,
+        iterations=7,
+        fresh=FreshConfig(rounds=2, vision_steps=5000, memory_steps=6000),
         vision_training=dataclasses.replace(
-            cfg.vision_training, steps=5000, finetune_steps=1000, finetune_rounds=2
+            cfg.vision_training, steps=2500, finetune_steps=1000, finetune_rounds=1
         ),
-        memory_training=dataclasses.replace(cfg.memory_training, steps=8000, finetune_steps=3000),
+        memory_training=dataclasses.replace(cfg.memory_training, steps=4000, finetune_steps=3000),
         controller=dataclasses.replace(
             cfg.controller,
             evolve=EvolveConfig(generations=60, mean_every=15, average=30),
@@ -473,7 +523,10 @@ def full() -> RunConfig:
         selection=dataclasses.replace(
             cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=24
         ),
-        residual=ResidualStageConfig(enabled=True),
+        residual=ResidualStageConfig(
+            enabled=True, training=dataclasses.replace(residual_training(), actors=2)
+        ),
+        committee=CommitteeStageConfig(enabled=True),
         test=TestConfig(),
     )
 

@@ -17,7 +17,7 @@ from typing import Any
 from worldmodels import executors
 from worldmodels.envs import make
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.pipeline import driver, model, residual
+from worldmodels.pipeline import committee, driver, model, residual
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -67,6 +67,7 @@ class Pipeline:
             iterations.append(self._iteration(number, iterations))
         final = self._final(iterations)
         self._residual(final)
+        self._committee(final, iterations)
         self._test(final)
         return build_report(self.run.path)
 
@@ -75,7 +76,6 @@ class Pipeline:
         cfg, ctx = self.cfg, self.context
         this = Iteration(number, ctx.run.path / "iterations" / f"{number:02d}")
         previous = before[-1] if before else None
-        source = None if cfg.is_fresh(number) else previous
         this.keys["collect"] = self._stage(
             "collect",
             this,
@@ -92,7 +92,12 @@ class Pipeline:
         this.keys["vision"] = self._stage(
             "vision",
             this,
-            [cfg.vision, cfg.vision_training, past, _key(source, "vision")],
+            [
+                cfg.vision,
+                cfg.vision_training_of(number),
+                past,
+                None if cfg.begins_vision(number) else _key(previous, "vision"),
+            ],
             lambda key: model.train_vision(ctx, this, before, key),
         )
         this.keys["encode"] = self._stage(
@@ -104,7 +109,12 @@ class Pipeline:
         this.keys["memory"] = self._stage(
             "memory",
             this,
-            [cfg.memory, cfg.memory_training, this.keys["encode"], _key(source, "memory")],
+            [
+                cfg.memory,
+                cfg.memory_training_of(number),
+                this.keys["encode"],
+                None if cfg.begins_memory(number) else _key(previous, "memory"),
+            ],
             lambda key: model.train_memory(ctx, this, before, key),
         )
         this.keys["controller"] = self._stage(
@@ -155,12 +165,28 @@ class Pipeline:
             lambda key: residual.learn_residual(self.context, final, key),
         )
 
+    def _committee(self, final: Iteration, iterations: list[Iteration]) -> None:
+        """Let the other finalists drive beside the agent, if that is better."""
+        if not self.cfg.committee.enabled:
+            final.keys["committee"] = final.keys["residual"]
+            committee.disband(self.context)
+            return
+        winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
+        finalists = driver.best_rounds(self.context, iterations)
+        others = [iteration for iteration in finalists if iteration.number != winner]
+        final.keys["committee"] = self._stage(
+            "committee",
+            final,
+            [self.cfg.committee, self.cfg.selection, final.keys["residual"]],
+            lambda key: committee.seat(self.context, final, others, key),
+        )
+
     def _test(self, final: Iteration) -> None:
         """Drive the test tracks once and film."""
         self._stage(
             "test",
             final,
-            [self.cfg.test, self.cfg.test_env, final.keys["residual"]],
+            [self.cfg.test, self.cfg.test_env, final.keys["committee"]],
             lambda key: driver.test(self.context, final, key),
         )
 

@@ -18,6 +18,7 @@ from worldmodels.evaluation import (
     evaluate_many,
 )
 from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.pipeline.committee import disband
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
 from worldmodels.pipeline.model import (
@@ -27,7 +28,7 @@ from worldmodels.pipeline.model import (
     load_vision,
 )
 from worldmodels.pipeline.residual import residual_file
-from worldmodels.planning.drivers import best_driver, open_driver
+from worldmodels.planning.drivers import best_driver, open_driver, open_member
 from worldmodels.presets import RunConfig
 from worldmodels.runs import load_checkpoint, save_checkpoint, versions
 from worldmodels.video import film
@@ -192,17 +193,26 @@ def dream_alarm(cfg: RunConfig, dream: float, real: EvaluationResult) -> str | N
     return None
 
 
+def best_rounds(ctx: Context, iterations: Sequence[Iteration]) -> list[Iteration]:
+    """Rounds whose drivers are finalists, the best first."""
+    cfg = ctx.cfg.selection
+    if cfg.early_episodes is not None:  # so few episodes of the others prove nothing
+        iterations = iterations[-cfg.late_rounds :]
+    return sorted(iterations, key=lambda it: -_selected_mean(ctx, it))[: cfg.finalists]
+
+
+def _selected_mean(ctx: Context, iteration: Iteration) -> float:
+    """Mean return of a round's driver on the tracks that chose it."""
+    return float(ctx.run.stage_outputs(f"select/{iteration.number:02d}")["real_mean"])
+
+
 def choose(
     ctx: Context, this: Iteration, iterations: Sequence[Iteration], key: str
 ) -> dict[str, Any]:
     """Let the best rounds' drivers drive a second, larger round; the winner is the run's agent."""
     cfg = ctx.cfg.selection
-    if cfg.early_episodes is not None:  # so few episodes of the others prove nothing
-        iterations = iterations[-cfg.late_rounds :]
-    scores = [ctx.run.stage_outputs(f"select/{it.number:02d}")["real_mean"] for it in iterations]
-    ranked = sorted(range(len(iterations)), key=lambda i: -scores[i])[: cfg.finalists]
-    finalists = [iterations[i] for i in ranked]
-    winner, final_mean = finalists[0], scores[ranked[0]]
+    finalists = best_rounds(ctx, iterations)
+    winner, final_mean = finalists[0], _selected_mean(ctx, finalists[0])
     if len(finalists) > 1 and cfg.final_episodes:
         first = cfg.seed + cfg.episodes
         results = evaluate_many(
@@ -219,6 +229,7 @@ def choose(
     ctx.run.log("final", iteration=this.number, winner=winner.number, real_mean=final_mean)
     ctx.say(f"final: round {winner.number}, {final_mean:.0f}")
     residual_file(ctx).unlink(missing_ok=True)  # it belonged to another C
+    disband(ctx)
     agent = Agent.from_pretrained(winner.agent)
     agent.metadata |= {"seed": ctx.seed, "selection_mean": final_mean, "versions": versions()}
     agent.save_pretrained(ctx.run.agent)
@@ -234,7 +245,6 @@ def test(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
     seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
     chosen = best_driver(ctx.run.agent)
     opened = open_driver(ctx.run.agent, chosen)
-    assert isinstance(opened, Agent), "a planner is never the best driver"
     result = evaluate(
         ctx.run.agent if chosen == "controller" else opened,
         ctx.cfg.test_env,
@@ -257,5 +267,5 @@ def test(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
         random.write(ctx.run.path / "evaluation_random.json")
     if cfg.videos:
         # the fast environment replays the same episodes
-        film(opened, ctx.cfg.env_id, result, ctx.run.path / "media")
+        film(open_member(ctx.run.agent), ctx.cfg.env_id, result, ctx.run.path / "media")
     return {"mean": result.mean, "ci95": ci95}

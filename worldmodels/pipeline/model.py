@@ -170,12 +170,12 @@ def _store(ctx: Context, iterations: Sequence[Iteration]) -> EpisodeStore:
 def train_vision(
     ctx: Context, this: Iteration, before: Sequence[Iteration], key: str
 ) -> dict[str, Any]:
-    """Train V on all frames so far, from the previous round's weights unless the round is fresh.
+    """Train V on all frames so far, from the previous round's weights where there are any.
 
-    After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents, up to the
-    `RunConfig.fresh_rounds`.
+    After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents, until the
+    first fresh round (`RunConfig.fresh`).
     """
-    cfg = ctx.cfg
+    cfg, training = ctx.cfg, ctx.cfg.vision_training_of(this.number)
     this.folder.mkdir(parents=True, exist_ok=True)
     if not cfg.trains_vision(this.number):
         copy_file(before[-1].folder / "vision.pt", this.folder / "vision.pt")
@@ -184,12 +184,12 @@ def train_vision(
     train, holdout = split(store)
     seed = ctx.seed_for("vision", this.number)
     model = train_one_vision(
-        cfg.vision_training,
+        training,
         cfg.vision,
-        lambda start: train.frame_batches(cfg.vision_training.batch_size, seed, start=start),
+        lambda start: train.frame_batches(training.batch_size, seed, start=start),
         sample_frames(holdout, 512),
         seed=seed,
-        init=_weights_before(ctx, this, before, "vision.pt"),
+        init=None if cfg.begins_vision(this.number) else weights_of(before[-1], "vision.pt"),
         checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
         log=partial(ctx.run.log, "vision", iteration=this.number),
     )
@@ -197,13 +197,9 @@ def train_vision(
     return {}
 
 
-def _weights_before(
-    ctx: Context, this: Iteration, before: Sequence[Iteration], name: str
-) -> dict[str, torch.Tensor] | None:
-    """Weights of the round before, or None where a round begins anew."""
-    if ctx.cfg.is_fresh(this.number):
-        return None
-    return load_checkpoint(before[-1].folder / name)
+def weights_of(iteration: Iteration, name: str) -> dict[str, torch.Tensor]:
+    """State dict of V or of an M as a round left it."""
+    return load_checkpoint(iteration.folder / name)
 
 
 def split(store: EpisodeStore) -> tuple[EpisodeStore, EpisodeStore]:
@@ -229,7 +225,7 @@ def copy_file(source: Path, target: Path) -> None:
 def load_vision(ctx: Context, iteration: Iteration) -> ConvVAE:
     """V as a round left it."""
     model = ConvVAE(ctx.cfg.vision)
-    model.load_state_dict(load_checkpoint(iteration.folder / "vision.pt"))
+    model.load_state_dict(weights_of(iteration, "vision.pt"))
     return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]  # not in torch's types
 
 
@@ -268,7 +264,7 @@ def train_memory(
 ) -> dict[str, Any]:
     """Train the memories on all latents so far, each from its own weights of the round before.
 
-    In a fresh round they begin anew.
+    In fresh rounds they begin anew.
     """
     cfg = ctx.cfg
     parts = load_latents(this, before)
@@ -288,14 +284,14 @@ def train_memory(
         label = f"memory-{member}.pt"
         checkpoints = ctx.checkpoint_folder(f"memory/{this.number:02d}")
         memory = train_one_memory(
-            cfg.memory_training,
+            cfg.memory_training_of(this.number),
             cfg.memory.network(cfg.vision.z_dim, ctx.action_spec.size, kind),
             reward,
             latents,
             seed=ctx.seed_for("memory", this.number, member),
             holdout=holdout,
             repeats=np.where(held, 0, repeats),
-            init=_weights_before(ctx, this, before, label),
+            init=None if cfg.begins_memory(this.number) else weights_of(before[-1], label),
             checkpoint=checkpoints / label,
             log=partial(ctx.run.log, "memory", iteration=this.number, member=member),
         )

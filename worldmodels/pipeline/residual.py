@@ -8,6 +8,7 @@ from typing import Any
 
 from worldmodels.agent import Agent
 from worldmodels.evaluation import evaluate_many
+from worldmodels.pipeline.committee import disband
 from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.policy_file import PolicyFile, origin
@@ -24,6 +25,7 @@ def learn_residual(ctx: Context, this: Iteration, key: str) -> dict[str, Any]:
     Both drive selection tracks on which nothing was chosen before: on those that chose C, its mean
     is the best of several, and flatters it.
     """
+    disband(ctx)
     cfg = ctx.cfg.selection
     agent = Agent.from_pretrained(ctx.run.agent)
     training = ctx.cfg.residual.training

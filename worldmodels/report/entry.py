@@ -14,7 +14,15 @@ from worldmodels.runs import atomic_write, read_json
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
-KEPT = ("stage", "collection", "selection", "final", "residual_selection", "memory_calibration")
+KEPT = (
+    "stage",
+    "collection",
+    "selection",
+    "final",
+    "residual_selection",
+    "committee_selection",
+    "memory_calibration",
+)
 
 
 def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
@@ -79,6 +87,7 @@ def readme(run: Path, title: str, commit: str) -> str:
         *rounds(rows),
         "",
         *residual(rows),
+        *committee(rows),
         f"**Time** on {machine['cores']} cores ({machine['cpu']}, {machine['memory_gib']:.0f} "
         f"GiB): {minutes(rows)}.",
         "",
@@ -93,7 +102,7 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
     lengths = np.array([episode["length"] for episode in tested["episodes"]])
     low = returns < 600
     text = (
-        f"A driver {_trained(tested)} in the dream only, on data that no expert made, has a mean "
+        f"{_driver(tested)} in the dream only, on data that no expert made, has a mean "
         f"return of **{tested['mean']:.0f}** over {len(returns)} test tracks of "
         f"{tested['env']} (95% interval {tested['ci95'][0]:.0f} to {tested['ci95'][1]:.0f}, "
         f"standard deviation {tested['std']:.0f}, median {tested['median']:.0f}, interquartile "
@@ -107,11 +116,13 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
     return text
 
 
-def _trained(tested: Mapping[str, Any]) -> str:
-    """How the driver's parameters were found."""
+def _driver(tested: Mapping[str, Any]) -> str:
+    """Who drives, and how its parameters were found."""
+    if tested["agent"].endswith("(committee)"):
+        return "A committee of one run's drivers, each of which was trained"
     if tested["agent"].endswith("(residual)"):
-        return "whose controller was evolved, and whose residual was learnt,"
-    return "whose controller was evolved"
+        return "A driver whose controller was evolved, and whose residual was learnt,"
+    return "A driver whose controller was evolved"
 
 
 def residual(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -124,6 +135,23 @@ def residual(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         f"**Residual**: {row['real_mean']:.0f} on {len(row['real_returns'])} selection tracks that "
         f"chose nothing before, C alone {row['controller_mean']:.0f}: "
         f"{'kept' if row['kept'] else 'not kept'}.",
+        "",
+    ]
+
+
+def committee(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What selection said of the committees, where any were tried."""
+    found = [row for row in rows if row["stage"] == "committee_selection"]
+    if not found:
+        return []
+    tried = ", ".join(
+        f"with round {' and '.join(map(str, row['rounds']))} {row['real_mean']:.0f}"
+        f"{' (kept)' if row['kept'] else ''}"
+        for row in found
+    )
+    return [
+        f"**Committee**: on {len(found[0]['real_returns'])} selection tracks that chose nothing "
+        f"before, the agent alone {found[0]['alone_mean']:.0f}, {tried}.",
         "",
     ]
 

@@ -83,7 +83,7 @@ def facts(data: RunData) -> list[tuple[str, str, str]]:
             f"C evolved over {large(data.totals['dream'])} dreamt frames; no real reward trained it"
         )
         found.append(("C was trained", "in the dream only", note))
-    found += residual_fact(data)
+    found += residual_fact(data) + committee_fact(data)
     if seconds_total(data):
         machine = data.config.get("machine") or {}
         cores = f"{machine['cores']} cores" if machine.get("cores") else ""
@@ -117,6 +117,22 @@ def residual_fact(data: RunData) -> list[tuple[str, str, str]]:
         f"{alone:.0f} without on {tracks} selection tracks that chose neither"
     )
     return [("Residual", "kept" if row.get("kept") else "not kept", note)]
+
+
+def committee_fact(data: RunData) -> list[tuple[str, str, str]]:
+    """Whether several rounds' drivers drive as one, where the run tried."""
+    rows = data.rows("committee_selection")
+    if not rows:
+        return []
+    best = max(rows, key=lambda row: number(row.get("real_mean")) or 0.0)
+    together, alone = number(best.get("real_mean")) or 0.0, number(best.get("alone_mean")) or 0.0
+    members, tracks = len(best.get("rounds") or ()) + 1, len(best.get("real_returns") or ())
+    note = (
+        f"the mean action of {members} rounds' drivers: {together:.0f} together and {alone:.0f} "
+        f"for the run's best alone on {tracks} selection tracks that chose neither"
+    )
+    kept = any(row.get("kept") for row in rows)
+    return [("Committee", f"{members} drive" if kept else "not kept", note)]
 
 
 def ruler(data: RunData) -> dict[str, float] | None:
