@@ -130,10 +130,11 @@ def test_what_cannot_be_sent_is_told(pool: Executor) -> None:
 
 
 SCRIPT = """
-import sys
+import signal
 from tests import executor_work as work
 from worldmodels import executors
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     with executors.make("processes", 2) as pool:
         for index, pid in pool.map(work.pid_then_sleep, [0.0, 0.0, 60.0, 60.0]):
             print(pid, flush=True)
