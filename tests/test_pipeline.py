@@ -221,6 +221,11 @@ def test_a_changed_setting_redoes_what_depends_on_it(tmp_path: Path) -> None:
     redone = {name for name in STAGES if now[name] != times[name]}
     assert redone == {"controller", "select"}
     assert len(folder.metrics("controller")) == cfg.controller.evolve.generations
+    rows = folder.metrics("selection")
+    assert len(rows) == len({row["generation"] for row in rows})
+    for name in (*STAGES, "final", "test"):
+        assert sum(row["name"] == name for row in folder.metrics("stage")) == 1
+    assert len(folder.metrics("final")) == 1
 
 
 STAGES = ("collect", "vision", "encode", "memory", "controller", "select")

@@ -294,8 +294,12 @@ def test_a_stage_that_starts_again_forgets_its_metrics(tmp_path: Path) -> None:
     assert left == [("memory", 0), ("vision", 1), ("vision", None)]
     run.forget("vision")
     assert [record["stage"] for record in run.metrics()] == ["memory"]
+    run.log("stage", iteration=0, name="encode")
+    run.log("stage", iteration=0, name="memory")
+    run.forget("stage", 0, "encode")
+    assert [record["name"] for record in run.metrics("stage")] == ["memory"]
     run.log("vision", loss=3.0)
-    assert len(run.metrics()) == 2
+    assert len(run.metrics()) == 3
 
 
 def test_ledger_counts_each_key_once(tmp_path: Path) -> None:

@@ -166,12 +166,13 @@ class RunFolder:
                 ) from error
         return [record for record in records if stage is None or record["stage"] == stage]
 
-    def forget(self, stage: str, iteration: int | None = None) -> None:
+    def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
         """Drop a stage's metrics, because it starts again with other inputs.
 
         Args:
             stage: its name, as given to `log`.
             iteration: drop only records whose "iteration" is this; None drops all of the stage.
+            name: drop only records whose "name" is this; None drops them whatever it is.
         """
         records = self.metrics()
         kept = [
@@ -179,6 +180,7 @@ class RunFolder:
             for record in records
             if record["stage"] != stage
             or (iteration is not None and record.get("iteration") != iteration)
+            or (name is not None and record.get("name") != name)
         ]
         if len(kept) < len(records):
             lines = (json.dumps(record, allow_nan=False) + "\n" for record in kept)

@@ -24,6 +24,16 @@ from worldmodels.protocols import UserError
 from worldmodels.report import build_report
 from worldmodels.runs import RunFolder, config_hash
 
+SUMMARIES = {
+    "collect": "collection",
+    "memory": "memory_calibration",
+    "select": "selection",
+    "final": "final",
+    "residual": "residual_selection",
+    "committee": "committee_selection",
+}
+"""What a stage logs once, at its end; a stage that begins again, or goes on, replaces it."""
+
 
 class Pipeline:
     """Runs the stages of one run folder."""
@@ -209,6 +219,9 @@ class Pipeline:
             folder.mkdir(parents=True)
             (folder / "key").write_text(key)
             self.run.forget(name, iteration.number)
+        if name in SUMMARIES:
+            self.run.forget(SUMMARIES[name], iteration.number)
+        self.run.forget("stage", iteration.number, name)
         started = time.perf_counter()
         outputs = work(key)
         self.context.log_stage(name, iteration.number, time.perf_counter() - started)

@@ -35,7 +35,6 @@ def seat(ctx: Context, this: Iteration, others: Sequence[Iteration], key: str) -
         key: of the stage.
     """
     disband(ctx)
-    ctx.run.forget("committee_selection", this.number)
     if not others:
         return {"rounds": []}
     cfg = ctx.cfg.selection
