@@ -211,6 +211,19 @@ def test_play_writes_a_film(staged: Path, tmp_path: Path, more: list[str]) -> No
     assert out.read_bytes()[4:8] == b"ftyp"
 
 
+def test_what_cannot_be_filmed_is_not_driven_first(
+    staged: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(play, "evaluate", lambda *_, **__: pytest.fail("it drove"))
+    Agent.from_pretrained(staged / "agent").for_driving().save_pretrained(tmp_path / "blind")
+    said = fails(capsys, "play", "--agent", tmp_path / "blind", "--video", tmp_path / "film.mp4")
+    assert "without its decoder" in said
+    assert not (tmp_path / "film.mp4").exists()
+
+
 def test_play_shows_a_window(staged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(play, "has_display", lambda: True)  # SDL's dummy driver draws nowhere
     monkeypatch.setattr(play, "FPS", 1000)

@@ -62,6 +62,8 @@ class Play:
                 f"worldmodels play --agent {self.agent} --video play.mp4"
             )
         agent = open_member(self.agent)
+        if self.dream or self.video is not None:
+            agent.vision.check_decoder()
         if self.video is not None:
             cfg = VideoConfig(max_bytes=5_000_000)
             frames = self._dream(agent, cfg) if self.dream else self._reality(agent, cfg)

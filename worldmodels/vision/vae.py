@@ -105,6 +105,19 @@ class ConvVAE(nn.Module):
         other.load_state_dict({name: mine[name] for name in other.state_dict()}, assign=True)
         return other.train(self.training)
 
+    def check_decoder(self) -> nn.Sequential:
+        """The decoder, for whoever is going to need it after long work.
+
+        Raises:
+            UserError: V has none.
+        """
+        if self.decoder is None:
+            raise UserError(
+                "this V was stored without its decoder: it can drive but not show what it dreams; "
+                "take the agent that it came from"
+            )
+        return self.decoder
+
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (B, 3, 64, 64) in [0, 1] to the posterior's (mu, logvar), each (B, Z)."""
         assert x.shape[1:] == (3, FRAME_SIZE, FRAME_SIZE), (
@@ -119,12 +132,7 @@ class ConvVAE(nn.Module):
         Raises:
             UserError: V has no decoder.
         """
-        if self.decoder is None:
-            raise UserError(
-                "this V was stored without its decoder: it can drive but not show what it dreams; "
-                "take the agent that it came from"
-            )
-        logits: Tensor = self.decoder(self.from_z(z)[:, :, None, None])
+        logits: Tensor = self.check_decoder()(self.from_z(z)[:, :, None, None])
         return logits
 
     def decode(self, z: Tensor) -> Tensor:
