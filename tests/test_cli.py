@@ -124,6 +124,7 @@ def test_another_environment_gets_nothing_that_only_car_racing_has(
     assert other.experience.explore_bias == ()
     assert other.experience.patience is None
     assert other.selection.reward_bound is None
+    assert not other.mirror
     assert other.dream.miss_penalty == 0
     kept = parse_run("--preset", "special", "--env-id", "O-v0", "--experience.patience", "5").config
     assert kept.experience.patience == 5

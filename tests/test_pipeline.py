@@ -19,9 +19,10 @@ import torch
 from tests.pipeline_worker import tiny
 from worldmodels import runs
 from worldmodels.agent import Agent
+from worldmodels.envs.mirror import Mirror
 from worldmodels.pipeline import committee, run_pipeline
 from worldmodels.pipeline.context import Iteration
-from worldmodels.pipeline.model import drivers, load_driver
+from worldmodels.pipeline.model import drivers, half_mirrored, held_out, load_driver
 from worldmodels.planning.committee import other_members
 from worldmodels.planning.drivers import best_driver
 from worldmodels.presets import (
@@ -32,6 +33,7 @@ from worldmodels.presets import (
     SelectionConfig,
 )
 from worldmodels.protocols import UserError
+from worldmodels.vision.latents import Latents
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
 AGENT_FILES = ("vision", "memory", "controller", "starts")
@@ -255,10 +257,45 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
         cfg,
         env_id=fakes.DISCRETE,
         test_env_id=None,
+        mirror=False,
         iterations=1,
     )
     run_pipeline(cfg, tmp_path, seed=0, workers=1)
     assert Agent.from_pretrained(tmp_path / "agent").env_id == fakes.DISCRETE
+
+
+def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
+    latents = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
+    assert latents.num_episodes == 2 * 2
+    for first in (0, 2):
+        seen, twin = (latents.select([first + k]) for k in (0, 1))
+        assert seen.seeds == twin.seeds
+        np.testing.assert_array_equal(seen.reward, twin.reward)
+        np.testing.assert_array_equal(seen.action * [-1, 1, 1], twin.action)
+        assert np.abs(seen.mu - twin.mu).max() > 1e-3
+    held = held_out(tiny(), 60)
+    assert np.flatnonzero(held).tolist() == [0, 1, 40, 41]  # both images or neither
+    assert np.flatnonzero(held_out(RunConfig(), 60)).tolist() == [0, 20, 40]
+
+
+def test_half_of_v_s_frames_are_mirrored_and_a_resumed_run_sees_the_same() -> None:
+    mirror = Mirror(1.0, "box")
+    batches = [np.random.default_rng(k).integers(0, 255, (40, 64, 64, 3), np.uint8) for k in (0, 1)]
+    all_of_them = list(half_mirrored(iter(batches), mirror, seed=3, start=0))
+    resumed = list(half_mirrored(iter(batches[1:]), mirror, seed=3, start=1))
+    np.testing.assert_array_equal(all_of_them[1], resumed[0])
+    turned = [
+        np.array_equal(a, mirror.frames(b)) for a, b in zip(all_of_them[0], batches[0], strict=True)
+    ]
+    assert 10 < sum(turned) < 30
+
+
+def test_only_a_known_mirror_can_be_used(tmp_path: Path) -> None:
+    from tests.experience import fakes
+
+    cfg = dataclasses.replace(tiny(), env_id=fakes.BOX)
+    with pytest.raises(UserError, match=f"mirror is on for {fakes.BOX}"):
+        run_pipeline(cfg, tmp_path, seed=0, workers=1)
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

@@ -313,6 +313,9 @@ class RunConfig:
     frame_rows: int | None = None
     """rows of the environment's frames that V sees, from the top; None leaves CarRacing's dashboard
     out, as the paper does, and nothing of other environments"""
+    mirror: bool = False
+    """learn from the mirror image of every episode as well, left and right exchanged. Only for
+    CarRacing, whose tracks all run anticlockwise: sharp turns to the right are rare in its data"""
     fresh: FreshConfig = field(default_factory=FreshConfig)
     """late rounds that begin V and M anew"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
@@ -390,6 +393,7 @@ def smoke() -> RunConfig:
     """Everything once and tiny: under a minute, for tests. The driver learns nothing."""
     return RunConfig(
         iterations=2,
+        mirror=True,
         experience=ExperienceConfig(
             explore_episodes=4,
             explore_steps=40,

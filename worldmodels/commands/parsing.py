@@ -97,6 +97,7 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
         env_id=env_id,
         action_repeat=1,
         frame_rows=None,
+        mirror=False,
         experience=dataclasses.replace(
             cfg.experience, explore_bias=(), patience=None, driver_patience=None
         ),

@@ -16,6 +16,7 @@ from typing import Any
 
 from worldmodels import executors
 from worldmodels.envs import make
+from worldmodels.envs.mirror import Mirror
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.pipeline import committee, driver, model, residual
 from worldmodels.pipeline.context import Context, Iteration
@@ -56,18 +57,21 @@ class Pipeline:
             preset: the preset's name, for the report.
 
         Raises:
-            UserError: the environment cannot be used, or the seed is negative.
+            UserError: the environment cannot be used or has no mirror image, or the seed is
+                negative.
         """
         if seed < 0:
             raise UserError(f"seed is {seed}; it must be 0 or more")
         env = make(cfg.env_id)
         spec = ActionSpec.from_space(env.action_space)
         env.close()
+        mirror = Mirror.for_env(cfg.env_id, cfg.frame_spec, spec) if cfg.mirror else None
         self.run = RunFolder(out)
         self.run.write_config(
             {"preset": preset, "seed": seed, **_fields(cfg), "test_env_id": cfg.test_env}
         )
-        self.context = Context(cfg, self.run, executor or executors.make("serial", 1), seed, spec)
+        executor = executor or executors.make("serial", 1)
+        self.context = Context(cfg, self.run, executor, seed, spec, mirror)
         self.cfg, self.seed = cfg, seed
 
     def execute(self) -> Path:
@@ -107,6 +111,7 @@ class Pipeline:
                 cfg.vision_training_of(number),
                 past,
                 None if cfg.begins_vision(number) else _key(previous, "vision"),
+                *(["mirror"] if cfg.mirror else []),
             ],
             lambda key: model.train_vision(ctx, this, before, key),
         )

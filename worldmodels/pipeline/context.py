@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from worldmodels.envs.mirror import Mirror
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
 from worldmodels.presets import RunConfig
@@ -20,6 +21,8 @@ class Context:
     executor: Executor
     seed: int
     action_spec: ActionSpec
+    mirror: Mirror | None = None
+    """of the environment, where the run learns from mirror images too"""
 
     def say(self, text: str) -> None:
         """Tell the user which stage begins."""

@@ -6,9 +6,10 @@ later stages and the report want to know. The pipeline decides whether it is cal
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from worldmodels.agent import Agent
+from worldmodels.envs.mirror import Mirror
 from worldmodels.experience.collect import CollectConfig
 from worldmodels.experience.collect import collect as collect_episodes
+from worldmodels.experience.episode import Episode
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.calibration import calibrate
@@ -183,11 +186,19 @@ def train_vision(
     store = _store(ctx, [*before, this])
     train, holdout = split(store)
     seed = ctx.seed_for("vision", this.number)
+
+    def batches(start: int) -> Iterator[NDArray[np.uint8]]:
+        frames = train.frame_batches(training.batch_size, seed, start=start)
+        return frames if ctx.mirror is None else half_mirrored(frames, ctx.mirror, seed, start)
+
+    validation = sample_frames(holdout, 512)
+    if ctx.mirror is not None:
+        validation[1::2] = ctx.mirror.frames(validation[1::2])
     model = train_one_vision(
         training,
         cfg.vision,
-        lambda start: train.frame_batches(training.batch_size, seed, start=start),
-        sample_frames(holdout, 512),
+        batches,
+        validation,
         seed=seed,
         init=None if cfg.begins_vision(this.number) else weights_of(before[-1], "vision.pt"),
         checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
@@ -195,6 +206,15 @@ def train_vision(
     )
     save_checkpoint(this.folder / "vision.pt", model.state_dict())
     return {}
+
+
+def half_mirrored(
+    batches: Iterator[NDArray[np.uint8]], mirror: Mirror, seed: int, start: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Every other frame by chance in the mirror; the same ones whenever batch number k comes."""
+    for number, batch in enumerate(batches, start):
+        rows = np.random.default_rng((seed, number)).random(len(batch)) < 0.5
+        yield np.where(rows[:, None, None, None], mirror.frames(batch), batch)
 
 
 def weights_of(iteration: Iteration, name: str) -> dict[str, torch.Tensor]:
@@ -233,7 +253,10 @@ def load_vision(ctx: Context, iteration: Iteration) -> ConvVAE:
 
 
 def encode(ctx: Context, this: Iteration, before: Sequence[Iteration], key: str) -> dict[str, Any]:
-    """Encode every episode so far with this round's V, one file per round."""
+    """Encode every episode so far with this round's V, one file per round.
+
+    In a run that learns from mirror images each episode is followed by its own.
+    """
     model = load_vision(ctx, this)
     frozen = not ctx.cfg.trains_vision(this.number)
     for iteration in [*before, this]:
@@ -242,10 +265,25 @@ def encode(ctx: Context, this: Iteration, before: Sequence[Iteration], key: str)
             copy_file(before[-1].folder / name, this.folder / name)
             continue
         store = _store(ctx, [iteration])
-        episodes = (store.read(index) for index in range(len(store)))
+        episodes = (twin for index in range(len(store)) for twin in _twins(ctx, store.read(index)))
         latents = encode_episodes(model, episodes, ctx.action_spec)
         latents.save(this.folder / name)
     return {}
+
+
+def _twins(ctx: Context, episode: Episode) -> list[Episode]:
+    """An episode, and its mirror image where the run learns from it."""
+    if ctx.mirror is None:
+        return [episode]
+    obs, action = ctx.mirror.frames(episode.obs), ctx.mirror.actions(episode.action)
+    return [episode, dataclasses.replace(episode, obs=obs, action=action)]
+
+
+def held_out(cfg: RunConfig, episodes: int) -> NDArray[np.bool_]:
+    """(E,) which of a run's encoded episodes are kept for validation, both images of each."""
+    twins = 2 if cfg.mirror else 1
+    held: NDArray[np.bool_] = np.arange(episodes) // twins % HOLDOUT_EVERY == 0
+    return held
 
 
 def load_latents(this: Iteration, before: Sequence[Iteration]) -> list[Latents]:
@@ -269,7 +307,7 @@ def train_memory(
     cfg = ctx.cfg
     parts = load_latents(this, before)
     latents = Latents.concatenate(parts)
-    held = np.arange(latents.num_episodes) % HOLDOUT_EVERY == 0
+    held = held_out(cfg, latents.num_episodes)
     if held.all():
         held = ~held
     repeats = np.ones(latents.num_episodes, np.int64)

@@ -26,7 +26,7 @@ from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.train import train_memory
 from worldmodels.pipeline import driver
 from worldmodels.pipeline.evolution import DreamEvolution
-from worldmodels.pipeline.model import HOLDOUT_EVERY, dreaming_rounds, load_memories
+from worldmodels.pipeline.model import dreaming_rounds, held_out, load_memories
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
 from worldmodels.runs import (
@@ -143,7 +143,7 @@ class Study:
             torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
             return [MDNRNN(network).eval() for _ in range(cfg.memory.ensemble)]
         latents = Latents.concatenate(self.parts)
-        held = np.arange(latents.num_episodes) % HOLDOUT_EVERY == 0
+        held = held_out(cfg, latents.num_episodes)
         memories = []
         for member in range(cfg.memory.ensemble):
             what = [self.key, cfg.memory, cfg.memory_training, seed, member]
