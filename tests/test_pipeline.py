@@ -22,6 +22,7 @@ from worldmodels.agent import Agent
 from worldmodels.envs.mirror import Mirror
 from worldmodels.pipeline import committee, run_pipeline
 from worldmodels.pipeline.context import Iteration
+from worldmodels.pipeline.driver import recorded_starts
 from worldmodels.pipeline.model import drivers, half_mirrored, held_out, load_driver
 from worldmodels.planning.committee import other_members
 from worldmodels.planning.drivers import best_driver
@@ -276,6 +277,18 @@ def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
     held = held_out(tiny(), 60)
     assert np.flatnonzero(held).tolist() == [0, 1, 40, 41]  # both images or neither
     assert np.flatnonzero(held_out(RunConfig(), 60)).tolist() == [0, 20, 40]
+
+
+def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
+    part = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
+    cfg = dataclasses.replace(tiny(), starts=dataclasses.replace(tiny().starts, count=400))
+    cfg = dataclasses.replace(
+        cfg, memory_training=dataclasses.replace(cfg.memory_training, posterior_noise=0.0)
+    )
+    memory = Agent.from_pretrained(unbroken / "agent").memories[0]
+    starts = recorded_starts(cfg, [part], [memory], seed=0)
+    seen = part.select([0, 2]).mu
+    assert all((np.abs(seen - z).max(axis=1) < 1e-6).any() for z in starts.z)
 
 
 def test_half_of_v_s_frames_are_mirrored_and_a_resumed_run_sees_the_same() -> None:

@@ -314,8 +314,8 @@ class RunConfig:
     """rows of the environment's frames that V sees, from the top; None leaves CarRacing's dashboard
     out, as the paper does, and nothing of other environments"""
     mirror: bool = False
-    """learn from the mirror image of every episode as well, left and right exchanged. Only for
-    CarRacing, whose tracks all run anticlockwise: sharp turns to the right are rare in its data"""
+    """train V and M on the mirror image of every episode as well, left and right exchanged: twice
+    the data for no more frames. Dreams begin in the originals alone. Only for CarRacing"""
     fresh: FreshConfig = field(default_factory=FreshConfig)
     """late rounds that begin V and M anew"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)

@@ -1,8 +1,8 @@
 """The mirror image of driving: left and right exchanged in frames and actions.
 
 A symmetric environment obeys the same rules in its mirror image, so every recorded episode is worth
-two. CarRacing's tracks all run anticlockwise: a hairpin to the right is as rare in its data as one
-to the left is common, and whoever learns from both images has seen both.
+two to V and M. CarRacing's tracks all run anticlockwise, with ten sharp turns to the left for each
+one to the right; its cars and roads do not know that.
 """
 
 from __future__ import annotations

@@ -96,12 +96,16 @@ def recorded_starts(
 ) -> DreamStarts:
     """Where dreams begin: recorded states, weighted as `StartsConfig` says.
 
+    None of them is a mirror image: V and M are to know both worlds, C is to drive in one.
+
     Args:
         cfg: of the run.
         parts: latents of each round, the newest last.
         memories: warmed up to every state.
         seed: fixes the choice.
     """
+    if cfg.mirror:
+        parts = [part.select(np.arange(0, part.num_episodes, 2)) for part in parts]
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
     weight[-parts[-1].num_frames :] = cfg.starts.newest_weight
