@@ -57,7 +57,7 @@ def test_the_world_is_turned_as_a_whole() -> None:
 
 def test_actions_of_either_kind() -> None:
     box = np.array([[0.5, 1.0, 0.0], [-1.0, 0.0, 0.25]], np.float32)
-    np.testing.assert_array_equal(mirror_of().actions(box), box * np.float32([-1, 1, 1]))
+    np.testing.assert_array_equal(mirror_of().actions(box), box * np.array([-1, 1, 1], np.float32))
     env = gym.make("CarRacing-v3", continuous=False)
     spec = ActionSpec.from_space(env.action_space)
     choices = np.arange(5)
