@@ -38,8 +38,12 @@ class FrameSpec:
     @classmethod
     def for_env(cls, env_id: str) -> FrameSpec:
         """Choose the crop for an id: CarRacing loses its dashboard, others stay whole."""
-        name = env_id.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
-        return cls(rows=CAR_RACING_ROWS if name.startswith("CarRacing") else None)
+        return cls(rows=CAR_RACING_ROWS if is_car_racing(env_id) else None)
+
+
+def is_car_racing(env_id: str) -> bool:
+    """Whether an id, with or without its module and namespace, names a CarRacing."""
+    return env_id.rsplit(":", 1)[-1].rsplit("/", 1)[-1].startswith("CarRacing")
 
 
 def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

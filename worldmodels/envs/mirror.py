@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.envs.frames import CAR_RACING_ROWS, FrameSpec
+from worldmodels.envs.frames import CAR_RACING_ROWS, FrameSpec, is_car_racing
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import UserError
 
@@ -47,8 +47,7 @@ class Mirror:
         Raises:
             UserError: it is not CarRacing, the only environment whose symmetry is known.
         """
-        name = env_id.rsplit(":", 1)[-1].rsplit("/", 1)[-1]
-        if not name.startswith("CarRacing"):
+        if not is_car_racing(env_id):
             raise UserError(
                 f"mirror is on for {env_id}, of which nobody knows whether left and right can be "
                 "exchanged; it can be on for CarRacing only"
