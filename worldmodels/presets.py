@@ -513,23 +513,22 @@ def full() -> RunConfig:
     cfg = quick()
     return dataclasses.replace(
         cfg,
-        iterations=7,
-        fresh=FreshConfig(rounds=2, vision_steps=5000, memory_steps=6000),
+        iterations=8,
+        mirror=True,
+        fresh=FreshConfig(rounds=3, vision_steps=6000, memory_steps=6000),
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=2500, finetune_steps=1000, finetune_rounds=1
         ),
         memory_training=dataclasses.replace(cfg.memory_training, steps=4000, finetune_steps=3000),
         controller=dataclasses.replace(
             cfg.controller,
-            evolve=EvolveConfig(generations=60, mean_every=15, average=30),
+            evolve=EvolveConfig(generations=60, mean_every=20, average=30),
             memory_rounds=1,
         ),
         selection=dataclasses.replace(
-            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=24
+            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=40
         ),
-        residual=ResidualStageConfig(
-            enabled=True, training=dataclasses.replace(residual_training(), actors=2)
-        ),
+        residual=ResidualStageConfig(training=dataclasses.replace(residual_training(), actors=2)),
         committee=CommitteeStageConfig(enabled=True),
         test=TestConfig(),
     )
