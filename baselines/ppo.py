@@ -79,10 +79,7 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} is {value}; it must be at least 1")
-        if self.device not in ("cpu", "cuda"):
-            raise UserError(f"device is {self.device!r}; it must be cpu or cuda")
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise UserError("device is cuda, but torch finds no graphics card; take cpu")
+        runs.require_device(self.device)
         if self.seed < 0:
             raise UserError(f"seed is {self.seed}; it must be 0 or more")
         selection_seeds(self.evaluate_episodes)

@@ -159,6 +159,38 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     assert [path.name for path in tmp_path.iterdir()] == ["v.pt"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics card")
+def test_without_a_graphics_card_none_is_used(
+    staged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, v, m = tmp_path / "out", staged / "v.pt", staged / "m.pt"
+    data, latents = ["--data", staged / "episodes"], ["--latents", staged / "z.safetensors"]
+    for words in (
+        ["train-vision", *data],
+        ["encode", *data, "--vision", v],
+        ["train-memory", *latents],
+        ["train-controller", *latents, "--vision", v, "--memory", m],
+        ["run", "--preset", "smoke"],
+    ):
+        line = fails(capsys, *words, "--out", out, "--device", "cuda")
+        assert "device is cuda, but torch finds no graphics card" in line
+        assert not out.exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+def test_every_stage_computes_on_a_graphics_card(staged: Path, tmp_path: Path) -> None:
+    shutil.copytree(staged / "episodes", tmp_path / "episodes")
+    on = ["--device", "cuda"]
+    train_vision(tmp_path, tmp_path / "v.pt", *on)
+    data = ["--data", tmp_path / "episodes", "--vision", tmp_path / "v.pt"]
+    run("encode", *data, "--out", tmp_path / "z.safetensors", *on)
+    train_memory(tmp_path, tmp_path / "m.pt", *on)
+    train_controller(tmp_path, tmp_path / "agent", *on)
+    agent = Agent.from_pretrained(tmp_path / "agent")
+    assert np.isfinite(agent.parameters).all()
+    assert torch.cuda.max_memory_allocated() > 0
+
+
 def test_other_inputs_do_not_resume(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for inputs in (1, 2):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,6 +30,7 @@ from worldmodels.presets import (
     PRESETS,
     CommitteeStageConfig,
     FreshConfig,
+    MemoryStageConfig,
     RunConfig,
     SelectionConfig,
 )
@@ -309,6 +310,38 @@ def test_only_a_known_mirror_can_be_used(tmp_path: Path) -> None:
     cfg = dataclasses.replace(tiny(), env_id=fakes.BOX)
     with pytest.raises(UserError, match=f"mirror is on for {fakes.BOX}"):
         run_pipeline(cfg, tmp_path, seed=0, workers=1)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics card")
+def test_a_missing_graphics_card_is_named_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device is cuda, but torch finds no graphics card"):
+        run_pipeline(tiny(), tmp_path / "run", device="cuda")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.parametrize("backend", ["auto", "kernels"])
+def test_a_run_moves_between_processor_and_graphics_card(
+    tmp_path: Path, backend: Literal["auto", "kernels"]
+) -> None:
+    cfg = dataclasses.replace(
+        tiny(),
+        iterations=1,
+        fresh=FreshConfig(),
+        memory=MemoryStageConfig(hidden_size=32, dropout=0.1),
+        dream=dataclasses.replace(tiny().dream, backend=backend),
+    )
+    out = tmp_path / "run"
+    run_pipeline(cfg, out, workers=1, device="cuda")
+    config = runs.RunFolder(out).read_config()
+    assert config["machine"]["gpu"] == torch.cuda.get_device_name()
+    agent = Agent.from_pretrained(out / "agent")
+    assert agent.vision.to_mu.weight.device.type == "cpu"
+    longer = dataclasses.replace(cfg, iterations=2)
+    run_pipeline(longer, out, workers=1, device="cpu")
+    stages = [(line["name"], line["iteration"]) for line in runs.RunFolder(out).metrics("stage")]
+    assert stages.count(("memory", 0)) == 1, "what the card had done was done again"
+    assert ("memory", 1) in stages
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

@@ -10,10 +10,15 @@ import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from worldmodels.protocols import UserError
 
 if TYPE_CHECKING:
     import torch
+
+Device: TypeAlias = Literal["cpu", "cuda"]
+"""Where networks compute: the processor, or the first graphics card that torch sees."""
 
 _DISTRIBUTIONS = {
     "worldmodels": ("worldmodels",),
@@ -48,18 +53,36 @@ def _version_of(candidates: Sequence[str]) -> str:
     return "absent"
 
 
-def machine() -> dict[str, Any]:
-    """Return what timings depend on: processor, cores, memory in GiB, torch's threads."""
+def machine(device: Device = "cpu") -> dict[str, Any]:
+    """Return what timings depend on: processor, cores, memory in GiB, torch's threads.
+
+    And the graphics card where that is what computes.
+    """
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
+    found: dict[str, Any] = {
         "cpu": _cpu_name(),
         "cores": _usable_cores(),
         "memory_gib": round(memory, 1),
         "threads": torch.get_num_threads(),
-        "bfloat16": has_fast_bfloat16(torch.device("cpu")),
+        "bfloat16": has_fast_bfloat16(torch.device(device)),
     }
+    return found if device == "cpu" else {**found, "gpu": torch.cuda.get_device_name()}
+
+
+def require_device(device: str) -> None:
+    """Refuse a device that is not there.
+
+    Raises:
+        UserError: it is neither cpu nor cuda, or torch finds no graphics card.
+    """
+    import torch
+
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"device is {device!r}; it must be cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but torch finds no graphics card; take cpu")
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -22,13 +22,21 @@ from worldmodels._files import (
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
-from worldmodels._machine import has_fast_bfloat16, machine, mixed_precision, versions
+from worldmodels._machine import (
+    Device,
+    has_fast_bfloat16,
+    machine,
+    mixed_precision,
+    require_device,
+    versions,
+)
 from worldmodels._progress import ProgressBar, progress
 from worldmodels.protocols import UserError
 
 __all__ = [
     "FRAME_KINDS",
     "SCHEMA_VERSION",
+    "Device",
     "ProgressBar",
     "RunFolder",
     "atomic_path",
@@ -42,6 +50,7 @@ __all__ = [
     "mixed_precision",
     "progress",
     "read_json",
+    "require_device",
     "save_checkpoint",
     "to_jsonable",
     "versions",
@@ -105,13 +114,13 @@ class RunFolder:
         """Show the path."""
         return f"RunFolder({str(self.path)!r})"
 
-    def write_config(self, cfg: Any) -> None:
-        """Write the resolved configuration with the versions and the machine that it ran on."""
+    def write_config(self, cfg: Any, device: Device = "cpu") -> None:
+        """Write the resolved configuration with the versions and the machine that it runs on."""
         record = {
             "schema": SCHEMA_VERSION,
             "config": to_jsonable(cfg),
             "versions": versions(),
-            "machine": machine(),
+            "machine": machine(device),
         }
         write_json(self.config_file, record)
 

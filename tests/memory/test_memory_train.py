@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,19 @@ def test_learns_the_system() -> None:
     assert lines[-1]["val_reward_loss"] < 0.5 * lines[0]["reward_loss"]
 
 
+def interrupted(call: int) -> Callable[..., object]:
+    """`memory_loss` that is broken off at one of its calls."""
+    plain, calls = training.memory_loss, []
+
+    def loss(*args: object) -> object:
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return plain(*args)  # type: ignore[arg-type]  # the arguments pass through
+
+    return loss
+
+
 def test_one_seed_one_result_and_exact_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,20 +104,33 @@ def test_one_seed_one_result_and_exact_resume(
     whole = train_memory(CFG, SHAPE, reward, latents, seed=3)
     assert same(whole, train_memory(CFG, SHAPE, reward, latents, seed=3))
     checkpoint = tmp_path / "memory.pt"
-    plain, calls = training.memory_loss, []
-
-    def killed(*args: object) -> object:
-        calls.append(1)
-        if len(calls) == 7:
-            raise KeyboardInterrupt
-        return plain(*args)  # type: ignore[arg-type]  # the arguments pass through
-
-    monkeypatch.setattr(training, "memory_loss", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
-    monkeypatch.setattr(training, "memory_loss", plain)
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "memory_loss", interrupted(7))
+        with pytest.raises(KeyboardInterrupt):
+            train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
     resumed = train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
     assert same(whole, resumed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
+def test_a_training_goes_on_on_another_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
+) -> None:
+    latents = system()
+    reward = fit_reward_model(latents, "hit")
+    whole = train_memory(CFG, SHAPE, reward, latents, seed=3, holdout=latents)
+    checkpoint = tmp_path / "memory.pt"
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "memory_loss", interrupted(7))
+        with pytest.raises(KeyboardInterrupt):
+            train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint, device=first)
+    resumed = train_memory(
+        CFG, SHAPE, reward, latents, seed=3, holdout=latents, checkpoint=checkpoint, device=then
+    )
+    assert next(resumed.parameters()).device.type == then
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.cpu().state_dict()[name], value, rtol=0.02, atol=2e-3)
 
 
 def test_a_loss_that_is_not_finite_stops() -> None:

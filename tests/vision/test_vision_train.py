@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,22 @@ def test_one_seed_one_result_and_exact_resume(tmp_path: Path) -> None:
         train_vision(CFG, SMALL, lambda _: killed_at(5), FRAMES, seed=3, checkpoint=checkpoint)
     resumed = train_vision(CFG, SMALL, batches, FRAMES, seed=3, checkpoint=checkpoint)
     assert same(whole, resumed)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
+def test_a_training_goes_on_on_another_device(tmp_path: Path, first: str, then: str) -> None:
+    cfg = dataclasses.replace(CFG, bfloat16=False)
+    whole = train_vision(cfg, SMALL, batches, FRAMES, seed=3)
+    checkpoint = tmp_path / "vision.pt"
+    with pytest.raises(Killed):
+        train_vision(
+            cfg, SMALL, lambda _: killed_at(5), FRAMES, seed=3, checkpoint=checkpoint, device=first
+        )
+    resumed = train_vision(cfg, SMALL, batches, FRAMES, seed=3, checkpoint=checkpoint, device=then)
+    assert next(resumed.parameters()).device.type == then
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.cpu().state_dict()[name], value, rtol=0.02, atol=2e-3)
 
 
 def test_loss_falls_and_is_logged() -> None:

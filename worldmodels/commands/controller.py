@@ -30,7 +30,7 @@ from worldmodels.pipeline import driver
 from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
 from worldmodels.presets import ControllerStageConfig, RunConfig, StartsConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed, versions
+from worldmodels.runs import Device, derive_seed, require_device, versions
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class TrainController:
     """folder or name of an agent whose controller the search begins at; None begins at zero"""
     seed: int = 0
     """fixes starts, samples and noise"""
+    device: Device = "cpu"
+    """where to dream: cuda for a graphics card. A processor with many cores is faster"""
     run: Path | None = None
     """run folder that gets metrics and the count of dreamt frames; None for none"""
 
@@ -80,6 +82,7 @@ class TrainController:
 
     def execute(self) -> None:
         """Evolve and save the agent."""
+        require_device(self.device)
         use_all_cores()
         vision, memory, latents = self._read()
         begins = None if self.init is None else str(find(self.init))
@@ -105,16 +108,15 @@ class TrainController:
     ) -> tuple[Agent, int]:
         """The agent, and how many frames were dreamt for it."""
         cfg, source = self.controller.evolve, vision.source
+        memories = [model.to(self.device) for model in memory.models]
         rng = np.random.default_rng(derive_seed(self.seed, "starts", 0))
         count, warmup = self.starts.count, self.starts.warmup
         noise = load_preset(self.preset).memory_training.posterior_noise
-        starts = build_starts(
-            memory.models, latents.latents, count, warmup, rng, posterior_noise=noise
-        )
+        starts = build_starts(memories, latents.latents, count, warmup, rng, posterior_noise=noise)
         search = DreamEvolution.of(
             self.controller,
             self.dream,
-            memory.models,
+            memories,
             memory.reward,
             starts,
             source.env_id,
@@ -128,7 +130,7 @@ class TrainController:
         result = search.run(seed, self._begin(search, seed), stage.state / "state.json", log)
         agent = Agent(
             vision.model,
-            memory.models,
+            [model.cpu() for model in memories],
             search.shape,
             result.parameters,
             env_id=source.env_id,

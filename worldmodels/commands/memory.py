@@ -27,7 +27,7 @@ from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward
 from worldmodels.pipeline.model import HOLDOUT_EVERY
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed
+from worldmodels.runs import Device, derive_seed, require_device
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class TrainMemory:
     """file of an M of the same shape to go on from, for finetune-steps instead of steps"""
     seed: int = 0
     """fixes initial weights, order, noise and masks"""
+    device: Device = "cpu"
+    """where to compute: cuda for a graphics card"""
     run: Path | None = None
     """run folder that gets the metrics; None for none"""
 
@@ -68,6 +70,7 @@ class TrainMemory:
 
     def execute(self) -> None:
         """Train every member of the ensemble and write the file."""
+        require_device(self.device)
         use_all_cores()
         file = load_latents(self.latents)
         latents, held = file.latents, self._held(file)
@@ -98,7 +101,8 @@ class TrainMemory:
                     init=None if init is None else init.models[member].state_dict(),
                     checkpoint=stage.state / f"{member}.pt",
                     log=partial(stage.log, member=member),
-                )
+                    device=self.device,
+                ).cpu()
                 for member in range(self.memory.ensemble)
             ]
             MemoryFile(models, reward, file.source, file.vision).save(self.out)

@@ -12,6 +12,7 @@ import tyro
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.presets import RunConfig
+from worldmodels.runs import Device
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,9 @@ class Run:
     """fixes every generator of the run"""
     workers: int | None = None
     """processes that drive; None takes one per usable core. Any number gives the same result"""
+    device: Device = "cpu"
+    """where V and M are trained and C is evolved: cuda for a graphics card. With
+    --dream.backend kernels C stays on the processor, which is faster where it has many cores"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
@@ -44,5 +48,7 @@ class Run:
         from worldmodels.pipeline import run_pipeline
 
         use_all_cores()
-        report = run_pipeline(self.config, self.out, self.seed, self.workers, self.preset)
+        report = run_pipeline(
+            self.config, self.out, self.seed, self.workers, self.preset, self.device
+        )
         print(f"report: {report}")

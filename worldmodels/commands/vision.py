@@ -16,7 +16,7 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.pipeline.model import sample_frames, split
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed, progress
+from worldmodels.runs import Device, derive_seed, progress, require_device
 from worldmodels.vision.latents import encode_episodes
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import VAEConfig
@@ -44,6 +44,8 @@ class TrainVision:
     """file of a V of the same shape to go on from, for finetune-steps instead of steps"""
     seed: int = 0
     """fixes initial weights, order and noise"""
+    device: Device = "cpu"
+    """where to compute: cuda for a graphics card"""
     run: Path | None = None
     """run folder that gets the metrics; None for none"""
 
@@ -60,6 +62,7 @@ class TrainVision:
 
     def execute(self) -> None:
         """Train and write the file."""
+        require_device(self.device)
         use_all_cores()
         store = EpisodeStore(episode_folders(self.data))
         train, holdout = split(store)
@@ -78,7 +81,8 @@ class TrainVision:
                 init=None if init is None else init.model.state_dict(),
                 checkpoint=stage.state / "state.pt",
                 log=stage.log,
-            )
+                device=self.device,
+            ).cpu()
             VisionFile(model, source).save(self.out)
         print(f"V, trained on {train.num_frames:,} frames: {self.out}")
 
@@ -101,6 +105,8 @@ class Encode:
     """file of V, from `worldmodels train-vision`"""
     out: Path
     """file for the latents (safetensors)"""
+    device: Device = "cpu"
+    """where to compute: cuda for a graphics card"""
     run: Path | None = None
     """run folder that gets the seconds taken; None for none"""
 
@@ -111,6 +117,7 @@ class Encode:
 
     def execute(self) -> None:
         """Encode and write the file."""
+        require_device(self.device)
         use_all_cores()
         vision = VisionFile.load(self.vision)
         store = EpisodeStore(episode_folders(self.data))
@@ -119,6 +126,7 @@ class Encode:
         with open_stage("encode", self.out, inputs, self.run):
             indices = progress(range(len(store)), "encoding", unit="episodes")
             episodes = (store.read(index) for index in indices)
-            latents = encode_episodes(vision.model, episodes, store.action_spec)
+            model = vision.model.to(self.device)
+            latents = encode_episodes(model, episodes, store.action_spec)
             LatentsFile(latents, vision.source, vision.digest).save(self.out)
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")

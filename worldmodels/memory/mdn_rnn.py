@@ -215,7 +215,7 @@ class MDNRNN(nn.Module):
 
         Args:
             batch: number of sequences.
-            generator: on M's device.
+            generator: on the CPU, so that every device draws the same mask.
             dropout: overrides the config's probability.
         """
         p = self.cfg.dropout if dropout is None else dropout
@@ -223,8 +223,8 @@ class MDNRNN(nn.Module):
             return None
         weight = self.mixture.weight
         shape = (batch, self.cfg.hidden_size)
-        keep = torch.rand(shape, generator=generator, device=weight.device) >= p
-        return keep.to(weight.dtype) / (1 - p)
+        keep = torch.rand(shape, generator=generator) >= p
+        return keep.to(weight) / (1 - p)
 
     def heads(self, h: Tensor) -> MemoryOutput:
         """Predictions from h (..., H), dropout already applied."""

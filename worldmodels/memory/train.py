@@ -240,6 +240,7 @@ def train_memory(
     state, begin = model.initial_state(cfg.streams), 0
     if checkpoint is not None and checkpoint.exists():
         begin, state = _restore(load_checkpoint(checkpoint), model, optimiser, noise)
+        state = MemoryState(state.h.to(device), state.c.to(device))
 
     source = streams.batches(begin)
     started, since = time.perf_counter(), begin

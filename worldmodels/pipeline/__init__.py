@@ -23,7 +23,7 @@ from worldmodels.pipeline.context import Context, Iteration
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.report import build_report
-from worldmodels.runs import RunFolder, config_hash
+from worldmodels.runs import Device, RunFolder, config_hash, require_device
 
 SUMMARIES = {
     "collect": "collection",
@@ -46,6 +46,7 @@ class Pipeline:
         seed: int = 0,
         executor: executors.Executor | None = None,
         preset: str = "custom",
+        device: Device = "cpu",
     ) -> None:
         """Open the run folder and write its configuration.
 
@@ -55,23 +56,25 @@ class Pipeline:
             seed: fixes every generator of the run.
             executor: where episodes are driven; None uses this process.
             preset: the preset's name, for the report.
+            device: where V and M are trained and dream; what is done stays valid on the other.
 
         Raises:
-            UserError: the environment cannot be used or has no mirror image, or the seed is
-                negative.
+            UserError: the environment cannot be used or has no mirror image, the seed is negative,
+                or there is no such device.
         """
         if seed < 0:
             raise UserError(f"seed is {seed}; it must be 0 or more")
+        require_device(device)
         env = make(cfg.env_id)
         spec = ActionSpec.from_space(env.action_space)
         env.close()
         mirror = Mirror.for_env(cfg.env_id, cfg.frame_spec, spec) if cfg.mirror else None
         self.run = RunFolder(out)
         self.run.write_config(
-            {"preset": preset, "seed": seed, **_fields(cfg), "test_env_id": cfg.test_env}
+            {"preset": preset, "seed": seed, **_fields(cfg), "test_env_id": cfg.test_env}, device
         )
         executor = executor or executors.make("serial", 1)
-        self.context = Context(cfg, self.run, executor, seed, spec, mirror)
+        self.context = Context(cfg, self.run, executor, seed, spec, mirror, device)
         self.cfg, self.seed = cfg, seed
 
     def execute(self) -> Path:
@@ -241,14 +244,16 @@ def run_pipeline(
     seed: int = 0,
     workers: int | None = None,
     preset: str = "custom",
+    device: Device = "cpu",
 ) -> Path:
     """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
 
     Running it again goes on where it was stopped, and redoes only what a changed configuration
-    concerns. One seed gives one agent, whatever the number of workers.
+    concerns. One seed gives one agent, whatever the number of workers; on a graphics card sums are
+    taken in no fixed order, and it gives about the same one.
     """
     with executors.make(None, workers) as executor:
-        return Pipeline(cfg, out, seed, executor, preset).execute()
+        return Pipeline(cfg, out, seed, executor, preset, device).execute()
 
 
 def _fields(cfg: RunConfig) -> dict[str, Any]:

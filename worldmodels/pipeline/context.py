@@ -9,7 +9,7 @@ from worldmodels.envs.mirror import Mirror
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
 from worldmodels.presets import RunConfig
-from worldmodels.runs import RunFolder, derive_seed
+from worldmodels.runs import Device, RunFolder, derive_seed
 
 
 @dataclass
@@ -23,6 +23,13 @@ class Context:
     action_spec: ActionSpec
     mirror: Mirror | None = None
     """of the environment, where the run learns from mirror images too"""
+    device: Device = "cpu"
+    """where V and M are trained and used; the driver drives on the CPU"""
+
+    @property
+    def dreams_on(self) -> Device:
+        """Where C is evolved: beside V and M, or on the CPU where kernels are asked for."""
+        return "cpu" if self.cfg.dream.backend == "kernels" else self.device
 
     def say(self, text: str) -> None:
         """Tell the user which stage begins."""

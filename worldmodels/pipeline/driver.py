@@ -42,7 +42,7 @@ def evolve_controller(
 ) -> dict[str, Any]:
     """Evolve C inside the dream; keep its mean at several generations for the selection."""
     cfg = ctx.cfg
-    memories = dreaming_memories(ctx, this, before)
+    memories = [memory.to(ctx.dreams_on) for memory in dreaming_memories(ctx, this, before)]
     starts = _starts(ctx, this, before, memories)
     reward = load_reward_model(this)
     search = DreamEvolution.of(
@@ -61,7 +61,7 @@ def evolve_controller(
     dreamed = {g.generation: g.mean_return for g in result.history if g.mean_return is not None}
     agent = Agent(
         load_vision(ctx, this),
-        memories,
+        [memory.cpu() for memory in memories],
         search.shape,
         result.parameters,
         env_id=cfg.env_id,

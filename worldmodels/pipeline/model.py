@@ -203,7 +203,8 @@ def train_vision(
         init=None if cfg.begins_vision(this.number) else weights_of(before[-1], "vision.pt"),
         checkpoint=ctx.checkpoint_folder(f"vision/{this.number:02d}") / "state.pt",
         log=partial(ctx.run.log, "vision", iteration=this.number),
-    )
+        device=ctx.device,
+    ).cpu()
     save_checkpoint(this.folder / "vision.pt", model.state_dict())
     return {}
 
@@ -257,7 +258,7 @@ def encode(ctx: Context, this: Iteration, before: Sequence[Iteration], key: str)
 
     In a run that learns from mirror images each episode is followed by its own.
     """
-    model = load_vision(ctx, this)
+    model = load_vision(ctx, this).to(ctx.device)
     frozen = not ctx.cfg.trains_vision(this.number)
     for iteration in [*before, this]:
         name = f"latents-{iteration.number:02d}.safetensors"
@@ -332,7 +333,8 @@ def train_memory(
             init=None if cfg.begins_memory(this.number) else weights_of(before[-1], label),
             checkpoint=checkpoints / label,
             log=partial(ctx.run.log, "memory", iteration=this.number, member=member),
-        )
+            device=ctx.device,
+        ).cpu()
         save_checkpoint(this.folder / label, memory.state_dict())
         memories.append(memory)
     write_json(this.folder / "reward.json", reward)

@@ -89,7 +89,7 @@ def readme(run: Path, title: str, commit: str) -> str:
         *residual(rows),
         *committee(rows),
         f"**Time** on {machine['cores']} cores ({machine['cpu']}, {machine['memory_gib']:.0f} "
-        f"GiB): {minutes(rows)}.",
+        f"GiB){' and ' + machine['gpu'] if 'gpu' in machine else ''}: {minutes(rows)}.",
         "",
         f"**Versions.** {versions}; the rest is in `config.json`.",
     ]
