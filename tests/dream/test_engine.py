@@ -174,6 +174,12 @@ def test_one_seed_gives_one_result(threads: int) -> None:
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 
+def test_many_cores_are_not_all_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    assert make_engine(threads=0)._threads() == 4
+    assert make_engine(threads=7)._threads() == 7
+
+
 def test_torchs_threads_are_left_as_they_were() -> None:
     before = torch.get_num_threads()
     make_engine(threads=3, chunk_rows=2).rollout(make_act, make_population(), 0)

@@ -49,7 +49,8 @@ class DreamConfig:
     backend: Literal["auto", "kernels", "torch"] = "auto"
     """compiled kernels (CPU) or plain torch (any device); auto takes kernels on a CPU"""
     threads: int = 0
-    """threads that dream side by side on a CPU; 0 takes as many as torch does"""
+    """threads that dream side by side on a CPU; 0 takes as many as torch does, but no more than 4:
+    they hand Python's lock to each other, and eight were slower than two"""
     chunk_rows: int = 512
     """dreams stepped together by one thread; bounds the memory whatever the population"""
 
