@@ -62,7 +62,7 @@ class TrainController:
     seed: int = 0
     """fixes starts, samples and noise"""
     device: Device = "cpu"
-    """where to dream: cuda for a graphics card. A processor with many cores is faster"""
+    """where to dream: cuda for a graphics card"""
     run: Path | None = None
     """run folder that gets metrics and the count of dreamt frames; None for none"""
 

@@ -34,8 +34,8 @@ class Run:
     workers: int | None = None
     """processes that drive; None takes one per usable core. Any number gives the same result"""
     device: Device = "cpu"
-    """where V and M are trained and C is evolved: cuda for a graphics card. With
-    --dream.backend kernels C stays on the processor, which is faster where it has many cores"""
+    """where V and M are trained and C is evolved: cuda for a graphics card, which gives about as
+    good an agent, not the same one. With --dream.backend kernels C stays on the processor"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

@@ -249,8 +249,8 @@ def run_pipeline(
     """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
 
     Running it again goes on where it was stopped, and redoes only what a changed configuration
-    concerns. One seed gives one agent, whatever the number of workers; on a graphics card sums are
-    taken in no fixed order, and it gives about the same one.
+    concerns. One seed gives one agent, whatever the number of workers; a graphics card
+    adds up in no fixed order, and gives another agent every time.
     """
     with executors.make(None, workers) as executor:
         return Pipeline(cfg, out, seed, executor, preset, device).execute()
