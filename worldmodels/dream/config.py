@@ -50,7 +50,7 @@ class DreamConfig:
     """compiled kernels (CPU) or plain torch (any device); auto takes kernels on a CPU"""
     threads: int = 0
     """threads that dream side by side on a CPU; 0 takes as many as torch does, but no more than 4:
-    they hand Python's lock to each other, and eight were slower than two"""
+    eight were slower than two, as they probably wait for Python's lock"""
     chunk_rows: int = 512
     """dreams stepped together by one thread; bounds the memory whatever the population"""
 
