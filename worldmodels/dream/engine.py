@@ -34,7 +34,8 @@ DEVICE_ROWS = 1 << 16
 
 MOST_THREADS = 4
 """Threads where the config leaves their number open. More were slower, probably since each needs
-Python's lock between two compiled steps: a generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4, 8 and 16 of them."""
+Python's lock between two compiled steps: a generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1,
+2, 4, 8 and 16 of them."""
 
 
 class MakeAct(Protocol):
