@@ -159,10 +159,13 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     assert [path.name for path in tmp_path.iterdir()] == ["v.pt"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a graphics card")
 def test_without_a_graphics_card_none_is_used(
-    staged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    staged: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     out, v, m = tmp_path / "out", staged / "v.pt", staged / "m.pt"
     data, latents = ["--data", staged / "episodes"], ["--latents", staged / "z.safetensors"]
     for words in (
