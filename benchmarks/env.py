@@ -26,7 +26,7 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing import FastCarRacing
-from worldmodels.envs.parity import EPISODE, StockPhysics, compare, pursue
+from worldmodels.envs.car_racing.parity import EPISODE, StockPhysics, compare, pursue
 from worldmodels.runs import machine, versions, write_json
 
 STEPS = {"stock": 60, "ours": 3000, "physics": 3000, "EnvPool": 1600}

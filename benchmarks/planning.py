@@ -29,6 +29,7 @@ from worldmodels.planning.config import METHODS, CEMConfig, ObjectiveConfig, Pla
 from worldmodels.planning.objective import Belief
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.runs import machine, write_json
+from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 SHARE = 0.6
@@ -59,7 +60,7 @@ def make_agent() -> Agent:
     """An untrained agent at the paper's sizes."""
     torch.manual_seed(0)
     spec = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    controller = ControllerConfig.for_action_space(spec, "CarRacing-v3")
+    controller = ControllerConfig.for_action_space(spec, CAR_RACING.squash)
     h = np.zeros((1, 1, 256), np.float32)
     memory = MDNRNN(MDNRNNConfig())
     torch.nn.init.constant_(memory.terminated.bias, -30.0)  # every dream has all of its steps

@@ -21,6 +21,7 @@ from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
 from worldmodels.protocols import Policy, UserError
+from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float
 
 B, Z, H = 3, 4, 8
@@ -50,7 +51,7 @@ def make(spec: ActionSpec = PEDALS, memories: int = 1, seed: int = 0, **kwargs: 
     """A small agent with random weights."""
     torch.manual_seed(seed)
     options = {k: kwargs.pop(k) for k in ("inputs", "hidden", "normalize") if k in kwargs}
-    cfg = ControllerConfig.for_action_space(spec, "CarRacing-v3", **options)
+    cfg = ControllerConfig.for_action_space(spec, CAR_RACING.squash, **options)
     params = np.random.default_rng(seed).standard_normal(num_parameters(cfg, Z, H))
     return Agent(
         ConvVAE(VAEConfig(Z, 4)),

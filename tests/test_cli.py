@@ -18,7 +18,7 @@ from worldmodels.commands.collect import Collect
 from worldmodels.commands.evaluate import Evaluate
 from worldmodels.commands.report import Report
 from worldmodels.commands.run import Run
-from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
 
 NESTED = "explore_bias"  # centres of several numbers each, of which flags can tell only one
@@ -104,29 +104,10 @@ def test_env_and_env_id_are_the_same_everywhere(words: list[str]) -> None:
     assert parsing.parse(Evaluate, ["--agent", "x", *words], "", {}).env == "a:B-v0"
 
 
-def test_another_environment_gets_nothing_that_only_car_racing_has(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def special() -> RunConfig:
-        cfg = PRESETS["smoke"]()
-        experience = dataclasses.replace(
-            cfg.experience, explore_bias=((0.0, 0.0, 0.0),), patience=9
-        )
-        selection = dataclasses.replace(cfg.selection, reward_bound=1.8)
-        return dataclasses.replace(cfg, experience=experience, selection=selection)
-
-    monkeypatch.setitem(PRESETS, "special", special)
-    assert parse_run("--preset", "special").config == special()
-    assert parse_run("--preset", "special", "--env-id", "CarRacing-v3").config.selection == (
-        special().selection
-    )
-    other = parse_run("--preset", "special", "--env-id", "Other-v0").config
-    assert other.experience.explore_bias == ()
-    assert other.experience.patience is None
-    assert other.selection.reward_bound is None
-    assert not other.mirror
-    assert other.dream.miss_penalty == 0
-    kept = parse_run("--preset", "special", "--env-id", "O-v0", "--experience.patience", "5").config
+def test_the_task_of_an_environment_changes_the_preset_and_flags_change_the_task() -> None:
+    other = parse_run("--preset", "quick", "--env-id", "Other-v0").config
+    assert (other.experience.patience, other.mirror, other.dream.miss_penalty) == (None, False, 0)
+    kept = parse_run("--preset", "quick", "--env-id", "O-v0", "--experience.patience", "5").config
     assert kept.experience.patience == 5
 
 

@@ -22,6 +22,7 @@ LEAVES = [
 ]
 STAGES = [
     "envs",
+    "tasks",
     "experience",
     "vision",
     "memory",
@@ -61,7 +62,7 @@ BASELINES = {
 def allowed_in(part: str) -> set[str]:
     """Parts of `worldmodels` that one part may import besides itself."""
     if part == "":  # worldmodels/__init__.py hands these out when they are asked for
-        return {"agent", "planning"}
+        return {"agent", "planning", "tasks"}
     if part in LEAVES:
         return set(LEAVES[: LEAVES.index(part)])
     if part == "controller":  # sees a ReturnFunction, wherever the returns come from

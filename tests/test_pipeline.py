@@ -19,7 +19,6 @@ import torch
 from tests.pipeline_worker import tiny
 from worldmodels import runs
 from worldmodels.agent import Agent
-from worldmodels.envs.mirror import Mirror
 from worldmodels.pipeline import committee, run_pipeline
 from worldmodels.pipeline.context import Iteration
 from worldmodels.pipeline.driver import recorded_starts
@@ -35,6 +34,7 @@ from worldmodels.presets import (
     SelectionConfig,
 )
 from worldmodels.protocols import UserError
+from worldmodels.tasks.car_racing import Flip
 from worldmodels.vision.latents import Latents
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
@@ -293,7 +293,7 @@ def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
 
 
 def test_half_of_v_s_frames_are_mirrored_and_a_resumed_run_sees_the_same() -> None:
-    mirror = Mirror(1.0, "box")
+    mirror = Flip(1.0, "box")
     batches = [np.random.default_rng(k).integers(0, 255, (40, 64, 64, 3), np.uint8) for k in (0, 1)]
     all_of_them = list(half_mirrored(iter(batches), mirror, seed=3, start=0))
     resumed = list(half_mirrored(iter(batches[1:]), mirror, seed=3, start=1))

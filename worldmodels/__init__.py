@@ -15,9 +15,10 @@ import gymnasium
 if TYPE_CHECKING:
     from worldmodels.agent import Agent
     from worldmodels.planning.drivers import open_driver
+    from worldmodels.tasks import Task, register_task
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "__version__", "open_driver"]
+__all__ = ["Agent", "Task", "__version__", "open_driver", "register_task"]
 
 
 def _register_environments() -> None:
@@ -47,6 +48,10 @@ def __getattr__(name: str) -> Any:
         from worldmodels.planning.drivers import open_driver
 
         return open_driver
+    if name in ("Task", "register_task"):
+        from worldmodels import tasks
+
+        return getattr(tasks, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

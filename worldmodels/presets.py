@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.controller.strategies import StrategyConfig
@@ -20,8 +20,14 @@ from worldmodels.protocols import (
     TEST_SEED_START,
     UserError,
 )
+from worldmodels.tasks import task_for
 from worldmodels.vision.train import VisionTrainConfig
 from worldmodels.vision.vae import VAEConfig
+
+T = TypeVar("T")
+
+DEFAULT_ENV = "worldmodels/CarRacing-v3"
+"""Environment of a run that names none."""
 
 
 def require(cfg: object, name: str, fine: bool, allowed: str) -> None:
@@ -101,8 +107,8 @@ class MemoryStageConfig:
     residual: bool = False
     """predict how z changes instead of what it becomes"""
     reward: Literal["auto", "hit", "count", "raw"] = "auto"
-    """hit: an event on top of a constant reward (CarRacing's tiles); count: several in a step (with
-    held actions); raw: any reward; auto: read off the first round's rewards"""
+    """hit: an event on top of a constant reward; count: several in a step (with held actions); raw:
+    any reward; auto: read off the first round's rewards"""
     newest_repeats: int = 1
     """how often an epoch plays the newest iteration's episodes"""
 
@@ -232,7 +238,7 @@ class SelectionConfig:
     """truncate episodes after that many steps; None leaves it to the environment"""
     reward_bound: float | None = None
     """largest mean reward per step that the environment can pay over a dream; beyond it a dream
-    raises an alarm. None for unknown; CarRacing's best laps take about 560 steps: 1.8"""
+    raises an alarm. None for unknown"""
 
     def __post_init__(self) -> None:
         """Check the ranges and that the seeds are selection seeds."""
@@ -302,20 +308,20 @@ class FreshConfig:
 class RunConfig:
     """The whole pipeline."""
 
-    env_id: str = "worldmodels/CarRacing-v3"
+    env_id: str = DEFAULT_ENV
     """environment that experience and selection use"""
     test_env_id: str | None = None
-    """environment of the final test; None is env_id, and stock CarRacing for the fast one"""
+    """environment of the final test; None is env_id, or the stock one of a faster one"""
     iterations: int = 5
     """rounds of collect, V, M, dream and C"""
     action_repeat: int = 1
     """steps of the environment that each action is held for; M's step is as long"""
     frame_rows: int | None = None
-    """rows of the environment's frames that V sees, from the top; None leaves CarRacing's dashboard
-    out, as the paper does, and nothing of other environments"""
+    """rows of the environment's frames that V sees, from the top; None takes the task's, or all"""
     mirror: bool = False
     """train V and M on the mirror image of every episode as well, left and right exchanged: twice
-    the data for no more frames. Dreams begin in the originals alone. Only for CarRacing"""
+    the data for no more frames. Dreams begin in the originals alone. Only where the task has a
+    symmetry, as CarRacing has"""
     fresh: FreshConfig = field(default_factory=FreshConfig)
     """late rounds that begin V and M anew"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
@@ -380,20 +386,43 @@ class RunConfig:
     def frame_spec(self) -> FrameSpec:
         """From the environment's frames to V's."""
         if self.frame_rows is None:
-            return FrameSpec.for_env(self.env_id)
+            return task_for(self.env_id).frame_spec
         return FrameSpec(rows=self.frame_rows)
 
     @property
     def test_env(self) -> str:
-        """Where the driver is tested: the stock environment, where ours only draws faster."""
-        return self.test_env_id or self.env_id.removeprefix("worldmodels/")
+        """Where the agent is tested: the stock environment of a faster one."""
+        return self.test_env_id or task_for(self.env_id).test_env(self.env_id)
 
 
-def smoke() -> RunConfig:
-    """Everything once and tiny: under a minute, for tests. The driver learns nothing."""
-    return RunConfig(
+def changed(cfg: T, settings: Mapping[str, Any]) -> T:
+    """A configuration with some fields replaced, named as on the command line.
+
+    Args:
+        cfg: a dataclass of dataclasses.
+        settings: from names such as ``dream.temperature`` to values.
+    """
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        first, _, rest = name.partition(".")
+        inner.setdefault(first, {})[rest] = value
+    values = {
+        name: fields[""] if "" in fields else changed(getattr(cfg, name), fields)
+        for name, fields in inner.items()
+    }
+    return dataclasses.replace(cfg, **values)  # type: ignore[type-var]  # every T here is a dataclass
+
+
+def _of_task(cfg: RunConfig, preset: str) -> RunConfig:
+    """A preset with what the task of its environment changes in it."""
+    return changed(cfg, task_for(cfg.env_id).settings.get(preset, {}))
+
+
+def smoke(env_id: str = DEFAULT_ENV) -> RunConfig:
+    """Everything once and tiny: under a minute, for tests. The agent learns nothing."""
+    cfg = RunConfig(
+        env_id=env_id,
         iterations=2,
-        mirror=True,
         experience=ExperienceConfig(
             explore_episodes=4,
             explore_steps=40,
@@ -410,7 +439,7 @@ def smoke() -> RunConfig:
         memory_training=MemoryTrainConfig(
             steps=10, finetune_steps=6, streams=4, length=16, checkpoint_every=4, log_every=5
         ),
-        dream=DreamConfig(horizon=20, episodes=4, miss_penalty=0.5),
+        dream=DreamConfig(horizon=20, episodes=4),
         starts=StartsConfig(count=32, warmup=8),
         controller=ControllerStageConfig(
             components=8,
@@ -440,17 +469,22 @@ def smoke() -> RunConfig:
         committee=CommitteeStageConfig(enabled=True),
         test=TestConfig(episodes=2, max_steps=50),
     )
+    return _of_task(cfg, "smoke")
 
 
-def quick() -> RunConfig:
-    """From nothing to a driver within 30 minutes on two cores, installation included.
+def quick(env_id: str = DEFAULT_ENV) -> RunConfig:
+    """From nothing to an agent within 30 minutes on two cores, installation included.
 
     Where its numbers come from is told in docs/results/dream.md.
     """
+    return _of_task(_quick(env_id), "quick")
+
+
+def _quick(env_id: str) -> RunConfig:
+    """The preset `quick` of an environment that nothing is known about."""
     return RunConfig(
+        env_id=env_id,
         iterations=4,
-        action_repeat=4,
-        frame_rows=96,
         experience=ExperienceConfig(
             explore_episodes=600,
             explore_steps=250,
@@ -458,8 +492,6 @@ def quick() -> RunConfig:
             driver_episodes=64,
             driver_noise=(0.0, 0.05, 0.15, 0.3),
             driver_snapshots="all",
-            patience=80,
-            driver_patience=200,
             kick_steps=5,
         ),
         vision_training=VisionTrainConfig(
@@ -481,8 +513,8 @@ def quick() -> RunConfig:
             checkpoint_every=500,
             log_every=50,
         ),
-        dream=DreamConfig(horizon=250, termination="sampled", miss_penalty=2.0),
-        starts=StartsConfig(newest_weight=3.0, loss_weight=8.0, loss_before=15),
+        dream=DreamConfig(horizon=250, termination="sampled"),
+        starts=StartsConfig(newest_weight=3.0, loss_before=15),
         controller=ControllerStageConfig(
             components=32,
             evolve=EvolveConfig(generations=80, mean_every=20, average=30),
@@ -496,7 +528,6 @@ def quick() -> RunConfig:
             late_rounds=2,
             finalists=2,
             final_episodes=16,
-            reward_bound=1.8,
         ),
         residual=ResidualStageConfig(
             enabled=True, training=dataclasses.replace(residual_training(), actors=1)
@@ -505,16 +536,15 @@ def quick() -> RunConfig:
     )
 
 
-def full() -> RunConfig:
-    """The best driver that we know how to make, tested on all tracks.
+def full(env_id: str = DEFAULT_ENV) -> RunConfig:
+    """The best agent that we know how to make, tested on all tracks.
 
     Within 90 minutes on two cores and a million real frames, those of selection included.
     """
-    cfg = quick()
-    return dataclasses.replace(
+    cfg = _quick(env_id)
+    cfg = dataclasses.replace(
         cfg,
         iterations=8,
-        mirror=True,
         fresh=FreshConfig(rounds=3, vision_steps=6000, memory_steps=6000),
         vision_training=dataclasses.replace(
             cfg.vision_training, steps=2500, finetune_steps=1000, finetune_rounds=1
@@ -532,7 +562,16 @@ def full() -> RunConfig:
         committee=CommitteeStageConfig(enabled=True),
         test=TestConfig(),
     )
+    return _of_task(cfg, "full")
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
+class Preset(Protocol):
+    """Gives the settings of an environment."""
+
+    def __call__(self, env_id: str = ...) -> RunConfig:
+        """The settings, with what the environment's task changes in them."""
+        ...
+
+
+PRESETS: dict[str, Preset] = {"smoke": smoke, "quick": quick, "full": full}
 """Presets by name."""

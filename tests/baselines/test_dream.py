@@ -35,7 +35,7 @@ TINY = dataclasses.replace(DREAM, n_envs=4, n_steps=8, batch_size=16, n_epochs=1
 def make_agent(seed: int = 0) -> Agent:
     """A driver of the fake environment that holds actions, with random weights."""
     spec = ActionSpec("box", 2, (-1.0, 0.0), (1.0, 2.0))
-    cfg = ControllerConfig.for_action_space(spec, "fakes")
+    cfg = ControllerConfig.for_action_space(spec)
     torch.manual_seed(seed)
     return Agent(
         ConvVAE(VAEConfig(Z, 4)),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
-from worldmodels.protocols import UserError
+from worldmodels.protocols import Squash, UserError
 
 P, B, Z, H = 3, 5, 4, 6
 
@@ -97,7 +97,7 @@ def test_population_equals_one_at_a_time() -> None:
 
 
 def test_discrete_takes_the_largest_output() -> None:
-    cfg = ControllerConfig.for_action_space(Space("discrete", 1, 4), "Some-v0", inputs="z")
+    cfg = ControllerConfig.for_action_space(Space("discrete", 1, 4), inputs="z")
     z, _ = states()
     params = population(cfg)
     got = linear.act(params, z, None, cfg)
@@ -111,13 +111,17 @@ def test_discrete_takes_the_largest_output() -> None:
 
 def test_action_space_chooses_the_squashing() -> None:
     pedals = Space("box", 3, 3, [-1, 0, 0], [1, 1, 1])
-    for env_id in ("CarRacing-v3", "worldmodels/CarRacing-v3"):
-        assert ControllerConfig.for_action_space(pedals, env_id).squash == ("tanh", "half", "clip")
-    cfg = ControllerConfig.for_action_space(pedals, "Other-v0")
+    own: tuple[Squash, ...] = ("tanh", "half", "clip")
+    assert ControllerConfig.for_action_space(pedals, own).squash == own
+    mixed = ControllerConfig.for_action_space(pedals, ("tanh", "scaled", "clip"))
+    assert (mixed.squash[1], mixed.low, mixed.high) == ("scaled", (-1, 0, 0), (1, 1, 1))
+    with pytest.raises(UserError, match="3 squashing rules for 2 actions"):
+        ControllerConfig.for_action_space(Space("box", 2, 2, [-1, 0], [1, 1]), own)
+    cfg = ControllerConfig.for_action_space(pedals)
     assert cfg.squash == ("scaled",) * 3
     assert cfg.low == (-1, 0, 0)
     with pytest.raises(UserError, match="finite"):
-        ControllerConfig.for_action_space(Space("box", 1, 1, [-np.inf], [1]), "Other-v0")
+        ControllerConfig.for_action_space(Space("box", 1, 1, [-np.inf], [1]))
 
 
 @given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=2))

@@ -14,6 +14,7 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 Z, A, H, K, S = 8, 3, 32, 3, 12
@@ -50,7 +51,7 @@ def make_starts(members: int = 1, seed: int = 0) -> DreamStarts:
 @pytest.fixture(scope="session")
 def make_agent() -> MakeAgent:
     def make(members: int = 1, action_spec: ActionSpec = PEDALS) -> Agent:
-        controller = ControllerConfig.for_action_space(action_spec, "CarRacing-v3")
+        controller = ControllerConfig.for_action_space(action_spec, CAR_RACING.squash)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             vision = ConvVAE(VAEConfig(z_dim=Z, width=2))

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from worldmodels import envs
 from worldmodels.envs.car_racing import FastCarRacing
-from worldmodels.envs.parity import StockPhysics, compare, pursue
+from worldmodels.envs.car_racing.parity import StockPhysics, compare, pursue
 from worldmodels.protocols import UserError
 
 ID = "worldmodels/CarRacing-v3"

@@ -110,17 +110,3 @@ def test_sizes_are_checked() -> None:
         FrameSpec(rows=0)
     with pytest.raises(UserError, match="size is -1"):
         FrameSpec(size=-1)
-
-
-@pytest.mark.parametrize(
-    ("env_id", "rows"),
-    [
-        ("CarRacing-v3", 84),
-        ("worldmodels/CarRacing-v3", 84),
-        ("worldmodels:worldmodels/CarRacing-v3", 84),
-        ("worldmodels/CarRacingDream-v0", 84),
-        ("ALE/Pong-v5", None),
-    ],
-)
-def test_only_car_racing_loses_its_dashboard(env_id: str, rows: int | None) -> None:
-    assert FrameSpec.for_env(env_id) == FrameSpec(rows=rows)

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worldmodels.envs.rasterizer import (
+from worldmodels.envs.car_racing.rasterizer import (
     CANVAS_H,
     CANVAS_W,
     ROWS,

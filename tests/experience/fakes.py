@@ -13,6 +13,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.tasks import Task, register_task
+
 BOX = "tests.experience.fakes:fakes/Pixels-v0"
 DISCRETE = "tests.experience.fakes:fakes/PixelsDiscrete-v0"
 LAPS = "tests.experience.fakes:fakes/Laps-v0"
@@ -67,8 +69,6 @@ class Pixels(gym.Env[NDArray[np.uint8], Any]):
 class Laps(Pixels):
     """An environment with laps: `lap_finished` is only told when the episode terminates."""
 
-    lap_complete_percent = 0.95
-
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, _ = super().step(action)
         return obs, reward, terminated, truncated, {"lap_finished": True} if terminated else {}
@@ -82,6 +82,7 @@ if "fakes/Pixels-v0" not in gym.registry:
         kwargs={"discrete": True},
     )
     gym.register("fakes/Laps-v0", entry_point="tests.experience.fakes:Laps")
+    register_task(Task("fakes-laps", finished_key="lap_finished"), "fakes/Laps-v0")
 
 
 class EchoPolicy:

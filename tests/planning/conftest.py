@@ -14,6 +14,7 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 Z, H, K, S = 4, 16, 3, 6
@@ -31,7 +32,7 @@ def make_agent() -> MakeAgent:
         action_repeat: int = 2,
         reward: RewardModel = RAW,
     ) -> Agent:
-        controller = ControllerConfig.for_action_space(spec, "CarRacing-v3")
+        controller = ControllerConfig.for_action_space(spec, CAR_RACING.squash)
         rng = np.random.default_rng(0)
         with torch.random.fork_rng():
             torch.manual_seed(0)

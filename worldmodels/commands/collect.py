@@ -26,6 +26,7 @@ from worldmodels.experience.exploration import (
 from worldmodels.pipeline.model import load_driver
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+from worldmodels.tasks import task_for
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Collect:
     def _frames(self) -> FrameSpec:
         """How the environment's frames become V's."""
         if self.frame_rows is None:
-            return FrameSpec.for_env(self.env_id)
+            return task_for(self.env_id).frame_spec
         return FrameSpec(rows=self.frame_rows)
 
     def _behaviours(self) -> Sequence[BehaviourConfig]:

@@ -17,9 +17,10 @@ from worldmodels.commands.stage import use_all_cores
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.drivers import Driver, best_driver, open_driver
-from worldmodels.presets import RunConfig
+from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder, config_hash, read_json
+from worldmodels.tasks import task_for
 
 CONTROLS = ("random", "zeros")
 """Drivers that need no agent: uniform actions, and none."""
@@ -125,11 +126,11 @@ def policy_of(agent: str) -> PolicySpec:
 
 
 def home_of(agent: str) -> str:
-    """The environment that an agent is measured in: its own, and of CarRacing the stock one."""
-    if agent in CONTROLS:
-        return "CarRacing-v3"
-    config = read_json(find(agent) / "config.json")
-    return str(config["env_id"]).removeprefix("worldmodels/")
+    """The environment that an agent is measured in: its own, or the stock one of a faster one."""
+    env_id = DEFAULT_ENV
+    if agent not in CONTROLS:
+        env_id = str(read_json(find(agent) / "config.json")["env_id"])
+    return task_for(env_id).test_env(env_id)
 
 
 def table(result: EvaluationResult, seeds: range) -> Table:
@@ -147,7 +148,8 @@ def table(result: EvaluationResult, seeds: range) -> Table:
         rows.add_row("solved", f"{cfg.fraction_solved:.0%}")
     laps = [episode.lap_finished for episode in result.episodes]
     if None not in laps:
-        rows.add_row("laps finished", f"{sum(map(bool, laps))} of {len(laps)}")
+        finished = task_for(result.env).words.finished or ("finished",)
+        rows.add_row(finished[-1], f"{sum(map(bool, laps))} of {len(laps)}")
     if result.ms_per_action is not None:
         rows.add_row("time per action", f"{result.ms_per_action:.1f} ms")
     rows.add_row("seeds", f"{seeds[0]} to {seeds[-1]}")

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
 
 import tyro
 
-from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
 
 DEFAULT_PRESET = "quick"
@@ -82,26 +82,11 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
 
     Args:
         name: of the preset.
-        env_id: environment; what the preset knows of CarRacing alone is left out for another one.
+        env_id: environment; its task may change settings of the preset.
 
     Raises:
         UserError: there is no such preset.
     """
     if name not in PRESETS:
         raise UserError(f"preset is {name!r}; there are {', '.join(PRESETS)}")
-    cfg = PRESETS[name]()
-    if env_id is None or "CarRacing" in env_id:
-        return cfg if env_id is None else dataclasses.replace(cfg, env_id=env_id)
-    return dataclasses.replace(
-        cfg,
-        env_id=env_id,
-        action_repeat=1,
-        frame_rows=None,
-        mirror=False,
-        experience=dataclasses.replace(
-            cfg.experience, explore_bias=(), patience=None, driver_patience=None
-        ),
-        dream=dataclasses.replace(cfg.dream, miss_penalty=0.0),
-        starts=dataclasses.replace(cfg.starts, loss_weight=1.0),
-        selection=dataclasses.replace(cfg.selection, reward_bound=None),
-    )
+    return PRESETS[name](DEFAULT_ENV if env_id is None else env_id)

@@ -19,6 +19,7 @@ from worldmodels.evaluation import evaluate
 from worldmodels.planning.drivers import open_driver, open_member
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, Policy, PolicyState, UserError
+from worldmodels.tasks import task_for
 from worldmodels.video import Frames, VideoConfig
 
 FPS = 50
@@ -85,7 +86,8 @@ class Play:
         print(f"return {result.mean:.1f} in {result.frames} steps")
         recording = video.replay(env_id, result.episodes[0])
         seen = video.views(agent, recording, cfg)
-        return video.episode_frames(recording, seen, cfg, f"track {self.seed}")
+        title = f"{task_for(env_id).words.episode} {self.seed}"
+        return video.episode_frames(recording, seen, cfg, title)
 
     def _drive(self) -> None:
         """Drive an episode in the environment's own window."""

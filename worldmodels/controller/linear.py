@@ -17,13 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.protocols import UserError
-
-Squash = Literal["tanh", "half", "clip", "scaled", "argmax"]
-"""How one output becomes an action: ``tanh(x)``; ``(tanh(x) + 1) / 2``; ``clip(tanh(x), 0, 1)``;
-tanh scaled to [low, high]; the index of the largest output (all outputs together, Discrete)."""
-
-_CAR_RACING: tuple[Squash, ...] = ("tanh", "half", "clip")
+from worldmodels.protocols import Squash, UserError
 
 
 class ActionSpace(Protocol):
@@ -58,7 +52,7 @@ class ControllerConfig:
     """what C sees: the latent and M's hidden state, or the latent alone"""
     hidden: int = 0
     """units of one hidden tanh layer; 0 for the paper's linear controller"""
-    squash: tuple[Squash, ...] = _CAR_RACING
+    squash: tuple[Squash, ...] = ("tanh", "half", "clip")
     """rule per output: tanh, half, clip, scaled, or argmax for all; the default is the paper's"""
     low: tuple[float, ...] = ()
     """lower bound per output; needed by scaled"""
@@ -114,23 +108,34 @@ class ControllerConfig:
     def for_action_space(
         cls,
         spec: ActionSpace,
-        env_id: str = "",
+        own: tuple[Squash, ...] | None = None,
         *,
         inputs: Literal["zh", "z"] = "zh",
         hidden: int = 0,
         normalize: bool = False,
     ) -> ControllerConfig:
-        """Choose the squashing for an action space; the paper's for CarRacing's three pedals.
+        """Choose the squashing for an action space.
+
+        Args:
+            spec: the space.
+            own: the rules that its task has of its own for a Box; None scales tanh to the bounds.
+            inputs: see the field, as `hidden` and `normalize`.
+            hidden: units of a hidden layer.
+            normalize: standardise the inputs.
 
         Raises:
-            UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to.
+            UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
+                there are not as many rules as dimensions.
         """
         rule: Squash = "argmax" if spec.kind == "discrete" else "scaled"
         squash = (rule,) * spec.size
         if rule == "argmax":
             return cls(inputs, hidden, squash, normalize=normalize)
-        if "CarRacing" in env_id and spec.dim == len(_CAR_RACING):
-            return cls(inputs, hidden, _CAR_RACING, normalize=normalize)
+        if own is not None and len(own) != spec.dim:
+            raise UserError(f"the task has {len(own)} squashing rules for {spec.dim} actions")
+        if own is not None and "scaled" not in own:
+            return cls(inputs, hidden, own, normalize=normalize)
+        squash = own or squash
         low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
         return cls(inputs, hidden, squash, low, high, normalize)
 

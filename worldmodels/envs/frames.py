@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 from worldmodels.envs.kernels import kernel
 from worldmodels.protocols import UserError
 
-CAR_RACING_ROWS = 84
-"""Rows of a CarRacing frame above its dashboard."""
-
 
 @dataclass(frozen=True)
 class FrameSpec:
@@ -34,16 +31,6 @@ class FrameSpec:
             )
         if self.size < 1:
             raise UserError(f"FrameSpec.size is {self.size}; it must be at least 1")
-
-    @classmethod
-    def for_env(cls, env_id: str) -> FrameSpec:
-        """Choose the crop for an id: CarRacing loses its dashboard, others stay whole."""
-        return cls(rows=CAR_RACING_ROWS if is_car_racing(env_id) else None)
-
-
-def is_car_racing(env_id: str) -> bool:
-    """Whether an id, with or without its module and namespace, names a CarRacing."""
-    return env_id.rsplit(":", 1)[-1].rsplit("/", 1)[-1].startswith("CarRacing")
 
 
 def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -32,6 +32,7 @@ from worldmodels.experience.rollout import (
 from worldmodels.experience.shards import SUFFIX, Shard, write_shard
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import make_folder, progress, to_jsonable, versions, write_json
+from worldmodels.tasks import task_of
 
 VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba")
 """Packages that frames depend on; a shard records their versions and nothing of the machine."""
@@ -125,7 +126,7 @@ def collect(
         executor: where to work, such as the pipeline's one pool of processes.
         load_policy: opens an agent's folder, for `AgentNoiseConfig`; importable from a module.
         env_kwargs: passed to `envs.make`.
-        frame_spec: how frames are cropped and resized; None takes `FrameSpec.for_env`.
+        frame_spec: how frames are cropped and resized; None takes the task's.
 
     Returns:
         Totals of the whole collection.
@@ -139,7 +140,7 @@ def collect(
     _check_seeds(seeds)
     env = shared_envs(env_id, 1, env_kwargs)[0]
     build_behaviour(behaviour, env, load_policy)  # a mistake is told before anything is started
-    spec = frame_spec or FrameSpec.for_env(env_id)
+    spec = frame_spec or task_of(env).frame_spec
     if not isinstance(behaviour, AgentNoiseConfig):
         load_policy = None  # workers need not import what it is defined in
     meta = _meta(cfg, env_id, behaviour, env_kwargs, spec, ActionSpec.from_space(env.action_space))

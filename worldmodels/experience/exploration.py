@@ -24,16 +24,10 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import to_jsonable
+from worldmodels.tasks import task_of
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
 """Opens an agent's folder, such as `Agent.from_pretrained`."""
-
-CAR_RACING_BIAS = (0.0, -0.8, -1.2)
-"""Steering, gas and brake in unit coordinates: little gas, the brake now and then.
-
-Blind driving leaves the road sooner or later: over 250 steps this bias has wheels on it in a third
-of the frames and visits 11 tiles; more gas brings more grass (a fifth and 8 tiles at -0.2).
-"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ class AR1Config:
     scale: float = 0.25
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
-    """centre of each action in unit coordinates; None takes 0, and some gas for CarRacing"""
+    """centre of each action in unit coordinates; None takes the task's own, else 0"""
     bias_spread: float = 0.1
     """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
 
@@ -183,7 +177,7 @@ def build_behaviour(
             )
         return behaviours.Brownian(cfg.dt, spec)
     if isinstance(cfg, RandomControllerConfig):
-        bias = _bias(None, spec, env, (0.0, 0.0, -1.0))
+        bias = _bias(None, spec, task_of(env).random_controller_bias)
         return behaviours.RandomController(cfg.max_scale, cfg.thumbnail, bias, spec)
     if load_policy is None:
         raise UserError("AgentNoiseConfig needs load_policy, which opens the agent's folder")
@@ -203,22 +197,15 @@ def _ar1(cfg: AR1Config, spec: ActionSpec, env: gym.Env[Any, Any]) -> Behaviour:
 
     if spec.kind == "discrete":
         return behaviours.Sticky(cfg.rho, spec)
-    bias = _bias(cfg.bias, spec, env, CAR_RACING_BIAS)
+    bias = _bias(cfg.bias, spec, task_of(env).explore_bias)
     return behaviours.AR1(cfg.rho, cfg.scale, bias, cfg.bias_spread, spec)
 
 
 def _bias(
-    given: Sequence[float] | None,
-    spec: ActionSpec,
-    env: gym.Env[Any, Any],
-    car_racing: Sequence[float],
+    given: Sequence[float] | None, spec: ActionSpec, own: Sequence[float] | None
 ) -> NDArray[np.float64]:
-    """Return the bias (A,) in unit coordinates: the one given, or the environment's default."""
-    if given is not None:
-        if len(given) != spec.dim:
-            raise UserError(f"AR1Config.bias has {len(given)} numbers; the actions have {spec.dim}")
-        return np.array(given, np.float64)
-    name = env.spec.id.rsplit("/", 1)[-1] if env.spec is not None else ""
-    if name.startswith("CarRacing") and spec.kind == "box":
-        return np.array(car_racing, np.float64)
-    return np.zeros(spec.dim)
+    """Return the bias (A,) in unit coordinates: the one given, or the task's own, or 0."""
+    if given is not None and len(given) != spec.dim:
+        raise UserError(f"AR1Config.bias has {len(given)} numbers; the actions have {spec.dim}")
+    bias = given if given is not None else own if spec.kind == "box" else None
+    return np.zeros(spec.dim) if bias is None else np.array(bias, np.float64)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from worldmodels import envs as environments
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Policy, PolicyState, UserError
+from worldmodels.tasks import task_of
 
 GROUP_WIDTH = 16
 """Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
@@ -217,6 +218,7 @@ class _Group:
     ) -> None:
         self.envs = envs
         self.seeds = [int(seed) for seed in seeds]
+        self.task = task_of(envs[0])
         self.spec = ActionSpec.from_space(envs[0].action_space)
         self.low = np.array(self.spec.low, np.float32)
         self.high = np.array(self.spec.high, np.float32)
@@ -328,18 +330,16 @@ class _Group:
             length=int(self.length[row]),
             terminated=bool(self.terminated[row]),
             truncated=bool(self.truncated[row]),
-            lap_finished=_lap_finished(self.envs[row], self.infos[row]),
+            lap_finished=self._finished(self.infos[row]),
             lost=bool(self.lost[row]),
             frames=None if self.frames is None else np.stack(self.frames[row]),
         )
 
+    def _finished(self, info: Mapping[str, Any]) -> bool | None:
+        """Tell whether an episode reached its goal.
 
-def _lap_finished(env: gym.Env[Any, Any], info: Mapping[str, Any]) -> bool | None:
-    """Tell whether the lap was completed.
-
-    CarRacing names `lap_finished` only in a step that terminates; an episode that ran out of time
-    did not finish, which is not the same as an environment without laps.
-    """
-    if "lap_finished" in info:
-        return bool(info["lap_finished"])
-    return False if hasattr(env.unwrapped, "lap_complete_percent") else None
+        An environment may say so only in a step that terminates: an episode that ran out of time
+        did not reach it, which is not the same as an environment without a goal.
+        """
+        key = self.task.finished_key
+        return None if key is None else bool(info.get(key, False))

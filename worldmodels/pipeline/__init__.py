@@ -16,7 +16,6 @@ from typing import Any
 
 from worldmodels import executors
 from worldmodels.envs import make
-from worldmodels.envs.mirror import Mirror
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.pipeline import committee, driver, model, residual
 from worldmodels.pipeline.context import Context, Iteration
@@ -24,6 +23,7 @@ from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.report import build_report
 from worldmodels.runs import Device, RunFolder, config_hash, require_device
+from worldmodels.tasks import task_for
 
 SUMMARIES = {
     "collect": "collection",
@@ -68,10 +68,18 @@ class Pipeline:
         env = make(cfg.env_id)
         spec = ActionSpec.from_space(env.action_space)
         env.close()
-        mirror = Mirror.for_env(cfg.env_id, cfg.frame_spec, spec) if cfg.mirror else None
+        task = task_for(cfg.env_id)
+        mirror = task.flip(cfg.env_id, cfg.frame_spec, spec) if cfg.mirror else None
         self.run = RunFolder(out)
         self.run.write_config(
-            {"preset": preset, "seed": seed, **_fields(cfg), "test_env_id": cfg.test_env}, device
+            {
+                "preset": preset,
+                "seed": seed,
+                "task": task.name,
+                **_fields(cfg),
+                "test_env_id": cfg.test_env,
+            },
+            device,
         )
         executor = executor or executors.make("serial", 1)
         self.context = Context(cfg, self.run, executor, seed, spec, mirror, device)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from worldmodels.envs.mirror import Mirror
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
 from worldmodels.presets import RunConfig
 from worldmodels.runs import Device, RunFolder, derive_seed
+from worldmodels.tasks import Symmetry
 
 
 @dataclass
@@ -21,7 +21,7 @@ class Context:
     executor: Executor
     seed: int
     action_spec: ActionSpec
-    mirror: Mirror | None = None
+    mirror: Symmetry | None = None
     """of the environment, where the run learns from mirror images too"""
     device: Device = "cpu"
     """where V and M are trained and used; the driver drives on the CPU"""

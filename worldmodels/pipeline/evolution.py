@@ -23,6 +23,7 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 from worldmodels.presets import ControllerStageConfig
 from worldmodels.runs import progress
+from worldmodels.tasks import task_for
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class DreamEvolution:
         """Find the shape that the environment's actions ask for."""
         shape = ControllerConfig.for_action_space(
             action_spec,
-            env_id,
+            task_for(env_id).squash if action_spec.kind == "box" else None,
             inputs=stage.inputs,
             hidden=stage.hidden,
             normalize=stage.normalize,

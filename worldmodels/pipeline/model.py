@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from worldmodels.agent import Agent
-from worldmodels.envs.mirror import Mirror
 from worldmodels.experience.collect import CollectConfig
 from worldmodels.experience.collect import collect as collect_episodes
 from worldmodels.experience.episode import Episode
@@ -41,6 +40,7 @@ from worldmodels.runs import (
     save_checkpoint,
     write_json,
 )
+from worldmodels.tasks import Symmetry
 from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import train_vision as train_one_vision
 from worldmodels.vision.vae import ConvVAE
@@ -210,7 +210,7 @@ def train_vision(
 
 
 def half_mirrored(
-    batches: Iterator[NDArray[np.uint8]], mirror: Mirror, seed: int, start: int
+    batches: Iterator[NDArray[np.uint8]], mirror: Symmetry, seed: int, start: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Every other frame by chance in the mirror; the same ones whenever batch number k comes."""
     for number, batch in enumerate(batches, start):

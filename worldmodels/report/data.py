@@ -16,6 +16,7 @@ from typing import Any
 
 from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
+from worldmodels.tasks import Task, named
 
 Row = Mapping[str, Any]
 
@@ -73,9 +74,10 @@ class RunData:
         return str(self.config.get("test_env_id") or self.config.get("env_id") or "")
 
     @property
-    def is_car_racing(self) -> bool:
-        """Whether returns mean what they mean in CarRacing: 1000 for all tiles, -0.1 a frame."""
-        return "CarRacing" in self.env_id
+    def task(self) -> Task:
+        """What is known about the environment; runs of earlier versions recorded no task."""
+        recorded = self.config.get("task")
+        return named(None if recorded is None else str(recorded), self.env_id)
 
     def rows(self, stage: str) -> Sequence[Row]:
         """Metric lines of one stage, oldest first."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write, read_json
+from worldmodels.tasks import task_for
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
@@ -100,14 +101,20 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
     """The test in one paragraph."""
     returns = np.array([episode["return"] for episode in tested["episodes"]])
     lengths = np.array([episode["length"] for episode in tested["episodes"]])
-    low = returns < 600
+    task = task_for(tested["env"])
+    counts = ""
+    if task.solved is not None:
+        counts += f", {(returns >= task.solved).sum()} at {task.solved:.0f} or more"
+    if task.lost is not None:
+        counts += f", {(returns < task.lost).sum()} below {task.lost:.0f}"
+    if task.words.finished is not None:
+        counts += f", {tested['laps_finished']} {task.words.finished[1]}"
     text = (
         f"{_driver(tested)} in the dream only, on data that no expert made, has a mean "
-        f"return of **{tested['mean']:.0f}** over {len(returns)} test tracks of "
+        f"return of **{tested['mean']:.0f}** over {len(returns)} test {task.words.episode}s of "
         f"{tested['env']} (95% interval {tested['ci95'][0]:.0f} to {tested['ci95'][1]:.0f}, "
         f"standard deviation {tested['std']:.0f}, median {tested['median']:.0f}, interquartile "
-        f"mean {tested['iqm']:.0f}, tenth percentile {tested['p10']:.0f}, {(returns >= 900).sum()} "
-        f"at 900 or more, {low.sum()} below 600, {tested['laps_finished']} laps finished, "
+        f"mean {tested['iqm']:.0f}, tenth percentile {tested['p10']:.0f}{counts}, "
         f"{lengths.mean():.0f} frames a drive)."
     )
     random = run / RANDOM

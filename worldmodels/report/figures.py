@@ -15,9 +15,6 @@ from worldmodels.report.axes import column, mark_iterations, positions
 from worldmodels.report.data import Row, Score, iteration_of, number
 from worldmodels.report.svg import COLOUR, FULL, Chart, Key, chart, stacked
 
-SOLVED = 900.0
-"""Mean return from which CarRacing counts as solved."""
-
 
 def swarm(values: Sequence[float], bin_width: float) -> NDArray[np.float64]:
     """Vertical places, in dot diameters around 0, that keep dots of similar value apart.
@@ -39,11 +36,20 @@ def swarm(values: Sequence[float], bin_width: float) -> NDArray[np.float64]:
     return places
 
 
-def tracks_chart(score: Score, others: Sequence[Score], solved: bool) -> Chart:
-    """Histogram of the test returns above one dot for each track, against other drivers."""
+def tracks_chart(
+    score: Score, others: Sequence[Score], solved: float | None, episode: str
+) -> Chart:
+    """Histogram of the test returns above one dot for each episode, against other agents.
+
+    Args:
+        score: of the run's agent.
+        others: what it is compared with.
+        solved: return that counts as solved, for a line; None for no line.
+        episode: what one episode is called.
+    """
     drivers = [score, *others]
-    alt = "Return on each test track. " + " ".join(
-        f"{driver.name}: {len(driver.returns)} tracks from {min(driver.returns):.0f} to "
+    alt = f"Return of each test {episode}. " + " ".join(
+        f"{driver.name}: {len(driver.returns)} {episode}s from {min(driver.returns):.0f} to "
         f"{max(driver.returns):.0f}, mean {driver.mean:.0f}."
         for driver in drivers
     )
@@ -54,28 +60,32 @@ def tracks_chart(score: Score, others: Sequence[Score], solved: bool) -> Chart:
         ]
         for index, driver in enumerate(drivers)
     }
-    keys = [Key("dot", "real", "one track"), Key("diamond", "ink", "mean and its interval")]
-    return chart("tracks", alt, FULL, lambda width: _tracks(width, drivers, solved), keys, tooltips)
+    keys = [Key("dot", "real", f"one {episode}"), Key("diamond", "ink", "mean and its interval")]
+
+    def draw(width: int) -> Figure:
+        return _tracks(width, drivers, solved, f"{episode}s")
+
+    return chart("tracks", alt, FULL, draw, keys, tooltips)
 
 
-def _tracks(width: int, drivers: Sequence[Score], solved: bool) -> Figure:
+def _tracks(width: int, drivers: Sequence[Score], solved: float | None, episodes: str) -> Figure:
     figure, (top, bottom) = stacked(width, [110, 50 + 84 * len(drivers)])
     values = np.concatenate([driver.returns for driver in drivers])
-    low, high = _padded(values.min(), max(values.max(), SOLVED if solved else -np.inf))
+    low, high = _padded(values.min(), max(values.max(), -np.inf if solved is None else solved))
     bins = np.linspace(low, high, 22 if width < 400 else 45)
     top.hist(drivers[0].returns, bins=list(bins), color=COLOUR["real"], alpha=0.75, rwidth=0.92)
-    top.set_ylabel("tracks")
+    top.set_ylabel(episodes)
     top.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
     size = 5.0 if width < 400 else 6.5
     diameter = (high - low) / width * (size + 2)
     for index, driver in enumerate(drivers):
         _driver_row(bottom, driver, index, swarm(driver.returns, diameter), size)
-    if solved:
+    if solved is not None:
         for axes in (top, bottom):
-            axes.axvline(SOLVED, color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
+            axes.axvline(solved, color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
         bottom.annotate(
-            "solved: 900",
-            (SOLVED, 0.0),
+            f"solved: {text.score(solved)}",
+            (solved, 0.0),
             xycoords=("data", "axes fraction"),
             xytext=(-5, 5),
             textcoords="offset points",

@@ -76,7 +76,7 @@ def render(data: RunData) -> str:
 def _context(data: RunData) -> dict[str, Any]:
     rows = tables.selections(data)
     result = data.evaluation
-    media = embed(data)
+    media, words = embed(data), data.task.words
     return {
         "data": data,
         "result": result,
@@ -87,7 +87,12 @@ def _context(data: RunData) -> dict[str, Any]:
         "ruler": sections.ruler(data),
         "videos": [media[name] for name in map("{}.mp4".format, VIDEOS) if name in media],
         "pictures": [media[name] for name in PICTURES if name in media],
-        "tracks": figures.tracks_chart(result, data.others, data.is_car_racing) if result else None,
+        "words": words,
+        "tracks": (
+            figures.tracks_chart(result, data.others, data.task.solved, words.episode)
+            if result
+            else None
+        ),
         "drivers": tables.drivers_table(data),
         "tracks_table": tables.tracks_table(data),
         "dream": figures.dream_chart(rows, sections.bound(data, rows)) if rows else None,
@@ -112,7 +117,8 @@ def _context(data: RunData) -> dict[str, Any]:
 
 
 def _title(data: RunData) -> str:
-    who = "A driver" if data.is_car_racing else "An agent"
+    agent = data.task.words.agent
+    who = f"{'An' if agent[0] in 'aeiou' else 'A'} {agent}"
     return (
         f"{who} trained in its own dream"
         if sections.dream_only(data)
@@ -161,8 +167,7 @@ def video_size(content: bytes) -> tuple[int, int] | None:
 def _describe(data: RunData, path: Path) -> tuple[str, str, str]:
     """Title, headline and caption of a medium."""
     if path.stem in VIDEOS:
-        what = "track" if data.is_car_racing else "episode"
-        return (f"{path.stem.capitalize()} {what}", *_episode(data, path.stem))
+        return (f"{path.stem.capitalize()} {data.task.words.episode}", *_episode(data, path.stem))
     title, caption = {
         "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
         "dream.png": (

@@ -11,12 +11,8 @@ from dataclasses import dataclass
 
 from worldmodels.protocols import TEST_SEED_START
 from worldmodels.report.data import Row, RunData, iteration_of, number
-from worldmodels.report.figures import SOLVED
 from worldmodels.report.tables import groups
 from worldmodels.report.text import count, duration, large, percent
-
-CAR_RACING_BOUND = 1000.0
-"""All tiles of a track are worth 1000 together and each frame costs 0.1: nobody gets more."""
 
 KINDS = {
     "collection": ("Collection", "what V and M learnt from"),
@@ -44,9 +40,10 @@ def commands(data: RunData) -> dict[str, str]:
     folder = data.folder.as_posix()
     preset = str(data.config.get("preset") or "quick")
     agent, target = shlex.quote(f"{folder}/agent"), shlex.quote(f"{folder}/evaluation.json")
+    env = shlex.quote(data.env_id) if data.env_id else "ENV"
     return {
         "run": f"worldmodels run --preset {shlex.quote(preset)} --out {shlex.quote(folder)}",
-        "evaluate": f"worldmodels evaluate --agent {agent} --env {data.env_id or 'CarRacing-v3'} "
+        "evaluate": f"worldmodels evaluate --agent {agent} --env {env} "
         f"--episodes 100 --seed {TEST_SEED_START} --json {target}",
     }
 
@@ -142,9 +139,7 @@ def ruler(data: RunData) -> dict[str, float] | None:
         return None
     rival = next((other.mean for other in data.others if other.name.startswith("random")), None)
     marks = [result.mean, *(result.ci95 or ()), *([rival] if rival is not None else [])]
-    low, high = (
-        (-100.0, CAR_RACING_BOUND) if data.is_car_racing else (min(marks), max(result.returns))
-    )
+    low, high = data.task.returns or (min(marks), max(result.returns))
     low, high = min([low, *marks]), max([high, *marks])
     if high <= low:
         return None
@@ -157,16 +152,20 @@ def ruler(data: RunData) -> dict[str, float] | None:
         places |= {"ci_low": place(result.ci95[0]), "ci_high": place(result.ci95[1])}
     if rival is not None:
         places |= {"random": place(rival), "random_mean": rival}
-    if data.is_car_racing:
-        places |= {"solved": place(SOLVED), "zero": place(0.0)}
+    if low < 0 < high:
+        places["zero"] = place(0.0)
+    if data.task.solved is not None and low <= data.task.solved <= high:
+        places |= {"solved": place(data.task.solved), "solved_mean": data.task.solved}
     return places
 
 
 def bound(data: RunData, rows: Sequence[Row]) -> float | None:
-    """Return that reality cannot exceed: as the run logged it, else what CarRacing allows."""
+    """Return that reality cannot exceed: as the run logged it, else what the task allows."""
     logged = [number(row.get("bound")) for row in rows]
     known = [value for value in logged if value is not None]
-    return known[-1] if known else CAR_RACING_BOUND if data.is_car_racing else None
+    if known:
+        return known[-1]
+    return None if data.task.returns is None else data.task.returns[1]
 
 
 def alarms(rows: Sequence[Row]) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any
 from worldmodels.report.data import Row, RunData, Score, iteration_of, latest, number
 from worldmodels.report.figures import final_selection
 from worldmodels.report.text import MISSING, count, percent, score
+from worldmodels.tasks import Task
 
 BEHAVIOURS = {
     "AR1": "random walk",
@@ -31,20 +32,24 @@ def drivers_table(data: RunData) -> Table | None:
     """Statistics of this agent and of the drivers it is compared with."""
     if data.evaluation is None:
         return None
-    head = ["driver", "tracks", "mean ± std", "95% interval", "median", "IQM", "p10"]
-    if data.is_car_racing:
-        head += ["≥ 900", "laps finished"]
-    rows = [_driver(one, data.is_car_racing) for one in (data.evaluation, *data.others)]
+    task, words = data.task, data.task.words
+    head = [words.agent, f"{words.episode}s", "mean ± std", "95% interval", "median", "IQM", "p10"]
+    if task.solved is not None:
+        head.append(f"≥ {score(task.solved)}")
+    if words.finished is not None:
+        head.append(words.finished[1])
+    rows = [_driver(one, task) for one in (data.evaluation, *data.others)]
     return Table(head, rows)
 
 
-def _driver(one: Score, laps: bool) -> list[str]:
+def _driver(one: Score, task: Task) -> list[str]:
     interval = f"{score(one.ci95[0])} to {score(one.ci95[1])}" if one.ci95 else MISSING
     row = [one.name, str(len(one.returns)), f"{score(one.mean)} ± {score(one.std)}", interval]
     row += [score(one.median), score(one.iqm), score(one.p10)]
-    if laps:
-        finished = f"{sum(one.laps)} of {len(one.laps)}" if one.laps else MISSING
-        row += [percent(one.fraction_solved), finished]
+    if task.solved is not None:
+        row.append(percent(one.fraction_solved))
+    if task.words.finished is not None:
+        row.append(f"{sum(one.laps)} of {len(one.laps)}" if one.laps else MISSING)
     return row
 
 
@@ -60,7 +65,8 @@ def tracks_table(data: RunData) -> Table | None:
         + ([("yes" if result.laps[i] else "no")] if laps else [])
         for i in order
     ]
-    return Table([*head, "lap finished"] if laps else head, rows)
+    finished = data.task.words.finished or ("finished",)
+    return Table([*head, finished[0]] if laps else head, rows)
 
 
 def selections(data: RunData) -> list[Row]:

@@ -16,6 +16,7 @@ from worldmodels.evaluation import EvaluationResult, one_thread
 from worldmodels.memory.mdn_rnn import MemoryState
 from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.protocols import UserError
+from worldmodels.tasks import task_for
 from worldmodels.video.config import Frames, VideoConfig
 from worldmodels.video.drawing import compose, grid, write_picture, write_video
 from worldmodels.video.replays import Recording, Views, replay, views
@@ -60,13 +61,13 @@ def _film(
     env_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Path]:
     """Do the work of `film`."""
-    written, noted = {}, {}
+    written, noted, what = {}, {}, task_for(env_id).words.episode
     for which in WHICH:
         episode = result.pick(which)
         recording = replay(env_id, episode, env_kwargs)
         seen = views(agent, recording, cfg)
         path = folder / f"{which}.mp4"
-        write_video(path, episode_frames(recording, seen, cfg, f"track {episode.seed}"), cfg)
+        write_video(path, episode_frames(recording, seen, cfg, f"{what} {episode.seed}"), cfg)
         written[path.name], noted[which] = path, episode.to_json()
         if which == "best":
             for name, draw in (("reconstructions", reconstructions), ("dream", dream_strip)):

@@ -12,9 +12,9 @@ from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRaci
 from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
 
-from worldmodels.envs import ground, scene, sprites, track
-from worldmodels.envs.car import ContactListener, FastCar
-from worldmodels.envs.rasterizer import ROWS, SIZE
+from worldmodels.envs.car_racing import ground, scene, sprites, track
+from worldmodels.envs.car_racing.car import ContactListener, FastCar
+from worldmodels.envs.car_racing.rasterizer import ROWS, SIZE
 from worldmodels.protocols import UserError
 
 TILE_INDICES = list(range(track.MAX_STEPS))

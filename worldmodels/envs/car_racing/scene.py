@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.envs.ground import (
+from worldmodels.envs.car_racing.ground import (
     FIELD,
     KERB,
     NUM_PLANES,
@@ -19,9 +19,9 @@ from worldmodels.envs.ground import (
     draw_grass,
     draw_road,
 )
+from worldmodels.envs.car_racing.rasterizer import CANVAS_H, CANVAS_W, ROWS, SIZE, quantize
+from worldmodels.envs.car_racing.sprites import cover_car, draw_dashboard, paint_car
 from worldmodels.envs.kernels import kernel
-from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, ROWS, SIZE, quantize
-from worldmodels.envs.sprites import cover_car, draw_dashboard, paint_car
 
 POSE_SIZE = 28
 """Numbers that tell where everything that moves is; see `draw_frame`."""

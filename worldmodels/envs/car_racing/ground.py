@@ -14,8 +14,8 @@ from gymnasium.envs.box2d.car_racing import (
     TRACK_WIDTH,
 )
 
+from worldmodels.envs.car_racing.rasterizer import CANVAS_H, CANVAS_W, PER_Y, ROWS, add_edge, swell
 from worldmodels.envs.kernels import kernel
-from worldmodels.envs.rasterizer import CANVAS_H, CANVAS_W, PER_Y, ROWS, add_edge, swell
 
 FIELD, PATCH, ROAD, SHADE1, SHADE2, KERB, WHITE = range(7)
 """Planes of coverage: playfield, lighter grass, all road, the road's two lighter shades, all

@@ -11,8 +11,7 @@ from gymnasium.envs.box2d.car_dynamics import SIZE as UNIT
 from gymnasium.envs.box2d.car_dynamics import WHEEL_R, WHEEL_W
 from numpy.typing import NDArray
 
-from worldmodels.envs.kernels import kernel
-from worldmodels.envs.rasterizer import (
+from worldmodels.envs.car_racing.rasterizer import (
     CANVAS_H,
     CANVAS_W,
     PER_X,
@@ -22,6 +21,7 @@ from worldmodels.envs.rasterizer import (
     fill_polygon,
     quantize,
 )
+from worldmodels.envs.kernels import kernel
 
 CAR_WINDOW = 160
 """Canvas pixels in each direction in which the car is drawn; it needs 40 x 82."""

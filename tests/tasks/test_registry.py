@@ -1,0 +1,156 @@
+"""A task is found by class and spaces or by registration, never by a piece of a name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+from gymnasium.envs.box2d.car_racing import CarRacing
+
+import worldmodels
+from worldmodels.experience.exploration import AR1Config, build_behaviour
+from worldmodels.presets import PRESETS, changed, full, quick, smoke
+from worldmodels.protocols import UserError
+from worldmodels.tasks import DEFAULT, Task, named, register_task, registry, task_for, task_of
+from worldmodels.tasks.car_racing import CAR_RACING
+
+SMALL = spaces.Box(0, 255, (64, 96, 3), np.uint8)
+
+
+class Blocks(gym.Env[Any, Any]):
+    """Black frames, two actions."""
+
+    observation_space = spaces.Box(0, 255, (96, 96, 3), np.uint8)
+    action_space: spaces.Space[Any] = spaces.Box(-1, 1, (2,), np.float32)
+
+    def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
+        return np.zeros((96, 96, 3), np.uint8), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return np.zeros((96, 96, 3), np.uint8), 0.0, True, False, {}
+
+
+class Tall(CarRacing):
+    """A subclass whose frames are none of CarRacing's."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.observation_space = spaces.Box(0, 255, (480, 640, 3), np.uint8)
+
+
+class Mine(CarRacing):
+    """A subclass that keeps the spaces."""
+
+
+IDS: dict[str, Any] = {
+    "CarRacingTwo-v0": Blocks,
+    "mine/CarRacing-v7": Blocks,
+    "MiniCarRacing-v0": Blocks,
+    "CarRacing480-v0": Tall,
+    "Kart-v0": Mine,
+}
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    known, by_id = dict(registry._TASKS), dict(registry._BY_ID)
+    for env_id, entry in IDS.items():
+        gym.register(env_id, entry_point=entry)
+    yield
+    for env_id in IDS:
+        del gym.registry[env_id]
+    for own, before in ((registry._TASKS, known), (registry._BY_ID, by_id)):
+        own.clear()
+        own.update(before)
+    registry._FOUND.clear()
+
+
+@pytest.mark.parametrize(
+    ("env_id", "task"),
+    [
+        ("worldmodels/CarRacing-v3", CAR_RACING),
+        ("CarRacing-v3", CAR_RACING),
+        ("worldmodels:worldmodels/CarRacing-v3", CAR_RACING),
+        ("Kart-v0", CAR_RACING),
+        ("CarRacingTwo-v0", DEFAULT),
+        ("mine/CarRacing-v7", DEFAULT),
+        ("MiniCarRacing-v0", DEFAULT),
+        ("CarRacing480-v0", DEFAULT),
+        ("CarRacingUnknown-v0", DEFAULT),
+    ],
+)
+def test_class_and_spaces_decide(env_id: str, task: Task) -> None:
+    assert task_for(env_id) is task
+
+
+def test_other_spaces_of_the_same_class() -> None:
+    env = gym.make("worldmodels/CarRacing-v3", continuous=False)
+    assert task_of(env) is CAR_RACING
+    assert task_of(gym.wrappers.GrayscaleObservation(env, keep_dim=True)) is CAR_RACING
+    assert task_of(gym.wrappers.TransformObservation(env, lambda obs: obs[:64], SMALL)) is DEFAULT
+    env.close()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_name_that_looks_like_car_racing_brings_none_of_its_settings(name: str) -> None:
+    cfg, own = PRESETS[name]("CarRacingTwo-v0"), PRESETS[name]("worldmodels/CarRacing-v3")
+    assert (cfg.action_repeat, cfg.frame_rows, cfg.mirror) == (1, None, False)
+    assert (cfg.experience.patience, cfg.experience.driver_patience) == (None, None)
+    assert (cfg.dream.miss_penalty, cfg.starts.loss_weight) == (0, 1)
+    assert (cfg.selection.reward_bound, cfg.frame_spec.rows) == (None, None)
+    assert cfg.test_env == "CarRacingTwo-v0"
+    again = changed(cfg, {**CAR_RACING.settings[name], "env_id": own.env_id})
+    assert again == own
+    assert own.test_env == "CarRacing-v3"
+
+
+def test_presets_of_car_racing_are_what_they_were() -> None:
+    assert (quick().action_repeat, quick().frame_rows, quick().mirror) == (4, 96, False)
+    assert (full().mirror, full().dream.miss_penalty, full().starts.loss_weight) == (True, 2.0, 8.0)
+    assert (smoke().mirror, smoke().dream.miss_penalty, smoke().action_repeat) == (True, 0.5, 1)
+
+
+def test_a_task_of_ones_own_is_one_record() -> None:
+    def blocks(env: gym.Env[Any, Any]) -> bool:
+        return isinstance(env.unwrapped, Blocks)
+
+    task = Task(
+        "blocks",
+        matches=blocks,
+        rows=48,
+        explore_bias=(0.9, -0.9),
+        settings={"quick": {"action_repeat": 3, "dream.horizon": 77}},
+    )
+    worldmodels.register_task(task, "mine/CarRacing-v7")
+    assert task_for("CarRacingTwo-v0") is task_for("mine/CarRacing-v7") is task
+    cfg = quick("MiniCarRacing-v0")
+    assert (cfg.action_repeat, cfg.dream.horizon, cfg.frame_spec.rows) == (3, 77, 48)
+    env = gym.make("CarRacingTwo-v0")
+    behaviour = build_behaviour(AR1Config(scale=0.0, bias_spread=0.0), env)
+    behaviour.start([0])
+    active = np.ones(1, np.bool_)
+    np.testing.assert_allclose(
+        behaviour.act(np.zeros((1, 96, 96, 3), np.uint8), active)[0], [0.9, -0.9]
+    )
+    assert named("blocks", "gone-v0") is task
+    newer = dataclasses.replace(task, rows=12)
+    register_task(newer)
+    assert task_for("CarRacingTwo-v0") is newer is task_for("mine/CarRacing-v7")
+
+
+def test_wrong_registrations_are_refused() -> None:
+    with pytest.raises(UserError, match="the default's"):
+        register_task(Task("default"))
+    with pytest.raises(UserError, match="'a:b-v0' names a module"):
+        register_task(Task("x"), "a:b-v0")
+
+
+def test_runs_of_earlier_versions_named_no_task() -> None:
+    assert named(None, "CarRacing-v3") is CAR_RACING
+    assert named(None, "MyCarRacing-v3") is DEFAULT
+    assert named("forgotten", "CarRacing-v3") is DEFAULT

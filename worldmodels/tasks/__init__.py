@@ -1,0 +1,24 @@
+"""What is known about an environment before its first frame: one record and one file each.
+
+A task is found by the environment's class and spaces, or by an id that was registered for it, never
+by a piece of a name. `register_task` adds one; what is known nowhere is `DEFAULT`.
+"""
+
+from __future__ import annotations
+
+from worldmodels.tasks.car_racing import CAR_RACING
+from worldmodels.tasks.registry import named, register_task, task_for, task_of
+from worldmodels.tasks.task import DEFAULT, Symmetry, Task, Words
+
+register_task(CAR_RACING, "worldmodels/CarRacing-v3", "CarRacing-v3")
+
+__all__ = [
+    "DEFAULT",
+    "Symmetry",
+    "Task",
+    "Words",
+    "named",
+    "register_task",
+    "task_for",
+    "task_of",
+]
