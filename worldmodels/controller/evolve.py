@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -164,16 +165,14 @@ class _State:
     def save(self, path: Path, key: str) -> None:
         """Write the checkpoint under a name that its generation gives, then point to it.
 
-        The pointer is written last and holds the strategy's hash, so a kill at any moment leaves a
+        The pointer is written last and holds the file's hash, so a kill at any moment leaves a
         whole pair; older files go after it.
         """
-        state = self.strategy.state_dict()
-        digest = str(state.pop("sha256", ""))
         target = path.with_name(f"{path.stem}-{len(self.history):06d}.pt")
         runs.save_checkpoint(
             target,
             {
-                "strategy": state,
+                "strategy": self.strategy.state_dict(),
                 "history": [dataclasses.asdict(g) for g in self.history],
                 "snapshots": dict(self.snapshots),
                 "counters": [
@@ -187,7 +186,7 @@ class _State:
                 "stopped": self.stopped,
             },
         )
-        runs.write_json(path, {"file": target.name, "sha256": digest, "key": key})
+        runs.write_json(path, {"file": target.name, "sha256": _sha256(target), "key": key})
         for old in path.parent.glob(f"{path.stem}-??????.pt"):
             if old != target:
                 old.unlink()
@@ -204,8 +203,14 @@ class _State:
                 f"checkpoint {path} was written with other settings, seed or start; delete it, or "
                 "choose another folder"
             )
-        data = runs.load_checkpoint(path.with_name(pointer["file"]))
-        self.strategy.load_state_dict({**data["strategy"], "sha256": pointer["sha256"]})
+        file = path.with_name(pointer["file"])
+        data = runs.load_checkpoint(file)
+        if _sha256(file) != pointer["sha256"]:
+            raise UserError(
+                f"checkpoint {file} does not match the SHA-256 in {path.name}; it was changed or "
+                "damaged: delete both and run the stage again"
+            )
+        self.strategy.load_state_dict(data["strategy"])
         self.history = [Generation(**g) for g in data["history"]]
         self.snapshots = dict(data["snapshots"])
         self.restarts, self.since_start, self.since_best, self.best_snapshot = data["counters"]
@@ -236,8 +241,7 @@ def evolve(
         num_parameters: N.
         seed: fixes the samples and every generation's starts.
         x0: (N,) the first mean; zeros if not given.
-        checkpoint: a `.json` path to resume from and to write to; its data lie beside it. Where the
-            strategy is of the `cma` package it holds a pickle: resume own runs only.
+        checkpoint: a `.json` path to resume from and to write to; its data lie beside it.
         on_generation: called with each generation's record and the mean; True ends the run.
         key: names what ``returns`` depends on, so that a checkpoint of another dream is refused.
         objective: judges the population in place of ``returns``, which then judges the mean alone.
@@ -285,6 +289,10 @@ def evolve(
     if checkpoint is not None and saved < len(state.history):
         state.save(checkpoint, full_key)
     return EvolveResult(state.mean, tuple(state.history), state.snapshots)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _finished(state: _State, cfg: EvolveConfig) -> bool:

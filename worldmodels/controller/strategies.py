@@ -6,9 +6,7 @@ each can be stopped after any `tell` and continued exactly from its state.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,10 +116,10 @@ class CMA:
         self.cfg = cfg
         # The package takes numbers from the function it is given, so that a generator of our own
         # serves it; numpy's legacy generator, for a seed then gives the package's own results.
-        generator = np.random.RandomState(cma_seed(seed))
+        self._generator = np.random.RandomState(cma_seed(seed))
         options = {
             "popsize": cfg.population,
-            "randn": generator.randn,
+            "randn": self._generator.randn,
             "seed": float("nan"),
             "verbose": -10,  # writes no outcmaes/ and reads no cma_signals.in
             "CMA_diagonal": self._diagonal,
@@ -157,26 +155,84 @@ class CMA:
             self._es.tell(list(np.array(population, np.float64)), [-float(r) for r in returns])
 
     def state_dict(self) -> dict[str, Any]:
-        """The package's own pickle with its SHA-256.
-
-        Whoever stores it keeps the hash apart, and hands back only what this run itself wrote:
-        unpickling runs code.
-        """
-        with _quiet():
-            data = np.frombuffer(self._es.pickle_dumps(), np.uint8)
-        return {"pickle": data, "sha256": hashlib.sha256(data.tobytes()).hexdigest()}
+        """Mean, step size, paths, covariance, its factors and the generator, as plain arrays."""
+        kind, keys, *place = self._generator.get_state()
+        assert kind == "MT19937", "RandomState has one kind of generator"
+        return {
+            "arrays": dict(_plain(self._es)),
+            "generator_keys": np.asarray(keys, np.int64),
+            "generator_place": [float(number) for number in place],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a state.
 
         Raises:
-            UserError: the bytes are not those that the hash was taken of.
+            UserError: it is of a search with other parameters, or of an earlier version.
         """
-        data = np.asarray(state["pickle"], np.uint8).tobytes()
-        if hashlib.sha256(data).hexdigest() != state["sha256"]:
-            raise UserError("the saved state of CMA-ES does not match its SHA-256; it was changed")
-        with _quiet():
-            self._es = pickle.loads(data)
+        if set(state) != {"arrays", "generator_keys", "generator_place"}:
+            raise UserError(
+                "the saved state of CMA-ES was written by an earlier version; delete the "
+                "checkpoint and run the stage again"
+            )
+        mean = state["arrays"].get("es.mean")
+        if np.shape(mean) != np.shape(self._es.mean):
+            raise UserError(
+                f"the saved state of CMA-ES has {np.size(mean)} parameters, expected "
+                f"{self._es.mean.size}"
+            )
+        if not self._es.countiter:  # the package makes some of its objects in the first generation
+            self.tell(self.ask(), np.zeros(self.cfg.population))
+        _restore(self._es, state["arrays"])
+        pos, has_gauss, cached = state["generator_place"]
+        keys = np.asarray(state["generator_keys"], np.uint32)
+        self._generator.set_state(("MT19937", keys, int(pos), int(has_gauss), float(cached)))
+
+
+_PARTS = ("sm", "adapt_sigma", "sigma_vec", "fit", "_stoptolxstagnation")
+"""Objects of `cma.CMAEvolutionStrategy` whose numbers change from generation to generation."""
+_SPARED = ("ary", "pop_sorted")
+"""The last generation's samples, which the next one does not look at."""
+
+
+def _owners(es: Any) -> dict[str, Any]:
+    """The strategy's objects that hold its state, by name."""
+    return {"es": es, **{name: getattr(es, name) for name in _PARTS}}
+
+
+def _plain(es: Any) -> Iterator[tuple[str, Any]]:
+    """(name, value) of every number, array and list of numbers in the state.
+
+    An array that stands in two places is given once; the second place gives the first one's name.
+    """
+    seen: dict[int, str] = {}
+    for owner, part in _owners(es).items():
+        for attribute, value in vars(part).items():
+            name = f"{owner}.{attribute}"
+            if attribute in _SPARED and part is es:
+                continue
+            if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
+                first = seen.setdefault(id(value), name)
+                yield name, value.copy() if first == name else first
+            elif isinstance(value, bool | int | float | np.number):
+                yield name, value.item() if isinstance(value, np.number) else value
+            elif type(value) is list and all(isinstance(x, int | float) for x in value):
+                yield name, [float(x) for x in value]
+
+
+def _restore(es: Any, arrays: dict[str, Any]) -> None:
+    """Put back what `_plain` gave."""
+    owners = _owners(es)
+    placed: dict[str, Any] = {}
+    for name, value in arrays.items():
+        owner, _, attribute = name.partition(".")
+        if owner not in owners:
+            raise UserError(f"the saved state of CMA-ES holds the unknown {name!r}")
+        if isinstance(value, str):
+            value = placed[value]
+        elif isinstance(value, np.ndarray):
+            value = placed[name] = value.copy()
+        setattr(owners[owner], attribute, value)
 
 
 class SepCMA(CMA):
