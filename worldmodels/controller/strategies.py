@@ -191,7 +191,7 @@ class CMA:
 
 _PARTS = ("sm", "adapt_sigma", "sigma_vec", "fit", "_stoptolxstagnation")
 """Objects of `cma.CMAEvolutionStrategy` whose numbers change from generation to generation."""
-_SPARED = ("ary", "pop_sorted")
+_SPARED = ("ary", "pop", "pop_sorted")
 """The last generation's samples, which the next one does not look at."""
 
 
@@ -201,7 +201,7 @@ def _owners(es: Any) -> dict[str, Any]:
 
 
 def _plain(es: Any) -> Iterator[tuple[str, Any]]:
-    """(name, value) of every number, array and list of numbers in the state.
+    """(name, value) of every number, array and list of these in the state.
 
     An array that stands in two places is given once; the second place gives the first one's name.
     """
@@ -213,11 +213,13 @@ def _plain(es: Any) -> Iterator[tuple[str, Any]]:
                 continue
             if isinstance(value, np.ndarray) and value.dtype.kind in "bif":
                 first = seen.setdefault(id(value), name)
-                yield name, value.copy() if first == name else first
+                yield name, value.copy("K") if first == name else first
             elif isinstance(value, bool | int | float | np.number):
                 yield name, value.item() if isinstance(value, np.number) else value
             elif type(value) is list and all(isinstance(x, int | float) for x in value):
                 yield name, [float(x) for x in value]
+            elif type(value) is list and all(isinstance(x, np.ndarray) for x in value):
+                yield name, [x.copy() for x in value]  # samples to put into the next generation
 
 
 def _restore(es: Any, arrays: dict[str, Any]) -> None:
@@ -231,7 +233,9 @@ def _restore(es: Any, arrays: dict[str, Any]) -> None:
         if isinstance(value, str):
             value = placed[value]
         elif isinstance(value, np.ndarray):
-            value = placed[name] = value.copy()
+            value = placed[name] = value.copy("K")  # products round by the layout
+        elif isinstance(value, list):
+            value = [x.copy() if isinstance(x, np.ndarray) else x for x in value]
         setattr(owners[owner], attribute, value)
 
 
