@@ -14,22 +14,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from worldmodels.evaluation.statistics import bootstrap_interval, summarize
 
 NUMBER = re.compile(r"(?<![\w.\-,])-?\d[\d,]*(?:\.\d+)?(?!\w)")
-_UNSEEN = re.compile(r"\]\([^)]*\)|`[^`]*`")
-"""Targets of links, and code: no figures to a reader."""
+_NO_FIGURES = re.compile(r"\]\([^)]*\)|`[^`]*`|95% interval|seeds? \d+")
+"""Numbers that a reader does not take for figures: in links' targets, code and names of runs."""
+_DRIVES = re.compile(
+    r"(?P<name>[\w-]+)(@(?P<first>\d+)-(?P<last>\d+))?(!(?P<but>\d+))?"
+    r"(\?(?P<other>[\w-]+)(?P<sign><|>=)(?P<limit>\d+))?"
+)
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 STATISTICS: dict[str, Callable[..., Any]] = {
     "mean": np.mean,
     "se": lambda values: values.std(ddof=1) / len(values) ** 0.5,
-    "std": np.std,
     "median": np.median,
     "iqm": lambda values: summarize(values).iqm,
-    "p10": lambda values: np.percentile(values, 10),
     "min": np.min,
     "max": np.max,
     "count": len,
@@ -39,10 +40,6 @@ STATISTICS: dict[str, Callable[..., Any]] = {
     "ci_high": lambda values: (bootstrap_interval(values) or (np.nan,))[-1],
 }
 """Statistic -> function of returns (E,) and further numbers."""
-
-
-class ClaimError(Exception):
-    """Why a claim cannot be checked, in one line."""
 
 
 class Claims:
@@ -84,7 +81,7 @@ class Claims:
         for figure, expression in zip(shown, expressions, strict=False):
             try:
                 value = self.evaluate(expression)
-            except (ClaimError, KeyError, IndexError, ValueError, TypeError) as error:
+            except (AttributeError, LookupError, OSError, TypeError, ValueError) as error:
                 yield f"{expression} has no value: {type(error).__name__} {error}"
             else:
                 if not rounds_to(value, figure):
@@ -103,57 +100,60 @@ class Claims:
         if NUMBER.fullmatch(term):
             return float(term)
         if figure in STATISTICS:
-            returns = np.array(list(self.returns(words[0]).values()))
+            drives = [self.returns(name) for name in words[0].split("&")]
+            returns = np.array([r for by_track in drives for r in by_track.values()])
             return float(STATISTICS[figure](returns, *map(float, words[1:])))
         if figure.startswith("gain_"):
-            return float(STATISTICS[figure[5:]](self._gains(*words)))
+            theirs = self.returns(words[1])  # which must have every track of ours
+            gains = [r - theirs[track] for track, r in self.returns(words[0]).items()]
+            return float(STATISTICS[figure[5:]](np.array(gains)))
         found = self.read(words[0])
         if figure == "value":
             return float(_part(found, words[1]))
         if figure == "frames":
             return float(sum(found["totals"][kind] for kind in words[1:]))
-        if figure in ("minutes", "test_minutes"):
-            rows = [row for row in found if row["stage"] == "stage"]
-            test = figure == "test_minutes"
-            return float(sum(r["seconds"] for r in rows if (r["name"] == "test") == test) / 60)
+        if figure == "minutes":
+            test = words[1:] == ["test"]
+            rows = [r for r in found if r["stage"] == "stage" and (r["name"] == "test") == test]
+            return float(sum(row["seconds"] for row in rows) / 60)
         if figure == "cell":
             cell = found.split("|")[int(words[1]) + 1].replace(",", "")
             return float(re.findall(r"-?\d+(?:\.\d+)?", cell)[0])
-        raise ClaimError(f"there is no figure {figure}")
-
-    def _gains(self, ours: str, theirs: str) -> NDArray[np.float64]:
-        a, b = self.returns(ours), self.returns(theirs)
-        if set(a) != set(b):
-            raise ClaimError(f"{ours} and {theirs} drove different tracks")
-        return np.array([a[track] - b[track] for track in a])
+        raise LookupError(f"there is no figure {figure}")
 
     def returns(self, given: str) -> dict[int, float]:
-        """Track -> return of `name`, `name@first-last` or `name!track`."""
-        name, first, last, drop = re.findall(r"^([^@!]+)(?:@(\d+)-(\d+))?(?:!(\d+))?$", given)[0]
-        found = self.read(name)
-        if isinstance(found, list):
-            found = {"returns": found}
+        """Track -> return of a source, or of some of its tracks."""
+        drives: Any = _DRIVES.fullmatch(given)  # None, and so a TypeError, for anything else
+        found = self.read(drives["name"])
         if "episodes" in found:
             found = {key: [e[key[:-1]] for e in found["episodes"]] for key in ("seeds", "returns")}
         start = found.get("first_seed", 0)
         tracks = found.get("seeds") or range(start, start + len(found["returns"]))
-        every = dict(zip(tracks, found["returns"], strict=True))
-        low, high = (int(first), int(last)) if first else (min(every), max(every))
-        return {t: r for t, r in every.items() if low <= t <= high and str(t) != drop}
+        kept = dict(zip(tracks, found["returns"], strict=True))
+        if drives["first"]:
+            kept = {t: kept[t] for t in range(int(drives["first"]), int(drives["last"]) + 1)}
+        if drives["but"]:
+            del kept[int(drives["but"])]
+        if drives["other"]:
+            other, limit = self.returns(drives["other"]), float(drives["limit"])
+            kept = {t: r for t, r in kept.items() if (other[t] < limit) == (drives["sign"] == "<")}
+        return kept
 
     def read(self, name: str) -> Any:
         """The data of a source."""
         file, mark, part = re.findall(r"^([^#|]+)([#|]?)(.*)$", self.sources[name])[0]
-        path = self.root / "docs/results" / file
-        if not path.is_file():
-            raise ClaimError(f"docs/results/{file} is not there")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = (self.root / "docs/results" / file).read_text(encoding="utf-8").splitlines()
         if mark == "|":
             (row,) = [line for line in lines if line.startswith(f"| {part} |")]
             return row
-        if path.suffix == ".jsonl":
+        if file.endswith(".jsonl"):
             return [json.loads(line) for line in lines if line]
-        return _part(json.loads("\n".join(lines)), part)
+        whole = json.loads("\n".join(lines))
+        found = _part(whole, part)
+        if isinstance(found, list) and isinstance(found[0], (int, float)):
+            first = whole.get("first_seed", 0) if isinstance(whole, dict) else 0
+            return {"first_seed": first, "returns": found}
+        return found
 
 
 def _part(content: Any, keys: str) -> Any:
@@ -177,8 +177,7 @@ def rounds_to(value: float, shown: str) -> bool:
 
 def uncovered(document: str, heading: str, claims: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Numbers of a section that stand in no claim's text, line by line."""
-    level = len(heading.split()[0])
-    until = rf"^{re.escape(heading)}\n.*?(?=^#{{1,{level}}} |\Z)"
+    until = rf"^{re.escape(heading)}\n.*?(?=^#{{1,{len(heading.split()[0])}}} |\Z)"
     found = re.search(until, document, re.MULTILINE | re.DOTALL)
     if found is None:
         yield f"there is no section {heading!r}"
@@ -186,7 +185,7 @@ def uncovered(document: str, heading: str, claims: Sequence[Mapping[str, Any]]) 
     section = found[0].removeprefix(heading)
     for text in sorted(map(pattern, claims), key=len, reverse=True):
         section = re.sub(text, " ", section)
-    for line in _UNSEEN.sub("", section).splitlines():
+    for line in _NO_FIGURES.sub("", section).splitlines():
         if numbers := NUMBER.findall(line):
             yield f"no claim has {', '.join(numbers)} in: {line[:90]}"
 
@@ -196,7 +195,7 @@ def main() -> None:
     claims = Claims(Path(__file__).resolve().parents[1])
     faults = list(claims.faults())
     number = sum(map(len, claims.by_document.values()))
-    print("\n".join([*faults, f"{number} claims, {len(faults)} faults"]))
+    print(*faults, f"{number} claims, {len(faults)} faults", sep="\n")
     sys.exit(bool(faults))
 
 
