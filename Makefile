@@ -82,6 +82,10 @@ docs: $(VENV)/.dev-installed ## build the documentation: docs/_build/html/index.
 readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out
 	$(BIN)/python scripts/check_readme.py README.md
 
+.PHONY: claims
+claims: $(VENV)/.dev-installed ## check the figures of README and docs against the committed results
+	$(BIN)/python scripts/check_claims.py
+
 .PHONY: bench
 bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's limit
 	for file in benchmarks/*.py; do $(BIN)/python "$$file"; done

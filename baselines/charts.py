@@ -210,23 +210,26 @@ def _bars(axes: Axes, rows: Sequence[tuple[str, Estimate, str]], ink: Ink) -> No
 
 
 def _intervals(found: Comparison) -> Picture | None:
-    """IQM of each method with its hierarchical interval."""
+    """Mean of each method with its hierarchical interval, and its IQM beside it."""
     if not found.tested:
         return None
     looks = _looks(found)
-    rows = [(m.name, m.figures["iqm"], looks[m.name].colour) for m in found.tested]
+    rows = [(m.name, m.figures["mean"], looks[m.name].colour) for m in found.tested]
+    middles = [m.figures["iqm"].value for m in found.tested]
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
         _bars(axes, rows, ink)
-        axes.set_xlabel("interquartile mean of the return")
+        axes.plot(middles, range(len(rows)), "D", color=ink["ink"], markersize=5, linestyle="")
+        axes.set_xlabel("mean return")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         return figure
 
     text = "; ".join(
         f"{name} {score(e.value)} ({score(e.low)} to {score(e.high)})" for name, e, _ in rows
     )
-    return Picture("iqm", f"Interquartile means: {text}.", HALF, draw, ())
+    keys = (Key("diamond", "ink", "IQM: without the lowest and the highest quarter"),)
+    return Picture("means", f"Mean returns: {text}.", HALF, draw, keys)
 
 
 def _profiles(found: Comparison) -> Picture | None:

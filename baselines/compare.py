@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from baselines import charts, words
-from baselines.comparison import Comparison, Method, compare, to_json
+from baselines.comparison import LOST, SOLVED, Comparison, Method, compare, to_json
 from baselines.results import Run, read_runs
 from baselines.statistics import Estimate
 from worldmodels.report import text
@@ -78,11 +78,12 @@ def _scores(found: Comparison) -> Table:
         "method",
         "runs",
         "episodes",
-        "IQM",
         "mean",
+        "IQM (without the lowest and the highest quarter)",
         "median",
         "p10",
-        "≥ 900",
+        f"≥ {SOLVED:.0f}",
+        f"< {LOST:.0f}",
         "last checkpoint",
     ]
     rows = []
@@ -94,8 +95,9 @@ def _scores(found: Comparison) -> Table:
                 method.name,
                 str(method.tested),
                 count(method.scores.size),
-                *(_range(figures[name]) for name in ("iqm", "mean", "median", "p10")),
+                *(_range(figures[name]) for name in ("mean", "iqm", "median", "p10")),
                 percent(figures["solved"].value),
+                percent(figures["lost"].value),
                 _last(method, found.tracks),
             ]
         )
@@ -165,12 +167,13 @@ def _runs(found: Comparison) -> list[tuple[str, Run]]:
 
 
 def describe(found: dict[str, Any]) -> list[str]:
-    """The lines that the command prints: each method, then the warnings."""
+    """The lines that the command prints: each method, best mean first, then the warnings."""
+    tested = [method for method in found["methods"] if method["tested"]]
     lines = [
-        f"{method['name']}: IQM {method['iqm']['value']:.0f} "
-        f"({method['iqm']['low']:.0f} to {method['iqm']['high']:.0f}), "
+        f"{method['name']}: mean {method['mean']['value']:.0f} "
+        f"({method['mean']['low']:.0f} to {method['mean']['high']:.0f}), "
+        f"IQM {method['iqm']['value']:.0f}, "
         f"{method['tested']} runs, {len(found['tracks'])} tracks"
-        for method in found["methods"]
-        if method["tested"]
+        for method in sorted(tested, key=lambda method: -method["mean"]["value"])
     ]
     return lines + [f"warning: {text}" for text in found["warnings"]]

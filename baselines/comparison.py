@@ -17,6 +17,9 @@ from worldmodels.protocols import UserError
 SOLVED = 900.0
 """Return that counts as solved in CarRacing."""
 
+LOST = 600.0
+"""Below this return an episode counts as lost: the car left the road for good."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -28,7 +31,7 @@ class Method:
     scores: Scores | None
     """(R, T) returns of the tested runs on the common tracks; None if none was tested there"""
     figures: Mapping[str, Estimate]
-    """mean, median, iqm, p10 and solved, with intervals; empty without scores"""
+    """mean, median, iqm, p10, solved and lost, with intervals; empty without scores"""
 
     @property
     def tested(self) -> int:
@@ -42,6 +45,7 @@ class Pair:
 
     ours: str
     theirs: str
+    """the one with the lower mean"""
     improvement: Estimate
     """chance that a run of ours beats a run of theirs on a track"""
     difference: Paired
@@ -63,9 +67,21 @@ class Comparison:
 
     @property
     def tested(self) -> tuple[Method, ...]:
-        """Methods with scores, best IQM first."""
+        """Methods with scores, best mean first: it counts lost episodes, which the IQM discards."""
         found = [method for method in self.methods if method.scores is not None]
-        return tuple(sorted(found, key=lambda method: -method.figures["iqm"].value))
+        return tuple(sorted(found, key=lambda method: -method.figures["mean"].value))
+
+    @property
+    def reversals(self) -> tuple[tuple[Method, Method], ...]:
+        """Pairs of which the first has the higher mean and the second the higher IQM."""
+        ranked = self.tested
+        return tuple(
+            (first, second)
+            for i, first in enumerate(ranked)
+            for second in ranked[i + 1 :]
+            if first.figures["mean"].value > second.figures["mean"].value
+            and first.figures["iqm"].value < second.figures["iqm"].value
+        )
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -107,6 +123,7 @@ def _method(name: str, runs: Sequence[Run], tracks: Sequence[int]) -> Method:
         "median": statistics.median,
         "p10": lambda values: np.percentile(values, 10, axis=-1),
         "solved": lambda values: (values >= SOLVED).mean(axis=-1),
+        "lost": lambda values: (values < LOST).mean(axis=-1),
     }
     figures = {what: statistics.estimate(scores, how) for what, how in wanted.items()}
     return Method(name, tuple(runs), scores, figures)
@@ -118,7 +135,7 @@ def _scores(method: Method) -> Scores:
 
 
 def _pair(ours: Method, theirs: Method) -> Pair:
-    if ours.figures["iqm"].value < theirs.figures["iqm"].value:
+    if ours.figures["mean"].value < theirs.figures["mean"].value:
         ours, theirs = theirs, ours
     a, b = _scores(ours), _scores(theirs)
     return Pair(

@@ -63,6 +63,8 @@ class Run:
     """that trained, or else tested"""
     files: Mapping[str, str]
     """file -> SHA-256 of what was read"""
+    trained: bool = True
+    """another training run could have given another policy; not so of random actions"""
 
     @property
     def cost(self) -> int | None:
@@ -134,7 +136,7 @@ def _read(name: str, path: Path, shown: str) -> Run:
 
 
 def _read_evaluation(name: str, path: Path, shown: str) -> Run:
-    """A driver that nobody trained, from the JSON of `worldmodels evaluate`."""
+    """A policy without its run, from the JSON of `worldmodels evaluate`."""
     files: dict[str, str] = {}
     test = _part(path.parent, path.stem, files)
     return Run(
@@ -152,6 +154,7 @@ def _read_evaluation(name: str, path: Path, shown: str) -> Run:
         versions=test.get("versions", {}),
         machine=test.get("machine", {}),
         files=files,
+        trained=test.get("agent") not in ("random", "zeros"),
     )
 
 

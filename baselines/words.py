@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from baselines.comparison import Comparison, Method, Pair
+from baselines.comparison import LOST, Comparison, Method, Pair
 from baselines.results import Run
 from worldmodels.protocols import NUM_TEST_SEEDS, TEST_SEED_START
 from worldmodels.report.text import count, score
@@ -42,7 +42,7 @@ def _version(name: str, run: Run) -> str:
 
 def _about_seeds(found: Comparison) -> list[str]:
     said = []
-    trained = [m for m in found.methods if any(run.seed is not None for run in m.runs)]
+    trained = [m for m in found.methods if any(run.trained for run in m.runs)]
     for method in trained:
         if method.tested == 1:
             said.append(
@@ -93,6 +93,8 @@ def _about_costs(runs: Sequence[Run]) -> list[str]:
                 f"Costs differ: from {count(low[0])} real frames ({low[1].method}) to "
                 f"{count(high[0])} ({high[1].method}). Compare the curves, not the ends alone."
             )
+    unknown = dict.fromkeys(run.method for run in runs if run.trained and not run.frames)
+    said += [f"{method}: no ledger of frames, so its cost is not known here." for method in unknown]
     for run in runs:
         trained = sum(run.frames.get(kind, 0) for kind in ("model_free", "collection"))
         if run.budget and run.frames.get("model_free") and trained < 0.98 * run.budget:
@@ -112,12 +114,28 @@ def _differing(runs: Sequence[Run], what: str, of: Callable[[Run], object]) -> l
 
 
 def conclusions(found: Comparison) -> list[str]:
-    """What can and what cannot be concluded, pair by pair."""
+    """What can and what cannot be concluded, pair by pair, and where mean and IQM disagree."""
     methods = {method.name: method for method in found.methods}
-    said = [_conclusion(pair, methods[pair.ours], methods[pair.theirs]) for pair in found.pairs]
+    said = [_reversal(first, second) for first, second in found.reversals]
+    said += [_conclusion(pair, methods[pair.ours], methods[pair.theirs]) for pair in found.pairs]
     if not said:
         said.append("There are not two methods with common test tracks: nothing can be concluded.")
     return said
+
+
+def _reversal(first: Method, second: Method) -> str:
+    """The mean puts the first method ahead, the IQM the second."""
+    means, iqms = (
+        [score(method.figures[name].value) for method in (first, second)]
+        for name in ("mean", "iqm")
+    )
+    lost = [method.figures["lost"].value for method in (first, second)]
+    return (
+        f"Mean and IQM disagree: {first.name} has the higher mean ({means[0]} against {means[1]}), "
+        f"{second.name} the higher IQM ({iqms[1]} against {iqms[0]}). The IQM discards the lowest "
+        f"quarter of the episodes, lost ones with it: {lost[0]:.0%} of {first.name}'s returns and "
+        f"{lost[1]:.0%} of {second.name}'s are below {LOST:.0f}. The mean decides here."
+    )
 
 
 def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
@@ -128,7 +146,7 @@ def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
         f"{pair.difference.wins:.0%} of the tracks. "
     )
     apart = difference.low > 0 or difference.high < 0
-    fixed = [m.name for m in (ours, theirs) if m.tested == 1 and m.runs[0].seed is not None]
+    fixed = [m.name for m in (ours, theirs) if m.tested == 1 and m.runs[0].trained]
     if not apart:
         return text + "The interval holds 0: these runs do not tell the two apart."
     if fixed:
@@ -137,7 +155,7 @@ def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
             f"These drivers differ. Whether the methods do is open, with a single training run of "
             f"{whose}."
         )
-    fewest = min(m.tested for m in (ours, theirs) if m.runs[0].seed is not None)
+    fewest = min(m.tested for m in (ours, theirs) if m.runs[0].trained)
     if fewest < ENOUGH:
         return text + f"That is evidence for the method, from {fewest} runs; more would settle it."
     return text + "That holds for the methods under this protocol, not for other budgets."

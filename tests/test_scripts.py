@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).resolve().parents[1] / "scripts"
-SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if path.name != "check_readme.py")
+SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("check_"))
 STEPS = [
     "collect",
     "train_vision",

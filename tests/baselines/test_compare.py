@@ -137,8 +137,10 @@ def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
         [e["return"] for e in runs.read_json(home / f"ppo-{k}/evaluation.json")["episodes"]]
         for k in range(3)
     ]
+    assert methods["ppo-v3"]["mean"]["value"] == pytest.approx(np.mean(scores))
     assert methods["ppo-v3"]["iqm"]["value"] == pytest.approx(trim_mean(np.ravel(scores), 0.25))
-    assert f"{methods['ppo-v3']['iqm']['value']:.0f} (" in html
+    for name in ("mean", "iqm"):
+        assert f"{methods['ppo-v3'][name]['value']:.0f} (" in html
     assert f">{np.mean(scores) - 50:.0f}</td>" in html  # the last checkpoints
     for text in (*found["warnings"], *found["conclusions"]):
         assert text.replace("'", "&#39;") in html
@@ -151,8 +153,8 @@ def test_the_same_results_give_the_same_bytes(home: Path, page: Path, tmp_path: 
         assert again.with_suffix(suffix).read_bytes() == page.with_suffix(suffix).read_bytes()
     pictures(compare(read_runs([str(home / "list.json")])))[2].save(tmp_path)
     for kind in ("svg", "png"):
-        first = page.parent / f"pictures/iqm.{kind}"
-        assert (tmp_path / f"iqm.{kind}").read_bytes() == first.read_bytes()
+        first = page.parent / f"pictures/means.{kind}"
+        assert (tmp_path / f"means.{kind}").read_bytes() == first.read_bytes()
 
 
 def test_every_run_is_traced_to_its_files(home: Path, page: Path) -> None:
@@ -167,7 +169,7 @@ def test_every_run_is_traced_to_its_files(home: Path, page: Path) -> None:
 
 def test_pictures_are_fit_for_paper(page: Path) -> None:
     folder = page.parent / "pictures"
-    stems = ("curves-frames", "curves-seconds", "iqm", "profiles", "improvement", "differences")
+    stems = ("curves-frames", "curves-seconds", "means", "profiles", "improvement", "differences")
     names = {path.name for path in folder.iterdir()}
     assert names == {f"{stem}.{kind}" for stem in stems for kind in ("svg", "png")}
     for stem in stems:
@@ -289,17 +291,54 @@ def test_the_command(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     words_given = ["compare", str(home / "list.json"), "--out", str(tmp_path), "--no-pictures"]
     assert cli.main(words_given) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"ppo-v3: IQM \d+ \(\d+ to \d+\), 3 runs, 20 tracks", printed)
+    assert re.search(r"ppo-v3: mean \d+ \(\d+ to \d+\), IQM \d+, 3 runs, 20 tracks", printed)
+    assert printed.index("dreamer: mean") < printed.index("ppo-v3: mean")  # best first
     assert "warning: dreamer: one training run" in printed
     assert (tmp_path / "comparison.html").is_file()
     assert cli.main(["compare", str(tmp_path / "missing")]) == 2
     assert "there is neither a folder nor a file" in capsys.readouterr().err
 
 
+def test_lost_episodes_decide_the_ranking_and_a_contrary_iqm_is_said() -> None:
+    steady = [run_of("steady", seed, returns=dict.fromkeys(TRACKS, 850.0)) for seed in range(5)]
+    lost = {track: 0.0 if track % 5 == 0 else 900.0 for track in TRACKS}  # a fifth is lost
+    fast = [run_of("fast", seed, returns=lost) for seed in range(5)]
+    found = compare([*fast, *steady])
+    assert [method.name for method in found.tested] == ["steady", "fast"]
+    assert [m.figures["mean"].value for m in found.tested] == pytest.approx([850, 720])
+    assert [m.figures["iqm"].value for m in found.tested] == pytest.approx([850, 900])
+    assert found.tested[1].figures["lost"].value == pytest.approx(0.2)
+    assert [(pair.ours, pair.theirs) for pair in found.pairs] == [("steady", "fast")]
+    said = words.conclusions(found)[0]
+    assert "steady has the higher mean (850 against 720), fast the higher IQM (900" in said
+    assert "0% of steady's returns and 20% of fast's are below 600" in said
+
+
+def test_where_mean_and_iqm_agree_nothing_is_said_of_it() -> None:
+    found = compare([*many("a", 500), *many("b", 600)])
+    assert not [text for text in words.conclusions(found) if "disagree" in text]
+
+
+def test_an_agent_without_its_run_is_one_training_and_has_no_ledger(home: Path) -> None:
+    runs.write_json(home / "shipped.json", evaluation(900, agent="car-racing (committee)"))
+    found = compare(read_runs([str(home / "list.json"), f"shipped={home / 'shipped.json'}"]))
+    said = " ".join(words.warnings(found))
+    assert "shipped: one training run" in said
+    assert "shipped: no ledger of frames" in said
+    assert "random driver: one training run" not in said  # nobody trained it
+    assert "single training run of shipped" in " ".join(words.conclusions(found))
+
+
 def test_the_committed_results_can_be_compared(tmp_path: Path) -> None:
-    listed = Path(__file__).resolve().parents[2] / "docs/results/comparison.json"
+    root = Path(__file__).resolve().parents[2]
+    listed = root / "docs/results/comparison.json"
     page = build_comparison([str(listed)], tmp_path, pictures=False)
     assert "world model (full)" in page.read_text()
+    readme = (root / "README.md").read_text().splitlines()
+    current = " ".join(line for line in readme if line.startswith("| **"))  # bold: what is now
+    for run in runs.read_json(listed)["runs"]:
+        folder = run.rpartition("=")[2].split("/")[0]
+        assert folder == "2026-11-26-baselines" or f"docs/results/{folder}/" in current, run
 
 
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
