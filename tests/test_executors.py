@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -97,6 +99,16 @@ def test_workers_live_on_and_have_one_thread(pool: Executor) -> None:
     assert {pid for pid, _, _ in again} <= pids | {pid for pid, _, _ in first}
     assert {threads for _, threads, _ in first} == {"1"}
     assert not any(torch for _, _, torch in first), "workers import what they need, when they do"
+
+
+def test_a_copy_has_workers_of_its_own(executor: Executor) -> None:
+    assert dict(executor.map(work.square, [3])) == {0: 9}  # starts the original's workers
+    for other in (copy.copy(executor), copy.deepcopy(executor)):
+        assert other.workers == executor.workers
+        other.close()
+    assert dict(executor.map(work.square, [3])) == {0: 9}  # which are still there
+    with pickle.loads(pickle.dumps(executor)) as sent:
+        assert sent.workers == executor.workers
 
 
 def test_threads_of_this_process_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,13 @@ class Agent:
             f"controller {cfg.inputs!r} with {self.parameters.size} parameters)"
         )
 
+    def __copy__(self) -> Self:
+        """The same parts with its own generator, so that neither changes what the other samples."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._rng = copy.deepcopy(self._rng)
+        return other
+
     @property
     def z_dim(self) -> int:
         """Size of V's latent."""
@@ -287,7 +294,7 @@ class Agent:
 
     def with_parameters(self, parameters: ArrayLike, **metadata: Any) -> Agent:
         """The same V and M under another controller of the same shape."""
-        other = self._twin()
+        other = copy.copy(self)
         other.parameters = np.array(parameters, np.float32)
         other.metadata = {**self.metadata, **metadata}
         other._check()
@@ -303,13 +310,13 @@ class Agent:
             control: what drives.
             digest: of its weights, by which an interrupted evaluation knows it again.
         """
-        other = self._twin()
+        other = copy.copy(self)
         other._control, other.digest = control, digest
         return other
 
     def for_driving(self) -> Agent:
         """The same driver without what only dreams need: V's decoder and the recorded starts."""
-        other = self._twin()
+        other = copy.copy(self)
         other.vision, other.starts = self.vision.without_decoder(), None
         return other
 
@@ -408,12 +415,6 @@ class Agent:
             metadata=config["metadata"],
         )
 
-    def _twin(self) -> Agent:
-        """The same parts, with a generator of its own."""
-        other = copy.copy(self)
-        other._rng = copy.deepcopy(self._rng)
-        return other
-
     @property
     def _bounds(self) -> tuple[Sequence[float], Sequence[float]]:
         return self.action_spec.low, self.action_spec.high
@@ -437,7 +438,7 @@ class Agent:
         return memory
 
     def _build_weights(self) -> linear.Weights:
-        params = torch.from_numpy(self.parameters)[None]
+        params = torch.tensor(self.parameters)[None]  # not a view, which copies would not have
         return linear.unflatten(params, self.controller, self.z_dim, self.h_dim, self.input_stats)
 
     def _memory_tensors(self) -> dict[str, Tensor]:

@@ -7,9 +7,10 @@ observation is [z, h], the action space is that of the environment the agent lea
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -117,6 +118,10 @@ class CarRacingDream(gym.Env[NDArray[np.float32], Any]):
         self.action_space = self._dreams.action_space
         self._begun = False
 
+    def __copy__(self) -> Self:
+        """A deep copy, since two environments cannot share a dream."""
+        return copy.deepcopy(self)
+
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
@@ -169,6 +174,10 @@ class CarRacingDreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._ended: NDArray[np.bool_] | None = None
+
+    def __copy__(self) -> Self:
+        """A deep copy: see `CarRacingDream`."""
+        return copy.deepcopy(self)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

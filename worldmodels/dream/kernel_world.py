@@ -21,6 +21,11 @@ ROWS, COLUMNS = 4, 16
 """M's matrices are padded with zeros to multiples of these: the LSTM's inputs and the heads'
 outputs. With 291 and 482 a step of the dream took 1.15 times as long (MKL, float32, Zen 3)."""
 
+_DERIVED = frozenset(
+    ("_x", "_gates", "_heads", "_inputs", "_hiddens", "_arrays", "_ends", "_means", "z", "h")
+)
+"""Attributes of `KernelWorld` that `begin` derives: scratch, and views of the state's arrays."""
+
 
 @dataclass(frozen=True)
 class PackedMemory:
@@ -65,7 +70,8 @@ def _as_array(matrix: Tensor) -> NDArray[Any]:
 class KernelWorld:
     """The dream by compiled kernels: a `World` that means the same as `TorchWorld`.
 
-    Everything a step touches is allocated once, in `begin`.
+    Everything a step touches is allocated once, in `begin`. Copies and pickles take the state alone
+    and rebuild the views of it, since a copied view no longer shows what a step writes.
     """
 
     def __init__(
@@ -94,7 +100,7 @@ class KernelWorld:
         """See `World.begin`."""
         (members, rows, hidden), first = h.shape, self.packed[0]
         self._z, self._h, self._c = z.copy(), h.copy(), c.copy()
-        self._mask = np.ones((members, 1, hidden), np.float32) if mask is None else mask
+        self._mask = np.ones((members, 1, hidden), np.float32) if mask is None else mask.copy()
         dtype = first.lstm.dtype
         self._x = torch.zeros((members, rows, len(first.lstm)), dtype=dtype)
         copies = rows // self._mask.shape[1]
@@ -108,6 +114,16 @@ class KernelWorld:
         self._ends = np.empty((2, rows), np.float32)
         self._means = np.empty((members, *z.shape), np.float32)
         self.z, self.h = torch.from_numpy(self._z), torch.from_numpy(self._h[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything except what `begin` derives from it."""
+        return {name: value for name, value in vars(self).items() if name not in _DERIVED}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the state; views and scratch come from `begin`."""
+        self.__dict__.update(state)
+        if "_z" in state:
+            self.begin(self._z, self._h, self._c, self._mask)
 
     def put(
         self,

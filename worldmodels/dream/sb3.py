@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ class DreamVecEnv(VecEnv):
         super().__init__(self._dreams.num_dreams, self._dreams.observation_space, space)
         self._rng = np.random.default_rng(seed)
         self._actions: NDArray[Any] = np.empty(0)
+
+    def __copy__(self) -> Self:
+        """A deep copy: see `CarRacingDream`."""
+        return copy.deepcopy(self)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed the chance of all dreams; it takes effect at once."""

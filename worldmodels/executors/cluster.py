@@ -31,6 +31,10 @@ class RayExecutor(ClosingContext):
         self._kind = self._ray.remote(**options)(_RayWorker)
         self._actors = [self._kind.remote() for _ in range(workers)]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy starts its own actors."""
+        return type(self), (self.workers,)
+
     @property
     def workers(self) -> int:
         """How many actors."""

@@ -29,6 +29,10 @@ class ProcessExecutor(ClosingContext):
         self._workers: list[Worker] = []
         self._calls = 0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy starts its own processes."""
+        return type(self), (self.workers,)
+
     @property
     def workers(self) -> int:
         """How many processes."""

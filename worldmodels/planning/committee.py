@@ -6,9 +6,10 @@ dreams of other roads. Members that never saw each other's weights seldom err at
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -60,6 +61,10 @@ class Committee:
     def __repr__(self) -> str:
         """Say who sits in it."""
         return f"Committee({', '.join(map(repr, self.members))})"
+
+    def __copy__(self) -> Self:
+        """The same members, each with its own generator: see `Agent.__copy__`."""
+        return type(self)([copy.copy(member) for member in self.members])
 
     def check_env(self, env: gym.Env[Any, Any]) -> None:
         """As `Agent.check_env`, for every member."""

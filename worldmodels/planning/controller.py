@@ -21,7 +21,7 @@ class ControllerDrive:
     def __init__(self, agent: Agent) -> None:
         """Take C's weights as they are now."""
         self.cfg = agent.controller
-        parameters = torch.from_numpy(agent.parameters)[None]
+        parameters = torch.tensor(agent.parameters)[None]
         sizes = (agent.z_dim, agent.h_dim)
         self.weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
 

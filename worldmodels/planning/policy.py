@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import gymnasium as gym
 import numpy as np
@@ -90,6 +91,13 @@ class PlanningPolicy:
     def __repr__(self) -> str:
         """Say how it plans."""
         return f"PlanningPolicy({self.method!r}, {self.agent!r})"
+
+    def __copy__(self) -> Self:
+        """The same dreams, with its own generator and list of latencies."""
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._rng, other.latencies = copy.deepcopy(self._rng), list(self.latencies)
+        return other
 
     def check_env(self, env: gym.Env[Any, Any]) -> None:
         """As `Agent.check_env`."""

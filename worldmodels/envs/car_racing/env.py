@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import Any
+from collections import deque
+from typing import Any, Self
 
 import gymnasium as gym
 import numpy as np
-from Box2D import b2_staticBody, b2BodyDef, b2FixtureDef, b2PolygonShape
+from Box2D import b2_staticBody, b2BodyDef, b2FixtureDef, b2PolygonShape, b2World
 from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRacing
 from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
@@ -19,13 +21,21 @@ from worldmodels.protocols import UserError
 
 TILE_INDICES = list(range(track.MAX_STEPS))
 """Box2D never gives up a reference to a fixture's user data, so all episodes share these."""
+MOST_REPLAYED = 100_000
+"""Steps of an episode that a copy can repeat; longer ones are not copied."""
+_LIVE = """
+world car road road_poly _listener contactListener_keepref
+fd_tile _tile_shape _tile_fixture _tile_body screen clock surf
+""".split()
+"""Attributes that hold objects of Box2D and pygame: a copy makes its own."""
 
 
 class FastCarRacing(CarRacing):
     """Gymnasium's CarRacing-v3 with the same physics, rewards, infos and random streams, faster.
 
     Takes the same keyword arguments. Observations are drawn by kernels, within half a level of the
-    stock ones on average; `render()` draws with pygame as the stock class does.
+    stock ones on average; `render()` draws with pygame as the stock class does. Copies and pickles
+    continue the episode where the original is, which costs a repetition of its steps.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -33,19 +43,72 @@ class FastCarRacing(CarRacing):
         super().__init__(*args, **kwargs)
         self.car: Any = None
         self.untouched: list[bool] = []
-        # one for all episodes: Box2D would keep each new listener for ever
-        listener: Any = ContactListener  # stock's classes and methods are untyped
-        self._listener = listener(self, self.lap_complete_percent)
-        self.world.contactListener = self.contactListener_keepref = self._listener
-        self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
-        self._tile_fixture = b2FixtureDef(shape=self._tile_shape, isSensor=True)
-        self._tile_body = b2BodyDef(type=b2_staticBody, fixtures=self._tile_fixture)
+        self._controls: deque[Any] = deque(maxlen=MOST_REPLAYED)
+        self._open_world(self.world)
         self._planes = np.zeros((ROWS + 2, ground.NUM_PLANES, SIZE), np.float32)
         self._cover = np.zeros((sprites.CAR_ROWS, sprites.CAR_COLS, 4), np.float32)
         self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
         self._pose = np.zeros(scene.POSE_SIZE)
         self.draws_observations = True
         """set to False for steps whose frame nobody will see: `step` then returns the last one"""
+
+    def _open_world(self, world: b2World) -> None:
+        """Take an empty world, and make what fills it and listens to it."""
+        # one listener for all episodes: Box2D would keep each new one for ever
+        listener: Any = ContactListener  # stock's classes and methods are untyped
+        self._listener = listener(self, self.lap_complete_percent)
+        self.world = world
+        self.world.contactListener = self.contactListener_keepref = self._listener
+        self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
+        self._tile_fixture = b2FixtureDef(shape=self._tile_shape, isSensor=True)
+        self._tile_body = b2BodyDef(type=b2_staticBody, fixtures=self._tile_fixture)
+        self.fd_tile = self._tile_fixture  # stock's name for it
+
+    def __copy__(self) -> Self:
+        """A deep copy, since two environments cannot share a world."""
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the objects of Box2D and pygame, and the state that a copy's car must reach.
+
+        Raises:
+            UserError: the episode is too long to be repeated.
+        """
+        state = {name: value for name, value in vars(self).items() if name not in _LIVE}
+        if self.car is None:
+            return state
+        if len(self._controls) == MOST_REPLAYED:
+            raise UserError(
+                f"this CarRacing has done {MOST_REPLAYED} steps since its last reset, which is "
+                "too many to copy or pickle it: reset it first"
+            )
+        share = self._listener.lap_complete_percent
+        return {**state, "car": self.car.numbers(), "_listener": share}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Build a world and repeat the episode in it, as Box2D cannot be set to a state exactly.
+
+        Raises:
+            UserError: the original's car is not where its actions take it.
+        """
+        plain = {name: value for name, value in state.items() if name not in _LIVE}
+        self.__dict__.update(plain)
+        self.screen = self.clock = self.surf = self.car = self.road = None
+        self._open_world(b2World((0, 0)))
+        if "car" not in state:
+            return
+        self.draws_observations, self.render_mode = False, None
+        self._create_tiles()
+        self._start()
+        self._listener.lap_complete_percent = state["_listener"]
+        for control in plain["_controls"]:
+            FastCarRacing.step(self, control)
+        if self.car.numbers() != state["car"]:
+            raise UserError(
+                "this CarRacing cannot be copied or pickled before its next reset: its car is not "
+                "where step() has put it"
+            )
+        self.__dict__.update(plain)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -54,28 +117,31 @@ class FastCarRacing(CarRacing):
         gym.Env.reset(self, seed=seed)
         stock: Any = self  # its methods are untyped
         stock._destroy()
+        if self.domain_randomize:
+            stock._reinit_colors(options.get("randomize", True) if options else True)
+        while not self._create_track():
+            if self.verbose:
+                print("the ends of the track do not meet: another is made")
+        self._start()
+        if self.render_mode == "human":
+            stock.render()
+        return self.step(None)[0], {}
+
+    def _start(self) -> None:
+        """Put the car on the first tile, with nothing done yet."""
         self._listener.lap_complete_percent = self.lap_complete_percent
         self.reward = 0.0
         self.prev_reward = 0.0
         self.tile_visited_count = 0
         self.t = 0.0
         self.new_lap = False
-        self.road_poly: list[Any] = []
-        if self.domain_randomize:
-            stock._reinit_colors(options.get("randomize", True) if options else True)
-        while not self._create_track():
-            if self.verbose:
-                print("the ends of the track do not meet: another is made")
+        self._controls = deque(maxlen=MOST_REPLAYED)
         self.car = FastCar(self.world, *self.track[0][1:4])
         self._shapes, self._shape_sizes = _car_shapes(self.car)
-        if self.render_mode == "human":
-            stock.render()
-        return self.step(None)[0], {}
 
     def _create_track(self) -> bool:
         """Draw a random track and put its tiles into the world; False if its ends do not meet."""
         self.start_alpha = track.START_ALPHA
-        self.road: Any = []
         steps = track.walk(track.draw_checkpoints(self.np_random))
         first, end = track.closed_loop(steps)
         if first < 0:
@@ -97,6 +163,8 @@ class FastCarRacing(CarRacing):
         self._palette = np.trunc(colors).astype(np.float32)
         self._shade = (np.arange(len(self.track)) % 3).astype(np.int8)
         self.untouched = [True] * len(self.track)
+        self.road: Any = []
+        self.road_poly: list[Any] = []
         sections = self._sections.tolist()
         for i, (left_x, left_y, right_x, right_y) in enumerate(sections):
             last_lx, last_ly, last_rx, last_ry = sections[i - 1]
@@ -133,7 +201,9 @@ class FastCarRacing(CarRacing):
             InvalidAction: if a discrete action is not in the action space.
         """
         assert self.car is not None, "call reset() before step()"
-        if action is not None:
+        if action is None:
+            self._controls.append(None)
+        else:
             self._control(action)
         self.car.step(1.0 / FPS)
         self.world.Step(1.0 / FPS, 6 * 30, 2 * 30)
@@ -170,6 +240,7 @@ class FastCarRacing(CarRacing):
                 raise UserError(
                     f"CarRacing was given the action {values}; it takes 3 finite numbers"
                 )
+            self._controls.append(values)
             steer, gas, brake = values
             car.steer(-steer)
             car.gas(gas)
@@ -180,6 +251,7 @@ class FastCarRacing(CarRacing):
                 f"you passed the invalid action `{action}`. "
                 f"The supported action_space is `{self.action_space}`"
             )
+        self._controls.append(int(action))
         car.steer(-0.6 * (action == 1) + 0.6 * (action == 2))
         car.gas(0.2 * (action == 3))
         car.brake(0.8 * (action == 4))
