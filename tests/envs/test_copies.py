@@ -13,8 +13,8 @@ import pytest
 from gymnasium.vector import AsyncVectorEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
-from worldmodels.envs import car_racing
 from worldmodels.envs.car_racing import FastCarRacing
+from worldmodels.envs.car_racing import env as car_racing
 from worldmodels.protocols import UserError
 
 ID = "worldmodels/CarRacing-v3"
