@@ -1,0 +1,264 @@
+"""Configurations: a field's type says which values it may have, and one validator reads it.
+
+A configuration is a frozen dataclass that inherits from `Config`::
+
+    @dataclass(frozen=True)
+    class DreamConfig(Config):
+        horizon: Count = 300
+        temperature: Annotated[float, AtLeast(0)] = 1.0
+        reward: Literal["expected", "sampled"] = "expected"
+
+Whoever builds one, in Python, from JSON (`from_json`) or from a command line
+(`worldmodels.commands.parsing`), gets a `ConfigError` for the first field that its type does not
+allow, which names the field as that person wrote it. Every float must be finite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import get_type_hints as _hints
+
+from worldmodels._ranges import (
+    EVEN,
+    NOT_EMPTY,
+    Above,
+    AtLeast,
+    AtMost,
+    Below,
+    Between,
+    Count,
+    CountOrZero,
+    Decay,
+    Fraction,
+    Limit,
+    NotNegative,
+    OneOf,
+    Positive,
+    Rate,
+    Rule,
+    Seed,
+    Size,
+    SizeOrZero,
+    fault,
+    show,
+)
+from worldmodels.protocols import UserError
+
+T = TypeVar("T")
+Fields: TypeAlias = tuple[str, ...]
+"""Names of fields, from a configuration down to one of its values."""
+
+
+class ConfigError(UserError, ValueError):
+    """A field's value that its type does not allow."""
+
+    def __init__(self, owner: type, path: Fields, value: Any, must: str, name: str = "") -> None:
+        """Name the field, its value and what is allowed.
+
+        Args:
+            owner: class of the configuration.
+            path: the field, or fields down to one of a configuration inside of it.
+            value: what it is.
+            must: such as "it must be at least 1".
+            name: how the user wrote the field; empty for ``Class.field``.
+        """
+        name = name or ".".join((owner.__name__, *path))
+        super().__init__(f"{name} is {show(value)}; {must}")
+        self.owner, self.path, self.value, self.must = owner, path, value, must
+
+    def named(self, name: str = "") -> ConfigError:
+        """The same, of a field that the user wrote in another way."""
+        return ConfigError(self.owner, self.path, self.value, self.must, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Cross to another process as the class, since the arguments are not the text."""
+        return _restored, (self.owner, self.path, self.value, self.must, str(self))
+
+
+def _restored(owner: type, path: Fields, value: Any, must: str, text: str) -> ConfigError:
+    error = ConfigError(owner, path, value, must)
+    error.args = (text,)
+    return error
+
+
+class Config:
+    """Base of every configuration: its `__post_init__` checks each field against its type."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value that its field's type does not allow, then what `check` refuses."""
+        if not _UNCHECKED.get():
+            _check_fields(self)
+            self.check()
+
+    def check(self) -> None:
+        """Compare fields with each other; every one of them is already within its own range."""
+
+    def refuse(self, path: str, allowed: str) -> None:
+        """Raise `ConfigError` for a field (or ``inner.field``), saying what is allowed."""
+        fields = tuple(path.split("."))
+        value = functools.reduce(getattr, fields, self)
+        raise ConfigError(type(self), fields, value, f"it must be {allowed}")
+
+
+_UNCHECKED: ContextVar[bool] = ContextVar("_UNCHECKED", default=False)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Build configurations without checks, because `validate` follows and knows their names."""
+    token = _UNCHECKED.set(True)
+    try:
+        yield
+    finally:
+        _UNCHECKED.reset(token)
+
+
+def validate(obj: Any, name: Callable[[Fields], str], path: Fields = ()) -> None:
+    """Check a dataclass and all inside of it.
+
+    Args:
+        obj: a configuration, or a command that holds some.
+        name: from fields, counted from the outermost dataclass, to how the user wrote them.
+        path: the fields from there to ``obj``.
+
+    Raises:
+        ConfigError: the first value that is not allowed.
+    """
+    try:
+        _check_fields(obj)
+        for field in dataclasses.fields(obj):
+            if dataclasses.is_dataclass(value := getattr(obj, field.name)):
+                validate(value, name, (*path, field.name))
+        if isinstance(obj, Config):
+            obj.check()
+    except ConfigError as error:
+        if error.owner is not type(obj):  # named already, further inside
+            raise
+        raise error.named(name((*path, *error.path))) from None
+
+
+def require(name: str, value: Any, kind: Any) -> None:
+    """Check an argument of a function as if it were a field.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        kind: the type, such as `Count`.
+
+    Raises:
+        UserError: names the argument, its value and what is allowed.
+    """
+    if must := fault(value, kind):
+        raise UserError(f"{name} is {show(value)}; {must}")
+
+
+def _check_fields(obj: Any) -> None:
+    cls: type = type(obj)
+    for name, kind in types_of(cls).items():
+        if must := fault(getattr(obj, name), kind):
+            raise ConfigError(cls, (name,), getattr(obj, name), must)
+
+
+@functools.cache
+def types_of(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields, with their rules."""
+    hints = _hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def from_json(cls: type[T], record: Any, where: str = "") -> T:
+    """A configuration from what `to_jsonable` made of it; what is missing takes its default.
+
+    Args:
+        cls: a dataclass.
+        record: the JSON object.
+        where: what the user knows it as, such as "config.json, vision"; empty to name the fields
+            alone.
+
+    Raises:
+        UserError: a field is unknown, missing, or has a value that it may not have; it is named.
+    """
+    with unchecked():
+        built: T = _build(cls, record, where)
+    validate(built, lambda path: ".".join([where, *path] if where else path))
+    return built
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Make dataclasses, tuples and paths of what JSON has in their place; leave the rest."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _build(get_args(kind)[0], value, where)
+    if origin in (Union, types.UnionType):
+        others = [part for part in get_args(kind) if part is not type(None)]
+        return value if value is None or len(others) != 1 else _build(others[0], value, where)
+    if origin is tuple and isinstance(value, list | tuple):
+        kinds = get_args(kind)
+        if len(kinds) != len(value) or kinds[-1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        return tuple(_build(k, item, where) for k, item in zip(kinds, value, strict=True))
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    fields = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    return _build_fields(kind, value, where) if fields else value
+
+
+def _build_fields(kind: Any, value: Any, where: str) -> Any:
+    """Make a dataclass of a JSON object, unchecked."""
+    if not isinstance(value, Mapping):
+        raise UserError(f"{where or kind.__name__} is {show(value)}; it must be an object")
+    hints, values = types_of(kind), {}
+    for name, item in value.items():
+        if name not in hints:
+            place = where or kind.__name__
+            raise UserError(f"{place} has the unknown field {name!r}: another version wrote it")
+        values[name] = _build(hints[name], item, f"{where}.{name}" if where else name)
+    missing = [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where or kind.__name__} lacks {', '.join(missing)}")
+    return kind(**values)
+
+
+__all__ = [
+    "EVEN",
+    "NOT_EMPTY",
+    "Above",
+    "AtLeast",
+    "AtMost",
+    "Below",
+    "Between",
+    "Config",
+    "ConfigError",
+    "Count",
+    "CountOrZero",
+    "Decay",
+    "Fields",
+    "Fraction",
+    "Limit",
+    "NotNegative",
+    "OneOf",
+    "Positive",
+    "Rate",
+    "Rule",
+    "Seed",
+    "Size",
+    "SizeOrZero",
+    "from_json",
+    "require",
+    "show",
+    "unchecked",
+    "validate",
+]
