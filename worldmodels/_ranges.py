@@ -78,6 +78,14 @@ Size: TypeAlias = Annotated[int, AtLeast(1), Limit(65_536)]
 """Units, channels, pixels of a side, samples of a batch: what is in memory at once."""
 SizeOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(65_536)]
 """The same, or none."""
+Channels: TypeAlias = Annotated[int, AtLeast(1), Limit(1024)]
+"""Width of a convolutional network, whose weights grow with its square."""
+Few: TypeAlias = Annotated[int, AtLeast(1), Limit(1000)]
+"""Models of an ensemble, components of a mixture, layers."""
+Repeat: TypeAlias = Annotated[int, AtLeast(1), Limit(10_000)]
+"""Steps of the environment that an action is held for."""
+Workers: TypeAlias = Annotated[int, AtLeast(1), Limit(1024)]
+"""Processes or environments side by side."""
 Seed: TypeAlias = Annotated[int, AtLeast(0), Limit(_INT_LIMIT)]
 """Seed of a generator."""
 Positive: TypeAlias = Annotated[float, Above(0)]
@@ -86,6 +94,8 @@ NotNegative: TypeAlias = Annotated[float, AtLeast(0)]
 """0 or a number above it."""
 Fraction: TypeAlias = Annotated[float, Between(0, 1)]
 """A part of a whole, or a probability."""
+PositiveFraction: TypeAlias = Annotated[float, Above(0), AtMost(1)]
+"""A part of a whole that is not nothing: a discount."""
 Decay: TypeAlias = Annotated[float, AtLeast(0), Below(1)]
 """A part of a whole that is not all of it: dropout, momentum."""
 Rate: TypeAlias = Annotated[float, Above(0), Below(1)]

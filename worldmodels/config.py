@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin
 from typing import get_type_hints as _hints
 
 from worldmodels._ranges import (
@@ -33,19 +33,24 @@ from worldmodels._ranges import (
     AtMost,
     Below,
     Between,
+    Channels,
     Count,
     CountOrZero,
     Decay,
+    Few,
     Fraction,
     Limit,
     NotNegative,
     OneOf,
     Positive,
+    PositiveFraction,
     Rate,
+    Repeat,
     Rule,
     Seed,
     Size,
     SizeOrZero,
+    Workers,
     fault,
     show,
 )
@@ -92,15 +97,15 @@ class Config:
     """Base of every configuration: its `__post_init__` checks each field against its type."""
 
     def __post_init__(self) -> None:
-        """Refuse a value that its field's type does not allow, then what `check` refuses."""
+        """Refuse a value that its field's type does not allow, then what `_check` refuses."""
         if not _UNCHECKED.get():
             _check_fields(self)
-            self.check()
+            self._check()
 
-    def check(self) -> None:
+    def _check(self) -> None:
         """Compare fields with each other; every one of them is already within its own range."""
 
-    def refuse(self, path: str, allowed: str) -> None:
+    def refuse(self, path: str, allowed: str) -> NoReturn:
         """Raise `ConfigError` for a field (or ``inner.field``), saying what is allowed."""
         fields = tuple(path.split("."))
         value = functools.reduce(getattr, fields, self)
@@ -137,7 +142,7 @@ def validate(obj: Any, name: Callable[[Fields], str], path: Fields = ()) -> None
             if dataclasses.is_dataclass(value := getattr(obj, field.name)):
                 validate(value, name, (*path, field.name))
         if isinstance(obj, Config):
-            obj.check()
+            obj._check()
     except ConfigError as error:
         if error.owner is not type(obj):  # named already, further inside
             raise
@@ -240,22 +245,27 @@ __all__ = [
     "AtMost",
     "Below",
     "Between",
+    "Channels",
     "Config",
     "ConfigError",
     "Count",
     "CountOrZero",
     "Decay",
+    "Few",
     "Fields",
     "Fraction",
     "Limit",
     "NotNegative",
     "OneOf",
     "Positive",
+    "PositiveFraction",
     "Rate",
+    "Repeat",
     "Rule",
     "Seed",
     "Size",
     "SizeOrZero",
+    "Workers",
     "from_json",
     "require",
     "show",
