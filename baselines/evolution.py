@@ -12,22 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seeds
+from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
 from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
-from worldmodels.config import Between, Config, Count, Seed, SizeOrZero, Workers
+from worldmodels.config import Config, Count, Seed, SizeOrZero, Workers
 from worldmodels.controller import linear
 from worldmodels.controller.components import Components, controller_inputs, evolve_within
 from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.executors import Executor
-from worldmodels.experience.rollout import GROUP_WIDTH, run_group, shared_envs
+from worldmodels.experience.collect import GroupSize
+from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
 METHOD = "evolution-real"
@@ -48,7 +49,7 @@ class DriveConfig(Config):
     each to its end, as the paper does"""
     max_steps: Count | None = None
     """longest episode in training; None leaves it to the environment"""
-    group: Annotated[int, Between(1, GROUP_WIDTH)] = 16
+    group: GroupSize = 16
     """candidates that drive in step; part of what fixes the floats"""
 
 
@@ -77,13 +78,10 @@ class EvolutionConfig(Config):
     """how candidates are judged"""
     evaluate_every: Count = 5
     """generations between measurements of the mean on selection tracks"""
-    evaluate_episodes: Count = 8
+    evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     workers: Workers | None = None
     """processes that drive; None takes one per usable core. Any number gives the same result"""
-
-    def _check(self) -> None:
-        selection_seeds(self.evaluate_episodes)
 
 
 class Candidates:

@@ -28,7 +28,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from baselines import drivers
-from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seeds
+from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
 from baselines.recipes import RECIPES, Recipe
@@ -60,7 +60,7 @@ class TrainConfig(Config):
     """recipe dream: longest dream, in steps of M"""
     checkpoint_frames: Count = 100_000
     """frames between checkpoints; at each the driver is measured on selection tracks"""
-    evaluate_episodes: Count = 8
+    evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     device: str = "cpu"
     """where the network is trained: cpu, or cuda for a graphics card. The environments stay on the
@@ -74,7 +74,6 @@ class TrainConfig(Config):
         if (self.recipe == "dream") != (self.agent is not None):
             self.refuse("agent", "given with the recipe dream, and with no other")
         runs.require_device(self.device)
-        selection_seeds(self.evaluate_episodes)
 
 
 class FrameCounter(BaseCallback):

@@ -5,9 +5,8 @@ A recipe's `source` says where its numbers come from, and which of them are ours
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from baselines.pixels import PixelConfig
 from baselines.shaping import ShapingConfig
@@ -23,6 +22,7 @@ from worldmodels.config import (
     SizeOrZero,
     Workers,
 )
+from worldmodels.envs import ActionSpec
 from worldmodels.protocols import UserError
 
 
@@ -110,22 +110,14 @@ class Recipe(Config):
         return self.n_envs * self.n_steps
 
 
-def from_json(record: Mapping[str, Any]) -> Recipe:
-    """The recipe that a run or a driver was written with.
+@dataclass(frozen=True)
+class DriverConfig(Config):
+    """What `config.json` says of a trained driver, as far as a reader needs it."""
 
-    Raises:
-        UserError: it has fields that this version does not know.
-    """
-    unknown = sorted(set(record) - {f.name for f in fields(Recipe)})
-    if unknown:
-        raise UserError(f"the recipe has unknown fields {', '.join(unknown)}: another version's")
-    values = dict(record)
-    if values.get("pixels") is not None:
-        values["pixels"] = PixelConfig(**values["pixels"])
-    if values.get("shaping") is not None:
-        values["shaping"] = ShapingConfig(**values["shaping"])
-    values["net_arch"] = tuple(values.get("net_arch", ()))
-    return Recipe(**values)
+    recipe: Recipe
+    action_spec: ActionSpec
+    sha256: str
+    world: str | None = None
 
 
 _ZOO = "rl-baselines3-zoo, commit 22e3ff2 (April 2026), hyperparams"

@@ -5,15 +5,14 @@ Part of `worldmodels.agent`; use it from there.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
-import typing
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -23,16 +22,44 @@ from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
+from worldmodels.config import Config, Few, Repeat, from_json, show
+from worldmodels.controller.linear import ControllerConfig
+from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardModel
 from worldmodels.protocols import UserError
-
-T = TypeVar("T")
+from worldmodels.vision.vae import VAEConfig
 
 CONFIG = "config.json"
 CARD = "README.md"
+PARTS = ("vision", "memory", "controller", "starts")
+"""Files of tensors; only the last may be missing."""
 SCHEMA = 1
 """Layout of the folder; a reader refuses others."""
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(Config):
+    """What `config.json` says of an agent, beside the schema, its files' digests and versions."""
+
+    env_id: str
+    dtype: str = "float16"
+    frame_spec: FrameSpec
+    action_spec: ActionSpec
+    vision: VAEConfig
+    decoder: bool = True
+    memory: MDNRNNConfig
+    memories: Few
+    controller: ControllerConfig
+    reward_model: RewardModel | None
+    action_repeat: Repeat = 1
+    metadata: Mapping[str, Any]
+
+    def _check(self) -> None:
+        if self.dtype not in DTYPES:
+            self.refuse("dtype", f"one of {', '.join(DTYPES)}")
 
 
 def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tensor]:
@@ -83,11 +110,7 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
 
 def _keep_others(folder: Path, new: Path) -> None:
     """Copy what is not the agent's own from the folder that is about to be replaced."""
-    own = {
-        CONFIG,
-        CARD,
-        *(f"{p}.safetensors" for p in ("vision", "memory", "controller", "starts")),
-    }
+    own = {CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS)}
     for entry in folder.iterdir():
         if entry.name in own:
             continue
@@ -97,7 +120,7 @@ def _keep_others(folder: Path, new: Path) -> None:
             shutil.copy2(entry, new / entry.name)
 
 
-def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
+def load(folder: Path) -> tuple[AgentConfig, dict[str, dict[str, Tensor]]]:
     """Read the config and every file of tensors that it names, in the files' own dtype.
 
     Raises:
@@ -110,18 +133,14 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
             f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
             "use the version that wrote it, or write the agent again"
         )
-    needed = {"env_id", "memories", "controller", "reward_model", "metadata", "sha256"}
-    missing = sorted(needed - set(config))
-    if missing:
-        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}; write the agent again")
-    tensors = {
-        part: _read(folder / f"{part}.safetensors", digest)
-        for part, digest in config["sha256"].items()
-    }
-    for part in ("vision", "memory", "controller"):
-        if part not in tensors:
-            raise UserError(f"{folder / CONFIG} names no {part}.safetensors; write the agent again")
-    return config, tensors
+    built = from_json(AgentConfig, config, f"{folder / CONFIG}: ", ignore_unknown=True)
+    sums = config.get("sha256")
+    if not isinstance(sums, dict) or not {"vision", "memory", "controller"} <= set(sums):
+        raise UserError(
+            f"{folder / CONFIG}: sha256 is {show(sums)}; it must name the files vision, memory and "
+            "controller: write the agent again"
+        )
+    return built, {p: _read(folder / f"{p}.safetensors", sums[p]) for p in PARTS if p in sums}
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
@@ -135,35 +154,6 @@ def _read(path: Path, digest: str) -> dict[str, Tensor]:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
     return tensors
-
-
-def build(cls: type[T], config: Mapping[str, Any], name: str, folder: Path) -> T:
-    """Make a config dataclass of the JSON object under a name, lists becoming tuples.
-
-    Raises:
-        UserError: a field is unknown or missing, or the class refuses a value.
-    """
-    where = f"{folder / CONFIG}, {name}"
-    data = config.get(name)
-    if not isinstance(data, dict):
-        raise UserError(f"{where} is {data!r}; it must be an object")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # only dataclasses are built
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise UserError(
-            f"{where} has unknown fields {', '.join(unknown)}: another version wrote it"
-        )
-    hints = typing.get_type_hints(cls)
-    values = {
-        key: tuple(value) if typing.get_origin(hints[key]) is tuple else value
-        for key, value in data.items()
-    }
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from error
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:

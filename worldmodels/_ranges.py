@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, Union, get_args, get_origin
@@ -74,6 +74,8 @@ Count: TypeAlias = Annotated[int, AtLeast(1), Limit(10**9)]
 """How many steps, episodes or pictures."""
 CountOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(10**9)]
 """The same, or none."""
+Episodes: TypeAlias = Annotated[int, AtLeast(1), Limit(10**6)]
+"""Episodes that are listed with their seeds."""
 Size: TypeAlias = Annotated[int, AtLeast(1), Limit(65_536)]
 """Units, channels, pixels of a side, samples of a batch: what is in memory at once."""
 SizeOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(65_536)]
@@ -119,6 +121,8 @@ def fault(value: Any, kind: Any) -> str | None:
         return _fault_of_tuple(value, get_args(kind), rules)
     if kind in (int, float):
         return _fault_of_number(value, kind, rules)
+    if origin is Mapping:
+        return None if isinstance(value, Mapping) else "it must be an object"
     if kind is Path:
         return None if isinstance(value, str | os.PathLike) else "it must be a path"
     if not isinstance(kind, type) or isinstance(value, (bool, np.bool_) if kind is bool else kind):

@@ -19,14 +19,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from worldmodels import _agent_files as files
+from worldmodels.config import Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
 from worldmodels.protocols import UserError
-from worldmodels.runs import mixed_precision
-from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
+from worldmodels.runs import mixed_precision, to_jsonable
+from worldmodels.vision.vae import ConvVAE, to_float, to_uint8
 
 SHIPPED = Path(__file__).parent / "agents"
 """Agents that come with the package, one folder each."""
@@ -356,21 +357,21 @@ class Agent:
             arrays = {name: getattr(self.starts, name) for name in ("z", "h", "c")}
             starts = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
             tensors["starts"] = files.cast(starts, dtype, "starts")
-        config = {
-            "env_id": self.env_id,
-            "dtype": dtype,
-            "frame_spec": self.frame_spec,
-            "action_spec": self.action_spec,
-            "vision": self.vision.cfg,
-            "decoder": self.vision.decoder is not None,
-            "memory": self.memories[0].cfg,
-            "memories": len(self.memories),
-            "controller": self.controller,
-            "reward_model": self.reward_model,
-            "action_repeat": self.action_repeat,
-            "metadata": self.metadata,
-        }
-        return files.save(Path(folder), config, tensors)
+        config = files.AgentConfig(
+            env_id=self.env_id,
+            dtype=dtype,
+            frame_spec=self.frame_spec,
+            action_spec=self.action_spec,
+            vision=self.vision.cfg,
+            decoder=self.vision.decoder is not None,
+            memory=self.memories[0].cfg,
+            memories=len(self.memories),
+            controller=self.controller,
+            reward_model=self.reward_model,
+            action_repeat=self.action_repeat,
+            metadata=self.metadata,
+        )
+        return files.save(Path(folder), to_jsonable(config), tensors)
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path) -> Self:
@@ -380,32 +381,28 @@ class Agent:
             UserError: no such folder or name, a missing or damaged file, tensors of other shapes.
         """
         folder = find(path_or_name)
-        config, tensors = files.load(folder)
-        vision_cfg = files.build(VAEConfig, config, "vision", folder)
-        memory_cfg = files.build(MDNRNNConfig, config, "memory", folder)
-        controller = files.build(ControllerConfig, config, "controller", folder)
+        cfg, tensors = files.load(folder)
         with torch.device("meta"):  # the weights come from the file: draw none
-            vision = ConvVAE(vision_cfg, decoder=config.get("decoder", True))
-            memories = [MDNRNN(memory_cfg) for _ in range(config["memories"])]
+            vision = ConvVAE(cfg.vision, decoder=cfg.decoder)
+            memories = [MDNRNN(cfg.memory) for _ in range(cfg.memories)]
         files.assign(vision, tensors["vision"], folder / "vision.safetensors")
         for m, memory in enumerate(memories):
             files.assign(memory, tensors["memory"], folder / "memory.safetensors", f"{m}.")
         own, starts = tensors["controller"], tensors.get("starts")
         arrays = None if starts is None else [starts[name].float().numpy() for name in "zhc"]
-        reward = config["reward_model"]
         return cls(
             vision,
             memories,
-            controller,
+            cfg.controller,
             own["parameters"].numpy(),
-            env_id=config["env_id"],
-            frame_spec=files.build(FrameSpec, config, "frame_spec", folder),
-            action_spec=files.build(ActionSpec, config, "action_spec", folder),
-            reward_model=reward and files.build(RewardModel, config, "reward_model", folder),
+            env_id=cfg.env_id,
+            frame_spec=cfg.frame_spec,
+            action_spec=cfg.action_spec,
+            reward_model=cfg.reward_model,
             input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
             starts=None if arrays is None else StartArrays(*arrays),
-            action_repeat=config.get("action_repeat", 1),
-            metadata=config["metadata"],
+            action_repeat=cfg.action_repeat,
+            metadata=cfg.metadata,
         )
 
     def _twin(self) -> Agent:
@@ -450,6 +447,7 @@ class Agent:
 
     def _check(self) -> None:
         """Make sure that the parts belong together."""
+        require("action_repeat", self.action_repeat, Repeat)
         if not self.memories:
             raise UserError("an agent needs at least one memory")
         for memory in self.memories:

@@ -37,6 +37,7 @@ from worldmodels._ranges import (
     Count,
     CountOrZero,
     Decay,
+    Episodes,
     Few,
     Fraction,
     Limit,
@@ -68,15 +69,15 @@ class ConfigError(UserError, ValueError):
         """Name the field, its value and what is allowed.
 
         Args:
-            owner: class of the configuration.
+            owner: class of the configuration; `object` for an argument of a function.
             path: the field, or fields down to one of a configuration inside of it.
             value: what it is.
             must: such as "it must be at least 1".
             name: how the user wrote the field; empty for ``Class.field``.
         """
-        name = name or ".".join((owner.__name__, *path))
-        super().__init__(f"{name} is {show(value)}; {must}")
-        self.owner, self.path, self.value, self.must = owner, path, value, must
+        text = name or ".".join((owner.__name__, *path))
+        super().__init__(f"{text} is {show(value)}; {must}")
+        self.owner, self.path, self.value, self.must, self.name = owner, path, value, must, name
 
     def named(self, name: str = "") -> ConfigError:
         """The same, of a field that the user wrote in another way."""
@@ -84,13 +85,7 @@ class ConfigError(UserError, ValueError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Cross to another process as the class, since the arguments are not the text."""
-        return _restored, (self.owner, self.path, self.value, self.must, str(self))
-
-
-def _restored(owner: type, path: Fields, value: Any, must: str, text: str) -> ConfigError:
-    error = ConfigError(owner, path, value, must)
-    error.args = (text,)
-    return error
+        return ConfigError, (self.owner, self.path, self.value, self.must, self.name)
 
 
 class Config:
@@ -158,10 +153,10 @@ def require(name: str, value: Any, kind: Any) -> None:
         kind: the type, such as `Count`.
 
     Raises:
-        UserError: names the argument, its value and what is allowed.
+        ConfigError: names the argument, its value and what is allowed.
     """
     if must := fault(value, kind):
-        raise UserError(f"{name} is {show(value)}; {must}")
+        raise ConfigError(object, (name,), value, must, name)
 
 
 def _check_fields(obj: Any) -> None:
@@ -178,21 +173,25 @@ def types_of(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def from_json(cls: type[T], record: Any, where: str = "") -> T:
+def from_json(cls: type[T], record: Any, where: str = "", ignore_unknown: bool = False) -> T:
     """A configuration from what `to_jsonable` made of it; what is missing takes its default.
 
     Args:
         cls: a dataclass.
         record: the JSON object.
-        where: what the user knows it as, such as "config.json, vision"; empty to name the fields
-            alone.
+        where: what stands before a field's name in errors, such as "agent/config.json: vision.".
+        ignore_unknown: drop entries of the object, though not of those inside of it, that are no
+            fields.
 
     Raises:
         UserError: a field is unknown, missing, or has a value that it may not have; it is named.
     """
+    if ignore_unknown and isinstance(record, Mapping):
+        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # it is one
+        record = {name: record[name] for name in known if name in record}
     with unchecked():
-        built: T = _build(cls, record, where)
-    validate(built, lambda path: ".".join([where, *path] if where else path))
+        built: T = _build_fields(cls, record, where)
+    validate(built, lambda path: where + ".".join(path))
     return built
 
 
@@ -217,14 +216,17 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 
 def _build_fields(kind: Any, value: Any, where: str) -> Any:
     """Make a dataclass of a JSON object, unchecked."""
+    place = where.rstrip(".: ") or kind.__name__
     if not isinstance(value, Mapping):
-        raise UserError(f"{where or kind.__name__} is {show(value)}; it must be an object")
+        raise UserError(f"{place} is {show(value)}; it must be an object")
     hints, values = types_of(kind), {}
     for name, item in value.items():
         if name not in hints:
-            place = where or kind.__name__
-            raise UserError(f"{place} has the unknown field {name!r}: another version wrote it")
-        values[name] = _build(hints[name], item, f"{where}.{name}" if where else name)
+            known = f"it has {', '.join(hints)}"
+            raise UserError(
+                f"{place} has the unknown field {show(name)}, as another version may have; {known}"
+            )
+        values[name] = _build(hints[name], item, f"{where}{name}.")
     missing = [
         field.name
         for field in dataclasses.fields(kind)
@@ -233,7 +235,7 @@ def _build_fields(kind: Any, value: Any, where: str) -> Any:
         and field.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise UserError(f"{where or kind.__name__} lacks {', '.join(missing)}")
+        raise UserError(f"{place} lacks {', '.join(missing)}")
     return kind(**values)
 
 
@@ -251,6 +253,7 @@ __all__ = [
     "Count",
     "CountOrZero",
     "Decay",
+    "Episodes",
     "Few",
     "Fields",
     "Fraction",

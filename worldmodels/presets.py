@@ -12,11 +12,11 @@ from worldmodels.config import (
     Above,
     AtLeast,
     Below,
-    Between,
     Config,
     Count,
     CountOrZero,
     Decay,
+    Episodes,
     Few,
     Fraction,
     Limit,
@@ -31,7 +31,7 @@ from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.experience.rollout import GROUP_WIDTH
+from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardKind
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
@@ -39,6 +39,7 @@ from worldmodels.protocols import (
     NUM_TEST_SEEDS,
     SELECTION_SEED_START,
     TEST_SEED_START,
+    TRAINING_SEED_LIMIT,
     UserError,
 )
 from worldmodels.vision.train import VisionTrainConfig
@@ -56,7 +57,7 @@ def require(cfg: object, name: str, fine: bool, allowed: str) -> None:
 class ExperienceConfig(Config):
     """What is collected: random driving first, then the newest driver with noise."""
 
-    explore_episodes: Count = 400
+    explore_episodes: TrainingEpisodes = 400
     """episodes of random driving before the first dream"""
     explore_steps: Count | None = 250
     """their longest length; short ones see more road, since a random car soon leaves it"""
@@ -66,7 +67,7 @@ class ExperienceConfig(Config):
     """how much of that noise is left one action later"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
     """centres of the AR(1) noise in unit coordinates, an equal share each; empty for the default"""
-    driver_episodes: Count = 64
+    driver_episodes: TrainingEpisodes = 64
     """episodes of each later iteration, driven by the iteration's best driver with noise"""
     driver_steps: Count | None = None
     """their longest length; None leaves it to the environment"""
@@ -87,7 +88,7 @@ class ExperienceConfig(Config):
     """chance in each step that a kick begins: one random action, held for a while"""
     kick_steps: Count = 20
     """longest kick, in steps"""
-    group: Annotated[int, Between(1, GROUP_WIDTH)] = 8
+    group: GroupSize = 8
     """episodes driven side by side by one worker, and stored in one shard"""
 
     @property
@@ -173,6 +174,10 @@ class ControllerStageConfig(Config):
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
+    def _check(self) -> None:
+        if self.normalize and self.components:
+            self.refuse("normalize", "False with components, which standardise already")
+
 
 @dataclass(frozen=True)
 class ResidualStageConfig(Config):
@@ -240,7 +245,7 @@ class TestConfig(Config):
     """The final test, on the published seeds."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
-    episodes: Count = NUM_TEST_SEEDS
+    episodes: Episodes = NUM_TEST_SEEDS
     """test episodes"""
     seed: Annotated[Seed, AtLeast(TEST_SEED_START)] = TEST_SEED_START
     """first test seed"""
@@ -312,6 +317,13 @@ class RunConfig(Config):
     """several rounds' drivers as one"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
+
+    def _check(self) -> None:
+        cfg = self.experience
+        total = cfg.explore_episodes + (self.iterations - 1) * cfg.driver_episodes
+        if total > TRAINING_SEED_LIMIT:
+            limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
+            self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
 
     def begins_memory(self, number: int) -> bool:
         """Whether M begins anew in a round."""

@@ -17,9 +17,10 @@ from baselines import drivers, models, ppo
 from baselines.pixels import PixelConfig
 from baselines.policies import PixelPolicy
 from baselines.ppo import TrainConfig, train
-from baselines.recipes import RECIPES, Recipe, from_json
+from baselines.recipes import RECIPES, Recipe
 from tests.experience import fakes
 from worldmodels import cli, runs
+from worldmodels.config import from_json
 from worldmodels.evaluation import evaluate
 from worldmodels.protocols import SELECTION_SEED_START, Policy, UserError
 
@@ -219,10 +220,10 @@ def test_evaluate_serves_a_driver(run: Path, tmp_path: Path) -> None:
 
 def test_recipes_survive_json() -> None:
     for recipe in RECIPES.values():
-        assert from_json(json.loads(json.dumps(runs.to_jsonable(recipe)))) == recipe
+        assert from_json(Recipe, json.loads(json.dumps(runs.to_jsonable(recipe)))) == recipe
         assert recipe.source
-    with pytest.raises(UserError, match="unknown fields colour"):
-        from_json({"colour": 1})
+    with pytest.raises(UserError, match=r"Recipe has the unknown field 'colour'"):
+        from_json(Recipe, {"colour": 1})
 
 
 def test_the_zoo_recipe_is_the_published_one() -> None:

@@ -105,15 +105,21 @@ def naming_options(command: object) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        found = [(path, part) for path, part in _parts(command) if type(part) is error.owner]
-        typed = len(found) == 1 and _value(found[0][1], error.path) == error.value
-        if not typed or str(error) != str(error.named()):
+        places = [
+            (*path, *error.path)
+            for path, part in _parts(command)
+            if error.owner in (type(part), object) and _has(part, error)
+        ]
+        named = error.name and error.owner is not object  # a file's field, say
+        if named or len(places) != 1:
             raise
-        raise error.named(option(type(command), (*found[0][0], *error.path))) from error
+        raise error.named(option(type(command), places[0])) from error
 
 
-def _value(obj: Any, path: Fields) -> Any:
-    return functools.reduce(getattr, path, obj)
+def _has(part: object, error: ConfigError) -> bool:
+    """Whether the value that was refused is this part's."""
+    found = functools.reduce(lambda obj, name: getattr(obj, name, None), error.path, part)
+    return found is not None and found == error.value
 
 
 def _parts(obj: Any, path: Fields = ()) -> Iterator[tuple[Fields, Any]]:
@@ -145,7 +151,7 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
         UserError: there is no such preset.
     """
     if name not in PRESETS:
-        raise UserError(f"preset is {name!r}; there are {', '.join(PRESETS)}")
+        raise UserError(f"--preset is {name!r}; it must be one of {', '.join(PRESETS)}")
     cfg = PRESETS[name]()
     if env_id is None or "CarRacing" in env_id:
         return cfg if env_id is None else dataclasses.replace(cfg, env_id=env_id)

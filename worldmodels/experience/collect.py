@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
 from worldmodels import executors
-from worldmodels.config import Between, Config, Count, Repeat
+from worldmodels.config import AtLeast, Between, Config, Count, Limit, Repeat
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
@@ -38,11 +38,17 @@ VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba"
 """Packages that frames depend on; a shard records their versions and nothing of the machine."""
 
 
+TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
+"""Episodes of training seeds."""
+GroupSize: TypeAlias = Annotated[int, Between(1, GROUP_WIDTH)]
+"""Episodes that are driven in step."""
+
+
 @dataclass(frozen=True)
 class CollectConfig(Config):
     """How episodes are grouped and how long they may be."""
 
-    group: Annotated[int, Between(1, GROUP_WIDTH)] = 8
+    group: GroupSize = 8
     """episodes driven in step by one worker and written into one shard"""
     max_steps: Count | None = None
     """truncate episodes after that many steps; None leaves it to the environment"""
