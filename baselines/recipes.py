@@ -91,7 +91,7 @@ class Recipe(Config):
         if self.rollout % self.batch_size:
             self.refuse(
                 "batch_size",
-                f"a divisor of n_envs * n_steps = {self.rollout}, or the last minibatch of each "
+                f"a divisor of n_envs * n_steps ({self.rollout}), or the last minibatch of each "
                 "pass is a small one",
             )
         if (self.policy == "MlpPolicy") != (self.pixels is None):

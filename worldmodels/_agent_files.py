@@ -10,9 +10,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,13 +21,10 @@ from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
-from worldmodels.config import Config, Few, Repeat, from_json, show
-from worldmodels.controller.linear import ControllerConfig
-from worldmodels.envs.frames import FrameSpec
-from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardModel
+from worldmodels.config import from_json, show
 from worldmodels.protocols import UserError
-from worldmodels.vision.vae import VAEConfig
+
+T = TypeVar("T")
 
 CONFIG = "config.json"
 CARD = "README.md"
@@ -38,28 +34,6 @@ SCHEMA = 1
 """Layout of the folder; a reader refuses others."""
 
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AgentConfig(Config):
-    """What `config.json` says of an agent, beside the schema, its files' digests and versions."""
-
-    env_id: str
-    dtype: str = "float16"
-    frame_spec: FrameSpec
-    action_spec: ActionSpec
-    vision: VAEConfig
-    decoder: bool = True
-    memory: MDNRNNConfig
-    memories: Few
-    controller: ControllerConfig
-    reward_model: RewardModel | None
-    action_repeat: Repeat = 1
-    metadata: Mapping[str, Any]
-
-    def _check(self) -> None:
-        if self.dtype not in DTYPES:
-            self.refuse("dtype", f"one of {', '.join(DTYPES)}")
 
 
 def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tensor]:
@@ -120,8 +94,8 @@ def _keep_others(folder: Path, new: Path) -> None:
             shutil.copy2(entry, new / entry.name)
 
 
-def load(folder: Path) -> tuple[AgentConfig, dict[str, dict[str, Tensor]]]:
-    """Read the config and every file of tensors that it names, in the files' own dtype.
+def load(folder: Path, kind: type[T]) -> tuple[T, dict[str, dict[str, Tensor]]]:
+    """Read the config, as a dataclass, and every file of tensors that it names, in their own dtype.
 
     Raises:
         UserError: a file is missing, damaged, or of another schema.
@@ -133,7 +107,7 @@ def load(folder: Path) -> tuple[AgentConfig, dict[str, dict[str, Tensor]]]:
             f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
             "use the version that wrote it, or write the agent again"
         )
-    built = from_json(AgentConfig, config, f"{folder / CONFIG}: ", ignore_unknown=True)
+    built = from_json(kind, config, f"{folder / CONFIG}: ", ignore_unknown=True)
     sums = config.get("sha256")
     if not isinstance(sums, dict) or not {"vision", "memory", "controller"} <= set(sums):
         raise UserError(

@@ -70,9 +70,9 @@ def Limit(high: float) -> Rule:
 EVEN = Rule("even", lambda value: value % 2 == 0)
 NOT_EMPTY = Rule("at least one entry", lambda value: len(value) > 0)
 
-Count: TypeAlias = Annotated[int, AtLeast(1), Limit(10**9)]
+Count: TypeAlias = Annotated[int, AtLeast(1), Limit(2**31)]
 """How many steps, episodes or pictures."""
-CountOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(10**9)]
+CountOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(2**31)]
 """The same, or none."""
 Episodes: TypeAlias = Annotated[int, AtLeast(1), Limit(10**6)]
 """Episodes that are listed with their seeds."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
@@ -19,21 +20,43 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from worldmodels import _agent_files as files
-from worldmodels.config import Repeat, require
+from worldmodels.config import Config, Few, Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.runs import mixed_precision, to_jsonable
-from worldmodels.vision.vae import ConvVAE, to_float, to_uint8
+from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
 
 SHIPPED = Path(__file__).parent / "agents"
 """Agents that come with the package, one folder each."""
 
 BFLOAT16_BATCH = 8
 """Smallest batch of frames for which V is faster in bfloat16 (measured on AVX-512 BF16)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(Config):
+    """What `config.json` says of an agent, beside the schema, its files' digests and versions."""
+
+    env_id: str
+    dtype: str = "float16"
+    frame_spec: FrameSpec
+    action_spec: ActionSpec
+    vision: VAEConfig
+    decoder: bool = True
+    memory: MDNRNNConfig
+    memories: Few
+    controller: ControllerConfig
+    reward_model: RewardModel | None
+    action_repeat: Repeat = 1
+    metadata: Mapping[str, Any]
+
+    def _check(self) -> None:
+        if self.dtype not in files.DTYPES:
+            self.refuse("dtype", f"one of {', '.join(files.DTYPES)}")
 
 
 class AgentState(NamedTuple):
@@ -357,7 +380,7 @@ class Agent:
             arrays = {name: getattr(self.starts, name) for name in ("z", "h", "c")}
             starts = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
             tensors["starts"] = files.cast(starts, dtype, "starts")
-        config = files.AgentConfig(
+        config = AgentConfig(
             env_id=self.env_id,
             dtype=dtype,
             frame_spec=self.frame_spec,
@@ -381,7 +404,7 @@ class Agent:
             UserError: no such folder or name, a missing or damaged file, tensors of other shapes.
         """
         folder = find(path_or_name)
-        cfg, tensors = files.load(folder)
+        cfg, tensors = files.load(folder, AgentConfig)
         with torch.device("meta"):  # the weights come from the file: draw none
             vision = ConvVAE(cfg.vision, decoder=cfg.decoder)
             memories = [MDNRNN(cfg.memory) for _ in range(cfg.memories)]

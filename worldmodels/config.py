@@ -107,6 +107,8 @@ class Config:
         raise ConfigError(type(self), fields, value, f"it must be {allowed}")
 
 
+_TYPES: dict[type, dict[str, Any]] = {}
+"""What `types_of` has found, since to find it takes longer than to check."""
 _UNCHECKED: ContextVar[bool] = ContextVar("_UNCHECKED", default=False)
 
 
@@ -160,17 +162,18 @@ def require(name: str, value: Any, kind: Any) -> None:
 
 
 def _check_fields(obj: Any) -> None:
-    cls: type = type(obj)
-    for name, kind in types_of(cls).items():
+    for name, kind in types_of(type(obj)).items():
         if must := fault(getattr(obj, name), kind):
-            raise ConfigError(cls, (name,), getattr(obj, name), must)
+            raise ConfigError(type(obj), (name,), getattr(obj, name), must)
 
 
-@functools.cache
 def types_of(cls: type) -> dict[str, Any]:
     """The types of a dataclass's fields, with their rules."""
-    hints = _hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+    if cls not in _TYPES:
+        hints = _hints(cls, include_extras=True)
+        fields = dataclasses.fields(cls)
+        _TYPES[cls] = {field.name: hints[field.name] for field in fields}
+    return _TYPES[cls]
 
 
 def from_json(cls: type[T], record: Any, where: str = "", ignore_unknown: bool = False) -> T:

@@ -33,6 +33,7 @@ from worldmodels.config import (
     Channels,
     Config,
     Count,
+    Limit,
     NotNegative,
     OneOf,
     Positive,
@@ -84,7 +85,7 @@ class GANArgs(Config):
     """learning rate of F; None takes the loss's own"""
     bfloat16: bool = True
     """autocast to bfloat16 where the machine multiplies it fast"""
-    evaluate: Annotated[Count, AtLeast(10)] = 2000
+    evaluate: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
     """pictures on each side of the distances, at most"""
     seed: Seed = 0
     """fixes data, start, order and noise"""

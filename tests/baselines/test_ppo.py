@@ -238,7 +238,7 @@ def test_the_zoo_recipe_is_the_published_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"recipe": "dream"}, "recipe dream needs --agent"),
+        ({"recipe": "dream"}, "agent is None; it must be given with the recipe dream"),
         ({"frames": 0}, "frames is 0"),
         ({"evaluate_episodes": 0}, "evaluate_episodes is 0"),
         ({"recipe": "a2c"}, "recipe is 'a2c'"),
@@ -252,7 +252,7 @@ def test_wrong_settings_are_named(changes: dict[str, Any], text: str) -> None:
 
 def test_wrong_recipes_are_named() -> None:
     for changes, text in (
-        ({"batch_size": 3}, "it must divide n_envs"),
+        ({"batch_size": 3}, "it must be a divisor of n_envs"),
         ({"pixels": None}, "Recipe.policy is CnnPolicy"),
         ({"lstm_hidden_size": 3}, "ppo has none"),
     ):

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from worldmodels.config import AtLeast, Config, Decay, Positive, Size
+from worldmodels.config import AtLeast, Config, Decay, Limit, Positive
 from worldmodels.protocols import UserError
 
 Vector = NDArray[np.float64]
@@ -31,7 +31,7 @@ class StrategyConfig(Config):
 
     name: Name = "cma"
     """cma (full covariance), sep_cma (its diagonal only), pepg or openes"""
-    population: Annotated[Size, AtLeast(4)] = 64
+    population: Annotated[int, AtLeast(4), Limit(65_536)] = 64
     """candidates per generation; pepg and openes sample in mirrored pairs, so an even number"""
     sigma0: Positive = 0.1
     """deviation of the first generation around the start, in units of the parameters"""

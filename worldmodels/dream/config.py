@@ -72,12 +72,4 @@ class DreamConfig(Config):
             )
 
 
-_CHOICES = {
-    "reward": ("expected", "sampled"),
-    "termination": ("threshold", "sampled", "off"),
-    "ensemble": ("first", "per_rollout", "per_step"),
-    "dtype": ("auto", "bfloat16", "float32"),
-    "backend": ("auto", "kernels", "torch"),
-}
-
 __all__ = ["DreamConfig"]

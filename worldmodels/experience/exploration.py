@@ -102,12 +102,6 @@ class AgentNoiseConfig(Config):
 BehaviourConfig: TypeAlias = AR1Config | BrownianConfig | RandomControllerConfig | AgentNoiseConfig
 
 
-def _check(cfg: Any, name: str, fine: bool, right: str) -> None:
-    if not fine:
-        value = getattr(cfg, name)
-        raise UserError(f"{type(cfg).__name__}.{name} is {value!r}; it must be {right}")
-
-
 def describe(cfg: BehaviourConfig) -> dict[str, Any]:
     """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256.
 

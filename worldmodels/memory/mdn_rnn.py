@@ -19,8 +19,6 @@ from worldmodels.config import Config, Decay, Few, Positive, Size
 RewardKind: TypeAlias = Literal["hit", "count", "raw"]
 """Forms of reward; see `RewardModel`."""
 
-REWARD_KINDS: tuple[RewardKind, ...] = ("hit", "count", "raw")
-"""All of them."""
 
 _MOST_EVENTS = 8
 

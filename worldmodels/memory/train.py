@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.config import AtLeast, Config, Count, CountOrZero, NotNegative, Rate, Size
+from worldmodels.config import AtLeast, Config, Count, CountOrZero, Limit, NotNegative, Rate, Size
 from worldmodels.memory.losses import (
     count_loss,
     hit_loss,
@@ -54,7 +54,7 @@ class MemoryTrainConfig(Config):
     """gradient steps when M goes on from an earlier iteration's weights"""
     streams: Size = 96
     """episodes played side by side: the batch"""
-    length: Annotated[Size, AtLeast(2)] = 48
+    length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
     """steps of back-propagation through time; the state is carried on from window to window"""
     learning_rate: Rate = 2e-3
     """peak of Adam's cosine schedule from a fresh start"""

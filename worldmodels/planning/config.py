@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from worldmodels.config import (
     AtLeast,
@@ -13,45 +12,18 @@ from worldmodels.config import (
     CountOrZero,
     Decay,
     Fraction,
+    Limit,
     NotNegative,
     Positive,
     PositiveFraction,
     Size,
 )
-from worldmodels.protocols import UserError
 
 Method: TypeAlias = Literal["cem", "icem", "mppi", "gradient", "rollout"]
 """Ways to search for a plan."""
 
 METHODS: tuple[Method, ...] = get_args(Method)
 """All of them."""
-
-Rule: TypeAlias = tuple[bool, str]
-"""Whether a field's value is allowed, and what is."""
-
-
-def require(config: object, rules: dict[str, Rule]) -> None:
-    """Refuse a configuration by its first field that breaks its rule.
-
-    Raises:
-        UserError: names the field, its value and what is allowed.
-    """
-    for name, (holds, allowed) in rules.items():
-        if not holds:
-            where = f"{type(config).__name__}.{name}"
-            raise UserError(f"{where} is {getattr(config, name)!r}; it must be {allowed}")
-
-
-def at_least(config: object, low: float, *names: str) -> dict[str, Rule]:
-    """Rules that fields are finite and at least ``low``."""
-    values: dict[str, Any] = {name: getattr(config, name) for name in names}
-    return {n: (low <= v < math.inf, f"at least {low} and finite") for n, v in values.items()}
-
-
-def share(config: object, *names: str) -> dict[str, Rule]:
-    """Rules that fields lie in (0, 1]."""
-    values: dict[str, Any] = {name: getattr(config, name) for name in names}
-    return {name: (0 < value <= 1, "in (0, 1]") for name, value in values.items()}
 
 
 @dataclass(frozen=True)
@@ -89,7 +61,7 @@ class ObjectiveConfig(Config):
 class CEMConfig(Config):
     """The cross-entropy method; with the defaults of `icem` it is iCEM."""
 
-    samples: Annotated[Size, AtLeast(2)] = 192
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 192
     """plans drawn in the first iteration"""
     iterations: Count = 4
     """times that a Gaussian is drawn from and fitted to the best"""
@@ -128,7 +100,7 @@ class CEMConfig(Config):
 class MPPIConfig(Config):
     """Model-predictive path integral control (Williams et al. 2017, arXiv:1707.02342)."""
 
-    samples: Annotated[Size, AtLeast(2)] = 384
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 384
     """plans drawn around the mean in each iteration"""
     iterations: Count = 2
     """times that the mean is moved"""
@@ -219,7 +191,4 @@ __all__ = [
     "ObjectiveConfig",
     "PlanningConfig",
     "RolloutConfig",
-    "at_least",
-    "require",
-    "share",
 ]

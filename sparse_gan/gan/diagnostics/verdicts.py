@@ -17,7 +17,7 @@ from sparse_gan.gan.diagnostics.dirac import DiracConfig
 from sparse_gan.gan.diagnostics.flatness import FlatnessConfig
 from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.vanishing import VanishingConfig
-from worldmodels.config import AtLeast, Config, Count, Size
+from worldmodels.config import AtLeast, Config, Count, Limit
 from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
 
 STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
@@ -32,15 +32,15 @@ class LimitsArgs(Config):
     """of each: 1, 2, ..."""
     out: Path = Path("runs/gan-limits")
     """run folder; an experiment and seed that is done is read from it"""
-    collapse_steps: Annotated[Count, AtLeast(10)] = 5000
+    collapse_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 5000
     """of a GAN on the ring or the grid"""
-    width: Annotated[Size, AtLeast(10)] = 128
+    width: Annotated[int, AtLeast(10), Limit(65_536)] = 128
     """units of the networks' hidden layers"""
-    strength: Annotated[Count, AtLeast(10)] = 800
+    strength: Annotated[int, AtLeast(10), Limit(10**9)] = 800
     """steps of F at the end of the vanishing gradient"""
-    dirac_steps: Annotated[Count, AtLeast(10)] = 1000
+    dirac_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 1000
     """of the Dirac-GAN"""
-    flat_steps: Annotated[Count, AtLeast(10)] = 2000
+    flat_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
     """of F alone"""
 
 
