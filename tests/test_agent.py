@@ -264,7 +264,7 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     broken({"decoder": 1}, "decoder is 1; it must be True or False")
     broken({"sha256": {}}, "sha256 is {}; it must name")
     broken({"reward_model": {"base": 1e400}}, "not valid JSON")
-    broken({"frame_spec": {"rows": 0}}, "frame_spec: .*rows is 0")
+    broken({"frame_spec": {"rows": 0}}, r"json: frame_spec\.rows is 0; it must be at least 1")
     data = bytearray((folder / "memory.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "memory.safetensors").write_bytes(data)

@@ -275,7 +275,7 @@ class Outer(Config):
         ({"side": 30}, "Outer.side is 30; it must be one of 28, 32, or None"),
         ({"panel": 17}, "Outer.panel is 17; it must be even and at least 16"),
         ({"folder": 3}, "Outer.folder is 3; it must be a path"),
-        ({"inner": {}}, "Outer.inner is {}; it must be a Inner"),
+        ({"inner": {}}, "Outer.inner is {}; it must be of class Inner"),
     ],
 )
 def test_what_a_type_does_not_allow_is_refused(values: dict[str, Any], says: str) -> None:

@@ -127,7 +127,7 @@ def fault(value: Any, kind: Any) -> str | None:
         return None if isinstance(value, str | os.PathLike) else "it must be a path"
     if not isinstance(kind, type) or isinstance(value, (bool, np.bool_) if kind is bool else kind):
         return None
-    return f"it must be {_NOUNS.get(kind, f'a {kind.__name__}')}"
+    return f"it must be {_NOUNS.get(kind, f'of class {kind.__name__}')}"
 
 
 def _fault_of_any(value: Any, kinds: tuple[Any, ...], rules: tuple[Rule, ...]) -> str | None:

@@ -254,7 +254,7 @@ def test_wrong_recipes_are_named() -> None:
     for changes, text in (
         ({"batch_size": 3}, "it must be a divisor of n_envs"),
         ({"pixels": None}, "Recipe.policy is CnnPolicy"),
-        ({"lstm_hidden_size": 3}, "ppo has none"),
+        ({"lstm_hidden_size": 3}, "above 0 with recurrent-ppo, and 0 with ppo"),
     ):
         with pytest.raises(UserError, match=text):
             dataclasses.replace(TINY, **changes)
