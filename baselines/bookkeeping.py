@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 from worldmodels import runs
+from worldmodels.config import Between, require
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder
@@ -110,15 +111,17 @@ class Bookkeeping:
         runs.write_json(run.path / CURVE, record)
 
 
+SelectionTracks: TypeAlias = Annotated[int, Between(1, TEST_SEED_START - SELECTION_SEED_START)]
+"""How many selection tracks; with more of them test tracks would be among them."""
+
+
 def selection_seeds(episodes: int) -> range:
     """The first selection tracks.
 
     Raises:
         UserError: fewer than one, or so many that test tracks would be among them.
     """
-    most = TEST_SEED_START - SELECTION_SEED_START
-    if not 1 <= episodes <= most:
-        raise UserError(f"evaluate_episodes is {episodes}; it must be from 1 to {most}")
+    require("evaluate_episodes", episodes, SelectionTracks)
     return range(SELECTION_SEED_START, SELECTION_SEED_START + episodes)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import gymnasium as gym
@@ -75,7 +74,7 @@ def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path, digest:
     """
     agent = Agent.from_pretrained(world)
     seen = spaces.Box(-np.inf, np.inf, (agent.z_dim + agent.h_dim,), np.float32)
-    policy = build_policy(recipe, seen, drivers.action_space(asdict(agent.action_spec)))
+    policy = build_policy(recipe, seen, drivers.action_space(agent.action_spec))
     drivers.assign(policy, tensors, world)
     sums = runs.read_json(world / "config.json")["sha256"]
     return agent.with_control(LatentControl(policy), digest and runs.config_hash([digest, sums]))

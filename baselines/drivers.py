@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldmodels import runs
+from worldmodels.config import from_json
 from worldmodels.protocols import Policy, UserError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from baselines.recipes import Recipe
+    from worldmodels.envs import ActionSpec
 
 CONFIG = "config.json"
 WEIGHTS = "policy.safetensors"
@@ -88,7 +90,7 @@ def load_driver(folder: Path) -> Policy:
     Raises:
         UserError: a file is missing or damaged, of another version, or a package is not installed.
     """
-    from baselines.recipes import from_json
+    from baselines.recipes import DriverConfig
 
     config = runs.read_json(folder / CONFIG)
     schema = config.get("schema") if isinstance(config, dict) else None
@@ -97,17 +99,18 @@ def load_driver(folder: Path) -> Policy:
             f"{folder / CONFIG} has schema {schema!r}, this version reads {SCHEMA!r}: "
             "use the version that wrote it"
         )
-    recipe, tensors = from_json(config["recipe"]), _read(folder / WEIGHTS, config["sha256"])
+    cfg = from_json(DriverConfig, config, f"{folder / CONFIG}: ", ignore_unknown=True)
+    recipe, tensors = cfg.recipe, _read(folder / WEIGHTS, cfg.sha256)
     if recipe.pixels is None:
         from baselines.dream import drive_by
 
-        return drive_by(recipe, tensors, folder / str(config["world"]), str(config["sha256"]))
+        return drive_by(recipe, tensors, folder / str(cfg.world), cfg.sha256)
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
 
-    policy = build_policy(recipe, recipe.pixels.space, action_space(config["action_spec"]))
+    policy = build_policy(recipe, recipe.pixels.space, action_space(cfg.action_spec))
     assign(policy, tensors, folder / WEIGHTS)
-    return PixelPolicy(policy, recipe.pixels, digest=str(config["sha256"]))
+    return PixelPolicy(policy, recipe.pixels, digest=cfg.sha256)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
@@ -143,12 +146,11 @@ def assign(policy: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
     policy.eval()
 
 
-def action_space(spec: Mapping[str, Any]) -> gym.spaces.Space[Any]:
+def action_space(spec: ActionSpec) -> gym.spaces.Space[Any]:
     """Gymnasium's space of the action spec in a config."""
     import numpy as np
     from gymnasium import spaces
 
-    if spec["kind"] == "discrete":
-        return spaces.Discrete(int(spec["dim"]))
-    low, high = (np.array(spec[name], np.float32) for name in ("low", "high"))
-    return spaces.Box(low, high)
+    if spec.kind == "discrete":
+        return spaces.Discrete(spec.dim)
+    return spaces.Box(np.array(spec.low, np.float32), np.array(spec.high, np.float32))

@@ -18,14 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seeds
+from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
 from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
+from worldmodels.config import Config, Count, Seed, SizeOrZero, Workers
 from worldmodels.controller import linear
 from worldmodels.controller.components import Components, controller_inputs, evolve_within
 from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.executors import Executor
+from worldmodels.experience.collect import GroupSize
 from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
@@ -37,64 +39,49 @@ NEVER = 2**31
 
 
 @dataclass(frozen=True)
-class DriveConfig:
+class DriveConfig(Config):
     """How candidates are judged."""
 
-    episodes: int = 2
+    episodes: Count = 2
     """real episodes for each candidate, the same tracks for all of a generation"""
-    patience: int | None = 100
+    patience: Count | None = 100
     """end an episode after so many frames without a reward above 0, in training only; None drives
     each to its end, as the paper does"""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """longest episode in training; None leaves it to the environment"""
-    group: int = 16
+    group: GroupSize = 16
     """candidates that drive in step; part of what fixes the floats"""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range; `run_group` checks the limits."""
-        for name in ("episodes", "group"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"DriveConfig.{name} is {getattr(self, name)}; it must be at least 1"
-                )
 
 
 @dataclass(frozen=True)
-class EvolutionConfig:
+class EvolutionConfig(Config):
     """Evolve C in the real environment; the same command again goes on where it was stopped."""
 
     agent: Path
     """the `agent` folder of a run: its V and M are used, its C is not, unless `start` says so"""
     out: Path = Path("runs/evolution")
     """run folder; made if it is not there, gone on with if it is"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes samples and tracks"""
-    frames: int = 4_000_000
+    frames: Count = 4_000_000
     """budget in frames of the environment; the last generations may go a little beyond it"""
     start: Literal["zeros", "agent"] = "zeros"
     """first mean of the search: zeros, as in the paper, or the agent's own C"""
-    components: int = 0
+    components: SizeOrZero = 0
     """search in so many principal components of what C sees, whitened, as the presets do; 0
     searches in all of C's parameters, as the paper does"""
-    average: int = 1
+    average: Count = 1
     """generations whose means are averaged into the driver (`EvolveConfig.average`)"""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     drive: DriveConfig = field(default_factory=DriveConfig)
     """how candidates are judged"""
-    evaluate_every: int = 5
+    evaluate_every: Count = 5
     """generations between measurements of the mean on selection tracks"""
-    evaluate_episodes: int = 8
+    evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
-    workers: int | None = None
+    workers: Workers | None = None
     """processes that drive; None takes one per usable core. Any number gives the same result"""
-
-    def __post_init__(self) -> None:
-        """Refuse what no run can have."""
-        for name, least in {"frames": 1, "evaluate_every": 1, "components": 0}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
-        selection_seeds(self.evaluate_episodes)
 
 
 class Candidates:

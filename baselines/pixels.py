@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from worldmodels.config import AtLeast, Config, Few, Limit, Repeat, Size
 from worldmodels.envs import FrameSpec, to_vision
-from worldmodels.protocols import UserError
 
 _GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)
 """Weights of red, green and blue, as in Gymnasium's `GrayscaleObservation`."""
 
 
 @dataclass(frozen=True)
-class PixelConfig:
+class PixelConfig(Config):
     """From the environment's frames to the network's."""
 
-    skip: int = 1
+    skip: Repeat = 1
     """frames of the environment for each decision; its action is held"""
-    rows: int | None = None
+    rows: Size | None = None
     """rows kept from the top; None keeps all, the dashboard too"""
-    size: int = 64
+    size: Annotated[int, AtLeast(1), Limit(4096)] = 64
     """height and width after resizing"""
     grey: bool = True
     """one channel in place of three"""
-    stack: int = 4
+    stack: Few = 4
     """newest frames that the network sees together; zeros stand for those before the start"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that leave nothing to see; `FrameSpec` checks its own."""
-        for name in ("skip", "stack"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"PixelConfig.{name} is {getattr(self, name)}; it must be at least 1"
-                )
-        _ = self.spec
 
     @property
     def spec(self) -> FrameSpec:

@@ -28,17 +28,18 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from baselines import drivers
-from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seeds
+from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
 from baselines.recipes import RECIPES, Recipe
 from baselines.training_env import make_training_env
 from worldmodels import envs, evaluation, executors, runs
+from worldmodels.config import Config, Count, Seed, Workers
 from worldmodels.protocols import Policy, UserError
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Config):
     """Train a model-free baseline; the same command again goes on where it was stopped."""
 
     recipe: Literal["zoo", "v3", "recurrent", "dream"] = "v3"
@@ -46,43 +47,33 @@ class TrainConfig:
     sb3-contrib); dream: PPO in the dream of an agent"""
     out: Path = Path("runs/ppo")
     """run folder; made if it is not there, gone on with if it is"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes every generator of the run"""
-    frames: int | None = None
+    frames: Count | None = None
     """budget in frames of the environment, skipped ones counted (recipe dream: steps of M); None
     takes the recipe's. The learning rate falls over this budget, whatever it is"""
     env_id: str = "worldmodels/CarRacing-v3"
     """environment to learn in and to select in; the dream's agent brings its own"""
     agent: Path | None = None
     """recipe dream: the `agent` folder of a run"""
-    horizon: int = 250
+    horizon: Count = 250
     """recipe dream: longest dream, in steps of M"""
-    checkpoint_frames: int = 100_000
+    checkpoint_frames: Count = 100_000
     """frames between checkpoints; at each the driver is measured on selection tracks"""
-    evaluate_episodes: int = 8
+    evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     device: str = "cpu"
     """where the network is trained: cpu, or cuda for a graphics card. The environments stay on the
     CPU, where for networks as small as these most of the time is spent"""
-    workers: int = 1
+    workers: Workers = 1
     """1 steps all environments in this process; more give each a process, for slow environments"""
     tensorboard: bool = False
     """write events for TensorBoard, too (needs the extra `tensorboard`)"""
 
-    def __post_init__(self) -> None:
-        """Refuse what no run can have."""
-        if self.recipe not in RECIPES:
-            raise UserError(f"recipe is {self.recipe!r}; there are {', '.join(RECIPES)}")
+    def _check(self) -> None:
         if (self.recipe == "dream") != (self.agent is not None):
-            raise UserError("recipe dream needs --agent, and no other recipe has one")
-        for name in ("frames", "checkpoint_frames", "horizon", "workers"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"{name} is {value}; it must be at least 1")
+            self.refuse("agent", "given with the recipe dream, and with no other")
         runs.require_device(self.device)
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; it must be 0 or more")
-        selection_seeds(self.evaluate_episodes)
 
 
 class FrameCounter(BaseCallback):

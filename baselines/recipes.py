@@ -5,24 +5,36 @@ A recipe's `source` says where its numbers come from, and which of them are ours
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from baselines.pixels import PixelConfig
 from baselines.shaping import ShapingConfig
+from worldmodels.config import (
+    AtLeast,
+    Config,
+    Count,
+    Fraction,
+    Limit,
+    NotNegative,
+    Positive,
+    Size,
+    SizeOrZero,
+    Workers,
+)
+from worldmodels.envs import ActionSpec
 from worldmodels.protocols import UserError
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Config):
     """PPO (Schulman et al., arXiv:1707.06347) as Stable-Baselines3 takes it."""
 
     name: str
     """what results are filed under"""
     source: str
     """where the settings come from"""
-    frames: int
+    frames: Count
     """frames of the real environment that the source trains for, skipped ones counted"""
     algorithm: Literal["ppo", "recurrent-ppo"] = "ppo"
     """recurrent-ppo is of sb3-contrib"""
@@ -34,33 +46,33 @@ class Recipe:
     """changes of the reward in training, never in a test"""
     norm_reward: bool = False
     """divide rewards by the running deviation of the discounted return (training only)"""
-    n_envs: int = 8
+    n_envs: Workers = 8
     """environments side by side"""
-    n_steps: int = 512
+    n_steps: Count = 512
     """decisions of each environment between two updates"""
-    batch_size: int = 128
+    batch_size: Annotated[int, AtLeast(1), Limit(10**6)] = 128
     """decisions in a minibatch"""
-    n_epochs: int = 10
+    n_epochs: Count = 10
     """passes over the decisions of an update"""
-    gamma: float = 0.99
+    gamma: Fraction = 0.99
     """discount"""
-    gae_lambda: float = 0.95
+    gae_lambda: Fraction = 0.95
     """decay of generalised advantage estimation"""
-    learning_rate: float = 1e-4
+    learning_rate: Positive = 1e-4
     """step of Adam at the start"""
     schedule: Literal["linear", "constant"] = "linear"
     """linear falls to 0 at the end of this run's own budget, whatever it is"""
-    clip_range: float = 0.2
+    clip_range: Positive = 0.2
     """clipping of the probability ratio"""
-    ent_coef: float = 0.0
+    ent_coef: NotNegative = 0.0
     """weight of the entropy"""
-    vf_coef: float = 0.5
+    vf_coef: NotNegative = 0.5
     """weight of the value loss"""
-    max_grad_norm: float = 0.5
+    max_grad_norm: Positive = 0.5
     """clipping of the gradient"""
     use_sde: bool = False
     """state-dependent exploration (gSDE, arXiv:2005.05719) in place of independent noise"""
-    sde_sample_freq: int = -1
+    sde_sample_freq: Annotated[int, AtLeast(-1), Limit(10**9)] = -1
     """decisions between two draws of its noise; -1 draws once an update"""
     log_std_init: float = 0.0
     """logarithm of the exploration's first deviation"""
@@ -68,30 +80,24 @@ class Recipe:
     """orthogonal initial weights"""
     activation: Literal["gelu", "relu", "tanh"] = "relu"
     """between the layers after the convolutions"""
-    net_arch: tuple[int, ...] = ()
+    net_arch: tuple[Size, ...] = ()
     """hidden layers after the convolutions, for policy and value each"""
-    lstm_hidden_size: int = 0
+    lstm_hidden_size: SizeOrZero = 0
     """units of the LSTM; 0 for none"""
     critic_lstm: bool = True
     """the value function has an LSTM of its own"""
 
-    def __post_init__(self) -> None:
-        """Refuse values that cannot be trained with."""
-        for name in ("frames", "n_envs", "n_steps", "batch_size", "n_epochs"):
-            if getattr(self, name) < 1:
-                raise UserError(f"Recipe.{name} is {getattr(self, name)}; it must be at least 1")
+    def _check(self) -> None:
         if self.rollout % self.batch_size:
-            raise UserError(
-                f"Recipe.batch_size is {self.batch_size}; it must divide n_envs * n_steps = "
-                f"{self.rollout}, or the last minibatch of each pass is a small one"
+            self.refuse(
+                "batch_size",
+                f"a divisor of n_envs * n_steps ({self.rollout}), or the last minibatch of each "
+                "pass is a small one",
             )
         if (self.policy == "MlpPolicy") != (self.pixels is None):
             raise UserError(f"Recipe.policy is {self.policy}, but pixels is {self.pixels}")
         if (self.algorithm == "recurrent-ppo") != (self.lstm_hidden_size > 0):
-            raise UserError(
-                f"Recipe.lstm_hidden_size is {self.lstm_hidden_size} with {self.algorithm}; "
-                "recurrent-ppo needs units, ppo has none"
-            )
+            self.refuse("lstm_hidden_size", "above 0 with recurrent-ppo, and 0 with ppo")
 
     @property
     def skip(self) -> int:
@@ -104,22 +110,14 @@ class Recipe:
         return self.n_envs * self.n_steps
 
 
-def from_json(record: Mapping[str, Any]) -> Recipe:
-    """The recipe that a run or a driver was written with.
+@dataclass(frozen=True)
+class DriverConfig(Config):
+    """What `config.json` says of a trained driver, as far as a reader needs it."""
 
-    Raises:
-        UserError: it has fields that this version does not know.
-    """
-    unknown = sorted(set(record) - {f.name for f in fields(Recipe)})
-    if unknown:
-        raise UserError(f"the recipe has unknown fields {', '.join(unknown)}: another version's")
-    values = dict(record)
-    if values.get("pixels") is not None:
-        values["pixels"] = PixelConfig(**values["pixels"])
-    if values.get("shaping") is not None:
-        values["shaping"] = ShapingConfig(**values["shaping"])
-    values["net_arch"] = tuple(values.get("net_arch", ()))
-    return Recipe(**values)
+    recipe: Recipe
+    action_spec: ActionSpec
+    sha256: str
+    world: str | None = None
 
 
 _ZOO = "rl-baselines3-zoo, commit 22e3ff2 (April 2026), hyperparams"

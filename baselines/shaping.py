@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import Config, CountOrZero, NotNegative
 from worldmodels.protocols import UserError
 
 CAR = (slice(64, 80), slice(42, 54))
@@ -21,27 +22,19 @@ _GREENER = 40
 
 
 @dataclass(frozen=True)
-class ShapingConfig:
+class ShapingConfig(Config):
     """What is subtracted from the reward, and when an episode is given up."""
 
-    grass: float = 0.1
+    grass: NotNegative = 0.1
     """per frame with nothing but grass around the car"""
-    steering: float = 0.02
+    steering: NotNegative = 0.02
     """per frame and unit of change of the steering"""
-    patience: int = 100
+    patience: CountOrZero = 100
     """frames without a reward above 0 after which the episode ends; 0 for never"""
-    lost: float = 5.0
+    lost: NotNegative = 5.0
     """subtracted when it ends that way"""
-    blind: int = 50
+    blind: CountOrZero = 50
     """first frames without a look at the grass: the camera still zooms in"""
-
-    def __post_init__(self) -> None:
-        """Refuse negative values."""
-        for name in ("grass", "steering", "patience", "lost", "blind"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(
-                    f"ShapingConfig.{name} is {getattr(self, name)}; it must be 0 or more"
-                )
 
 
 def grass_share(frame: NDArray[np.uint8]) -> float:

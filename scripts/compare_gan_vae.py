@@ -8,15 +8,14 @@ the result in runs/gan-vae/report.html.
 
 import sys
 
-import tyro
-
 from sparse_gan.gan.comparison import ComparisonArgs, compare
 from worldmodels.cli import guarded
+from worldmodels.commands.parsing import read
 
 
 def main() -> None:
     """Read the command line and compare."""
-    print(f"The page: {compare(tyro.cli(ComparisonArgs, description=__doc__))}")
+    print(f"The page: {compare(read(ComparisonArgs, description=__doc__))}")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ The same command again goes on where it was stopped. The result is an agent like
 
 import sys
 
-import tyro
-
 from baselines.evolution import EvolutionConfig, evolve_in_reality
 from worldmodels.cli import guarded
+from worldmodels.commands.parsing import read
 
 
 def main() -> None:
     """Read the flags, evolve, say where the agent is."""
-    folder = evolve_in_reality(tyro.cli(EvolutionConfig, description=__doc__))
+    folder = evolve_in_reality(read(EvolutionConfig, description=__doc__))
     print(f"the agent that selection chose: {folder}/agent; the last one: {folder}/last")
 
 

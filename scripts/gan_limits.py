@@ -9,16 +9,15 @@ off. The work lies in `sparse_gan/gan/diagnostics`; the result in runs/gan-limit
 
 import sys
 
-import tyro
-
 from sparse_gan.gan.diagnostics.results_page import run_limits
 from sparse_gan.gan.diagnostics.verdicts import LimitsArgs
 from worldmodels.cli import guarded
+from worldmodels.commands.parsing import read
 
 
 def main() -> None:
     """Read the command line and run the experiments."""
-    print(f"The page: {run_limits(tyro.cli(LimitsArgs, description=__doc__))}")
+    print(f"The page: {run_limits(read(LimitsArgs, description=__doc__))}")
 
 
 if __name__ == "__main__":

@@ -11,15 +11,14 @@ runs/gan-DATA-LOSS/report.html.
 
 import sys
 
-import tyro
-
 from sparse_gan.gan.run import GANArgs, train
 from worldmodels.cli import guarded
+from worldmodels.commands.parsing import read
 
 
 def main() -> None:
     """Read the command line and train."""
-    print(f"The page: {train(tyro.cli(GANArgs, description=__doc__))}")
+    print(f"The page: {train(read(GANArgs, description=__doc__))}")
 
 
 if __name__ == "__main__":

@@ -9,15 +9,14 @@ The same command again goes on where it was stopped. Then measure it on the test
 
 import sys
 
-import tyro
-
 from baselines.ppo import TrainConfig, train
 from worldmodels.cli import guarded
+from worldmodels.commands.parsing import read
 
 
 def main() -> None:
     """Read the flags, train, say where the driver is."""
-    folder = train(tyro.cli(TrainConfig, description=__doc__))
+    folder = train(read(TrainConfig, description=__doc__))
     print(f"the driver that selection chose: {folder}/agent; the last one: {folder}/last")
 
 

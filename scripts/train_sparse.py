@@ -10,16 +10,15 @@ Methods: dictionary, lista, psd, drsae, topographic, convolutional, local. The w
 
 import sys
 
-import tyro
-
 from sparse_gan.coding.experiments import train_sparse
 from sparse_gan.coding.setup import SparseArgs
 from worldmodels.cli import guarded
+from worldmodels.commands.parsing import read
 
 
 def main() -> None:
     """Read the command line and train."""
-    print(f"The page: {train_sparse(tyro.cli(SparseArgs, description=__doc__))}")
+    print(f"The page: {train_sparse(read(SparseArgs, description=__doc__))}")
 
 
 if __name__ == "__main__":

@@ -257,8 +257,15 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
         {"vision": {"z_dim": Z, "width": 8}}, r"'encoder.0.weight' has shape \(4, 3, 4, 4\).*\(8, 3"
     )
     broken({"memories": 2}, r"lacks the tensor '1\.lstm")
-    broken({"controller": {"wings": 2}}, "unknown fields wings")
-    broken({"frame_spec": {"rows": 0}}, "frame_spec: .*rows is 0")
+    broken({"controller": {"wings": 2}}, "controller has the unknown field 'wings'")
+    broken({"memories": 10**9}, r"json: memories is 1000000000; it must be .* at most 1,000$")
+    broken({"memories": True}, "memories is True; it must be a whole number")
+    for repeat in (0, -3, 10**12, 1.5):
+        broken({"action_repeat": repeat}, rf"json: action_repeat is {repeat}; it must be")
+    broken({"decoder": 1}, "decoder is 1; it must be True or False")
+    broken({"sha256": {}}, "sha256 is {}; it must name")
+    broken({"reward_model": {"base": 1e400}}, "not valid JSON")
+    broken({"frame_spec": {"rows": 0}}, r"json: frame_spec\.rows is 0; it must be at least 1")
     data = bytearray((folder / "memory.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "memory.safetensors").write_bytes(data)

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEAVES = [
     "protocols",
+    "_ranges",
+    "config",
     "_jsonable",
     "_files",
     "_progress",
@@ -117,17 +119,16 @@ def is_allowed(module: str, target: str) -> bool:
         return True
     part = "agent" if target == "worldmodels.Agent" else part_of(target)
     if module in NETWORKS:
-        return part == "protocols" or target.startswith(f"{module}.")
+        return part in ("protocols", "config") or target.startswith(f"{module}.")
     if package == target_package == "worldmodels":
         return part == part_of(module) or part in allowed_in(part_of(module))
     if package == target_package:
         return package != "sparse_gan" or sparse_gan_may(module, target)
     if package == "baselines":
-        return part in {"envs", "evaluation", "protocols", "runs", "executors"} | BASELINES.get(
-            module, set()
-        )
+        every = {"config", "envs", "evaluation", "executors", "protocols", "runs"}
+        return part in every | BASELINES.get(module, set())
     if package == "sparse_gan":
-        return part in {"protocols", "runs"} | SEAMS.get(module, set())
+        return part in {"config", "protocols", "runs"} | SEAMS.get(module, set())
     return package == "worldmodels" and part_of(module) in TOP and target_package == "baselines"
 
 

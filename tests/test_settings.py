@@ -37,9 +37,9 @@ def test_settings_are_changed_by_name() -> None:
         ("dream.heat", 1, "dream has no 'heat'; it has horizon"),
         ("sleep.heat", 1, "a run has no 'sleep'"),
         ("iterations.x", 1, "iterations has no 'x'; it has none: it is a value"),
-        ("dream.temperature", -1, "DreamConfig.temperature is -1"),
-        ("dream.horizon", "long", "config.dream"),
-        ("dream", 3, "config.dream is 3; it must be an object"),
+        ("dream.temperature", -1, r"^dream\.temperature is -1; it must be at least 0$"),
+        ("dream.horizon", "long", r"^dream\.horizon is 'long'; it must be a whole number"),
+        ("dream", 3, "^dream is 3; it must be an object"),
     ],
 )
 def test_mistakes_are_named(name: str, value: Any, says: str) -> None:

@@ -5,11 +5,9 @@ Part of `worldmodels.agent`; use it from there.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 import shutil
-import typing
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +21,15 @@ from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
+from worldmodels.config import from_json, show
 from worldmodels.protocols import UserError
 
 T = TypeVar("T")
 
 CONFIG = "config.json"
 CARD = "README.md"
+PARTS = ("vision", "memory", "controller", "starts")
+"""Files of tensors; only the last may be missing."""
 SCHEMA = 1
 """Layout of the folder; a reader refuses others."""
 
@@ -83,11 +84,7 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
 
 def _keep_others(folder: Path, new: Path) -> None:
     """Copy what is not the agent's own from the folder that is about to be replaced."""
-    own = {
-        CONFIG,
-        CARD,
-        *(f"{p}.safetensors" for p in ("vision", "memory", "controller", "starts")),
-    }
+    own = {CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS)}
     for entry in folder.iterdir():
         if entry.name in own:
             continue
@@ -97,8 +94,8 @@ def _keep_others(folder: Path, new: Path) -> None:
             shutil.copy2(entry, new / entry.name)
 
 
-def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
-    """Read the config and every file of tensors that it names, in the files' own dtype.
+def load(folder: Path, kind: type[T]) -> tuple[T, dict[str, dict[str, Tensor]]]:
+    """Read the config, as a dataclass, and every file of tensors that it names, in their own dtype.
 
     Raises:
         UserError: a file is missing, damaged, or of another schema.
@@ -110,18 +107,14 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
             f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
             "use the version that wrote it, or write the agent again"
         )
-    needed = {"env_id", "memories", "controller", "reward_model", "metadata", "sha256"}
-    missing = sorted(needed - set(config))
-    if missing:
-        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}; write the agent again")
-    tensors = {
-        part: _read(folder / f"{part}.safetensors", digest)
-        for part, digest in config["sha256"].items()
-    }
-    for part in ("vision", "memory", "controller"):
-        if part not in tensors:
-            raise UserError(f"{folder / CONFIG} names no {part}.safetensors; write the agent again")
-    return config, tensors
+    built = from_json(kind, config, f"{folder / CONFIG}: ", ignore_unknown=True)
+    sums = config.get("sha256")
+    if not isinstance(sums, dict) or not {"vision", "memory", "controller"} <= set(sums):
+        raise UserError(
+            f"{folder / CONFIG}: sha256 is {show(sums)}; it must name the files vision, memory and "
+            "controller: write the agent again"
+        )
+    return built, {p: _read(folder / f"{p}.safetensors", sums[p]) for p in PARTS if p in sums}
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
@@ -135,35 +128,6 @@ def _read(path: Path, digest: str) -> dict[str, Tensor]:
     if hashlib.sha256(data).hexdigest() != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
     return tensors
-
-
-def build(cls: type[T], config: Mapping[str, Any], name: str, folder: Path) -> T:
-    """Make a config dataclass of the JSON object under a name, lists becoming tuples.
-
-    Raises:
-        UserError: a field is unknown or missing, or the class refuses a value.
-    """
-    where = f"{folder / CONFIG}, {name}"
-    data = config.get(name)
-    if not isinstance(data, dict):
-        raise UserError(f"{where} is {data!r}; it must be an object")
-    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # only dataclasses are built
-    unknown = sorted(set(data) - set(fields))
-    if unknown:
-        raise UserError(
-            f"{where} has unknown fields {', '.join(unknown)}: another version wrote it"
-        )
-    hints = typing.get_type_hints(cls)
-    values = {
-        key: tuple(value) if typing.get_origin(hints[key]) is tuple else value
-        for key, value in data.items()
-    }
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from error
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:

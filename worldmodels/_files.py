@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import math
 import os
 import pickle
 import uuid
@@ -116,11 +117,37 @@ def read_json(path: str | Path) -> Any:
     """
     source = Path(path)
     try:
-        return json.loads(source.read_text(encoding="utf-8"))
+        text = source.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{source} does not exist; it should be a JSON file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise UserError(f"{source} is not valid JSON ({error}); delete it or restore it") from error
+    return parse_json(text, f"{source} is not valid JSON ({{}}); delete it or restore it")
+
+
+def parse_json(text: str, refusal: str) -> Any:
+    """Read JSON in which every number is finite and every level of nesting can be followed.
+
+    Args:
+        text: the JSON.
+        refusal: text of the error; ``{}`` stands for what is wrong.
+
+    Raises:
+        UserError: it is not such JSON.
+    """
+    try:
+        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError
+        deep = isinstance(error, RecursionError)
+        reason = "nested too deeply" if deep else str(error)
+        raise UserError(refusal.replace("{}", reason)) from error
+
+
+def _finite(text: str) -> float:
+    """A number of JSON; Python's own reader lets NaN, Infinity and 1e999 pass."""
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text[:40]} is not a finite number")
+    return value
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:

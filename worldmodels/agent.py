@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
@@ -19,13 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from worldmodels import _agent_files as files
+from worldmodels.config import Config, Few, Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
 from worldmodels.protocols import UserError
-from worldmodels.runs import mixed_precision
+from worldmodels.runs import mixed_precision, to_jsonable
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
 
 SHIPPED = Path(__file__).parent / "agents"
@@ -33,6 +35,28 @@ SHIPPED = Path(__file__).parent / "agents"
 
 BFLOAT16_BATCH = 8
 """Smallest batch of frames for which V is faster in bfloat16 (measured on AVX-512 BF16)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(Config):
+    """What `config.json` says of an agent, beside the schema, its files' digests and versions."""
+
+    env_id: str
+    dtype: str = "float16"
+    frame_spec: FrameSpec
+    action_spec: ActionSpec
+    vision: VAEConfig
+    decoder: bool = True
+    memory: MDNRNNConfig
+    memories: Few
+    controller: ControllerConfig
+    reward_model: RewardModel | None
+    action_repeat: Repeat = 1
+    metadata: Mapping[str, Any]
+
+    def _check(self) -> None:
+        if self.dtype not in files.DTYPES:
+            self.refuse("dtype", f"one of {', '.join(files.DTYPES)}")
 
 
 class AgentState(NamedTuple):
@@ -363,21 +387,21 @@ class Agent:
             arrays = {name: getattr(self.starts, name) for name in ("z", "h", "c")}
             starts = {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
             tensors["starts"] = files.cast(starts, dtype, "starts")
-        config = {
-            "env_id": self.env_id,
-            "dtype": dtype,
-            "frame_spec": self.frame_spec,
-            "action_spec": self.action_spec,
-            "vision": self.vision.cfg,
-            "decoder": self.vision.decoder is not None,
-            "memory": self.memories[0].cfg,
-            "memories": len(self.memories),
-            "controller": self.controller,
-            "reward_model": self.reward_model,
-            "action_repeat": self.action_repeat,
-            "metadata": self.metadata,
-        }
-        return files.save(Path(folder), config, tensors)
+        config = AgentConfig(
+            env_id=self.env_id,
+            dtype=dtype,
+            frame_spec=self.frame_spec,
+            action_spec=self.action_spec,
+            vision=self.vision.cfg,
+            decoder=self.vision.decoder is not None,
+            memory=self.memories[0].cfg,
+            memories=len(self.memories),
+            controller=self.controller,
+            reward_model=self.reward_model,
+            action_repeat=self.action_repeat,
+            metadata=self.metadata,
+        )
+        return files.save(Path(folder), to_jsonable(config), tensors)
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path) -> Self:
@@ -387,32 +411,28 @@ class Agent:
             UserError: no such folder or name, a missing or damaged file, tensors of other shapes.
         """
         folder = find(path_or_name)
-        config, tensors = files.load(folder)
-        vision_cfg = files.build(VAEConfig, config, "vision", folder)
-        memory_cfg = files.build(MDNRNNConfig, config, "memory", folder)
-        controller = files.build(ControllerConfig, config, "controller", folder)
+        cfg, tensors = files.load(folder, AgentConfig)
         with torch.device("meta"):  # the weights come from the file: draw none
-            vision = ConvVAE(vision_cfg, decoder=config.get("decoder", True))
-            memories = [MDNRNN(memory_cfg) for _ in range(config["memories"])]
+            vision = ConvVAE(cfg.vision, decoder=cfg.decoder)
+            memories = [MDNRNN(cfg.memory) for _ in range(cfg.memories)]
         files.assign(vision, tensors["vision"], folder / "vision.safetensors")
         for m, memory in enumerate(memories):
             files.assign(memory, tensors["memory"], folder / "memory.safetensors", f"{m}.")
         own, starts = tensors["controller"], tensors.get("starts")
         arrays = None if starts is None else [starts[name].float().numpy() for name in "zhc"]
-        reward = config["reward_model"]
         return cls(
             vision,
             memories,
-            controller,
+            cfg.controller,
             own["parameters"].numpy(),
-            env_id=config["env_id"],
-            frame_spec=files.build(FrameSpec, config, "frame_spec", folder),
-            action_spec=files.build(ActionSpec, config, "action_spec", folder),
-            reward_model=reward and files.build(RewardModel, config, "reward_model", folder),
+            env_id=cfg.env_id,
+            frame_spec=cfg.frame_spec,
+            action_spec=cfg.action_spec,
+            reward_model=cfg.reward_model,
             input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
             starts=None if arrays is None else StartArrays(*arrays),
-            action_repeat=config.get("action_repeat", 1),
-            metadata=config["metadata"],
+            action_repeat=cfg.action_repeat,
+            metadata=cfg.metadata,
         )
 
     @property
@@ -451,6 +471,7 @@ class Agent:
 
     def _check(self) -> None:
         """Make sure that the parts belong together."""
+        require("action_repeat", self.action_repeat, Repeat)
         if not self.memories:
             raise UserError("an agent needs at least one memory")
         for memory in self.memories:

@@ -88,7 +88,9 @@ def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, 
     module, _, command = COMMANDS[name].location.partition(":")
     kind = getattr(importlib.import_module(f"worldmodels.commands.{module}"), command)
     parsing = importlib.import_module("worldmodels.commands.parsing")
-    parsing.parse(kind, words, program, defaults).execute()
+    task = parsing.parse(kind, words, program, defaults)
+    with parsing.naming_options(task):
+        task.execute()
 
 
 def guarded(work: Callable[[], None]) -> int:

@@ -5,12 +5,33 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar
 
+from worldmodels.config import (
+    NOT_EMPTY,
+    Above,
+    AtLeast,
+    Below,
+    Config,
+    Count,
+    CountOrZero,
+    Decay,
+    Episodes,
+    Few,
+    Fraction,
+    Limit,
+    NotNegative,
+    Positive,
+    Repeat,
+    Seed,
+    Size,
+    SizeOrZero,
+)
 from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
+from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardKind
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
@@ -18,7 +39,7 @@ from worldmodels.protocols import (
     NUM_TEST_SEEDS,
     SELECTION_SEED_START,
     TEST_SEED_START,
-    UserError,
+    TRAINING_SEED_LIMIT,
 )
 from worldmodels.tasks import task_for
 from worldmodels.vision.train import VisionTrainConfig
@@ -30,59 +51,43 @@ DEFAULT_ENV = "worldmodels/CarRacing-v3"
 """Environment of a run that names none."""
 
 
-def require(cfg: object, name: str, fine: bool, allowed: str) -> None:
-    """Refuse a field's value, naming the field, the value and what is allowed."""
-    if not fine:
-        value = getattr(cfg, name)
-        raise UserError(f"{type(cfg).__name__}.{name} is {value!r}; it must be {allowed}")
-
-
 @dataclass(frozen=True)
-class ExperienceConfig:
+class ExperienceConfig(Config):
     """What is collected: random driving first, then the newest driver with noise."""
 
-    explore_episodes: int = 400
+    explore_episodes: TrainingEpisodes = 400
     """episodes of random driving before the first dream"""
-    explore_steps: int | None = 250
+    explore_steps: Count | None = 250
     """their longest length; short ones see more road, since a random car soon leaves it"""
-    explore_scales: tuple[float, ...] = (0.3, 0.5, 0.8)
+    explore_scales: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.3, 0.5, 0.8)
     """deviations of the AR(1) noise, an equal share of the episodes each"""
-    explore_rho: float = 0.9
+    explore_rho: Decay = 0.9
     """how much of that noise is left one action later"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
     """centres of the AR(1) noise in unit coordinates, an equal share each; empty for the default"""
-    driver_episodes: int = 64
+    driver_episodes: TrainingEpisodes = 64
     """episodes of each later iteration, driven by the iteration's best driver with noise"""
-    driver_steps: int | None = None
+    driver_steps: Count | None = None
     """their longest length; None leaves it to the environment"""
-    driver_noise: tuple[float, ...] = (0.0, 0.1, 0.3, 0.6)
+    driver_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
     """deviations of the AR(1) noise on the driver's actions, an equal share each"""
     driver_snapshots: Literal["selected", "all"] = "selected"
     """who drives in later rounds: the controller that selection chose, or every snapshot of the
     last evolution, an equal share of the episodes each. The late ones live on M's mistakes; their
     accidents are what M has to see"""
-    driver_bias_spread: float = 0.0
+    driver_bias_spread: NotNegative = 0.0
     """deviation of a shift of the driver's actions, drawn once an episode; an episode with noise 0
     has none"""
-    patience: int | None = None
+    patience: Count | None = None
     """truncate a random episode after that many steps without a reward above 0; None never does"""
-    driver_patience: int | None = None
+    driver_patience: Count | None = None
     """the same for the driver's episodes; longer ones show how to find back"""
-    kick_probability: float = 0.01
+    kick_probability: Fraction = 0.01
     """chance in each step that a kick begins: one random action, held for a while"""
-    kick_steps: int = 20
+    kick_steps: Count = 20
     """longest kick, in steps"""
-    group: int = 8
+    group: GroupSize = 8
     """episodes driven side by side by one worker, and stored in one shard"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; what the behaviours check for themselves is left to them."""
-        for name in ("explore_episodes", "driver_episodes", "group"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("explore_scales", "driver_noise"):
-            require(self, name, len(getattr(self, name)) > 0, "at least one number")
-        fine = self.driver_snapshots in ("selected", "all")
-        require(self, "driver_snapshots", fine, "'selected' or 'all'")
 
     @property
     def needs_selection(self) -> bool:
@@ -91,31 +96,26 @@ class ExperienceConfig:
 
 
 @dataclass(frozen=True)
-class MemoryStageConfig:
+class MemoryStageConfig(Config):
     """M: how many, and what their reward head says."""
 
-    ensemble: int = 1
+    ensemble: Few = 1
     """memories trained from different seeds; the controller sees the first one's h"""
-    hidden_size: int = 256
+    hidden_size: Size = 256
     """units of the LSTM"""
-    mixtures: int = 5
+    mixtures: Few = 5
     """Gaussian components per latent dimension"""
-    sigma_floor: float = 0.01
+    sigma_floor: Annotated[float, Above(0), Below(1)] = 0.01
     """smallest standard deviation of a component"""
-    dropout: float = 0.0
+    dropout: Decay = 0.0
     """share of h dropped in training, one mask per sequence"""
     residual: bool = False
     """predict how z changes instead of what it becomes"""
     reward: Literal["auto", "hit", "count", "raw"] = "auto"
     """hit: an event on top of a constant reward; count: several in a step (with held actions); raw:
     any reward; auto: read off the first round's rewards"""
-    newest_repeats: int = 1
+    newest_repeats: Few = 1
     """how often an epoch plays the newest iteration's episodes"""
-
-    def __post_init__(self) -> None:
-        """Check what M's own config does not."""
-        for name in ("ensemble", "newest_repeats"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
 
     def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MDNRNNConfig:
         """Shape of one memory, whose reward head is of this kind."""
@@ -132,64 +132,53 @@ class MemoryStageConfig:
 
 
 @dataclass(frozen=True)
-class StartsConfig:
+class StartsConfig(Config):
     """Where dreams begin."""
 
-    count: int = 4096
+    count: Annotated[int, AtLeast(1), Limit(10**6)] = 4096
     """recorded states to begin from"""
-    warmup: int = 40
+    warmup: CountOrZero = 40
     """recorded steps played to M before a dream begins"""
-    newest_weight: float = 1.0
+    newest_weight: Positive = 1.0
     """chance of a state of the newest iteration, relative to one of an older"""
-    loss_weight: float = 1.0
+    loss_weight: Positive = 1.0
     """chance of a state soon before a loss, relative to others: a run of steps without a reward"""
-    loss_before: int = 30
+    loss_before: Count = 30
     """states that far before a loss get that weight, in steps"""
-    loss_streak: int = 12
+    loss_streak: Count = 12
     """shortest run of steps without a reward above 0 that is a loss"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        require(self, "count", self.count >= 1, "at least 1")
-        require(self, "warmup", self.warmup >= 0, "at least 0")
-        for name in ("newest_weight", "loss_weight"):
-            require(self, name, getattr(self, name) > 0, "above 0")
-        for name in ("loss_before", "loss_streak"):
-            require(self, name, getattr(self, name) >= 1, "at least 1")
 
 
 @dataclass(frozen=True)
-class ControllerStageConfig:
+class ControllerStageConfig(Config):
     """C: what it sees, and how it is evolved."""
 
     inputs: Literal["zh", "z"] = "zh"
     """the latent and M's hidden state, or the latent alone"""
-    hidden: int = 0
+    hidden: SizeOrZero = 0
     """units of one hidden layer; 0 for the paper's linear controller"""
     normalize: bool = False
     """standardise the inputs by the dream starts' mean and deviation"""
-    components: int = 0
+    components: SizeOrZero = 0
     """search in so many principal components of the inputs, whitened; 0 searches in all inputs"""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     """the evolution of an iteration"""
-    miss_after: int = 0
+    miss_after: CountOrZero = 0
     """generations before the dream's `miss_penalty` is charged: a beginner that misses all tiles
     does better to stand still than to try"""
-    memory_rounds: int = 1
+    memory_rounds: Count = 1
     """evolve in the memories of the last so many rounds, as far as V has stayed the same since: an
     ensemble that costs no training. C sees the newest one's h"""
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
-    def __post_init__(self) -> None:
-        """Check what the controller's own config does not."""
-        for name in ("components", "miss_after"):
-            require(self, name, getattr(self, name) >= 0, "at least 0")
-        require(self, "memory_rounds", self.memory_rounds >= 1, "at least 1")
+    def _check(self) -> None:
+        if self.normalize and self.components:
+            self.refuse("normalize", "False with components, which standardise already")
 
 
 @dataclass(frozen=True)
-class ResidualStageConfig:
+class ResidualStageConfig(Config):
     """The last stage of learning: a bounded change of the chosen C, in the dream of its M.
 
     It is kept if it is better than C alone, on as many fresh selection tracks as the finalists had.
@@ -200,17 +189,13 @@ class ResidualStageConfig:
     training: PolicyTrainConfig = field(default_factory=residual_training)
     """how"""
 
-    def __post_init__(self) -> None:
-        """Check that C's actions are what is changed."""
-        bound = self.training.network.residual
-        if not bound > 0:
-            raise UserError(
-                f"ResidualStageConfig.training.network.residual is {bound}; it must be above 0"
-            )
+    def _check(self) -> None:
+        if not self.training.network.residual > 0:
+            self.refuse("training.network.residual", "above 0")
 
 
 @dataclass(frozen=True)
-class CommitteeStageConfig:
+class CommitteeStageConfig(Config):
     """The last choice: whether the other finalists drive beside the run's agent."""
 
     enabled: bool = False
@@ -218,40 +203,34 @@ class CommitteeStageConfig:
 
 
 @dataclass(frozen=True)
-class SelectionConfig:
+class SelectionConfig(Config):
     """The small real validation that chooses between checkpoints."""
 
-    episodes: int = 16
+    episodes: Count = 16
     """real episodes per checkpoint, the same tracks for all"""
-    early_episodes: int | None = None
+    early_episodes: Count | None = None
     """episodes per checkpoint in all but the last `late_rounds` rounds, which alone can then give
     the run's agent; None for as many as in those, and for no difference between rounds"""
-    late_rounds: int = 3
+    late_rounds: Count = 3
     """how many rounds are late"""
-    finalists: int = 3
+    finalists: Count = 3
     """best checkpoints that drive a second, larger round"""
-    final_episodes: int = 32
+    final_episodes: CountOrZero = 32
     """episodes of that round, on tracks of its own"""
-    seed: int = SELECTION_SEED_START
+    seed: Seed = SELECTION_SEED_START
     """first selection seed"""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """truncate episodes after that many steps; None leaves it to the environment"""
     reward_bound: float | None = None
     """largest mean reward per step that the environment can pay over a dream; beyond it a dream
     raises an alarm. None for unknown"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges and that the seeds are selection seeds."""
-        require(self, "episodes", self.episodes >= 1, "at least 1")
-        early = self.early_episodes
-        fine = early is None or 1 <= early <= self.episodes
-        require(self, "early_episodes", fine, f"from 1 to episodes ({self.episodes}), or None")
-        require(self, "late_rounds", self.late_rounds >= 1, "at least 1")
-        require(self, "finalists", self.finalists >= 1, "at least 1")
-        require(self, "final_episodes", self.final_episodes >= 0, "at least 0")
+    def _check(self) -> None:
+        if (self.early_episodes or 0) > self.episodes:
+            self.refuse("early_episodes", f"from 1 to episodes ({self.episodes}), or None")
         last = self.seed + 3 * (self.episodes + self.final_episodes)
-        fine = SELECTION_SEED_START <= self.seed and last <= TEST_SEED_START
-        require(self, "seed", fine, f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
+        if self.seed < SELECTION_SEED_START or last > TEST_SEED_START:
+            self.refuse("seed", f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
 
     def episodes_of(self, number: int, rounds: int) -> int:
         """Episodes per checkpoint in a round, of so many."""
@@ -260,63 +239,51 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True)
-class TestConfig:
+class TestConfig(Config):
     """The final test, on the published seeds."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
-    episodes: int = NUM_TEST_SEEDS
+    episodes: Episodes = NUM_TEST_SEEDS
     """test episodes"""
-    seed: int = TEST_SEED_START
+    seed: Annotated[int, AtLeast(TEST_SEED_START), Limit(10**9)] = TEST_SEED_START
     """first test seed"""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """truncate episodes after that many steps, for trials only; None is the honest test"""
     random_driver: bool = True
     """drive the same tracks at random too, for the report"""
     videos: bool = True
     """film the best, the median and the worst episode"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges and that the seeds are test seeds."""
-        require(self, "episodes", self.episodes >= 1, "at least 1")
-        require(self, "seed", self.seed >= TEST_SEED_START, f"at least {TEST_SEED_START}")
-
 
 @dataclass(frozen=True)
-class FreshConfig:
+class FreshConfig(Config):
     """Late rounds that begin M anew, from all frames so far, and the first of them V as well.
 
     The others go on from the round before. What grew from the first, random frames keeps a trace of
     them; and models that share no weights go wrong in different places.
     """
 
-    rounds: int = 0
+    rounds: CountOrZero = 0
     """how many, the last of the run"""
-    vision_steps: int | None = None
+    vision_steps: Count | None = None
     """gradient steps of V in the first of them; None for as many as in the run's first round"""
-    memory_steps: int | None = None
+    memory_steps: Count | None = None
     """gradient steps of M in each of them; None for as many as in the run's first round"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        require(self, "rounds", self.rounds >= 0, "at least 0")
-        for name in ("vision_steps", "memory_steps"):
-            steps = getattr(self, name)
-            require(self, name, steps is None or steps >= 1, "at least 1, or None")
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Config):
     """The whole pipeline."""
 
     env_id: str = DEFAULT_ENV
     """environment that experience and selection use"""
     test_env_id: str | None = None
     """environment of the final test; None is env_id, or the stock one of a faster one"""
-    iterations: int = 5
+    iterations: Count = 5
     """rounds of collect, V, M, dream and C"""
-    action_repeat: int = 1
+    action_repeat: Repeat = 1
     """steps of the environment that each action is held for; M's step is as long"""
-    frame_rows: int | None = None
+    frame_rows: Size | None = None
     """rows of the environment's frames that V sees, from the top; None takes the task's, or all"""
     mirror: bool = False
     """train V and M on the mirror image of every episode as well, left and right exchanged: twice
@@ -349,12 +316,12 @@ class RunConfig:
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        require(self, "iterations", self.iterations >= 1, "at least 1")
-        require(self, "action_repeat", self.action_repeat >= 1, "at least 1")
-        rows = self.frame_rows
-        require(self, "frame_rows", rows is None or rows >= 1, "at least 1, or None")
+    def _check(self) -> None:
+        cfg = self.experience
+        total = cfg.explore_episodes + (self.iterations - 1) * cfg.driver_episodes
+        if total > TRAINING_SEED_LIMIT:
+            limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
+            self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
 
     def begins_memory(self, number: int) -> bool:
         """Whether M begins anew in a round."""

@@ -17,6 +17,7 @@ from worldmodels._files import (
     disk_errors,
     load_checkpoint,
     make_folder,
+    parse_json,
     read_json,
     save_checkpoint,
     write_json,
@@ -48,6 +49,7 @@ __all__ = [
     "machine",
     "make_folder",
     "mixed_precision",
+    "parse_json",
     "progress",
     "read_json",
     "require_device",
@@ -167,12 +169,8 @@ class RunFolder:
         for number, line in enumerate(text.splitlines(keepends=True), start=1):
             if not line.endswith("\n"):
                 break
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{self.metrics_file}, line {number} is not JSON ({error}); delete the line"
-                ) from error
+            where = f"{self.metrics_file}, line {number}"
+            records.append(parse_json(line, f"{where} is not JSON ({{}}); delete the line"))
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:

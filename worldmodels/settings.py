@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_type_hints
+from typing import Any
 
+from worldmodels import config
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable
-
-T = TypeVar("T")
 
 
 def from_json(record: Mapping[str, Any]) -> RunConfig:
@@ -19,8 +17,7 @@ def from_json(record: Mapping[str, Any]) -> RunConfig:
     Raises:
         UserError: a field is missing or refused: another version's run.
     """
-    known = {f.name for f in dataclasses.fields(RunConfig)}
-    return _build(RunConfig, {name: record[name] for name in known & set(record)}, "config")
+    return config.from_json(RunConfig, record, "config.", ignore_unknown=True)
 
 
 def with_settings(cfg: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
@@ -46,29 +43,7 @@ def with_settings(cfg: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
                 )
             place = place[part] if depth < len(path) else place
         place[last] = value
-    return from_json(record)
-
-
-def _build(cls: type[T], record: Any, where: str) -> T:
-    """Make a config dataclass of what `to_jsonable` made of it, lists becoming tuples."""
-    if not isinstance(record, Mapping):
-        raise UserError(f"{where} is {record!r}; it must be an object")
-    hints, values = get_type_hints(cls), {}
-    for name, value in record.items():
-        if name not in hints:
-            raise UserError(f"{where} has the unknown field {name!r}: another version wrote it")
-        kind = hints[name]
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
-            value = _build(kind, value, f"{where}.{name}")
-        values[name] = _tuples(value)
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+    return config.from_json(RunConfig, record)
 
 
 __all__ = ["from_json", "with_settings"]

@@ -19,6 +19,7 @@ from sparse_gan.coding.ista import Lasso, SolverConfig, minimise, power_iteratio
 from sparse_gan.coding.prox import soft_threshold
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import Config, Count, NotNegative, PositiveFraction, Size
 
 CHUNK_IMAGES = 64
 """Images coded at a time."""
@@ -106,32 +107,25 @@ class ConvLasso:
 
 
 @dataclass(frozen=True)
-class ConvConfig:
+class ConvConfig(Config):
     """Shape, energy and training."""
 
-    filters: int = 32
+    filters: Size = 32
     """K"""
-    size: int = 8
+    size: Size = 8
     """S, their side in pixels"""
-    lam: float = 0.1
+    lam: NotNegative = 0.1
     """weight of the L1 norm"""
-    layers: int = 3
+    layers: Count = 3
     """steps of the encoder"""
-    coding_steps: int = 30
+    coding_steps: Count = 30
     """iterations of FISTA for each batch"""
-    epochs: int = 5
+    epochs: Count = 5
     """passes over the data"""
-    batch_size: int = 16
+    batch_size: Size = 16
     """images a step"""
-    learning_rate: float = 2e-3
+    learning_rate: PositiveFraction = 2e-3
     """Adam's, for filters and encoder, falling along a cosine"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot learn."""
-        for name in ("filters", "size", "layers", "coding_steps", "epochs", "batch_size"):
-            check_number(f"ConvConfig.{name}", getattr(self, name), 1)
-        check_number("ConvConfig.lam", self.lam, 0)
-        check_number("ConvConfig.learning_rate", self.learning_rate, 0, 1, above=True)
 
 
 class ConvSparseCoding(LatentEnergyModel):

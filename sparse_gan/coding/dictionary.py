@@ -15,6 +15,7 @@ from sparse_gan.coding.ista import Lasso, SolverConfig, largest_eigenvalue, mini
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, finite, generator_of, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import Config, Count, Fraction, NotNegative, Size
 
 CODING = SolverConfig(steps=500, tolerance=1e-4)
 """Solver of `SparseCoding` where none is given."""
@@ -79,33 +80,25 @@ def joint_energy(x: Tensor, z: Tensor, dictionary: Tensor, lam: float) -> Tensor
 
 
 @dataclass(frozen=True)
-class DictionaryConfig:
+class DictionaryConfig(Config):
     """How a dictionary is learned."""
 
-    atoms: int = 256
+    atoms: Size = 256
     """N, its columns"""
-    lam: float = 0.1
+    lam: NotNegative = 0.1
     """weight of the L1 norm"""
     nonnegative: bool = False
     """whether codes below 0 are forbidden"""
-    epochs: int = 5
+    epochs: Count = 5
     """passes over the data"""
-    batch_size: int = 256
+    batch_size: Size = 256
     """samples a step"""
-    coding_steps: int = 100
+    coding_steps: Count = 100
     """iterations of FISTA for each batch"""
-    rho: float = 10.0
+    rho: NotNegative = 10.0
     """how fast old codes are forgotten: at step t their statistics keep (1 - 1/t)^rho"""
-    dead: float = 1e-3
+    dead: Fraction = 1e-3
     """an atom used less than this share of the mean is refilled"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot learn."""
-        for name in ("atoms", "epochs", "batch_size", "coding_steps"):
-            check_number(f"DictionaryConfig.{name}", getattr(self, name), 1)
-        check_number("DictionaryConfig.lam", self.lam, 0)
-        check_number("DictionaryConfig.rho", self.rho, 0)
-        check_number("DictionaryConfig.dead", self.dead, 0, 1)
 
 
 @torch.no_grad()

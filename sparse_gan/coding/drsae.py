@@ -19,6 +19,7 @@ from sparse_gan.coding.ista import largest_eigenvalue
 from sparse_gan.coding.prox import bound_columns, bound_rows, unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import Config, Count, CountOrZero, Fraction, NotNegative, Positive, Size
 
 UNLABELLED = -1
 """Label of a sample whose class is not known."""
@@ -27,36 +28,27 @@ PART_ANGLE, CATEGORY_ANGLE = 0.5, 0.7
 
 
 @dataclass(frozen=True)
-class DrSAEConfig:
+class DrSAEConfig(Config):
     """Shape and losses; the defaults are the paper's for MNIST."""
 
-    units: int = 400
+    units: Size = 400
     """N, the hidden units"""
-    classes: int = 10
+    classes: Size = 10
     """rows of the classifier"""
-    steps: int = 11
+    steps: Count = 11
     """T, the iterations of the encoder"""
-    lam: float = 0.018
+    lam: NotNegative = 0.018
     """weight of the L1 norm of z_T"""
-    class_weight: float = 0.2
+    class_weight: NotNegative = 0.2
     """weight of the logistic loss"""
-    encoder_scale: float = 1.25
+    encoder_scale: Positive = 1.25
     """rows of E are no longer than this over T - 1, and start at this over T"""
-    classifier_bound: float = 5.0
+    classifier_bound: Positive = 5.0
     """rows of C are no longer than this"""
-    sample_share: float = 0.25
+    sample_share: NotNegative = 0.25
     """length of the training sample in each first column of D, beside a random vector of 1"""
-    bias: float = 1e-5
+    bias: NotNegative = 1e-5
     """b at the start"""
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a network."""
-        for name, low in (("units", 1), ("classes", 1), ("steps", 1)):
-            check_number(f"DrSAEConfig.{name}", getattr(self, name), low)
-        for name in ("lam", "class_weight", "sample_share", "bias"):
-            check_number(f"DrSAEConfig.{name}", getattr(self, name), 0)
-        for name in ("encoder_scale", "classifier_bound"):
-            check_number(f"DrSAEConfig.{name}", getattr(self, name), 0, above=True)
 
 
 class DrSAE(LatentEnergyModel):
@@ -159,33 +151,21 @@ def first_decoder(samples: Tensor, cfg: DrSAEConfig, generator: torch.Generator)
 
 
 @dataclass(frozen=True)
-class DrSAETrainConfig:
+class DrSAETrainConfig(Config):
     """How DrSAE is trained: first without labels, then everything at once."""
 
-    unsupervised_epochs: int = 30
+    unsupervised_epochs: CountOrZero = 30
     """passes over all data with the energy alone"""
-    epochs: int = 100
+    epochs: CountOrZero = 100
     """passes with the classification loss as well"""
-    batch_size: int = 10
+    batch_size: Size = 10
     """samples a step"""
-    learning_rate: float = 5e-3
+    learning_rate: Positive = 5e-3
     """of plain gradient descent, falling along a cosine; on the mean over the batch"""
-    momentum: float = 0.0
+    momentum: Fraction = 0.0
     """of the gradient descent; the paper has none"""
-    project_every: int = 5
+    project_every: Count = 5
     """steps between two projections"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
-        for name, low in (
-            ("unsupervised_epochs", 0),
-            ("epochs", 0),
-            ("batch_size", 1),
-            ("project_every", 1),
-        ):
-            check_number(f"DrSAETrainConfig.{name}", getattr(self, name), low)
-        check_number("DrSAETrainConfig.learning_rate", self.learning_rate, 0, above=True)
-        check_number("DrSAETrainConfig.momentum", self.momentum, 0, 1)
 
 
 def train_drsae(

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from sparse_gan.coding.checks import InputError, check_batch, check_dictionary, check_number
 from sparse_gan.coding.prox import nonnegative_soft_threshold, soft_threshold
+from worldmodels.config import Config, Count, CountOrZero, NotNegative
 
 
 @dataclass(frozen=True)
-class SolverConfig:
+class SolverConfig(Config):
     """How far and in which way to minimise."""
 
-    steps: int = 200
+    steps: CountOrZero = 200
     """most iterations"""
     momentum: bool = True
     """FISTA; without it, ISTA"""
@@ -31,16 +32,10 @@ class SolverConfig:
     """drop a row's momentum when it points uphill (O'Donoghue & Candes 2015)"""
     line_search: bool = False
     """find each row's step by backtracking, in place of 1 / L throughout"""
-    tolerance: float = 0.0
+    tolerance: NotNegative = 0.0
     """a row is done when its duality gap is below this share of ||x||^2; 0 makes all the steps"""
-    check_every: int = 10
+    check_every: Count = 10
     """iterations between two looks at the duality gap"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot run."""
-        check_number("SolverConfig.steps", self.steps, 0)
-        check_number("SolverConfig.tolerance", self.tolerance, 0)
-        check_number("SolverConfig.check_every", self.check_every, 1)
 
 
 ISTA = SolverConfig(momentum=False)

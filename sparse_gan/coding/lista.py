@@ -10,18 +10,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import InputError, check_batch, check_dictionary, check_number
+from sparse_gan.coding.checks import InputError, check_batch, check_dictionary
 from sparse_gan.coding.dictionary import joint_energy
 from sparse_gan.coding.ista import largest_eigenvalue
 from sparse_gan.coding.prox import nonnegative_soft_threshold, soft_threshold
 from sparse_gan.coding.training import Log, cosine, finite, set_rate
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import (
+    AtLeast,
+    Config,
+    Count,
+    CountOrZero,
+    Limit,
+    NotNegative,
+    PositiveFraction,
+)
 
 Kind = Literal["full", "coupled", "step"]
 Batches = Callable[[int], tuple[Tensor, Tensor | None]]
@@ -29,27 +38,19 @@ Batches = Callable[[int], tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True)
-class LISTAConfig:
+class LISTAConfig(Config):
     """Shape of the network."""
 
-    layers: int = 16
+    layers: Annotated[int, AtLeast(1), Limit(10_000)] = 16
     """T, the iterations it stands for"""
     kind: Kind = "full"
     """full learns W_e, S and theta; coupled W and theta; step the step size only"""
     tied: bool = False
     """whether all layers share their parameters"""
-    lam: float = 0.1
+    lam: NotNegative = 0.1
     """weight of the L1 norm"""
     nonnegative: bool = False
     """whether codes below 0 are forbidden"""
-
-    def __post_init__(self) -> None:
-        """Refuse what is not a network."""
-        check_number("LISTAConfig.layers", self.layers, 1)
-        check_number("LISTAConfig.lam", self.lam, 0)
-        if self.kind not in get_args(Kind):
-            allowed = ", ".join(get_args(Kind))
-            raise InputError(f"LISTAConfig.kind is {self.kind!r}; allowed: {allowed}")
 
 
 class LISTA(LatentEnergyModel):
@@ -126,32 +127,21 @@ class _Layer(nn.Module):
 
 
 @dataclass(frozen=True)
-class LISTATrainConfig:
+class LISTATrainConfig(Config):
     """How LISTA is trained."""
 
     target: Literal["codes", "objective"] = "codes"
     """match given codes, or lower the lasso's own objective"""
     layerwise: bool = True
     """train the first layer, then the second on top, and so on, before all at once"""
-    layer_steps: int = 100
+    layer_steps: CountOrZero = 100
     """gradient steps for each added layer"""
-    joint_steps: int = 400
+    joint_steps: CountOrZero = 400
     """gradient steps for all layers at once, at the end"""
-    learning_rate: float = 5e-4
+    learning_rate: PositiveFraction = 5e-4
     """Adam's peak rate; the same for all layers, so it must be small"""
-    log_every: int = 50
+    log_every: Count = 50
     """steps between two lines of metrics"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
-        if self.target not in ("codes", "objective"):
-            raise InputError(
-                f"LISTATrainConfig.target is {self.target!r}; allowed: codes, objective"
-            )
-        for name in ("layer_steps", "joint_steps"):
-            check_number(f"LISTATrainConfig.{name}", getattr(self, name), 0)
-        check_number("LISTATrainConfig.log_every", self.log_every, 1)
-        check_number("LISTATrainConfig.learning_rate", self.learning_rate, 0, 1, above=True)
 
 
 def train_lista(

@@ -13,54 +13,57 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import check_images, check_number
+from sparse_gan.coding.checks import check_images
 from sparse_gan.coding.groups import pooled
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import (
+    Config,
+    Count,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    Size,
+)
 
 
 @dataclass(frozen=True)
-class LocalConfig:
+class LocalConfig(Config):
     """Shape, energy and training."""
 
-    height: int = 24
+    height: Size = 24
     """of the images, in pixels"""
-    width: int = 24
+    width: Size = 24
     """of the images, in pixels"""
-    channels: int = 1
+    channels: Size = 1
     """of the images"""
-    window: int = 8
+    window: Size = 8
     """side of what a unit sees, in pixels"""
-    stride: int = 2
+    stride: Size = 2
     """distance of two places, in pixels"""
-    units: int = 4
+    units: Size = 4
     """units at each place"""
-    pool: int = 3
+    pool: Size = 3
     """side of the square of places that one pool spans"""
-    lam: float = 0.05
+    lam: NotNegative = 0.05
     """weight of the pools"""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """weight of the distance between code and encoder"""
-    floor: float = 1e-4
+    floor: Positive = 1e-4
     """added to a pool's square, so that its root is smooth at 0"""
-    epochs: int = 10
+    epochs: Count = 10
     """passes over the data"""
-    batch_size: int = 50
+    batch_size: Size = 50
     """images a step"""
-    learning_rate: float = 2e-3
+    learning_rate: PositiveFraction = 2e-3
     """Adam's, falling along a cosine"""
 
-    def __post_init__(self) -> None:
-        """Refuse what does not fit."""
-        for name in ("channels", "window", "stride", "units", "epochs", "batch_size"):
-            check_number(f"LocalConfig.{name}", getattr(self, name), 1)
+    def _check(self) -> None:
         for name in ("height", "width"):
-            check_number(f"LocalConfig.{name}", getattr(self, name), self.window)
-        check_number("LocalConfig.pool", self.pool, 1, min(self.rows, self.columns))
-        for name in ("lam", "beta"):
-            check_number(f"LocalConfig.{name}", getattr(self, name), 0)
-        check_number("LocalConfig.floor", self.floor, 0, above=True)
-        check_number("LocalConfig.learning_rate", self.learning_rate, 0, 1, above=True)
+            if getattr(self, name) < self.window:
+                self.refuse(name, f"at least {self.window}, as the window")
+        if self.pool > (most := min(self.rows, self.columns)):
+            self.refuse("pool", f"at most {most}, the places of a side")
 
     @property
     def rows(self) -> int:

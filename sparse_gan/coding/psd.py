@@ -11,40 +11,33 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch, check_number
+from sparse_gan.coding.checks import check_batch
 from sparse_gan.coding.dictionary import CHUNK_ROWS, CODING, first_atoms
 from sparse_gan.coding.ista import Lasso, SolverConfig, minimise
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import Config, Count, NotNegative, PositiveFraction, Size
 
 
 @dataclass(frozen=True)
-class PSDConfig:
+class PSDConfig(Config):
     """Shape, energy and training."""
 
-    units: int = 256
+    units: Size = 256
     """N, the size of the code"""
-    lam: float = 0.2
+    lam: NotNegative = 0.2
     """weight of the L1 norm; twice that of an energy that halves the squared error"""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """weight of the distance between code and guess"""
-    epochs: int = 10
+    epochs: Count = 10
     """passes over the data"""
-    batch_size: int = 100
+    batch_size: Size = 100
     """samples a step"""
-    coding_steps: int = 50
+    coding_steps: Count = 50
     """iterations of FISTA for each batch, from the guess on"""
-    learning_rate: float = 2e-3
+    learning_rate: PositiveFraction = 2e-3
     """Adam's, for decoder and encoder, falling along a cosine"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot learn."""
-        for name in ("units", "epochs", "batch_size", "coding_steps"):
-            check_number(f"PSDConfig.{name}", getattr(self, name), 1)
-        for name in ("lam", "beta"):
-            check_number(f"PSDConfig.{name}", getattr(self, name), 0)
-        check_number("PSDConfig.learning_rate", self.learning_rate, 0, 1, above=True)
 
 
 class PSD(LatentEnergyModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparse_gan import data, preprocessing
 from sparse_gan.files import cifar10, mnist
+from worldmodels.config import AtLeast, Config, Count, Limit, NotNegative, Seed, Size
 from worldmodels.protocols import UserError
 
 Method = Literal["dictionary", "lista", "psd", "drsae", "topographic", "convolutional", "local"]
@@ -22,7 +23,7 @@ Pictures = dict[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class SparseArgs:
+class SparseArgs(Config):
     """Which method, on what."""
 
     method: Method
@@ -33,26 +34,22 @@ class SparseArgs:
     """of mnist, cifar10 or collected frames"""
     out: Path | None = None
     """run folder; None takes runs/sparse-METHOD-DATA"""
-    samples: int = 20_000
+    samples: Count = 20_000
     """patches or pictures to learn from, at most"""
-    size: int = 12
+    size: Annotated[int, AtLeast(1), Limit(4096)] = 12
     """side of a patch, in pixels"""
-    units: int = 256
+    units: Size = 256
     """atoms or hidden units; a topographic map has the next smaller square"""
-    lam: float | None = None
+    lam: NotNegative | None = None
     """weight of the sparsity; None takes the method's own"""
-    epochs: int | None = None
+    epochs: Count | None = None
     """passes over the data; None takes the method's own"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes data, split, start and order"""
     device: str = "cpu"
     """torch device"""
 
-    def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
-        for name in ("samples", "size", "units"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    def _check(self) -> None:
         if self.source in ("mnist", "cifar10", "frames") and self.folder is None:
             raise UserError(f"data is {self.source}: name its folder with --folder")
 

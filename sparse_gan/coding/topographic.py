@@ -7,52 +7,55 @@ the code, so what is active together comes to lie together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch, check_number
+from sparse_gan.coding.checks import check_batch
 from sparse_gan.coding.dictionary import CHUNK_ROWS
 from sparse_gan.coding.groups import PooledProblem, check_pools, pooled, torus_pools
 from sparse_gan.coding.ista import SolverConfig, minimise
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels.config import (
+    AtLeast,
+    Config,
+    Count,
+    CountOrZero,
+    Limit,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    Size,
+)
 
 
 @dataclass(frozen=True)
-class TopographicConfig:
+class TopographicConfig(Config):
     """Map, energy and training; the defaults are the paper's map for 12x12 patches."""
 
-    side: int = 16
+    side: Annotated[int, AtLeast(1), Limit(256)] = 16
     """length of the torus; the code has side^2 units"""
-    pool: int = 6
+    pool: Size = 6
     """side of a pool"""
-    stride: int = 3
+    stride: Size = 3
     """distance of two pools"""
-    lam: float = 0.15
+    lam: NotNegative = 0.15
     """weight of the pools"""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """weight of the distance between code and encoder"""
-    floor: float = 1e-4
+    floor: Positive = 1e-4
     """added to a pool's square, so that its root is smooth at 0"""
-    coding_steps: int = 0
+    coding_steps: CountOrZero = 0
     """steps of the inference for each batch; 0 takes the encoder's code as it is"""
-    epochs: int = 40
+    epochs: Count = 40
     """passes over the data"""
-    batch_size: int = 50
+    batch_size: Size = 50
     """samples a step"""
-    learning_rate: float = 4e-3
+    learning_rate: PositiveFraction = 4e-3
     """Adam's, falling along a cosine"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot learn."""
-        for name in ("side", "pool", "stride", "epochs", "batch_size"):
-            check_number(f"TopographicConfig.{name}", getattr(self, name), 1)
-        for name in ("lam", "beta", "coding_steps"):
-            check_number(f"TopographicConfig.{name}", getattr(self, name), 0)
-        check_number("TopographicConfig.floor", self.floor, 0, above=True)
-        check_number("TopographicConfig.learning_rate", self.learning_rate, 0, 1, above=True)
 
 
 class GroupSparseAutoencoder(LatentEnergyModel):

@@ -24,7 +24,7 @@ from sparse_gan.gan.data import PictureBatches, load_pictures, to_signed
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, Generator
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
-from worldmodels.protocols import UserError
+from worldmodels.config import Channels, Config, Count, NotNegative, Seed, Size
 from worldmodels.runs import RunFolder, config_hash, derive_seed
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, vae_loss
@@ -34,43 +34,35 @@ Figures = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
-class ComparisonArgs:
+class ComparisonArgs(Config):
     """What to compare, on what."""
 
     folders: tuple[Path, ...]
     """collected frames: a run's experience, or any folders of episodes"""
     out: Path = Path("runs/gan-vae")
     """run folder"""
-    vae_steps: int = 3000
+    vae_steps: Count = 3000
     """gradient steps of V; the GAN gets as many operations"""
-    batch_size: int = 64
+    batch_size: Size = 64
     """frames a step, of both"""
-    count: int = 20_000
+    count: Count = 20_000
     """frames to learn from, at most"""
-    evaluate: int = 2000
+    evaluate: Count = 2000
     """frames on each side of the distances, at most"""
-    energy_width: int = 32
+    energy_width: Channels = 32
     """channels after the first convolution of the GAN's energy; 32 is V's encoder's"""
-    zero_penalty: float = 0.0
+    zero_penalty: NotNegative = 0.0
     """weight of the zero-centred penalty of the GAN; above 0 its energy gets group norm"""
-    inverted: int = 64
+    inverted: Count = 64
     """held-out frames to reconstruct, of both"""
-    inversion_steps: int = 300
+    inversion_steps: Count = 300
     """gradient steps of a GAN's inversion, from each of its starts"""
-    inversion_starts: int = 4
+    inversion_starts: Size = 4
     """random starts of an inversion; the best counts"""
     bfloat16: bool = True
     """autocast to bfloat16, of both, where the machine multiplies it fast"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes everything"""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        for name in ("vae_steps", "inverted", "inversion_steps", "inversion_starts"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"ComparisonArgs.{name} is {getattr(self, name)}; it must be at least 1"
-                )
 
 
 class VisionGenerator(Generator):

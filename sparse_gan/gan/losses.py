@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sparse_gan.energy import contrastive_loss
+from worldmodels.config import Config, NotNegative, Positive
 from worldmodels.protocols import UserError
 
 LossKind = Literal[
@@ -21,36 +22,27 @@ Energy = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class LossConfig:
+class LossConfig(Config):
     """Which loss, and what is added to it."""
 
     kind: LossKind = "log"
     """margin, log (non-saturating), saturating, regression, wasserstein, wasserstein-gp, ebgan"""
-    margin: float = 10.0
+    margin: Positive = 10.0
     """of margin and ebgan: energy above which a fake sample is left alone"""
-    target: float = 10.0
+    target: Positive = 10.0
     """of regression: what the energy of fake samples should be; that of real ones is 0"""
-    pulling_away: float = 0.1
+    pulling_away: NotNegative = 0.1
     """of ebgan: weight of the pulling-away term"""
-    clip: float = 0.01
+    clip: Positive = 0.01
     """of wasserstein: bound of every weight of F"""
-    gradient_penalty: float = 10.0
+    gradient_penalty: Positive = 10.0
     """of wasserstein-gp: weight of (||dF/dx|| - 1)^2"""
-    zero_penalty: float = 0.0
+    zero_penalty: NotNegative = 0.0
     """of any: weight of ||dF/dx||^2 / 2 at real samples (R1)"""
-    zero_penalty_fake: float = 0.0
+    zero_penalty_fake: NotNegative = 0.0
     """of any: the same at fake samples (R2)"""
-    instance_noise: float = 0.0
+    instance_noise: NotNegative = 0.0
     """of any: deviation of the noise on what F sees, falling linearly to 0 in training"""
-
-    def __post_init__(self) -> None:
-        """Refuse weights that make no sense."""
-        for name in ("margin", "target", "clip", "gradient_penalty"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"LossConfig.{name} is {getattr(self, name)}; it must be above 0")
-        for name in ("pulling_away", "zero_penalty", "zero_penalty_fake", "instance_noise"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"LossConfig.{name} is {getattr(self, name)}; it must be 0 or more")
 
     @property
     def needs_floor(self) -> bool:

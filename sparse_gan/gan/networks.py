@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from sparse_gan.energy import EnergyModel, descend
+from worldmodels.config import Channels, Config, OneOf, Size
 from worldmodels.protocols import UserError
 
 Norm = Literal["batch", "group", "spectral", "none"]
@@ -20,34 +21,23 @@ SIZES = {28: (7, 2), 32: (4, 3), 64: (4, 4)}
 
 
 @dataclass(frozen=True)
-class DCGANConfig:
+class DCGANConfig(Config):
     """Shapes of both networks."""
 
-    size: int = 64
+    size: Annotated[int, OneOf(*SIZES)] = 64
     """height and width of a picture: 28, 32 or 64"""
-    channels: int = 3
+    channels: Size = 3
     """1 for grey, 3 for colour"""
-    noise: int = 100
+    noise: Size = 100
     """Z, size of the generator's input"""
-    generator_width: int = 64
+    generator_width: Channels = 64
     """channels before the picture; each stage before has twice as many"""
-    energy_width: int = 64
+    energy_width: Channels = 64
     """channels after the first convolution of the energy; each stage has twice as many"""
     norm: Norm = "batch"
     """of the energy: batch as in the paper; a gradient penalty needs another"""
     nonnegative: bool = False
     """softplus at the end of the energy, which gives it a floor; the margin loss needs one"""
-
-    def __post_init__(self) -> None:
-        """Refuse shapes that do not exist."""
-        if self.size not in SIZES:
-            allowed = ", ".join(map(str, SIZES))
-            raise UserError(f"DCGANConfig.size is {self.size}; it must be one of {allowed}")
-        for name in ("channels", "noise", "generator_width", "energy_width"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"DCGANConfig.{name} is {getattr(self, name)}; it must be at least 1"
-                )
 
 
 class Generator(nn.Module):

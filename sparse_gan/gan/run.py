@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -24,11 +24,23 @@ from sparse_gan.gan.data import (
 )
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig, LossKind
-from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
+from sparse_gan.gan.networks import SIZES, DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
 from sparse_gan.gan.page import Section, film_address, picture_address, table, write_page
 from sparse_gan.gan.pictures import Gallery, sheet
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
-from worldmodels.protocols import UserError
+from worldmodels.config import (
+    AtLeast,
+    Channels,
+    Config,
+    Count,
+    Limit,
+    NotNegative,
+    OneOf,
+    Positive,
+    Rate,
+    Seed,
+    Size,
+)
 from worldmodels.runs import RunFolder, config_hash, derive_seed, load_checkpoint, write_json
 
 SHOWN = 64
@@ -36,7 +48,7 @@ SHOWN = 64
 
 
 @dataclass(frozen=True)
-class GANArgs:
+class GANArgs(Config):
     """What to train, on what."""
 
     data: Source = "car-racing"
@@ -47,43 +59,38 @@ class GANArgs:
     """of car-racing: a run's experience, or any folders of episodes; of folder: images"""
     out: Path | None = None
     """run folder; None takes runs/gan-DATA-LOSS"""
-    size: int | None = None
+    size: Annotated[int, OneOf(*SIZES)] | None = None
     """height and width: 28, 32 or 64; None takes 64, for faces and digits 32"""
     resize: bool = False
     """of folder: cut and scale pictures of other sizes instead of refusing them"""
-    count: int = 20_000
+    count: Count = 20_000
     """pictures to learn from, at most"""
-    steps: int = 2400
+    steps: Count = 2400
     """steps of G"""
-    batch_size: int = 64
+    batch_size: Size = 64
     """pictures a step"""
-    width: int = 32
+    width: Channels = 32
     """channels at the picture's end of both networks; 64 is the paper's, at four times the work"""
     norm: Norm | None = None
     """of the energy; None takes batch, and group where the loss has a penalty"""
-    margin: float = 10.0
+    margin: Positive = 10.0
     """of margin and ebgan"""
-    zero_penalty: float = 0.0
+    zero_penalty: NotNegative = 0.0
     """weight of the zero-centred penalty at real pictures (R1)"""
-    instance_noise: float = 0.0
+    instance_noise: NotNegative = 0.0
     """deviation of noise on what the energy sees, falling to 0"""
-    generator_rate: float | None = None
+    generator_rate: Rate | None = None
     """learning rate of G; None takes the loss's own"""
-    energy_rate: float | None = None
+    energy_rate: Rate | None = None
     """learning rate of F; None takes the loss's own"""
     bfloat16: bool = True
     """autocast to bfloat16 where the machine multiplies it fast"""
-    evaluate: int = 2000
+    evaluate: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
     """pictures on each side of the distances, at most"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes data, start, order and noise"""
     device: str = "cpu"
     """torch device"""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be measured."""
-        if self.evaluate < 10:
-            raise UserError(f"evaluate is {self.evaluate}; it must be at least 10")
 
     @property
     def run(self) -> Path:

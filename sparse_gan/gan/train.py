@@ -22,6 +22,7 @@ from sparse_gan.gan import losses
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import Generator
+from worldmodels.config import Config, Count, Decay, Rate
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     derive_seed,
@@ -39,53 +40,35 @@ Log = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class GANTrainConfig:
+class GANTrainConfig(Config):
     """How G and F are trained."""
 
     loss: LossConfig = field(default_factory=LossConfig)
     """what is minimised"""
-    steps: int = 3000
+    steps: Count = 3000
     """steps of G"""
-    energy_steps: int = 1
+    energy_steps: Count = 1
     """steps of F for each step of G"""
     optimiser: Literal["adam", "rmsprop"] = "adam"
     """adam as in DCGAN, rmsprop as in the first Wasserstein GAN"""
-    generator_rate: float = 2e-4
+    generator_rate: Rate = 2e-4
     """learning rate of G"""
-    energy_rate: float = 2e-4
+    energy_rate: Rate = 2e-4
     """learning rate of F"""
-    beta1: float = 0.5
+    beta1: Decay = 0.5
     """Adam's memory of the gradient"""
-    beta2: float = 0.999
+    beta2: Decay = 0.999
     """Adam's memory of the squared gradient"""
-    ema: float = 0.999
+    ema: Decay = 0.999
     """memory of the average over G's weights that samples are drawn from; 0 takes G itself"""
     bfloat16: bool = False
     """autocast to bfloat16 where the machine multiplies it fast"""
-    checkpoint_every: int = 500
+    checkpoint_every: Count = 500
     """steps between two checkpoints"""
-    log_every: int = 50
+    log_every: Count = 50
     """steps between two lines of metrics"""
-    sample_every: int = 250
+    sample_every: Count = 250
     """steps between two pictures of the fixed noise"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
-        for name in ("steps", "energy_steps", "checkpoint_every", "log_every", "sample_every"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"GANTrainConfig.{name} is {getattr(self, name)}; it must be at least 1"
-                )
-        for name in ("generator_rate", "energy_rate"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(
-                    f"GANTrainConfig.{name} is {getattr(self, name)}; it must be between 0 and 1"
-                )
-        for name in ("beta1", "beta2", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(
-                    f"GANTrainConfig.{name} is {getattr(self, name)}; it must be in [0, 1)"
-                )
 
 
 class GAN:

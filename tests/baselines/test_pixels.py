@@ -200,7 +200,7 @@ def test_shaping_never_reaches_the_return() -> None:
     ("make", "text"),
     [
         (lambda: PixelConfig(skip=0), "PixelConfig.skip is 0"),
-        (lambda: PixelConfig(size=0), "FrameSpec.size is 0"),
+        (lambda: PixelConfig(size=0), "PixelConfig.size is 0"),
         (lambda: ShapingConfig(patience=-1), "ShapingConfig.patience is -1"),
     ],
 )

@@ -17,9 +17,10 @@ from baselines import drivers, models, ppo
 from baselines.pixels import PixelConfig
 from baselines.policies import PixelPolicy
 from baselines.ppo import TrainConfig, train
-from baselines.recipes import RECIPES, Recipe, from_json
+from baselines.recipes import RECIPES, Recipe
 from tests.experience import fakes
 from worldmodels import cli, runs
+from worldmodels.config import from_json
 from worldmodels.evaluation import evaluate
 from worldmodels.protocols import SELECTION_SEED_START, Policy, UserError
 
@@ -219,10 +220,10 @@ def test_evaluate_serves_a_driver(run: Path, tmp_path: Path) -> None:
 
 def test_recipes_survive_json() -> None:
     for recipe in RECIPES.values():
-        assert from_json(json.loads(json.dumps(runs.to_jsonable(recipe)))) == recipe
+        assert from_json(Recipe, json.loads(json.dumps(runs.to_jsonable(recipe)))) == recipe
         assert recipe.source
-    with pytest.raises(UserError, match="unknown fields colour"):
-        from_json({"colour": 1})
+    with pytest.raises(UserError, match=r"Recipe has the unknown field 'colour'"):
+        from_json(Recipe, {"colour": 1})
 
 
 def test_the_zoo_recipe_is_the_published_one() -> None:
@@ -237,7 +238,7 @@ def test_the_zoo_recipe_is_the_published_one() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"recipe": "dream"}, "recipe dream needs --agent"),
+        ({"recipe": "dream"}, "agent is None; it must be given with the recipe dream"),
         ({"frames": 0}, "frames is 0"),
         ({"evaluate_episodes": 0}, "evaluate_episodes is 0"),
         ({"recipe": "a2c"}, "recipe is 'a2c'"),
@@ -251,9 +252,9 @@ def test_wrong_settings_are_named(changes: dict[str, Any], text: str) -> None:
 
 def test_wrong_recipes_are_named() -> None:
     for changes, text in (
-        ({"batch_size": 3}, "it must divide n_envs"),
+        ({"batch_size": 3}, "it must be a divisor of n_envs"),
         ({"pixels": None}, "Recipe.policy is CnnPolicy"),
-        ({"lstm_hidden_size": 3}, "ppo has none"),
+        ({"lstm_hidden_size": 3}, "above 0 with recurrent-ppo, and 0 with ppo"),
     ):
         with pytest.raises(UserError, match=text):
             dataclasses.replace(TINY, **changes)

@@ -252,7 +252,7 @@ def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:
 
 
 def test_reinforce_needs_a_critic() -> None:
-    with pytest.raises(UserError, match="needs critic"):
+    with pytest.raises(UserError, match="must be 'model' without a critic"):
         PolicyTrainConfig(gradient="reinforce", critic=False)
 
 

@@ -113,9 +113,11 @@ def test_another_driver_than_c_can_be_improved(make_agent: MakeAgent) -> None:
 
 
 def test_bad_settings_are_named() -> None:
-    with pytest.raises(UserError, match=r"RolloutConfig.alarm is 1.5; it must be in \[0, 1\]"):
+    with pytest.raises(UserError, match=r"RolloutConfig.alarm is 1.5; it must be from 0 to 1"):
         RolloutConfig(alarm=1.5)
     with pytest.raises(UserError, match=r"RolloutConfig.changes is 0"):
         RolloutConfig(changes=0)
-    with pytest.raises(UserError, match=r"ObjectiveConfig.around is 'me'; it must be best or"):
+    with pytest.raises(
+        UserError, match=r"ObjectiveConfig.around is 'me'; it must be one of best, controller"
+    ):
         ObjectiveConfig(around="me")  # type: ignore[arg-type]

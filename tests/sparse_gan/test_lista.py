@@ -112,5 +112,5 @@ def test_lateral_weights_are_added() -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(ValueError, match="kind is 'deep'; allowed: full, coupled, step"):
+    with pytest.raises(ValueError, match="kind is 'deep'; it must be one of full, coupled, step"):
         LISTAConfig(kind="deep")  # type: ignore[arg-type]

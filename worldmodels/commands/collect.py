@@ -14,8 +14,24 @@ from worldmodels import envs, executors
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import open_stage, use_all_cores
+from worldmodels.config import (
+    Count,
+    Decay,
+    Fraction,
+    NotNegative,
+    Repeat,
+    Seed,
+    Size,
+    Workers,
+)
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.experience.collect import CollectConfig, CollectSummary, collect
+from worldmodels.experience.collect import (
+    CollectConfig,
+    CollectSummary,
+    GroupSize,
+    TrainingEpisodes,
+    collect,
+)
 from worldmodels.experience.exploration import (
     AgentNoiseConfig,
     AR1Config,
@@ -43,29 +59,29 @@ class Collect:
     """folder for the episodes, for this collection alone"""
     env_id: str
     """Gymnasium id; `module:Id-v0` imports the module first"""
-    episodes: int
+    episodes: TrainingEpisodes
     """number of episodes"""
-    max_steps: int | None
+    max_steps: Count | None
     """truncate episodes after so many steps; None leaves it to the environment"""
-    patience: int | None
+    patience: Count | None
     """truncate episodes after so many steps without a reward above 0; None never does"""
-    scale: tuple[float, ...]
+    scale: tuple[NotNegative, ...]
     """deviations of the random driving (ar1), in units in which every action spans -1 to 1"""
-    noise: tuple[float, ...]
+    noise: tuple[NotNegative, ...]
     """deviations of the noise on the agent's actions, in the same units"""
-    bias_spread: float
+    bias_spread: NotNegative
     """deviation of a shift of the agent's actions, drawn once an episode; none where noise is 0"""
-    kick_probability: float
+    kick_probability: Fraction
     """chance in each step that the agent is kicked: a random action, held for a while"""
-    kick_steps: int
+    kick_steps: Count
     """longest kick, in steps"""
-    group: int
+    group: GroupSize
     """episodes driven side by side by one worker, and stored in one shard"""
-    action_repeat: int
+    action_repeat: Repeat
     """steps of the environment that each action is held for; an agent brings its own"""
-    frame_rows: int | None
+    frame_rows: Size | None
     """rows of the frames that are kept, from the top; None leaves CarRacing's dashboard out"""
-    rho: float
+    rho: Decay
     """how much of the random driving's noise (ar1) is left one action later"""
     bias: tuple[float, ...] | None = None
     """centre of the random driving (ar1), in the same units; None takes the preset's"""
@@ -73,9 +89,9 @@ class Collect:
     """how to drive without an agent"""
     agent: str | None = None
     """folder or name of an agent that drives, disturbed by noise; None drives at random"""
-    seed: int = 0
+    seed: Seed = 0
     """first seed; collection has the seeds below 400000"""
-    workers: int | None = None
+    workers: Workers | None = None
     """processes; None takes one per usable core. The episodes are the same for any number"""
     run: Path | None = None
     """run folder that gets metrics and the count of frames; None for none"""
@@ -104,9 +120,7 @@ class Collect:
 
     def execute(self) -> None:
         """Collect and say what there is."""
-        if self.episodes < 1:
-            raise UserError(f"episodes is {self.episodes}; it must be at least 1")
-        if not 0 <= self.seed <= TRAINING_SEED_LIMIT - self.episodes:
+        if self.seed > TRAINING_SEED_LIMIT - self.episodes:
             raise UserError(
                 f"seeds {self.seed} to {self.seed + self.episodes - 1} are not all for collection, "
                 f"which has 0 to {TRAINING_SEED_LIMIT - 1}; choose another --seed"

@@ -23,6 +23,7 @@ from worldmodels.commands.files import (
 )
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
+from worldmodels.config import Seed
 from worldmodels.controller.evolve import Generation
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.starts import build_starts
@@ -59,7 +60,7 @@ class TrainController:
     """C and its evolution"""
     init: str | None = None
     """folder or name of an agent whose controller the search begins at; None begins at zero"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes starts, samples and noise"""
     device: Device = "cpu"
     """where to dream: cuda for a graphics card"""

@@ -14,6 +14,7 @@ from rich.table import Table
 from baselines import drivers
 from worldmodels.agent import find
 from worldmodels.commands.stage import use_all_cores
+from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.drivers import Driver, best_driver, open_driver
@@ -46,19 +47,19 @@ class Evaluate:
     """the planner, where the policy is one"""
     env: str | None = None
     """Gymnasium id; None takes the agent's own, and of CarRacing the stock one"""
-    episodes: int = 20
+    episodes: Episodes = 20
     """number of episodes"""
-    seed: int = TEST_SEED_START
+    seed: Seed = TEST_SEED_START
     """first seed; the test tracks are 1000000 to 1000099"""
     json: Path | None = None
     """file for the result; None for none"""
-    workers: int | None = None
+    workers: Workers | None = None
     """processes; None takes one per usable core. The result is the same for any number"""
     resume: bool = False
     """keep finished episodes beside the JSON, and go on with them after an interruption"""
     deterministic: bool = True
     """drive by V's mean; otherwise z is sampled"""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """truncate episodes after so many steps, beside the environment's own limit"""
     run: Path | None = None
     """run folder whose ledger counts the frames; None for none"""
@@ -71,8 +72,6 @@ class Evaluate:
 
     def execute(self) -> None:
         """Drive, print the table, write the JSON."""
-        if self.episodes < 1:
-            raise UserError(f"episodes is {self.episodes}; it must be at least 1")
         if self.resume and self.json is None:
             raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
         use_all_cores()
@@ -105,7 +104,7 @@ class Evaluate:
     def _driver(self) -> PolicySpec:
         if self.weights is not None and self._policy in ("controller", "committee"):
             raise UserError(
-                f"weights is {self.weights}, but {self._policy} takes no such file; name the "
+                f"--weights is {self.weights}, but {self._policy} takes no such file; name the "
                 "policy that it is of, for example --policy residual"
             )
         if self._policy == "controller":

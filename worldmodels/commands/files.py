@@ -12,13 +12,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
+from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.store import EpisodeStore
@@ -27,6 +28,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import (
     atomic_path,
     load_checkpoint,
+    parse_json,
     save_checkpoint,
     to_jsonable,
     versions,
@@ -40,17 +42,15 @@ SCHEMA = 1
 MAKERS = {"vision": "train-vision", "latents": "encode", "memory": "train-memory"}
 """The command that makes each kind of file."""
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True)
-class Source:
+class Source(Config):
     """Where the frames come from: files of different sources never go together."""
 
     env_id: str
     frame_spec: FrameSpec
     action_spec: ActionSpec
-    action_repeat: int = 1
+    action_repeat: Repeat = 1
 
     @classmethod
     def of(cls, store: EpisodeStore) -> Source:
@@ -79,10 +79,10 @@ class VisionFile:
     def load(cls, path: Path) -> VisionFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
         content = _load(path, "vision")
-        model = ConvVAE(_build(VAEConfig, content["config"], path))
+        model = ConvVAE(from_json(VAEConfig, content["config"], f"{path}: config."))
         _assign(model, content["weights"], path)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
-        return cls(model.eval(), _source(content["source"], path))
+        return cls(model.eval(), from_json(Source, content["source"], f"{path}: source."))
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,16 @@ class LatentsFile:
             raise UserError(f"there is no file {path}; `worldmodels encode` makes one")
         try:
             with safe_open(path, "numpy") as file:
-                facts = json.loads((file.metadata() or {}).get("worldmodels", "{}"))
-        except (SafetensorError, json.JSONDecodeError) as error:
+                text = (file.metadata() or {}).get("worldmodels", "{}")
+        except SafetensorError as error:
             raise UserError(f"{path} is damaged ({error}); encode again") from error
+        facts = parse_json(text, f"{path} is damaged ({{}}); encode again")
         _check_kind(path, facts, "latents")
-        return cls(Latents.load(path), _source(facts["source"], path), facts["vision"])
+        return cls(
+            Latents.load(path),
+            from_json(Source, facts.get("source"), f"{path}: source."),
+            facts["vision"],
+        )
 
 
 @dataclass(frozen=True)
@@ -136,12 +141,17 @@ class MemoryFile:
     def load(cls, path: Path) -> MemoryFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
         content = _load(path, "memory")
-        cfg = _build(MDNRNNConfig, content["config"], path)
+        cfg = from_json(MDNRNNConfig, content["config"], f"{path}: config.")
         models = [MDNRNN(cfg).eval() for _ in content["weights"]]
         for model, weights in zip(models, content["weights"], strict=True):
             _assign(model, weights, path)
-        reward = _build(RewardModel, content["reward"], path)
-        return cls(models, reward, _source(content["source"], path), content["vision"])
+        reward = from_json(RewardModel, content["reward"], f"{path}: reward.")
+        return cls(
+            models,
+            reward,
+            from_json(Source, content["source"], f"{path}: source."),
+            content["vision"],
+        )
 
 
 def load_latents(paths: Sequence[Path]) -> LatentsFile:
@@ -203,6 +213,9 @@ def _load(path: Path, kind: str) -> dict[str, Any]:
         raise UserError(f"there is no file {path}; `worldmodels {MAKERS[kind]}` makes one")
     content = load_checkpoint(path)
     _check_kind(path, content, kind)
+    needed = ["config", "source", "weights", *(["reward", "vision"] if kind == "memory" else [])]
+    if missing := [name for name in needed if name not in content]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; make it again")
     return content
 
 
@@ -213,23 +226,6 @@ def _check_kind(path: Path, facts: Mapping[str, Any], kind: str) -> None:
         raise UserError(f"{path} {what}; one of {kind} is needed: `worldmodels {MAKERS[kind]}`")
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; make it again")
-
-
-def _source(facts: Mapping[str, Any], path: Path) -> Source:
-    return Source(
-        str(facts["env_id"]),
-        _build(FrameSpec, facts["frame_spec"], path),
-        _build(ActionSpec, facts["action_spec"], path),
-        int(facts.get("action_repeat", 1)),
-    )
-
-
-def _build(cls: type[T], facts: Mapping[str, Any], path: Path) -> T:
-    """Make a dataclass of what was read; lists become tuples."""
-    try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()})
-    except TypeError as error:
-        raise UserError(f"{path} is of another version ({error}); make it again") from error
 
 
 def _assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

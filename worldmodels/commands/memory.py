@@ -21,6 +21,7 @@ from worldmodels.commands.files import (
 )
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
 from worldmodels.commands.stage import open_stage, use_all_cores
+from worldmodels.config import Seed
 from worldmodels.memory.calibration import calibrate
 from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind, train_memory
@@ -50,7 +51,7 @@ class TrainMemory:
     """training of M"""
     init: Path | None = None
     """file of an M of the same shape to go on from, for finetune-steps instead of steps"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes initial weights, order, noise and masks"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""

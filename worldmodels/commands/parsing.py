@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar, get_args
 
 import tyro
 
+from worldmodels.config import ConfigError, Fields, types_of, unchecked, validate
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
 
@@ -44,6 +47,7 @@ class Command(Protocol):
 
 
 C = TypeVar("C", bound=Command)
+T = TypeVar("T")
 
 
 def parse(command: type[C], words: Sequence[str], program: str, defaults: Mapping[str, Any]) -> C:
@@ -64,7 +68,66 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
     flags = read_flags(words)
     preset = load_preset(flags.get("preset", DEFAULT_PRESET), flags.get("env-id"))
     base = dataclasses.replace(command.defaults(preset, flags), **defaults)
-    return tyro.cli(command, args=words, default=base, prog=program)
+    return read(command, args=words, default=base, prog=program)
+
+
+def read(kind: type[T], **options: Any) -> T:
+    """Read a command line into a dataclass, and check every value of it.
+
+    Args:
+        kind: the dataclass.
+        options: of `tyro.cli`.
+
+    Raises:
+        ConfigError: a value out of its range; the option is named as it is typed.
+        SystemExit: help was asked for (0), or a flag cannot be read (2).
+    """
+    with unchecked():
+        found: T = tyro.cli(kind, **options)
+    validate(found, lambda path: option(kind, path))
+    return found
+
+
+def option(command: type, path: Fields) -> str:
+    """The option that sets a field of a command's dataclass, or of one inside of it."""
+    words, kind = [], command
+    for name in path:
+        kind = types_of(kind)[name]
+        names = [getattr(extra, "name", None) for extra in get_args(kind)[1:]]
+        words.append(next((word for word in names if isinstance(word, str)), name))
+        kind = get_args(kind)[0] if names else kind
+    return "--" + ".".join(word for word in words if word).replace("_", "-")
+
+
+@contextmanager
+def naming_options(command: object) -> Iterator[None]:
+    """Name a value that is only refused at work by its option, where it is one option's value."""
+    try:
+        yield
+    except ConfigError as error:
+        places = [
+            (*path, *error.path)
+            for path, part in _parts(command)
+            if error.owner in (type(part), object) and _has(part, error)
+        ]
+        named = error.name and error.owner is not object  # a file's field, say
+        if named or len(places) != 1:
+            raise
+        raise error.named(option(type(command), places[0])) from error
+
+
+def _has(part: object, error: ConfigError) -> bool:
+    """Whether the value that was refused is this part's."""
+    found = functools.reduce(lambda obj, name: getattr(obj, name, None), error.path, part)
+    return found is not None and found == error.value
+
+
+def _parts(obj: Any, path: Fields = ()) -> Iterator[tuple[Fields, Any]]:
+    """A dataclass and all dataclasses inside of it, with the fields that lead there."""
+    yield path, obj
+    for field in dataclasses.fields(obj):
+        if dataclasses.is_dataclass(part := getattr(obj, field.name)):
+            yield from _parts(part, (*path, field.name))
 
 
 def read_flags(words: Sequence[str]) -> dict[str, str]:
@@ -88,5 +151,5 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
         UserError: there is no such preset.
     """
     if name not in PRESETS:
-        raise UserError(f"preset is {name!r}; there are {', '.join(PRESETS)}")
+        raise UserError(f"--preset is {name!r}; it must be one of {', '.join(PRESETS)}")
     return PRESETS[name](DEFAULT_ENV if env_id is None else env_id)

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from worldmodels.commands.stage import use_all_cores
+from worldmodels.config import Count, CountOrZero, Seed
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import open_driver
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import UserError
 from worldmodels.runs import write_json
 from worldmodels.video import VideoConfig, write_video
 from worldmodels.video.plans import PlannedStep, plan_frames, plan_in_dream
@@ -38,11 +38,11 @@ class PlanOnce:
     """the planner"""
     weights: Path | None = None
     """file of `train-policy` with the critic, where one is used; None takes the agent's"""
-    start: int = 0
+    start: CountOrZero = 0
     """number of the recorded state"""
-    decisions: int = 20
+    decisions: Count = 20
     """decisions in the dream, at most"""
-    seed: int = 0
+    seed: Seed = 0
     """of search and dream"""
     video: Path | None = None
     """mp4 file of the plans over the dream; None for none"""
@@ -56,8 +56,6 @@ class PlanOnce:
 
     def execute(self) -> None:
         """Plan, print, and write what was asked for."""
-        if self.decisions < 1:
-            raise UserError(f"decisions is {self.decisions}; it must be at least 1")
         use_all_cores()
         policy = open_driver(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)

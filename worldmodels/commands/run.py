@@ -11,6 +11,7 @@ import tyro
 
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
 from worldmodels.commands.stage import use_all_cores
+from worldmodels.config import Seed, Workers
 from worldmodels.presets import RunConfig
 from worldmodels.runs import Device
 
@@ -29,9 +30,9 @@ class Run:
     """run folder; made if it is not there, gone on with if it is"""
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     """settings"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes every generator of the run"""
-    workers: int | None = None
+    workers: Workers | None = None
     """processes that drive; None takes one per usable core. Any number gives the same result"""
     device: Device = "cpu"
     """where V and M are trained and C is evolved: cuda for a graphics card, which gives about as

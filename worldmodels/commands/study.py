@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +12,11 @@ import tyro
 
 from worldmodels import executors
 from worldmodels.commands.stage import use_all_cores
+from worldmodels.config import Workers
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, write_json
+from worldmodels.runs import atomic_write, parse_json, write_json
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunStudy:
     """begin with the run's own settings"""
     study: StudyConfig = field(default_factory=StudyConfig)
     """how much each variant is given"""
-    workers: int | None = None
+    workers: Workers | None = None
     """processes that drive; None takes one per usable core"""
 
     @classmethod
@@ -109,6 +109,6 @@ def _setting(word: str, text: str) -> tuple[str, Any]:
     if not equals:
         raise UserError(f"{word!r} in {text!r} is no setting: write name=value")
     try:
-        return name, json.loads(value)
-    except ValueError:
+        return name, parse_json(value, "{}")
+    except UserError:
         return name, value

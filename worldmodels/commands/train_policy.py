@@ -12,6 +12,7 @@ import tyro
 
 from worldmodels.agent import Agent
 from worldmodels.commands.stage import Stage, open_stage, use_all_cores
+from worldmodels.config import Seed
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import Learned, policy_path
@@ -47,7 +48,7 @@ class TrainPolicy:
     """that planner"""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
     """imitation's training"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes weights, starts and noise"""
     run: Path | None = None
     """run folder that gets the metrics; None for none"""
@@ -67,7 +68,7 @@ class TrainPolicy:
         """Train, and write the file."""
         if (self.policy == "residual") != bool(self.training.network.residual):
             raise UserError(
-                f"training.network.residual is {self.training.network.residual} and policy is "
+                f"--training.network.residual is {self.training.network.residual} and --policy is "
                 f"{self.policy}; a residual needs it above 0, all others need 0"
             )
         use_all_cores()

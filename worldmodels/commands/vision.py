@@ -12,6 +12,7 @@ import tyro
 from worldmodels.commands.files import LatentsFile, Source, VisionFile, require_same
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
 from worldmodels.commands.stage import episode_folders, open_stage, use_all_cores
+from worldmodels.config import Seed
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.pipeline.model import sample_frames, split
 from worldmodels.presets import RunConfig
@@ -42,7 +43,7 @@ class TrainVision:
     """training of V"""
     init: Path | None = None
     """file of a V of the same shape to go on from, for finetune-steps instead of steps"""
-    seed: int = 0
+    seed: Seed = 0
     """fixes initial weights, order and noise"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""

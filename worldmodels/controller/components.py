@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldmodels.config import ConfigError
 from worldmodels.controller.evolve import (
     EvolveConfig,
     EvolveResult,
@@ -59,10 +60,9 @@ class Components:
         x = np.asarray(inputs, np.float64)
         assert x.ndim == 2, f"inputs are (M, I), got {x.shape}"
         if not 1 <= count <= min(x.shape):
-            raise UserError(
-                f"controller.components is {count}; it must be from 1 to {min(x.shape)}, the number"
-                " of C's inputs (or of dream starts), or 0 for a search in all of them"
-            )
+            most = f"{min(x.shape)}, the number of C's inputs (or of dream starts)"
+            must = f"it must be from 1 to {most}, or 0 for a search in all of them"
+            raise ConfigError(object, ("components",), count, must, "components")
         if controller.normalize:
             raise UserError("controller.components already standardises; set normalize to false")
         mean, scale = x.mean(0), x.std(0) + _FLOOR

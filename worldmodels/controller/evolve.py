@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldmodels import runs
+from worldmodels.config import Config, Count, CountOrZero, NotNegative, Positive
 from worldmodels.controller import strategies
 from worldmodels.controller.strategies import Strategy, StrategyConfig, Vector
 from worldmodels.protocols import ReturnFunction, UserError
@@ -22,43 +23,27 @@ Parameters = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class EvolveConfig:
+class EvolveConfig(Config):
     """How long and how C is evolved."""
 
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
-    generations: int = 200
+    generations: Count = 200
     """generations in all, those before a resume included"""
-    l2: float = 0.0
+    l2: NotNegative = 0.0
     """penalty on the mean square of a candidate's parameters, subtracted from its return"""
-    mean_every: int = 10
+    mean_every: Count = 10
     """every so many generations, and at the last, the mean is judged and kept as a snapshot"""
-    average: int = 1
+    average: Count = 1
     """the mean is that of the last so many generations' distributions, or of the later half of all
     so far where those are fewer: returns are noisy, and a single mean wanders with them"""
-    checkpoint_every: int = 10
+    checkpoint_every: Count = 10
     """generations between checkpoints; the last one is always written"""
-    restart_patience: int = 0
+    restart_patience: CountOrZero = 0
     """start the strategy anew at the best snapshot after so many judgements of the mean without a
     better one; 0 for never"""
-    seconds: float | None = None
+    seconds: Positive | None = None
     """stop after so much time; results then depend on the machine's speed: prefer generations"""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name in ("generations", "mean_every", "average", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"EvolveConfig.{name} is {getattr(self, name)}; it must be at least 1"
-                )
-        if not 0 <= self.l2 < float("inf"):
-            raise UserError(f"EvolveConfig.l2 is {self.l2}; it must be 0 or more")
-        if self.restart_patience < 0:
-            raise UserError(
-                f"EvolveConfig.restart_patience is {self.restart_patience}; it must be 0 or more"
-            )
-        if self.seconds is not None and not self.seconds > 0:
-            raise UserError(f"EvolveConfig.seconds is {self.seconds}; it must be above 0, or None")
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, Protocol, get_args, overload
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels.config import NOT_EMPTY, Config, SizeOrZero
 from worldmodels.protocols import Squash, UserError
 
 
@@ -45,14 +46,14 @@ class ActionSpace(Protocol):
 
 
 @dataclass(frozen=True)
-class ControllerConfig:
+class ControllerConfig(Config):
     """Shape of C: what it sees, what it is, and how its outputs become actions."""
 
     inputs: Literal["zh", "z"] = "zh"
     """what C sees: the latent and M's hidden state, or the latent alone"""
-    hidden: int = 0
+    hidden: SizeOrZero = 0
     """units of one hidden tanh layer; 0 for the paper's linear controller"""
-    squash: tuple[Squash, ...] = ("tanh", "half", "clip")
+    squash: Annotated[tuple[Squash, ...], NOT_EMPTY] = ("tanh", "half", "clip")
     """rule per output: tanh, half, clip, scaled, or argmax for all; the default is the paper's"""
     low: tuple[float, ...] = ()
     """lower bound per output; needed by scaled"""
@@ -61,38 +62,16 @@ class ControllerConfig:
     normalize: bool = False
     """standardise the inputs by a recorded mean and deviation, so one sigma suits them all"""
 
-    def __post_init__(self) -> None:
-        """Refuse values that no controller can have."""
-        where = "ControllerConfig"
-        if self.inputs not in ("zh", "z"):
-            raise UserError(f"{where}.inputs is {self.inputs!r}; allowed: 'zh', 'z'")
-        if self.hidden < 0:
-            raise UserError(f"{where}.hidden is {self.hidden}; it must be 0 (linear) or more")
-        if not self.squash:
-            raise UserError(f"{where}.squash is empty; it needs one rule per action dimension")
-        for rule in self.squash:
-            if rule not in get_args(Squash):
-                raise UserError(
-                    f"{where}.squash has {rule!r}; allowed: {', '.join(get_args(Squash))}"
-                )
+    def _check(self) -> None:
         if "argmax" in self.squash and set(self.squash) != {"argmax"}:
-            raise UserError(f"{where}.squash mixes argmax with others; argmax takes all outputs")
-        self._check_bounds()
-
-    def _check_bounds(self) -> None:
+            self.refuse("squash", "argmax for all outputs or for none")
         if "scaled" not in self.squash:
             return
         n = len(self.squash)
         if len(self.low) != n or len(self.high) != n:
             raise UserError(f"ControllerConfig.low and .high need {n} values each, as squash has")
-        if (
-            not np.isfinite([*self.low, *self.high]).all()
-            or (np.asarray(self.low) >= self.high).any()
-        ):
-            raise UserError(
-                f"ControllerConfig.low is {self.low} and .high is {self.high}; "
-                "they must be finite, and low below high"
-            )
+        if not all(low < high for low, high in zip(self.low, self.high, strict=True)):
+            self.refuse("low", f"below high, which is {self.high}")
 
     @property
     def outputs(self) -> int:

@@ -11,11 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldmodels.config import AtLeast, Config, Decay, Limit, Positive
 from worldmodels.protocols import UserError
 
 Vector = NDArray[np.float64]
@@ -23,43 +24,25 @@ Name = Literal["cma", "sep_cma", "pepg", "openes"]
 
 
 @dataclass(frozen=True)
-class StrategyConfig:
+class StrategyConfig(Config):
     """Which evolution strategy, and how it steps."""
 
     name: Name = "cma"
     """cma (full covariance), sep_cma (its diagonal only), pepg or openes"""
-    population: int = 64
+    population: Annotated[int, AtLeast(4), Limit(65_536)] = 64
     """candidates per generation; pepg and openes sample in mirrored pairs, so an even number"""
-    sigma0: float = 0.1
+    sigma0: Positive = 0.1
     """deviation of the first generation around the start, in units of the parameters"""
-    learning_rate: float = 0.02
+    learning_rate: Positive = 0.02
     """pepg and openes: step of the mean (Adam)"""
-    sigma_rate: float = 0.1
+    sigma_rate: Decay = 0.1
     """pepg: relative step of the deviations per generation; openes keeps sigma0"""
-    sigma_min: float = 0.01
+    sigma_min: Positive = 0.01
     """pepg: the deviations never fall below this"""
 
-    def __post_init__(self) -> None:
-        """Refuse values that no strategy can run with."""
-        if self.name not in get_args(Name):
-            raise UserError(
-                f"StrategyConfig.name is {self.name!r}; allowed: {', '.join(get_args(Name))}"
-            )
-        if self.population < 4:
-            raise UserError(
-                f"StrategyConfig.population is {self.population}; it must be at least 4"
-            )
+    def _check(self) -> None:
         if self.name in ("pepg", "openes") and self.population % 2:
-            raise UserError(
-                f"StrategyConfig.population is {self.population}; {self.name} needs an even one"
-            )
-        for field in ("sigma0", "learning_rate", "sigma_min"):
-            if not 0 < getattr(self, field) < float("inf"):
-                raise UserError(
-                    f"StrategyConfig.{field} is {getattr(self, field)}; it must be above 0"
-                )
-        if not 0 <= self.sigma_rate < 1:
-            raise UserError(f"StrategyConfig.sigma_rate is {self.sigma_rate}; it must be in [0, 1)")
+            self.refuse("population", f"even for {self.name}")
 
 
 class Strategy(Protocol):

@@ -5,32 +5,24 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import AtLeast, Config, Limit, Size
 from worldmodels.envs.kernels import kernel
 from worldmodels.protocols import UserError
 
 
 @dataclass(frozen=True)
-class FrameSpec:
+class FrameSpec(Config):
     """How raw frames become V's frames."""
 
-    rows: int | None = None
+    rows: Size | None = None
     """Rows kept from the top before resizing; None keeps all."""
-    size: int = 64
+    size: Annotated[int, AtLeast(1), Limit(4096)] = 64
     """Height and width of V's frames, in pixels."""
-
-    def __post_init__(self) -> None:
-        """Reject sizes that leave no picture."""
-        if self.rows is not None and self.rows < 1:
-            raise UserError(
-                f"FrameSpec.rows is {self.rows}; it must be at least 1, or None for all rows"
-            )
-        if self.size < 1:
-            raise UserError(f"FrameSpec.size is {self.size}; it must be at least 1")
 
 
 def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

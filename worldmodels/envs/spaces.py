@@ -9,11 +9,12 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from worldmodels.config import Config, Size
 from worldmodels.protocols import UserError
 
 
 @dataclass(frozen=True)
-class ActionSpec:
+class ActionSpec(Config):
     """An action space as M and C see it.
 
     A Box becomes `dim` numbers between `low` and `high`; a Discrete space of n actions has `dim` n
@@ -23,19 +24,14 @@ class ActionSpec:
 
     kind: Literal["box", "discrete"]
     """`box`: float actions; `discrete`: one of `dim` choices."""
-    dim: int
+    dim: Size
     """Numbers in a Box action, or the number of choices."""
     low: tuple[float, ...] = ()
     """Lower bounds of a Box, one for each dimension; empty for a Discrete space."""
     high: tuple[float, ...] = ()
     """Upper bounds of a Box, one for each dimension; empty for a Discrete space."""
 
-    def __post_init__(self) -> None:
-        """Reject what is no action space: a wrong kind, no actions, bounds that do not fit."""
-        if self.kind not in ("box", "discrete"):
-            raise UserError(f"ActionSpec.kind is {self.kind!r}; allowed: 'box', 'discrete'")
-        if self.dim < 1:
-            raise UserError(f"ActionSpec.dim is {self.dim}; it must be at least 1")
+    def _check(self) -> None:
         bounds = self.dim if self.kind == "box" else 0
         if len(self.low) != bounds or len(self.high) != bounds:
             raise UserError(

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, TypeVar
 
+from worldmodels.config import Workers, require
 from worldmodels.executors.base import ClosingContext, Executor, WorkerDied, naming, one_thread
 from worldmodels.protocols import UserError
 
@@ -40,9 +41,8 @@ def make(kind: Kind | None = None, workers: int | None = None) -> Executor:
     Raises:
         UserError: an unknown kind, fewer than one worker, or Ray is asked for and not installed.
     """
+    require("workers", workers, Workers | None)
     number = usable_cores() if workers is None else workers
-    if number < 1:
-        raise UserError(f"workers is {workers}; it must be at least 1")
     if kind is None:
         kind = "serial" if number == 1 else "processes"
     if kind == "serial":

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
 from worldmodels import executors
+from worldmodels.config import AtLeast, Between, Config, Count, Limit, Repeat
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
@@ -38,34 +39,25 @@ VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba"
 """Packages that frames depend on; a shard records their versions and nothing of the machine."""
 
 
+TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
+"""Episodes of training seeds."""
+GroupSize: TypeAlias = Annotated[int, Between(1, GROUP_WIDTH)]
+"""Episodes that are driven in step."""
+
+
 @dataclass(frozen=True)
-class CollectConfig:
+class CollectConfig(Config):
     """How episodes are grouped and how long they may be."""
 
-    group: int = 8
+    group: GroupSize = 8
     """episodes driven in step by one worker and written into one shard"""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """truncate episodes after that many steps; None leaves it to the environment"""
-    patience: int | None = None
+    patience: Count | None = None
     """truncate episodes after that many steps without a reward above 0; None never does"""
-    action_repeat: int = 1
+    action_repeat: Repeat = 1
     """steps of the environment that each action is held for; stored are the frames at which an
     action is chosen, and the sums of the rewards in between"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 1 <= self.group <= GROUP_WIDTH:
-            raise UserError(
-                f"CollectConfig.group is {self.group}; it must be from 1 to {GROUP_WIDTH}"
-            )
-        if self.action_repeat < 1:
-            raise UserError(
-                f"CollectConfig.action_repeat is {self.action_repeat}; it must be at least 1"
-            )
-        for name in ("max_steps", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"CollectConfig.{name} is {value}; it must be at least 1, or None")
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,16 @@ Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action spa
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import Between, Config, Count, Decay, Fraction, NotNegative, Positive
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
 from worldmodels.protocols import Policy, UserError
@@ -31,42 +31,30 @@ PolicyLoader: TypeAlias = Callable[[Path], Policy]
 
 
 @dataclass(frozen=True)
-class AR1Config:
+class AR1Config(Config):
     """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
 
-    rho: float = 0.9
+    rho: Decay = 0.9
     """how much of the deviation is left one step later, 0 to below 1; in a Discrete space, the
     probability of keeping the choice"""
-    scale: float = 0.25
+    scale: NotNegative = 0.25
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
     """centre of each action in unit coordinates; None takes the task's own, else 0"""
-    bias_spread: float = 0.1
+    bias_spread: NotNegative = 0.1
     """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check(self, "rho", 0 <= self.rho < 1, "at least 0 and below 1")
-        _check(self, "scale", 0 <= self.scale < math.inf, "finite and at least 0")
-        _check(self, "bias_spread", 0 <= self.bias_spread < math.inf, "finite and at least 0")
-        if self.bias is not None:
-            _check(self, "bias", bool(np.isfinite(self.bias).all()), "finite numbers")
-
 
 @dataclass(frozen=True)
-class BrownianConfig:
+class BrownianConfig(Config):
     """Brownian motion in the action space, as in C. Tallec's reimplementation of World Models."""
 
-    dt: float = 1 / 50
+    dt: Positive = 1 / 50
     """time of one step: an action moves by sqrt(dt) times standard noise, in its own units"""
-
-    def __post_init__(self) -> None:
-        """Check the range."""
-        _check(self, "dt", 0 < self.dt < math.inf, "finite and above 0")
 
 
 @dataclass(frozen=True)
-class RandomControllerConfig:
+class RandomControllerConfig(Config):
     """Linear controllers with random Cauchy weights, drawn anew for each episode.
 
     As in World Models (Ha & Schmidhuber 2018), but the paper's random controllers look through a V
@@ -74,59 +62,38 @@ class RandomControllerConfig:
     arbitrary an embedding and costs nothing.
     """
 
-    max_scale: float = 0.01
+    max_scale: Positive = 0.01
     """an episode's weights are Cauchy noise times a scale drawn from 0 to this"""
-    thumbnail: int = 8
+    thumbnail: Annotated[int, Between(1, 64)] = 8
     """height and width of the grey thumbnail"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check(self, "max_scale", 0 < self.max_scale < math.inf, "finite and above 0")
-        _check(self, "thumbnail", 1 <= self.thumbnail <= 64, "from 1 to 64")
 
 
 @dataclass(frozen=True)
-class AgentNoiseConfig:
+class AgentNoiseConfig(Config):
     """A trained agent, disturbed, so that the data show what happens near its path and off it."""
 
     agent: Path
     """folder of the agent"""
-    rho: float = 0.9
+    rho: Decay = 0.9
     """how much of the noise on the agent's actions is left one step later"""
-    scale: float = 0.15
+    scale: NotNegative = 0.15
     """standard deviation of that noise in unit coordinates; Discrete actions have none"""
-    bias_spread: float = 0.0
+    bias_spread: NotNegative = 0.0
     """standard deviation of a shift of the agent's actions, drawn once an episode, in the same
     units: slower and faster driving than its own"""
-    kick_probability: float = 0.01
+    kick_probability: Fraction = 0.01
     """probability, in each step, that a kick begins: one random action, held for a while"""
-    kick_steps: int = 10
+    kick_steps: Count = 10
     """longest kick, in steps; lengths from 1 to this are equally likely"""
-    random_start_probability: float = 0.0
+    random_start_probability: Fraction = 0.0
     """share of the episodes that begin with random driving"""
-    random_start_steps: int = 100
+    random_start_steps: Count = 100
     """longest random beginning, in steps; lengths from 1 to this are equally likely"""
     explore: AR1Config = field(default_factory=AR1Config)
     """random driving at the beginning"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        _check(self, "rho", 0 <= self.rho < 1, "at least 0 and below 1")
-        for name in ("scale", "bias_spread"):
-            _check(self, name, 0 <= getattr(self, name) < math.inf, "finite and at least 0")
-        for name in ("kick_probability", "random_start_probability"):
-            _check(self, name, 0 <= getattr(self, name) <= 1, "from 0 to 1")
-        for name in ("kick_steps", "random_start_steps"):
-            _check(self, name, getattr(self, name) >= 1, "at least 1")
-
 
 BehaviourConfig: TypeAlias = AR1Config | BrownianConfig | RandomControllerConfig | AgentNoiseConfig
-
-
-def _check(cfg: Any, name: str, fine: bool, right: str) -> None:
-    if not fine:
-        value = getattr(cfg, name)
-        raise UserError(f"{type(cfg).__name__}.{name} is {value!r}; it must be {right}")
 
 
 def describe(cfg: BehaviourConfig) -> dict[str, Any]:

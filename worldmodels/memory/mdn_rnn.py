@@ -14,35 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worldmodels.protocols import UserError
+from worldmodels.config import Config, Decay, Few, Positive, Size
 
 RewardKind: TypeAlias = Literal["hit", "count", "raw"]
 """Forms of reward; see `RewardModel`."""
 
-REWARD_KINDS: tuple[RewardKind, ...] = ("hit", "count", "raw")
-"""All of them."""
 
 _MOST_EVENTS = 8
 
 
 @dataclass(frozen=True)
-class MDNRNNConfig:
+class MDNRNNConfig(Config):
     """Shape of M."""
 
-    z_dim: int = 32
+    z_dim: Size = 32
     """size of V's latent z"""
-    action_size: int = 3
+    action_size: Size = 3
     """width of the action input (number of actions, one-hot, when actions are discrete)"""
-    hidden_size: int = 256
+    hidden_size: Size = 256
     """units of the LSTM"""
-    mixtures: int = 5
+    mixtures: Few = 5
     """Gaussian components per latent dimension"""
-    sigma_floor: float = 0.01
+    sigma_floor: Positive = 0.01
     """smallest standard deviation of a component, added to exp(output)"""
-    sigma_ceiling: float = 1.0
+    sigma_ceiling: Positive = 1.0
     """largest value of exp(output); a component without weight is free to grow, and one sample of
     it throws a dream out of the world (z's own deviation is about 1)"""
-    dropout: float = 0.0
+    dropout: Decay = 0.0
     """share of h dropped where the recurrence and the heads read it; one mask per sequence"""
     residual: bool = False
     """let the mixtures say how z changes instead of what it becomes: standing still is then free,
@@ -51,34 +49,13 @@ class MDNRNNConfig:
     """what the reward head says: the logit of a binary event, the rate of events before a softplus,
     or a scaled real number"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            UserError: names the field, its value and what is allowed.
-        """
-        for name in ("z_dim", "action_size", "hidden_size", "mixtures"):
-            if getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise UserError(f"MDNRNNConfig.{name} is {value}; it must be at least 1")
-        if not 0 < self.sigma_floor < math.inf:
-            raise UserError(
-                f"MDNRNNConfig.sigma_floor is {self.sigma_floor}; it must be above 0 and finite"
-            )
-        if not self.sigma_floor < self.sigma_ceiling < math.inf:
-            raise UserError(
-                f"MDNRNNConfig.sigma_ceiling is {self.sigma_ceiling}; it must be above sigma_floor "
-                "and finite"
-            )
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"MDNRNNConfig.dropout is {self.dropout}; it must be in [0, 1)")
-        if self.reward not in REWARD_KINDS:
-            allowed = ", ".join(REWARD_KINDS)
-            raise UserError(f"MDNRNNConfig.reward is {self.reward!r}; it must be one of {allowed}")
+    def _check(self) -> None:
+        if not self.sigma_floor < self.sigma_ceiling:
+            self.refuse("sigma_ceiling", f"above sigma_floor ({self.sigma_floor})")
 
 
 @dataclass(frozen=True)
-class RewardModel:
+class RewardModel(Config):
     """Turns the reward head's output into a reward; stored in the agent's config.json."""
 
     kind: RewardKind = "hit"
@@ -92,15 +69,6 @@ class RewardModel:
     """reward per unit of output (kind raw)"""
     shift: float = 0.0
     """reward at output 0 (kind raw)"""
-
-    def __post_init__(self) -> None:
-        """Check the kind and that all numbers are finite."""
-        if self.kind not in REWARD_KINDS:
-            allowed = ", ".join(REWARD_KINDS)
-            raise UserError(f"RewardModel.kind is {self.kind!r}; it must be one of {allowed}")
-        for name in ("base", "hit_value", "scale", "shift"):
-            if not math.isfinite(getattr(self, name)):
-                raise UserError(f"RewardModel.{name} is {getattr(self, name)}; it must be finite")
 
     def expected(self, output: Tensor) -> Tensor:
         """Expected reward for the reward head's output (any shape)."""

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels.config import AtLeast, Config, Count, CountOrZero, Limit, NotNegative, Rate, Size
 from worldmodels.memory.losses import (
     count_loss,
     hit_loss,
@@ -44,66 +45,42 @@ Log = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class MemoryTrainConfig:
+class MemoryTrainConfig(Config):
     """How M is trained."""
 
-    steps: int = 1500
+    steps: Count = 1500
     """gradient steps from a fresh start"""
-    finetune_steps: int = 600
+    finetune_steps: CountOrZero = 600
     """gradient steps when M goes on from an earlier iteration's weights"""
-    streams: int = 96
+    streams: Size = 96
     """episodes played side by side: the batch"""
-    length: int = 48
+    length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
     """steps of back-propagation through time; the state is carried on from window to window"""
-    learning_rate: float = 2e-3
+    learning_rate: Rate = 2e-3
     """peak of Adam's cosine schedule from a fresh start"""
-    finetune_learning_rate: float = 5e-4
+    finetune_learning_rate: Rate = 5e-4
     """peak where M goes on from earlier weights; at the first peak it forgets them first"""
-    clip_value: float = 1.0
+    clip_value: NotNegative = 1.0
     """largest absolute value of a gradient's element (paper's code: 1)"""
-    clip_norm: float = 0.5
+    clip_norm: NotNegative = 0.5
     """largest norm of the whole gradient, after that; 0 does not limit it. Without it a rare batch
     throws M back by hundreds of steps"""
     bfloat16: bool = False
     """autocast to bfloat16 where the machine multiplies it fast"""
-    posterior_noise: float = 1.0
+    posterior_noise: NotNegative = 1.0
     """share of V's posterior deviation that is sampled into z; 1 is the paper's, 0 trains on V's
     means, which are what the driver sees"""
-    input_noise: float = 0.0
+    input_noise: NotNegative = 0.0
     """share of V's posterior deviation added to M's inputs, but not to its targets: M learns to
     return to the recorded path from beside it, which its own dream will need"""
-    reward_weight: float = 2.0
+    reward_weight: NotNegative = 2.0
     """weight of the reward loss beside the mixture's nats per latent dimension"""
-    termination_weight: float = 1.0
+    termination_weight: NotNegative = 1.0
     """weight of the termination loss"""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """steps between two checkpoints"""
-    log_every: int = 25
+    log_every: Count = 25
     """steps between two lines of metrics"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
-        lows = {"steps": 1, "finetune_steps": 0, "streams": 1, "length": 2}
-        for name, low in lows.items():
-            if getattr(self, name) < low:
-                raise UserError(
-                    f"memory.{name} is {getattr(self, name)}; it must be at least {low}"
-                )
-        for name in ("learning_rate", "finetune_learning_rate"):
-            if not 0 < getattr(self, name) < 1:
-                raise UserError(
-                    f"memory.{name} is {getattr(self, name)}; it must be between 0 and 1"
-                )
-        for name in (
-            "clip_value",
-            "clip_norm",
-            "posterior_noise",
-            "input_noise",
-            "reward_weight",
-            "termination_weight",
-        ):
-            if getattr(self, name) < 0:
-                raise UserError(f"memory.{name} is {getattr(self, name)}; it must be 0 or more")
 
 
 def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 
 from worldmodels.agent import Agent
+from worldmodels.config import from_json
 from worldmodels.experience.collect import CollectConfig
 from worldmodels.experience.collect import collect as collect_episodes
 from worldmodels.experience.episode import Episode
@@ -345,7 +346,8 @@ def train_memory(
 
 def load_reward_model(iteration: Iteration) -> RewardModel:
     """Meaning of the reward head that a round's memories have."""
-    return RewardModel(**read_json(iteration.folder / "reward.json"))
+    path = iteration.folder / "reward.json"
+    return from_json(RewardModel, read_json(path), f"{path}: ")
 
 
 def dreaming_memories(ctx: Context, this: Iteration, before: Sequence[Iteration]) -> list[MDNRNN]:

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
+from worldmodels.config import Config, Count, CountOrZero
 from worldmodels.evaluation import AgentParameters, evaluate_many
 from worldmodels.executors import Executor
 from worldmodels.memory.mdn_rnn import MDNRNN
@@ -60,25 +61,17 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class StudyConfig:
+class StudyConfig(Config):
     """How much each variant is given."""
 
-    seeds: int = 3
+    seeds: Count = 3
     """evolutions of each variant"""
-    selection_episodes: int = 16
+    selection_episodes: Count = 16
     """selection tracks, from seed 500000"""
-    test_episodes: int = 100
+    test_episodes: Count = 100
     """test tracks, from seed 1000000, for the table alone"""
-    round: int | None = None
+    round: CountOrZero | None = None
     """round of the run whose M is studied; None takes the last"""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        for name in ("seeds", "selection_episodes", "test_episodes"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"StudyConfig.{name} is {getattr(self, name)}; it must be at least 1"
-                )
 
 
 class Study:

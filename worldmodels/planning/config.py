@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
-from worldmodels.protocols import UserError
+from worldmodels.config import (
+    AtLeast,
+    Config,
+    Count,
+    CountOrZero,
+    Decay,
+    Fraction,
+    Limit,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    Size,
+)
 
 Method: TypeAlias = Literal["cem", "icem", "mppi", "gradient", "rollout"]
 """Ways to search for a plan."""
@@ -14,41 +25,14 @@ Method: TypeAlias = Literal["cem", "icem", "mppi", "gradient", "rollout"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """All of them."""
 
-Rule: TypeAlias = tuple[bool, str]
-"""Whether a field's value is allowed, and what is."""
-
-
-def require(config: object, rules: dict[str, Rule]) -> None:
-    """Refuse a configuration by its first field that breaks its rule.
-
-    Raises:
-        UserError: names the field, its value and what is allowed.
-    """
-    for name, (holds, allowed) in rules.items():
-        if not holds:
-            where = f"{type(config).__name__}.{name}"
-            raise UserError(f"{where} is {getattr(config, name)!r}; it must be {allowed}")
-
-
-def at_least(config: object, low: float, *names: str) -> dict[str, Rule]:
-    """Rules that fields are finite and at least ``low``."""
-    values: dict[str, Any] = {name: getattr(config, name) for name in names}
-    return {n: (low <= v < math.inf, f"at least {low} and finite") for n, v in values.items()}
-
-
-def share(config: object, *names: str) -> dict[str, Rule]:
-    """Rules that fields lie in (0, 1]."""
-    values: dict[str, Any] = {name: getattr(config, name) for name in names}
-    return {name: (0 < value <= 1, "in (0, 1]") for name, value in values.items()}
-
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(Config):
     """What a plan is judged by: M's dreams under it, summed up to one number."""
 
-    horizon: int = 15
+    horizon: Count = 15
     """decisions in a plan; each is held for the agent's action_repeat steps of the environment"""
-    tail: int = 0
+    tail: CountOrZero = 0
     """decisions that C drives in the dream after the plan's end, so that a plan is also judged by
     what a driver can make of where it leads"""
     critic: bool = False
@@ -58,66 +42,49 @@ class ObjectiveConfig:
     residual where the agent has one, or C alone"""
     proposal: bool = False
     """let C's own plans, from its dreams, compete with the searched ones and start the search"""
-    particles: int = 4
+    particles: Size = 4
     """dreams that a plan is judged on; every plan meets the same luck"""
-    discount: float = 0.99
+    discount: PositiveFraction = 0.99
     """weight of a reward relative to the one before it"""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """tau of the mixture; at 0 the latent is not sampled and one particle is enough"""
-    risk: float = 1.0
+    risk: PositiveFraction = 1.0
     """share of the worst dreams that counts (CVaR); 1 is the mean"""
-    disagreement_penalty: float = 0.0
+    disagreement_penalty: NotNegative = 0.0
     """subtracted from the reward per unit of the memories' disagreement; needs several memories"""
-    miss_penalty: float = 0.0
+    miss_penalty: NotNegative = 0.0
     """subtracted from the reward of a step in which M expects no event, as a dream's in evolution:
     what a plan cannot show is that one missed tile takes the end of the lap with it"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 1, "horizon", "particles")
-        rules |= at_least(self, 0, "tail", "temperature", "disagreement_penalty", "miss_penalty")
-        rules["around"] = (self.around in ("best", "controller"), "best or controller")
-        require(self, rules | share(self, "discount", "risk"))
-
 
 @dataclass(frozen=True)
-class CEMConfig:
+class CEMConfig(Config):
     """The cross-entropy method; with the defaults of `icem` it is iCEM."""
 
-    samples: int = 192
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 192
     """plans drawn in the first iteration"""
-    iterations: int = 4
+    iterations: Count = 4
     """times that a Gaussian is drawn from and fitted to the best"""
-    elites: float = 0.1
+    elites: PositiveFraction = 0.1
     """share of the plans that it is fitted to"""
-    spread: float = 0.5
+    spread: NotNegative = 0.5
     """first standard deviation, as a share of half the action's range"""
-    floor: float = 0.02
+    floor: NotNegative = 0.02
     """smallest standard deviation, as such a share"""
-    momentum: float = 0.1
+    momentum: Decay = 0.1
     """weight of the Gaussian before in each fit"""
-    beta: float = 0.0
+    beta: NotNegative = 0.0
     """exponent of the noise's power spectrum over time, 1 / f^beta; 0 is white, 2 is Brownian"""
-    decay: float = 1.0
+    decay: PositiveFraction = 1.0
     """factor on the number of samples from iteration to iteration"""
-    keep: float = 0.0
+    keep: Decay = 0.0
     """share of the elites that compete again, in the next iteration and in the next decision"""
     execute: Literal["mean", "best"] = "mean"
     """what is done in the end: the Gaussian's mean, unless a proposal is better, or the best plan
     that was seen"""
-    budget_ms: float = 0.0
+    budget_ms: NotNegative = 0.0
     """stop before an iteration that would not end within so many milliseconds; 0 is no limit, and
     then plans are the same for the same seed"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 2, "samples") | at_least(self, 1, "iterations")
-        rules |= at_least(self, 0, "spread", "floor", "beta", "budget_ms")
-        rules |= share(self, "elites", "decay")
-        for name in ("momentum", "keep"):
-            rules[name] = (0 <= getattr(self, name) < 1, "in [0, 1)")
-        rules["execute"] = (self.execute in ("mean", "best"), "mean or best")
-        require(self, rules)
 
     @classmethod
     def icem(cls) -> CEMConfig:
@@ -130,80 +97,60 @@ class CEMConfig:
 
 
 @dataclass(frozen=True)
-class MPPIConfig:
+class MPPIConfig(Config):
     """Model-predictive path integral control (Williams et al. 2017, arXiv:1707.02342)."""
 
-    samples: int = 384
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 384
     """plans drawn around the mean in each iteration"""
-    iterations: int = 2
+    iterations: Count = 2
     """times that the mean is moved"""
-    spread: float = 0.3
+    spread: NotNegative = 0.3
     """standard deviation of the noise, as a share of half the action's range"""
-    temperature: float = 0.2
+    temperature: Positive = 0.2
     """lambda: plans are weighed by exp(score / lambda), scores standardised over the plans"""
-    beta: float = 1.0
+    beta: NotNegative = 1.0
     """exponent of the noise's power spectrum over time, 1 / f^beta"""
-    budget_ms: float = 0.0
+    budget_ms: NotNegative = 0.0
     """as of CEM"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 2, "samples") | at_least(self, 1, "iterations")
-        rules |= at_least(self, 0, "spread", "beta", "budget_ms")
-        rules["temperature"] = (0 < self.temperature < math.inf, "above 0 and finite")
-        require(self, rules)
 
 
 @dataclass(frozen=True)
-class GradientConfig:
+class GradientConfig(Config):
     """Optimal control by back-propagation through the unrolled M."""
 
-    iterations: int = 20
+    iterations: Count = 20
     """steps of Adam"""
-    restarts: int = 4
+    restarts: Size = 4
     """plans that are improved side by side: the warm start, proposals, and random ones"""
-    learning_rate: float = 0.1
+    learning_rate: Positive = 0.1
     """of Adam, on actions before they are squashed into their bounds by tanh"""
-    spread: float = 0.5
+    spread: NotNegative = 0.5
     """deviation of the random restarts around the warm start, before squashing"""
-    clip_norm: float = 10.0
+    clip_norm: NotNegative = 10.0
     """largest norm of one plan's gradient; 0 does not limit it"""
-    budget_ms: float = 0.0
+    budget_ms: NotNegative = 0.0
     """as of CEM"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 1, "iterations", "restarts")
-        rules |= at_least(self, 0, "spread", "clip_norm", "budget_ms")
-        rules["learning_rate"] = (0 < self.learning_rate < math.inf, "above 0 and finite")
-        require(self, rules)
 
 
 @dataclass(frozen=True)
-class RolloutConfig:
+class RolloutConfig(Config):
     """Policy improvement by rollouts: changes of what the driver does, dreamt and compared."""
 
-    changes: int = 11
+    changes: Size = 11
     """changes that are drawn at each decision, beside no change at all"""
-    hold: int = 3
+    hold: Count = 3
     """decisions that a change lasts in a dream; only the first one is executed"""
-    spread: float = 0.3
+    spread: NotNegative = 0.3
     """standard deviation of a change, as a share of half the action's range"""
-    margin: float = 2.0
+    margin: NotNegative = 2.0
     """the driver is overruled where a change gains more than so many standard errors of the gain"""
-    alarm: float = 0.0
+    alarm: Fraction = 0.0
     """search only where the worst of the driver's own dreams returns less than that share of the
     best; 0 always searches"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 1, "changes", "hold") | at_least(self, 0, "spread", "margin")
-        rules["alarm"] = (0 <= self.alarm <= 1, "in [0, 1]")
-        require(self, rules)
-
 
 @dataclass(frozen=True)
-class PlanningConfig:
+class PlanningConfig(Config):
     """A planner: how plans are judged, and the settings of each method."""
 
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -244,7 +191,4 @@ __all__ = [
     "ObjectiveConfig",
     "PlanningConfig",
     "RolloutConfig",
-    "at_least",
-    "require",
-    "share",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
+from worldmodels.config import Config, Count, NotNegative, Positive, Size
 from worldmodels.memory.mdn_rnn import MemoryState
-from worldmodels.planning.config import at_least, require
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
@@ -25,30 +24,23 @@ Log = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class ImitationConfig:
+class ImitationConfig(Config):
     """How plans are collected and imitated."""
 
-    dreams: int = 64
+    dreams: Size = 64
     """dreams in which the planner drives, each from a recorded state"""
-    decisions: int = 20
+    decisions: Count = 20
     """decisions in each of them"""
-    noise: float = 0.1
+    noise: NotNegative = 0.1
     """deviation of what is executed from what was planned, as a share of half the range: the
     network learns to come back"""
-    epochs: int = 60
+    epochs: Count = 60
     """passes over the collected decisions"""
-    batch: int = 128
+    batch: Size = 128
     """decisions per gradient step"""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """of Adam"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 1, "dreams", "decisions", "epochs", "batch")
-        rules |= at_least(self, 0, "noise")
-        rules["learning_rate"] = (0 < self.learning_rate < math.inf, "above 0 and finite")
-        require(self, rules)
 
 
 @dataclass(frozen=True)

@@ -18,31 +18,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from worldmodels.config import Config, Count, NotNegative, Positive
 from worldmodels.memory.mdn_rnn import MemoryOutput
 from worldmodels.memory.mixture import mixture_mean
-from worldmodels.planning.config import at_least, require
 from worldmodels.planning.gradient import adam
 
 
 @dataclass(frozen=True)
-class InferenceConfig:
+class InferenceConfig(Config):
     """How a latent is inferred."""
 
-    deviation: float = 0.1
+    deviation: Positive = 0.1
     """of the observation around what the model says with the right latent: the unit of distance"""
-    prior: float = 1.0
+    prior: NotNegative = 1.0
     """weight of the prior; 0 lets the latent explain everything"""
-    iterations: int = 300
+    iterations: Count = 300
     """steps of Adam (models that are given as functions)"""
-    learning_rate: float = 0.05
+    learning_rate: Positive = 0.05
     """of Adam"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 0, "prior") | at_least(self, 1, "iterations")
-        for name in ("deviation", "learning_rate"):
-            rules[name] = (0 < getattr(self, name) < math.inf, "above 0 and finite")
-        require(self, rules)
 
 
 class InferredLatent(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Annotated, Self
 
 import numpy as np
 import torch
@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldmodels.agent import Agent
+from worldmodels.config import AtLeast, Config, Limit, NotNegative, Positive, Size, SizeOrZero
 from worldmodels.controller.components import Components, controller_inputs
 from worldmodels.controller.linear import ControllerConfig
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.planning.config import at_least, require
 from worldmodels.planning.controller import ControllerDrive, Drive
 from worldmodels.planning.gradient import squash
 
@@ -30,29 +30,22 @@ C_EDGE = 0.995
 
 
 @dataclass(frozen=True)
-class NetworkConfig:
+class NetworkConfig(Config):
     """Shape of the actor and of the critic."""
 
-    hidden: int = 256
+    hidden: Size = 256
     """units of each hidden layer"""
-    layers: int = 2
+    layers: Annotated[int, AtLeast(1), Limit(100)] = 2
     """hidden layers"""
-    components: int = 32
+    components: SizeOrZero = 32
     """whitened principal components of [z, h] that the networks see, all of them if there are
     fewer; 0 shows [z, h] itself"""
-    residual: float = 0.0
+    residual: NotNegative = 0.0
     """learn what to change in C's actions instead of actions: the largest change of an action's u
     (action = middle + half tanh(u)). The search then stays where C's own data lie. 0 is an actor
     from nothing"""
-    noise: float | None = None
+    noise: Positive | None = None
     """deviation of the actor's u in training; None learns it"""
-
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(self, 1, "hidden", "layers") | at_least(self, 0, "components", "residual")
-        fine = self.noise is None or 0 < self.noise < math.inf
-        rules["noise"] = (fine, "above 0 and finite, or None")
-        require(self, rules)
 
 
 class Inputs(nn.Module):

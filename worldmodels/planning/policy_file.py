@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
+from worldmodels.config import Config, Few, from_json
 from worldmodels.planning.controller import Drive
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, versions
+from worldmodels.runs import atomic_write, parse_json, to_jsonable, versions
 
 SCHEMA = 2
 """Layout of the file; a reader refuses others."""
@@ -71,6 +72,16 @@ class StackedActors:
 
 
 @dataclass(frozen=True)
+class _Facts(Config):
+    """What the file says of its tensors."""
+
+    kind: str
+    memory: str
+    network: NetworkConfig
+    actors: Few
+
+
+@dataclass(frozen=True)
 class PolicyFile:
     """Trained actors of one shape, and the first one's critic where it has one."""
 
@@ -106,11 +117,10 @@ class PolicyFile:
         }
         if self.critic is not None:
             tensors |= {f"critic.{k}": v for k, v in self.critic.state_dict().items()}
-        facts = {"schema": SCHEMA, "kind": self.kind, "memory": self.memory}
-        facts |= {"network": asdict(self.actors[0].cfg), "actors": len(self.actors)}
-        facts |= {"versions": versions()}
+        facts = _Facts(self.kind, self.memory, self.actors[0].cfg, len(self.actors))
+        record = {"schema": SCHEMA, **to_jsonable(facts), "versions": versions()}
         content = {name: t.contiguous() for name, t in tensors.items()}
-        atomic_write(path, save(content, {"worldmodels": json.dumps(facts)}))
+        atomic_write(path, save(content, {"worldmodels": json.dumps(record)}))
 
     @classmethod
     def load(cls, path: Path, agent: Agent) -> PolicyFile:
@@ -121,24 +131,25 @@ class PolicyFile:
         """
         if not path.is_file():
             raise UserError(f"there is no file {path}; `worldmodels train-policy` makes one")
+        damaged = f"{path} is no readable policy ({{}}); train it again"
         try:
             with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["worldmodels"])
+                text = (file.metadata() or {}).get("worldmodels", "{}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            cfg = NetworkConfig(**facts["network"])
-            kind, memory = str(facts["kind"]), str(facts["memory"])
-            if facts["schema"] != SCHEMA:
-                raise UserError(
-                    f"{path} has schema {facts['schema']}; this version reads {SCHEMA}: train it "
-                    "again"
-                )
-            count = int(facts["actors"])
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise UserError(f"{path} is no readable policy ({error}); train it again") from error
-        if memory != origin(agent, cfg):
+        except SafetensorError as error:
+            raise UserError(damaged.replace("{}", str(error))) from error
+        record = parse_json(text, damaged)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if schema != SCHEMA:
+            raise UserError(
+                f"{path} has schema {schema!r}; this version reads {SCHEMA}: train it again"
+            )
+        facts = from_json(_Facts, record, f"{path}: ", ignore_unknown=True)
+        cfg = facts.network
+        if facts.memory != origin(agent, cfg):
             whose = "with another M or C" if cfg.residual else "in the dreams of another M"
             raise UserError(f"{path} was trained {whose}; train it again")
-        actors = tuple(Actor.of(agent, cfg) for _ in range(count))
+        actors = tuple(Actor.of(agent, cfg) for _ in range(facts.actors))
         critic = Critic(agent.z_dim, agent.h_dim, cfg)
         found = any(name.startswith("critic.") for name in tensors)
         try:
@@ -150,7 +161,7 @@ class PolicyFile:
             raise UserError(f"{path} has other shapes ({error}); train it again") from error
         for network in (*actors, critic):
             network.requires_grad_(False).eval()
-        return cls(actors, critic if found else None, kind, memory)
+        return cls(actors, critic if found else None, facts.kind, facts.memory)
 
 
 def origin(agent: Agent, cfg: NetworkConfig) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,8 +12,18 @@ import torch
 from torch import Tensor
 
 from worldmodels.agent import Agent
+from worldmodels.config import (
+    Config,
+    Count,
+    CountOrZero,
+    Few,
+    Fraction,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+    Size,
+)
 from worldmodels.memory.mdn_rnn import MemoryState
-from worldmodels.planning.config import at_least, require, share
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Unrolled
@@ -22,21 +31,21 @@ from worldmodels.protocols import UserError
 
 
 @dataclass(frozen=True)
-class PolicyTrainConfig:
+class PolicyTrainConfig(Config):
     """How a policy is trained in the dream; the defaults are those of an actor from nothing."""
 
-    steps: int = 750
+    steps: Count = 750
     """gradient steps"""
-    actors: int = 1
+    actors: Few = 1
     """actors, learnt one after the other from other seeds, that drive by the mean of their u; what
     one of them has found in M's mistakes, the others have not"""
-    dreams: int = 128
+    dreams: Size = 128
     """dreams side by side; each goes on where the step before left it"""
-    horizon: int = 15
+    horizon: Count = 15
     """decisions per gradient step"""
-    longest: int = 250
+    longest: Count = 250
     """decisions after which a dream begins anew at a recorded state"""
-    tail: int = 0
+    tail: CountOrZero = 0
     """decisions that the agent's C drives after the horizon, for a policy without a critic: what C
     can make of where the policy leads is then a value that needs no training"""
     critic: bool = True
@@ -44,65 +53,42 @@ class PolicyTrainConfig:
     tail count"""
     gradient: Literal["model", "reinforce"] = "model"
     """how the actor learns: through the unrolled M, or by the score of what it tried"""
-    discount: float = 0.97
+    discount: PositiveFraction = 0.97
     """weight of a reward relative to the one before it"""
-    trace: float = 0.95
+    trace: Fraction = 0.95
     """lambda of the returns: 1 trusts M's rewards to the horizon, 0 the critic at once"""
-    entropy: float = 1e-3
+    entropy: NotNegative = 1e-3
     """reward per nat of the actor's entropy, in units of the returns' scale"""
-    temperature: float = 1.0
+    temperature: NotNegative = 1.0
     """tau of M's mixture"""
-    learning_rate: float = 3e-4
+    learning_rate: Positive = 3e-4
     """of Adam, for actor and critic"""
-    clip_norm: float = 1.0
+    clip_norm: Positive = 1.0
     """largest norm of a network's gradient"""
-    clip_dream: float = 0.03
+    clip_dream: NotNegative = 0.03
     """largest norm of the loss's gradient with respect to the state of M in one dream at one step
     (each of z, h and c), times the number of dreams; 0 does not limit it. Back through many steps
     of M a few dreams have gradients hundreds of times as long as the others', and without a limit
     the actor hears nobody else"""
-    target_decay: float = 0.98
+    target_decay: Fraction = 0.98
     """weight of the old target critic after each step"""
-    average: float = 0.0
+    average: Fraction = 0.0
     """weight of the actors before in the average that is kept; 0 keeps the last actor"""
-    critic_first: int = 0
+    critic_first: CountOrZero = 0
     """steps in which only the critic learns; a good actor is worth them"""
-    miss_penalty: float = 0.0
+    miss_penalty: NotNegative = 0.0
     """price of a decision in which M expects no tile, as in the dream that C is evolved in"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    checkpoint_every: int = 50
+    checkpoint_every: Count = 50
     """steps between two checkpoints"""
-    log_every: int = 25
+    log_every: Count = 25
     """steps between two lines of metrics"""
 
-    def __post_init__(self) -> None:
-        """Check the ranges; `UserError` names the field."""
-        rules = at_least(
-            self,
-            1,
-            "steps",
-            "actors",
-            "dreams",
-            "horizon",
-            "longest",
-            "checkpoint_every",
-            "log_every",
-        )
-        rules |= at_least(self, 0, "tail", "entropy", "temperature", "clip_dream", "critic_first")
-        rules |= at_least(self, 0, "miss_penalty") | share(self, "discount")
-        for name in ("trace", "target_decay", "average"):
-            rules[name] = (0 <= getattr(self, name) <= 1, "in [0, 1]")
-        for name in ("learning_rate", "clip_norm"):
-            rules[name] = (0 < getattr(self, name) < math.inf, "above 0 and finite")
-        rules["gradient"] = (self.gradient in ("model", "reinforce"), "model or reinforce")
-        require(self, rules)
+    def _check(self) -> None:
         if self.gradient == "reinforce" and not self.critic:
-            raise UserError("PolicyTrainConfig.gradient is 'reinforce', which needs critic")
+            self.refuse("gradient", "'model' without a critic")
         if self.tail and self.critic:
-            raise UserError(
-                f"PolicyTrainConfig.tail is {self.tail}; it must be 0 with a critic, which says "
-                "what lies beyond the horizon"
-            )
+            self.refuse("tail", "0 with a critic, which says what lies beyond the horizon")
 
 
 def residual_training() -> PolicyTrainConfig:

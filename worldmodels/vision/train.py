@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldmodels.config import Config, Count, CountOrZero, NotNegative, Rate, Size
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     derive_seed,
@@ -31,46 +32,27 @@ Log = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class VisionTrainConfig:
+class VisionTrainConfig(Config):
     """How V is trained."""
 
-    steps: int = 1200
+    steps: Count = 1200
     """gradient steps from a fresh start"""
-    finetune_steps: int = 300
+    finetune_steps: CountOrZero = 300
     """gradient steps when V goes on from an earlier iteration's weights"""
-    finetune_rounds: int = 1
+    finetune_rounds: CountOrZero = 1
     """iterations of the pipeline, beyond the first, in which V is trained on; then it is kept"""
-    batch_size: int = 100
+    batch_size: Size = 100
     """frames a step"""
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     """peak of Adam's one-cycle schedule (short warm-up, cosine to a hundredth)"""
-    kl_tolerance: float = 0.5
+    kl_tolerance: NotNegative = 0.5
     """nats per latent dimension that the KL term does not count (paper's code: 0.5)"""
     bfloat16: bool = True
     """autocast to bfloat16 where the machine multiplies it fast; about 2.5 times the speed"""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """steps between two checkpoints"""
-    log_every: int = 25
+    log_every: Count = 25
     """steps between two lines of metrics"""
-
-    def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
-        for name, low in (
-            ("steps", 1),
-            ("finetune_steps", 0),
-            ("finetune_rounds", 0),
-            ("batch_size", 1),
-        ):
-            if getattr(self, name) < low:
-                raise UserError(
-                    f"vision.{name} is {getattr(self, name)}; it must be at least {low}"
-                )
-        if not 0 < self.learning_rate < 1:
-            raise UserError(
-                f"vision.learning_rate is {self.learning_rate}; it must be between 0 and 1"
-            )
-        if self.kl_tolerance < 0:
-            raise UserError(f"vision.kl_tolerance is {self.kl_tolerance}; it must be 0 or more")
 
 
 def one_cycle(step: int, steps: int, peak: float, warmup: float = 0.05) -> float:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from worldmodels.config import Channels, Config, Size
 from worldmodels.protocols import UserError
 
 FRAME_SIZE = 64
@@ -15,19 +16,13 @@ FRAME_SIZE = 64
 
 
 @dataclass(frozen=True)
-class VAEConfig:
+class VAEConfig(Config):
     """Shape of V."""
 
-    z_dim: int = 32
+    z_dim: Size = 32
     """size of the latent z"""
-    width: int = 32
+    width: Channels = 32
     """channels of the first convolution; 32 is the paper's, the others are multiples of it"""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        for name in ("z_dim", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"VAEConfig.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 class VAEOutput(NamedTuple):

@@ -12,6 +12,7 @@ from sparse_gan.gan.diagnostics.toys import ModeFigures, Toy, mixture, mode_figu
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import MLPEnergy, MLPGenerator
 from sparse_gan.gan.train import GAN, GANTrainConfig
+from worldmodels.config import Config, Count, NotNegative, Rate, Size
 from worldmodels.runs import derive_seed
 
 Form = Literal["plain", "equal", "cured"]
@@ -20,24 +21,24 @@ FORMS: tuple[Form, ...] = ("plain", "equal", "cured")
 
 
 @dataclass(frozen=True)
-class CollapseConfig:
+class CollapseConfig(Config):
     """Size of the experiment; all forms have the same networks, steps and batches."""
 
     toy: Toy = "ring"
     """ring of 8 or grid of 25"""
-    steps: int = 5000
+    steps: Count = 5000
     """of G"""
-    batch: int = 128
+    batch: Size = 128
     """samples a step"""
-    width: int = 128
+    width: Size = 128
     """units of both hidden layers of both networks"""
-    rate: float = 1e-3
+    rate: Rate = 1e-3
     """Adam's, of G, and of F but in the plain form"""
-    slow_rate: float = 1e-4
+    slow_rate: Rate = 1e-4
     """Adam's, of F in the plain form"""
-    penalty: float = 0.1
+    penalty: NotNegative = 0.1
     """weight of R1 and of R2 in the cured form"""
-    samples: int = 2500
+    samples: Count = 2500
     """drawn to be counted"""
 
 

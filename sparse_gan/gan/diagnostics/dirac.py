@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparse_gan.gan import losses
 from sparse_gan.gan.losses import LossConfig
+from worldmodels.config import Config, Count, Positive, Size
 
 PLAIN: dict[str, LossConfig] = {
     "saturating": LossConfig("saturating"),
@@ -32,16 +33,16 @@ SLOW: dict[str, LossConfig] = {"log": LossConfig("log")}
 
 
 @dataclass(frozen=True)
-class DiracConfig:
+class DiracConfig(Config):
     """Size of the experiment."""
 
-    steps: int = 1000
+    steps: Count = 1000
     """of G"""
-    rate: float = 0.1
+    rate: Positive = 0.1
     """learning rate of plain gradient descent, of both"""
-    energy_steps: int = 1
+    energy_steps: Count = 1
     """steps of F for each of G"""
-    nodes: int = 33
+    nodes: Size = 33
     """points that stand for a Gaussian where there is instance noise"""
 
 

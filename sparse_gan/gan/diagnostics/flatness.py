@@ -11,6 +11,7 @@ from torch import Tensor
 from sparse_gan.gan.diagnostics.toys import Mixture, fit_energy, generator_of, ring
 from sparse_gan.gan.losses import LossConfig, generator_loss, slopes
 from sparse_gan.gan.networks import MLPEnergy
+from worldmodels.config import Config, Count, Positive, Size
 from worldmodels.runs import derive_seed
 
 LOSSES: dict[str, LossConfig] = {
@@ -28,20 +29,20 @@ NEAR, FAR = (0.1, 0.5), (1.5, 3.0)
 
 
 @dataclass(frozen=True)
-class FlatnessConfig:
+class FlatnessConfig(Config):
     """Size of the experiment."""
 
-    steps: int = 2000
+    steps: Count = 2000
     """of F, alone"""
-    batch: int = 256
+    batch: Size = 256
     """samples a step"""
-    width: int = 128
+    width: Size = 128
     """units of a hidden layer"""
-    rays: int = 64
+    rays: Size = 64
     """lines that leave the data"""
-    points: int = 61
+    points: Size = 61
     """on each, from 0 to `FAR`'s end"""
-    half: float = 6.0
+    half: Positive = 6.0
     """contrastive samples fill the square from -half to half"""
 
 

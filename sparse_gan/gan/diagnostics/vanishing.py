@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
 from sparse_gan.gan.diagnostics.toys import fit_energy, mixture
 from sparse_gan.gan.losses import LossConfig, LossKind, generator_loss
 from sparse_gan.gan.networks import MLPEnergy, MLPGenerator
+from worldmodels.config import NOT_EMPTY, Config, CountOrZero, Size
 from worldmodels.runs import derive_seed
 
 FORMS: tuple[LossKind, LossKind] = ("saturating", "log")
 
 
 @dataclass(frozen=True)
-class VanishingConfig:
+class VanishingConfig(Config):
     """Size of the experiment."""
 
-    strengths: tuple[int, ...] = (0, 25, 50, 100, 200, 400, 800)
+    strengths: Annotated[tuple[CountOrZero, ...], NOT_EMPTY] = (0, 25, 50, 100, 200, 400, 800)
     """steps of F at which G's gradient is measured"""
-    batch: int = 256
+    batch: Size = 256
     """samples a step, and in the measurement"""
-    width: int = 128
+    width: Size = 128
     """units of a hidden layer"""
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sparse_gan.gan.diagnostics.dirac import DiracConfig
 from sparse_gan.gan.diagnostics.flatness import FlatnessConfig
 from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.vanishing import VanishingConfig
-from worldmodels.protocols import UserError
+from worldmodels.config import AtLeast, Config, Count, Limit
 from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
 
 STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
@@ -25,31 +25,23 @@ STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
 
 
 @dataclass(frozen=True)
-class LimitsArgs:
+class LimitsArgs(Config):
     """Size of the experiments."""
 
-    seeds: int = 5
+    seeds: Count = 5
     """of each: 1, 2, ..."""
     out: Path = Path("runs/gan-limits")
     """run folder; an experiment and seed that is done is read from it"""
-    collapse_steps: int = 5000
+    collapse_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 5000
     """of a GAN on the ring or the grid"""
-    width: int = 128
+    width: Annotated[int, AtLeast(10), Limit(65_536)] = 128
     """units of the networks' hidden layers"""
-    strength: int = 800
+    strength: Annotated[int, AtLeast(10), Limit(10**9)] = 800
     """steps of F at the end of the vanishing gradient"""
-    dirac_steps: int = 1000
+    dirac_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 1000
     """of the Dirac-GAN"""
-    flat_steps: int = 2000
+    flat_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
     """of F alone"""
-
-    def __post_init__(self) -> None:
-        """Refuse sizes below their least."""
-        if self.seeds < 1:
-            raise UserError(f"seeds is {self.seeds}; it must be at least 1")
-        for name in ("collapse_steps", "width", "strength", "dirac_steps", "flat_steps"):
-            if getattr(self, name) < 10:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 10")
 
 
 @dataclass(frozen=True)
