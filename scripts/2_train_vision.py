@@ -1,17 +1,37 @@
 """Step 2: train V, the variational auto-encoder that squeezes a frame into a few numbers, z.
 
-    python scripts/2_train_vision.py --vision.z-dim 16
+    python scripts/2_train_vision.py --set vision.z_dim=16
 
-It sees nothing but frames: neither actions nor rewards. The same as `worldmodels train-vision`.
+It sees nothing but frames: neither actions nor rewards.
 """
 
-import sys
-from pathlib import Path
+from worldmodels import stages
+from worldmodels.commands.staged import STAGED, run_step, settings
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.runs import Device
 
-from worldmodels.cli import script
+USES = ("vision", "vision_training", "mirror")
 
-STAGED = Path("runs/staged")
+
+def main(
+    preset: str = "quick", set: tuple[str, ...] = (), seed: int = 0, device: Device = "cpu"
+) -> None:
+    """Train V on the frames of step 1.
+
+    Args:
+        preset: where the settings come from: smoke, quick or full.
+        set: settings to change, such as vision.z_dim=16.
+        seed: of all steps.
+        device: cpu, or cuda for a GPU.
+    """
+    store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
+    cfg, out = settings(preset, set, USES, store.env_id), STAGED / "vision.pt"
+    inputs = [cfg.vision, cfg.vision_training, cfg.mirror, store.fingerprint]
+    with stages.open_stage("vision", out, inputs, STAGED, seed=seed, device=device) as ctx:
+        model = stages.train_vision(cfg.vision_training, cfg.vision, store, ctx, mirror=cfg.mirror)
+        stages.VisionFile(model, stages.Source.of(store), cfg.mirror).save(out)
+    print(f"V, trained on the frames of {len(store)} episodes: {out}")
+
 
 if __name__ == "__main__":
-    data, out = (STAGED / "episodes",), STAGED / "vision.pt"
-    sys.exit(script("train-vision", data=data, out=out, run=STAGED))
+    run_step(main)

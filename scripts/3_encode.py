@@ -2,16 +2,30 @@
 
     python scripts/3_encode.py
 
-The same as `worldmodels encode`.
+Where V was trained on horizontal flips, each episode is encoded a second time, flipped.
 """
 
-import sys
-from pathlib import Path
+from worldmodels import stages
+from worldmodels.commands.staged import STAGED, run_step
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.runs import Device
 
-from worldmodels.cli import script
 
-STAGED = Path("runs/staged")
+def main(device: Device = "cpu") -> None:
+    """Encode the episodes of step 1 with the V of step 2.
+
+    Args:
+        device: cpu, or cuda for a GPU.
+    """
+    store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
+    vision, out = stages.VisionFile.load(STAGED / "vision.pt"), STAGED / "z.safetensors"
+    digest = vision.digest
+    inputs = [digest, store.fingerprint]
+    with stages.open_stage("encode", out, inputs, STAGED, device=device) as ctx:
+        latents = stages.encode(vision.model, store, ctx, mirror=vision.mirror)
+        stages.LatentsFile(latents, vision.source, digest, vision.mirror).save(out)
+    print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {out}")
+
 
 if __name__ == "__main__":
-    data, vision = (STAGED / "episodes",), STAGED / "vision.pt"
-    sys.exit(script("encode", data=data, vision=vision, out=STAGED / "z.safetensors", run=STAGED))
+    run_step(main)

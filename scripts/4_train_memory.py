@@ -1,17 +1,42 @@
 """Step 4: train M, the recurrent network that predicts the next z, the reward and the end.
 
-    python scripts/4_train_memory.py --memory.ensemble 3
+    python scripts/4_train_memory.py --set memory.ensemble=3
 
-From here on the environment itself is not needed any more. The same as `worldmodels train-memory`.
+From here on the environment itself is not needed any more, until the result is measured.
 """
 
-import sys
-from pathlib import Path
+from worldmodels import stages
+from worldmodels.commands.staged import STAGED, run_step, settings
+from worldmodels.runs import Device
+from worldmodels.stages.files import file_digest
 
-from worldmodels.cli import script
+USES = ("memory", "memory_training")
 
-STAGED = Path("runs/staged")
+
+def main(
+    preset: str = "quick", set: tuple[str, ...] = (), seed: int = 0, device: Device = "cpu"
+) -> None:
+    """Train M on the latents of step 3.
+
+    Args:
+        preset: where the settings come from: smoke, quick or full.
+        set: settings to change, such as memory.ensemble=3.
+        seed: of all steps.
+        device: cpu, or cuda for a GPU.
+    """
+    file, out = stages.LatentsFile.load(STAGED / "z.safetensors"), STAGED / "memory.pt"
+    cfg = settings(preset, set, USES, file.source.env_id)
+    inputs = [cfg.memory, cfg.memory_training, file_digest(STAGED / "z.safetensors")]
+    with stages.open_stage("memory", out, inputs, STAGED, seed=seed, device=device) as ctx:
+        memories = stages.train_memory(
+            cfg.memory, cfg.memory_training, [file.latents], ctx, mirror=file.mirror
+        )
+        noise = cfg.memory_training.posterior_noise
+        stages.MemoryFile(memories.models, memories.reward, file.source, file.vision, noise).save(
+            out
+        )
+    print(f"M, trained on {file.latents.num_frames:,} frames: {out}")
+
 
 if __name__ == "__main__":
-    latents, out = (STAGED / "z.safetensors",), STAGED / "memory.pt"
-    sys.exit(script("train-memory", latents=latents, out=out, run=STAGED))
+    run_step(main)

@@ -1,25 +1,51 @@
-"""Step 5: evolve C, the small controller, inside the dream of M, and save V, M and C as an agent.
+"""Step 5: evolve C, the small controller, inside the dream of M.
 
-    python scripts/5_train_controller.py --dream.temperature 1.15
+    python scripts/5_train_controller.py --set dream.temperature=1.15
 
-No frame here is real. The same as `worldmodels train-controller`.
+No frame here is real. C's mean at several generations is kept, for step 6 to choose from.
 """
 
-import sys
-from pathlib import Path
+from worldmodels import stages
+from worldmodels.commands.staged import STAGED, run_step, settings
+from worldmodels.runs import Device
+from worldmodels.stages.files import file_digest
 
-from worldmodels.cli import script
+USES = ("controller", "dream", "starts")
 
-STAGED = Path("runs/staged")
+
+def main(
+    preset: str = "quick", set: tuple[str, ...] = (), seed: int = 0, device: Device = "cpu"
+) -> None:
+    """Evolve C with the V of step 2, the latents of step 3 and the M of step 4.
+
+    Args:
+        preset: where the settings come from: smoke, quick or full.
+        set: settings to change, such as dream.temperature=1.15.
+        seed: of all steps.
+        device: cpu, or cuda for a GPU.
+    """
+    paths = [STAGED / name for name in ("vision.pt", "memory.pt", "z.safetensors")]
+    vision = stages.VisionFile.load(paths[0])
+    memory = stages.MemoryFile.load(paths[1])
+    latents = stages.LatentsFile.load(paths[2])
+    cfg, out = settings(preset, set, USES, vision.source.env_id), STAGED / "evolved"
+    world = stages.World(
+        vision.source,
+        vision.model,
+        memory.models,
+        memory.reward,
+        [latents.latents],
+        latents.mirror,
+        memory.posterior_noise,
+    )
+    inputs = [cfg.controller, cfg.dream, cfg.starts, *map(file_digest, paths)]
+    with stages.open_stage("controller", out, inputs, STAGED, seed=seed, device=device) as ctx:
+        evolved = stages.evolve_controller(cfg.controller, cfg.dream, cfg.starts, world, ctx)
+        evolved.agent.save_pretrained(out, dtype="float32")
+        evolved.candidates.save(STAGED / "candidates.pt")
+        ctx.count_frames("dream", evolved.frames)
+    print(f"C, evolved over {evolved.frames:,} dreamt frames: {out}")
+
 
 if __name__ == "__main__":
-    sys.exit(
-        script(
-            "train-controller",
-            vision=STAGED / "vision.pt",
-            memory=STAGED / "memory.pt",
-            latents=(STAGED / "z.safetensors",),
-            out=STAGED / "agent",
-            run=STAGED,
-        )
-    )
+    run_step(main)

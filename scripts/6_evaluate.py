@@ -1,17 +1,57 @@
-"""Step 6: measure the agent in the real environment, on tracks that nothing has learnt from.
+"""Step 6: choose between the snapshots of C by real driving, then test what was chosen.
 
-    python scripts/6_evaluate.py --episodes 100
+    python scripts/6_evaluate.py --set test.episodes=100
 
-The same as `worldmodels evaluate`.
+The tracks that choose are not those of the training, and the tracks of the test are neither. Where
+the preset has a residual, a bounded change of C is learnt in the dream and kept if it helps.
 """
 
-import sys
-from pathlib import Path
+import shutil
 
-from worldmodels.cli import script
+from worldmodels import executors, stages
+from worldmodels.agent import Agent
+from worldmodels.commands.staged import STAGED, run_step, settings
 
-STAGED = Path("runs/staged")
+USES = ("selection", "residual", "test", "test_env_id", "dream.horizon")
+
+
+def main(
+    preset: str = "quick",
+    set: tuple[str, ...] = (),
+    seed: int = 0,
+    workers: int | None = None,
+) -> None:
+    """Select a snapshot of step 5, and drive the test tracks with it.
+
+    Args:
+        preset: where the settings come from: smoke, quick or full.
+        set: settings to change, such as test.episodes=100.
+        seed: of all steps.
+        workers: processes; None takes one per core.
+    """
+    out, selected = STAGED / "agent", STAGED / "selected"
+    env_id = Agent.from_pretrained(STAGED / "evolved").env_id
+    cfg = settings(preset, set, USES, env_id)
+    candidates = stages.Candidates.load(STAGED / "candidates.pt")
+    shutil.copytree(STAGED / "evolved", selected, dirs_exist_ok=True)
+    with executors.make(None, workers) as executor:
+        opened = {"run": STAGED, "seed": seed, "executor": executor}
+        with stages.open_stage("select", selected, cfg.selection, **opened) as ctx:
+            best = stages.select(cfg.selection, cfg.dream, selected, candidates, ctx)
+            ctx.count_frames("selection", best.frames)
+        with stages.open_stage("final", out, cfg.selection, **opened) as ctx:
+            finalist = stages.Finalist(0, selected, best.real_mean)
+            stages.choose(cfg.selection, [finalist], out, ctx)
+        if cfg.residual.enabled:
+            with stages.open_stage("residual", out, cfg.residual, **opened) as ctx:
+                found = stages.learn_residual(cfg.residual.training, cfg.selection, out, ctx)
+                ctx.count_frames("selection", found.frames)
+                ctx.count_frames("dream", found.dreamt)
+        with stages.open_stage("test", out, cfg.test, **opened) as ctx:
+            result = stages.test(cfg.test, env_id, cfg.test_env, out, STAGED, ctx)
+            ctx.count_frames("test", result.frames)
+    print(f"the agent scores {result.mean:.1f} over {len(result.episodes)} episodes: {out}")
+
 
 if __name__ == "__main__":
-    agent, json = str(STAGED / "agent"), STAGED / "evaluation.json"
-    sys.exit(script("evaluate", agent=agent, json=json, resume=True, run=STAGED))
+    run_step(main)

@@ -31,19 +31,19 @@ def kill_in_each_stage(kills: Path) -> None:
     The moment is that at which the stage has written its first file: a checkpoint, a shard, a
     result. ``kills`` lists the stages, and outlives the process.
     """
-    stage: Callable[..., str] = Pipeline._stage
+    stage: Callable[..., None] = Pipeline._stage
     write: Callable[..., None] = os.replace
     now: list[str] = []
 
-    def watched(self: Any, name: str, iteration: Any, inputs: Any, work: Any) -> str:
-        def begun(key: str) -> Any:
+    def watched(self: Any, name: str, iteration: Any, inputs: Any, work: Any) -> None:
+        def begun(ctx: Any) -> Any:
             now[:] = [f"{name}/{iteration.number:02d}"]
             try:
-                return work(key)
+                return work(ctx)
             finally:
                 now.clear()
 
-        return stage(self, name, iteration, inputs, begun)
+        stage(self, name, iteration, inputs, begun)
 
     def replace(*args: Any, **kwargs: Any) -> None:
         write(*args, **kwargs)

@@ -14,11 +14,17 @@ from tests.experience.fakes import BOX, DISCRETE
 from worldmodels import cli, executors
 from worldmodels.agent import Agent
 from worldmodels.commands import play, stage
-from worldmodels.commands.files import LatentsFile, MemoryFile, VisionFile
-from worldmodels.commands.stage import episode_folders, open_stage
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
+from worldmodels.stages import (
+    LatentsFile,
+    MemoryFile,
+    VisionFile,
+    episode_folders,
+    open_stage,
+)
+from worldmodels.stages.collection import training_seeds
 
 EPISODES, Z, H = 4, 8, 32
 
@@ -77,7 +83,8 @@ def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 def test_every_stage_leaves_what_the_next_one_reads(staged: Path) -> None:
     store = EpisodeStore(episode_folders([staged / "episodes"]))
-    assert sorted(record.entry.seed for record in store.episodes) == list(range(EPISODES))
+    seeds = [record.entry.seed for record in store.episodes]
+    assert seeds == training_seeds(0, 0, EPISODES).tolist()
     vision, memory = VisionFile.load(staged / "v.pt"), MemoryFile.load(staged / "m.pt")
     latents = LatentsFile.load(staged / "z.safetensors")
     assert latents.latents.num_frames == store.num_frames
@@ -120,13 +127,13 @@ def test_a_longer_collection_counts_what_is_new(tmp_path: Path) -> None:
         words = ["--scale", "0.3", "--episodes", episodes, "--run", tmp_path]
         collect(tmp_path / "e", *words)
     assert RunFolder(tmp_path).frames()["totals"]["collection"] == (
-        EpisodeStore([tmp_path / "e"]).num_steps
+        EpisodeStore([tmp_path / "e" / "0"]).num_steps
     )
 
 
 def test_an_agent_collects_and_goes_on_from_what_it_knows(staged: Path, tmp_path: Path) -> None:
     more = tmp_path / "more"
-    collect(more, "--agent", staged / "agent", "--noise", "0.1", "--seed", "100")
+    collect(more, "--agent", staged / "agent", "--noise", "0.1")
     shutil.copytree(staged / "episodes", tmp_path / "episodes")
     both = ["--data", staged / "episodes", more]
     vision = ["--vision", staged / "v.pt"]

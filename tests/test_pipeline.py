@@ -19,10 +19,9 @@ import torch
 from tests.pipeline_worker import tiny
 from worldmodels import runs
 from worldmodels.agent import Agent
-from worldmodels.pipeline import committee, run_pipeline
-from worldmodels.pipeline.context import Iteration
-from worldmodels.pipeline.driver import recorded_starts
-from worldmodels.pipeline.model import drivers, half_mirrored, held_out, load_driver
+from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline.iteration import Iteration
+from worldmodels.pipeline.work import drivers
 from worldmodels.planning.committee import other_members
 from worldmodels.planning.drivers import best_driver
 from worldmodels.presets import (
@@ -34,6 +33,11 @@ from worldmodels.presets import (
     SelectionConfig,
 )
 from worldmodels.protocols import UserError
+from worldmodels.stages import committee
+from worldmodels.stages.collection import load_driver
+from worldmodels.stages.controller import recorded_starts
+from worldmodels.stages.latents import held_out, originals
+from worldmodels.stages.vision import half_mirrored
 from worldmodels.tasks.car_racing import Flip
 from worldmodels.vision.latents import Latents
 
@@ -275,19 +279,16 @@ def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
         np.testing.assert_array_equal(seen.reward, twin.reward)
         np.testing.assert_array_equal(seen.action * [-1, 1, 1], twin.action)
         assert np.abs(seen.mu - twin.mu).max() > 1e-3
-    held = held_out(tiny(), 60)
+    held = held_out(60, mirror=True)
     assert np.flatnonzero(held).tolist() == [0, 1, 40, 41]  # both images or neither
-    assert np.flatnonzero(held_out(RunConfig(), 60)).tolist() == [0, 20, 40]
+    assert np.flatnonzero(held_out(60, mirror=False)).tolist() == [0, 20, 40]
 
 
 def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
     part = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
-    cfg = dataclasses.replace(tiny(), starts=dataclasses.replace(tiny().starts, count=400))
-    cfg = dataclasses.replace(
-        cfg, memory_training=dataclasses.replace(cfg.memory_training, posterior_noise=0.0)
-    )
+    cfg = dataclasses.replace(tiny().starts, count=400)
     memory = Agent.from_pretrained(unbroken / "agent").memories[0]
-    starts = recorded_starts(cfg, [part], [memory], seed=0)
+    starts = recorded_starts(cfg, originals([part], True), [memory], 0, posterior_noise=0.0)
     seen = part.select([0, 2]).mu
     assert all((np.abs(seen - z).max(axis=1) < 1e-6).any() for z in starts.z)
 

@@ -43,7 +43,7 @@ def test_there_is_one_for_each_step() -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_it_is_short_and_explained(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 40
+    assert len(text.splitlines()) <= 65
     assert len(ast.get_docstring(ast.parse(text)) or "") > 40
 
 
@@ -57,7 +57,7 @@ def test_the_steps_know_their_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["--preset", "smoke", "--episodes", "4", "--workers", "1"]
+    words = ["--preset", "smoke", "--workers", "1"]
     environment = ["--env-id", "tests.experience.fakes:fakes/Pixels-v0"]
     assert run(SCRIPTS[0], *words, *environment) == 0
     assert run(SCRIPTS[1], "--preset", "smoke") == 0

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-import numpy as np
 import tyro
 
-from worldmodels import envs, executors
+from worldmodels import envs, executors, stages
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
-from worldmodels.commands.stage import open_stage, use_all_cores
+from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import (
     Count,
+    CountOrZero,
     Decay,
     Fraction,
     NotNegative,
@@ -25,32 +26,21 @@ from worldmodels.config import (
     Workers,
 )
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.experience.collect import (
-    CollectConfig,
-    CollectSummary,
-    GroupSize,
-    TrainingEpisodes,
-    collect,
-)
-from worldmodels.experience.exploration import (
-    AgentNoiseConfig,
-    AR1Config,
-    BehaviourConfig,
-    BrownianConfig,
-    RandomControllerConfig,
-)
-from worldmodels.pipeline.model import load_driver
+from worldmodels.experience.collect import GroupSize, TrainingEpisodes
+from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+from worldmodels.protocols import UserError
+from worldmodels.stages.collection import Drives
+from worldmodels.stages.context import open_stage
 from worldmodels.tasks import task_for
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Drive and record episodes, one for each of the seeds S, S+1, ..., S+N-1.
+    """Drive and record episodes, on the tracks that a run of the same seed would drive.
 
     What the folder holds already is kept, so an interrupted collection goes on. Several values of
-    --scale or --noise share the episodes, each in a folder of its own inside of --out.
+    --scale or --noise share the episodes; each has a folder of its own inside of --out.
     """
 
     preset: PresetName
@@ -90,7 +80,10 @@ class Collect:
     agent: str | None = None
     """folder or name of an agent that drives, disturbed by noise; None drives at random"""
     seed: Seed = 0
-    """first seed; collection has the seeds below 400000"""
+    """as that of `worldmodels run`: shuffles the 400000 tracks of collection"""
+    used: CountOrZero | None = None
+    """tracks of that shuffle that earlier collections have used; None takes 0, or with an agent as
+    many as the preset explores"""
     workers: Workers | None = None
     """processes; None takes one per usable core. The episodes are the same for any number"""
     run: Path | None = None
@@ -118,47 +111,61 @@ class Collect:
             rho=cfg.explore_rho,
         )
 
+    def ignored(self) -> Mapping[str, str]:
+        """What is for agents alone, or for random driving alone."""
+        if self.agent is not None:
+            own = "the agent brings its own"
+            random = "an agent drives, not noise alone; its noise is --noise"
+            names = ("scale", "rho", "bias", "behaviour")
+            return {"action-repeat": own, "frame-rows": own} | dict.fromkeys(names, random)
+        names = ("noise", "bias-spread", "kick-probability", "kick-steps")
+        found = dict.fromkeys(names, "no agent drives")
+        if self.behaviour != "ar1":
+            why = f"it is for ar1, and behaviour is {self.behaviour}"
+            found |= dict.fromkeys(("scale", "rho", "bias"), why)
+        return found
+
     def execute(self) -> None:
         """Collect and say what there is."""
-        if self.seed > TRAINING_SEED_LIMIT - self.episodes:
-            raise UserError(
-                f"seeds {self.seed} to {self.seed + self.episodes - 1} are not all for collection, "
-                f"which has 0 to {TRAINING_SEED_LIMIT - 1}; choose another --seed"
-            )
         if not (self.noise if self.agent else self.scale):
             raise UserError("--noise with an agent, and --scale without, need at least one number")
         use_all_cores()
-        behaviours, repeat, frames = self._behaviours(), self.action_repeat, self._frames()
+        repeat, frames = self.action_repeat, self._frames()
         if self.agent is not None:
             agent = Agent.from_pretrained(find(self.agent))
+            env = envs.make(self.env_id)
+            agent.check_env(env)
+            env.close()
             repeat, frames = agent.action_repeat, agent.frame_spec
-        shares = np.array_split(np.arange(self.seed, self.seed + self.episodes), len(behaviours))
-        work = [(b, s.tolist()) for b, s in zip(behaviours, shares, strict=True) if len(s)]
-        inputs = [self.env_id, behaviours, self.seed, self.max_steps, self.patience, self.group]
-        inputs += [repeat, frames]
+        drives = self._drives()
+        same = dataclasses.replace(drives, episodes=1)  # a longer collection extends a shorter one
+        inputs = [self.env_id, same, self.group, repeat, frames]
+        iteration = 0 if self.agent is None else 1
         with (
-            open_stage("collect", self.out, inputs, self.run, "collection") as stage,
             executors.make(None, self.workers) as executor,
+            open_stage(
+                "collect",
+                self.out,
+                inputs,
+                self.run,
+                seed=self.seed,
+                iteration=iteration,
+                executor=executor,
+            ) as ctx,
         ):
-            summaries = [
-                collect(
-                    CollectConfig(self.group, self.max_steps, self.patience, repeat),
-                    self.env_id,
-                    behaviour,
-                    seeds,
-                    self.out if len(work) == 1 else self.out / str(number),
-                    executor=executor,
-                    load_policy=load_driver,
-                    frame_spec=frames,
-                )
-                for number, (behaviour, seeds) in enumerate(work)
-            ]
-            figures = totals(summaries)
-            stage.count_frames("collection", int(figures["frames"]))
-            stage.log(**figures, behaviour=[type(behaviour).__name__ for behaviour in behaviours])
+            found = stages.collect(
+                drives,
+                self.env_id,
+                self.out,
+                ctx,
+                group=self.group,
+                action_repeat=repeat,
+                frame_spec=frames,
+            )
+            ctx.count_frames("collection", found.frames)
         print(
-            f"{figures['frames']:,} frames in {figures['episodes']} episodes with a mean return of "
-            f"{figures['mean_return']:.1f}: {self.out}"
+            f"{found.frames:,} frames in {found.episodes} episodes with a mean return of "
+            f"{found.mean_return:.1f}: {self.out}"
         )
 
     def _frames(self) -> FrameSpec:
@@ -167,45 +174,32 @@ class Collect:
             return task_for(self.env_id).frame_spec
         return FrameSpec(rows=self.frame_rows)
 
-    def _behaviours(self) -> Sequence[BehaviourConfig]:
-        """What drives, one configuration for each share of the episodes."""
+    def _drives(self) -> Drives:
+        """What drives: the preset's iteration, with what the options change."""
+        cfg = load_preset(self.preset, self.env_id).experience
         if self.agent is not None:
-            folder = find(self.agent)
-            env = envs.make(self.env_id)
-            Agent.from_pretrained(folder).check_env(env)
-            env.close()
-            return [
-                AgentNoiseConfig(
-                    folder,
-                    scale=scale,
-                    bias_spread=self.bias_spread if scale else 0.0,
-                    kick_probability=self.kick_probability,
-                    kick_steps=self.kick_steps,
-                )
-                for scale in self.noise
-            ]
-        if self.behaviour == "brownian":
-            return [BrownianConfig()]
-        if self.behaviour == "random-controller":
-            return [RandomControllerConfig()]
-        biases: Sequence[tuple[float, ...] | None] = (
-            [self.bias]
-            if self.bias
-            else load_preset(self.preset, self.env_id).experience.explore_bias or [None]
+            cfg = dataclasses.replace(
+                cfg,
+                driver_noise=self.noise,
+                driver_bias_spread=self.bias_spread,
+                kick_probability=self.kick_probability,
+                kick_steps=self.kick_steps,
+            )
+            drives = stages.by_agents(cfg, [find(self.agent)], iteration=1)
+        else:
+            bias = cfg.explore_bias if self.bias is None else (self.bias,)
+            cfg = dataclasses.replace(
+                cfg, explore_scales=self.scale, explore_rho=self.rho, explore_bias=bias
+            )
+            drives = stages.exploration(cfg)
+            if self.behaviour == "brownian":
+                drives = dataclasses.replace(drives, behaviours=[BrownianConfig()])
+            if self.behaviour == "random-controller":
+                drives = dataclasses.replace(drives, behaviours=[RandomControllerConfig()])
+        return dataclasses.replace(
+            drives,
+            episodes=self.episodes,
+            steps=self.max_steps,
+            patience=self.patience,
+            used=drives.used if self.used is None else self.used,
         )
-        return [AR1Config(self.rho, scale, bias) for scale in self.scale for bias in biases]
-
-
-def totals(summaries: Sequence[CollectSummary]) -> dict[str, float]:
-    """Figures of several collections as of one."""
-    frames = sum(summary.frames for summary in summaries)
-    episodes = sum(summary.episodes for summary in summaries)
-    seconds = sum(summary.seconds for summary in summaries)
-    returns = sum(summary.mean_return * summary.episodes for summary in summaries)
-    return {
-        "frames": frames,
-        "episodes": episodes,
-        "mean_return": returns / episodes,
-        "seconds": seconds,
-        "frames_per_second": sum(summary.new_frames for summary in summaries) / seconds,
-    }

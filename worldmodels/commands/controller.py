@@ -5,33 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
+from worldmodels import stages
 from worldmodels.agent import Agent, find
-from worldmodels.commands.files import (
-    LatentsFile,
-    MemoryFile,
+from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
+from worldmodels.commands.stage import ControllerSettings, data_env, use_all_cores
+from worldmodels.config import Seed
+from worldmodels.dream.config import DreamConfig
+from worldmodels.presets import RunConfig, StartsConfig
+from worldmodels.runs import Device, require_device, versions
+from worldmodels.stages.context import open_stage
+from worldmodels.stages.controller import World
+from worldmodels.stages.files import (
     VisionFile,
     file_digest,
     load_latents,
+    load_memories,
     require_same,
     require_vision,
 )
-from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
-from worldmodels.commands.stage import Stage, open_stage, use_all_cores
-from worldmodels.config import Seed
-from worldmodels.controller.evolve import Generation
-from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.starts import build_starts
-from worldmodels.pipeline import driver
-from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
-from worldmodels.presets import ControllerStageConfig, RunConfig, StartsConfig
-from worldmodels.protocols import UserError
-from worldmodels.runs import Device, derive_seed, require_device, versions
 
 
 @dataclass(frozen=True)
@@ -46,22 +41,24 @@ class TrainController:
     """where the settings come from"""
     vision: Path
     """file of V, from `worldmodels train-vision`"""
-    memory: Path
-    """file of M, from `worldmodels train-memory`"""
+    memory: tuple[Path, ...]
+    """files of M, from `worldmodels train-memory`, the newest last: all of them dream, and C sees
+    the newest one's h"""
     latents: tuple[Path, ...]
-    """files of latents that dreams begin at, from `worldmodels encode` with the same V"""
+    """files of latents that dreams begin at, from `worldmodels encode` with the same V, one for
+    each iteration, the newest last"""
     out: Path
     """folder for the agent"""
     dream: DreamConfig
     """the dream"""
     starts: StartsConfig
     """where dreams begin"""
-    controller: ControllerStageConfig
+    controller: ControllerSettings
     """C and its evolution"""
     init: str | None = None
     """folder or name of an agent whose controller the search begins at; None begins at zero"""
     seed: Seed = 0
-    """fixes starts, samples and noise"""
+    """as that of `worldmodels run`: fixes starts, samples and noise"""
     device: Device = "cpu"
     """where to dream: cuda for a graphics card"""
     run: Path | None = None
@@ -78,83 +75,69 @@ class TrainController:
             out=tyro.MISSING,
             dream=preset.dream,
             starts=preset.starts,
-            controller=preset.controller,
+            controller=ControllerSettings.of(preset.controller),
         )
+
+    @classmethod
+    def environment(cls, flags: Mapping[str, str]) -> str | None:
+        """That of V."""
+        return data_env(flags, "vision")
+
+    def ignored(self) -> Mapping[str, str]:
+        """What needs several iterations, or losses that weigh more than the rest."""
+        found = {}
+        if len(self.latents) == 1:
+            found["starts.newest-weight"] = "there is one file of latents, and none is the newest"
+        if self.starts.loss_weight == 1:
+            why = "starts.loss-weight is 1, so states before a loss are as any other"
+            found |= {"starts.loss-before": why, "starts.loss-streak": why}
+        return found
 
     def execute(self) -> None:
         """Evolve and save the agent."""
         require_device(self.device)
         use_all_cores()
-        vision, memory, latents = self._read()
+        world = self._world()
+        init = None if self.init is None else Agent.from_pretrained(self.init)
         begins = None if self.init is None else str(find(self.init))
-        files = [file_digest(path) for path in (self.vision, self.memory, *self.latents)]
-        inputs = [self.dream, self.starts, self.controller, self.seed, begins, files]
-        with open_stage("controller", self.out, inputs, self.run) as stage:
-            agent, dreamt = self._evolve(vision, memory, latents, stage)
-            agent.save_pretrained(self.out, dtype="float32")
-            stage.count_frames("dream", dreamt)
-        print(f"agent, evolved over {dreamt:,} dreamt frames: {self.out}")
+        files = [file_digest(path) for path in (self.vision, *self.memory, *self.latents)]
+        inputs = [self.dream, self.starts, self.controller, begins, files]
+        with open_stage(
+            "controller",
+            self.out,
+            inputs,
+            self.run,
+            seed=self.seed,
+            iteration=len(self.latents) - 1,
+            device=self.device,
+        ) as ctx:
+            evolved = stages.evolve_controller(
+                self.controller,
+                self.dream,
+                self.starts,
+                world,
+                ctx,
+                init=init,
+                metadata={"seed": self.seed, "versions": versions()},
+            )
+            evolved.agent.save_pretrained(self.out, dtype="float32")
+            ctx.count_frames("dream", evolved.frames)
+        print(f"agent, evolved over {evolved.frames:,} dreamt frames: {self.out}")
 
-    def _read(self) -> tuple[VisionFile, MemoryFile, LatentsFile]:
+    def _world(self) -> World:
         """V, M and latents, which must belong together."""
-        vision, memory = VisionFile.load(self.vision), MemoryFile.load(self.memory)
-        latents = load_latents(self.latents)
-        for path, file in ((self.memory, memory), (self.latents[0], latents)):
+        vision, memories = VisionFile.load(self.vision), load_memories(self.memory)
+        parts = load_latents(self.latents)
+        newest = memories[-1]
+        for path, file in ((self.memory[-1], newest), (self.latents[0], parts[0])):
             require_same(path, file.source, self.vision, vision.source)
             require_vision(path, file.vision, self.vision, vision.digest)
-        return vision, memory, latents
-
-    def _evolve(
-        self, vision: VisionFile, memory: MemoryFile, latents: LatentsFile, stage: Stage
-    ) -> tuple[Agent, int]:
-        """The agent, and how many frames were dreamt for it."""
-        cfg, source = self.controller.evolve, vision.source
-        memories = [model.to(self.device) for model in memory.models]
-        rng = np.random.default_rng(derive_seed(self.seed, "starts", 0))
-        count, warmup = self.starts.count, self.starts.warmup
-        noise = load_preset(self.preset).memory_training.posterior_noise
-        starts = build_starts(memories, latents.latents, count, warmup, rng, posterior_noise=noise)
-        search = DreamEvolution.of(
-            self.controller,
-            self.dream,
-            memories,
-            memory.reward,
-            starts,
-            source.env_id,
-            source.action_spec,
-        )
-        seed = derive_seed(self.seed, "controller", 0)
-
-        def log(record: Generation, _: Any) -> None:
-            stage.log(**generation_metrics(record))
-
-        result = search.run(seed, self._begin(search, seed), stage.state / "state.json", log)
-        agent = Agent(
+        return World(
+            vision.source,
             vision.model,
-            [model.cpu() for model in memories],
-            search.shape,
-            result.parameters,
-            env_id=source.env_id,
-            frame_spec=source.frame_spec,
-            action_spec=source.action_spec,
-            reward_model=memory.reward,
-            input_stats=search.stats,
-            starts=driver.fewer_starts(starts),
-            action_repeat=source.action_repeat,
-            metadata={"seed": self.seed, "versions": versions()},
+            [model for file in reversed(memories) for model in file.models],
+            newest.reward,
+            [part.latents for part in parts],
+            parts[0].mirror,
+            newest.posterior_noise,
         )
-        dreams = len(result.history) * cfg.strategy.population + len(result.snapshots)
-        return agent, dreams * self.dream.episodes * self.dream.horizon
-
-    def _begin(self, search: DreamEvolution, seed: int) -> NDArray[np.float32]:
-        """(N,) parameters that the search begins at."""
-        x0 = search.first_parameters(seed)
-        if self.init is None:
-            return x0
-        init = Agent.from_pretrained(self.init)
-        if init.controller != search.shape or init.parameters.size != len(x0):
-            raise UserError(
-                f"agent {self.init!r} has {init.controller} with {init.parameters.size} "
-                f"parameters; needed is {search.shape} with {len(x0)}"
-            )
-        return init.parameters

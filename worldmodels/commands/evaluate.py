@@ -13,10 +13,10 @@ from rich.table import Table
 
 from baselines import drivers
 from worldmodels.agent import find
-from worldmodels.commands.stage import use_all_cores
+from worldmodels.commands.stage import of_planners, use_all_cores
 from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
-from worldmodels.planning.config import PlanningConfig
+from worldmodels.planning.config import METHODS, PlanningConfig
 from worldmodels.planning.drivers import Driver, best_driver, open_driver
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
@@ -69,6 +69,14 @@ class Evaluate:
         """Only the agent must be given."""
         planning = PlanningConfig.of(flags.get("policy", ""))
         return cls(agent=tyro.MISSING, planning=planning)
+
+    def ignored(self) -> Mapping[str, str]:
+        """Settings of planners that do not drive, and weights that nobody reads."""
+        policy = self._policy
+        found = of_planners(policy)
+        if policy in METHODS and not self.planning.objective.critic:
+            found["weights"] = "the planner uses no critic; set --planning.objective.critic"
+        return found
 
     def execute(self) -> None:
         """Drive, print the table, write the JSON."""

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import tyro
-from numpy.typing import NDArray
 
-from worldmodels.commands.files import (
+from worldmodels import stages
+from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
+from worldmodels.commands.stage import data_env, of_fine_tuning, use_all_cores
+from worldmodels.config import Seed
+from worldmodels.memory.mdn_rnn import MDNRNNConfig
+from worldmodels.memory.train import MemoryTrainConfig
+from worldmodels.presets import MemoryStageConfig, RunConfig
+from worldmodels.protocols import UserError
+from worldmodels.runs import Device, require_device
+from worldmodels.stages.context import open_stage
+from worldmodels.stages.files import (
     LatentsFile,
     MemoryFile,
     file_digest,
     load_latents,
     require_same,
 )
-from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
-from worldmodels.commands.stage import open_stage, use_all_cores
-from worldmodels.config import Seed
-from worldmodels.memory.calibration import calibrate
-from worldmodels.memory.mdn_rnn import MDNRNNConfig
-from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind, train_memory
-from worldmodels.pipeline.model import HOLDOUT_EVERY
-from worldmodels.presets import MemoryStageConfig, RunConfig
-from worldmodels.protocols import UserError
-from worldmodels.runs import Device, derive_seed, require_device
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,18 @@ class TrainMemory:
     preset: PresetName
     """where the settings come from"""
     latents: tuple[Path, ...]
-    """files of latents, from `worldmodels encode`, all made by one V"""
+    """files of latents, from `worldmodels encode`, all made by one V, one for each iteration, the
+    newest last"""
     out: Path
     """file for M"""
     memory: MemoryStageConfig
-    """shape of M; newest-repeats counts the last file of latents as the newest"""
+    """shape of M"""
     memory_training: MemoryTrainConfig
     """training of M"""
     init: Path | None = None
     """file of an M of the same shape to go on from, for finetune-steps instead of steps"""
     seed: Seed = 0
-    """fixes initial weights, order, noise and masks"""
+    """as that of `worldmodels run`: fixes initial weights, order, noise and masks"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
     run: Path | None = None
@@ -69,67 +67,68 @@ class TrainMemory:
             memory_training=preset.memory_training,
         )
 
+    @classmethod
+    def environment(cls, flags: Mapping[str, str]) -> str | None:
+        """That of the latents."""
+        return data_env(flags, "latents")
+
+    def ignored(self) -> Mapping[str, str]:
+        """What is for fine-tuning, for training from scratch, or for several iterations."""
+        found = of_fine_tuning("memory-training", True, self.init)
+        if len(self.latents) == 1:
+            found["memory.newest-repeats"] = "there is one file of latents, and none is the newest"
+        return found
+
     def execute(self) -> None:
         """Train every member of the ensemble and write the file."""
         require_device(self.device)
         use_all_cores()
-        file = load_latents(self.latents)
-        latents, held = file.latents, self._held(file)
-        newest = LatentsFile.load(self.latents[-1]).latents.num_episodes
-        repeats = np.ones(latents.num_episodes, np.int64)
-        if len(self.latents) > 1:
-            repeats[-newest:] = self.memory.newest_repeats
-        holdout = latents.select(np.flatnonzero(held)) if held.any() else None
-        init = self._init(file)
-        kind = self.memory.reward
-        if kind == "auto":
-            kind = reward_kind(latents) if init is None else init.reward.kind
-        shape = self.memory.network(latents.z_dim, file.source.action_spec.size, kind)
-        self._check_init(init, shape)
+        parts = load_latents(self.latents)
+        newest = parts[-1]
+        init = self._init(newest)
         files = [file_digest(path) for path in (*self.latents, *([self.init] if self.init else []))]
-        inputs = [self.memory, self.memory_training, self.seed, files]
-        with open_stage("memory", self.out, inputs, self.run) as stage:
-            reward = fit_reward_model(latents, kind)
-            models = [
-                train_memory(
-                    self.memory_training,
-                    shape,
-                    reward,
-                    latents,
-                    seed=derive_seed(self.seed, "memory", 0, member),
-                    holdout=holdout,
-                    repeats=np.where(held, 0, repeats),
-                    init=None if init is None else init.models[member].state_dict(),
-                    checkpoint=stage.state / f"{member}.pt",
-                    log=partial(stage.log, member=member),
-                    device=self.device,
-                ).cpu()
-                for member in range(self.memory.ensemble)
-            ]
-            MemoryFile(models, reward, file.source, file.vision).save(self.out)
-            if stage.run is not None:
-                seed = derive_seed(self.seed, "calibration")
-                figures = calibrate(models[0], reward, holdout or latents, seed=seed)
-                stage.run.forget("memory_calibration")
-                stage.run.log("memory_calibration", iteration=0, **figures)
-        print(f"M, trained on {latents.num_frames:,} frames: {self.out}")
+        inputs = [self.memory, self.memory_training, files]
+        with open_stage(
+            "memory",
+            self.out,
+            inputs,
+            self.run,
+            seed=self.seed,
+            iteration=len(parts) - 1,
+            device=self.device,
+        ) as ctx:
+            memories = stages.train_memory(
+                self.memory,
+                self.memory_training,
+                [part.latents for part in parts],
+                ctx,
+                mirror=newest.mirror,
+                init=None if init is None else [model.state_dict() for model in init.models],
+                kind=None if init is None else init.reward.kind,
+            )
+            noise = self.memory_training.posterior_noise
+            MemoryFile(memories.models, memories.reward, newest.source, newest.vision, noise).save(
+                self.out
+            )
+        frames = sum(part.latents.num_frames for part in parts)
+        print(f"M, trained on {frames:,} frames: {self.out}")
 
-    @staticmethod
-    def _held(file: LatentsFile) -> NDArray[np.bool_]:
-        """(E,) episodes for validation; none where there is but one."""
-        held: NDArray[np.bool_] = np.arange(file.latents.num_episodes) % HOLDOUT_EVERY == 0
-        return np.zeros_like(held) if held.all() else held
+    def _init(self, latents: LatentsFile) -> MemoryFile | None:
+        """The M to fine-tune.
 
-    def _init(self, file: LatentsFile) -> MemoryFile | None:
+        Raises:
+            UserError: it is of another environment or another shape.
+        """
         if self.init is None:
             return None
         init = MemoryFile.load(self.init)
-        require_same(self.init, init.source, self.latents[0], file.source)
+        require_same(self.init, init.source, self.latents[0], latents.source)
+        kind = init.reward.kind if self.memory.reward == "auto" else self.memory.reward
+        size = latents.source.action_spec.size
+        self._check_init(init, self.memory.network(latents.latents.z_dim, size, kind))
         return init
 
-    def _check_init(self, init: MemoryFile | None, shape: MDNRNNConfig) -> None:
-        if init is None:
-            return
+    def _check_init(self, init: MemoryFile, shape: MDNRNNConfig) -> None:
         if init.models[0].cfg != shape or len(init.models) != self.memory.ensemble:
             raise UserError(
                 f"{self.init} holds {len(init.models)} of {init.models[0].cfg}; "

@@ -8,7 +8,17 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeAlias, TypeVar, get_args
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+    get_args,
+    runtime_checkable,
+)
 
 import tyro
 
@@ -46,6 +56,28 @@ class Command(Protocol):
         ...
 
 
+@runtime_checkable
+class Selective(Protocol):
+    """A command of which not every option has an effect, whatever the others are."""
+
+    def ignored(self) -> Mapping[str, str]:
+        """Options without an effect as the others stand, each with the reason.
+
+        A name such as ``planning`` stands for all options that begin with ``planning.`` too.
+        """
+        ...
+
+
+@runtime_checkable
+class OfData(Protocol):
+    """A command whose input says of which environment it is."""
+
+    @classmethod
+    def environment(cls, flags: Mapping[str, str]) -> str | None:
+        """Id of the environment; None where the input cannot be read."""
+        ...
+
+
 C = TypeVar("C", bound=Command)
 T = TypeVar("T")
 
@@ -60,15 +92,30 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         defaults: fields that replace the preset's.
 
     Raises:
-        UserError: an unknown preset, or a value out of its range.
+        UserError: an unknown preset, a value out of its range, or an option without an effect.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
     env = "--env" if "env" in command.__dataclass_fields__ else "--env-id"
     words = [re.sub(r"^--env([-_]id)?(?==|$)", env, word) for word in words]
     flags = read_flags(words)
-    preset = load_preset(flags.get("preset", DEFAULT_PRESET), flags.get("env-id"))
+    env_id = flags.get("env-id")
+    if issubclass(command, OfData):
+        env_id = command.environment(flags)
+    preset = load_preset(flags.get("preset", DEFAULT_PRESET), env_id)
     base = dataclasses.replace(command.defaults(preset, flags), **defaults)
-    return read(command, args=words, default=base, prog=program)
+    parsed = read(command, args=words, default=base, prog=program)
+    if isinstance(parsed, Selective):
+        _refuse_ignored(parsed.ignored(), flags)
+    return parsed
+
+
+def _refuse_ignored(ignored: Mapping[str, str], flags: Mapping[str, str]) -> None:
+    """Refuse a flag that was given and has no effect."""
+    for flag in flags:
+        name = re.sub(r"(^|\.)no-", r"\1", flag)
+        for prefix, reason in ignored.items():
+            if name == prefix or name.startswith(f"{prefix}."):
+                raise UserError(f"--{flag} has no effect here: {reason}")
 
 
 def read(kind: type[T], **options: Any) -> T:

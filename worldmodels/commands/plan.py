@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldmodels.commands.stage import use_all_cores
+from worldmodels.commands.stage import of_planners, use_all_cores
 from worldmodels.config import Count, CountOrZero, Seed
 from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import open_driver
@@ -53,6 +53,13 @@ class PlanOnce:
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The method's own settings."""
         return cls(agent=tyro.MISSING, planning=PlanningConfig.of(flags.get("policy", "icem")))
+
+    def ignored(self) -> Mapping[str, str]:
+        """Settings of other planners, and weights that nobody reads."""
+        found = of_planners(self.policy)
+        if not self.planning.objective.critic:
+            found["weights"] = "the planner uses no critic; set --planning.objective.critic"
+        return found
 
     def execute(self) -> None:
         """Plan, print, and write what was asked for."""

@@ -53,6 +53,10 @@ class Play:
         """Only the agent must be given."""
         return cls(agent=tyro.MISSING)
 
+    def ignored(self) -> Mapping[str, str]:
+        """What a dream does without."""
+        return {"env": "a dream has no environment"} if self.dream else {}
+
     def execute(self) -> None:
         """Show it."""
         if self.video is None and not has_display():

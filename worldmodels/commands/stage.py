@@ -1,91 +1,100 @@
-"""What the commands of single stages share: resuming, and what they write into a run folder."""
+"""What the commands of single stages share."""
 
 from __future__ import annotations
 
 import os
-import shutil
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import tyro
 
 from worldmodels.executors import usable_cores
-from worldmodels.experience.folders import MANIFEST, shard_files
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.planning.config import METHODS
+from worldmodels.presets import ControllerStageConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import RunFolder, config_hash
+from worldmodels.stages.files import LatentsFile, VisionFile, episode_folders
+from worldmodels.vision.train import VisionTrainConfig
+
+OfRunInt = Annotated[int, tyro.conf.Fixed, tyro.conf.Suppress]
+"""A number that only `worldmodels run` uses: other commands neither show nor take it."""
+OfRunBool = Annotated[bool, tyro.conf.Fixed, tyro.conf.Suppress]
+"""The same for a switch."""
 
 
-class Stage:
-    """One stage at work: where it resumes from, and the run folder that it reports to, if any."""
+@dataclass(frozen=True)
+class VisionTraining(VisionTrainConfig):
+    """How V is trained."""
 
-    def __init__(self, name: str, metrics: str, state: Path, run: Path | None) -> None:
-        """Open the run folder; use `open_stage`."""
-        self.name, self.metrics, self.state = name, metrics, state
-        self.run = None if run is None else RunFolder(run)
+    finetune_rounds: OfRunInt = 1
 
-    def log(self, **metrics: Any) -> None:
-        """Add a line of metrics to the run folder."""
-        if self.run is not None:
-            self.run.log(self.metrics, iteration=0, **metrics)
-
-    def count_frames(self, kind: str, frames: int) -> None:
-        """Enter frames into the run folder's ledger, less those that the same work entered before.
-
-        So a stage that is repeated counts nothing, and one that is extended counts what is new.
-        """
-        if self.run is None:
-            return
-        work = f"{self.name}/{self.state.name}/"
-        entries = self.run.frames()["entries"]
-        known = sum(entry["frames"] for entry in entries if entry["key"].startswith(work))
-        if frames > known:
-            self.run.count_frames(kind, frames - known, f"{work}{frames}")
+    @classmethod
+    def of(cls, cfg: VisionTrainConfig) -> VisionTraining:
+        """The settings of a run, as far as one training uses them."""
+        return cls(**vars(cfg))
 
 
-@contextmanager
-def open_stage(
-    name: str, out: Path, inputs: Any, run: Path | None, metrics: str = ""
-) -> Iterator[Stage]:
-    """Work on a stage that can be interrupted.
+@dataclass(frozen=True)
+class ControllerSettings(ControllerStageConfig):
+    """C: what it sees, and how it is evolved."""
+
+    memory_rounds: OfRunInt = 1
+    carry_on: OfRunBool = True
+
+    @classmethod
+    def of(cls, cfg: ControllerStageConfig) -> ControllerSettings:
+        """The settings of a run, as far as one evolution uses them."""
+        return cls(**vars(cfg))
+
+
+def data_env(words: Mapping[str, str], option: str) -> str | None:
+    """The environment that a command's first input is of; None where it cannot be read yet.
 
     Args:
-        name: of the stage, as the pipeline calls it.
-        out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
-        inputs: all that the result depends on; a checkpoint of other inputs is thrown away.
-        run: run folder for metrics, seconds and frames; None for none.
-        metrics: name of the stage's lines of metrics, where it is another.
+        words: the command line, as `parsing.read_flags` gives it.
+        option: "data", "latents" or "vision".
     """
-    target = out.absolute()
-    folder = target.with_name(f".{target.name}-resume")
-    state = folder / config_hash([name, inputs])[:16]
-    resumed = state.exists()  # the first checkpoint makes it
-    if not resumed:
-        shutil.rmtree(folder, ignore_errors=True)
-    stage = Stage(name, metrics or name, state, run)
-    if stage.run is not None and not resumed:
-        stage.run.forget(stage.metrics)
-    began = time.perf_counter()
-    yield stage
-    if stage.run is not None:
-        stage.run.log("stage", name=name, iteration=0, seconds=time.perf_counter() - began)
-    shutil.rmtree(folder, ignore_errors=True)
+    path = words.get(option)
+    if not path:
+        return None
+    try:
+        if option == "data":
+            return EpisodeStore(episode_folders([Path(path)])).env_id
+        kind = LatentsFile if option == "latents" else VisionFile
+        return kind.load(Path(path)).source.env_id
+    except UserError:  # the command reads it again, and says what is wrong with it
+        return None
 
 
-def episode_folders(given: Sequence[Path]) -> list[Path]:
-    """Folders of shards: those given, or what lies in them where they hold several collections.
+def of_fine_tuning(training: str, peak: bool, init: object) -> dict[str, str]:
+    """Options of a training that have no effect with or without ``--init``.
 
-    Raises:
-        UserError: one does not exist or has no episodes.
+    Args:
+        training: name of the training's settings.
+        peak: whether fine-tuning has a learning rate of its own.
+        init: value of the option.
     """
-    found = []
-    for folder in given:
-        inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-        if not folder.is_dir():
-            raise UserError(
-                f"there is no folder of episodes {folder}; `worldmodels collect` makes one"
-            )
-        found += [folder] if shard_files(folder) or not inside else inside
+    names = ["steps", *(["learning-rate"] if peak else [])]
+    if init is None:
+        why = "it is for fine-tuning; give --init, or take steps"
+        return {f"{training}.finetune-{name}": why for name in names}
+    why = "it is for a training from scratch; --init fine-tunes, for finetune-steps"
+    return {f"{training}.{name}": why for name in names}
+
+
+def of_planners(policy: str) -> dict[str, str]:
+    """Options of `PlanningConfig` that have no effect under a policy."""
+    if policy not in METHODS:
+        return {"planning": f"{policy} does not plan"}
+    used = "cem" if policy == "icem" else policy
+    others = ("cem", "mppi", "gradient", "rollout")
+    found = {f"planning.{name}": f"the planner is {policy}" for name in others if name != used}
+    if policy == "rollout":
+        found["planning.objective.proposal"] = "rollouts begin at the proposal anyway"
+    if policy == "gradient":
+        found["planning.objective.disagreement-penalty"] = "gradients have no such term"
     return found
 
 

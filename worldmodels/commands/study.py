@@ -80,7 +80,7 @@ def read_variant(text: str) -> Variant:
             "'hot: dream.temperature=1.3'"
         )
     words = rest.split()
-    settings = dict(_setting(word, text) for word in words if word != "untrained")
+    settings = dict(read_setting(word, text) for word in words if word != "untrained")
     return Variant(name.strip(), settings, "untrained" in words)
 
 
@@ -97,14 +97,19 @@ def read_grid(axes: Sequence[str]) -> list[Variant]:
         name, equals, values = axis.partition("=")
         if not equals or not values:
             raise UserError(f"grid {axis!r} is not of the form setting=value,value")
-        named.append([_setting(f"{name}={value}", axis) for value in values.split(",")])
+        named.append([read_setting(f"{name}={value}", axis) for value in values.split(",")])
     return [
         Variant(", ".join(f"{name} {value}" for name, value in point), dict(point))
         for point in itertools.product(*named)
     ]
 
 
-def _setting(word: str, text: str) -> tuple[str, Any]:
+def read_setting(word: str, text: str) -> tuple[str, Any]:
+    """Name and value of a setting such as ``dream.temperature=1.3``.
+
+    Raises:
+        UserError: there is no equals sign; the message names the ``text`` that the word is of.
+    """
     name, equals, value = word.partition("=")
     if not equals:
         raise UserError(f"{word!r} in {text!r} is no setting: write name=value")

@@ -11,7 +11,7 @@ from typing import Self
 import tyro
 
 from worldmodels.agent import Agent
-from worldmodels.commands.stage import Stage, open_stage, use_all_cores
+from worldmodels.commands.stage import OfRunBool, of_planners, use_all_cores
 from worldmodels.config import Seed
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.config import Method, PlanningConfig
@@ -23,6 +23,14 @@ from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
+from worldmodels.stages.context import StageContext, open_stage
+
+
+@dataclass(frozen=True)
+class PolicyTraining(PolicyTrainConfig):
+    """How a policy is trained in the dream; whether it has a critic, the policy's name says."""
+
+    critic: OfRunBool = True
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class TrainPolicy:
     """what to train"""
     out: Path | None = None
     """file for the networks; None is one named after the policy in the agent's folder"""
-    training: PolicyTrainConfig = field(default_factory=PolicyTrainConfig)
+    training: PolicyTraining = field(default_factory=PolicyTraining)
     """policy-network and actor-critic"""
     planner: Method = "icem"
     """whom imitation imitates"""
@@ -56,13 +64,25 @@ class TrainPolicy:
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The policy's own settings."""
-        training = PolicyTrainConfig()
-        if flags.get("policy") == "residual":
-            training = residual_training()
-        if flags.get("policy") == "policy-network":
-            training = PolicyTrainConfig(steps=300, horizon=12, longest=100, tail=12, critic=False)
+        policy = flags.get("policy")
+        training = PolicyTraining()
+        if policy == "residual":
+            training = PolicyTraining(**vars(residual_training()))
+        if policy == "policy-network":
+            training = PolicyTraining(steps=300, horizon=12, longest=100, tail=12, critic=False)
         planning = PlanningConfig.of(flags.get("planner", "icem"))
         return cls(agent=tyro.MISSING, training=training, planning=planning)
+
+    def ignored(self) -> Mapping[str, str]:
+        """Settings of other policies."""
+        if self.policy == "imitation":
+            return {"training": "imitation has settings of its own"} | of_planners(self.planner)
+        why = f"it is for imitation, and policy is {self.policy}"
+        found = dict.fromkeys(("planner", "planning", "imitation"), why)
+        if not self.training.critic:
+            why = f"{self.policy} has no critic"
+            found |= dict.fromkeys(("training.trace", "training.target-decay"), why)
+        return found
 
     def execute(self) -> None:
         """Train, and write the file."""
@@ -77,26 +97,26 @@ class TrainPolicy:
         cfg = self.imitation if self.policy == "imitation" else self.training
         memory = origin(agent, cfg.network)
         inputs = [replace(self, out=None, run=None), memory]
-        with open_stage("policy", out, inputs, self.run) as stage:
+        with open_stage("policy", out, inputs, self.run, seed=self.seed) as stage:
             seed = derive_seed(self.seed, self.policy)
             if self.policy == "imitation":
                 file = self._imitate(agent, stage, seed, memory)
             else:
-                cfg = replace(self.training, critic=self.policy != "policy-network")
-                checkpoint = stage.state / "policy.pt"
-                log = partial(stage.log, policy=self.policy)
-                file = PolicyFile(
-                    *train_policies(agent, cfg, seed=seed, checkpoint=checkpoint, log=log),
-                    self.policy,
-                    memory,
+                networks = train_policies(
+                    agent,
+                    self.training,
+                    seed=seed,
+                    checkpoint=stage.checkpoint("policy.pt"),
+                    log=partial(stage.log, "policy", policy=self.policy),
                 )
+                file = PolicyFile(*networks, self.policy, memory)
             file.save(out)
         print(f"{self.policy}, trained in the dream: {out}")
 
-    def _imitate(self, agent: Agent, stage: Stage, seed: int, memory: str) -> PolicyFile:
+    def _imitate(self, agent: Agent, stage: StageContext, seed: int, memory: str) -> PolicyFile:
         planner = PlanningPolicy(agent, self.planner, self.planning)
-        checkpoint = stage.state / "decisions.pt"
+        checkpoint = stage.checkpoint("decisions.pt")
         decisions = collect_decisions(planner, self.imitation, seed, checkpoint)
-        log = partial(stage.log, policy=self.policy)
+        log = partial(stage.log, "policy", policy=self.policy)
         actor = imitate(agent, decisions, self.imitation, seed=seed, log=log)
         return PolicyFile((actor,), None, self.policy, memory)

@@ -9,17 +9,22 @@ from typing import Self
 
 import tyro
 
-from worldmodels.commands.files import LatentsFile, Source, VisionFile, require_same
+from worldmodels import stages
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
-from worldmodels.commands.stage import episode_folders, open_stage, use_all_cores
+from worldmodels.commands.stage import VisionTraining, data_env, of_fine_tuning, use_all_cores
 from worldmodels.config import Seed
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.pipeline.model import sample_frames, split
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, derive_seed, progress, require_device
-from worldmodels.vision.latents import encode_episodes
-from worldmodels.vision.train import VisionTrainConfig, train_vision
+from worldmodels.runs import Device, require_device
+from worldmodels.stages.context import open_stage
+from worldmodels.stages.files import (
+    LatentsFile,
+    Source,
+    VisionFile,
+    episode_folders,
+    require_same,
+)
 from worldmodels.vision.vae import VAEConfig
 
 
@@ -34,17 +39,19 @@ class TrainVision:
     preset: PresetName
     """where the settings come from"""
     data: tuple[Path, ...]
-    """folders of episodes, from `worldmodels collect`"""
+    """folders of episodes, from `worldmodels collect`, one for each iteration, the newest last"""
     out: Path
     """file for V"""
     vision: VAEConfig
     """shape of V"""
-    vision_training: VisionTrainConfig
+    vision_training: VisionTraining
     """training of V"""
+    mirror: bool
+    """train on horizontal flips of the frames too; only for CarRacing"""
     init: Path | None = None
     """file of a V of the same shape to go on from, for finetune-steps instead of steps"""
     seed: Seed = 0
-    """fixes initial weights, order and noise"""
+    """as that of `worldmodels run`: fixes initial weights, order and noise"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
     run: Path | None = None
@@ -58,34 +65,48 @@ class TrainVision:
             data=tyro.MISSING,
             out=tyro.MISSING,
             vision=preset.vision,
-            vision_training=preset.vision_training,
+            vision_training=VisionTraining.of(preset.vision_training),
+            mirror=preset.mirror,
         )
+
+    @classmethod
+    def environment(cls, flags: Mapping[str, str]) -> str | None:
+        """That of the episodes."""
+        return data_env(flags, "data")
+
+    def ignored(self) -> Mapping[str, str]:
+        """What is only for fine-tuning, or only for training from scratch."""
+        return of_fine_tuning("vision-training", False, self.init)
 
     def execute(self) -> None:
         """Train and write the file."""
         require_device(self.device)
         use_all_cores()
         store = EpisodeStore(episode_folders(self.data))
-        train, holdout = split(store)
         source, init = Source.of(store), self._init()
         if init is not None and self.init is not None:
             require_same(self.init, init.source, self.data[0], source)
-        cfg, seed = self.vision_training, derive_seed(self.seed, "vision", 0)
-        inputs = [self.vision, cfg, seed, store.fingerprint, init and init.digest]
-        with open_stage("vision", self.out, inputs, self.run) as stage:
-            model = train_vision(
-                cfg,
+        training = self.vision_training
+        inputs = [self.vision, training, self.mirror, store.fingerprint, init and init.digest]
+        with open_stage(
+            "vision",
+            self.out,
+            inputs,
+            self.run,
+            seed=self.seed,
+            iteration=len(self.data) - 1,
+            device=self.device,
+        ) as ctx:
+            model = stages.train_vision(
+                training,
                 self.vision,
-                lambda start: train.frame_batches(cfg.batch_size, seed, start=start),
-                sample_frames(holdout, 512),
-                seed=seed,
+                store,
+                ctx,
+                mirror=self.mirror,
                 init=None if init is None else init.model.state_dict(),
-                checkpoint=stage.state / "state.pt",
-                log=stage.log,
-                device=self.device,
-            ).cpu()
-            VisionFile(model, source).save(self.out)
-        print(f"V, trained on {train.num_frames:,} frames: {self.out}")
+            )
+            VisionFile(model, source, self.mirror).save(self.out)
+        print(f"V, trained on the frames of {len(store):,} episodes: {self.out}")
 
     def _init(self) -> VisionFile | None:
         if self.init is None:
@@ -101,11 +122,13 @@ class Encode:
     """Encode all frames of collected episodes with V; M learns from the result."""
 
     data: tuple[Path, ...]
-    """folders of episodes, from `worldmodels collect`"""
+    """folders of episodes, from `worldmodels collect`, of one iteration"""
     vision: Path
     """file of V, from `worldmodels train-vision`"""
     out: Path
     """file for the latents (safetensors)"""
+    mirror: bool | None = None
+    """encode the horizontal flip of each episode too; None does so if V was trained on flips"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
     run: Path | None = None
@@ -123,11 +146,10 @@ class Encode:
         vision = VisionFile.load(self.vision)
         store = EpisodeStore(episode_folders(self.data))
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
-        inputs = [vision.digest, store.fingerprint]
-        with open_stage("encode", self.out, inputs, self.run):
-            indices = progress(range(len(store)), "encoding", unit="episodes")
-            episodes = (store.read(index) for index in indices)
-            model = vision.model.to(self.device)
-            latents = encode_episodes(model, episodes, store.action_spec)
-            LatentsFile(latents, vision.source, vision.digest).save(self.out)
+        mirror = vision.mirror if self.mirror is None else self.mirror
+        inputs = [vision.digest, store.fingerprint, mirror]
+        digest = vision.digest
+        with open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
+            latents = stages.encode(vision.model, store, ctx, mirror=mirror)
+            LatentsFile(latents, vision.source, digest, mirror).save(self.out)
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")

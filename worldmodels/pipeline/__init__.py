@@ -8,6 +8,7 @@ last checkpoint is.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Callable
@@ -17,23 +18,17 @@ from typing import Any
 from worldmodels import executors
 from worldmodels.envs import make
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.pipeline import committee, driver, model, residual
-from worldmodels.pipeline.context import Context, Iteration
+from worldmodels.pipeline.iteration import Iteration
+from worldmodels.pipeline.work import Work
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.report import build_report
 from worldmodels.runs import Device, RunFolder, config_hash, require_device
+from worldmodels.stages.committee import disband
+from worldmodels.stages.context import StageContext, begin_metrics
+from worldmodels.stages.files import Source
+from worldmodels.stages.residual import remove_residual
 from worldmodels.tasks import task_for
-
-SUMMARIES = {
-    "collect": "collection",
-    "memory": "memory_calibration",
-    "select": "selection",
-    "final": "final",
-    "residual": "residual_selection",
-    "committee": "committee_selection",
-}
-"""What a stage logs once, at its end; a stage that begins again, or goes on, replaces it."""
 
 
 class Pipeline:
@@ -69,7 +64,8 @@ class Pipeline:
         spec = ActionSpec.from_space(env.action_space)
         env.close()
         task = task_for(cfg.env_id)
-        mirror = task.flip(cfg.env_id, cfg.frame_spec, spec) if cfg.mirror else None
+        if cfg.mirror:
+            task.flip(cfg.env_id, cfg.frame_spec, spec)
         self.run = RunFolder(out)
         self.run.write_config(
             {
@@ -81,8 +77,10 @@ class Pipeline:
             },
             device,
         )
+        source = Source(cfg.env_id, cfg.frame_spec, spec, cfg.action_repeat)
         executor = executor or executors.make("serial", 1)
-        self.context = Context(cfg, self.run, executor, seed, spec, mirror, device)
+        self.context = StageContext(seed, run=self.run, executor=executor, device=device)
+        self.work = Work(cfg, self.run, source)
         self.cfg, self.seed = cfg, seed
 
     def execute(self) -> Path:
@@ -98,10 +96,10 @@ class Pipeline:
 
     def _iteration(self, number: int, before: list[Iteration]) -> Iteration:
         """One round; every stage's key holds the keys of what it reads."""
-        cfg, ctx = self.cfg, self.context
-        this = Iteration(number, ctx.run.path / "iterations" / f"{number:02d}")
+        cfg, work = self.cfg, self.work
+        this = Iteration(number, self.run.path / "iterations" / f"{number:02d}")
         previous = before[-1] if before else None
-        this.keys["collect"] = self._stage(
+        self._stage(
             "collect",
             this,
             [
@@ -111,10 +109,10 @@ class Pipeline:
                 cfg.frame_spec,
                 _key(previous, "select" if cfg.experience.needs_selection else "controller"),
             ],
-            lambda key: model.collect(ctx, this, previous, key),
+            lambda ctx: work.collect(this, previous, ctx),
         )
         past = [iteration.keys["collect"] for iteration in [*before, this]]
-        this.keys["vision"] = self._stage(
+        self._stage(
             "vision",
             this,
             [
@@ -124,15 +122,15 @@ class Pipeline:
                 None if cfg.begins_vision(number) else _key(previous, "vision"),
                 *(["mirror"] if cfg.mirror else []),
             ],
-            lambda key: model.train_vision(ctx, this, before, key),
+            lambda ctx: work.train_vision(this, before, ctx),
         )
-        this.keys["encode"] = self._stage(
+        self._stage(
             "encode",
             this,
             [this.keys["vision"], past],
-            lambda key: model.encode(ctx, this, before, key),
+            lambda ctx: work.encode(this, before, ctx),
         )
-        this.keys["memory"] = self._stage(
+        self._stage(
             "memory",
             this,
             [
@@ -141,9 +139,9 @@ class Pipeline:
                 this.keys["encode"],
                 None if cfg.begins_memory(number) else _key(previous, "memory"),
             ],
-            lambda key: model.train_memory(ctx, this, before, key),
+            lambda ctx: work.train_memory(this, before, ctx),
         )
-        this.keys["controller"] = self._stage(
+        self._stage(
             "controller",
             this,
             [
@@ -153,9 +151,9 @@ class Pipeline:
                 this.keys["memory"],
                 _key(previous, "select") if cfg.controller.carry_on else None,
             ],
-            lambda key: driver.evolve_controller(ctx, this, before, key),
+            lambda ctx: work.evolve_controller(this, previous, ctx),
         )
-        this.keys["select"] = self._stage(
+        self._stage(
             "select",
             this,
             [
@@ -163,18 +161,18 @@ class Pipeline:
                 cfg.selection.episodes_of(number, cfg.iterations),
                 this.keys["controller"],
             ],
-            lambda key: driver.select(ctx, this, key),
+            lambda ctx: work.select(this, ctx),
         )
         return this
 
     def _final(self, iterations: list[Iteration]) -> Iteration:
         """Choose the agent of the run among the best checkpoints of all iterations."""
         last = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
-        last.keys["final"] = self._stage(
+        self._stage(
             "final",
             last,
             [self.cfg.selection, [iteration.keys["select"] for iteration in iterations]],
-            lambda key: driver.choose(self.context, last, iterations, key),
+            lambda ctx: self.work.choose(iterations, ctx),
         )
         return last
 
@@ -182,29 +180,29 @@ class Pipeline:
         """Learn a bounded change of the chosen C."""
         if not self.cfg.residual.enabled:
             final.keys["residual"] = final.keys["final"]
-            residual.residual_file(self.context).unlink(missing_ok=True)
+            remove_residual(self.run.agent)
             return
-        final.keys["residual"] = self._stage(
+        self._stage(
             "residual",
             final,
             [self.cfg.residual, self.cfg.selection, final.keys["final"]],
-            lambda key: residual.learn_residual(self.context, final, key),
+            self.work.learn_residual,
         )
 
     def _committee(self, final: Iteration, iterations: list[Iteration]) -> None:
         """Let the other finalists drive beside the agent, if that is better."""
         if not self.cfg.committee.enabled:
             final.keys["committee"] = final.keys["residual"]
-            committee.disband(self.context)
+            disband(self.run.agent)
             return
         winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
-        finalists = driver.best_rounds(self.context, iterations)
-        others = [iteration for iteration in finalists if iteration.number != winner]
-        final.keys["committee"] = self._stage(
+        finalists = self.work.best_rounds(iterations)
+        others = {f.iteration: f.agent for f in finalists if f.iteration != winner}
+        self._stage(
             "committee",
             final,
             [self.cfg.committee, self.cfg.selection, final.keys["residual"]],
-            lambda key: committee.seat(self.context, final, others, key),
+            lambda ctx: self.work.seat(others, ctx),
         )
 
     def _test(self, final: Iteration) -> None:
@@ -213,7 +211,7 @@ class Pipeline:
             "test",
             final,
             [self.cfg.test, self.cfg.test_env, final.keys["committee"]],
-            lambda key: driver.test(self.context, final, key),
+            self.work.test,
         )
 
     def _stage(
@@ -221,29 +219,30 @@ class Pipeline:
         name: str,
         iteration: Iteration,
         inputs: Any,
-        work: Callable[[str], dict[str, Any]],
-    ) -> str:
-        """Do the work unless it is done with these inputs; return the stage's key."""
+        work: Callable[[StageContext], dict[str, Any]],
+    ) -> None:
+        """Do the work unless it is done with these inputs; the iteration gets the stage's key."""
         key = config_hash([name, iteration.number, self.seed, inputs])
         label = f"{name}/{iteration.number:02d}"
+        iteration.keys[name] = key
         if self.run.stage_done(label, key):
-            return key
-        self.context.say(f"{label}")
-        folder = self.context.checkpoint_folder(label)
-        if not (folder / "key").exists() or (folder / "key").read_text() != key:
+            return
+        self.context.say(label)
+        folder = self.run.checkpoints / label.replace("/", "-")
+        begun = (folder / "key").exists() and (folder / "key").read_text() == key
+        if not begun:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / "key").write_text(key)
-            self.run.forget(name, iteration.number)
-        if name in SUMMARIES:
-            self.run.forget(SUMMARIES[name], iteration.number)
-        self.run.forget("stage", iteration.number, name)
+        begin_metrics(self.run, name, iteration.number, resumed=begun)
         started = time.perf_counter()
-        outputs = work(key)
-        self.context.log_stage(name, iteration.number, time.perf_counter() - started)
+        outputs = work(
+            dataclasses.replace(self.context, iteration=iteration.number, state=folder, key=key)
+        )
+        seconds = time.perf_counter() - started
+        self.run.log("stage", name=name, iteration=iteration.number, seconds=seconds)
         self.run.mark_done(label, key, outputs)
         shutil.rmtree(folder, ignore_errors=True)
-        return key
 
 
 def run_pipeline(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldmodels import stages
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, CountOrZero
 from worldmodels.evaluation import AgentParameters, evaluate_many
 from worldmodels.executors import Executor
-from worldmodels.memory.mdn_rnn import MDNRNN
-from worldmodels.memory.train import train_memory
-from worldmodels.pipeline import driver
-from worldmodels.pipeline.evolution import DreamEvolution
-from worldmodels.pipeline.model import dreaming_rounds, held_out, load_memories
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.pipeline.iteration import Iteration
+from worldmodels.pipeline.work import world_of
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
 from worldmodels.runs import (
@@ -41,7 +40,20 @@ from worldmodels.runs import (
     write_json,
 )
 from worldmodels.settings import from_json, with_settings
+from worldmodels.stages import Source, StageContext
+from worldmodels.stages.controller import Evolved
+from worldmodels.stages.memory import Memories, reward_model
 from worldmodels.vision.latents import Latents
+
+STUDIED = ("dream", "starts", "controller", "memory", "memory_training")
+"""Sections of a run's settings that a variant can change; V and the data are the run's."""
+
+UNUSED = (
+    "memory_training.finetune_steps",
+    "memory_training.finetune_learning_rate",
+    "memory_training.log_every",
+)
+"""Settings in them that a study does not use: it trains M from scratch, and logs nothing."""
 
 JUDGING_DREAMS = 128
 """Dreams that a snapshot is judged on: far more than a candidate has in the evolution."""
@@ -58,6 +70,25 @@ class Variant:
     `memory_training` train M anew, from a fresh start"""
     untrained: bool = False
     """dream with an M of random weights: the control that says what M's training is worth"""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would change nothing."""
+        for name in self.settings:
+            field_name = name.replace("-", "_")
+            section = field_name.split(".")[0]
+            if section in {f.name for f in fields(RunConfig)} - set(STUDIED):
+                raise UserError(
+                    f"{name} has no effect in a study, which takes V and the data as they are; a "
+                    f"variant can change {', '.join(STUDIED)}"
+                )
+            if field_name in UNUSED:
+                raise UserError(f"{name} has no effect in a study, which trains M from scratch")
+
+    @property
+    def trains(self) -> bool:
+        """Whether M is trained anew."""
+        sections = {name.split(".")[0].replace("-", "_") for name in self.settings}
+        return not self.untrained and bool(sections & {"memory", "memory_training"})
 
 
 @dataclass(frozen=True)
@@ -86,14 +117,13 @@ class Study:
         self.cfg, self.out, self.executor = cfg, out, executor
         self.base: RunConfig = from_json(RunFolder(run, create=False).read_config()["config"])
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
-        self.number = number
-        self.round = run / "iterations" / f"{number:02d}"
-        if not (self.round / "controllers.pt").exists():
-            raise UserError(f"{self.round} has no controllers: let the run come so far first")
-        files = sorted(self.round.glob("latents-*.safetensors"))
-        self.parts = [Latents.load(file) for file in files]
-        self.agent = Agent.from_pretrained(self.round / "agent")
-        self.key = config_hash([read_json(self.round / "agent" / "config.json"), number])[:16]
+        self.round = Iteration(number, run / "iterations" / f"{number:02d}")
+        if not self.round.candidates.exists():
+            raise UserError(
+                f"{self.round.folder} has no controllers: let the run come so far first"
+            )
+        self.agent = Agent.from_pretrained(self.round.agent)
+        self.key = config_hash([read_json(self.round.agent / "config.json"), number])[:16]
 
     def cell(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Evolve and drive one variant with one seed, or read what was found before."""
@@ -107,9 +137,13 @@ class Study:
         began = time.perf_counter()
         memories = self._memories(cfg, variant, seed)
         trained = time.perf_counter()
-        agent, snapshots, dreamed = self._evolve(cfg, memories, seed, work)
+        found = self._evolve(cfg, memories, seed, work)
+        snapshots = found.candidates.snapshots
+        population = np.stack([snapshots[g] for g in sorted(snapshots)])
+        judge = found.search.returns(episodes=JUDGING_DREAMS)
+        dreamed = judge(population, derive_seed(seed, "judge")).tolist()
         evolved = time.perf_counter()
-        driven = self._drive(cfg, agent, snapshots, work)
+        driven = self._drive(cfg, found.agent, snapshots, work)
         rows = [
             {"generation": g, "dream": dream, **returns}
             for g, dream, returns in zip(sorted(snapshots), dreamed, driven, strict=True)
@@ -122,70 +156,50 @@ class Study:
         shutil.rmtree(work)
         return cell
 
-    def _memories(self, cfg: RunConfig, variant: Variant, seed: int) -> Sequence[MDNRNN]:
-        """The run's own, or others where the variant asks for them."""
-        other = [n for n in variant.settings if n.split(".")[0] in ("memory", "memory_training")]
-        reward = self.agent.reward_model
-        assert reward is not None, "agents of a run have a reward model"
-        network = cfg.memory.network(self.agent.z_dim, self.agent.action_spec.size, reward.kind)
-        if not other and not variant.untrained:
-            folders = [self.round.parent / f"{n:02d}" for n in dreaming_rounds(cfg, self.number)]
-            each = [load_memories(folder, network, cfg.memory.ensemble) for folder in folders]
-            return [memory for memories in each for memory in memories]
+    def _memories(self, cfg: RunConfig, variant: Variant, seed: int) -> Memories | None:
+        """Other memories than the run's own, where the variant asks for them."""
+        if not variant.untrained and not variant.trains:
+            return None
+        parts = self.round.load_latents()
+        kind = self.round.load_reward().kind
+        reward = reward_model(cfg.memory, Latents.concatenate(parts), kind)
+        size = self.agent.action_spec.size
+        shape = cfg.memory.network(self.agent.z_dim, size, reward.kind)
         if variant.untrained:
             torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
-            return [MDNRNN(network).eval() for _ in range(cfg.memory.ensemble)]
-        latents = Latents.concatenate(self.parts)
-        held = held_out(cfg, latents.num_episodes)
-        memories = []
-        for member in range(cfg.memory.ensemble):
-            what = [self.key, cfg.memory, cfg.memory_training, seed, member]
-            path = self.out / "memories" / f"{config_hash(what)[:16]}.pt"
-            memory = MDNRNN(network)
-            if path.exists():
-                memory.load_state_dict(load_checkpoint(path))
-            else:
-                memory = train_memory(
-                    cfg.memory_training,
-                    network,
-                    reward,
-                    latents,
-                    seed=derive_seed(seed, "memory", member),
-                    repeats=np.where(held, 0, 1),
-                    checkpoint=path.with_suffix(".state"),
-                )
-                save_checkpoint(path, memory.state_dict())
-                path.with_suffix(".state").unlink(missing_ok=True)
-            memories.append(memory.eval())
+            return Memories([MDNRNN(shape).eval() for _ in range(cfg.memory.ensemble)], reward)
+        what = [self.key, cfg.memory, cfg.memory_training, seed]
+        path = self.out / "memories" / f"{config_hash(what)[:16]}.pt"
+        if path.exists():
+            return _load_memories(path, [MDNRNN(shape) for _ in range(cfg.memory.ensemble)], reward)
+        state = path.with_suffix(".state")
+        memories = stages.train_memory(
+            cfg.memory,
+            cfg.memory_training,
+            parts,
+            StageContext(seed, None, state),
+            mirror=cfg.mirror,
+            kind=kind,
+        )
+        save_checkpoint(path, {"models": [model.state_dict() for model in memories.models]})
+        shutil.rmtree(state, ignore_errors=True)
         return memories
 
-    def _evolve(
-        self, cfg: RunConfig, memories: Sequence[MDNRNN], seed: int, work: Path
-    ) -> tuple[Agent, dict[int, NDArray[np.float32]], list[float]]:
-        """The agent, its snapshots, and what each returns in many dreams."""
-        old, reward = self.agent, self.agent.reward_model
-        assert reward is not None, "agents of a run have a reward model"
-        starts = driver.recorded_starts(cfg, self.parts, memories, derive_seed(seed, "starts"))
-        search = DreamEvolution.of(
-            cfg.controller, cfg.dream, memories, reward, starts, cfg.env_id, old.action_spec
+    def _evolve(self, cfg: RunConfig, memories: Memories | None, seed: int, work: Path) -> Evolved:
+        """The agent, its snapshots, and the dream that they were evolved in."""
+        old = self.agent
+        source = Source(cfg.env_id, old.frame_spec, old.action_spec, cfg.action_repeat)
+        world = world_of(cfg, source, self.round, memories)
+        begin = self.round.number > 0 and cfg.controller.carry_on
+        before = self.round.folder.parent / f"{self.round.number - 1:02d}" / "agent"
+        return stages.evolve_controller(
+            cfg.controller,
+            cfg.dream,
+            cfg.starts,
+            world,
+            StageContext(seed, None, work),
+            init=Agent.from_pretrained(before) if begin else None,
         )
-        own = derive_seed(seed, "controller")
-        result = search.run(own, search.first_parameters(own), work / "state.json")
-        agent = Agent(
-            old.vision,
-            memories,
-            search.shape,
-            result.parameters,
-            env_id=cfg.env_id,
-            frame_spec=old.frame_spec,
-            action_spec=old.action_spec,
-            reward_model=reward,
-            input_stats=search.stats,
-            action_repeat=cfg.action_repeat,
-        )
-        judge = search.returns(episodes=JUDGING_DREAMS)
-        population = np.stack([result.snapshots[g] for g in sorted(result.snapshots)])
-        return agent, result.snapshots, judge(population, derive_seed(seed, "judge")).tolist()
 
     def _drive(
         self,
@@ -204,6 +218,13 @@ class Study:
         return [
             {"selection": list(r.returns[:count]), "test": list(r.returns[count:])} for r in results
         ]
+
+
+def _load_memories(path: Path, models: Sequence[MDNRNN], reward: RewardModel) -> Memories:
+    """What a training of the study saved."""
+    for model, weights in zip(models, load_checkpoint(path)["models"], strict=True):
+        model.load_state_dict(weights)
+    return Memories([model.eval() for model in models], reward)
 
 
 def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""C's evolution in the dream: what the pipeline, the study and `train-controller` share."""
+"""The dream as a judge of C's parameters, and the evolution of C in it."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.folders import MANIFEST, shard_files
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
 from worldmodels.protocols import UserError
@@ -64,6 +65,8 @@ class VisionFile:
 
     model: ConvVAE
     source: Source
+    mirror: bool = False
+    """whether it was trained on horizontal flips too"""
 
     @property
     def digest(self) -> str:
@@ -72,8 +75,8 @@ class VisionFile:
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        weights = self.model.state_dict()
-        _save(path, "vision", config=self.model.cfg, source=self.source, weights=weights)
+        facts = {"config": self.model.cfg, "source": self.source, "mirror": self.mirror}
+        _save(path, "vision", weights=self.model.state_dict(), **facts)
 
     @classmethod
     def load(cls, path: Path) -> VisionFile:
@@ -82,7 +85,8 @@ class VisionFile:
         model = ConvVAE(from_json(VAEConfig, content["config"], f"{path}: config."))
         _assign(model, content["weights"], path)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
-        return cls(model.eval(), from_json(Source, content["source"], f"{path}: source."))
+        source = from_json(Source, content["source"], f"{path}: source.")
+        return cls(model.eval(), source, bool(content.get("mirror", False)))
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,13 @@ class LatentsFile:
     source: Source
     vision: str
     """digest of the V that made them"""
+    mirror: bool = False
+    """whether each episode is followed by its horizontal flip"""
 
     def save(self, path: Path) -> None:
         """Write them, atomically: a safetensors file of `Latents`, the rest as its metadata."""
         facts = {"kind": "latents", "schema": SCHEMA, "source": self.source, "vision": self.vision}
+        facts |= {"mirror": self.mirror}
         with atomic_path(path) as temporary:
             self.latents.save(temporary)
             content = json.dumps(to_jsonable({**facts, "versions": versions()}))
@@ -114,11 +121,8 @@ class LatentsFile:
             raise UserError(f"{path} is damaged ({error}); encode again") from error
         facts = parse_json(text, f"{path} is damaged ({{}}); encode again")
         _check_kind(path, facts, "latents")
-        return cls(
-            Latents.load(path),
-            from_json(Source, facts.get("source"), f"{path}: source."),
-            facts["vision"],
-        )
+        source = from_json(Source, facts.get("source"), f"{path}: source.")
+        return cls(Latents.load(path), source, facts["vision"], bool(facts.get("mirror", False)))
 
 
 @dataclass(frozen=True)
@@ -130,11 +134,14 @@ class MemoryFile:
     source: Source
     vision: str
     """digest of the V whose latents it knows"""
+    posterior_noise: float = 1.0
+    """share of V's posterior deviation that was sampled into z in its training"""
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
         weights = [model.state_dict() for model in self.models]
         facts = {"source": self.source, "vision": self.vision, "reward": self.reward}
+        facts |= {"posterior_noise": self.posterior_noise}
         _save(path, "memory", config=self.models[0].cfg, weights=weights, **facts)
 
     @classmethod
@@ -146,26 +153,61 @@ class MemoryFile:
         for model, weights in zip(models, content["weights"], strict=True):
             _assign(model, weights, path)
         reward = from_json(RewardModel, content["reward"], f"{path}: reward.")
-        return cls(
-            models,
-            reward,
-            from_json(Source, content["source"], f"{path}: source."),
-            content["vision"],
-        )
+        source = from_json(Source, content["source"], f"{path}: source.")
+        noise = float(content.get("posterior_noise", 1.0))
+        return cls(models, reward, source, content["vision"], noise)
 
 
-def load_latents(paths: Sequence[Path]) -> LatentsFile:
-    """Several files of latents as one, in the order given.
+def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
+    """Several files of latents, in the order given.
 
     Raises:
-        UserError: one cannot be read, or they are of different environments or Vs.
+        UserError: one cannot be read, or they are of different environments or Vs, or only some of
+            them have horizontal flips.
     """
     files = [LatentsFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         require_same(path, file.source, paths[0], files[0].source)
         require_vision(path, file.vision, paths[0], files[0].vision)
-    whole = Latents.concatenate([file.latents for file in files])
-    return LatentsFile(whole, files[0].source, files[0].vision)
+        if file.mirror != files[0].mirror:
+            raise UserError(
+                f"{path} has mirror {file.mirror}, but {paths[0]} has {files[0].mirror}; encode "
+                "both alike"
+            )
+    return files
+
+
+def load_memories(paths: Sequence[Path]) -> list[MemoryFile]:
+    """Several files of M, in the order given, all of one shape.
+
+    Raises:
+        UserError: one cannot be read, or they do not go together.
+    """
+    files = [MemoryFile.load(path) for path in paths]
+    for path, file in zip(paths, files, strict=True):
+        require_same(path, file.source, paths[0], files[0].source)
+        require_vision(path, file.vision, paths[0], files[0].vision)
+        mine, other = file.models[0].cfg, files[0].models[0].cfg
+        if mine != other:
+            raise UserError(f"{path} holds {mine}, but {paths[0]} holds {other}; one shape dreams")
+    return files
+
+
+def episode_folders(given: Sequence[Path]) -> list[Path]:
+    """Folders of shards: those given, or what lies in them where they hold several collections.
+
+    Raises:
+        UserError: one does not exist or has no episodes.
+    """
+    found = []
+    for folder in given:
+        inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+        if not folder.is_dir():
+            raise UserError(
+                f"there is no folder of episodes {folder}; `worldmodels collect` makes one"
+            )
+        found += [folder] if shard_files(folder) or not inside else inside
+    return found
 
 
 def require_same(path: Path, source: Source, other_path: Path, other: Source) -> None:

@@ -1,0 +1,69 @@
+"""What the numbered scripts share: their folder, their settings, and how they are run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import tyro
+
+from worldmodels.cli import guarded
+from worldmodels.commands.parsing import load_preset
+from worldmodels.commands.stage import use_all_cores
+from worldmodels.commands.study import read_setting
+from worldmodels.presets import RunConfig
+from worldmodels.protocols import UserError
+from worldmodels.settings import with_settings
+
+STAGED = Path("runs/staged")
+"""Folder that the steps share: each reads what the one before left there."""
+
+SEVERAL_ITERATIONS = (
+    "vision_training.finetune_steps",
+    "vision_training.finetune_rounds",
+    "memory.newest_repeats",
+    "memory_training.finetune_steps",
+    "memory_training.finetune_learning_rate",
+    "starts.newest_weight",
+    "controller.memory_rounds",
+    "controller.carry_on",
+    "selection.early_episodes",
+    "selection.late_rounds",
+    "selection.finalists",
+)
+"""Settings that have no effect in a single iteration, which is what the steps do."""
+
+
+def settings(
+    preset: str, changes: Sequence[str], uses: Sequence[str], env_id: str | None = None
+) -> RunConfig:
+    """A preset with single settings changed.
+
+    Args:
+        preset: its name.
+        changes: such as ``memory.hidden_size=64``.
+        uses: sections or single settings that the step uses; others are refused.
+        env_id: environment; None takes the preset's.
+
+    Raises:
+        UserError: no such preset or setting, or a setting without an effect.
+    """
+    chosen = dict(read_setting(change, change) for change in changes)
+    for name in chosen:
+        plain = name.replace("-", "_")
+        if not any(plain == part or plain.startswith(f"{part}.") for part in uses):
+            raise UserError(f"{name} has no effect in this step, which uses {', '.join(uses)}")
+        if plain in SEVERAL_ITERATIONS:
+            raise UserError(f"{name} has no effect in this step: it needs several iterations")
+    return with_settings(load_preset(preset, env_id), chosen)
+
+
+def run_step(main: Callable[..., None]) -> NoReturn:
+    """Read the command line of a script by the signature of its function, and run it."""
+    use_all_cores()
+    sys.exit(guarded(lambda: tyro.cli(main)))
+
+
+__all__ = ["STAGED", "run_step", "settings"]

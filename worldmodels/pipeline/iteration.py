@@ -1,0 +1,136 @@
+"""One iteration of a run: the folder of its results, read and written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from worldmodels.config import from_json
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.presets import RunConfig
+from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
+from worldmodels.stages.controller import Candidates
+from worldmodels.stages.files import episode_folders
+from worldmodels.stages.memory import Memories
+from worldmodels.vision.latents import Latents
+from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+
+@dataclass
+class Iteration:
+    """One round of the loop and the folder of its results."""
+
+    number: int
+    folder: Path
+    keys: dict[str, str] = field(default_factory=dict)
+    """stage -> key, of the stages that are done"""
+
+    @property
+    def agent(self) -> Path:
+        """Agent with the iteration's best controller, float32."""
+        return self.folder / "agent"
+
+    @property
+    def vision(self) -> Path:
+        """Weights of V."""
+        return self.folder / "vision.pt"
+
+    @property
+    def candidates(self) -> Path:
+        """Snapshots of C."""
+        return self.folder / "controllers.pt"
+
+    @property
+    def experience(self) -> Path:
+        """Folder of the iteration's episodes; it bears the key, since shards are immutable."""
+        run = self.folder.parent.parent
+        return run / "experience" / f"{self.number:02d}-{self.keys['collect'][:8]}"
+
+    def latents(self, number: int) -> Path:
+        """Latents of an iteration's episodes under this one's V."""
+        return self.folder / f"latents-{number:02d}.safetensors"
+
+    def memory(self, member: int) -> Path:
+        """Weights of one M."""
+        return self.folder / f"memory-{member}.pt"
+
+    def load_vision(self, shape: VAEConfig) -> ConvVAE:
+        """V as the iteration left it."""
+        model = ConvVAE(shape)
+        model.load_state_dict(load_checkpoint(self.vision))
+        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]  # not in torch's types
+
+    def load_reward(self) -> RewardModel:
+        """Meaning of the reward head that the iteration's memories have."""
+        path = self.folder / "reward.json"
+        return from_json(RewardModel, read_json(path), f"{path}: ")
+
+    def load_memories(self, shape: MDNRNNConfig, count: int) -> list[MDNRNN]:
+        """The memories as the iteration left them."""
+        memories = []
+        for member in range(count):
+            memory = MDNRNN(shape)
+            memory.load_state_dict(load_checkpoint(self.memory(member)))
+            memories.append(memory.eval())
+        return memories
+
+    def memory_weights(self, count: int) -> list[dict[str, Tensor]]:
+        """Weights of the memories, to fine-tune."""
+        return [load_checkpoint(self.memory(member)) for member in range(count)]
+
+    def save_memories(self, memories: Memories) -> None:
+        """Write the memories and what their reward heads mean."""
+        for member, memory in enumerate(memories.models):
+            save_checkpoint(self.memory(member), memory.state_dict())
+        write_json(self.folder / "reward.json", memories.reward)
+
+    def load_latents(self) -> list[Latents]:
+        """Latents of every iteration so far under this one's V, the newest last."""
+        return [Latents.load(self.latents(number)) for number in range(self.number + 1)]
+
+    def load_candidates(self) -> Candidates:
+        """What the iteration's evolution left for the selection."""
+        return Candidates.load(self.candidates)
+
+
+def store_of(iterations: Sequence[Iteration]) -> EpisodeStore:
+    """All episodes of some iterations, in order."""
+    return EpisodeStore(episode_folders([iteration.experience for iteration in iterations]))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
+    """Iterations whose memories dream in this one, the newest first.
+
+    Iterations share V from the last one that trained it; `ControllerStageConfig.memory_rounds` says
+    how many of them count.
+    """
+    oldest = max(earlier for earlier in range(number + 1) if cfg.trains_vision(earlier))
+    return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
+
+
+def dreaming_memories(
+    cfg: RunConfig, this: Iteration, shape: MDNRNNConfig, rounds: Sequence[int]
+) -> list[MDNRNN]:
+    """The memories of some iterations, in the order given."""
+    return [
+        memory
+        for number in rounds
+        for memory in Iteration(number, this.folder.parent / f"{number:02d}").load_memories(
+            shape, cfg.memory.ensemble
+        )
+    ]
+
+
+__all__ = ["Iteration", "copy_file", "dreaming_memories", "dreaming_rounds", "store_of"]

@@ -1,0 +1,55 @@
+"""The stages: one body each, a function from a configuration and inputs to what it makes.
+
+`worldmodels run`, the commands of single stages, the study and the numbered scripts all call these:
+
+```
+collect -> train_vision -> encode -> train_memory -> evolve_controller -> select -> choose
+        -> learn_residual -> seat -> test
+```
+
+A `StageContext` carries what is no part of the result's definition (where to resume from, where to
+log) and the seed of the run, from which each stage derives its own.
+"""
+
+from worldmodels.stages.collection import by_agents, collect, exploration
+from worldmodels.stages.committee import seat
+from worldmodels.stages.context import StageContext, open_stage
+from worldmodels.stages.controller import Candidates, World, evolve_controller
+from worldmodels.stages.files import (
+    LatentsFile,
+    MemoryFile,
+    Source,
+    VisionFile,
+    episode_folders,
+)
+from worldmodels.stages.latents import encode
+from worldmodels.stages.memory import train_memory
+from worldmodels.stages.residual import learn_residual
+from worldmodels.stages.selection import Finalist, choose, select
+from worldmodels.stages.testing import test
+from worldmodels.stages.vision import train_vision
+
+__all__ = [
+    "Candidates",
+    "Finalist",
+    "LatentsFile",
+    "MemoryFile",
+    "Source",
+    "StageContext",
+    "VisionFile",
+    "World",
+    "by_agents",
+    "choose",
+    "collect",
+    "encode",
+    "episode_folders",
+    "evolve_controller",
+    "exploration",
+    "learn_residual",
+    "open_stage",
+    "seat",
+    "select",
+    "test",
+    "train_memory",
+    "train_vision",
+]

@@ -1,0 +1,214 @@
+"""The stage that collects: random actions first, then the newest agent with noise."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from worldmodels.agent import Agent
+from worldmodels.envs.frames import FrameSpec
+from worldmodels.experience.collect import CollectConfig, CollectSummary
+from worldmodels.experience.collect import collect as collect_episodes
+from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.presets import ExperienceConfig
+from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+from worldmodels.runs import atomic_write, derive_seed, read_json, write_json
+from worldmodels.stages.context import StageContext
+from worldmodels.stages.files import episode_folders
+
+
+@dataclass(frozen=True)
+class Drives:
+    """What is driven in one iteration."""
+
+    behaviours: Sequence[BehaviourConfig]
+    """what drives, an equal share of the episodes each"""
+    episodes: int
+    """number of episodes"""
+    steps: int | None
+    """longest episode; None leaves it to the environment"""
+    patience: int | None
+    """truncate episodes after so many steps without a reward above 0; None never does"""
+    used: int
+    """training seeds that earlier iterations have used"""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What the folder of an iteration holds."""
+
+    frames: int
+    """steps of the environment"""
+    episodes: int
+    """episodes"""
+    mean_return: float
+    """mean of the episodes' returns"""
+    fingerprint: str
+    """of the episodes"""
+
+
+def exploration(cfg: ExperienceConfig) -> Drives:
+    """The first iteration: AR(1) noise of every scale around every centre."""
+    centres: Sequence[tuple[float, ...] | None] = cfg.explore_bias or [None]
+    behaviours = [
+        AR1Config(rho=cfg.explore_rho, scale=scale, bias=bias)
+        for scale in cfg.explore_scales
+        for bias in centres
+    ]
+    return Drives(behaviours, cfg.explore_episodes, cfg.explore_steps, cfg.patience, used=0)
+
+
+def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) -> Drives:
+    """A later iteration: each of these agents with each of the noises (see `load_driver`)."""
+    behaviours = [
+        AgentNoiseConfig(
+            folder,
+            scale=scale,
+            bias_spread=cfg.driver_bias_spread if scale else 0.0,
+            kick_probability=cfg.kick_probability,
+            kick_steps=cfg.kick_steps,
+        )
+        for folder in folders
+        for scale in cfg.driver_noise
+    ]
+    used = cfg.explore_episodes + (iteration - 1) * cfg.driver_episodes
+    return Drives(behaviours, cfg.driver_episodes, cfg.driver_steps, cfg.driver_patience, used)
+
+
+def training_seeds(seed: int, used: int, episodes: int) -> NDArray[np.int64]:
+    """Seeds of the environment: disjoint slices of one shuffle of all training seeds.
+
+    Args:
+        seed: of the run.
+        used: how many seeds of the shuffle come before these.
+        episodes: how many are needed.
+
+    Raises:
+        UserError: there are not so many.
+    """
+    if used < 0 or used + episodes > TRAINING_SEED_LIMIT:
+        raise UserError(
+            f"{episodes} episodes after {used} others need more seeds than collection has: "
+            f"{TRAINING_SEED_LIMIT}"
+        )
+    order = np.random.default_rng(derive_seed(seed, "training seeds")).permutation(
+        TRAINING_SEED_LIMIT
+    )
+    return np.asarray(order[used : used + episodes], np.int64)
+
+
+def collect(
+    drives: Drives,
+    env_id: str,
+    out: Path,
+    ctx: StageContext,
+    *,
+    group: int,
+    action_repeat: int,
+    frame_spec: FrameSpec,
+) -> Collected:
+    """Drive and record; what the folder holds already is kept.
+
+    Args:
+        drives: who drives, how often and how long.
+        env_id: any environment that `envs.make` accepts.
+        out: folder; each behaviour gets one of its own in it.
+        ctx: seed, executor and metrics.
+        group: episodes driven side by side by one worker, and stored in one shard.
+        action_repeat: steps of the environment that each action is held for.
+        frame_spec: from the environment's frames to V's.
+
+    Raises:
+        UserError: as `worldmodels.experience.collect.collect`.
+    """
+    seeds = training_seeds(ctx.seed, drives.used, drives.episodes)
+    shares = np.array_split(seeds, len(drives.behaviours))
+    summaries = [
+        collect_episodes(
+            CollectConfig(group, drives.steps, drives.patience, action_repeat),
+            env_id,
+            behaviour,
+            share.tolist(),
+            out / f"{number}",
+            executor=ctx.executor,
+            load_policy=load_driver,
+            frame_spec=frame_spec,
+        )
+        for number, (behaviour, share) in enumerate(zip(drives.behaviours, shares, strict=True))
+        if len(share)
+    ]
+    store = EpisodeStore(episode_folders([out]))
+    found = _totals(summaries, store)
+    ctx.log(
+        "collection",
+        frames=found.frames,
+        episodes=found.episodes,
+        mean_return=found.mean_return,
+        max_return=max(record.entry.total_reward for record in store.episodes),
+        seconds=sum(summary.seconds for summary in summaries),
+        frames_per_second=sum(s.new_frames for s in summaries) / sum(s.seconds for s in summaries),
+        behaviour=[type(behaviour).__name__ for behaviour in drives.behaviours],
+    )
+    return found
+
+
+def _totals(summaries: Sequence[CollectSummary], store: EpisodeStore) -> Collected:
+    returns = sum(summary.mean_return * summary.episodes for summary in summaries)
+    episodes = sum(summary.episodes for summary in summaries)
+    frames = sum(summary.frames for summary in summaries)
+    return Collected(frames, episodes, returns / episodes, store.fingerprint)
+
+
+def snapshot_folders(
+    agent: Path, snapshots: Mapping[int, NDArray[np.float32]], out: Path
+) -> list[Path]:
+    """Folders for `load_driver`, one for each snapshot of C that evolution kept.
+
+    Args:
+        agent: folder of the agent whose C was evolved.
+        snapshots: generation -> (N,) parameters.
+        out: folder for the folders.
+    """
+    folders = []
+    for generation in sorted(snapshots):
+        folder = out / f"{generation:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        content = save({"parameters": np.ascontiguousarray(snapshots[generation])})
+        atomic_write(folder / "parameters.safetensors", content)
+        write_json(folder / "driver.json", {"agent": os.path.relpath(agent, folder)})
+        folders.append(folder)
+    return folders
+
+
+def load_driver(folder: Path) -> Agent:
+    """Open an agent for collection: V in bfloat16, which is faster and exact enough for data.
+
+    A folder of `snapshot_folders` has another C for the agent that its `driver.json` names.
+    """
+    snapshot = folder / "driver.json"
+    if snapshot.exists():
+        agent = Agent.from_pretrained(folder / read_json(snapshot)["agent"])
+        agent = agent.with_parameters(load_file(folder / "parameters.safetensors")["parameters"])
+    else:
+        agent = Agent.from_pretrained(folder)
+    agent.bfloat16 = True
+    return agent
+
+
+__all__ = [
+    "Collected",
+    "Drives",
+    "by_agents",
+    "collect",
+    "exploration",
+    "load_driver",
+    "snapshot_folders",
+    "training_seeds",
+]

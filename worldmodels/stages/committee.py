@@ -1,0 +1,129 @@
+"""The stage that lets the best iterations' agents drive together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from worldmodels.agent import Agent
+from worldmodels.evaluation import EvaluationResult, evaluate_many
+from worldmodels.planning.committee import FOLDER, Committee
+from worldmodels.planning.drivers import open_member
+from worldmodels.presets import SelectionConfig
+from worldmodels.stages.context import StageContext
+
+
+@dataclass(frozen=True)
+class Seated:
+    """Which other agents drive beside an agent."""
+
+    rounds: Sequence[int]
+    """their iterations; empty where it drives alone"""
+    real_mean: float
+    """best mean return of several together"""
+    alone_mean: float
+    """mean return of the agent alone, on the same tracks"""
+    frames: int
+    """real frames that the choice took"""
+
+
+def disband(agent: Path) -> None:
+    """Remove the other members, of whatever was chosen before, from an agent's folder."""
+    shutil.rmtree(agent / FOLDER, ignore_errors=True)
+
+
+def seat(
+    cfg: SelectionConfig, folder: Path, others: Mapping[int, Path], ctx: StageContext
+) -> Seated | None:
+    """Let an agent drive with other iterations' agents; keep what drives best.
+
+    Tried are the agent with each of the others, and with all of them, on selection tracks on which
+    nothing was chosen before; the agent alone drives them too, and stays alone if it is better.
+
+    Args:
+        cfg: the tracks.
+        folder: of the agent.
+        others: iteration -> folder of its agent, the best first; with none nothing is tried.
+        ctx: executor, place for the candidates, and metrics.
+    """
+    disband(folder)
+    if not others:
+        return None
+    if ctx.state is not None:
+        return _seat(cfg, folder, others, ctx.state, ctx)
+    with TemporaryDirectory(dir=folder.parent) as store:
+        return _seat(cfg, folder, others, Path(store), ctx)
+
+
+def _seat(
+    cfg: SelectionConfig,
+    folder: Path,
+    others: Mapping[int, Path],
+    store: Path,
+    ctx: StageContext,
+) -> Seated:
+    first = open_member(folder)
+    drivers = {number: _driver(agent, store / f"{number:02d}") for number, agent in others.items()}
+    benches = [[number] for number in others]
+    if len(others) > 1:
+        benches.append([*others])
+    episodes = cfg.final_episodes or cfg.episodes
+    seed = cfg.seed + cfg.episodes + cfg.final_episodes + episodes
+    alone, *together = evaluate_many(
+        [first, *(Committee([first, *(drivers[n] for n in bench)]) for bench in benches)],
+        first.env_id,
+        list(range(seed, seed + episodes)),
+        executor=ctx.executor,
+        max_steps=cfg.max_steps,
+    )
+    best = int(np.argmax([result.mean for result in together]))
+    kept = bool(together[best].mean > alone.mean)
+    _tell(benches, together, alone, benches[best] if kept else [], ctx)
+    if kept:
+        for place, n in enumerate(benches[best], 1):
+            shutil.copytree(store / f"{n:02d}", store / FOLDER / f"{place:02d}")
+        os.replace(store / FOLDER, folder / FOLDER)
+    frames = alone.frames + sum(result.frames for result in together)
+    return Seated(benches[best] if kept else [], together[best].mean, alone.mean, frames)
+
+
+def _tell(
+    benches: Sequence[Sequence[int]],
+    together: Sequence[EvaluationResult],
+    alone: EvaluationResult,
+    kept: Sequence[int],
+    ctx: StageContext,
+) -> None:
+    """Log every result and say which one is best."""
+    for bench, result in zip(benches, together, strict=True):
+        ctx.log(
+            "committee_selection",
+            rounds=bench,
+            real_mean=result.mean,
+            real_returns=result.returns,
+            alone_mean=alone.mean,
+            alone_returns=alone.returns,
+            kept=bench == kept,
+        )
+    best = int(np.argmax([result.mean for result in together]))
+    names, result = " and ".join(str(n) for n in benches[best]), together[best]
+    ctx.say(
+        f"committee with the driver of round {names}: {result.mean:.0f} +- "
+        f"{result.summary.std:.0f} on {len(alone.returns)} tracks, the agent alone "
+        f"{alone.mean:.0f} +- {alone.summary.std:.0f}: {'kept' if kept else 'it stays alone'}"
+    )
+
+
+def _driver(agent: Path, folder: Path) -> Agent:
+    """An agent as a member is stored: what it needs in order to drive."""
+    Agent.from_pretrained(agent).for_driving().save_pretrained(folder)
+    return open_member(folder)
+
+
+__all__ = ["Seated", "disband", "seat"]

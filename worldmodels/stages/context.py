@@ -1,0 +1,135 @@
+"""What every stage is given beside its configuration and inputs: seed, iteration, place to work."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from worldmodels.executors import Executor
+from worldmodels.runs import Device, RunFolder, config_hash, derive_seed
+
+SUMMARIES = {
+    "collect": "collection",
+    "memory": "memory_calibration",
+    "select": "selection",
+    "final": "final",
+    "residual": "residual_selection",
+    "committee": "committee_selection",
+}
+"""What a stage logs once, at its end; a stage that starts again, or resumes, replaces it."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """Where a stage works, and what fixes its random numbers."""
+
+    seed: int = 0
+    """of the run; a stage derives its own seeds from it"""
+    iteration: int | None = 0
+    """part of the derived seeds; None leaves it out, for work outside of a run"""
+    state: Path | None = None
+    """folder that the stage resumes from; None keeps nothing"""
+    run: RunFolder | None = None
+    """gets the metrics; None for none"""
+    executor: Executor | None = None
+    """where episodes are driven; None uses this process"""
+    device: Device = "cpu"
+    """where V and M compute; policies drive on the CPU"""
+    key: str = ""
+    """hash of the stage's inputs: checkpoints of other inputs are refused"""
+    ledger: str = ""
+    """name of the work in the ledger of frames"""
+
+    def seed_for(self, purpose: str, *parts: int | str) -> int:
+        """Seed of one purpose of this iteration."""
+        iteration = () if self.iteration is None else (self.iteration,)
+        return derive_seed(self.seed, purpose, *iteration, *parts)
+
+    def checkpoint(self, name: str) -> Path | None:
+        """File that the stage resumes from."""
+        return None if self.state is None else self.state / name
+
+    def log(self, stage: str, **metrics: Any) -> None:
+        """Add a line of metrics to the run folder."""
+        if self.run is not None:
+            self.run.log(stage, iteration=self.iteration, **metrics)
+
+    def say(self, text: str) -> None:
+        """Tell the user what was found."""
+        print(f"== {text}", flush=True)
+
+    def count_frames(self, kind: str, frames: int) -> None:
+        """Enter frames into the ledger, less those that the same work entered before.
+
+        A stage that is repeated counts nothing, one that is extended counts what is new.
+        """
+        if self.run is None:
+            return
+        entries = [entry for entry in self.run.frames()["entries"] if entry["kind"] == kind]
+        work = f"{self.ledger}/{kind}/"
+        known = sum(entry["frames"] for entry in entries if entry["key"].startswith(work))
+        if frames > known:
+            self.run.count_frames(kind, frames - known, f"{work}{frames}")
+
+
+@contextmanager
+def open_stage(
+    name: str,
+    out: Path,
+    inputs: Any,
+    run: Path | None = None,
+    *,
+    seed: int = 0,
+    iteration: int = 0,
+    executor: Executor | None = None,
+    device: Device = "cpu",
+) -> Iterator[StageContext]:
+    """Work on one stage outside of `worldmodels run`; if interrupted, the next call resumes it.
+
+    Args:
+        name: of the stage, as the pipeline calls it.
+        out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
+        inputs: all that the result depends on beside ``seed`` and ``iteration``; checkpoints of
+            other inputs are deleted.
+        run: run folder for metrics, seconds and frames; None for none.
+        seed: as that of the run.
+        iteration: counted from 0; part of the seeds, as in a run.
+        executor: where episodes are driven; None uses this process.
+        device: where V and M compute.
+    """
+    target = out.absolute()
+    folder = target.with_name(f".{target.name}-resume")
+    state = folder / config_hash([name, inputs, seed, iteration])[:16]
+    resumed = state.exists()  # the first checkpoint makes it
+    if not resumed:
+        shutil.rmtree(folder, ignore_errors=True)
+    opened = None if run is None else RunFolder(run)
+    ledger = f"{name}/{state.name}"
+    context = StageContext(
+        seed, iteration, state, opened, executor, device, key=state.name, ledger=ledger
+    )
+    if opened is not None:
+        begin_metrics(opened, name, iteration, resumed)
+    began = time.perf_counter()
+    yield context
+    if opened is not None:
+        seconds = time.perf_counter() - began
+        opened.log("stage", name=name, iteration=iteration, seconds=seconds)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def begin_metrics(run: RunFolder, name: str, iteration: int, resumed: bool) -> None:
+    """Drop the lines of metrics that a stage is about to write again."""
+    if not resumed:
+        run.forget(name, iteration)
+    if name in SUMMARIES:
+        run.forget(SUMMARIES[name], iteration)
+    run.forget("stage", iteration, name)
+
+
+__all__ = ["SUMMARIES", "StageContext", "begin_metrics", "open_stage"]

@@ -1,0 +1,102 @@
+"""The stage that trains M on latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from torch import Tensor
+
+from worldmodels.memory import train
+from worldmodels.memory.calibration import calibrate
+from worldmodels.memory.mdn_rnn import MDNRNN, RewardKind, RewardModel
+from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model
+from worldmodels.presets import MemoryStageConfig
+from worldmodels.runs import derive_seed
+from worldmodels.stages.context import StageContext
+from worldmodels.stages.latents import held_out
+from worldmodels.vision.latents import Latents
+
+
+@dataclass(frozen=True)
+class Memories:
+    """M: one or an ensemble, and what its reward head means."""
+
+    models: Sequence[MDNRNN]
+    reward: RewardModel
+
+
+def train_memory(
+    cfg: MemoryStageConfig,
+    training: MemoryTrainConfig,
+    parts: Sequence[Latents],
+    ctx: StageContext,
+    *,
+    mirror: bool = False,
+    init: Sequence[Mapping[str, Tensor]] | None = None,
+    kind: RewardKind | None = None,
+) -> Memories:
+    """Train every member of the ensemble and return them on the CPU, in evaluation mode.
+
+    Args:
+        cfg: shape of M, and how often an epoch plays the newest iteration's episodes.
+        training: the training.
+        parts: latents of each iteration, the newest last.
+        ctx: seed, device, checkpoints and metrics.
+        mirror: whether every second episode is the horizontal flip of the one before.
+        init: weights of each member to fine-tune (for ``training.finetune_steps``); None trains
+            from scratch.
+        kind: form of the reward that earlier iterations found, for ``cfg.reward`` "auto".
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    latents = Latents.concatenate(parts)
+    held = held_out(latents.num_episodes, mirror)
+    repeats = np.ones(latents.num_episodes, np.int64)
+    if len(parts) > 1:
+        repeats[-parts[-1].num_episodes :] = cfg.newest_repeats
+    reward = reward_model(cfg, latents, kind)
+    shape = cfg.network(latents.z_dim, latents.action.shape[1], reward.kind)
+    holdout = latents.select(np.flatnonzero(held)) if held.any() else None
+    models = [
+        train.train_memory(
+            training,
+            shape,
+            reward,
+            latents,
+            seed=ctx.seed_for("memory", member),
+            holdout=holdout,
+            repeats=np.where(held, 0, repeats),
+            init=None if init is None else dict(init[member]),
+            checkpoint=ctx.checkpoint(f"memory-{member}.pt"),
+            log=partial(ctx.log, "memory", member=member),
+            device=ctx.device,
+        ).cpu()
+        for member in range(cfg.ensemble)
+    ]
+    if ctx.run is not None:
+        seed = derive_seed(ctx.seed, "calibration")
+        figures = calibrate(models[0], reward, holdout or latents, seed=seed)
+        ctx.log("memory_calibration", **figures)
+    return Memories(models, reward)
+
+
+def reward_model(
+    cfg: MemoryStageConfig, latents: Latents, kind: RewardKind | None = None
+) -> RewardModel:
+    """What the reward head's target is.
+
+    Args:
+        cfg: names the form of the reward, or "auto".
+        latents: whose rewards fix the constants, and the form if nothing else does.
+        kind: form for "auto"; None reads it off the rewards.
+    """
+    if cfg.reward != "auto":
+        kind = cfg.reward
+    return fit_reward_model(latents, kind or train.reward_kind(latents))
+
+
+__all__ = ["Memories", "reward_model", "train_memory"]
