@@ -145,10 +145,6 @@ def assign(policy: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
 
 def action_space(spec: Mapping[str, Any]) -> gym.spaces.Space[Any]:
     """Gymnasium's space of the action spec in a config."""
-    import numpy as np
-    from gymnasium import spaces
+    from worldmodels.envs import ActionSpec
 
-    if spec["kind"] == "discrete":
-        return spaces.Discrete(int(spec["dim"]))
-    low, high = (np.array(spec[name], np.float32) for name in ("low", "high"))
-    return spaces.Box(low, high)
+    return ActionSpec.from_json(spec).to_space()

@@ -32,8 +32,9 @@ from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seed
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
 from baselines.recipes import RECIPES, Recipe
-from baselines.training_env import make_training_env
+from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
+from worldmodels.agent import find
 from worldmodels.protocols import Policy, UserError
 
 
@@ -131,6 +132,7 @@ class Session:
     def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
         """Open the run folder and go on where its checkpoint is."""
         self.cfg, self.recipe = cfg, recipe
+        check_environment(cfg.env_id if cfg.agent is None else _env_of(cfg.agent))
         per_update = recipe.rollout * recipe.skip
         frames = cfg.frames or recipe.frames
         self.updates = math.ceil(frames / per_update)
@@ -150,7 +152,7 @@ class Session:
         self.model = build_model(recipe, self.env, seed, cfg.device)
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer, self.model.ep_success_buffer = deque(maxlen=1), deque(maxlen=1)
-        self.probe = envs.make(self.env_id, disable_env_checker=True)
+        self.probe = envs.make(self.env_id)
         self.board = _board(self.run.path, cfg.tensorboard)
         if self.state_file.exists():
             self._load()
@@ -166,7 +168,7 @@ class Session:
         """The real environment."""
         if self.world is None:
             return self.cfg.env_id
-        return str(runs.read_json(self.world / "config.json")["env_id"])
+        return _env_of(self.world)
 
     def learn(self) -> None:
         """Rollouts and updates until the next checkpoint."""
@@ -307,6 +309,11 @@ class Session:
             rms.mean, rms.var, rms.count = (np.float64(v) for v in state["scale"])  # type: ignore[assignment]  # typed as arrays, used as numbers
         self.books = Bookkeeping.from_state(state["books"])
         self.books.publish(self.run)
+
+
+def _env_of(agent: str | Path) -> str:
+    """The environment of the agent in a folder."""
+    return str(runs.read_json(find(agent) / "config.json")["env_id"])
 
 
 def _updates(model: OnPolicyAlgorithm) -> int:

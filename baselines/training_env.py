@@ -65,8 +65,6 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         environment's own) and length `l` in frames, as Stable-Baselines3 wants them.
         """
         obs, reward, terminated, truncated, info, frames = self._hold(action)
-        if not np.isfinite(reward):
-            raise UserError(f"the environment's reward is {reward}; it must be finite")
         self._total += reward
         self._length += frames
         if self._shaper is not None:
@@ -100,16 +98,36 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         return obs, total, terminated, truncated, info, taken
 
     def _see(self, obs: NDArray[np.uint8], fresh: bool) -> NDArray[np.uint8]:
-        frame = shrink(np.asarray(obs)[None], self._pixels)
+        frame = shrink((obs[..., None] if obs.ndim == 2 else obs)[None], self._pixels)
         self._stack = push(self._stack, frame, np.array([fresh]))
         stacked: NDArray[np.uint8] = self._stack[0].copy()
         return stacked
 
 
+def check_environment(env_id: str) -> None:
+    """Make sure that Stable-Baselines3 can learn and be measured in an environment.
+
+    Raises:
+        UserError: an episode may never end, or its algorithms do not know the action space.
+    """
+    env = envs.make(env_id)
+    try:
+        envs.require_limit(env)
+        spec = envs.ActionSpec.from_space(env.action_space)
+        if spec.integer or spec.start:
+            raise UserError(
+                f"environment {env_id!r}: Stable-Baselines3 knows no action space "
+                f"{env.action_space}; gymnasium.wrappers.TransformAction can make a Box of floats "
+                "or a Discrete space from 0 of it"
+            )
+    finally:
+        env.close()
+
+
 def make_one(recipe: Recipe, env_id: str, seed: int, place: int) -> TrainingEnv:
     """One of a recipe's environments."""
     assert recipe.pixels is not None, "a dream needs no wrapper"
-    env = envs.make(env_id, disable_env_checker=True)
+    env = envs.make(env_id)
     return TrainingEnv(env, recipe.pixels, recipe.shaping, seed, place)
 
 

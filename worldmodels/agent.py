@@ -212,8 +212,8 @@ class Agent:
             deterministic: drive by V's mean; otherwise z is sampled from V's posterior.
 
         Returns:
-            Actions, (A,) or (B, A) float32 for a Box space, a number or (B,) int64 for a Discrete
-            one, and the new state.
+            Actions, (A,) or (B, A) in the type of a Box space, a number or (B,) int64 for a
+            Discrete one, and the new state.
 
         Raises:
             UserError: the frames are not images, or their number is not the state's.
@@ -229,7 +229,7 @@ class Agent:
         encoded = linear.memory_input(action, self.controller)
         held = np.ones(len(z), np.int64)
         new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy(), held)
-        actions = action.numpy()
+        actions = self.action_spec.decode(encoded.numpy())
         return (actions[0] if single else actions), new_state
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
@@ -252,9 +252,7 @@ class Agent:
 
     def _hold(self, state: AgentState) -> tuple[NDArray[Any], AgentState]:
         """The actions of before, held for one step more."""
-        discrete = self.action_spec.kind == "discrete"
-        action = state.action.argmax(1) if discrete else state.action
-        return action, state._replace(held=state.held + 1)
+        return self.action_spec.decode(state.action), state._replace(held=state.held + 1)
 
     def executed(self, state: AgentState, action: NDArray[Any]) -> AgentState:
         """The state that `predict` returned, after another action than its own was executed.

@@ -350,6 +350,28 @@ class RunConfig:
         rows = self.frame_rows
         require(self, "frame_rows", rows is None or rows >= 1, "at least 1, or None")
 
+    def limited(self, max_steps: int | None) -> RunConfig:
+        """The same with no episode longer than so many steps; None changes nothing."""
+        if max_steps is None:
+            return self
+        if max_steps < 1:
+            raise UserError(f"max_steps is {max_steps}; it must be at least 1")
+        cfg = self.experience
+
+        def least(own: int | None) -> int:
+            return max_steps if own is None else min(own, max_steps)
+
+        return dataclasses.replace(
+            self,
+            experience=dataclasses.replace(
+                cfg, explore_steps=least(cfg.explore_steps), driver_steps=least(cfg.driver_steps)
+            ),
+            selection=dataclasses.replace(
+                self.selection, max_steps=least(self.selection.max_steps)
+            ),
+            test=dataclasses.replace(self.test, max_steps=least(self.test.max_steps)),
+        )
+
     def begins_memory(self, number: int) -> bool:
         """Whether M begins anew in a round."""
         return number == 0 or number >= self.iterations - self.fresh.rounds

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from worldmodels.protocols import UserError
 
-Squash = Literal["tanh", "half", "clip", "scaled", "argmax"]
+Squash = Literal["tanh", "half", "clip", "scaled", "whole", "argmax"]
 """How one output becomes an action: ``tanh(x)``; ``(tanh(x) + 1) / 2``; ``clip(tanh(x), 0, 1)``;
-tanh scaled to [low, high]; the index of the largest output (all outputs together, Discrete)."""
+tanh scaled to [low, high]; the same, rounded to whole numbers (all outputs together, a Box of
+integers); the index of the largest output (all outputs together, Discrete)."""
 
 _CAR_RACING: tuple[Squash, ...] = ("tanh", "half", "clip")
 
@@ -49,6 +50,10 @@ class ActionSpace(Protocol):
     def high(self) -> Any:
         """(A,) upper bounds of a Box."""
 
+    @property
+    def integer(self) -> bool:
+        """True for a Box of whole numbers."""
+
 
 @dataclass(frozen=True)
 class ControllerConfig:
@@ -59,11 +64,12 @@ class ControllerConfig:
     hidden: int = 0
     """units of one hidden tanh layer; 0 for the paper's linear controller"""
     squash: tuple[Squash, ...] = _CAR_RACING
-    """rule per output: tanh, half, clip, scaled, or argmax for all; the default is the paper's"""
+    """rule per output: tanh, half, clip, scaled, or whole or argmax for all; the default is the
+    paper's"""
     low: tuple[float, ...] = ()
-    """lower bound per output; needed by scaled"""
+    """lower bound per output; needed by scaled and whole"""
     high: tuple[float, ...] = ()
-    """upper bound per output; needed by scaled"""
+    """upper bound per output; needed by scaled and whole"""
     normalize: bool = False
     """standardise the inputs by a recorded mean and deviation, so one sigma suits them all"""
 
@@ -81,12 +87,15 @@ class ControllerConfig:
                 raise UserError(
                     f"{where}.squash has {rule!r}; allowed: {', '.join(get_args(Squash))}"
                 )
-        if "argmax" in self.squash and set(self.squash) != {"argmax"}:
-            raise UserError(f"{where}.squash mixes argmax with others; argmax takes all outputs")
+        for rule in ("argmax", "whole"):
+            if rule in self.squash and set(self.squash) != {rule}:
+                raise UserError(
+                    f"{where}.squash mixes {rule} with others; {rule} takes all outputs"
+                )
         self._check_bounds()
 
     def _check_bounds(self) -> None:
-        if "scaled" not in self.squash:
+        if not {"scaled", "whole"} & set(self.squash):
             return
         n = len(self.squash)
         if len(self.low) != n or len(self.high) != n:
@@ -132,6 +141,8 @@ class ControllerConfig:
         if "CarRacing" in env_id and spec.dim == len(_CAR_RACING):
             return cls(inputs, hidden, _CAR_RACING, normalize=normalize)
         low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
+        if spec.integer:
+            squash = ("whole",) * spec.size
         return cls(inputs, hidden, squash, low, high, normalize)
 
 
@@ -252,7 +263,8 @@ def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
     if cfg.discrete:
         return out.argmax(-1)
     scale, shift, floor = _affine(cfg, out.dtype, out.device)
-    return torch.maximum(out.tanh() * scale + shift, floor)
+    actions = torch.maximum(out.tanh() * scale + shift, floor)
+    return actions.round() if cfg.squash[0] == "whole" else actions
 
 
 @lru_cache(maxsize=16)
@@ -263,7 +275,7 @@ def _affine(
     scale, shift, floor = [], [], []
     for i, rule in enumerate(cfg.squash):
         low, high = {"half": (0.0, 1.0)}.get(rule, (-1.0, 1.0))
-        if rule == "scaled":
+        if rule in ("scaled", "whole"):
             low, high = cfg.low[i], cfg.high[i]
         scale.append((high - low) / 2)
         shift.append((high + low) / 2)

@@ -103,6 +103,8 @@ class RandomDriver:
         for row, rng in enumerate(() if self._still else self._rngs):
             if isinstance(self._space, gym.spaces.Discrete):
                 actions[row] = self._space.start + rng.integers(self._space.n)
+            elif isinstance(self._space, gym.spaces.Box) and actions.dtype.kind in "iu":
+                actions[row] = rng.integers(self._space.low, self._space.high, endpoint=True)
             elif isinstance(self._space, gym.spaces.Box):
                 actions[row] = rng.uniform(self._space.low, self._space.high)
         return actions
