@@ -184,7 +184,9 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
 
     def _failure(self, error: Exception) -> UserError:
         """What the environment raised, in one line with its place."""
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if "site-packages" not in frame.filename]
+        frame = (own[1:] or frames)[-1]  # the first one is this module's
         text = " ".join(str(error).split())
         return UserError(
             f"environment {self.name!r} failed {self._where()}: {type(error).__name__}: {text} "
