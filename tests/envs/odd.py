@@ -185,7 +185,7 @@ CASES = {
     "too bright": Case(
         at_step=r"from 0 to 255 at the reset .*uint8 \(12, 16, 3\) from 0 to 200, as its space",
         observation=rgb(high=200),
-        frame=lambda frame, env: frame | np.uint8([[[0, 255, 0]]]),
+        frame=lambda frame, env: frame | np.array([0, 255, 0], np.uint8),
     ),
     "reward in an array": Case(
         at_step=r"the reward is float64 \(1,\) from 1 to 1 in step 1 of seed 7; .*one real number",

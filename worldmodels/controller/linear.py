@@ -135,14 +135,14 @@ class ControllerConfig:
             UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to.
         """
         rule: Squash = "argmax" if spec.kind == "discrete" else "scaled"
+        if spec.kind == "box" and spec.integer:
+            rule = "whole"
         squash = (rule,) * spec.size
         if rule == "argmax":
             return cls(inputs, hidden, squash, normalize=normalize)
         if "CarRacing" in env_id and spec.dim == len(_CAR_RACING):
             return cls(inputs, hidden, _CAR_RACING, normalize=normalize)
         low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
-        if spec.integer:
-            squash = ("whole",) * spec.size
         return cls(inputs, hidden, squash, low, high, normalize)
 
 

@@ -58,7 +58,7 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
         self._second: NDArray[np.uint8] | None = None
 
     @property
-    def spec(self) -> gym.envs.registration.EnvSpec | None:
+    def spec(self) -> gym.envs.registration.EnvSpec | None:  # type: ignore[override]  # as in gym.Wrapper itself
         """The environment's own: what is made of it needs no second pair of checks."""
         return self.env.spec
 
@@ -228,8 +228,8 @@ def note_endless(env: gym.Env[Any, Any], max_steps: int | None) -> None:
     """Say so where an episode may never end: no limit was given, and the environment has none."""
     if max_steps is None and time_limit(env) is None:
         print(
-            f"note: environment {_name(env)!r} has no time limit and max_steps is not given: "
-            "an episode that does not end by itself is driven for ever",
+            f"note: environment {_name(env)!r} has no time limit, and no max_steps was given: "
+            "an episode that does not end by itself never ends",
             flush=True,
         )
 

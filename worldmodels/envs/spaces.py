@@ -99,8 +99,12 @@ class ActionSpec:
         Raises:
             UserError: a value is refused, or a field is unknown or missing.
         """
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+        }
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+            return cls(**fields)
         except TypeError as error:
             raise UserError(f"the action space is of another version ({error})") from error
 
