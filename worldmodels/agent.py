@@ -319,7 +319,8 @@ class Agent:
         """
         space = getattr(env, "single_action_space", env.action_space)
         theirs, name = ActionSpec.from_space(space), env.spec.id if env.spec else str(env)
-        same = (theirs.kind, theirs.dim) == (self.action_spec.kind, self.action_spec.dim)
+        own = self.action_spec
+        same = (theirs.kind, theirs.dim, theirs.start) == (own.kind, own.dim, own.start)
         if not same or not np.allclose((theirs.low, theirs.high), self._bounds, equal_nan=True):
             raise UserError(
                 f"this agent was trained for {self.env_id} with {_describe(self.action_spec)}; "
@@ -496,5 +497,6 @@ def _batched(obs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 
 def _describe(spec: ActionSpec) -> str:
     if spec.kind == "discrete":
-        return f"{spec.dim} discrete actions"
-    return f"{spec.dim} continuous actions from {list(spec.low)} to {list(spec.high)}"
+        return f"{spec.dim} discrete actions" + (f" from {spec.start}" if spec.start else "")
+    kind = "integer" if spec.integer else "continuous"
+    return f"{spec.dim} {kind} actions from {list(spec.low)} to {list(spec.high)}"
