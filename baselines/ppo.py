@@ -112,7 +112,7 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
 
     Raises:
         UserError: another configuration has the folder, a package is missing, or the loss is not
-            finite.
+            finite; or a process of an environment ends.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(executors.usable_cores())
@@ -121,6 +121,11 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
         while session.books.step < session.updates:
             session.learn()
             session.checkpoint()
+    except (EOFError, ConnectionError) as error:  # of Stable-Baselines3's lines to its processes
+        raise UserError(
+            "a process that drives an environment has ended, and has said why above; "
+            "--workers 1 drives in this process"
+        ) from error
     finally:
         session.env.close()
     return session.run.path

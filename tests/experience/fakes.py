@@ -75,13 +75,15 @@ class Laps(Pixels):
 
 
 if "fakes/Pixels-v0" not in gym.registry:
-    gym.register("fakes/Pixels-v0", entry_point="tests.experience.fakes:Pixels")
+    limit = {"max_episode_steps": 100}  # never reached: episodes end before
+    gym.register("fakes/Pixels-v0", entry_point="tests.experience.fakes:Pixels", **limit)
     gym.register(
         "fakes/PixelsDiscrete-v0",
         entry_point="tests.experience.fakes:Pixels",
         kwargs={"discrete": True},
+        **limit,
     )
-    gym.register("fakes/Laps-v0", entry_point="tests.experience.fakes:Laps")
+    gym.register("fakes/Laps-v0", entry_point="tests.experience.fakes:Laps", **limit)
 
 
 class EchoPolicy:
