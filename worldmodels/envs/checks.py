@@ -228,8 +228,8 @@ def note_endless(env: gym.Env[Any, Any], max_steps: int | None) -> None:
     """Say so where an episode may never end: no limit was given, and the environment has none."""
     if max_steps is None and time_limit(env) is None:
         print(
-            f"note: environment {_name(env)!r} has no time limit, and no max_steps was given: "
-            "an episode that does not end by itself never ends",
+            f"note: environment {_name(env)!r} has no time limit, and no --max-steps (max_steps) "
+            "was given: an episode that does not end by itself never ends",
             flush=True,
         )
 
