@@ -34,7 +34,6 @@ from baselines.policies import PixelPolicy
 from baselines.recipes import RECIPES, Recipe
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
-from worldmodels.agent import find
 from worldmodels.protocols import Policy, UserError
 
 
@@ -137,7 +136,7 @@ class Session:
     def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
         """Open the run folder and go on where its checkpoint is."""
         self.cfg, self.recipe = cfg, recipe
-        check_environment(cfg.env_id if cfg.agent is None else _env_of(cfg.agent))
+        check_environment(cfg.env_id if cfg.agent is None else self._home(cfg.agent))
         per_update = recipe.rollout * recipe.skip
         frames = cfg.frames or recipe.frames
         self.updates = math.ceil(frames / per_update)
@@ -173,7 +172,7 @@ class Session:
         """The real environment."""
         if self.world is None:
             return self.cfg.env_id
-        return _env_of(self.world)
+        return self._home(self.world)
 
     def learn(self) -> None:
         """Rollouts and updates until the next checkpoint."""
@@ -257,6 +256,13 @@ class Session:
         tensors = {name: p.cpu() for name, p in self.model.policy.named_parameters()}
         return drive_by(self.recipe, tensors, self.world)
 
+    @staticmethod
+    def _home(agent: Path) -> str:
+        """The environment of the agent in a folder."""
+        from baselines.dream import home_of
+
+        return home_of(agent)
+
     def _world(self, agent: Path) -> Path:
         """The dreaming agent, copied into the run folder, and its frames in the books."""
         from baselines.dream import copy_agent
@@ -314,11 +320,6 @@ class Session:
             rms.mean, rms.var, rms.count = (np.float64(v) for v in state["scale"])  # type: ignore[assignment]  # typed as arrays, used as numbers
         self.books = Bookkeeping.from_state(state["books"])
         self.books.publish(self.run)
-
-
-def _env_of(agent: str | Path) -> str:
-    """The environment of the agent in a folder."""
-    return str(runs.read_json(find(agent) / "config.json")["env_id"])
 
 
 def _updates(model: OnPolicyAlgorithm) -> int:

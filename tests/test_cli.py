@@ -186,7 +186,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("nonsense", "there are run, collect,"),
         ("run --preset big", "preset is 'big'; there are smoke, quick, full"),
         ("run --out {out} --env-id CarRacin-v3", "did you mean CarRacing-v3"),
-        ("run --out {out} --env-id CartPole-v1", "needed are pixels"),
+        ("run --out {out} --env-id CartPole-v1", "expected pixels"),
         ("run --dream.temperature -1", "DreamConfig.temperature is -1.0; it must be at least 0"),
         ("run --iterations 0", "RunConfig.iterations is 0; it must be at least 1"),
         ("run --controller.evolve.strategy.population 2", "StrategyConfig.population is 2"),
