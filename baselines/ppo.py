@@ -96,6 +96,8 @@ class FrameCounter(BaseCallback):
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
+            if "error" in info:  # see `Reporting`
+                raise UserError(info["error"])
             self.frames += int(info.get("frames", 1))
             if "episode" in info:
                 self.returns.append(float(info["episode"]["r"]))
@@ -111,7 +113,7 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
 
     Raises:
         UserError: another configuration has the folder, a package is missing, or the loss is not
-            finite; or a process of an environment ends.
+            finite; or an environment fails.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(executors.usable_cores())
@@ -120,11 +122,6 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
         while session.books.step < session.updates:
             session.learn()
             session.checkpoint()
-    except (EOFError, ConnectionError) as error:  # of Stable-Baselines3's lines to its processes
-        raise UserError(
-            "a process that drives an environment has ended, and has said why above; "
-            "--workers 1 drives in this process"
-        ) from error
     finally:
         session.env.close()
     return session.run.path

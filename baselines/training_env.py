@@ -104,6 +104,39 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         return stacked
 
 
+class Reporting(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment in a process of its own, whose errors travel home in the infos.
+
+    A process of Stable-Baselines3 dies of an error, and its parent hears only that the line is
+    dead. Here the step that failed, or the next one where a reset did, has the text under `error`.
+    """
+
+    _error = ""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; black pictures where that fails."""
+        if not self._error:
+            try:
+                return self.env.reset(seed=seed, options=options)
+            except UserError as error:
+                self._error = str(error)
+        return self._black(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step; the end of an episode where that fails."""
+        if not self._error:
+            try:
+                return self.env.step(action)
+            except UserError as error:
+                self._error = str(error)
+        return self._black(), 0.0, True, False, {"error": self._error}
+
+    def _black(self) -> NDArray[np.uint8]:
+        return np.zeros(self.observation_space.shape or (), np.uint8)
+
+
 def check_environment(env_id: str) -> None:
     """Make sure that Stable-Baselines3 can learn and be measured in an environment.
 
@@ -124,11 +157,13 @@ def check_environment(env_id: str) -> None:
         env.close()
 
 
-def make_one(recipe: Recipe, env_id: str, seed: int, place: int) -> TrainingEnv:
-    """One of a recipe's environments."""
+def make_one(
+    recipe: Recipe, env_id: str, seed: int, place: int, reporting: bool = False
+) -> gym.Env[Any, Any]:
+    """One of a recipe's environments, `reporting` for a process of its own."""
     assert recipe.pixels is not None, "a dream needs no wrapper"
-    env = envs.make(env_id)
-    return TrainingEnv(env, recipe.pixels, recipe.shaping, seed, place)
+    env = TrainingEnv(envs.make(env_id), recipe.pixels, recipe.shaping, seed, place)
+    return Reporting(env) if reporting else env
 
 
 def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) -> VecEnv:
@@ -145,7 +180,8 @@ def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) 
         UserError: the environment cannot be made.
     """
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        partial(make_one, recipe, env_id, seed, place) for place in range(recipe.n_envs)
+        partial(make_one, recipe, env_id, seed, place, reporting=workers > 1)
+        for place in range(recipe.n_envs)
     ]
     return normalized(recipe, SubprocVecEnv(makers) if workers > 1 else DummyVecEnv(makers))
 

@@ -15,7 +15,8 @@ from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 
 from baselines.pixels import PixelConfig
-from baselines.training_env import TrainingEnv, check_environment
+from baselines.ppo import FrameCounter
+from baselines.training_env import Reporting, TrainingEnv, check_environment
 from tests.envs.odd import CASES, LENGTH, ODD, Odd
 from worldmodels import cli, envs
 from worldmodels.evaluation import evaluate
@@ -176,6 +177,22 @@ def test_a_baseline_sees_grey_frames(name: str) -> None:
     assert stack.shape == (2, 8, 8)
     assert set(np.unique(stack[0])) <= {0}
     assert set(np.unique(stack[1])) <= {39, 40}  # grey is cut to whole numbers
+
+
+def test_a_process_of_a_baseline_tells_its_error_in_the_infos() -> None:
+    wrapped = envs.make(ODD, case="failure")
+    env = Reporting(TrainingEnv(wrapped, PixelConfig(size=8, stack=1), None, 1, 0))
+    env.reset()
+    steps = [env.step(np.zeros(2, np.float32)) for _ in range(4)]
+    assert ["error" in info for *_, info in steps] == [False, False, True, True]
+    obs, _, terminated, _, info = steps[2]
+    assert (obs.shape, terminated) == ((1, 8, 8), True)
+    assert "failed in step 3" in info["error"]
+    assert env.reset()[0].shape == (1, 8, 8)
+    counter = FrameCounter()
+    counter.locals = {"infos": [info]}
+    with pytest.raises(UserError, match="failed in step 3"):
+        counter._on_step()
 
 
 def test_a_baseline_refuses_what_it_cannot_learn() -> None:
