@@ -75,15 +75,19 @@ class Laps(Pixels):
 
 
 if "fakes/Pixels-v0" not in gym.registry:
-    limit = {"max_episode_steps": 100}  # never reached: episodes end before
-    gym.register("fakes/Pixels-v0", entry_point="tests.experience.fakes:Pixels", **limit)
+    limit = 100  # never reached: episodes end before
+    gym.register(
+        "fakes/Pixels-v0", entry_point="tests.experience.fakes:Pixels", max_episode_steps=limit
+    )
     gym.register(
         "fakes/PixelsDiscrete-v0",
         entry_point="tests.experience.fakes:Pixels",
         kwargs={"discrete": True},
-        **limit,
+        max_episode_steps=limit,
     )
-    gym.register("fakes/Laps-v0", entry_point="tests.experience.fakes:Laps", **limit)
+    gym.register(
+        "fakes/Laps-v0", entry_point="tests.experience.fakes:Laps", max_episode_steps=limit
+    )
 
 
 class EchoPolicy:

@@ -267,21 +267,21 @@ def _check_environments(cfg: RunConfig) -> ActionSpec:
         "test.max_steps": cfg.test.max_steps,
     }
     unlimited = [name for name, limit in limits.items() if limit is None]
-    specs = {}
+    spaces = {}
     for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
         env = make(env_id)
         try:
-            specs[env_id] = ActionSpec.from_space(env.action_space)
+            spaces[env_id] = env.action_space
             if unlimited:
                 names = ", ".join(unlimited)
                 require_limit(env, f"give --max-steps, which limits {names}, or ")
         finally:
             env.close()
-    spec = specs[cfg.env_id]
-    if specs[cfg.test_env] != spec:
+    spec, tested = (ActionSpec.from_space(spaces[name]) for name in (cfg.env_id, cfg.test_env))
+    if tested != spec:
         raise UserError(
             f"test_env_id {cfg.test_env!r} takes other actions than env_id {cfg.env_id!r}: "
-            f"{specs[cfg.test_env]}, not {spec}"
+            f"{spaces[cfg.test_env]}, not {spaces[cfg.env_id]}"
         )
     return spec
 
