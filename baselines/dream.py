@@ -44,6 +44,11 @@ def copy_agent(agent: Path, target: Path) -> Path:
     return target
 
 
+def home_of(agent: Path) -> str:
+    """The environment of the agent in a folder."""
+    return str(runs.read_json(find(agent) / "config.json")["env_id"])
+
+
 def make_dream_env(recipe: Recipe, world: Path, horizon: int) -> VecEnv:
     """As many dreams of an agent, that long, as the recipe has environments.
 

@@ -148,9 +148,4 @@ def assign(policy: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
 
 def action_space(spec: ActionSpec) -> gym.spaces.Space[Any]:
     """Gymnasium's space of the action spec in a config."""
-    import numpy as np
-    from gymnasium import spaces
-
-    if spec.kind == "discrete":
-        return spaces.Discrete(spec.dim)
-    return spaces.Box(np.array(spec.low, np.float32), np.array(spec.high, np.float32))
+    return spec.to_space()

@@ -32,7 +32,7 @@ from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_ru
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
 from baselines.recipes import RECIPES, Recipe
-from baselines.training_env import make_training_env
+from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
 from worldmodels.config import Config, Count, Seed, Workers
 from worldmodels.protocols import Policy, UserError
@@ -87,6 +87,8 @@ class FrameCounter(BaseCallback):
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
+            if "error" in info:  # see `Reporting`
+                raise UserError(info["error"])
             self.frames += int(info.get("frames", 1))
             if "episode" in info:
                 self.returns.append(float(info["episode"]["r"]))
@@ -102,7 +104,7 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
 
     Raises:
         UserError: another configuration has the folder, a package is missing, or the loss is not
-            finite.
+            finite; or an environment fails.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(executors.usable_cores())
@@ -122,6 +124,7 @@ class Session:
     def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
         """Open the run folder and go on where its checkpoint is."""
         self.cfg, self.recipe = cfg, recipe
+        check_environment(cfg.env_id if cfg.agent is None else self._home(cfg.agent))
         per_update = recipe.rollout * recipe.skip
         frames = cfg.frames or recipe.frames
         self.updates = math.ceil(frames / per_update)
@@ -141,7 +144,7 @@ class Session:
         self.model = build_model(recipe, self.env, seed, cfg.device)
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer, self.model.ep_success_buffer = deque(maxlen=1), deque(maxlen=1)
-        self.probe = envs.make(self.env_id, disable_env_checker=True)
+        self.probe = envs.make(self.env_id)
         self.board = _board(self.run.path, cfg.tensorboard)
         if self.state_file.exists():
             self._load()
@@ -157,7 +160,7 @@ class Session:
         """The real environment."""
         if self.world is None:
             return self.cfg.env_id
-        return str(runs.read_json(self.world / "config.json")["env_id"])
+        return self._home(self.world)
 
     def learn(self) -> None:
         """Rollouts and updates until the next checkpoint."""
@@ -240,6 +243,13 @@ class Session:
         assert self.world is not None
         tensors = {name: p.cpu() for name, p in self.model.policy.named_parameters()}
         return drive_by(self.recipe, tensors, self.world)
+
+    @staticmethod
+    def _home(agent: Path) -> str:
+        """The environment of the agent in a folder."""
+        from baselines.dream import home_of
+
+        return home_of(agent)
 
     def _world(self, agent: Path) -> Path:
         """The dreaming agent, copied into the run folder, and its frames in the books."""

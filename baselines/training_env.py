@@ -65,8 +65,6 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         environment's own) and length `l` in frames, as Stable-Baselines3 wants them.
         """
         obs, reward, terminated, truncated, info, frames = self._hold(action)
-        if not np.isfinite(reward):
-            raise UserError(f"the environment's reward is {reward}; it must be finite")
         self._total += reward
         self._length += frames
         if self._shaper is not None:
@@ -100,17 +98,72 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         return obs, total, terminated, truncated, info, taken
 
     def _see(self, obs: NDArray[np.uint8], fresh: bool) -> NDArray[np.uint8]:
-        frame = shrink(np.asarray(obs)[None], self._pixels)
+        frame = shrink((obs[..., None] if obs.ndim == 2 else obs)[None], self._pixels)
         self._stack = push(self._stack, frame, np.array([fresh]))
         stacked: NDArray[np.uint8] = self._stack[0].copy()
         return stacked
 
 
-def make_one(recipe: Recipe, env_id: str, seed: int, place: int) -> TrainingEnv:
-    """One of a recipe's environments."""
+class Reporting(gym.Wrapper[Any, Any, Any, Any]):
+    """An environment in a process of its own, whose errors travel home in the infos.
+
+    A process of Stable-Baselines3 dies of an error, and its parent hears only that the line is
+    dead. Here the step that failed, or the next one where a reset did, has the text under `error`.
+    """
+
+    _error = ""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode; black pictures where that fails."""
+        if not self._error:
+            try:
+                return self.env.reset(seed=seed, options=options)
+            except UserError as error:
+                self._error = str(error)
+        return self._black(), {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Take a step; the end of an episode where that fails."""
+        if not self._error:
+            try:
+                return self.env.step(action)
+            except UserError as error:
+                self._error = str(error)
+        return self._black(), 0.0, True, False, {"error": self._error}
+
+    def _black(self) -> NDArray[np.uint8]:
+        return np.zeros(self.observation_space.shape or (), np.uint8)
+
+
+def check_environment(env_id: str) -> None:
+    """Make sure that Stable-Baselines3 can learn and be measured in an environment.
+
+    Raises:
+        UserError: an episode may never end, or its algorithms do not know the action space.
+    """
+    env = envs.make(env_id)
+    try:
+        envs.require_limit(env)
+        spec = envs.ActionSpec.from_space(env.action_space)
+        if spec.integer or spec.start:
+            raise UserError(
+                f"environment {env_id!r}: Stable-Baselines3 knows no action space "
+                f"{env.action_space}; gymnasium.wrappers.TransformAction can make a Box of floats "
+                "or a Discrete space from 0 of it"
+            )
+    finally:
+        env.close()
+
+
+def make_one(
+    recipe: Recipe, env_id: str, seed: int, place: int, reporting: bool = False
+) -> gym.Env[Any, Any]:
+    """One of a recipe's environments, `reporting` for a process of its own."""
     assert recipe.pixels is not None, "a dream needs no wrapper"
-    env = envs.make(env_id, disable_env_checker=True)
-    return TrainingEnv(env, recipe.pixels, recipe.shaping, seed, place)
+    env = TrainingEnv(envs.make(env_id), recipe.pixels, recipe.shaping, seed, place)
+    return Reporting(env) if reporting else env
 
 
 def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) -> VecEnv:
@@ -127,7 +180,8 @@ def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) 
         UserError: the environment cannot be made.
     """
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        partial(make_one, recipe, env_id, seed, place) for place in range(recipe.n_envs)
+        partial(make_one, recipe, env_id, seed, place, reporting=workers > 1)
+        for place in range(recipe.n_envs)
     ]
     return normalized(recipe, SubprocVecEnv(makers) if workers > 1 else DummyVecEnv(makers))
 

@@ -309,6 +309,10 @@ def test_only_a_known_mirror_can_be_used(tmp_path: Path) -> None:
     from tests.experience import fakes
 
     cfg = dataclasses.replace(tiny(), env_id=fakes.BOX)
+    with pytest.raises(UserError, match=r"test_env_id .* takes other actions than env_id"):
+        run_pipeline(cfg, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+    cfg = dataclasses.replace(cfg, test_env_id=None)
     with pytest.raises(UserError, match=f"mirror is on for {fakes.BOX}"):
         run_pipeline(cfg, tmp_path, seed=0, workers=1)
 

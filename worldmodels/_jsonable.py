@@ -21,7 +21,9 @@ import numpy as np
 def to_jsonable(obj: Any) -> Any:
     """Reduce dataclasses, paths, enums, numpy values and containers to what JSON knows.
 
-    Non-finite floats become the strings "NaN", "Infinity" and "-Infinity", since JSON has none.
+    Non-finite floats become the strings "NaN", "Infinity" and "-Infinity", since JSON has none. A
+    field with the metadata ``omit_default`` is left out at its default: a field that was added
+    later changes neither files nor hashes where it is not used.
 
     Raises:
         TypeError: `obj` holds something else.
@@ -37,7 +39,11 @@ def _reduce(obj: Any, tagged: bool) -> Any:
     if isinstance(obj, float | np.floating):
         return _reduce_float(float(obj))
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
-        fields = {f.name: _reduce(getattr(obj, f.name), tagged) for f in dataclasses.fields(obj)}
+        fields = {
+            f.name: _reduce(getattr(obj, f.name), tagged)
+            for f in dataclasses.fields(obj)
+            if not (f.metadata.get("omit_default") and getattr(obj, f.name) == f.default)
+        }
         return {"__class__": type(obj).__qualname__, **fields} if tagged else fields
     if isinstance(obj, Mapping):
         return {str(_reduce(key, tagged)): _reduce(value, tagged) for key, value in obj.items()}

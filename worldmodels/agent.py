@@ -243,8 +243,8 @@ class Agent:
             deterministic: drive by V's mean; otherwise z is sampled from V's posterior.
 
         Returns:
-            Actions, (A,) or (B, A) float32 for a Box space, a number or (B,) int64 for a Discrete
-            one, and the new state.
+            Actions, (A,) or (B, A) in the type of a Box space, a number or (B,) int64 for a
+            Discrete one, and the new state.
 
         Raises:
             UserError: the frames are not images, or their number is not the state's.
@@ -260,7 +260,7 @@ class Agent:
         encoded = linear.memory_input(action, self.controller)
         held = np.ones(len(z), np.int64)
         new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy(), held)
-        actions = action.numpy()
+        actions = self.action_spec.decode(encoded.numpy())
         return (actions[0] if single else actions), new_state
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
@@ -283,9 +283,7 @@ class Agent:
 
     def _hold(self, state: AgentState) -> tuple[NDArray[Any], AgentState]:
         """The actions of before, held for one step more."""
-        discrete = self.action_spec.kind == "discrete"
-        action = state.action.argmax(1) if discrete else state.action
-        return action, state._replace(held=state.held + 1)
+        return self.action_spec.decode(state.action), state._replace(held=state.held + 1)
 
     def executed(self, state: AgentState, action: NDArray[Any]) -> AgentState:
         """The state that `predict` returned, after another action than its own was executed.
@@ -352,7 +350,8 @@ class Agent:
         """
         space = getattr(env, "single_action_space", env.action_space)
         theirs, name = ActionSpec.from_space(space), env.spec.id if env.spec else str(env)
-        same = (theirs.kind, theirs.dim) == (self.action_spec.kind, self.action_spec.dim)
+        own = self.action_spec
+        same = (theirs.kind, theirs.dim, theirs.start) == (own.kind, own.dim, own.start)
         if not same or not np.allclose((theirs.low, theirs.high), self._bounds, equal_nan=True):
             raise UserError(
                 f"this agent was trained for {self.env_id} with {_describe(self.action_spec)}; "
@@ -520,5 +519,6 @@ def _batched(obs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
 
 def _describe(spec: ActionSpec) -> str:
     if spec.kind == "discrete":
-        return f"{spec.dim} discrete actions"
-    return f"{spec.dim} continuous actions from {list(spec.low)} to {list(spec.high)}"
+        return f"{spec.dim} discrete actions" + (f" from {spec.start}" if spec.start else "")
+    kind = "integer" if spec.integer else "continuous"
+    return f"{spec.dim} {kind} actions from {list(spec.low)} to {list(spec.high)}"

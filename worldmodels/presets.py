@@ -40,6 +40,7 @@ from worldmodels.protocols import (
     SELECTION_SEED_START,
     TEST_SEED_START,
     TRAINING_SEED_LIMIT,
+    UserError,
 )
 from worldmodels.tasks import task_for
 from worldmodels.vision.train import VisionTrainConfig
@@ -322,6 +323,28 @@ class RunConfig(Config):
         if total > TRAINING_SEED_LIMIT:
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
+
+    def limited(self, max_steps: int | None) -> RunConfig:
+        """The same with no episode longer than so many steps; None changes nothing."""
+        if max_steps is None:
+            return self
+        if max_steps < 1:
+            raise UserError(f"max_steps is {max_steps}; it must be at least 1")
+        cfg = self.experience
+
+        def least(own: int | None) -> int:
+            return max_steps if own is None else min(own, max_steps)
+
+        return dataclasses.replace(
+            self,
+            experience=dataclasses.replace(
+                cfg, explore_steps=least(cfg.explore_steps), driver_steps=least(cfg.driver_steps)
+            ),
+            selection=dataclasses.replace(
+                self.selection, max_steps=least(self.selection.max_steps)
+            ),
+            test=dataclasses.replace(self.test, max_steps=least(self.test.max_steps)),
+        )
 
     def begins_memory(self, number: int) -> bool:
         """Whether M begins anew in a round."""

@@ -24,10 +24,10 @@ TEST_SEED_START = 1_000_000
 NUM_TEST_SEEDS = 100
 """Number of test episodes: the seeds `TEST_SEED_START` to `TEST_SEED_START + 99`."""
 
-Squash: TypeAlias = Literal["tanh", "half", "clip", "scaled", "argmax"]
+Squash: TypeAlias = Literal["tanh", "half", "clip", "scaled", "whole", "argmax"]
 """How one output of C becomes an action: ``tanh(x)``; ``(tanh(x) + 1) / 2``;
-``clip(tanh(x), 0, 1)``; tanh scaled to [low, high]; the index of the largest output (all outputs
-together, Discrete)."""
+``clip(tanh(x), 0, 1)``; tanh scaled to [low, high]; the same, rounded to whole numbers (all outputs
+together, a Box of integers); the index of the largest output (all outputs together, Discrete)."""
 
 PolicyState: TypeAlias = Any
 """What a recurrent policy carries from step to step; opaque to everyone but the policy."""

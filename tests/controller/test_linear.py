@@ -26,6 +26,7 @@ class Space:
     size: int
     low: list[float] = field(default_factory=list)
     high: list[float] = field(default_factory=list)
+    integer: bool = False
 
 
 def states(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -164,3 +165,12 @@ def test_hidden_controllers_start_apart() -> None:
     assert not linear.initial_parameters(ControllerConfig(), Z, H, 0).any()
     start = linear.initial_parameters(ControllerConfig(hidden=5), Z, H, 0)
     assert np.unique(start[: 5 * (Z + H)]).size == 5 * (Z + H)
+
+
+def test_a_box_of_integers_gets_whole_actions_within_its_bounds() -> None:
+    cfg = ControllerConfig.for_action_space(Space("box", 2, 2, [0, -3], [4, 3], integer=True))
+    actions = linear.squash(torch.linspace(-4, 4, 101)[:, None].expand(-1, 2), cfg)
+    assert sorted(set(actions[:, 0].tolist())) == [0, 1, 2, 3, 4]
+    assert sorted(set(actions[:, 1].tolist())) == [-3, -2, -1, 0, 1, 2, 3]
+    with pytest.raises(UserError, match="mixes whole with others"):
+        ControllerConfig(squash=("whole", "scaled"), low=(0, 0), high=(1, 1))

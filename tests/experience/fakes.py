@@ -75,13 +75,19 @@ class Laps(Pixels):
 
 
 if "fakes/Pixels-v0" not in gym.registry:
-    gym.register("fakes/Pixels-v0", entry_point="tests.experience.fakes:Pixels")
+    limit = 100  # never reached: episodes end before
+    gym.register(
+        "fakes/Pixels-v0", entry_point="tests.experience.fakes:Pixels", max_episode_steps=limit
+    )
     gym.register(
         "fakes/PixelsDiscrete-v0",
         entry_point="tests.experience.fakes:Pixels",
         kwargs={"discrete": True},
+        max_episode_steps=limit,
     )
-    gym.register("fakes/Laps-v0", entry_point="tests.experience.fakes:Laps")
+    gym.register(
+        "fakes/Laps-v0", entry_point="tests.experience.fakes:Laps", max_episode_steps=limit
+    )
     register_task(Task("fakes-laps", finished_key="lap_finished"), "fakes/Laps-v0")
 
 

@@ -60,7 +60,8 @@ class Evaluate:
     deterministic: bool = True
     """drive by V's mean; otherwise z is sampled"""
     max_steps: Count | None = None
-    """truncate episodes after so many steps, beside the environment's own limit"""
+    """truncate episodes after so many steps, beside the environment's own limit; one without a
+    limit needs it"""
     run: Path | None = None
     """run folder whose ledger counts the frames; None for none"""
 

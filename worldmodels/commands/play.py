@@ -17,9 +17,10 @@ from worldmodels.agent import Agent
 from worldmodels.commands.evaluate import home_of
 from worldmodels.config import Count, Seed
 from worldmodels.evaluation import evaluate
+from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning.drivers import open_driver, open_member
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import TEST_SEED_START, Policy, PolicyState, UserError
+from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.tasks import task_for
 from worldmodels.video import Frames, VideoConfig
 
@@ -97,17 +98,10 @@ class Play:
         env = envs.make(self.env or home_of(self.agent), render_mode="human")
         try:
             driver.check_env(env)
-            policy: Policy = driver
-            obs, _ = env.reset(seed=self.seed)
-            state: PolicyState = None
-            total, steps, ended = 0.0, 0, False
-            while not ended and steps < self.steps:
-                action, state = policy.predict(obs, state, deterministic=True)
-                obs, reward, terminated, truncated, _ = env.step(action)
-                total += float(reward)
-                steps += 1
-                ended = terminated or truncated
-            print(f"return {total:.1f} in {steps} steps")
+            (result,) = run_group(
+                [env], PolicyBehaviour(driver), [self.seed], max_steps=self.steps, width=1
+            )
+            print(f"return {result.total_reward:.1f} in {result.length} steps")
         finally:
             env.close()
 

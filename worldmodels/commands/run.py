@@ -34,6 +34,8 @@ class Run:
     """fixes every generator of the run"""
     workers: Workers | None = None
     """processes that drive; None takes one per usable core. Any number gives the same result"""
+    max_steps: int | None = None
+    """longest episode, in steps, in every stage; an environment without a time limit needs it"""
     device: Device = "cpu"
     """where V and M are trained and C is evolved: cuda for a graphics card, which gives about as
     good an agent, not the same one. With --dream.backend kernels C stays on the processor"""
@@ -49,7 +51,6 @@ class Run:
         from worldmodels.pipeline import run_pipeline
 
         use_all_cores()
-        report = run_pipeline(
-            self.config, self.out, self.seed, self.workers, self.preset, self.device
-        )
+        cfg = self.config.limited(self.max_steps)
+        report = run_pipeline(cfg, self.out, self.seed, self.workers, self.preset, self.device)
         print(f"report: {report}")

@@ -44,6 +44,10 @@ class ActionSpace(Protocol):
     def high(self) -> Any:
         """(A,) upper bounds of a Box."""
 
+    @property
+    def integer(self) -> bool:
+        """True for a Box of whole numbers."""
+
 
 @dataclass(frozen=True)
 class ControllerConfig(Config):
@@ -54,18 +58,20 @@ class ControllerConfig(Config):
     hidden: SizeOrZero = 0
     """units of one hidden tanh layer; 0 for the paper's linear controller"""
     squash: Annotated[tuple[Squash, ...], NOT_EMPTY] = ("tanh", "half", "clip")
-    """rule per output: tanh, half, clip, scaled, or argmax for all; the default is the paper's"""
+    """rule per output: tanh, half, clip, scaled, or whole or argmax for all; the default is the
+    paper's"""
     low: tuple[float, ...] = ()
-    """lower bound per output; needed by scaled"""
+    """lower bound per output; needed by scaled and whole"""
     high: tuple[float, ...] = ()
-    """upper bound per output; needed by scaled"""
+    """upper bound per output; needed by scaled and whole"""
     normalize: bool = False
     """standardise the inputs by a recorded mean and deviation, so one sigma suits them all"""
 
     def _check(self) -> None:
-        if "argmax" in self.squash and set(self.squash) != {"argmax"}:
-            self.refuse("squash", "argmax for all outputs or for none")
-        if "scaled" not in self.squash:
+        for rule in ("argmax", "whole"):
+            if rule in self.squash and set(self.squash) != {rule}:
+                self.refuse("squash", f"{rule} for all outputs or for none")
+        if not {"scaled", "whole"} & set(self.squash):
             return
         n = len(self.squash)
         if len(self.low) != n or len(self.high) != n:
@@ -107,12 +113,14 @@ class ControllerConfig(Config):
                 there are not as many rules as dimensions.
         """
         rule: Squash = "argmax" if spec.kind == "discrete" else "scaled"
+        if spec.kind == "box" and spec.integer:
+            rule = "whole"
         squash = (rule,) * spec.size
         if rule == "argmax":
             return cls(inputs, hidden, squash, normalize=normalize)
         if own is not None and len(own) != spec.dim:
             raise UserError(f"the task has {len(own)} squashing rules for {spec.dim} actions")
-        if own is not None and "scaled" not in own:
+        if own is not None and not {"scaled", "whole"} & set(own):
             return cls(inputs, hidden, own, normalize=normalize)
         squash = own or squash
         low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
@@ -236,7 +244,8 @@ def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
     if cfg.discrete:
         return out.argmax(-1)
     scale, shift, floor = _affine(cfg, out.dtype, out.device)
-    return torch.maximum(out.tanh() * scale + shift, floor)
+    actions = torch.maximum(out.tanh() * scale + shift, floor)
+    return actions.round() if cfg.squash[0] == "whole" else actions
 
 
 @lru_cache(maxsize=16)
@@ -247,7 +256,7 @@ def _affine(
     scale, shift, floor = [], [], []
     for i, rule in enumerate(cfg.squash):
         low, high = {"half": (0.0, 1.0)}.get(rule, (-1.0, 1.0))
-        if rule == "scaled":
+        if rule in ("scaled", "whole"):
             low, high = cfg.low[i], cfg.high[i]
         scale.append((high - low) / 2)
         shift.append((high + low) / 2)

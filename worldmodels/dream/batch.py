@@ -82,11 +82,9 @@ class DreamBatch:
         return spaces.Box(-bound, bound, dtype=np.float32)
 
     @property
-    def action_space(self) -> spaces.Space[NDArray[np.float32]] | spaces.Discrete:
+    def action_space(self) -> spaces.Box | spaces.Discrete:
         """The real environment's action space."""
-        if self.action_spec.kind == "discrete":
-            return spaces.Discrete(self.action_spec.dim)
-        return spaces.Box(*self._bounds(), dtype=np.float32)
+        return self.action_spec.to_space()
 
     def _bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         spec = self.action_spec

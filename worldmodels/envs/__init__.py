@@ -7,14 +7,29 @@ import importlib
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium import error
 
+from worldmodels.envs.checks import (
+    CheckedEnv,
+    note_endless,
+    require_limit,
+    require_pixels,
+    time_limit,
+)
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import UserError
 
-__all__ = ["ActionSpec", "FrameSpec", "make", "to_vision"]
+__all__ = [
+    "ActionSpec",
+    "CheckedEnv",
+    "FrameSpec",
+    "make",
+    "note_endless",
+    "require_limit",
+    "time_limit",
+    "to_vision",
+]
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -25,49 +40,40 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         kwargs: passed to `gymnasium.make`.
 
     Returns:
-        The environment; its observations are uint8 images and its actions a Box or Discrete space.
+        The environment; its observations are uint8 images and its actions a Box or Discrete space,
+        and it is held to that at every step (`CheckedEnv`).
 
     Raises:
-        UserError: if the id is unknown, the arguments are refused, the environment's extra packages
-            are missing, its observations are no images, or its action space is not supported.
+        UserError: if the id is unknown, the arguments are refused, the environment cannot be made
+            or its extra packages are missing, its observations are no images, or its action space
+            is not supported.
     """
     module, _, name = env_id.rpartition(":")
     if module:
         try:
             importlib.import_module(module)
-        except ImportError as err:
+        except Exception as err:  # the module is the user's
             raise UserError(
                 f"environment {env_id!r}: module {module!r} cannot be imported ({err})"
             ) from err
     try:
-        env = gym.make(name, **kwargs)
+        # our own checks take the place of Gymnasium's, which only warn
+        env = gym.make(name, **{"disable_env_checker": True, **kwargs})
     except (error.UnregisteredEnv, error.DeprecatedEnv) as err:
         raise UserError(_unknown(name, err)) from err
     except error.DependencyNotInstalled as err:
         raise UserError(f"environment {name!r} lacks a package: {err}") from err
-    except (TypeError, error.Error) as err:
-        raise UserError(f"environment {name!r} cannot be made with {kwargs}: {err}") from err
+    except Exception as err:  # the environment is the user's
+        raise UserError(
+            f"environment {name!r} cannot be made with {kwargs}: {type(err).__name__}: {err}"
+        ) from err
     try:
         require_pixels(env.observation_space, name)
         ActionSpec.from_space(env.action_space)
     except UserError as err:
         env.close()
         raise UserError(str(err) if name in str(err) else f"environment {name!r}: {err}") from err
-    return env
-
-
-def require_pixels(space: gym.spaces.Space[Any], env_id: str) -> None:
-    """Raise UserError unless the observations are uint8 images, channels last."""
-    if (
-        isinstance(space, gym.spaces.Box)
-        and space.dtype == np.uint8
-        and (len(space.shape) == 2 or (len(space.shape) == 3 and space.shape[2] in (1, 3)))
-    ):
-        return
-    raise UserError(
-        f"environment {env_id!r} has observations {space}; needed are pixels: "
-        "a uint8 Box of shape (H, W), (H, W, 1) or (H, W, 3)"
-    )
+    return CheckedEnv(env, name)
 
 
 def _unknown(name: str, err: error.Error) -> str:

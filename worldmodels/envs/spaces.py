@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
 
 import numpy as np
 from gymnasium import spaces
@@ -12,6 +13,24 @@ from numpy.typing import NDArray
 from worldmodels.config import Config, Size
 from worldmodels.protocols import UserError
 
+DTYPES = (
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+)
+"""Types of a Box that are supported."""
+
+LARGEST_ACTION = 2.0**24
+"""Largest bound of a Box: float32, in which M sees actions, tells whole numbers apart up to it."""
+
 
 @dataclass(frozen=True)
 class ActionSpec(Config):
@@ -19,7 +38,7 @@ class ActionSpec(Config):
 
     A Box becomes `dim` numbers between `low` and `high`; a Discrete space of n actions has `dim` n
     and is given to M as a one-hot vector. Bounds are tuples, so that a spec can be compared, hashed
-    and written to JSON.
+    and written to JSON; there, `dtype` and `start` are left out where they are the usual ones.
     """
 
     kind: Literal["box", "discrete"]
@@ -30,6 +49,10 @@ class ActionSpec(Config):
     """Lower bounds of a Box, one for each dimension; empty for a Discrete space."""
     high: tuple[float, ...] = ()
     """Upper bounds of a Box, one for each dimension; empty for a Discrete space."""
+    dtype: str = field(default="float32", metadata={"omit_default": True})
+    """NumPy type in which a Box takes its actions; integers are rounded to."""
+    start: int = field(default=0, metadata={"omit_default": True})
+    """Number of a Discrete space's first choice."""
 
     def _check(self) -> None:
         bounds = self.dim if self.kind == "box" else 0
@@ -38,29 +61,60 @@ class ActionSpec(Config):
                 f"ActionSpec has {len(self.low)} lower and {len(self.high)} upper bounds; "
                 f"a {self.kind} space with dim {self.dim} has {bounds} of each"
             )
+        if self.dtype not in DTYPES:
+            raise UserError(
+                f"ActionSpec.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}"
+            )
 
     @classmethod
-    def from_space(cls, space: spaces.Space[Any]) -> ActionSpec:
-        """Describe a Gymnasium action space: a one-dimensional, bounded Box or a Discrete from 0.
+    def from_space(cls, space: spaces.Space[Any]) -> Self:
+        """Describe a Gymnasium action space: a one-dimensional, bounded Box, or a Discrete.
 
         Raises:
-            UserError: for any other space.
+            UserError: for any other space; the text names the wrapper that would help.
         """
         if isinstance(space, spaces.Discrete):
-            if int(space.start) != 0:
-                raise UserError(f"action space {space} starts at {space.start}; it must start at 0")
-            return cls("discrete", int(space.n))
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
-            if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-                raise UserError(
-                    f"action space {space} is unbounded; every action needs finite bounds"
-                )
-            low, high = space.low.tolist(), space.high.tolist()
-            return cls("box", int(space.shape[0]), tuple(low), tuple(high))
-        raise UserError(
-            f"action space {space} is not supported; "
-            "it must be a one-dimensional Box or a Discrete space"
-        )
+            if int(space.n) < 2:
+                raise UserError(f"action space {space} has one choice: there is nothing to learn")
+            return cls("discrete", int(space.n), start=int(space.start))
+        if not isinstance(space, spaces.Box):
+            raise UserError(
+                f"action space {space} is not supported; expected a one-dimensional Box or a "
+                "Discrete space: gymnasium.wrappers.TransformAction can make one of it"
+            )
+        fault = _fault_of_box(space)
+        if fault is not None:
+            raise UserError(f"action space {space} {fault}")
+        low, high = space.low.tolist(), space.high.tolist()
+        return cls("box", int(space.shape[0]), tuple(low), tuple(high), str(space.dtype))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        """Rebuild what `to_jsonable` made of a spec.
+
+        Raises:
+            UserError: a value is refused, or a field is unknown or missing.
+        """
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+        }
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise UserError(f"the action space is of another version ({error})") from error
+
+    def to_space(self) -> spaces.Box | spaces.Discrete:
+        """The Gymnasium space that this describes."""
+        if self.kind == "discrete":
+            return spaces.Discrete(self.dim, start=self.start)
+        kind: Any = np.dtype(self.dtype)
+        return spaces.Box(np.array(self.low, kind), np.array(self.high, kind), dtype=kind)
+
+    @property
+    def integer(self) -> bool:
+        """Whether a Box takes whole numbers only."""
+        return np.issubdtype(np.dtype(self.dtype), np.integer)
 
     @property
     def size(self) -> int:
@@ -68,13 +122,14 @@ class ActionSpec(Config):
         return self.dim
 
     def encode(self, actions: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn actions into M's input.
+        """Turn the environment's actions into M's input.
 
         Args:
             actions: (..., dim) for a Box, (...) integers for a Discrete space.
 
         Returns:
-            (..., size) float32: the numbers themselves, or one-hot vectors.
+            (..., size) float32: the numbers themselves (whole for a Box of integers), or one-hot
+            vectors.
 
         Raises:
             UserError: if the last dimension or a choice does not belong to the space.
@@ -85,13 +140,75 @@ class ActionSpec(Config):
                 raise UserError(
                     f"actions have shape {actions.shape}; the last dimension must be {self.dim}"
                 )
-            return actions.astype(np.float32)
+            numbers = actions.astype(np.float32)
+            return np.rint(numbers) if self.integer else numbers
         if not np.issubdtype(actions.dtype, np.integer):
             raise UserError(f"discrete actions have type {actions.dtype}; they must be integers")
-        if actions.size and (actions.min() < 0 or actions.max() >= self.dim):
+        last = self.start + self.dim - 1
+        if actions.size and (actions.min() < self.start or actions.max() > last):
             raise UserError(
                 f"discrete actions run from {actions.min()} to {actions.max()}; "
-                f"allowed: 0 to {self.dim - 1}"
+                f"allowed: {self.start} to {last}"
             )
-        encoded: NDArray[np.float32] = np.eye(self.dim, dtype=np.float32)[actions]
+        encoded: NDArray[np.float32] = np.eye(self.dim, dtype=np.float32)[actions - self.start]
         return encoded
+
+    def decode(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
+        """Turn M's input into actions that the environment takes; the inverse of `encode`.
+
+        Args:
+            inputs: (..., size) numbers, or scores whose largest is the choice.
+
+        Returns:
+            (..., dim) in the type of the Box, or (...) int64 choices of a Discrete space.
+        """
+        if self.kind == "box":
+            return self.to_env(inputs)
+        choices: NDArray[np.int64] = self.start + inputs.argmax(-1)
+        return choices
+
+    def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
+        """Actions as the environment takes them: those of a Box in its own type.
+
+        Args:
+            actions: (..., dim) float32 within the bounds, or (...) choices, which stay as they are.
+        """
+        if self.kind == "discrete" or self.dtype == "float32":
+            return actions
+        numbers = np.rint(actions) if self.integer else actions
+        # a bound in float32 may lie a little beyond the same bound in float64
+        bounded: NDArray[Any] = np.clip(numbers.astype(np.float64), self.low, self.high)
+        return bounded.astype(self.dtype)
+
+
+def _fault_of_box(space: spaces.Box) -> str | None:
+    """What makes a Box useless as an action space, and the wrapper that helps; None if nothing."""
+    wrappers = "gymnasium.wrappers."
+    if len(space.shape) != 1 or space.shape[0] == 0:
+        return (
+            f"has shape {space.shape}; expected one dimension, (A,): "
+            f"{wrappers}TransformAction can reshape it"
+        )
+    if str(space.dtype) not in DTYPES:
+        return (
+            f"has type {space.dtype}; expected one of {', '.join(DTYPES)}: "
+            f"{wrappers}TransformAction can change it"
+        )
+    low, high = space.low.astype(np.float64), space.high.astype(np.float64)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        return (
+            "is unbounded; every action needs finite bounds: "
+            f"{wrappers}TransformAction can give it a bounded Box"
+        )
+    if (low >= high).any():
+        fixed = ", ".join(map(str, np.flatnonzero(low >= high)))
+        return (
+            f"cannot move in component {fixed}; low must be below high: "
+            f"{wrappers}TransformAction can fill that component in"
+        )
+    if max(-low.min(), high.max()) > LARGEST_ACTION:
+        return (
+            f"is too wide; bounds must lie between -{LARGEST_ACTION:.0f} and {LARGEST_ACTION:.0f}: "
+            f"{wrappers}RescaleAction can narrow it"
+        )
+    return None

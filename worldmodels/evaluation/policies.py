@@ -88,7 +88,12 @@ class RandomDriver:
     """Uniform actions from a generator for each episode's seed; or none at all."""
 
     def __init__(self, space: gym.spaces.Space[Any], still: bool = False) -> None:
-        """Drive in an action space; ``still`` gives zeros (clipped to a Box by the runner)."""
+        """Drive in an action space.
+
+        Args:
+            space: the actions.
+            still: take zeros (which the runner clips to a Box), or the first choice, instead.
+        """
         self._space, self._still = space, still
         self._rngs: list[np.random.Generator] = []
 
@@ -97,12 +102,15 @@ class RandomDriver:
         self._rngs = [np.random.default_rng(runs.derive_seed("random", int(s))) for s in seeds]
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
-        """Choose for every row; rows without an episode get zeros."""
+        """Choose for every row; rows without an episode stay still."""
         shape, dtype = (len(obs), *(self._space.shape or ())), self._space.dtype
-        actions = np.zeros(shape, dtype)
+        first = self._space.start if isinstance(self._space, gym.spaces.Discrete) else 0
+        actions = np.full(shape, first, dtype)
         for row, rng in enumerate(() if self._still else self._rngs):
             if isinstance(self._space, gym.spaces.Discrete):
                 actions[row] = self._space.start + rng.integers(self._space.n)
+            elif isinstance(self._space, gym.spaces.Box) and actions.dtype.kind in "iu":
+                actions[row] = rng.integers(self._space.low, self._space.high, endpoint=True)
             elif isinstance(self._space, gym.spaces.Box):
                 actions[row] = rng.uniform(self._space.low, self._space.high)
         return actions

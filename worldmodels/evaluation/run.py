@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodels import executors, runs
+from worldmodels import envs, executors, runs
 from worldmodels.evaluation.policies import (
     AgentParameters,
     PolicySpec,
@@ -131,6 +131,7 @@ def evaluate_many(
     env = shared_envs(env_id, 1, settings.env_kwargs)[0]
     for policy in policies:  # a mistake is told before any process starts
         build_behaviour(policy, env, deterministic)
+    envs.note_endless(env, max_steps)
     groups = [tuple(seeds[i : i + group_size]) for i in range(0, len(seeds), group_size)]
     tasks = [(p, group) for p in range(len(policies)) for group in groups]
     key = "" if resume is None else _key(policies, seeds, settings)
@@ -195,7 +196,7 @@ def _drive(
 ) -> list[EpisodeRecord]:
     """Drive one group; this is what a worker does."""
     which, seeds = task
-    envs = shared_envs(settings.env_id, len(seeds), settings.env_kwargs)
+    pool = shared_envs(settings.env_id, len(seeds), settings.env_kwargs)
     actions: list[NDArray[Any]] = []
 
     def note(step: GroupStep) -> None:
@@ -204,9 +205,9 @@ def _drive(
 
     with one_thread():
         seed = runs.derive_seed("evaluate", *seeds)
-        driver = Stopwatch(build_behaviour(policies[which], envs[0], settings.deterministic, seed))
+        driver = Stopwatch(build_behaviour(policies[which], pool[0], settings.deterministic, seed))
         results = run_group(
-            envs,
+            pool,
             driver,
             seeds,
             max_steps=settings.max_steps,

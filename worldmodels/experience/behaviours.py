@@ -117,7 +117,7 @@ class Sticky:
 
     def __init__(self, keep: float, spec: ActionSpec) -> None:
         """Take the probability of keeping a choice."""
-        self._keep, self._choices = keep, spec.dim
+        self._keep, self._choices, self._first = keep, spec.dim, spec.start
 
     def start(self, seeds: Sequence[int]) -> None:
         """Draw the first choices."""
@@ -125,7 +125,7 @@ class Sticky:
         self._choice = self._draw(self._streams.next())
 
     def _draw(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-        return (numbers[:, 1] * self._choices).astype(np.int64)
+        return self._first + (numbers[:, 1] * self._choices).astype(np.int64)
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the next choices (W,)."""
@@ -187,7 +187,7 @@ class RandomController:
         outputs = np.einsum("ni,nia->na", features, self._weights)
         if self._spec.kind == "discrete":
             out = np.zeros(len(active), np.int64)
-            out[:n] = outputs.argmax(axis=1)
+            out[:n] = self._spec.start + outputs.argmax(axis=1)
             return out
         return self._box.actions(np.tanh(outputs) + self._bias, len(active))
 
@@ -259,7 +259,7 @@ class NoisyPolicy:
         self._random_left = np.maximum(self._random_left - 1, 0)
         deviation = self._noise.next() + self._bias
         if self._spec.kind == "discrete":
-            choice = (self._kick[:, 0] * self._spec.dim).astype(np.int64)
+            choice = self._spec.start + (self._kick[:, 0] * self._spec.dim).astype(np.int64)
             mixed = np.where(kicked, choice, chosen[:n])
             chosen[:n] = np.where(wandering, random[:n], mixed)
             return chosen

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 
-from worldmodels import executors
+from worldmodels import envs, executors
 from worldmodels.config import AtLeast, Between, Config, Count, Limit, Repeat
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
@@ -143,6 +143,8 @@ def collect(
     ]
     done = _existing(out, tasks, meta)
     missing = [task for task in tasks if task.path not in done]
+    if missing:
+        envs.note_endless(env, cfg.max_steps)
     new_frames = sum(_run(missing, executor, workers))
     shards = [done.get(task.path) or Shard(task.path) for task in tasks]
     _write_manifest(out, shards, meta)
@@ -246,14 +248,14 @@ def _run(tasks: Sequence[_Task], executor: Executor | None, workers: int) -> lis
 
 def _collect_group(task: _Task) -> int:
     """Drive one group and write its shard; return the environment steps taken."""
-    envs = shared_envs(task.env_id, len(task.seeds), task.env_kwargs)
-    behaviour = build_behaviour(task.behaviour, envs[0], task.load_policy)
+    pool = shared_envs(task.env_id, len(task.seeds), task.env_kwargs)
+    behaviour = build_behaviour(task.behaviour, pool[0], task.load_policy)
     spec = FrameSpec(**task.meta["frame_spec"])
     recorder = Recorder(task.seeds, spec)
     # A policy may use torch, whose sums depend on its threads; without one, torch stays unloaded.
     with nullcontext() if task.load_policy is None else executors.one_thread():
         results = run_group(
-            envs,
+            pool,
             behaviour,
             task.seeds,
             max_steps=task.cfg.max_steps,

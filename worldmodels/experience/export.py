@@ -53,19 +53,13 @@ def _create(
     buffers: list[Any],
 ) -> Any:
     """Begin the dataset with its first episodes."""
-    spec = store.action_spec
-    action_space: gym.Space[Any] = (
-        gym.spaces.Discrete(spec.dim)
-        if spec.kind == "discrete"
-        else gym.spaces.Box(np.array(spec.low, np.float32), np.array(spec.high, np.float32))
-    )
     facts = ", ".join(f"{name} {value}" for name, value in store.meta["versions"].items())
     try:
         return minari.create_dataset_from_buffers(
             dataset_id,
             buffers,
             observation_space=gym.spaces.Box(0, 255, store.frame_shape, np.uint8),
-            action_space=action_space,
+            action_space=store.action_spec.to_space(),
             author=author,
             algorithm_name=str(store.meta.get("behaviour", {}).get("kind", "unknown")),
             description=f"{store.env_id}, frames cropped and resized to "
@@ -85,7 +79,7 @@ def _buffer(minari: ModuleType, store: EpisodeStore, index: int) -> Any:
         id=index,
         seed=episode.seed,
         observations=list(episode.obs),
-        actions=list(episode.action),
+        actions=list(store.action_spec.to_env(episode.action)),
         rewards=episode.reward.tolist(),
         terminations=(last & episode.terminated).tolist(),
         truncations=(last & episode.truncated).tolist(),

@@ -8,6 +8,7 @@ timing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,6 +27,10 @@ GROUP_WIDTH = 16
 """Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
 
 
+TELL_SECONDS = 20.0
+"""A group that has been driving for this long says how far it is, and then once in this time."""
+
+
 class Behaviour(Protocol):
     """Whatever chooses actions for a group of episodes that begin together."""
 
@@ -37,7 +42,8 @@ class Behaviour(Protocol):
         """Choose an action for every row.
 
         Args:
-            obs: (W, H, W', 3) the environments' own frames, W the group's width; not to be kept.
+            obs: (W, H, W', 3), or (W, H, W', 1) where they are grey: the environments' own frames,
+                W the group's width; not to be kept.
             active: (W,) rows whose action will be used.
 
         Returns:
@@ -54,9 +60,9 @@ class GroupStep:
     t: int
     """0 after the reset, then 1, 2, ... after each action"""
     obs: NDArray[np.uint8]
-    """(W, H, W', 3) raw frames after this step"""
+    """(W, H, W', C) raw frames after this step, C 3, or 1 for grey ones"""
     action: NDArray[np.float32] | NDArray[np.int64] | None
-    """(W, A) or (W,) executed actions that led here; None after the reset"""
+    """(W, A) float32 or (W,) int64 executed actions that led here; None after the reset"""
     reward: NDArray[np.float64]
     """(W,) rewards of this action, 0 in inactive rows"""
     active: NDArray[np.bool_]
@@ -84,7 +90,7 @@ class EpisodeResult:
     lost: bool = False
     """truncated because patience ran out"""
     frames: NDArray[np.uint8] | None = None
-    """(T + 1, H, W, 3) raw frames, if asked for"""
+    """(T + 1, H, W, C) raw frames, C 3, or 1 for grey ones, if asked for"""
 
 
 @runtime_checkable
@@ -127,7 +133,7 @@ def shared_envs(
     """Return `number` environments of one id, made once in a process and used again after that."""
     found = _pool(env_id, tuple(sorted((env_kwargs or {}).items())))
     while len(found) < number:
-        found.append(environments.make(env_id, disable_env_checker=True, **(env_kwargs or {})))
+        found.append(environments.make(env_id, **(env_kwargs or {})))
     return found[:number]
 
 
@@ -170,8 +176,9 @@ def run_group(
         One result for each seed, in their order.
 
     Raises:
-        UserError: too many seeds, an action of the wrong shape, out of range or not finite, or a
-            reward that is not finite; seed and step are named.
+        UserError: too many seeds, environments of different spaces, an action of the wrong shape,
+            out of range or not finite, or an environment that breaks a promise (see `CheckedEnv`);
+            seed and step are named.
     """
     if not 0 < len(seeds) <= min(width, len(envs)):
         raise UserError(
@@ -222,11 +229,13 @@ class _Group:
         self.spec = ActionSpec.from_space(envs[0].action_space)
         self.low = np.array(self.spec.low, np.float32)
         self.high = np.array(self.spec.high, np.float32)
-        shape = envs[0].observation_space.shape
-        assert shape is not None
-        self.obs = np.zeros((width, *shape), np.uint8)
+        shape = _common_shape(envs, self.spec)
+        # grey frames have their channel in the batch, and none where the environment gives none
+        self.obs = np.zeros((width, *shape, *([1] if len(shape) == 2 else [])), np.uint8)
+        self._own = self.obs.reshape(width, *shape)
         self.active = np.arange(width) < len(seeds)
         self.t = 0
+        self.began = self.told = time.monotonic()
         self.rewarded = np.zeros(width, np.int64)
         self.total = np.zeros(width)
         self.length = np.zeros(width, np.int64)
@@ -247,18 +256,14 @@ class _Group:
 
     def step(self, action: NDArray[Any], limits: _Limits) -> GroupStep:
         """Let every environment whose episode goes on take an action, for as long as it is held."""
+        self._tell()
         action = self._check(action)
         self.t += 1
         acted = self.active.copy()
         reward = np.zeros(len(acted))
+        taken = self.spec.to_env(action)
         for row in np.flatnonzero(acted).tolist():
-            reward[row] = self._act(row, action[row], limits)
-        if not np.isfinite(reward).all():
-            row = int(np.flatnonzero(~np.isfinite(reward))[0])
-            raise UserError(
-                f"the environment's reward is {reward[row]} in step {self.t} of seed "
-                f"{self.seeds[row]}; it must be finite"
-            )
+            reward[row] = self._act(row, taken[row], limits)
         self.total += reward
         self.active &= ~(self.terminated | self.truncated)
         return GroupStep(self.t, self.obs, action, reward, acted, acted & ~self.active)
@@ -291,21 +296,22 @@ class _Group:
         return total
 
     def _see(self, row: int, obs: NDArray[np.uint8]) -> None:
-        self.obs[row] = obs
+        self._own[row] = obs
         if self.frames is not None:
-            self.frames[row].append(obs.copy())
+            self.frames[row].append(self.obs[row].copy())
 
     def _check(self, action: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.int64]:
-        """Return the actions as the environments take them, or say what is wrong with them."""
+        """Return the actions within their bounds, or say what is wrong with them."""
         width = len(self.active)
         if self.spec.kind == "discrete":
             choice = np.asarray(action)
             if choice.shape != (width,) or not np.issubdtype(choice.dtype, np.integer):
                 self._refuse(f"{choice.dtype} {choice.shape}", f"integers ({width},)")
-            choice = np.where(self.active, choice, 0).astype(np.int64)
-            wrong = np.flatnonzero((choice < 0) | (choice >= self.spec.dim))
+            first, last = self.spec.start, self.spec.start + self.spec.dim - 1
+            choice = np.where(self.active, choice, first).astype(np.int64)
+            wrong = np.flatnonzero((choice < first) | (choice > last))
             if len(wrong):
-                self._refuse(str(choice[wrong[0]]), f"0 to {self.spec.dim - 1}", int(wrong[0]))
+                self._refuse(str(choice[wrong[0]]), f"{first} to {last}", int(wrong[0]))
             return choice
         values = np.asarray(action, np.float32)
         if values.shape != (width, self.spec.dim):
@@ -314,7 +320,21 @@ class _Group:
         wrong = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(wrong):
             self._refuse(str(values[wrong[0]]), "finite", int(wrong[0]))
-        return np.clip(values, self.low, self.high)
+        clipped = np.clip(values, self.low, self.high)
+        return np.rint(clipped) if self.spec.integer else clipped
+
+    def _tell(self) -> None:
+        """Say now and then how far the group is, for those who wait."""
+        now = time.monotonic()
+        if now - self.told < TELL_SECONDS:
+            return
+        self.told, seconds = now, now - self.began
+        going = int(self.active.sum())
+        print(
+            f"seeds {self.seeds[0]} to {self.seeds[-1]}: {int(self.length.max()):,} steps in "
+            f"{seconds:.0f} s, {going} of {len(self.seeds)} episodes not over yet",
+            flush=True,
+        )
 
     def _refuse(self, got: str, right: str, row: int = 0) -> None:
         raise UserError(
@@ -343,3 +363,22 @@ class _Group:
         """
         key = self.task.finished_key
         return None if key is None else bool(info.get(key, False))
+
+
+def _common_shape(envs: Sequence[gym.Env[Any, Any]], spec: ActionSpec) -> tuple[int, ...]:
+    """The shape of all environments' frames.
+
+    Raises:
+        UserError: one has other frames or actions than the first.
+    """
+    shape = envs[0].observation_space.shape
+    assert shape is not None
+    for number, env in enumerate(envs):
+        own = env.observation_space.shape
+        if own != shape or ActionSpec.from_space(env.action_space) != spec:
+            name = env.spec.id if env.spec else str(env)
+            raise UserError(
+                f"environment {name!r}: instance {number} has frames {own} and {env.action_space}, "
+                f"but the first one has {shape} and {envs[0].action_space}; they must agree"
+            )
+    return shape

@@ -112,7 +112,10 @@ def frame_batches(
             "they must be at least 1, 0 and 1"
         )
     if drop_last and store.num_frames < batch:
-        raise UserError(f"the store has {store.num_frames} frames, fewer than one batch of {batch}")
+        raise UserError(
+            f"the store has {store.num_frames} frames, fewer than one batch of {batch}; "
+            "collect more episodes, or lower the batch size"
+        )
     pools = _Pools(store, buffer_frames)
     first_epoch, number = divmod(start, store.batches_per_epoch(batch, drop_last))
     for epoch in count(first_epoch) if epochs is None else range(first_epoch, epochs):

@@ -135,8 +135,7 @@ class EpisodeStore:
     @property
     def action_spec(self) -> ActionSpec:
         """The action space that all episodes have."""
-        spec = self.meta["action_spec"]
-        return ActionSpec(spec["kind"], spec["dim"], tuple(spec["low"]), tuple(spec["high"]))
+        return ActionSpec.from_json(self.meta["action_spec"])
 
     @property
     def fingerprint(self) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import executors
-from worldmodels.envs import make
+from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.pipeline.work import Work
@@ -54,16 +54,13 @@ class Pipeline:
             device: where V and M are trained and dream; what is done stays valid on the other.
 
         Raises:
-            UserError: the environment cannot be used or has no mirror image, the seed is negative,
-                or there is no such device.
+            UserError: the environment, or that of the test, cannot be used, may never end an
+                episode or has no mirror image, the seed is negative, or there is no such device.
         """
         if seed < 0:
             raise UserError(f"seed is {seed}; it must be 0 or more")
         require_device(device)
-        env = make(cfg.env_id)
-        spec = ActionSpec.from_space(env.action_space)
-        env.close()
-        task = task_for(cfg.env_id)
+        spec, task = _check_environments(cfg), task_for(cfg.env_id)
         if cfg.mirror:
             task.flip(cfg.env_id, cfg.frame_spec, spec)
         self.run = RunFolder(out)
@@ -261,6 +258,38 @@ def run_pipeline(
     """
     with executors.make(None, workers) as executor:
         return Pipeline(cfg, out, seed, executor, preset, device).execute()
+
+
+def _check_environments(cfg: RunConfig) -> ActionSpec:
+    """Make the run's environments once, so that it fails before anything is learnt.
+
+    Returns:
+        The action space of both.
+    """
+    limits = {
+        "experience.explore_steps": cfg.experience.explore_steps,
+        "experience.driver_steps": cfg.experience.driver_steps,
+        "selection.max_steps": cfg.selection.max_steps,
+        "test.max_steps": cfg.test.max_steps,
+    }
+    unlimited = [name for name, limit in limits.items() if limit is None]
+    spaces = {}
+    for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
+        env = make(env_id)
+        try:
+            spaces[env_id] = env.action_space
+            if unlimited:
+                names = ", ".join(unlimited)
+                require_limit(env, f"give --max-steps, which limits {names}, or ")
+        finally:
+            env.close()
+    spec, tested = (ActionSpec.from_space(spaces[name]) for name in (cfg.env_id, cfg.test_env))
+    if tested != spec:
+        raise UserError(
+            f"test_env_id {cfg.test_env!r} takes other actions than env_id {cfg.env_id!r}: "
+            f"{spaces[cfg.test_env]}, not {spaces[cfg.env_id]}"
+        )
+    return spec
 
 
 def _fields(cfg: RunConfig) -> dict[str, Any]:

@@ -214,7 +214,13 @@ class Study:
         first, count = SELECTION_SEED_START, self.cfg.selection_episodes
         seeds = [*range(first, first + count)]
         seeds += range(TEST_SEED_START, TEST_SEED_START + self.cfg.test_episodes)
-        results = evaluate_many(drivers, cfg.env_id, seeds, executor=self.executor)
+        results = evaluate_many(
+            drivers,
+            cfg.env_id,
+            seeds,
+            executor=self.executor,
+            max_steps=cfg.selection.max_steps,
+        )
         return [
             {"selection": list(r.returns[:count]), "test": list(r.returns[count:])} for r in results
         ]

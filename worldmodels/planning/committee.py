@@ -110,7 +110,7 @@ class Committee:
         """One action of the members' (N, ...): the mean of numbers, the choice of most."""
         if not self._votes:
             mean: NDArray[np.float32] = answers.mean(0, dtype=np.float32)
-            return mean
+            return self.members[0].action_spec.to_env(mean)
         agreeing = (answers[:, None] == answers[None]).sum(1)  # (N, ...) members of each's mind
         choice: NDArray[np.int64] = np.take_along_axis(answers, agreeing.argmax(0)[None], 0)[0]
         return choice

@@ -111,7 +111,7 @@ class Actor(nn.Module):
     def __init__(self, z_dim: int, h_dim: int, spec: ActionSpec, cfg: NetworkConfig) -> None:
         """Build an actor that begins near action 0 (global generator)."""
         super().__init__()
-        self.cfg, self.discrete = cfg, spec.kind == "discrete"
+        self.cfg, self.discrete, self.whole = cfg, spec.kind == "discrete", spec.integer
         low, high = bounds_of(spec)
         near = np.clip(-(high + low) / (high - low), -NEAR_EDGE, NEAR_EDGE)
         for name, value in (("low", low), ("high", high), ("shift", np.arctanh(near))):
@@ -159,8 +159,10 @@ class Actor(nn.Module):
         return self.act(self(z, h)[0])
 
     def to_input(self, numbers: Tensor) -> Tensor:
-        """Numbers (B, A) as M sees actions: as they are, or one-hot."""
-        return straight_through(numbers) if self.discrete else numbers
+        """Numbers (B, A) as M sees actions: as they are, whole, or one-hot."""
+        if self.discrete:
+            return straight_through(numbers)
+        return rounded(numbers) if self.whole else numbers
 
 
 class Critic(nn.Module):
@@ -191,6 +193,11 @@ def straight_through(scores: Tensor) -> Tensor:
     return hard + soft - soft.detach()
 
 
+def rounded(numbers: Tensor) -> Tensor:
+    """The nearest whole numbers, with the gradient of the numbers themselves."""
+    return numbers + (numbers.round() - numbers).detach()
+
+
 def bounds_of(spec: ActionSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Bounds (A,) of the numbers that an actor gives for an action space."""
     if spec.kind == "discrete":
@@ -205,5 +212,6 @@ __all__ = [
     "NetworkConfig",
     "bounds_of",
     "perceptron",
+    "rounded",
     "straight_through",
 ]

@@ -21,7 +21,7 @@ from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
 from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.planning.config import ObjectiveConfig
 from worldmodels.planning.controller import ControllerDrive, Drive
-from worldmodels.planning.networks import bounds_of, straight_through
+from worldmodels.planning.networks import bounds_of, rounded, straight_through
 from worldmodels.planning.risk import conditional_value_at_risk, worst_count
 from worldmodels.protocols import UserError
 
@@ -55,6 +55,8 @@ class Imagination:
     """(A,) largest"""
     discrete: bool
     """a plan holds a score for each choice, and the largest one acts"""
+    whole: bool
+    """actions are whole numbers, to which a plan's numbers are rounded"""
     controller: Drive
     """who makes proposals and drives in the dream beyond a plan"""
     critic: Value | None
@@ -123,6 +125,7 @@ class Imagination:
             low,
             high,
             discrete,
+            agent.action_spec.integer,
             drive or ControllerDrive(agent),
             critic if cfg.critic else None,
             *engines,
@@ -142,8 +145,10 @@ class Imagination:
         return actions * 2 - 1 if self.discrete else actions
 
     def to_input(self, plans: Tensor) -> Tensor:
-        """Plans (..., A) as M sees actions: as they are, or one-hot."""
-        return straight_through(plans) if self.discrete else plans
+        """Plans (..., A) as M sees actions: as they are, whole, or one-hot."""
+        if self.discrete:
+            return straight_through(plans)
+        return rounded(plans) if self.whole else plans
 
 
 class DreamObjective:

@@ -147,8 +147,7 @@ class PlanningPolicy:
         new = old._replace(held=old.held + 1)
         if due.any():
             new = self._decide(frames, old, fresh, due, deterministic)
-        discrete = self.agent.action_spec.kind == "discrete"
-        actions = new.action.argmax(1) if discrete else new.action
+        actions = self.agent.action_spec.decode(new.action)
         return (actions[0] if single else actions), new
 
     def _decide(

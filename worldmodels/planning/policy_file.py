@@ -35,8 +35,9 @@ class ActorControl:
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
         """Actions (B, A), or indices (B,) for a Discrete space."""
         u = torch.stack([actor(z, h)[0] for actor in self.actors]).mean(0)
-        numbers = self.actors[0].act(u)
-        return numbers.argmax(-1) if self.actors[0].discrete else numbers
+        first = self.actors[0]
+        numbers = first.act(u)
+        return numbers.argmax(-1) if first.discrete else first.to_input(numbers)
 
 
 class StackedActors:
@@ -67,7 +68,7 @@ class StackedActors:
         mean = torch.baddbmm(bias, x, weight)[..., : len(first.low)]
         numbers = first.act(first.changed(mean, z, h).mean(0))
         if not first.discrete:
-            return numbers
+            return first.to_input(numbers)
         return functional.one_hot(numbers.argmax(-1), len(first.low)).float()
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from worldmodels.config import EVEN, AtLeast, Config, Count, Few, Limit, NotNegative
 
 Frames: TypeAlias = NDArray[np.uint8]
-"""(..., H, W, 3) uint8."""
+"""(..., H, W, 3) uint8; an environment's own frames may be grey, (..., H, W, 1)."""
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ def compose(
     panel: int,
     share: float | None = None,
 ) -> Frames:
-    """Put pictures (H, W, 3) side by side, with a label under each and a line of facts below.
+    """Put pictures side by side, with a label under each and a line of facts below.
 
     Args:
-        pictures: any sizes; each fills its panel as far as its shape allows.
+        pictures: (H, W, 3), or grey (H, W, 1), of any sizes; each fills its panel as far as its
+            shape allows.
         labels: one for each.
         line: caption of the whole: facts that keep their places while they change.
         panel: size of a panel.
@@ -115,8 +116,8 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
 
 
 def _fit(picture: Frames, panel: int) -> Image.Image:
-    """Enlarge or shrink a picture so that its longer side fills the panel."""
-    image = Image.fromarray(picture)
+    """Enlarge or shrink a picture so that its longer side fills the panel; in RGB."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("RGB")
     scale = panel / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC)

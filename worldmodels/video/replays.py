@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from worldmodels import envs
 from worldmodels.agent import Agent
 from worldmodels.envs.frames import to_vision
 from worldmodels.evaluation import EpisodeRecord
+from worldmodels.experience.rollout import GroupStep, run_group
 from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.protocols import UserError
 from worldmodels.video.config import Frames, VideoConfig
@@ -25,7 +26,7 @@ class Recording:
     """An episode as it was seen."""
 
     frames: Frames
-    """(T + 1, H, W, 3) the environment's own frames"""
+    """(T + 1, H, W, C) the environment's own frames, C 3, or 1 for grey ones"""
     actions: NDArray[Any]
     """(T, A) or (T,) executed actions"""
     rewards: NDArray[np.float64]
@@ -65,18 +66,42 @@ def replay(
     if episode.actions is None:
         raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
     env = envs.make(env_id, **(env_kwargs or {}))
+    rewards: list[float] = []
+
+    def note(step: GroupStep) -> None:
+        if step.action is not None:
+            rewards.append(float(step.reward[0]))
+
     try:
-        frames, rewards = [env.reset(seed=episode.seed)[0]], []
-        for action in episode.actions:
-            obs, reward, *_ = env.step(action)
-            frames.append(obs)
-            rewards.append(float(reward))
+        (driven,) = run_group(
+            [env],
+            _Recorded(episode.actions),
+            [episode.seed],
+            max_steps=len(episode.actions),
+            width=1,
+            keep_frames=True,
+            on_step=note,
+        )
     finally:
         env.close()
-    stacked = np.stack(frames)
-    if stacked.ndim == 3:
-        stacked = np.repeat(stacked[..., None], 3, axis=3)
-    return Recording(stacked, episode.actions, np.array(rewards))
+    assert driven.frames is not None
+    return Recording(driven.frames, episode.actions[: driven.length], np.array(rewards))
+
+
+class _Recorded:
+    """A behaviour that takes the recorded actions (T, A) or (T,) of one episode."""
+
+    def __init__(self, actions: NDArray[Any]) -> None:
+        self._actions, self._t = actions, 0
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Begin at the first action."""
+        self._t = 0
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the next action, (1, A) or (1,)."""
+        self._t += 1
+        return self._actions[self._t - 1 : self._t]
 
 
 @torch.inference_mode()
