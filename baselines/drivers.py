@@ -53,7 +53,7 @@ def save_driver(
         folder: made if it is not there.
         policy: Stable-Baselines3's network.
         recipe: what it was trained by.
-        env: an environment of the kind that it drives, for the action space.
+        env: an environment of the kind that it drives, for its spaces.
         env_id: that environment's id.
         world: the agent in whose dream it was trained.
         facts: what else the config shall say: frames, seed, score.
@@ -72,6 +72,7 @@ def save_driver(
         "schema": SCHEMA,
         "env_id": env_id,
         "recipe": recipe,
+        "observation_shape": env.observation_space.shape,
         "action_spec": ActionSpec.from_space(env.action_space),
         "world": None if world is None else os.path.relpath(world, folder),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -104,10 +105,13 @@ def load_driver(folder: Path) -> Policy:
         return drive_by(recipe, tensors, folder / str(config["world"]), str(config["sha256"]))
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
+    from worldmodels import _agent_files
+    from worldmodels.policies.observations import declared_shape
 
     policy = build_policy(recipe, recipe.pixels.space, action_space(config["action_spec"]))
     assign(policy, tensors, folder / WEIGHTS)
-    return PixelPolicy(policy, recipe.pixels, digest=str(config["sha256"]))
+    shape = _agent_files.shape(config, folder) or declared_shape(str(config["env_id"]))
+    return PixelPolicy(policy, recipe.pixels, str(config["sha256"]), shape)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:

@@ -146,7 +146,7 @@ def test_sampled_actions_have_an_own_generator() -> None:
 
 
 def test_grey_frames_and_z_only_and_bfloat16() -> None:
-    agent = make(inputs="z", hidden=5)
+    agent = make(inputs="z", hidden=5, observation_shape=(96, 96))
     grey = frames(1)[0, ..., 0]
     actions, state = agent.predict(grey, deterministic=True)
     assert actions.shape == (B, 3)
@@ -154,7 +154,7 @@ def test_grey_frames_and_z_only_and_bfloat16() -> None:
     np.testing.assert_allclose(
         agent.predict(grey[0][..., None], None, None, True)[0], actions[0], atol=1e-5
     )
-    many = frames(1, 8)[0]
+    agent, many = make(inputs="z", hidden=5), frames(1, 8)[0]
     exact = agent.predict(many, deterministic=True)[0]
     agent.bfloat16 = True
     np.testing.assert_allclose(agent.predict(many, deterministic=True)[0], exact, atol=0.05)

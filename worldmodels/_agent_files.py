@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import shutil
 import typing
@@ -166,6 +167,24 @@ def build(cls: type[T], config: Mapping[str, Any], name: str, folder: Path) -> T
         raise UserError(f"{where}: {error}") from error
 
 
+def shape(config: Mapping[str, Any], folder: Path) -> tuple[int, ...] | None:
+    """Shape of the environment's own frames; None where the folder does not say, as older ones.
+
+    Raises:
+        UserError: it is no shape of pictures.
+    """
+    found = config.get("observation_shape")
+    if found is None:
+        return None
+    whole = isinstance(found, list) and all(type(n) is int and n > 0 for n in found)
+    if not whole or not (len(found) == 2 or (len(found) == 3 and found[2] in (1, 3))):
+        raise UserError(
+            f"{folder / CONFIG}, observation_shape is {found!r}; "
+            "it must be [H, W], [H, W, 1] or [H, W, 3]"
+        )
+    return tuple(found)
+
+
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
     """Give a network the tensors whose names begin with ``prefix``, as float32.
 
@@ -200,9 +219,13 @@ def card(config: Mapping[str, Any]) -> str:
         "import gymnasium, worldmodels",
         "",
         'driver = worldmodels.open_driver("path/to/this/folder")',
-        f'env = gymnasium.make("{config["env_id"]}")',
+        f"env = gymnasium.make({json.dumps(config['env_id'])})",
         "obs, info = env.reset(seed=1_000_000)",
-        "action, state = driver.predict(obs, deterministic=True)",
+        "state, over = None, False",
+        "while not over:",
+        "    action, state = driver.predict(obs, state, deterministic=True)",
+        "    obs, reward, terminated, truncated, info = env.step(action)",
+        "    over = terminated or truncated",
         "```",
         "",
     ]
