@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import runs
+from worldmodels.agent import find
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder
@@ -152,11 +153,11 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
     Raises:
         UserError: there is no such ledger, so that nobody could say what the baseline has cost.
     """
-    ledger = agent.parent / "frames.json"
+    ledger = find(agent).parent / "frames.json"
     if not ledger.is_file():
         raise UserError(
-            f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give the `agent` "
-            "folder of a run, so that its frames can be counted"
+            f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give a run, so "
+            "that its frames can be counted"
         )
     for kind, frames in runs.read_json(ledger)["totals"].items():
         if kind != "test" and frames:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels import runs
+from worldmodels import _agent_files, runs
+from worldmodels.agent import of_run
 from worldmodels.protocols import Policy, UserError
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ SCHEMA = "driver/1"
 
 
 def is_driver(folder: Path) -> bool:
-    """Whether a folder holds a baseline's driver; says no to anything unreadable."""
+    """Whether a folder, or its run's, holds a baseline's driver; no for anything unreadable."""
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        content = json.loads((of_run(folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and str(content.get("schema", "")).startswith("driver/")
@@ -84,13 +85,14 @@ def save_driver(
 
 
 def load_driver(folder: Path) -> Policy:
-    """Open a driver as a policy of raw frames.
+    """Open a driver, by its folder or its run's, as a policy of raw frames.
 
     Raises:
         UserError: a file is missing or damaged, of another version, or a package is not installed.
     """
     from baselines.recipes import from_json
 
+    folder = of_run(folder)
     config = runs.read_json(folder / CONFIG)
     schema = config.get("schema") if isinstance(config, dict) else None
     if schema != SCHEMA:
@@ -105,7 +107,6 @@ def load_driver(folder: Path) -> Policy:
         return drive_by(recipe, tensors, folder / str(config["world"]), str(config["sha256"]))
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
-    from worldmodels import _agent_files
     from worldmodels.policies.observations import declared_shape
 
     policy = build_policy(recipe, recipe.pixels.space, action_space(config["action_spec"]))

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
+from worldmodels._outputs import FOLDER
 from worldmodels.protocols import UserError
 
 T = TypeVar("T")
@@ -56,9 +57,11 @@ def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tens
 
 
 def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str, Tensor]]) -> Path:
-    """Write all files beside the folder, then put them in its place."""
+    """Write all files beside the folder, then put them in its place; a link to it stays."""
+    runs.check_output(folder, "the agent's folder", FOLDER)
+    given, folder = folder, Path(os.path.realpath(folder))
     if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds something else than an agent; choose an empty folder")
+        raise UserError(f"{given} holds something else than an agent; choose an empty folder")
     runs.make_folder(folder.parent)
     token = uuid.uuid4().hex[:12]
     new, old = (folder.with_name(f".{folder.name}-{what}-{token}") for what in ("new", "old"))
@@ -71,7 +74,7 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
         full = {"schema": SCHEMA, **config, "sha256": sums, "versions": runs.versions()}
         runs.write_json(new / CONFIG, full)
         runs.atomic_write(new / CARD, card(runs.to_jsonable(full)))
-        with disk_errors(folder):
+        with disk_errors(given):
             if folder.exists():
                 _keep_others(folder, new)
                 os.replace(folder, old)
@@ -79,7 +82,7 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return folder
+    return given
 
 
 def _keep_others(folder: Path, new: Path) -> None:
@@ -104,17 +107,7 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
     Raises:
         UserError: a file is missing, damaged, or of another schema.
     """
-    config = runs.read_json(folder / CONFIG)
-    schema = config.get("schema") if isinstance(config, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
-            "use the version that wrote it, or write the agent again"
-        )
-    needed = {"env_id", "memories", "controller", "reward_model", "metadata", "sha256"}
-    missing = sorted(needed - set(config))
-    if missing:
-        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}; write the agent again")
+    config = read_config(folder)
     tensors = {
         part: _read(folder / f"{part}.safetensors", digest)
         for part, digest in config["sha256"].items()
@@ -123,6 +116,33 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         if part not in tensors:
             raise UserError(f"{folder / CONFIG} names no {part}.safetensors; write the agent again")
     return config, tensors
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.
+
+    Raises:
+        UserError: it is missing, damaged, of another schema, or of something else than an agent.
+    """
+    config = runs.read_json(folder / CONFIG)
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if str(schema).startswith("driver/"):
+        raise UserError(f"{folder} holds a baseline's driver, which has no V, M and C")
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
+            "use the version that wrote it, or write the agent again"
+        )
+    needed = {"env_id", "memories", "controller", "reward_model", "metadata", "sha256"}
+    missing = sorted(needed - set(config))
+    if missing and "config" in config:
+        raise UserError(
+            f"{folder} is a run folder without an agent; finish the run: "
+            f"worldmodels run --out {folder}"
+        )
+    if missing:
+        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}; write the agent again")
+    return dict(config)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:

@@ -504,10 +504,12 @@ class Agent:
 def find(path_or_name: str | Path) -> Path:
     """The folder of an agent: a path, or the name of one that comes with the package.
 
+    A run's folder stands for its agent.
+
     Raises:
         UserError: there is none; the text lists what exists.
     """
-    path = Path(path_or_name)
+    path = of_run(Path(path_or_name))
     if (path / files.CONFIG).is_file():
         return path
     if path.name == str(path_or_name) and (SHIPPED / path.name / files.CONFIG).is_file():
@@ -518,6 +520,12 @@ def find(path_or_name: str | Path) -> Path:
         f"no agent {str(path_or_name)!r}: it {what}; the package comes with: "
         f"{', '.join(known) or 'none'}"
     )
+
+
+def of_run(path: Path) -> Path:
+    """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
+    agent = path / "agent"
+    return agent if (agent / files.CONFIG).is_file() else path
 
 
 def _describe(spec: ActionSpec) -> str:

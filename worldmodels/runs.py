@@ -30,6 +30,14 @@ from worldmodels._machine import (
     require_device,
     versions,
 )
+from worldmodels._outputs import (
+    FOLDER,
+    FilePath,
+    FilmPath,
+    FolderPath,
+    check_output,
+    check_outputs,
+)
 from worldmodels._progress import ProgressBar, progress
 from worldmodels.protocols import UserError
 
@@ -37,10 +45,15 @@ __all__ = [
     "FRAME_KINDS",
     "SCHEMA_VERSION",
     "Device",
+    "FilePath",
+    "FilmPath",
+    "FolderPath",
     "ProgressBar",
     "RunFolder",
     "atomic_path",
     "atomic_write",
+    "check_output",
+    "check_outputs",
     "config_hash",
     "derive_seed",
     "has_fast_bfloat16",
@@ -75,6 +88,7 @@ class RunFolder:
         """
         self.path = Path(path)
         if create:
+            check_output(self.path, "the run folder", FOLDER)
             make_folder(self.path)
         elif not self.path.is_dir():
             raise UserError(f"there is no run folder {self.path}; `worldmodels run` makes one")

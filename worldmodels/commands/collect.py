@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Self
 
 import numpy as np
@@ -26,6 +25,7 @@ from worldmodels.experience.exploration import (
 from worldmodels.pipeline.model import load_driver
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+from worldmodels.runs import FolderPath
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Collect:
 
     preset: PresetName
     """where the settings come from"""
-    out: Path
+    out: FolderPath
     """folder for the episodes, for this collection alone"""
     env_id: str
     """Gymnasium id; `module:Id-v0` imports the module first"""
@@ -71,12 +71,13 @@ class Collect:
     behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
     """how to drive without an agent"""
     agent: str | None = None
-    """folder or name of an agent that drives, disturbed by noise; None drives at random"""
+    """folder (or its run's) or name of an agent that drives, disturbed by noise; None drives at
+    random"""
     seed: int = 0
     """first seed; collection has the seeds below 400000"""
     workers: int | None = None
     """processes; None takes one per usable core. The episodes are the same for any number"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets metrics and the count of frames; None for none"""
 
     @classmethod

@@ -30,7 +30,7 @@ from worldmodels.pipeline import driver
 from worldmodels.pipeline.evolution import DreamEvolution, generation_metrics
 from worldmodels.presets import ControllerStageConfig, RunConfig, StartsConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, derive_seed, require_device, versions
+from worldmodels.runs import Device, FolderPath, derive_seed, require_device, versions
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TrainController:
     """file of M, from `worldmodels train-memory`"""
     latents: tuple[Path, ...]
     """files of latents that dreams begin at, from `worldmodels encode` with the same V"""
-    out: Path
+    out: FolderPath
     """folder for the agent"""
     dream: DreamConfig
     """the dream"""
@@ -58,12 +58,13 @@ class TrainController:
     controller: ControllerStageConfig
     """C and its evolution"""
     init: str | None = None
-    """folder or name of an agent whose controller the search begins at; None begins at zero"""
+    """folder (or its run's) or name of an agent whose controller the search begins at; None begins
+    at zero"""
     seed: int = 0
     """fixes starts, samples and noise"""
     device: Device = "cpu"
     """where to dream: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets metrics and the count of dreamt frames; None for none"""
 
     @classmethod

@@ -10,8 +10,11 @@ from typing import Self
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from baselines import drivers
+from worldmodels._agent_files import CONFIG, read_config
+from worldmodels._files import is_stream
 from worldmodels.agent import find
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
@@ -19,7 +22,7 @@ from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.drivers import Driver, best_driver, open_driver
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
-from worldmodels.runs import RunFolder, config_hash, read_json
+from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
 
 CONTROLS = ("random", "zeros")
 """Drivers that need no agent: uniform actions, and none."""
@@ -33,8 +36,8 @@ class Evaluate:
     """
 
     agent: str
-    """folder of an agent or of a baseline's driver, name of an agent that comes with the package,
-    `random` or `zeros`"""
+    """folder of an agent, of a baseline's driver or of a run, whose agent it then is; name of an
+    agent that comes with the package; `random` or `zeros`"""
     policy: Driver | None = None
     """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
     for the agent's committee, or its C with its residual, as far as it has them"""
@@ -49,7 +52,7 @@ class Evaluate:
     """number of episodes"""
     seed: int = TEST_SEED_START
     """first seed; the test tracks are 1000000 to 1000099"""
-    json: Path | None = None
+    json: FilePath | None = None
     """file for the result; None for none"""
     workers: int | None = None
     """processes; None takes one per usable core. The result is the same for any number"""
@@ -59,7 +62,7 @@ class Evaluate:
     """drive by V's mean; otherwise z is sampled"""
     max_steps: int | None = None
     """truncate episodes after so many steps, beside the environment's own limit"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder whose ledger counts the frames; None for none"""
 
     @classmethod
@@ -74,6 +77,8 @@ class Evaluate:
             raise UserError(f"episodes is {self.episodes}; it must be at least 1")
         if self.resume and self.json is None:
             raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
+        if self.resume and self.json is not None and is_stream(self.json):
+            raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
         use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
@@ -128,14 +133,15 @@ def home_of(agent: str) -> str:
     """The environment that an agent is measured in: its own, and of CarRacing the stock one."""
     if agent in CONTROLS:
         return "CarRacing-v3"
-    config = read_json(find(agent) / "config.json")
+    folder = find(agent)
+    config = read_json(folder / CONFIG) if drivers.is_driver(folder) else read_config(folder)
     return str(config["env_id"]).removeprefix("worldmodels/")
 
 
 def table(result: EvaluationResult, seeds: range) -> Table:
     """The statistics of an evaluation, one line each."""
     cfg = result.summary
-    rows = Table(show_header=False, box=None, title=f"{result.agent} in {result.env}")
+    rows = Table(show_header=False, box=None, title=Text(f"{result.agent} in {result.env}"))
     rows.add_row("mean return", f"{cfg.mean:.1f}")
     if cfg.ci95 is not None:
         rows.add_row("95% interval", f"{cfg.ci95[0]:.1f} to {cfg.ci95[1]:.1f}")

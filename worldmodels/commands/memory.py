@@ -27,7 +27,7 @@ from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward
 from worldmodels.pipeline.model import HOLDOUT_EVERY
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, derive_seed, require_device
+from worldmodels.runs import Device, FilePath, FolderPath, derive_seed, require_device
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainMemory:
     """where the settings come from"""
     latents: tuple[Path, ...]
     """files of latents, from `worldmodels encode`, all made by one V"""
-    out: Path
+    out: FilePath
     """file for M"""
     memory: MemoryStageConfig
     """shape of M; newest-repeats counts the last file of latents as the newest"""
@@ -54,7 +54,7 @@ class TrainMemory:
     """fixes initial weights, order, noise and masks"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 
     @classmethod

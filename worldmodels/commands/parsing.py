@@ -12,6 +12,7 @@ import tyro
 
 from worldmodels.presets import PRESETS, RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.runs import check_outputs
 
 DEFAULT_PRESET = "quick"
 """Preset whose settings hold where none is named."""
@@ -49,6 +50,8 @@ C = TypeVar("C", bound=Command)
 def parse(command: type[C], words: Sequence[str], program: str, defaults: Mapping[str, Any]) -> C:
     """Read a command line; `--env` and `--env-id` mean the same everywhere.
 
+    What the command is to write is looked at here, so that no work is done for nothing.
+
     Args:
         command: the subcommand's dataclass.
         words: its flags.
@@ -56,7 +59,8 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         defaults: fields that replace the preset's.
 
     Raises:
-        UserError: an unknown preset, or a value out of its range.
+        UserError: an unknown preset, a value out of its range, or an output that cannot be
+            written.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
     env = "--env" if "env" in command.__dataclass_fields__ else "--env-id"
@@ -64,7 +68,9 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
     flags = read_flags(words)
     preset = load_preset(flags.get("preset", DEFAULT_PRESET), flags.get("env-id"))
     base = dataclasses.replace(command.defaults(preset, flags), **defaults)
-    return tyro.cli(command, args=words, default=base, prog=program)
+    read = tyro.cli(command, args=words, default=base, prog=program)
+    check_outputs(read)
+    return read
 
 
 def read_flags(words: Sequence[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.pipeline.model import sample_frames, split
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, derive_seed, progress, require_device
+from worldmodels.runs import Device, FilePath, FolderPath, derive_seed, progress, require_device
 from worldmodels.vision.latents import encode_episodes
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import VAEConfig
@@ -34,7 +34,7 @@ class TrainVision:
     """where the settings come from"""
     data: tuple[Path, ...]
     """folders of episodes, from `worldmodels collect`"""
-    out: Path
+    out: FilePath
     """file for V"""
     vision: VAEConfig
     """shape of V"""
@@ -46,7 +46,7 @@ class TrainVision:
     """fixes initial weights, order and noise"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 
     @classmethod
@@ -103,11 +103,11 @@ class Encode:
     """folders of episodes, from `worldmodels collect`"""
     vision: Path
     """file of V, from `worldmodels train-vision`"""
-    out: Path
+    out: FilePath
     """file for the latents (safetensors)"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the seconds taken; None for none"""
 
     @classmethod
