@@ -63,6 +63,7 @@ __all__ = [
     "mixed_precision",
     "progress",
     "read_json",
+    "read_metrics",
     "require_device",
     "save_checkpoint",
     "to_jsonable",
@@ -172,21 +173,9 @@ class RunFolder:
         """Return the logged records, of one stage or of all, oldest first.
 
         Raises:
-            UserError: a line is not JSON. A torn last line, left by a kill, is passed over.
+            UserError: as of `read_metrics`.
         """
-        if not self.metrics_file.exists():
-            return []
-        text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
-        records = []
-        for number, line in enumerate(text.splitlines(keepends=True), start=1):
-            if not line.endswith("\n"):
-                break
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{self.metrics_file}, line {number} is not JSON ({error}); delete the line"
-                ) from error
+        records = read_metrics(self.metrics_file)
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
@@ -259,6 +248,34 @@ class RunFolder:
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
         return self.path / "stages" / f"{name}.json"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a file of metrics; no records where there is no file.
+
+    Raises:
+        UserError: a line is no JSON object with a "stage". A torn last line, left by a kill, is
+            passed over.
+    """
+    if not path.is_file():
+        return []
+    records = []
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(
+                f"{path}, line {number} is not JSON ({error.msg}); delete the line"
+            ) from error
+        if not isinstance(record, dict) or "stage" not in record:
+            raise UserError(f"{path}, line {number} is not a JSON object with a stage; delete it")
+        records.append(record)
+    return records
 
 
 def _ledger(entries: list[dict[str, Any]]) -> dict[str, Any]:
