@@ -328,7 +328,7 @@ def test_a_torn_last_line_of_the_metrics_is_passed_over(tmp_path: Path) -> None:
 
 def test_methods_may_have_any_name(tmp_path: Path) -> None:
     names = ["a $\\frac$ [/b]", "_x <b>&amp;", "$x$ | ü"]
-    for number, name in enumerate(names):
+    for number in range(len(names)):
         runs.write_json(tmp_path / f"{number}.json", evaluation(700 + number, number))
     specs = [f"{name}={tmp_path / f'{number}.json'}" for number, name in enumerate(names)]
     page = build_comparison(specs, tmp_path / "out [/b]", pictures=True)
