@@ -28,9 +28,10 @@ def compiled(**options: Any) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
-        for has_cache in (lambda: True, _make_cache):
+        for may_cache in (True, False):
             try:
-                return cast(F, numba.njit(cache=has_cache(), **options)(function))
+                keep = may_cache or _make_cache()
+                return cast(F, numba.njit(cache=keep, **options)(function))
             except RuntimeError as error:
                 if "cannot cache" not in str(error):
                     raise
@@ -54,7 +55,8 @@ def _make_cache() -> bool:
         folder = tempfile.mkdtemp(prefix="worldmodels-")
     except OSError:
         return False
-    os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = folder
+    os.environ["NUMBA_CACHE_DIR"] = folder
+    setattr(numba.config, "CACHE_DIR", folder)  # noqa: B010  # made at run time, so without a type
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return True
 

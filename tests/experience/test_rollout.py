@@ -262,7 +262,7 @@ def test_environments_take_arguments_that_cannot_be_hashed(monkeypatch: pytest.M
         made.append(kwargs)
         return object()
 
-    monkeypatch.setattr(rollout.environments, "make", make)
+    monkeypatch.setattr(envs, "make", make)
     keep = Plain()
     for kwargs in (
         {"sizes": [1, 2]},
