@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import runs
-from worldmodels.agent import find
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
 from worldmodels.runs import RunFolder
@@ -153,7 +152,7 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
     Raises:
         UserError: there is no such ledger, so that nobody could say what the baseline has cost.
     """
-    ledger = find(agent).parent / "frames.json"
+    ledger = runs.agent_folder(agent).parent / "frames.json"
     if not ledger.is_file():
         raise UserError(
             f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give a run, so "

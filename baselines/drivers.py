@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from worldmodels import _agent_files, runs
-from worldmodels.agent import of_run
+from worldmodels import runs
 from worldmodels.protocols import Policy, UserError
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ SCHEMA = "driver/1"
 def is_driver(folder: Path) -> bool:
     """Whether a folder, or its run's, holds a baseline's driver; no for anything unreadable."""
     try:
-        content = json.loads((of_run(folder) / CONFIG).read_text(encoding="utf-8"))
+        content = json.loads((runs.agent_folder(folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and str(content.get("schema", "")).startswith("driver/")
@@ -92,7 +91,7 @@ def load_driver(folder: Path) -> Policy:
     """
     from baselines.recipes import from_json
 
-    folder = of_run(folder)
+    folder = runs.agent_folder(folder)
     config = runs.read_json(folder / CONFIG)
     schema = config.get("schema") if isinstance(config, dict) else None
     if schema != SCHEMA:
@@ -107,11 +106,11 @@ def load_driver(folder: Path) -> Policy:
         return drive_by(recipe, tensors, folder / str(config["world"]), str(config["sha256"]))
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
-    from worldmodels.policies.observations import declared_shape
+    from worldmodels.policies.observations import declared_shape, read_shape
 
     policy = build_policy(recipe, recipe.pixels.space, action_space(config["action_spec"]))
     assign(policy, tensors, folder / WEIGHTS)
-    shape = _agent_files.shape(config, folder) or declared_shape(str(config["env_id"]))
+    shape = read_shape(config, folder / CONFIG) or declared_shape(str(config["env_id"]))
     return PixelPolicy(policy, recipe.pixels, str(config["sha256"]), shape)
 
 

@@ -12,8 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEAVES = [
     "protocols",
+    "_compile",
     "_jsonable",
     "_files",
+    "_outputs",
     "_progress",
     "_machine",
     "runs",
@@ -22,6 +24,7 @@ LEAVES = [
 ]
 STAGES = [
     "envs",
+    "policies",
     "experience",
     "vision",
     "memory",
@@ -67,7 +70,7 @@ def allowed_in(part: str) -> set[str]:
     if part == "controller":  # sees a ReturnFunction, wherever the returns come from
         return set(LEAVES)
     if part == "agent":
-        return {*LEAVES, "envs", "vision", "memory", "controller"}
+        return {*LEAVES, "envs", "policies", "vision", "memory", "controller"}
     if part == "dream.env":  # an agent's dream as an environment: Gymnasium's registry names it
         return {*LEAVES, "envs", "vision", "memory", "dream", "agent"}
     if part in STAGES:
@@ -122,9 +125,8 @@ def is_allowed(module: str, target: str) -> bool:
     if package == target_package:
         return package != "sparse_gan" or sparse_gan_may(module, target)
     if package == "baselines":
-        return part in {"envs", "evaluation", "protocols", "runs", "executors"} | BASELINES.get(
-            module, set()
-        )
+        common = {"envs", "policies", "evaluation", "protocols", "runs", "executors"}
+        return part in common | BASELINES.get(module, set())
     if package == "sparse_gan":
         return part in {"protocols", "runs"} | SEAMS.get(module, set())
     return package == "worldmodels" and part_of(module) in TOP and target_package == "baselines"

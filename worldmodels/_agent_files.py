@@ -187,24 +187,6 @@ def build(cls: type[T], config: Mapping[str, Any], name: str, folder: Path) -> T
         raise UserError(f"{where}: {error}") from error
 
 
-def shape(config: Mapping[str, Any], folder: Path) -> tuple[int, ...] | None:
-    """Shape of the environment's own frames; None where the folder does not say, as older ones.
-
-    Raises:
-        UserError: it is no shape of pictures.
-    """
-    found = config.get("observation_shape")
-    if found is None:
-        return None
-    whole = isinstance(found, list) and all(type(n) is int and n > 0 for n in found)
-    if not whole or not (len(found) == 2 or (len(found) == 3 and found[2] in (1, 3))):
-        raise UserError(
-            f"{folder / CONFIG}, observation_shape is {found!r}; "
-            "it must be [H, W], [H, W, 1] or [H, W, 3]"
-        )
-    return tuple(found)
-
-
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
     """Give a network the tensors whose names begin with ``prefix``, as float32.
 

@@ -31,9 +31,10 @@ from worldmodels.policies.observations import (
     as_batch,
     as_starts,
     declared_shape,
+    read_shape,
 )
 from worldmodels.protocols import UserError
-from worldmodels.runs import mixed_precision
+from worldmodels.runs import agent_folder, mixed_precision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
 
 SHIPPED = Path(__file__).parent / "agents"
@@ -438,7 +439,7 @@ class Agent:
             input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
             starts=None if arrays is None else StartArrays(*arrays),
             action_repeat=config.get("action_repeat", 1),
-            observation_shape=files.shape(config, folder),
+            observation_shape=read_shape(config, folder / files.CONFIG),
             metadata=config["metadata"],
         )
 
@@ -509,7 +510,7 @@ def find(path_or_name: str | Path) -> Path:
     Raises:
         UserError: there is none; the text lists what exists.
     """
-    path = of_run(Path(path_or_name))
+    path = agent_folder(Path(path_or_name))
     if (path / files.CONFIG).is_file():
         return path
     if path.name == str(path_or_name) and (SHIPPED / path.name / files.CONFIG).is_file():
@@ -520,12 +521,6 @@ def find(path_or_name: str | Path) -> Path:
         f"no agent {str(path_or_name)!r}: it {what}; the package comes with: "
         f"{', '.join(known) or 'none'}"
     )
-
-
-def of_run(path: Path) -> Path:
-    """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
-    agent = path / "agent"
-    return agent if (agent / files.CONFIG).is_file() else path
 
 
 def _describe(spec: ActionSpec) -> str:

@@ -31,6 +31,7 @@ from worldmodels._machine import (
     versions,
 )
 from worldmodels._outputs import (
+    FILM,
     FOLDER,
     FilePath,
     FilmPath,
@@ -42,6 +43,8 @@ from worldmodels._progress import ProgressBar, progress
 from worldmodels.protocols import UserError
 
 __all__ = [
+    "FILM",
+    "FOLDER",
     "FRAME_KINDS",
     "SCHEMA_VERSION",
     "Device",
@@ -50,6 +53,7 @@ __all__ = [
     "FolderPath",
     "ProgressBar",
     "RunFolder",
+    "agent_folder",
     "atomic_path",
     "atomic_write",
     "check_output",
@@ -248,6 +252,12 @@ class RunFolder:
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
         return self.path / "stages" / f"{name}.json"
+
+
+def agent_folder(path: Path) -> Path:
+    """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
+    agent = path / "agent"
+    return agent if (agent / "config.json").is_file() else path
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

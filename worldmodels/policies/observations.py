@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -117,6 +119,27 @@ def declared_shape(env_id: str) -> Shape | None:
     return shape
 
 
+def read_shape(config: Mapping[str, Any], path: Path) -> Shape | None:
+    """The shape in a policy's config; None where it does not say, as those of earlier versions.
+
+    Args:
+        config: what was read.
+        path: from where, for the error.
+
+    Raises:
+        UserError: it is no shape of pictures.
+    """
+    found = config.get("observation_shape")
+    if found is None:
+        return None
+    whole = isinstance(found, list) and all(type(n) is int and n > 0 for n in found)
+    if not whole or not (len(found) == 2 or (len(found) == 3 and found[2] in (1, 3))):
+        raise UserError(
+            f"{path}, observation_shape is {found!r}; it must be [H, W], [H, W, 1] or [H, W, 3]"
+        )
+    return tuple(found)
+
+
 class StateWatch:
     """Warns once when the caller of a recurrent policy drops its state again and again."""
 
@@ -140,4 +163,12 @@ class StateWatch:
             )
 
 
-__all__ = ["FORGETFUL_CALLS", "Shape", "StateWatch", "as_batch", "as_starts", "declared_shape"]
+__all__ = [
+    "FORGETFUL_CALLS",
+    "Shape",
+    "StateWatch",
+    "as_batch",
+    "as_starts",
+    "declared_shape",
+    "read_shape",
+]

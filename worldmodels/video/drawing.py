@@ -10,7 +10,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels import runs
-from worldmodels._outputs import FILM
 from worldmodels.protocols import UserError
 from worldmodels.video.config import Frames, VideoConfig
 
@@ -86,7 +85,7 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
     Raises:
         UserError: there are no frames, no ffmpeg, another suffix than .mp4, or a full disk.
     """
-    runs.check_output(path, "the film", FILM)
+    runs.check_output(path, "the film", runs.FILM)
     import imageio_ffmpeg
 
     pictures = list(frames)
