@@ -155,11 +155,11 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
     Raises:
         UserError: there is no such ledger, so that nobody could say what the baseline has cost.
     """
-    ledger = agent.parent / "frames.json"
+    ledger = runs.agent_folder(agent).parent / "frames.json"
     if not ledger.is_file():
         raise UserError(
-            f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give the `agent` "
-            "folder of a run, so that its frames can be counted"
+            f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give a run, so "
+            "that its frames can be counted"
         )
     for kind, frames in runs.read_json(ledger)["totals"].items():
         if kind != "test" and frames:

@@ -31,9 +31,9 @@ SCHEMA = "driver/1"
 
 
 def is_driver(folder: Path) -> bool:
-    """Whether a folder holds a baseline's driver; says no to anything unreadable."""
+    """Whether a folder, or its run's, holds a baseline's driver; no for anything unreadable."""
     try:
-        content = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        content = json.loads((runs.agent_folder(folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and str(content.get("schema", "")).startswith("driver/")
@@ -55,7 +55,7 @@ def save_driver(
         folder: made if it is not there.
         policy: Stable-Baselines3's network.
         recipe: what it was trained by.
-        env: an environment of the kind that it drives, for the action space.
+        env: an environment of the kind that it drives, for its spaces.
         env_id: that environment's id.
         world: the agent in whose dream it was trained.
         facts: what else the config shall say: frames, seed, score.
@@ -74,6 +74,7 @@ def save_driver(
         "schema": SCHEMA,
         "env_id": env_id,
         "recipe": recipe,
+        "observation_shape": env.observation_space.shape,
         "action_spec": ActionSpec.from_space(env.action_space),
         "world": None if world is None else os.path.relpath(world, folder),
         "sha256": hashlib.sha256(data).hexdigest(),
@@ -85,13 +86,14 @@ def save_driver(
 
 
 def load_driver(folder: Path) -> Policy:
-    """Open a driver as a policy of raw frames.
+    """Open a driver, by its folder or its run's, as a policy of raw frames.
 
     Raises:
         UserError: a file is missing or damaged, of another version, or a package is not installed.
     """
     from baselines.recipes import DriverConfig
 
+    folder = runs.agent_folder(folder)
     config = runs.read_json(folder / CONFIG)
     schema = config.get("schema") if isinstance(config, dict) else None
     if schema != SCHEMA:
@@ -107,10 +109,12 @@ def load_driver(folder: Path) -> Policy:
         return drive_by(recipe, tensors, folder / str(cfg.world), cfg.sha256)
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
+    from worldmodels.policies.observations import declared_shape
 
     policy = build_policy(recipe, recipe.pixels.space, action_space(cfg.action_spec))
     assign(policy, tensors, folder / WEIGHTS)
-    return PixelPolicy(policy, recipe.pixels, digest=cfg.sha256)
+    shape = cfg.observation_shape or declared_shape(cfg.env_id)
+    return PixelPolicy(policy, recipe.pixels, cfg.sha256, shape)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:

@@ -59,7 +59,8 @@ class EvolutionConfig(Config):
     """Evolve C in the real environment; the same command again goes on where it was stopped."""
 
     agent: Path
-    """the `agent` folder of a run: its V and M are used, its C is not, unless `start` says so"""
+    """folder of an agent or of its run: its V and M are used, its C is not, unless `start` says
+    so"""
     out: Path = Path("runs/evolution")
     """run folder; made if it is not there, gone on with if it is"""
     seed: Seed = 0

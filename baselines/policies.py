@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.pixels import PixelConfig, push, shrink
-from worldmodels.protocols import Predictor, UserError
+from worldmodels.policies.observations import Shape, StateWatch, as_batch, as_starts
+from worldmodels.protocols import Predictor
 
 Recurrent = tuple[NDArray[np.float32], ...]
 """Hidden and cell state of an LSTM, (layers, B, H) each."""
@@ -35,37 +36,55 @@ class PixelPolicy:
     rewards and shaping are parts of the training only: there is nothing to keep in step.
     """
 
-    def __init__(self, policy: Predictor, pixels: PixelConfig, digest: str = "") -> None:
+    def __init__(
+        self,
+        policy: Predictor,
+        pixels: PixelConfig,
+        digest: str = "",
+        observation_shape: Shape | None = None,
+    ) -> None:
         """Wrap a policy.
 
         Args:
             policy: a model or a policy of Stable-Baselines3.
             pixels: what it was trained to see.
             digest: names its weights, for evaluations that can be resumed.
+            observation_shape: of the raw frames; None takes those of any size, channels last.
         """
         self.policy, self.pixels, self.digest = policy, pixels, digest
+        self.observation_shape = observation_shape
+        self._watch = StateWatch()
 
     def predict(
         self,
-        obs: NDArray[np.uint8],
+        observation: NDArray[np.uint8],
         state: PixelState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], PixelState]:
-        """Choose actions for raw frames (H, W, 3) or (B, H, W, 3); see `protocols.Policy`.
+        """Choose actions for a raw frame (H, W, 3), or a batch (B, H, W, 3).
+
+        The state carries the newest frames and what the network remembers, so pass it on until the
+        episode ends::
+
+            action, state = policy.predict(obs, state, deterministic=True)
+
+        See `protocols.Policy` for arguments and results.
 
         Raises:
-            UserError: the number of frames is not the state's.
+            UserError: the frames are of another shape or type than the environment's, or their
+                number is not the state's.
         """
-        obs = np.asarray(obs)
-        frames = obs[None] if obs.ndim == 3 else obs
-        fresh = _fresh(len(frames), state, episode_start)
+        frames, single = as_batch(observation, self.observation_shape)
+        fresh = as_starts(episode_start, len(frames), None if state is None else len(state.held))
         if state is None:
             blank = np.zeros((len(frames), *self.pixels.shape), np.uint8)
             new = self._decide(frames, blank, None, fresh, deterministic)
         else:
             new = self._go_on(frames, state, fresh, deterministic)
-        return (new.action[0] if obs.ndim == 3 else new.action), new
+        if self.pixels.stack > 1 or self.pixels.skip > 1 or new.lstm is not None:
+            self._watch.note(state, episode_start)
+        return (new.action[0] if single else new.action), new
 
     def _decide(
         self,
@@ -110,18 +129,3 @@ def choose(rows: NDArray[np.bool_], yes: Any, no: Any, axis: int = 0) -> Any:
     shape = [1] * np.ndim(yes)
     shape[axis] = len(rows)
     return np.where(rows.reshape(shape), yes, no)
-
-
-def _fresh(
-    batch: int, state: PixelState | None, episode_start: NDArray[np.bool_] | None
-) -> NDArray[np.bool_]:
-    """(B,) rows whose episode begins with this frame."""
-    if state is None:
-        return np.ones(batch, np.bool_)
-    if len(state.held) != batch:
-        raise UserError(
-            f"{batch} frames were given with the state of {len(state.held)}; they must agree"
-        )
-    if episode_start is None:
-        return np.zeros(batch, np.bool_)
-    return np.broadcast_to(np.asarray(episode_start, np.bool_), (batch,))

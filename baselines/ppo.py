@@ -237,7 +237,8 @@ class Session:
     def policy(self) -> Policy:
         """The driver as it stands."""
         if self.recipe.pixels is not None:
-            return PixelPolicy(self.model.policy, self.recipe.pixels)
+            shape = self.probe.observation_space.shape
+            return PixelPolicy(self.model.policy, self.recipe.pixels, observation_shape=shape)
         from baselines.dream import drive_by
 
         assert self.world is not None

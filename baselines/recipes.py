@@ -23,6 +23,7 @@ from worldmodels.config import (
     Workers,
 )
 from worldmodels.envs import ActionSpec
+from worldmodels.policies.observations import ObservationShape
 from worldmodels.protocols import UserError
 
 
@@ -110,11 +111,13 @@ class Recipe(Config):
         return self.n_envs * self.n_steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DriverConfig(Config):
     """What `config.json` says of a trained driver, as far as a reader needs it."""
 
+    env_id: str
     recipe: Recipe
+    observation_shape: ObservationShape | None = None
     action_spec: ActionSpec
     sha256: str
     world: str | None = None

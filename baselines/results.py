@@ -6,14 +6,13 @@ Every part but the returns may be missing; what is missing is said on the page, 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json
+from worldmodels.runs import RunFolder, read_json
 
 LEARNT_FROM = ("collection", "model_free", "selection")
 """Kinds of real frames that a result cost; the final test taught nobody anything."""
@@ -189,10 +188,7 @@ def _pipeline_curve(folder: Path, ledger: Mapping[str, Any]) -> tuple[list[Point
 
     Frames are those of the ledger up to the round's selection, seconds those of its stages.
     """
-    file = folder / "metrics.jsonl"
-    if not file.is_file():
-        return [], None
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    rows = RunFolder(folder, create=False).metrics()
     best: dict[int, float] = {}
     seconds: dict[int, float] = {}
     for row in rows:

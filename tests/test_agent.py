@@ -14,13 +14,20 @@ import torch
 from numpy.typing import NDArray
 from stable_baselines3.common.evaluation import evaluate_policy
 
+from baselines import drivers
+from baselines.bookkeeping import Bookkeeping, inherit
 from worldmodels import agent as module
-from worldmodels.agent import Agent, AgentState, StartArrays
+from worldmodels import runs
+from worldmodels.agent import Agent, AgentState, StartArrays, find
+from worldmodels.commands.evaluate import home_of
 from worldmodels.controller.linear import ControllerConfig, InputStats, num_parameters
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.evaluation.policies import stamp
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.planning.drivers import open_driver, policy_path
 from worldmodels.protocols import Policy, UserError
+from worldmodels.runs import RunFolder
 from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float
 
@@ -147,7 +154,7 @@ def test_sampled_actions_have_an_own_generator() -> None:
 
 
 def test_grey_frames_and_z_only_and_bfloat16() -> None:
-    agent = make(inputs="z", hidden=5)
+    agent = make(inputs="z", hidden=5, observation_shape=(96, 96))
     grey = frames(1)[0, ..., 0]
     actions, state = agent.predict(grey, deterministic=True)
     assert actions.shape == (B, 3)
@@ -155,7 +162,7 @@ def test_grey_frames_and_z_only_and_bfloat16() -> None:
     np.testing.assert_allclose(
         agent.predict(grey[0][..., None], None, None, True)[0], actions[0], atol=1e-5
     )
-    many = frames(1, 8)[0]
+    agent, many = make(inputs="z", hidden=5), frames(1, 8)[0]
     exact = agent.predict(many, deterministic=True)[0]
     agent.bfloat16 = True
     np.testing.assert_allclose(agent.predict(many, deterministic=True)[0], exact, atol=0.05)
@@ -239,6 +246,34 @@ def test_shipped_agents_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json"):
         Agent.from_pretrained(tmp_path / "empty")
+
+
+def test_a_run_folder_stands_for_its_agent(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.write_config({"preset": "quick"})
+    for name in (run.path, str(run.path)):
+        with pytest.raises(UserError, match=r"is a run folder without an agent; finish the run"):
+            open_driver(name)
+        with pytest.raises(UserError, match="without an agent"):
+            home_of(str(name))
+    agent = make()
+    agent.save_pretrained(run.agent)
+    assert find(run.path) == find(run.agent) == run.agent
+    assert home_of(str(run.path)) == "CarRacing-v3"
+    assert stamp(run.path) == stamp(run.agent)
+    assert policy_path(run.path, "residual").parent == run.agent
+    assert not drivers.is_driver(run.path)
+    obs = frames(1)[0]
+    action, _ = open_driver(run.path).predict(obs, deterministic=True)
+    np.testing.assert_array_equal(action, open_driver(run.agent).predict(obs, None, None, True)[0])
+    run.count_frames("collection", 7, "x")
+    books = Bookkeeping()
+    inherit(books, run.path)
+    assert books.ledger == [("collection", "agent/collection", 7)]
+    runs.write_json(run.agent / "config.json", {"schema": "driver/1", "env_id": "x"})
+    assert drivers.is_driver(run.path) and home_of(str(run.path)) == "x"
+    with pytest.raises(UserError, match="holds a baseline's driver, which has no V, M and C"):
+        Agent.from_pretrained(run.path)
 
 
 def test_damaged_folders_are_named(tmp_path: Path) -> None:

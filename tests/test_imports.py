@@ -14,8 +14,10 @@ LEAVES = [
     "protocols",
     "_ranges",
     "config",
+    "_compile",
     "_jsonable",
     "_files",
+    "_outputs",
     "_progress",
     "_machine",
     "runs",
@@ -25,6 +27,7 @@ LEAVES = [
 STAGES = [
     "envs",
     "tasks",
+    "policies",
     "experience",
     "vision",
     "memory",
@@ -70,7 +73,7 @@ def allowed_in(part: str) -> set[str]:
     if part == "controller":  # sees a ReturnFunction, wherever the returns come from
         return set(LEAVES)
     if part == "agent":
-        return {*LEAVES, "envs", "vision", "memory", "controller"}
+        return {*LEAVES, "envs", "policies", "vision", "memory", "controller"}
     if part == "dream.env":  # an agent's dream as an environment: Gymnasium's registry names it
         return {*LEAVES, "envs", "vision", "memory", "dream", "agent"}
     if part in STAGES:
@@ -127,8 +130,8 @@ def is_allowed(module: str, target: str) -> bool:
     if package == target_package:
         return package != "sparse_gan" or sparse_gan_may(module, target)
     if package == "baselines":
-        every = {"config", "envs", "evaluation", "executors", "protocols", "runs"}
-        return part in every | BASELINES.get(module, set())
+        common = {"config", "envs", "evaluation", "executors", "policies", "protocols", "runs"}
+        return part in common | BASELINES.get(module, set())
     if package == "sparse_gan":
         return part in {"config", "protocols", "runs"} | SEAMS.get(module, set())
     return package == "worldmodels" and part_of(module) in TOP and target_package == "baselines"

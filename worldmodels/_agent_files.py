@@ -6,6 +6,7 @@ Part of `worldmodels.agent`; use it from there.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import uuid
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
+from worldmodels._outputs import FOLDER
 from worldmodels.config import from_json, show
 from worldmodels.protocols import UserError
 
@@ -56,9 +58,11 @@ def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tens
 
 
 def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str, Tensor]]) -> Path:
-    """Write all files beside the folder, then put them in its place."""
+    """Write all files beside the folder, then put them in its place; a link to it stays."""
+    runs.check_output(folder, "the agent's folder", FOLDER)
+    given, folder = folder, Path(os.path.realpath(folder))
     if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
-        raise UserError(f"{folder} holds something else than an agent; choose an empty folder")
+        raise UserError(f"{given} holds something else than an agent; choose an empty folder")
     runs.make_folder(folder.parent)
     token = uuid.uuid4().hex[:12]
     new, old = (folder.with_name(f".{folder.name}-{what}-{token}") for what in ("new", "old"))
@@ -71,7 +75,7 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
         full = {"schema": SCHEMA, **config, "sha256": sums, "versions": runs.versions()}
         runs.write_json(new / CONFIG, full)
         runs.atomic_write(new / CARD, card(runs.to_jsonable(full)))
-        with disk_errors(folder):
+        with disk_errors(given):
             if folder.exists():
                 _keep_others(folder, new)
                 os.replace(folder, old)
@@ -79,7 +83,7 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return folder
+    return given
 
 
 def _keep_others(folder: Path, new: Path) -> None:
@@ -100,21 +104,42 @@ def load(folder: Path, kind: type[T]) -> tuple[T, dict[str, dict[str, Tensor]]]:
     Raises:
         UserError: a file is missing, damaged, or of another schema.
     """
-    config = runs.read_json(folder / CONFIG)
-    schema = config.get("schema") if isinstance(config, dict) else None
-    if schema != SCHEMA:
-        raise UserError(
-            f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
-            "use the version that wrote it, or write the agent again"
-        )
+    config = read_config(folder)
     built = from_json(kind, config, f"{folder / CONFIG}: ", ignore_unknown=True)
-    sums = config.get("sha256")
+    sums = config["sha256"]
     if not isinstance(sums, dict) or not {"vision", "memory", "controller"} <= set(sums):
         raise UserError(
             f"{folder / CONFIG}: sha256 is {show(sums)}; it must name the files vision, memory and "
             "controller: write the agent again"
         )
     return built, {p: _read(folder / f"{p}.safetensors", sums[p]) for p in PARTS if p in sums}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the config.
+
+    Raises:
+        UserError: it is missing, damaged, of another schema, or of something else than an agent.
+    """
+    config = runs.read_json(folder / CONFIG)
+    schema = config.get("schema") if isinstance(config, dict) else None
+    if str(schema).startswith("driver/"):
+        raise UserError(f"{folder} holds a baseline's driver, which has no V, M and C")
+    if schema != SCHEMA:
+        raise UserError(
+            f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
+            "use the version that wrote it, or write the agent again"
+        )
+    needed = {"env_id", "memories", "controller", "reward_model", "metadata", "sha256"}
+    missing = sorted(needed - set(config))
+    if missing and "config" in config:
+        raise UserError(
+            f"{folder} is a run folder without an agent; finish the run: "
+            f"worldmodels run --out {folder}"
+        )
+    if missing:
+        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}; write the agent again")
+    return dict(config)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
@@ -164,9 +189,13 @@ def card(config: Mapping[str, Any]) -> str:
         "import gymnasium, worldmodels",
         "",
         'driver = worldmodels.open_driver("path/to/this/folder")',
-        f'env = gymnasium.make("{config["env_id"]}")',
+        f"env = gymnasium.make({json.dumps(config['env_id'])})",
         "obs, info = env.reset(seed=1_000_000)",
-        "action, state = driver.predict(obs, deterministic=True)",
+        "state, over = None, False",
+        "while not over:",
+        "    action, state = driver.predict(obs, state, deterministic=True)",
+        "    obs, reward, terminated, truncated, info = env.step(action)",
+        "    over = terminated or truncated",
         "```",
         "",
     ]

@@ -11,9 +11,13 @@ import json
 import math
 import os
 import pickle
+import shutil
+import stat
+import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +30,22 @@ _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run the command again",
     errno.EDQUOT: "the disk quota is used up; free some space and run the command again",
     errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
     errno.EROFS: "the file system is read-only; choose a folder you may write to",
     errno.EFBIG: "the file would be larger than allowed here; choose another folder",
     errno.ENOTDIR: "a part of the path is a file, not a folder; choose another path",
     errno.EISDIR: "this is a folder, not a file; choose another path",
     errno.EEXIST: "a file of that name stands where a folder is needed; choose another path",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "its links lead in a circle; choose another path",
+    errno.EBUSY: "it is a mount point or in use; choose another path",
+    errno.ENXIO: "nothing reads from it; choose another path",
 }
+
+
+def disk_problem(error: OSError) -> str | None:
+    """What the disk has against a path, in words; None for other errors."""
+    return _DISK_ERRORS.get(error.errno or 0)
 
 
 @contextmanager
@@ -40,9 +54,10 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        problem = disk_problem(error)
+        if problem is None:
             raise
-        raise UserError(f"cannot write {path}: {_DISK_ERRORS[error.errno]}") from error
+        raise UserError(f"cannot write {path}: {problem}") from error
 
 
 def make_folder(path: Path) -> Path:
@@ -52,7 +67,10 @@ def make_folder(path: Path) -> Path:
         UserError: the disk does not allow it.
     """
     with disk_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # as in /proc, where nothing can be made
+            raise UserError(f"cannot make the folder {path}; choose another path") from error
     return path
 
 
@@ -62,31 +80,74 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     The temporary file is synced before the rename and its folder after it, so a crash or a power
     cut leaves either the old file or the new one. When the block fails, nothing is left behind.
+    Only regular files are replaced: a link stays and what it leads to is replaced, a device or a
+    pipe stays and the finished file is written into it.
 
     Args:
-        path: where the file shall be; its folder is created. The temporary name keeps the suffix,
-            for writers that choose a format by it.
+        path: where the file shall be; its folder is created. The temporary name keeps a suffix of
+            usual length, for writers that choose a format by it.
 
     Raises:
         UserError: the disk is full or refuses the file.
     """
     target = Path(path)
-    make_folder(target.parent)
+    suffix = target.suffix if len(target.suffix) <= 12 else ""
     # Unique per writer: two processes that write the same file must not share a temporary one.
-    temporary = target.with_name(f".{target.stem}-{uuid.uuid4().hex[:12]}{target.suffix}")
-    try:
-        with disk_errors(target):
+    name = f".{target.stem[:50]}-{uuid.uuid4().hex[:12]}{suffix}"
+    with disk_errors(target):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if is_stream(target):
+            with tempfile.TemporaryDirectory() as folder:
+                yield Path(folder) / name
+                _pour(Path(folder) / name, target)
+            return
+        final = Path(os.path.realpath(target))
+        temporary = make_folder(final.parent) / name
+        try:
             yield temporary
             _sync(temporary)
-            os.replace(temporary, target)
-            _sync(target.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+            os.replace(temporary, final)
+            _sync(final.parent)
+        finally:
+            with suppress(OSError):  # a disk that refuses the file may refuse its removal, too
+                temporary.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is written into, not replaced: a device, a pipe, this process's output."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or _output_descriptor(path) is not None
+
+
+def _output_descriptor(path: Path) -> int | None:
+    """1 or 2 where a path is what standard output or error leads to, such as /dev/stdout."""
+    for descriptor in (1, 2):
+        with suppress(OSError):  # it may be closed
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+    return None
+
+
+def _pour(source: Path, stream: Path) -> None:
+    """Copy a file into a device, a pipe or this process's output."""
+    descriptor = _output_descriptor(stream)
+    if descriptor is not None:
+        (sys.stdout if descriptor == 1 else sys.stderr).flush()
+    target = stream if descriptor is None else os.dup(descriptor)
+    with source.open("rb") as data, open(target, "wb") as out:
+        shutil.copyfileobj(data, out)
 
 
 def _sync(path: Path) -> None:
     """Ask the system to put a file or a folder's entries on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written to, but not be listed
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -110,16 +110,16 @@ class ProgressBar(Generic[T]):
 def _new_bar(unit: str) -> Progress:
     """Build the terminal's bar: text, bar, share, rate, time left, figures."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         MofNCompleteColumn(),
-        TextColumn(f"[dim]{unit}[/]"),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn(unit, style="dim", markup=False),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeElapsedColumn(),
         TextColumn("[dim]left[/]"),
         TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[note]}[/]"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
         console=Console(file=sys.stdout),
     )
 

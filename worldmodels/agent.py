@@ -23,11 +23,20 @@ from worldmodels import _agent_files as files
 from worldmodels.config import Config, Few, Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.envs.checks import require_pixels
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.policies.observations import (
+    ObservationShape,
+    Shape,
+    StateWatch,
+    as_batch,
+    as_starts,
+    declared_shape,
+)
 from worldmodels.protocols import UserError
-from worldmodels.runs import mixed_precision, to_jsonable
+from worldmodels.runs import agent_folder, mixed_precision, to_jsonable
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, to_uint8
 
 SHIPPED = Path(__file__).parent / "agents"
@@ -43,6 +52,7 @@ class AgentConfig(Config):
 
     env_id: str
     dtype: str = "float16"
+    observation_shape: ObservationShape | None = None
     frame_spec: FrameSpec
     action_spec: ActionSpec
     vision: VAEConfig
@@ -131,6 +141,7 @@ class Agent:
         input_stats: InputStats | None = None,
         starts: Starts | None = None,
         action_repeat: int = 1,
+        observation_shape: Sequence[int] | None = None,
         metadata: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -148,6 +159,8 @@ class Agent:
             input_stats: C's input normalisation, where ``controller.normalize``.
             starts: recorded states for dreams.
             action_repeat: steps of the environment that each action is held for, as in M's data.
+            observation_shape: of the environment's own frames, (H, W), (H, W, 1) or (H, W, 3); None
+                asks the environment for it.
             metadata: what the card says: score, ledger, versions.
             seed: of the noise that samples z when `predict` is not deterministic.
 
@@ -162,6 +175,8 @@ class Agent:
         self.env_id, self.frame_spec, self.action_spec = env_id, frame_spec, action_spec
         self.reward_model, self.starts = reward_model, starts
         self.action_repeat = action_repeat
+        self._shape: Shape | None = None if observation_shape is None else tuple(observation_shape)
+        self._watch = StateWatch()
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
         """let V compute in bfloat16 on batches, where the machine multiplies it fast: slightly
@@ -187,6 +202,7 @@ class Agent:
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._rng = copy.deepcopy(self._rng)
+        other._watch = StateWatch()
         return other
 
     @property
@@ -199,25 +215,45 @@ class Agent:
         """Size of M's hidden state."""
         return self.memories[0].cfg.hidden_size
 
+    @property
+    def observation_shape(self) -> Shape | None:
+        """Shape of the environment's own frames; None where the environment is not installed."""
+        return declared_shape(self.env_id) if self._shape is None else self._shape
+
+    def batch(self, observation: ArrayLike) -> tuple[NDArray[np.uint8], bool]:
+        """Frames (B, H, W, C) of one observation or a batch, and True where it was a single one.
+
+        Raises:
+            UserError: they are not of the shape and the type that this agent sees.
+        """
+        return as_batch(observation, self.observation_shape)
+
     def predict(
         self,
-        obs: NDArray[np.uint8],
+        observation: NDArray[np.uint8],
         state: AgentState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], AgentState]:
         """Choose actions for every step of the environment, holding each for `action_repeat`.
 
+        The state carries the memory, so pass it on until the episode ends::
+
+            action, state = agent.predict(obs, state, deterministic=True)
+
         See `decide` for arguments, results and errors.
         """
+        if self.controller.inputs == "zh" or self._control is not None or self.action_repeat > 1:
+            self._watch.note(state, episode_start)
         if self.action_repeat == 1 or state is None:
-            return self.decide(obs, state, episode_start, deterministic)
-        frames, single = _batched(np.asarray(obs))
-        due = self._due(state, episode_start, len(frames))
+            return self.decide(observation, state, episode_start, deterministic)
+        frames, single = self.batch(observation)
+        starts = as_starts(episode_start, len(frames), len(state.h))
+        due = starts | (state.held >= self.action_repeat)
         new, new_state = self._hold(state)
         if due.any():
             # all rows are computed, so that the shapes of the products do not depend on the phase
-            fresh, fresh_state = self.decide(frames, state, episode_start, deterministic)
+            fresh, fresh_state = self.decide(frames, state, starts, deterministic)
             rows = due[:, None]
             new = np.where(rows if new.ndim == 2 else due, fresh, new)
             h, c, z, action = (
@@ -229,7 +265,7 @@ class Agent:
     @torch.inference_mode()
     def decide(
         self,
-        obs: NDArray[np.uint8],
+        observation: NDArray[np.uint8],
         state: AgentState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
@@ -237,8 +273,9 @@ class Agent:
         """Choose new actions now, whatever is being held.
 
         Args:
-            obs: the environment's own frames, (H, W, 3) or (B, H, W, 3), uint8 (grey ones too).
-            state: what the previous call returned; None at the start.
+            observation: the environment's own frame, (H, W, 3) uint8 (or a grey one), or a batch
+                (B, H, W, 3).
+            state: what the previous call returned; None at the start of all episodes.
             episode_start: (B,) True where an episode begins: its state is reset.
             deterministic: drive by V's mean; otherwise z is sampled from V's posterior.
 
@@ -247,9 +284,10 @@ class Agent:
             Discrete one, and the new state.
 
         Raises:
-            UserError: the frames are not images, or their number is not the state's.
+            UserError: the frames are of another shape or type than the environment's, or their
+                number is not the state's.
         """
-        frames, single = _batched(np.asarray(obs))
+        frames, single = self.batch(observation)
         mu, logvar = self.encode(frames)
         z = mu
         if not deterministic:
@@ -269,17 +307,6 @@ class Agent:
             return self._control(z, h)
         seen = h[None] if self.controller.inputs == "zh" else None
         return linear.forward(self._weights, z[None], seen, self.controller)[0]
-
-    def _due(
-        self, state: AgentState, episode_start: NDArray[np.bool_] | None, batch: int
-    ) -> NDArray[np.bool_]:
-        """(B,) rows that have held their action long enough, or begin an episode."""
-        if len(state.h) != batch:
-            raise UserError(
-                f"{batch} frames were given with the state of {len(state.h)}; they must agree"
-            )
-        due = state.held >= self.action_repeat
-        return due if episode_start is None else due | np.asarray(episode_start, np.bool_)
 
     def _hold(self, state: AgentState) -> tuple[NDArray[Any], AgentState]:
         """The actions of before, held for one step more."""
@@ -346,7 +373,9 @@ class Agent:
         """Make sure that this agent can drive an environment.
 
         Raises:
-            UserError: its action space or its observations are others than the agent's.
+            UserError: its action space or its observations are not those of the agent's own
+                environment. Where that one is not installed, this one's observations are taken for
+                the agent's from now on.
         """
         space = getattr(env, "single_action_space", env.action_space)
         theirs, name = ActionSpec.from_space(space), env.spec.id if env.spec else str(env)
@@ -358,8 +387,14 @@ class Agent:
                 f"{name} has {_describe(theirs)}: choose another agent or another environment"
             )
         pixels = getattr(env, "single_observation_space", env.observation_space)
-        if pixels.dtype != np.uint8 or pixels.shape is None or len(pixels.shape) not in (2, 3):
-            raise UserError(f"this agent sees uint8 images (H, W, 3); {name} gives {pixels}")
+        require_pixels(pixels, name)
+        if self.observation_shape is None:
+            self._shape = pixels.shape
+        elif self.observation_shape != pixels.shape:
+            raise UserError(
+                f"this agent sees frames {self.observation_shape}; {name} gives {pixels.shape}: "
+                "choose another agent or another environment"
+            )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> Path:
         """Write the folder as a whole: a kill leaves the old one or the new one.
@@ -389,6 +424,7 @@ class Agent:
         config = AgentConfig(
             env_id=self.env_id,
             dtype=dtype,
+            observation_shape=self.observation_shape,
             frame_spec=self.frame_spec,
             action_spec=self.action_spec,
             vision=self.vision.cfg,
@@ -431,6 +467,7 @@ class Agent:
             input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
             starts=None if arrays is None else StartArrays(*arrays),
             action_repeat=cfg.action_repeat,
+            observation_shape=cfg.observation_shape,
             metadata=cfg.metadata,
         )
 
@@ -444,14 +481,10 @@ class Agent:
         """M's state (B, H) at this call's frames, zeros where an episode begins."""
         if state is None or (self.controller.inputs == "z" and self._control is None):
             return self.memories[0].initial_state(batch)
-        if len(state.h) != batch:
-            raise UserError(
-                f"{batch} frames were given with the state of {len(state.h)}; they must agree"
-            )
+        begins = as_starts(episode_start, batch, len(state.h))
         h, c, z, action = (torch.from_numpy(part) for part in state[:4])
         _, memory = self.memories[0].recurrence(z[:, None], action[:, None], MemoryState(h, c))
-        if episode_start is not None and np.any(episode_start):
-            begins = np.broadcast_to(np.asarray(episode_start, np.bool_), (batch,))
+        if begins.any():
             going_on = torch.from_numpy(~begins)[:, None]
             memory = MemoryState(memory.h * going_on, memory.c * going_on)
         return memory
@@ -494,10 +527,12 @@ class Agent:
 def find(path_or_name: str | Path) -> Path:
     """The folder of an agent: a path, or the name of one that comes with the package.
 
+    A run's folder stands for its agent.
+
     Raises:
         UserError: there is none; the text lists what exists.
     """
-    path = Path(path_or_name)
+    path = agent_folder(Path(path_or_name))
     if (path / files.CONFIG).is_file():
         return path
     if path.name == str(path_or_name) and (SHIPPED / path.name / files.CONFIG).is_file():
@@ -508,13 +543,6 @@ def find(path_or_name: str | Path) -> Path:
         f"no agent {str(path_or_name)!r}: it {what}; the package comes with: "
         f"{', '.join(known) or 'none'}"
     )
-
-
-def _batched(obs: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
-    """Give frames a batch axis; True where there was none. (B, H, W) is a batch of grey frames."""
-    if obs.ndim == 2 or (obs.ndim == 3 and obs.shape[-1] in (1, 3)):
-        return (obs if obs.ndim == 3 else obs[..., None])[None], True
-    return (obs[..., None] if obs.ndim == 3 else obs), False
 
 
 def _describe(spec: ActionSpec) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import errno
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -44,6 +45,12 @@ COMMANDS = {
     "play": Entry("play:Play", "watch a driver, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""
+
+REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP),
+}
+"""What an operating system has against a path that a user named."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -96,6 +103,7 @@ def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, 
 def guarded(work: Callable[[], None]) -> int:
     """Do the work, with every expected failure turned into one line and an exit status."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it has no cache folder
     try:
         work()
     except UserError as error:
@@ -104,6 +112,8 @@ def guarded(work: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
+        if error.errno in REFUSALS and error.filename is not None:
+            return _fail(f"{error.filename}: {os.strerror(error.errno)}; give another path")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         where = f" at {error.filename}" if error.filename else ""

@@ -46,7 +46,7 @@ class Policy(Protocol):
 
     def predict(
         self,
-        obs: NDArray[np.uint8],
+        observation: NDArray[np.uint8],
         state: PolicyState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
@@ -54,14 +54,18 @@ class Policy(Protocol):
         """Choose actions for one observation or for a batch.
 
         Args:
-            obs: the environment's own frames, (H, W, 3) or (B, H, W, 3), uint8.
-            state: what the previous call returned; None at the start.
+            observation: the environment's own frame, (H, W, 3) uint8, or a batch (B, H, W, 3).
+            state: what the previous call returned; None at the start. A recurrent policy that gets
+                None at every step remembers nothing.
             episode_start: (B,) True where an episode begins, so that the state there is reset.
             deterministic: take the mode instead of a sample, for policies that have both.
 
         Returns:
             Actions, (A,) or (B, A) for a Box space and () or (B,) for a Discrete one, and the new
             state.
+
+        Raises:
+            UserError: the observations are not of the environment's shape.
         """
         ...
 

@@ -31,17 +31,34 @@ from worldmodels._machine import (
     require_device,
     versions,
 )
+from worldmodels._outputs import (
+    FILM,
+    FOLDER,
+    FilePath,
+    FilmPath,
+    FolderPath,
+    check_output,
+    check_outputs,
+)
 from worldmodels._progress import ProgressBar, progress
 from worldmodels.protocols import UserError
 
 __all__ = [
+    "FILM",
+    "FOLDER",
     "FRAME_KINDS",
     "SCHEMA_VERSION",
     "Device",
+    "FilePath",
+    "FilmPath",
+    "FolderPath",
     "ProgressBar",
     "RunFolder",
+    "agent_folder",
     "atomic_path",
     "atomic_write",
+    "check_output",
+    "check_outputs",
     "config_hash",
     "derive_seed",
     "has_fast_bfloat16",
@@ -52,6 +69,7 @@ __all__ = [
     "parse_json",
     "progress",
     "read_json",
+    "read_metrics",
     "require_device",
     "save_checkpoint",
     "to_jsonable",
@@ -77,6 +95,7 @@ class RunFolder:
         """
         self.path = Path(path)
         if create:
+            check_output(self.path, "the run folder", FOLDER)
             make_folder(self.path)
         elif not self.path.is_dir():
             raise UserError(f"there is no run folder {self.path}; `worldmodels run` makes one")
@@ -160,17 +179,9 @@ class RunFolder:
         """Return the logged records, of one stage or of all, oldest first.
 
         Raises:
-            UserError: a line is not JSON. A torn last line, left by a kill, is passed over.
+            UserError: as of `read_metrics`.
         """
-        if not self.metrics_file.exists():
-            return []
-        text = self.metrics_file.read_text(encoding="utf-8", errors="replace")
-        records = []
-        for number, line in enumerate(text.splitlines(keepends=True), start=1):
-            if not line.endswith("\n"):
-                break
-            where = f"{self.metrics_file}, line {number}"
-            records.append(parse_json(line, f"{where} is not JSON ({{}}); delete the line"))
+        records = read_metrics(self.metrics_file)
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
@@ -243,6 +254,38 @@ class RunFolder:
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
         return self.path / "stages" / f"{name}.json"
+
+
+def agent_folder(path: Path) -> Path:
+    """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
+    agent = path / "agent"
+    return agent if (agent / "config.json").is_file() else path
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read a file of metrics; no records where there is no file.
+
+    Raises:
+        UserError: a line is no JSON object with a "stage". A torn last line, left by a kill, is
+            passed over.
+    """
+    if not path.is_file():
+        return []
+    records = []
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = parse_json(line, f"{path}, line {number} is not JSON ({{}}); delete the line")
+        except UserError:
+            if number == len(lines):
+                break
+            raise
+        if not isinstance(record, dict) or "stage" not in record:
+            raise UserError(f"{path}, line {number} is not a JSON object with a stage; delete it")
+        records.append(record)
+    return records
 
 
 def _ledger(entries: list[dict[str, Any]]) -> dict[str, Any]:

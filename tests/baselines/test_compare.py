@@ -352,3 +352,26 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     runs.write_json(tmp_path / "list.json", [1])
     with pytest.raises(UserError, match="holds a list"):
         read_runs([str(tmp_path / "list.json")])
+
+
+def test_a_torn_last_line_of_the_metrics_is_passed_over(tmp_path: Path) -> None:
+    folder = world_run(tmp_path / "run")
+    whole = read_runs([str(folder)])[0].curve
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "sel')
+    assert read_runs([str(folder)])[0].curve == whole
+    (folder / "metrics.jsonl").write_text('{"stage": "x"}\n[3]\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is not a JSON object"):
+        read_runs([str(folder)])
+
+
+def test_methods_may_have_any_name(tmp_path: Path) -> None:
+    names = ["a $\\frac$ [/b]", "_x <b>&amp;", "$x$ | ü"]
+    for number in range(len(names)):
+        runs.write_json(tmp_path / f"{number}.json", evaluation(700 + number, number))
+    specs = [f"{name}={tmp_path / f'{number}.json'}" for number, name in enumerate(names)]
+    page = build_comparison(specs, tmp_path / "out [/b]", pictures=True)
+    text = page.read_text()
+    assert "_x &lt;b&gt;&amp;amp;" in text and "_x <b>" not in text
+    svg = (page.parent / "pictures" / "iqm.svg").read_text()
+    assert (page.parent / "pictures" / "iqm.png").is_file() and "<svg" in svg

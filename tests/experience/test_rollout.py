@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from tests.experience import fakes
 from worldmodels import envs
+from worldmodels.experience import rollout
 from worldmodels.experience.exploration import AR1Config, build_behaviour
 from worldmodels.experience.rollout import (
     EpisodeResult,
@@ -245,3 +247,45 @@ def test_car_racing_draws_only_what_is_seen_and_that_exactly() -> None:
         seen = [0, 4, 8, steps]
         assert np.array_equal(held.frames[:, :84], one.frames[seen][:, :84])
         assert pool[0].unwrapped.draws_observations  # type: ignore[attr-defined]  # ours
+
+
+class Plain:
+    """An argument that cannot be hashed."""
+
+    __hash__ = None  # type: ignore[assignment]  # as of a dataclass that is not frozen
+
+
+def test_environments_take_arguments_that_cannot_be_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+
+    def make(env_id: str, **kwargs: Any) -> object:
+        made.append(kwargs)
+        return object()
+
+    monkeypatch.setattr(envs, "make", make)
+    keep = Plain()
+    for kwargs in (
+        {"sizes": [1, 2]},
+        {"sizes": [1, 3]},
+        {"sizes": (1, 3)},
+        {"map": {"a": [1], "b": {"c": np.arange(3)}}},
+        {"map": {"a": [1], "b": {"c": np.arange(3.0)}}},
+        {"map": {"a": [1], "b": {"c": np.arange(4)}}},
+        {"flag": 1},
+        {"flag": True},
+        {"flag": 1.0},
+        {"what": {1, 2}},
+        {"what": keep},
+        {"disable_env_checker": False},
+    ):
+        before = len(made)
+        first = shared_envs("x", 1, kwargs)
+        assert shared_envs("x", 1, copy.deepcopy(kwargs)) == first
+        assert len(made) == before + 1, kwargs
+    changed = [1]
+    assert shared_envs("x", 1, {"sizes": changed}) == shared_envs("x", 1, {"sizes": changed})
+    changed.append(2)
+    shared_envs("x", 1, {"sizes": changed})
+    assert len(made) == 14
+    assert made[-3] == {"disable_env_checker": False}
+    rollout._pool.clear()

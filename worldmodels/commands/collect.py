@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Self
 
 import tyro
@@ -30,6 +29,7 @@ from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.runs import FolderPath
 from worldmodels.stages.collection import Drives
 from worldmodels.stages.context import open_stage
 from worldmodels.tasks import task_for
@@ -45,7 +45,7 @@ class Collect:
 
     preset: PresetName
     """where the settings come from"""
-    out: Path
+    out: FolderPath
     """folder for the episodes, for this collection alone"""
     env_id: str
     """Gymnasium id; `module:Id-v0` imports the module first"""
@@ -78,7 +78,8 @@ class Collect:
     behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
     """how to drive without an agent"""
     agent: str | None = None
-    """folder or name of an agent that drives, disturbed by noise; None drives at random"""
+    """folder (or its run's) or name of an agent that drives, disturbed by noise; None drives at
+    random"""
     seed: Seed = 0
     """as that of `worldmodels run`: shuffles the 400000 tracks of collection"""
     used: CountOrZero | None = None
@@ -86,7 +87,7 @@ class Collect:
     many as the preset explores"""
     workers: Workers | None = None
     """processes; None takes one per usable core. The episodes are the same for any number"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets metrics and the count of frames; None for none"""
 
     @classmethod

@@ -21,7 +21,7 @@ from worldmodels.planning.drivers import open_member, own_driver, policy_path
 from worldmodels.planning.policy_file import PolicyFile
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import make_folder, read_json
+from worldmodels.runs import FolderPath, make_folder, read_json
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class MakeCommittee:
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
-    """folders of agents, or names of such as come with the package; two at least"""
-    out: Path
+    """folders of agents or of their runs, or names of agents that come with the package; two at
+    least"""
+    out: FolderPath
     """folder for the new agent, which must not exist"""
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Self
 import tyro
 
 from worldmodels.presets import RunConfig
-from worldmodels.runs import read_json
+from worldmodels.runs import FolderPath, read_json
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Compare:
 
     runs: tyro.conf.Positional[tuple[str, ...]]
     """what to compare"""
-    out: Path = Path("runs/compare")
+    out: FolderPath = Path("runs/compare")
     """folder for comparison.html, comparison.json and pictures/"""
     pictures: bool = True
     """write each chart as SVG and PNG, too"""

@@ -16,7 +16,7 @@ from worldmodels.commands.stage import ControllerSettings, data_env, use_all_cor
 from worldmodels.config import Seed
 from worldmodels.dream.config import DreamConfig
 from worldmodels.presets import RunConfig, StartsConfig
-from worldmodels.runs import Device, require_device, versions
+from worldmodels.runs import Device, FolderPath, require_device, versions
 from worldmodels.stages.context import open_stage
 from worldmodels.stages.controller import World
 from worldmodels.stages.files import (
@@ -47,7 +47,7 @@ class TrainController:
     latents: tuple[Path, ...]
     """files of latents that dreams begin at, from `worldmodels encode` with the same V, one for
     each iteration, the newest last"""
-    out: Path
+    out: FolderPath
     """folder for the agent"""
     dream: DreamConfig
     """the dream"""
@@ -56,12 +56,13 @@ class TrainController:
     controller: ControllerSettings
     """C and its evolution"""
     init: str | None = None
-    """folder or name of an agent whose controller the search begins at; None begins at zero"""
+    """folder (or its run's) or name of an agent whose controller the search begins at; None begins
+    at zero"""
     seed: Seed = 0
     """as that of `worldmodels run`: fixes starts, samples and noise"""
     device: Device = "cpu"
     """where to dream: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets metrics and the count of dreamt frames; None for none"""
 
     @classmethod

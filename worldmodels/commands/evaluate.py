@@ -10,8 +10,11 @@ from typing import Self
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from baselines import drivers
+from worldmodels._agent_files import CONFIG, read_config
+from worldmodels._files import is_stream
 from worldmodels.agent import find
 from worldmodels.commands.stage import of_planners, use_all_cores
 from worldmodels.config import Count, Episodes, Seed, Workers
@@ -20,7 +23,7 @@ from worldmodels.planning.config import METHODS, PlanningConfig
 from worldmodels.planning.drivers import Driver, best_driver, open_driver
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
-from worldmodels.runs import RunFolder, config_hash, read_json
+from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
 from worldmodels.tasks import task_for
 
 CONTROLS = ("random", "zeros")
@@ -35,8 +38,8 @@ class Evaluate:
     """
 
     agent: str
-    """folder of an agent or of a baseline's driver, name of an agent that comes with the package,
-    `random` or `zeros`"""
+    """folder of an agent, of a baseline's driver or of a run, whose agent it then is; name of an
+    agent that comes with the package; `random` or `zeros`"""
     policy: Driver | None = None
     """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
     for the agent's committee, or its C with its residual, as far as it has them"""
@@ -51,7 +54,7 @@ class Evaluate:
     """number of episodes"""
     seed: Seed = TEST_SEED_START
     """first seed; the test tracks are 1000000 to 1000099"""
-    json: Path | None = None
+    json: FilePath | None = None
     """file for the result; None for none"""
     workers: Workers | None = None
     """processes; None takes one per usable core. The result is the same for any number"""
@@ -62,7 +65,7 @@ class Evaluate:
     max_steps: Count | None = None
     """truncate episodes after so many steps, beside the environment's own limit; one without a
     limit needs it"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder whose ledger counts the frames; None for none"""
 
     @classmethod
@@ -83,6 +86,8 @@ class Evaluate:
         """Drive, print the table, write the JSON."""
         if self.resume and self.json is None:
             raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
+        if self.resume and self.json is not None and is_stream(self.json):
+            raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
         use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
@@ -137,14 +142,16 @@ def home_of(agent: str) -> str:
     """The environment that an agent is measured in: its own, or the stock one of a faster one."""
     env_id = DEFAULT_ENV
     if agent not in CONTROLS:
-        env_id = str(read_json(find(agent) / "config.json")["env_id"])
+        folder = find(agent)
+        config = read_json(folder / CONFIG) if drivers.is_driver(folder) else read_config(folder)
+        env_id = str(config["env_id"])
     return task_for(env_id).test_env(env_id)
 
 
 def table(result: EvaluationResult, seeds: range) -> Table:
     """The statistics of an evaluation, one line each."""
     cfg = result.summary
-    rows = Table(show_header=False, box=None, title=f"{result.agent} in {result.env}")
+    rows = Table(show_header=False, box=None, title=Text(f"{result.agent} in {result.env}"))
     rows.add_row("mean return", f"{cfg.mean:.1f}")
     if cfg.ci95 is not None:
         rows.add_row("95% interval", f"{cfg.ci95[0]:.1f} to {cfg.ci95[1]:.1f}")

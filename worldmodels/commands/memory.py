@@ -17,7 +17,7 @@ from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, require_device
+from worldmodels.runs import Device, FilePath, FolderPath, require_device
 from worldmodels.stages.context import open_stage
 from worldmodels.stages.files import (
     LatentsFile,
@@ -41,7 +41,7 @@ class TrainMemory:
     latents: tuple[Path, ...]
     """files of latents, from `worldmodels encode`, all made by one V, one for each iteration, the
     newest last"""
-    out: Path
+    out: FilePath
     """file for M"""
     memory: MemoryStageConfig
     """shape of M"""
@@ -53,7 +53,7 @@ class TrainMemory:
     """as that of `worldmodels run`: fixes initial weights, order, noise and masks"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 
     @classmethod

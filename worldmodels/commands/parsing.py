@@ -25,6 +25,7 @@ import tyro
 from worldmodels.config import ConfigError, Fields, types_of, unchecked, validate
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.runs import check_outputs
 
 DEFAULT_PRESET = "quick"
 """Preset whose settings hold where none is named."""
@@ -85,6 +86,8 @@ T = TypeVar("T")
 def parse(command: type[C], words: Sequence[str], program: str, defaults: Mapping[str, Any]) -> C:
     """Read a command line; `--env` and `--env-id` mean the same everywhere.
 
+    What the command is to write is looked at here, so that no work is done for nothing.
+
     Args:
         command: the subcommand's dataclass.
         words: its flags.
@@ -92,7 +95,8 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         defaults: fields that replace the preset's.
 
     Raises:
-        UserError: an unknown preset, a value out of its range, or an option without an effect.
+        UserError: an unknown preset, a value out of its range, an option without an effect, or an
+            output that cannot be written.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
     env = "--env" if "env" in command.__dataclass_fields__ else "--env-id"
@@ -106,6 +110,7 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
     parsed = read(command, args=words, default=base, prog=program)
     if isinstance(parsed, Selective):
         _refuse_ignored(parsed.ignored(), flags)
+    check_outputs(parsed)
     return parsed
 
 

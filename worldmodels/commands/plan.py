@@ -18,7 +18,7 @@ from worldmodels.planning.config import Method, PlanningConfig
 from worldmodels.planning.drivers import open_driver
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.presets import RunConfig
-from worldmodels.runs import write_json
+from worldmodels.runs import FilePath, FilmPath, write_json
 from worldmodels.video import VideoConfig, write_video
 from worldmodels.video.plans import PlannedStep, plan_frames, plan_in_dream
 
@@ -31,7 +31,7 @@ class PlanOnce:
     """
 
     agent: str
-    """folder of an agent, or name of one that comes with the package"""
+    """folder of an agent or of its run, or name of an agent that comes with the package"""
     policy: Method = "icem"
     """how to search"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
@@ -44,9 +44,9 @@ class PlanOnce:
     """decisions in the dream, at most"""
     seed: Seed = 0
     """of search and dream"""
-    video: Path | None = None
+    video: FilmPath | None = None
     """mp4 file of the plans over the dream; None for none"""
-    json: Path | None = None
+    json: FilePath | None = None
     """file for every decision's figures; None for none"""
 
     @classmethod

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -21,6 +20,7 @@ from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning.drivers import open_driver, open_member
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
+from worldmodels.runs import FilmPath
 from worldmodels.tasks import task_for
 from worldmodels.video import Frames, VideoConfig
 
@@ -37,14 +37,14 @@ class Play:
     """
 
     agent: str
-    """folder of an agent, or name of one that comes with the package"""
+    """folder of an agent or of its run, or name of an agent that comes with the package"""
     dream: bool = False
     """drive in M's dream, as V paints it, instead of in the real environment"""
     env: str | None = None
     """Gymnasium id of the real environment; None takes the agent's own"""
     seed: Seed = TEST_SEED_START
     """of the track, or of the dream"""
-    video: Path | None = None
+    video: FilmPath | None = None
     """mp4 file to write; None opens a window"""
     steps: Count = 1000
     """longest episode or dream, in steps"""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
 
 import tyro
 
 from worldmodels.presets import RunConfig
 from worldmodels.report import build_report
+from worldmodels.runs import FolderPath
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Report:
     What the run has not made yet is named on the page, with the command that makes it.
     """
 
-    run: Path
+    run: FolderPath
     """run folder"""
 
     @classmethod

@@ -13,7 +13,7 @@ from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import Seed, Workers
 from worldmodels.presets import RunConfig
-from worldmodels.runs import Device
+from worldmodels.runs import Device, FolderPath
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Run:
 
     preset: PresetName
     """where the settings come from; smoke: a minute, for tests; quick: the demo; full: results"""
-    out: Path
+    out: FolderPath
     """run folder; made if it is not there, gone on with if it is"""
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     """settings"""

@@ -16,7 +16,7 @@ from worldmodels.config import Workers
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, parse_json, write_json
+from worldmodels.runs import FolderPath, atomic_write, parse_json, write_json
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RunStudy:
 
     run: tyro.conf.Positional[Path]
     """run folder"""
-    out: Path = Path("runs/study")
+    out: FolderPath = Path("runs/study")
     """folder of the study"""
     variants: tuple[str, ...] = ()
     """such as "z only: controller.inputs=z" or "hot: dream.temperature=1.3 dream.dropout=0.1";

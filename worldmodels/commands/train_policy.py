@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Self
 
 import tyro
@@ -22,7 +21,7 @@ from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed
+from worldmodels.runs import FilePath, FolderPath, check_output, derive_seed
 from worldmodels.stages.context import StageContext, open_stage
 
 
@@ -43,10 +42,10 @@ class TrainPolicy:
     """
 
     agent: str
-    """folder of an agent, or name of one that comes with the package"""
+    """folder of an agent or of its run, or name of an agent that comes with the package"""
     policy: Learned = "actor-critic"
     """what to train"""
-    out: Path | None = None
+    out: FilePath | None = None
     """file for the networks; None is one named after the policy in the agent's folder"""
     training: PolicyTraining = field(default_factory=PolicyTraining)
     """policy-network and actor-critic"""
@@ -58,7 +57,7 @@ class TrainPolicy:
     """imitation's training"""
     seed: Seed = 0
     """fixes weights, starts and noise"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 
     @classmethod
@@ -94,6 +93,7 @@ class TrainPolicy:
         use_all_cores()
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
+        check_output(out, "--out")  # the agent's folder may not be writable
         cfg = self.imitation if self.policy == "imitation" else self.training
         memory = origin(agent, cfg.network)
         inputs = [replace(self, out=None, run=None), memory]

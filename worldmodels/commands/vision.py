@@ -16,7 +16,7 @@ from worldmodels.config import Seed
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, require_device
+from worldmodels.runs import Device, FilePath, FolderPath, require_device
 from worldmodels.stages.context import open_stage
 from worldmodels.stages.files import (
     LatentsFile,
@@ -40,7 +40,7 @@ class TrainVision:
     """where the settings come from"""
     data: tuple[Path, ...]
     """folders of episodes, from `worldmodels collect`, one for each iteration, the newest last"""
-    out: Path
+    out: FilePath
     """file for V"""
     vision: VAEConfig
     """shape of V"""
@@ -54,7 +54,7 @@ class TrainVision:
     """as that of `worldmodels run`: fixes initial weights, order and noise"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 
     @classmethod
@@ -125,13 +125,13 @@ class Encode:
     """folders of episodes, from `worldmodels collect`, of one iteration"""
     vision: Path
     """file of V, from `worldmodels train-vision`"""
-    out: Path
+    out: FilePath
     """file for the latents (safetensors)"""
     mirror: bool | None = None
     """encode the horizontal flip of each episode too; None does so if V was trained on flips"""
     device: Device = "cpu"
     """where to compute: cuda for a graphics card"""
-    run: Path | None = None
+    run: FolderPath | None = None
     """run folder that gets the seconds taken; None for none"""
 
     @classmethod

@@ -15,6 +15,8 @@ from numba import njit, types
 from numba.extending import overload
 from numpy.typing import NDArray
 
+from worldmodels._compile import compiled
+
 _FLAGS = {"contract", "nsz", "arcp", "afn"}
 """Fused multiply-add and reciprocals; no reordering of sums, and NaN stays NaN."""
 
@@ -85,7 +87,7 @@ def _clip(x: Any, low: Any, high: Any) -> Any:
     return min(max(x, low), high)
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+@compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
 def lstm_update(
     gates: NDArray[Any],
     bias: NDArray[np.float32],
@@ -161,7 +163,7 @@ def _weigh(
             total[d] += weight[k, d]
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+@compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
 def sample_latents(
     heads: NDArray[Any],
     bias: NDArray[np.float32],
@@ -225,7 +227,7 @@ def sample_latents(
         ends[1, r] = _load(row[3 * block + 1]) + offset[3 * block + 1]
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+@compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
 def put_inputs(
     z: NDArray[np.float32], action: NDArray[np.float32], x: NDArray[Any], column: int
 ) -> None:
@@ -237,7 +239,7 @@ def put_inputs(
             _store(x, r, column + z.shape[1] + d, action[r, d])
 
 
-@njit(cache=True, nogil=True, fastmath=_FLAGS, error_model="numpy")
+@compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
 def mixture_means(
     heads: NDArray[Any], bias: NDArray[np.float32], components: int, out: NDArray[np.float32]
 ) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from numba import njit
+from worldmodels._compile import compiled
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def kernel(function: F) -> F:
-    """Compile a function once for all processes: the machine code is kept beside the source.
+    """Compile a function once for all processes.
 
     Arithmetic is IEEE's, without fast-math: floats round as they do in Python, and a division by
     zero gives infinity as in numpy instead of an exception that every division would test for.
     """
-    return cast(F, njit(cache=True, error_model="numpy")(function))
+    return compiled(error_model="numpy")(function)

@@ -305,7 +305,10 @@ def _key(policies: Sequence[PolicySpec], seeds: Sequence[int], settings: _Settin
                 "resume needs an agent's folder or name, or a policy that names its weights in an "
                 "attribute `digest`"
             )
-    return runs.config_hash([identities, seeds, asdict(settings), runs.versions()])
+    try:
+        return runs.config_hash([identities, seeds, asdict(settings), runs.versions()])
+    except TypeError as error:
+        raise UserError(f"resume needs env_kwargs that JSON can hold: {error}") from error
 
 
 def _finished_groups(resume: Path | None, key: str) -> Done:

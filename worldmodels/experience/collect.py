@@ -181,10 +181,14 @@ def _meta(
 ) -> dict[str, Any]:
     """Return the facts that all shards of the collection share."""
     found = versions()
+    try:
+        kwargs = to_jsonable(env_kwargs or {})
+    except TypeError as error:
+        raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
     meta: dict[str, Any] = to_jsonable(
         {
             "env_id": env_id,
-            "env_kwargs": env_kwargs or {},
+            "env_kwargs": kwargs,
             "frame_spec": spec,
             "frame_shape": (spec.size, spec.size, 3),
             "action_spec": action_spec,

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from numba import njit
 from numpy.typing import NDArray
 
+from worldmodels._compile import compiled
 from worldmodels.experience.episode import Episode, check_steps
 
 BLOCK_FRAMES = 32
@@ -39,7 +39,7 @@ def join_colours(planes: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
 
 
 # Compiled, since numpy's strided copies take ten times as long: more than decompressing does.
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _split(frames: Any, planes: Any) -> None:  # pragma: no cover - compiled
     n = planes.size // 3
     for i in range(n):
@@ -48,7 +48,7 @@ def _split(frames: Any, planes: Any) -> None:  # pragma: no cover - compiled
         planes[2 * n + i] = frames[3 * i + 2]
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _join(planes: Any, frames: Any) -> None:  # pragma: no cover - compiled
     n = frames.size // 3
     for i in range(n):

@@ -8,10 +8,10 @@ timing.
 
 from __future__ import annotations
 
+import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import gymnasium as gym
@@ -131,16 +131,41 @@ def shared_envs(
     env_id: str, number: int, env_kwargs: Mapping[str, Any] | None = None
 ) -> list[gym.Env[Any, Any]]:
     """Return `number` environments of one id, made once in a process and used again after that."""
-    found = _pool(env_id, tuple(sorted((env_kwargs or {}).items())))
+    options = dict(env_kwargs or {})
+    key = (env_id, _identity(options))
+    if key not in _pool:
+        _pool.clear()  # those of another id are dropped
+        _pool[key] = _Made(options, [])
+    found = _pool[key].envs
     while len(found) < number:
-        found.append(environments.make(env_id, **(env_kwargs or {})))
+        found.append(environments.make(env_id, **options))
     return found[:number]
 
 
-@lru_cache(maxsize=1)
-def _pool(env_id: str, env_kwargs: tuple[tuple[str, Any], ...]) -> list[gym.Env[Any, Any]]:
-    """The process's environments; those of another id are dropped when a new id is asked for."""
-    return []
+class _Made(NamedTuple):
+    options: Mapping[str, Any]
+    """kept, since `_identity` knows some of its values by their address alone"""
+    envs: list[gym.Env[Any, Any]]
+
+
+_pool: dict[tuple[str, Hashable], _Made] = {}
+"""The process's environments, of one id and one choice of arguments."""
+
+
+def _identity(value: Any) -> Hashable:
+    """What is equal for equal arguments of an environment, of any type and however nested."""
+    if isinstance(value, Mapping):
+        return type(value), frozenset((key, _identity(item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value), tuple(map(_identity, value))
+    try:
+        hash(value)
+    except TypeError:
+        try:
+            return type(value), pickle.dumps(value)  # arrays, sets, plain dataclasses
+        except (pickle.PicklingError, TypeError, AttributeError):
+            return type(value), id(value)
+    return type(value), value  # the type, since 1, 1.0 and True are equal
 
 
 def run_group(

@@ -278,7 +278,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     ]
     for row in rows:
         cells = [shown(row, key) for key in ("dream", "validated", "dreamed", "oracle")]
-        lines.append(f"| {row['variant']} | {row['seeds']} | {' | '.join(cells)} |")
+        name = " ".join(str(row["variant"]).split()).replace("|", r"\|")
+        lines.append(f"| {name} | {row['seeds']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

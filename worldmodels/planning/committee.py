@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from worldmodels._agent_files import CONFIG
 from worldmodels.agent import Agent, AgentState, find
 from worldmodels.planning.policy_file import digest_of
+from worldmodels.policies.observations import StateWatch
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
 
@@ -57,6 +58,7 @@ class Committee:
         self.members = tuple(members)
         self.digest = config_hash(["committee", [_identity(member) for member in members]])
         """of what it does, so that an interrupted evaluation knows it again"""
+        self._watch = StateWatch()
 
     def __repr__(self) -> str:
         """Say who sits in it."""
@@ -78,20 +80,27 @@ class Committee:
 
     def predict(
         self,
-        obs: NDArray[np.uint8],
+        observation: NDArray[np.uint8],
         state: CommitteeState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], CommitteeState]:
-        """Ask all members and act in the middle; arguments and errors as of `Agent.predict`.
+        """Ask all members and act in the middle; arguments and errors as of `Agent.decide`.
+
+        The state carries the members' memories, so pass it on until the episode ends::
+
+            action, state = committee.predict(obs, state, deterministic=True)
 
         Returns:
             Actions, (A,) or (B, A) float32 for a Box space, a number or (B,) int64 for a Discrete
             one, and the members' states.
         """
+        self._watch.note(state, episode_start)
+        if state is None and episode_start is None:
+            episode_start = np.ones(1, np.bool_)  # said once for all members
         before = (None,) * len(self.members) if state is None else state
         answers = [
-            member.predict(obs, own, episode_start, deterministic)
+            member.predict(observation, own, episode_start, deterministic)
             for member, own in zip(self.members, before, strict=True)
         ]
         action = self._together(np.stack([answer for answer, _ in answers]))

@@ -21,6 +21,7 @@ from worldmodels.planning.objective import Belief, DreamObjective, Imagination, 
 from worldmodels.planning.plan import Plan
 from worldmodels.planning.rollout import RolloutObjective, Rollouts
 from worldmodels.planning.sampling import CEM, MPPI
+from worldmodels.policies.observations import StateWatch, as_starts
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
 
@@ -87,6 +88,7 @@ class PlanningPolicy:
         """of the last decision, one per row"""
         self._rng = np.random.default_rng(seed)
         self._attended: NDArray[np.bool_] | None = None
+        self._watch = StateWatch()
 
     def __repr__(self) -> str:
         """Say how it plans."""
@@ -113,16 +115,20 @@ class PlanningPolicy:
 
     def predict(
         self,
-        obs: NDArray[np.uint8],
+        observation: NDArray[np.uint8],
         state: PlannerState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], PlannerState]:
         """Decide where a decision is due, and hold the last one elsewhere.
 
+        The state carries memory and plans, so pass it on until the episode ends::
+
+            action, state = planner.predict(obs, state, deterministic=True)
+
         Args:
-            obs: the environment's own frames, (H, W, 3) or (B, H, W, 3), uint8.
-            state: what the previous call returned; None at the start.
+            observation: the environment's own frame, (H, W, 3) uint8, or a batch (B, H, W, 3).
+            state: what the previous call returned; None at the start of all episodes.
             episode_start: (B,) True where an episode begins.
             deterministic: perceive V's mean; otherwise z is sampled from V's posterior.
 
@@ -130,18 +136,13 @@ class PlanningPolicy:
             Actions, (A,) or (B, A), or choices () or (B,), and the new state.
 
         Raises:
-            UserError: the number of frames is not the state's.
+            UserError: the frames are of another shape or type than the environment's, or their
+                number is not the state's.
         """
-        frames = np.asarray(obs)
-        single = frames.ndim == 3
-        frames = frames[None] if single else frames
+        self._watch.note(state, episode_start)
+        frames, single = self.agent.batch(observation)
         batch = len(frames)
-        if state is not None and len(state.z) != batch:
-            raise UserError(
-                f"{batch} frames were given with the state of {len(state.z)}; they must agree"
-            )
-        begins = np.zeros(batch, np.bool_) if episode_start is None else np.asarray(episode_start)
-        fresh = np.broadcast_to(begins, (batch,)) | (state is None)
+        fresh = as_starts(episode_start, batch, None if state is None else len(state.z))
         old = self._blank(batch) if state is None else state
         due = fresh | (old.held >= self.agent.action_repeat)
         new = old._replace(held=old.held + 1)

@@ -6,7 +6,6 @@ also of a run that failed. A part that is there but unreadable is an error that 
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json
+from worldmodels.runs import read_json, read_metrics
 from worldmodels.tasks import Task, named
 
 Row = Mapping[str, Any]
@@ -110,7 +109,7 @@ def load_run(folder: Path) -> RunData:
     return RunData(
         folder=folder,
         config=config,
-        metrics=read_metrics(folder / "metrics.jsonl"),
+        metrics=by_stage(folder / "metrics.jsonl"),
         totals={str(kind): int(n) for kind, n in ledger.get("totals", {}).items()},
         entries=list(ledger.get("entries", [])),
         evaluation=read_score(evaluation, "this agent") if evaluation.is_file() else None,
@@ -129,28 +128,11 @@ def _read_mapping(path: Path) -> Row:
     return content
 
 
-def read_metrics(path: Path) -> dict[str, list[Row]]:
-    """Read metrics.jsonl, grouped by stage; a last line torn by a kill is left out.
-
-    Raises:
-        UserError: another line is not a JSON object.
-    """
+def by_stage(path: Path) -> dict[str, list[Row]]:
+    """Read metrics.jsonl, grouped by stage; errors as of `runs.read_metrics`."""
     groups: dict[str, list[Row]] = {}
-    if not path.is_file():
-        return groups
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise UserError(f"{path}, line {number} is not JSON: {error.msg}") from error
-        if not isinstance(row, dict):
-            raise UserError(f"{path}, line {number} is not a JSON object")
-        groups.setdefault(str(row.get("stage", "")), []).append(row)
+    for row in read_metrics(path):
+        groups.setdefault(str(row["stage"]), []).append(row)
     return groups
 
 

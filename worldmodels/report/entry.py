@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, read_json
+from worldmodels.runs import atomic_write, read_json, read_metrics
 from worldmodels.tasks import task_for
 
 FILES = ("config.json", "frames.json", "evaluation.json")
@@ -46,8 +46,8 @@ def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> 
     for file in (*FILES, RANDOM):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
-    lines = (run / METRICS).read_text("utf-8").splitlines()
-    kept = [line for line in lines if json.loads(line)["stage"] in KEPT]
+    rows = read_metrics(run / METRICS)
+    kept = [json.dumps(row, allow_nan=False) for row in rows if row["stage"] in KEPT]
     atomic_write(folder / METRICS, "\n".join([*kept, ""]))
     atomic_write(folder / "README.md", text)
     return folder / "README.md"
@@ -57,7 +57,7 @@ def readme(run: Path, title: str, commit: str) -> str:
     """The entry's text, as far as figures can write it."""
     config, tested = read_json(run / "config.json"), read_json(run / "evaluation.json")
     totals = read_json(run / "frames.json")["totals"]
-    rows = [json.loads(line) for line in (run / METRICS).read_text("utf-8").splitlines()]
+    rows = read_metrics(run / METRICS)
     cfg, machine = config["config"], config["machine"]
     ledger = [f"| {kind} | {totals[kind]:,} |" for kind in ("collection", "selection", "test")]
     versions = ", ".join(

@@ -36,6 +36,7 @@ HALF = {"wide medium": 520, "narrow": 340}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # names of runs and methods may have dollar signs
     "svg.hashsalt": "worldmodels",
     "font.size": 13.0,
     "axes.labelsize": 13.0,

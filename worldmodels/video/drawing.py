@@ -84,8 +84,9 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
     """Write an mp4 (H.264, playable everywhere), atomically.
 
     Raises:
-        UserError: there are no frames, no ffmpeg, or a full disk.
+        UserError: there are no frames, no ffmpeg, another suffix than .mp4, or a full disk.
     """
+    runs.check_output(path, "the film", runs.FILM)
     import imageio_ffmpeg
 
     pictures = list(frames)
@@ -97,7 +98,7 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
     options = ["-crf", "26", "-preset", "medium", "-maxrate", f"{rate}k", "-bufsize", f"{rate}k"]
     with runs.atomic_path(path) as temporary:
         writer = imageio_ffmpeg.write_frames(
-            os.fspath(temporary),
+            os.fspath(temporary.absolute()),  # "a:b.mp4" would be a protocol
             (width, height),
             fps=cfg.fps,
             codec="libx264",

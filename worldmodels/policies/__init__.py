@@ -1,0 +1,1 @@
+"""What acts: the checks that all policies share."""
