@@ -141,5 +141,5 @@ def test_a_loss_that_is_not_finite_stops() -> None:
 
 
 def test_bad_values_are_named() -> None:
-    with pytest.raises(UserError, match=r"memory.length is 1"):
+    with pytest.raises(UserError, match=r"MemoryTrainConfig\.length is 1"):
         MemoryTrainConfig(length=1)

@@ -140,7 +140,7 @@ def test_shortest_run_of_another_environment(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "config.json").write_text('{"env_id": "Example/Pixels-v0", "preset": "smoke"}')
     (tmp_path / "evaluation.json").write_text(
-        '{"episodes": [{"seed": 7, "return": 0.0}], "ci95": [NaN, NaN]}'
+        '{"episodes": [{"seed": 7, "return": 0.0}], "ci95": ["NaN", "NaN"]}'
     )
     html = build_report(tmp_path).read_text(encoding="utf-8")
     Page(html)
@@ -184,7 +184,7 @@ def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
         ("metrics.jsonl", "[1]\n{}\n", "metrics.jsonl, line 1"),
         ("evaluation.json", '{"episodes": []}', "evaluation.json has no episodes"),
         ("evaluation.json", '{"episodes": [{"seed": 1}]}', "needs a seed and a return"),
-        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "not finite"),
+        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "NaN is not a finite number"),
         ("frames.json", "[]", "frames.json holds a list"),
         ("config.json", "{", "config.json"),
     ],

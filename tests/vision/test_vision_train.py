@@ -113,5 +113,5 @@ def test_schedule_rises_and_falls() -> None:
 
 
 def test_bad_values_are_named() -> None:
-    with pytest.raises(UserError, match=r"vision.learning_rate is 2"):
+    with pytest.raises(UserError, match=r"VisionTrainConfig\.learning_rate is 2"):
         VisionTrainConfig(learning_rate=2)
