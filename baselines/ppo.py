@@ -84,6 +84,13 @@ class TrainConfig:
             raise UserError(f"seed is {self.seed}; it must be 0 or more")
         selection_seeds(self.evaluate_episodes)
 
+    def ignored(self) -> dict[str, str]:
+        """Options that have no effect under the recipe, each with the reason."""
+        if self.recipe == "dream":
+            why = "dreams run in this process"
+            return {"env-id": "the dream's agent brings its own environment", "workers": why}
+        return {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
+
 
 class FrameCounter(BaseCallback):
     """Adds up real frames and collects the returns of the episodes that end in a rollout."""

@@ -24,9 +24,9 @@ from worldmodels.dream.starts import build_starts
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
 from worldmodels.memory.train import train_memory
-from worldmodels.stages.evolution import DreamEvolution
 from worldmodels.presets import quick
 from worldmodels.runs import Device, machine, require_device, versions, write_json
+from worldmodels.stages.evolution import DreamEvolution
 from worldmodels.vision.latents import ENCODE_BATCH, Latents, encode_frames
 from worldmodels.vision.train import train_vision
 from worldmodels.vision.vae import ConvVAE
