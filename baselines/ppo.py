@@ -75,6 +75,13 @@ class TrainConfig(Config):
             self.refuse("agent", "given with the recipe dream, and with no other")
         runs.require_device(self.device)
 
+    def ignored(self) -> dict[str, str]:
+        """Options that have no effect under the recipe, each with the reason."""
+        if self.recipe == "dream":
+            why = "dreams run in this process"
+            return {"env-id": "the dream's agent brings its own environment", "workers": why}
+        return {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
+
 
 class FrameCounter(BaseCallback):
     """Adds up real frames and collects the returns of the episodes that end in a rollout."""

@@ -11,12 +11,14 @@ import sys
 
 from baselines.ppo import TrainConfig, train
 from worldmodels.cli import guarded
-from worldmodels.commands.parsing import read
+from worldmodels.commands.parsing import read, read_flags, refuse_ignored
 
 
 def main() -> None:
     """Read the flags, train, say where the driver is."""
-    folder = train(read(TrainConfig, description=__doc__))
+    cfg = read(TrainConfig, description=__doc__)
+    refuse_ignored(cfg, read_flags(sys.argv[1:]))
+    folder = train(cfg)
     print(f"the driver that selection chose: {folder}/agent; the last one: {folder}/last")
 
 

@@ -109,13 +109,22 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
     base = dataclasses.replace(command.defaults(preset, flags), **defaults)
     parsed = read(command, args=words, default=base, prog=program)
     if isinstance(parsed, Selective):
-        _refuse_ignored(parsed.ignored(), flags)
+        refuse_ignored(parsed, flags)
     check_outputs(parsed)
     return parsed
 
 
-def _refuse_ignored(ignored: Mapping[str, str], flags: Mapping[str, str]) -> None:
-    """Refuse a flag that was given and has no effect."""
+def refuse_ignored(command: Selective, flags: Mapping[str, str]) -> None:
+    """Refuse a flag that was given and has no effect.
+
+    Args:
+        command: as it was read from the flags.
+        flags: as `read_flags` gives them.
+
+    Raises:
+        UserError: names the flag and the reason.
+    """
+    ignored = command.ignored()
     for flag in flags:
         name = re.sub(r"(^|\.)no-", r"\1", flag)
         for prefix, reason in ignored.items():

@@ -14,7 +14,7 @@ from worldmodels.commands.stage import OfRunBool, of_planners, use_all_cores
 from worldmodels.config import Seed
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.config import Method, PlanningConfig
-from worldmodels.planning.drivers import Learned, policy_path
+from worldmodels.planning.drivers import Learned, open_driver, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.planning.policy_file import PolicyFile, origin
@@ -114,7 +114,8 @@ class TrainPolicy:
         print(f"{self.policy}, trained in the dream: {out}")
 
     def _imitate(self, agent: Agent, stage: StageContext, seed: int, memory: str) -> PolicyFile:
-        planner = PlanningPolicy(agent, self.planner, self.planning)
+        planner = open_driver(self.agent, self.planner, self.planning)
+        assert isinstance(planner, PlanningPolicy)
         checkpoint = stage.checkpoint("decisions.pt")
         decisions = collect_decisions(planner, self.imitation, seed, checkpoint)
         log = partial(stage.log, "policy", policy=self.policy)

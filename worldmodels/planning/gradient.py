@@ -62,11 +62,12 @@ class GradientPlanner:
                 leaf = u.requires_grad_(True)
                 plans = squash(leaf, low, high)
                 scores = objective.returns(plans)
+                total = scores.sum()
             better = scores.detach().double() > best_score
             best = torch.where(better[:, None, None], plans.detach(), best)
             best_score = torch.where(better, scores.detach().double(), best_score)
             if iteration < cfg.iterations:
-                (gradient,) = torch.autograd.grad(scores.sum(), leaf)
+                (gradient,) = torch.autograd.grad(total, leaf)
                 step, first, second = adam(clip(gradient, cfg.clip_norm), first, second, iteration)
                 u = leaf.detach() + cfg.learning_rate * step
             iteration += 1

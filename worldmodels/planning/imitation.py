@@ -95,7 +95,7 @@ def collect_decisions(
     return found
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _drive(policy: PlanningPolicy, cfg: ImitationConfig, seed: int) -> Decisions:
     """One dream under the planner, until it ends; every memory follows, the last one dreams."""
     agent, imagination = policy.agent, policy.imagination

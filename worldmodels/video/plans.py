@@ -40,7 +40,7 @@ class PlannedStep(NamedTuple):
     """(T,) and that the memories disagree about; 0 for a single memory"""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def plan_in_dream(
     policy: PlanningPolicy, decisions: int, start: int = 0, seed: int = 0
 ) -> Iterator[PlannedStep]:
