@@ -183,7 +183,7 @@ def _bias(
     """Return the bias (A,) in unit coordinates: the one given, or the environment's default."""
     if given is not None:
         if len(given) != spec.dim:
-            raise UserError(f"AR1Config.bias has {len(given)} numbers; the actions have {spec.dim}")
+            raise UserError(f"the bias has {len(given)} numbers; the actions have {spec.dim}")
         return np.array(given, np.float64)
     name = env.spec.id.rsplit("/", 1)[-1] if env.spec is not None else ""
     if name.startswith("CarRacing") and spec.kind == "box":
