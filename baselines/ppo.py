@@ -34,7 +34,7 @@ from baselines.policies import PixelPolicy
 from baselines.recipes import RECIPES, Recipe
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
-from worldmodels.config import Config, Count, Seed, Workers
+from worldmodels.config import Config, Count, Horizon, Seed, Workers
 from worldmodels.protocols import Policy, UserError
 
 
@@ -56,7 +56,7 @@ class TrainConfig(Config):
     """environment to learn in and to select in; the dream's agent brings its own"""
     agent: Path | None = None
     """recipe dream: the `agent` folder of a run"""
-    horizon: Count = 250
+    horizon: Horizon = 250
     """recipe dream: longest dream, in steps of M"""
     checkpoint_frames: Count = 100_000
     """frames between checkpoints; at each the driver is measured on selection tracks"""

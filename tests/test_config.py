@@ -203,6 +203,10 @@ def test_no_configuration_is_left_out() -> None:
         ("run --controller.normalize", "--controller.normalize is True; it must be False"),
         ("collect --kick-probability nan", "--kick-probability is nan; it must be finite"),
         ("study {out} --study.seeds 0", "--study.seeds is 0; it must be at least 1"),
+        (  # found when the agent is known, but before anything is written
+            "plan --agent car-racing --json {out} --planning.objective.disagreement-penalty 1",
+            "--planning.objective.disagreement-penalty is 1.0; it must be 0 without several",
+        ),
         (
             "train-policy --agent x --training.network.hidden 9999999",
             "--training.network.hidden is 9999999; it must be at least 1 and at most 65,536",

@@ -74,6 +74,10 @@ Count: TypeAlias = Annotated[int, AtLeast(1), Limit(2**31)]
 """How many steps, episodes or pictures."""
 CountOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(2**31)]
 """The same, or none."""
+Horizon: TypeAlias = Annotated[int, AtLeast(1), Limit(10**5)]
+"""Steps that are in memory together: of a plan, of an unrolled dream."""
+HorizonOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(10**5)]
+"""The same, or none."""
 Episodes: TypeAlias = Annotated[int, AtLeast(1), Limit(10**6)]
 """Episodes that are listed with their seeds."""
 Size: TypeAlias = Annotated[int, AtLeast(1), Limit(65_536)]

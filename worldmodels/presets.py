@@ -19,6 +19,7 @@ from worldmodels.config import (
     Episodes,
     Few,
     Fraction,
+    HorizonOrZero,
     Limit,
     NotNegative,
     Positive,
@@ -138,7 +139,7 @@ class StartsConfig(Config):
 
     count: Annotated[int, AtLeast(1), Limit(10**6)] = 4096
     """recorded states to begin from"""
-    warmup: CountOrZero = 40
+    warmup: HorizonOrZero = 40
     """recorded steps played to M before a dream begins"""
     newest_weight: Positive = 1.0
     """chance of a state of the newest iteration, relative to one of an older"""

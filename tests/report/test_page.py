@@ -184,11 +184,7 @@ def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
         ("metrics.jsonl", "[1]\n{}\n", "metrics.jsonl, line 1"),
         ("evaluation.json", '{"episodes": []}', "evaluation.json has no episodes"),
         ("evaluation.json", '{"episodes": [{"seed": 1}]}', "needs a seed and a return"),
-        (
-            "evaluation.json",
-            '{"episodes": [{"seed": 1, "return": NaN}]}',
-            "NaN is not a finite number",
-        ),
+        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "NaN is not a finite"),
         ("frames.json", "[]", "frames.json holds a list"),
         ("config.json", "{", "config.json"),
     ],

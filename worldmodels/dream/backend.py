@@ -46,10 +46,7 @@ class Backend:
         self.device = memories[0].mixture.weight.device
         on_cpu = self.device.type == "cpu"
         if cfg.backend == "kernels" and not on_cpu:
-            raise UserError(
-                f'DreamConfig.backend is "kernels", but M is on {self.device}; '
-                'kernels run on the CPU, use "torch" or "auto"'
-            )
+            cfg.refuse("backend", f"torch or auto, since M is on {self.device}, not on the CPU")
         self.kernels = cfg.backend == "kernels" or (cfg.backend == "auto" and on_cpu)
         fast = has_fast_bfloat16(self.device)
         self.bfloat16 = cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and fast)

@@ -173,6 +173,6 @@ def _bias(
 ) -> NDArray[np.float64]:
     """Return the bias (A,) in unit coordinates: the one given, or the task's own, or 0."""
     if given is not None and len(given) != spec.dim:
-        raise UserError(f"AR1Config.bias has {len(given)} numbers; the actions have {spec.dim}")
+        raise UserError(f"the bias has {len(given)} numbers; the actions have {spec.dim}")
     bias = given if given is not None else own if spec.kind == "box" else None
     return np.zeros(spec.dim) if bias is None else np.array(bias, np.float64)

@@ -9,9 +9,10 @@ from worldmodels.config import (
     AtLeast,
     Config,
     Count,
-    CountOrZero,
     Decay,
     Fraction,
+    Horizon,
+    HorizonOrZero,
     Limit,
     NotNegative,
     Positive,
@@ -30,9 +31,9 @@ METHODS: tuple[Method, ...] = get_args(Method)
 class ObjectiveConfig(Config):
     """What a plan is judged by: M's dreams under it, summed up to one number."""
 
-    horizon: Count = 15
+    horizon: Horizon = 15
     """decisions in a plan; each is held for the agent's action_repeat steps of the environment"""
-    tail: CountOrZero = 0
+    tail: HorizonOrZero = 0
     """decisions that C drives in the dream after the plan's end, so that a plan is also judged by
     what a driver can make of where it leads"""
     critic: bool = False

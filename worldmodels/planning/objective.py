@@ -88,15 +88,11 @@ class Imagination:
         if agent.reward_model is None:
             raise UserError("this agent has no reward model, so it cannot plan; train M again")
         if cfg.critic and critic is None:
-            raise UserError(
-                "ObjectiveConfig.critic is set, but no critic was given; train one "
-                "with `worldmodels train-policy --policy actor-critic`"
-            )
+            train = "`worldmodels train-policy --policy actor-critic`"
+            cfg.refuse("critic", f"False, since no critic was given; {train} trains one")
         followed = cfg.disagreement_penalty > 0
         if followed and len(agent.memories) < 2:
-            raise UserError(
-                "ObjectiveConfig.disagreement_penalty needs several memories; this agent has one"
-            )
+            cfg.refuse("disagreement_penalty", "0 without several memories; this agent has one")
         dream = DreamConfig(
             horizon=cfg.horizon + cfg.tail,
             episodes=cfg.particles,

@@ -18,6 +18,8 @@ from worldmodels.config import (
     CountOrZero,
     Few,
     Fraction,
+    Horizon,
+    HorizonOrZero,
     NotNegative,
     Positive,
     PositiveFraction,
@@ -41,11 +43,11 @@ class PolicyTrainConfig(Config):
     one of them has found in M's mistakes, the others have not"""
     dreams: Size = 128
     """dreams side by side; each goes on where the step before left it"""
-    horizon: Count = 15
+    horizon: Horizon = 15
     """decisions per gradient step"""
     longest: Count = 250
     """decisions after which a dream begins anew at a recorded state"""
-    tail: CountOrZero = 0
+    tail: HorizonOrZero = 0
     """decisions that the agent's C drives after the horizon, for a policy without a critic: what C
     can make of where the policy leads is then a value that needs no training"""
     critic: bool = True
