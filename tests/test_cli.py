@@ -101,7 +101,7 @@ def test_env_and_env_id_are_the_same_everywhere(words: list[str]) -> None:
     assert parse_run(*words).config.env_id == "a:B-v0"
     collect = parsing.parse(Collect, ["--out", "x", *words], "", {})
     assert collect.env_id == "a:B-v0"
-    assert parsing.parse(Evaluate, ["--agent", "x", *words], "", {}).env == "a:B-v0"
+    assert parsing.parse(Evaluate, ["--agent", "random", *words], "", {}).env == "a:B-v0"
 
 
 def test_the_task_of_an_environment_changes_the_preset_and_flags_change_the_task() -> None:
@@ -178,10 +178,6 @@ def test_help_loads_nothing_heavy() -> None:
         ("run --out {out} --preset smoke --seed -1", "--seed is -1"),
         ("collect --out {out} --episodes 0", "--episodes is 0; it must be at least 1"),
         ("collect --out {out} --scale", "need at least one number"),
-        (
-            "collect --out {out} --seed 399999 --episodes 2 --workers 1",
-            "seeds 399999 to 400000",
-        ),
         ("collect --out {out} --env-id Nowhere-v0 --workers 1", "'Nowhere-v0' is unknown"),
         ("collect --out {out} --agent nobody", "no agent 'nobody'"),
         ("train-vision --data {out}/none --out {out}/v.pt", "no folder of episodes"),

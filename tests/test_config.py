@@ -98,6 +98,8 @@ def numbers(cls: Any, path: Fields = ()) -> Iterator[tuple[Fields, type]]:
     """All numeric fields of a dataclass and of those inside of it: where, and int or float."""
     for name, kind in types_of(cls).items():
         plain = plain_type(kind)
+        if tyro.conf.Fixed in get_args(kind):  # nobody can type it
+            continue
         if dataclasses.is_dataclass(plain):
             yield from numbers(plain, (*path, name))
         elif plain in (int, float):

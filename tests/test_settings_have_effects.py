@@ -17,14 +17,14 @@ from baselines import evolution, ppo
 from tests.experience.fakes import BOX
 from worldmodels import cli
 from worldmodels.commands import parsing
-from worldmodels.presets import PRESETS, RunConfig, smoke
+from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig, smoke
 from worldmodels.protocols import UserError
 
 PASSIVE = ("dataclasses.py", "_jsonable.py", "copy.py", "<string>")
 """Files whose reads copy or describe a configuration, and do not use it."""
 
 
-def small() -> RunConfig:
+def small(env_id: str = DEFAULT_ENV) -> RunConfig:
     """The smoke preset, smaller still, with nothing switched off that reads settings."""
     cfg = smoke()
     training = dataclasses.replace(cfg.residual.training, steps=2, actors=1, critic_first=1)

@@ -373,5 +373,5 @@ def test_methods_may_have_any_name(tmp_path: Path) -> None:
     page = build_comparison(specs, tmp_path / "out [/b]", pictures=True)
     text = page.read_text()
     assert "_x &lt;b&gt;&amp;amp;" in text and "_x <b>" not in text
-    svg = (page.parent / "pictures" / "iqm.svg").read_text()
-    assert (page.parent / "pictures" / "iqm.png").is_file() and "<svg" in svg
+    svg = (page.parent / "pictures" / "means.svg").read_text()
+    assert (page.parent / "pictures" / "means.png").is_file() and "<svg" in svg

@@ -172,5 +172,5 @@ def test_a_box_of_integers_gets_whole_actions_within_its_bounds() -> None:
     actions = linear.squash(torch.linspace(-4, 4, 101)[:, None].expand(-1, 2), cfg)
     assert sorted(set(actions[:, 0].tolist())) == [0, 1, 2, 3, 4]
     assert sorted(set(actions[:, 1].tolist())) == [-3, -2, -1, 0, 1, 2, 3]
-    with pytest.raises(UserError, match="mixes whole with others"):
+    with pytest.raises(UserError, match="whole for all outputs or for none"):
         ControllerConfig(squash=("whole", "scaled"), low=(0, 0), high=(1, 1))

@@ -32,7 +32,8 @@ def make_agent() -> MakeAgent:
         action_repeat: int = 2,
         reward: RewardModel = RAW,
     ) -> Agent:
-        controller = ControllerConfig.for_action_space(spec, CAR_RACING.squash)
+        own = CAR_RACING.squash if spec == PEDALS else None
+        controller = ControllerConfig.for_action_space(spec, own)
         rng = np.random.default_rng(0)
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -166,7 +166,7 @@ def test_the_shape_is_kept_in_the_folder(tmp_path: Path) -> None:
     wrong: Any
     for wrong in ("96", [96], [96, 96, 4], [0, 96], [96.5, 96], {}, [1, 96, 96, 3]):
         config.write_text(json.dumps({**content, "observation_shape": wrong}))
-        with pytest.raises(UserError, match=r"config\.json, observation_shape is"):
+        with pytest.raises(UserError, match=r"config\.json: observation_shape"):
             Agent.from_pretrained(folder)
 
 

@@ -133,7 +133,7 @@ def test_one_file_of_a_run_is_enough(run: Path, tmp_path: Path, kept: str) -> No
 def test_shortest_run_of_another_environment(tmp_path: Path) -> None:
     lines = [
         {"stage": "vision", "iteration": 0, "step": 1, "reconstruction": 9.0, "kl": None},
-        {"stage": "memory", "iteration": 0, "step": 1, "nll": float("nan"), "reward_loss": 0.0},
+        {"stage": "memory", "iteration": 0, "step": 1, "nll": "NaN", "reward_loss": 0.0},
         {"stage": "controller", "iteration": 0, "generation": 1, "dream_best": 1.0},
         {"stage": "selection", "iteration": 0, "generation": 1, "real_mean": 2.0, "selected": True},
     ]

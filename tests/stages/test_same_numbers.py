@@ -17,7 +17,7 @@ from worldmodels import cli
 from worldmodels.agent import Agent
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.runs import RunFolder, load_checkpoint, read_json
 from worldmodels.stages import Candidates, LatentsFile, MemoryFile, VisionFile
 from worldmodels.vision.latents import Latents
@@ -27,7 +27,7 @@ SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "scripts").glob("[1-6]_*
 AGENT_FILES = ("vision", "memory", "controller", "starts")
 
 
-def several() -> RunConfig:
+def several(env_id: str = DEFAULT_ENV) -> RunConfig:
     """Two iterations with every setting by which the newest one counts more."""
     cfg = tiny()
     return dataclasses.replace(
@@ -38,7 +38,7 @@ def several() -> RunConfig:
     )
 
 
-def single() -> RunConfig:
+def single(env_id: str = DEFAULT_ENV) -> RunConfig:
     """One iteration of it."""
     return dataclasses.replace(several(), iterations=1)
 
