@@ -58,8 +58,10 @@ def run_limits(args: LimitsArgs) -> Path:
         Section(
             "Orbits of the Dirac-GAN",
             "The distance from the equilibrium, from the first seed's start. Cure: a zero-centred "
-            "penalty, or instance noise. The non-saturating form alone does shrink, but not at a "
-            "linear rate.",
+            "penalty, and for the saturating and the non-saturating loss also instance noise. "
+            "Wasserstein losses are linear in F, so noise leaves them as they are, and a penalty "
+            "that holds the slope at 1 keeps it from settling at 0. The non-saturating form alone "
+            "does shrink, but not at a linear rate.",
             *table(_orbits(found)),
             pictures=[("Radius over time", _dirac_figure(found))],
         ),
