@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_gan import data, preprocessing
+from sparse_gan.coding.checks import check_number
 from sparse_gan.files import cifar10, mnist
 from worldmodels.protocols import UserError
+from worldmodels.runs import require_device
 
 Method = Literal["dictionary", "lista", "psd", "drsae", "topographic", "convolutional", "local"]
 Source = Literal["natural", "digits", "mnist", "cifar10", "frames"]
@@ -49,10 +51,15 @@ class SparseArgs:
     """torch device"""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
-        for name in ("samples", "size", "units"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        """Refuse what cannot be trained, by the option's name."""
+        check_number("--samples", self.samples, 2)
+        check_number("--size", self.size, 1)
+        check_number("--units", self.units, 1)
+        if self.lam is not None:
+            check_number("--lam", self.lam, 0)
+        if self.epochs is not None:
+            check_number("--epochs", self.epochs, 1)
+        require_device(self.device)
         if self.source in ("mnist", "cifar10", "frames") and self.folder is None:
             raise UserError(f"data is {self.source}: name its folder with --folder")
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from sparse_gan.coding.checks import check_number
 from sparse_gan.gan import metrics
 from sparse_gan.gan.data import PictureBatches, load_pictures, to_signed
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, Generator
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
-from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, config_hash, derive_seed
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, vae_loss
@@ -65,12 +65,13 @@ class ComparisonArgs:
     """fixes everything"""
 
     def __post_init__(self) -> None:
-        """Refuse sizes below 1."""
-        for name in ("vae_steps", "inverted", "inversion_steps", "inversion_starts"):
-            if getattr(self, name) < 1:
-                raise UserError(
-                    f"ComparisonArgs.{name} is {getattr(self, name)}; it must be at least 1"
-                )
+        """Refuse sizes below their least, by the option's name."""
+        names = ("vae_steps", "batch_size", "energy_width", "inverted", "inversion_steps")
+        for name in (*names, "inversion_starts"):
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1)
+        check_number("--count", self.count, 2)
+        check_number("--evaluate", self.evaluate, 10)
+        check_number("--zero-penalty", self.zero_penalty, 0)
 
 
 class VisionGenerator(Generator):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparse_gan.coding.checks import check_number
 from sparse_gan.energy import EnergyModel
 from sparse_gan.gan import metrics, tools
 from sparse_gan.gan.data import (
@@ -24,12 +25,19 @@ from sparse_gan.gan.data import (
 )
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig, LossKind
-from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
+from sparse_gan.gan.networks import SIZES, DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
 from sparse_gan.gan.page import Section, film_address, picture_address, table, write_page
 from sparse_gan.gan.pictures import Gallery, sheet
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.protocols import UserError
-from worldmodels.runs import RunFolder, config_hash, derive_seed, load_checkpoint, write_json
+from worldmodels.runs import (
+    RunFolder,
+    config_hash,
+    derive_seed,
+    load_checkpoint,
+    require_device,
+    write_json,
+)
 
 SHOWN = 64
 """Samples on a sheet."""
@@ -81,9 +89,26 @@ class GANArgs:
     """torch device"""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be measured."""
-        if self.evaluate < 10:
-            raise UserError(f"evaluate is {self.evaluate}; it must be at least 10")
+        """Refuse what cannot be trained or measured, by the option's name."""
+        for name, low in (("count", 2), ("steps", 1), ("batch-size", 1), ("width", 1)):
+            check_number(f"--{name}", getattr(self, name.replace("-", "_")), low)
+        check_number("--evaluate", self.evaluate, 10)
+        check_number("--margin", self.margin, 0, above=True)
+        check_number("--zero-penalty", self.zero_penalty, 0)
+        check_number("--instance-noise", self.instance_noise, 0)
+        rates = {"--generator-rate": self.generator_rate, "--energy-rate": self.energy_rate}
+        for name, rate in rates.items():
+            if rate is not None and not 0 < rate < 1:
+                raise UserError(f"{name} is {rate}; it must be above 0 and below 1")
+        if self.side not in SIZES:
+            allowed = ", ".join(map(str, SIZES))
+            raise UserError(f"--size is {self.size}; it must be one of {allowed}")
+        if self.norm == "batch" and self.loss_config().has_penalty:
+            raise UserError(
+                "--norm is batch, and the loss has a penalty on the slope at single pictures; "
+                "it must be group, spectral or none"
+            )
+        require_device(self.device)
 
     @property
     def run(self) -> Path:
@@ -160,6 +185,11 @@ def train(args: GANArgs) -> Path:
         seed=args.seed,
         resize=args.resize,
     )
+    if args.batch_size > len(pictures.train):
+        raise UserError(
+            f"--batch-size is {args.batch_size}; there are {len(pictures.train)} pictures to "
+            "learn from"
+        )
     run = RunFolder(args.run)
     gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
     gallery = Gallery(run.path / "samples", args.side)

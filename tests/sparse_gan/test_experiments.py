@@ -55,8 +55,11 @@ def test_tiles_keep_a_squares_neighbours() -> None:
 def test_what_does_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data is mnist: name its folder with --folder"):
         SparseArgs("psd", "mnist")
-    with pytest.raises(UserError, match="units is 0"):
-        SparseArgs("psd", units=0)
+    for field, value in (("units", 0), ("epochs", 0), ("samples", 1), ("lam", -1.0), ("size", 0)):
+        with pytest.raises(UserError, match=f"^--{field} is {value}; it must be at least"):
+            SparseArgs("psd", **{field: value})  # type: ignore[arg-type]  # mixed values
+    with pytest.raises(UserError, match="device is 'tpu'; it must be cpu or cuda"):
+        SparseArgs("psd", device="tpu")
     with pytest.raises(UserError, match="drsae needs classes; natural has none"):
         train_sparse(SparseArgs("drsae", "natural", out=tmp_path))
     with pytest.raises(UserError, match="convolutional needs images"):

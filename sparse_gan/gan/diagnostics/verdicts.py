@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from sparse_gan.coding.checks import check_number
 from sparse_gan.gan.diagnostics import collapse, dirac, flatness, vanishing
 from sparse_gan.gan.diagnostics.collapse import CollapseConfig
 from sparse_gan.gan.diagnostics.dirac import DiracConfig
 from sparse_gan.gan.diagnostics.flatness import FlatnessConfig
 from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.vanishing import VanishingConfig
-from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
 
 STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
@@ -44,12 +44,10 @@ class LimitsArgs:
     """of F alone"""
 
     def __post_init__(self) -> None:
-        """Refuse sizes below their least."""
-        if self.seeds < 1:
-            raise UserError(f"seeds is {self.seeds}; it must be at least 1")
+        """Refuse sizes below their least, by the option's name."""
+        check_number("--seeds", self.seeds, 1)
         for name in ("collapse_steps", "width", "strength", "dirac_steps", "flat_steps"):
-            if getattr(self, name) < 10:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 10")
+            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 10)
 
 
 @dataclass(frozen=True)
