@@ -144,15 +144,15 @@ def test_local_filters_learn_and_inference_lowers_the_energy() -> None:
 
 
 def test_the_local_curvature_is_a_bound_and_descent_is_stable() -> None:
-    cfg = LocalConfig(8, 8, window=4, stride=1, units=6, pool=2, lam=0.5)
+    cfg = LocalConfig(8, 8, window=4, stride=1, units=16, pool=2, lam=0.5)
     model = LocalAutoencoder(cfg, 0).double()
     with torch.no_grad():
         model.decoder.fill_(0.25)  # all filters alike: the steepest that there is
         model.encoder.copy_(model.decoder)
-    z = 0.01 * torch.randn(1, 25, 6, generator=torch.Generator().manual_seed(0)).double()
+    z = 0.01 * torch.randn(1, 25, 16, generator=torch.Generator().manual_seed(0)).double()
     x = torch.ones(1, 1, 8, 8, dtype=torch.float64)
     curved = torch.autograd.functional.hessian(lambda u: model.joint_energy(x, u).sum(), z)
-    assert float(torch.linalg.eigvalsh(curved.reshape(150, 150))[-1]) <= model.curvature()
+    assert float(torch.linalg.eigvalsh(curved.reshape(400, 400))[-1]) <= model.curvature()
     with torch.no_grad():
         assert model.joint_energy(x, model.infer(x)) < model.joint_energy(x, model.encode(x))
 
