@@ -68,7 +68,8 @@ def run_limits(args: LimitsArgs) -> Path:
         Section(
             "Energy off the manifold",
             "F trains against samples from everywhere; then lines leave the data. Flat is a small "
-            "share of what G is taught near by.",
+            "share of what G is taught near by: under the saturating loss because G's loss is flat "
+            "in F, under the regression loss because F is.",
             *table(_flatness(found)),
             pictures=[("Energy, and G's lesson, by distance", _flatness_figure(found))],
         ),
@@ -139,7 +140,7 @@ def _dirac_figure(found: Results) -> str:
         steps = np.arange(len(radius)) * result["every"]
         axes.plot(steps, np.maximum(radius, 1e-6), style, label=name)
     axes.set(yscale="log", xlabel="steps", ylabel="distance from the equilibrium")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, loc="center right")
     return figure_address(figure)
 
 

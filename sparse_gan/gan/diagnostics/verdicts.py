@@ -109,7 +109,7 @@ def dirac_result(args: LimitsArgs, seed: int) -> dict[str, Any]:
         every = max(1, len(path) // 500)
         result[name] = {
             "shrinkage": dirac.shrinkage(path),
-            "path": np.round(path[::every].numpy(), 4).tolist(),
+            "path": np.round(path[::every].numpy(), 7).tolist(),
             "every": every,
         }
     return result
