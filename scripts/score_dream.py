@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from sparse_gan.coding.checks import check_number
+from sparse_gan.coding.checks import check_option
 from sparse_gan.gan.data import load_pictures
 from sparse_gan.gan.dreams import dreamt, reconstructed
 from sparse_gan.gan.page import text
@@ -24,7 +24,7 @@ from worldmodels.cli import guarded
 
 def score(gan: Path, agent: str, folders: tuple[Path, ...], frames: int = 1000) -> None:
     """Compare real, reconstructed and dreamt frames."""
-    check_number("--frames", frames, 1)
+    check_option("frames", frames, 1)
     driver = Agent.from_pretrained(agent)
     real = load_pictures("car-racing", 64, folders=folders, count=5 * frames).test[:frames]
     others = {"reconstructed": reconstructed(driver, real), "dreamt": dreamt(driver, frames)}

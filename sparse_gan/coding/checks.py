@@ -80,6 +80,20 @@ def check_number(
         raise InputError(f"{name} is {value!r}; it must be {allowed}")
 
 
+def check_option(
+    name: str, value: float, low: float = -math.inf, high: float = math.inf, above: bool = False
+) -> None:
+    """`check_number` for a field of a command line, by the option's name.
+
+    Raises:
+        UserError: and no ValueError, which the parser would put in a box of several lines.
+    """
+    try:
+        check_number(f"--{name.replace('_', '-')}", value, low, high, above)
+    except InputError as error:
+        raise UserError(str(error)) from None
+
+
 __all__ = [
     "InputError",
     "check_batch",
@@ -87,4 +101,5 @@ __all__ = [
     "check_finite",
     "check_images",
     "check_number",
+    "check_option",
 ]

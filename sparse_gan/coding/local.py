@@ -7,6 +7,7 @@ the image, as in the cortex.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -135,7 +136,8 @@ class LocalAutoencoder(LatentEnergyModel):
         windows = size.sum(1).T[None]  # (1, M, P)
         paint = functional.fold(windows, (cfg.height, cfg.width), cfg.window, stride=cfg.stride)
         decoder = float(size.sum(2).max()) * float(paint.max())
-        return decoder + cfg.lam * float(self.pools.sum(0).max()) / cfg.floor**0.5 + cfg.beta
+        pools = cfg.lam * float(self.pools.sum(0).max()) / math.sqrt(cfg.floor)
+        return decoder + pools + cfg.beta
 
     def infer(self, x: Tensor, steps: int = 100) -> Tensor:
         """Codes (B, P, U) after gradient descent on the energy, from the encoder's on."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_gan import data, preprocessing
-from sparse_gan.coding.checks import check_number
+from sparse_gan.coding.checks import check_option
 from sparse_gan.files import cifar10, mnist
 from worldmodels.protocols import UserError
 from worldmodels.runs import require_device
@@ -52,13 +52,13 @@ class SparseArgs:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained, by the option's name."""
-        check_number("--samples", self.samples, 2)
-        check_number("--size", self.size, 1)
-        check_number("--units", self.units, 1)
+        check_option("samples", self.samples, 2)
+        check_option("size", self.size, 2)
+        check_option("units", self.units, 9 if self.method == "topographic" else 1)
         if self.lam is not None:
-            check_number("--lam", self.lam, 0)
+            check_option("lam", self.lam, 0)
         if self.epochs is not None:
-            check_number("--epochs", self.epochs, 1)
+            check_option("epochs", self.epochs, 1)
         require_device(self.device)
         if self.source in ("mnist", "cifar10", "frames") and self.folder is None:
             raise UserError(f"data is {self.source}: name its folder with --folder")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparse_gan.coding.checks import check_number
+from sparse_gan.coding.checks import check_option
 from sparse_gan.gan import metrics
 from sparse_gan.gan.data import PictureBatches, load_pictures, to_signed
 from sparse_gan.gan.losses import LossConfig
@@ -68,10 +68,10 @@ class ComparisonArgs:
         """Refuse sizes below their least, by the option's name."""
         names = ("vae_steps", "batch_size", "energy_width", "inverted", "inversion_steps")
         for name in (*names, "inversion_starts"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 1)
-        check_number("--count", self.count, 2)
-        check_number("--evaluate", self.evaluate, 10)
-        check_number("--zero-penalty", self.zero_penalty, 0)
+            check_option(name, getattr(self, name), 1)
+        check_option("count", self.count, 2)
+        check_option("evaluate", self.evaluate, 10)
+        check_option("zero_penalty", self.zero_penalty, 0)
 
 
 class VisionGenerator(Generator):

@@ -121,8 +121,8 @@ def load_pictures(
     if len(pictures) < 2 * FEWEST_HELD_OUT:
         where = ", ".join(map(str, folders))
         raise UserError(
-            f"{where} has {len(pictures)} images; at least {2 * FEWEST_HELD_OUT} are needed, for "
-            f"{FEWEST_HELD_OUT} of them are held out"
+            f"{where}: {len(pictures)} pictures are too few; at least {2 * FEWEST_HELD_OUT} are "
+            f"needed, for {FEWEST_HELD_OUT} of them are held out"
         )
     cut = max(FEWEST_HELD_OUT, len(pictures) // TEST_SHARE)
     return PictureSet(pictures[order[cut:]][:count], pictures[order[:cut]])

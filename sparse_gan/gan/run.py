@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_gan.coding.checks import check_number
+from sparse_gan.coding.checks import check_option
 from sparse_gan.energy import EnergyModel
 from sparse_gan.gan import metrics, tools
 from sparse_gan.gan.data import (
@@ -90,12 +90,12 @@ class GANArgs:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained or measured, by the option's name."""
-        for name, low in (("count", 2), ("steps", 1), ("batch-size", 1), ("width", 1)):
-            check_number(f"--{name}", getattr(self, name.replace("-", "_")), low)
-        check_number("--evaluate", self.evaluate, 10)
-        check_number("--margin", self.margin, 0, above=True)
-        check_number("--zero-penalty", self.zero_penalty, 0)
-        check_number("--instance-noise", self.instance_noise, 0)
+        for name, low in (("count", 2), ("steps", 1), ("batch_size", 1), ("width", 1)):
+            check_option(name, getattr(self, name), low)
+        check_option("evaluate", self.evaluate, 10)
+        check_option("margin", self.margin, 0, above=True)
+        check_option("zero_penalty", self.zero_penalty, 0)
+        check_option("instance_noise", self.instance_noise, 0)
         rates = {"--generator-rate": self.generator_rate, "--energy-rate": self.energy_rate}
         for name, rate in rates.items():
             if rate is not None and not 0 < rate < 1:

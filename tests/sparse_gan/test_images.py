@@ -46,14 +46,14 @@ def test_the_step_size_s_bound_is_above_the_truth(side: int, line: list[float]) 
     column, row = torch.tensor(line, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
     filters = torch.outer(column, row)[None, None]
 
-    def exact(taps: torch.Tensor) -> torch.Tensor:
+    def exact(taps: torch.Tensor) -> float:
         """Squared norm of the convolution of lines, a band matrix."""
         places = range(side - len(taps) + 1)
         pad = torch.nn.functional.pad
         band = torch.stack([pad(taps, (n, side - len(taps) - n)) for n in places])
-        return torch.linalg.matrix_norm(band, 2) ** 2
+        return float(torch.linalg.matrix_norm(band, 2)) ** 2
 
-    truth = float(exact(column) * exact(row))  # the filter is separable
+    truth = exact(column) * exact(row)  # the filter is separable
     bound = convolution_bound(filters, (side, side))
     assert truth <= bound <= truth * (1.0011 if side == 12 else 1.06)
 

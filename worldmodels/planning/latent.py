@@ -126,7 +126,7 @@ def _starts(size: int, cfg: InferenceConfig) -> Tensor:
     """Latents (starts, L) to descend from, the first of them 0."""
     sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
     spread = sobol.draw(cfg.starts, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
-    points = cfg.start_std * torch.special.ndtri(spread)
+    points: Tensor = cfg.start_std * torch.special.ndtri(spread)
     points[0] = 0
     return points
 

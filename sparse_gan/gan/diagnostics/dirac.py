@@ -24,9 +24,12 @@ SLOW: dict[str, LossConfig] = {"log": LossConfig("log")}
 """The non-saturating form alone: its orbit shrinks, ever more slowly the smaller it is."""
 PENALTY, NOISE = " + zero-centred penalty", " + instance noise"
 TREATED: dict[str, LossConfig] = {
-    name + suffix: replace(loss, **change)
+    name + suffix: treated
     for name, loss in (PLAIN | SLOW).items()
-    for suffix, change in ((PENALTY, {"zero_penalty": 1.0}), (NOISE, {"instance_noise": 1.0}))
+    for suffix, treated in (
+        (PENALTY, replace(loss, zero_penalty=1.0)),
+        (NOISE, replace(loss, instance_noise=1.0)),
+    )
 }
 """Each of them with each of two remedies. The penalty cures all but wasserstein-gp, whose own
 penalty holds the slope away from 0. Noise cures the losses that bend, saturating and log: a loss

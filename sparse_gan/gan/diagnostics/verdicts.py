@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_gan.coding.checks import check_number
+from sparse_gan.coding.checks import check_option
 from sparse_gan.gan.diagnostics import collapse, dirac, flatness, vanishing
 from sparse_gan.gan.diagnostics.collapse import CollapseConfig
 from sparse_gan.gan.diagnostics.dirac import DiracConfig
@@ -45,9 +45,9 @@ class LimitsArgs:
 
     def __post_init__(self) -> None:
         """Refuse sizes below their least, by the option's name."""
-        check_number("--seeds", self.seeds, 1)
+        check_option("seeds", self.seeds, 1)
         for name in ("collapse_steps", "width", "strength", "dirac_steps", "flat_steps"):
-            check_number(f"--{name.replace('_', '-')}", getattr(self, name), 10)
+            check_option(name, getattr(self, name), 10)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_the_claims_about_dirac_hold(orbits: dict[str, Any]) -> None:
 
 def test_noise_cannot_change_a_loss_that_is_linear() -> None:
     for kind in ("wasserstein", "wasserstein-gp"):
-        plain = LossConfig(kind, clip=10.0, gradient_penalty=1.0)  # type: ignore[arg-type]  # a kind
+        plain = LossConfig(kind, clip=10.0, gradient_penalty=1.0)
         noisy = dataclasses.replace(plain, instance_noise=1.0)
         paths = [dirac.run(dirac.DiracConfig(50), loss, (0.6, 0.8)) for loss in (plain, noisy)]
         torch.testing.assert_close(paths[0], paths[1], rtol=1e-9, atol=1e-12)

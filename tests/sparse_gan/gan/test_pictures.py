@@ -81,7 +81,7 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
 def test_too_few_pictures_to_hold_some_out(tmp_path: Path, count: int) -> None:
     for number in range(count):
         save(tmp_path / f"{number}.png")
-    with pytest.raises(UserError, match=rf"has {count} images; at least 4 are needed"):
+    with pytest.raises(UserError, match=rf"{tmp_path}: {count} pictures are too few; at least 4"):
         load_pictures("folder", S, folders=[tmp_path])
 
 
