@@ -13,7 +13,7 @@ from pathlib import Path
 
 import tyro
 
-from sparse_gan.coding.checks import check_option
+from sparse_gan.checks import check_option
 from sparse_gan.gan.data import load_pictures
 from sparse_gan.gan.dreams import dreamt, reconstructed
 from sparse_gan.gan.page import text

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import InputError, check_finite, check_images, check_number
+from sparse_gan.checks import InputError, check_finite, check_images, check_number
 from sparse_gan.coding.ista import MARGIN, Lasso, SolverConfig, minimise, unfinished
 from sparse_gan.coding.prox import soft_threshold
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled

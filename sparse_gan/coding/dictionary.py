@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch, check_dictionary, check_number
+from sparse_gan.checks import check_batch, check_dictionary, check_number
 from sparse_gan.coding.ista import (
     Lasso,
     Solution,

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_gan.coding.checks import InputError, check_batch, check_dictionary, check_number
+from sparse_gan.checks import InputError, check_batch, check_dictionary, check_number
 from sparse_gan.coding.prox import nonnegative_soft_threshold, soft_threshold
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import check_images, check_number
+from sparse_gan.checks import check_images, check_number
 from sparse_gan.coding.groups import pooled
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sparse_gan import data, preprocessing
-from sparse_gan.coding.checks import check_option
+from sparse_gan.checks import check_option
 from sparse_gan.files import cifar10, mnist
 from worldmodels.protocols import UserError
 from worldmodels.runs import require_device

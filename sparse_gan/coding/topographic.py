@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch, check_number
+from sparse_gan.checks import check_batch, check_number
 from sparse_gan.coding.dictionary import CHUNK_ROWS
 from sparse_gan.coding.groups import PooledProblem, check_pools, pooled, torus_pools
 from sparse_gan.coding.ista import SolverConfig, minimise

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparse_gan.coding.checks import check_option
+from sparse_gan.checks import check_option
 from sparse_gan.gan import metrics
 from sparse_gan.gan.data import PictureBatches, load_pictures, to_signed
 from sparse_gan.gan.losses import LossConfig

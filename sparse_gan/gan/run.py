@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparse_gan.coding.checks import check_option
+from sparse_gan.checks import check_option
 from sparse_gan.energy import EnergyModel
 from sparse_gan.gan import metrics, tools
 from sparse_gan.gan.data import (

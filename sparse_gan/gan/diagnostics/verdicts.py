@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparse_gan.coding.checks import check_option
+from sparse_gan.checks import check_option
 from sparse_gan.gan.diagnostics import collapse, dirac, flatness, vanishing
 from sparse_gan.gan.diagnostics.collapse import CollapseConfig
 from sparse_gan.gan.diagnostics.dirac import DiracConfig
