@@ -5,7 +5,8 @@
 lista  NMSE at 16 iterations on Gaussian codes (M 250, N 500, a tenth not 0), the lambda of ISTA and
        of FISTA chosen for each on other samples. A seed that is done is read from --out.
 speed  codes of natural 12x12 patches, batched FISTA beside SparseCoder, at equal objective.
-drsae  test error on digits beside a linear classifier on PSD codes and on LISTA's codes.
+drsae  test error on digits beside a linear classifier on PSD codes, on LISTA's codes and on pixels,
+       and beside nearest neighbours and a support vector machine on pixels.
 memory peak of the process that codes a million patches, beside the size of patches and codes.
 """
 
@@ -171,6 +172,8 @@ def drsae(args: Args, seed: int) -> dict[str, Any]:
     """Test errors on digits, one stratified split for each seed."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import SVC
 
     pictures = data.digits(seed)
     x, test = torch.from_numpy(pictures.train), torch.from_numpy(pictures.test)
@@ -202,6 +205,14 @@ def drsae(args: Args, seed: int) -> dict[str, Any]:
         linear = GridSearchCV(LogisticRegression(max_iter=2000), {"C": np.logspace(-1, 4, 6)}, cv=3)
         linear.fit(z, pictures.train_labels)
         figures[f"{name}_error"] = float((linear.predict(held) != pictures.test_labels).mean())
+    peers = {
+        "neighbours": (KNeighborsClassifier(), {"n_neighbors": [1, 3, 5]}),
+        "svm": (SVC(), {"C": [1, 10, 100], "gamma": [1, 2, 4, 8]}),
+    }
+    for name, (peer, grid) in peers.items():
+        search = GridSearchCV(peer, grid, cv=3).fit(pictures.train, pictures.train_labels)
+        wrong = search.predict(pictures.test) != pictures.test_labels
+        figures[f"{name}_error"] = float(wrong.mean())
     return figures
 
 

@@ -19,10 +19,12 @@ from sparse_gan.gan.page import text
 from sparse_gan.gan.realism import realism
 from worldmodels import Agent
 from worldmodels.cli import guarded
+from worldmodels.config import Count, require
 
 
 def score(gan: Path, agent: str, folders: tuple[Path, ...], frames: int = 1000) -> None:
     """Compare real, reconstructed and dreamt frames."""
+    require("--frames", frames, Count)
     driver = Agent.from_pretrained(agent)
     real = load_pictures("car-racing", 64, folders=folders, count=5 * frames).test[:frames]
     others = {"reconstructed": reconstructed(driver, real), "dreamt": dreamt(driver, frames)}

@@ -147,9 +147,18 @@ def _natural(name: str) -> NDArray[np.uint8]:
 
 
 def grey(picture: NDArray[np.uint8]) -> Images:
-    """Grey values (..., H, W) in [0, 1] of pictures (..., H, W, 3) or (H, W), uint8."""
+    """Grey values (..., H, W) in [0, 1] of pictures (..., H, W, 3) or (H, W), uint8.
+
+    Raises:
+        UserError: another type, whose range is not 0 to 255, or another number of channels.
+    """
+    if picture.dtype != np.uint8 or not (picture.ndim == 2 or picture.shape[2:][-1:] == (3,)):
+        raise UserError(
+            f"pictures are {picture.dtype} of shape {picture.shape}; they must be uint8, "
+            "(..., height, width, 3) or (height, width)"
+        )
     values = np.asarray(picture, np.float32) / 255
-    if values.ndim >= 3 and values.shape[-1] == 3:
+    if values.ndim >= 3:
         values = values @ np.asarray(GREY, np.float32)
     return np.asarray(values, np.float32)
 

@@ -13,12 +13,14 @@ from torch import Tensor
 def nmse_db(estimate: Tensor, truth: Tensor) -> float:
     """Squared error over squared signal, in decibels; lower is better, 0 is what all zeros get.
 
+    NaN for a signal of zeros.
+
     Args:
         estimate: (B, ...).
         truth: of the same shape; sums run over all of it.
     """
-    error = float((estimate - truth).square().sum())
-    return 10 * math.log10(max(error, 1e-300) / float(truth.square().sum()))
+    error, signal = (float(x.square().sum()) for x in (estimate - truth, truth))
+    return 10 * math.log10(max(error, 1e-300) / signal) if signal else math.nan
 
 
 def snr_db(x: Tensor, reconstruction: Tensor) -> float:

@@ -3,18 +3,36 @@
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
 from sphinx.writers.html5 import HTML5Translator
+
+
+def to_mathml(equation: str, display: str = "inline") -> str:
+    """Turn LaTeX into MathML.
+
+    Args:
+        equation: LaTeX.
+        display: inline or block.
+
+    Raises:
+        SphinxError: a command that the converter does not know, which it would write out as it is.
+    """
+    mathml: str = convert(equation.strip(), display=display)
+    if "\\" in mathml:
+        command = mathml[mathml.index("\\") :].split("<")[0]
+        raise SphinxError(f"the equation {equation.strip()!r} has the unknown command {command}")
+    return mathml
 
 
 def visit_inline(writer: HTML5Translator, node: nodes.math) -> None:
     """Write an equation within a line."""
-    writer.body.append(convert(node.astext()))
+    writer.body.append(to_mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def visit_block(writer: HTML5Translator, node: nodes.math_block) -> None:
     """Write an equation on a line of its own, which scrolls where the screen is narrow."""
-    equation = convert(node.astext().strip(), display="block")
+    equation = to_mathml(node.astext(), "block")
     style = "overflow: auto hidden; padding: 0.3em 0"
     writer.body.append(f'<div class="equation" style="{style}">{equation}</div>')
     raise nodes.SkipNode

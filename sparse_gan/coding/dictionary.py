@@ -5,13 +5,20 @@ Olshausen & Field 1996; the dictionary step is the online one of Mairal et al. 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch, check_dictionary, check_number
-from sparse_gan.coding.ista import Lasso, SolverConfig, largest_eigenvalue, minimise
+from sparse_gan.checks import check_batch, check_dictionary, check_number
+from sparse_gan.coding.ista import (
+    Lasso,
+    Solution,
+    SolverConfig,
+    largest_eigenvalue,
+    minimise,
+    unfinished,
+)
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, finite, generator_of, shuffled
 from sparse_gan.energy import LatentEnergyModel
@@ -53,21 +60,36 @@ class SparseCoding(LatentEnergyModel):
         return z @ self.dictionary.T
 
     @torch.no_grad()
-    def infer(self, x: Tensor, start: Tensor | None = None) -> Tensor:
-        """Codes (B, N) of x (B, M), from ``start`` (B, N) in place of 0 if given.
+    def solve(self, x: Tensor, start: Tensor | None = None) -> Solution:
+        """Codes (B, N) of x (B, M) with each row's iterations, and whether it converged.
+
+        Args:
+            x: (B, M).
+            start: (B, N) where to start, in place of 0.
 
         Raises:
             InputError: x is empty, not finite or of another width.
         """
         d = self.dictionary.detach()
         check_batch(x, d.shape[0])
-        bound = largest_eigenvalue(d)
+        bound, parts = largest_eigenvalue(d), []
         z = x.new_empty(x.shape[0], d.shape[1])
         for first in range(0, len(x), self.chunk_rows):
             part = slice(first, first + self.chunk_rows)
             problem = Lasso(x[part], d, self.lam, self.nonnegative, bound)
-            z[part] = minimise(problem, self.solver, None if start is None else start[part]).z
-        return z
+            found = minimise(problem, self.solver, None if start is None else start[part])
+            z[part] = found.z
+            parts.append(replace(found, z=found.z[:0]))
+        steps, converged = (
+            torch.cat([getattr(p, n) for p in parts]) for n in ("steps", "converged")
+        )
+        return Solution(z, steps, [], converged)
+
+    def infer(self, x: Tensor, start: Tensor | None = None) -> Tensor:
+        """Codes (B, N); see `solve`. Rows that have not converged are a `ConvergenceWarning`."""
+        found = self.solve(x, start)
+        unfinished([found], self.solver)
+        return found.z
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the codes; see `infer`."""

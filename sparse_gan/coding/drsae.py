@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import InputError, check_batch, check_dictionary, check_number
+from sparse_gan.checks import InputError, check_batch, check_dictionary, check_number
 from sparse_gan.coding.dictionary import joint_energy
 from sparse_gan.coding.ista import largest_eigenvalue
 from sparse_gan.coding.prox import bound_columns, bound_rows, unit_columns
@@ -42,7 +42,8 @@ class DrSAEConfig(Config):
     class_weight: NotNegative = 0.2
     """weight of the logistic loss"""
     encoder_scale: Positive = 1.25
-    """rows of E are no longer than this over T - 1, and start at this over T"""
+    """rows of E are no longer than this over T - 1, and start at this over T, or at 1 / L if that
+    is less: L is the largest eigenvalue of D^T D, and ISTA diverges with steps above 2 / L"""
     classifier_bound: Positive = 5.0
     """rows of C are no longer than this"""
     sample_share: NotNegative = 0.25
@@ -55,7 +56,10 @@ class DrSAE(LatentEnergyModel):
     """The network; its energy is 1/2 ||x - D z_T||^2 + lam ||z_T||_1."""
 
     def __init__(self, samples: Tensor, cfg: DrSAEConfig, seed: int) -> None:
-        """Start as the paper does.
+        """Start as the paper does, but for steps that are no longer than 1 / L.
+
+        The paper's step of 1.25 / T suits its MNIST. With many units for few features L is larger:
+        on 4 features, 100 units and T = 11 the step is 3.6 / L, and the codes explode.
 
         Args:
             samples: (B, M) training data, of which every column of D gets a little.
@@ -66,7 +70,7 @@ class DrSAE(LatentEnergyModel):
         self.cfg = cfg
         check_batch(samples, name="samples")
         d = first_decoder(samples, cfg, generator_of(seed))
-        rate = cfg.encoder_scale / cfg.steps
+        rate = min(cfg.encoder_scale / cfg.steps, 1 / largest_eigenvalue(d))
         self.decoder = nn.Parameter(d)
         self.encoder = nn.Parameter(rate * d.T)
         self.lateral = nn.Parameter(torch.eye(cfg.units).to(d) - rate * d.T @ d)

@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparse_gan.coding.checks import InputError, check_batch, check_number
+from sparse_gan.checks import InputError, check_batch, check_number
 from sparse_gan.coding.ista import Lasso, largest_eigenvalue
 from sparse_gan.coding.prox import block_soft_threshold, group_norms
 

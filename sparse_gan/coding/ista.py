@@ -7,7 +7,8 @@ that sparse coding is about.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -15,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sparse_gan.coding.checks import InputError, check_batch, check_dictionary, check_number
+from sparse_gan.checks import InputError, check_batch, check_dictionary, check_number
 from sparse_gan.coding.prox import nonnegative_soft_threshold, soft_threshold
 from worldmodels.config import Config, Count, CountOrZero, NotNegative
 
@@ -38,6 +39,8 @@ class SolverConfig(Config):
     """iterations between two looks at the duality gap"""
 
 
+MARGIN = 1.001
+"""Factor on largest eigenvalues, for rounding."""
 ISTA = SolverConfig(momentum=False)
 FISTA = SolverConfig(restart=False)
 
@@ -81,6 +84,31 @@ class Solution:
     """(B,) iterations that each row took"""
     history: list[float]
     """mean of f + g before the first iteration and after each one; empty unless asked for"""
+    converged: Tensor
+    """(B,) whether the duality gap is within the tolerance; False throughout where the tolerance is
+    0 or the problem has no such bound"""
+
+
+class ConvergenceWarning(UserWarning):
+    """Some rows stopped at the last iteration, with a duality gap above the tolerance."""
+
+
+def unfinished(solutions: Sequence[Solution], cfg: SolverConfig) -> None:
+    """Warn where rows did not come within the tolerance that was asked for.
+
+    Args:
+        solutions: of the parts of one batch, in a `Problem` whose gap is known.
+        cfg: what they were minimised with; a tolerance of 0 asks for nothing.
+    """
+    missed = sum(int((~s.converged).sum()) for s in solutions)
+    if cfg.tolerance > 0 and missed:
+        rows = sum(len(s.converged) for s in solutions)
+        warnings.warn(
+            f"{missed} of {rows} codes stopped after {cfg.steps} iterations with a duality gap "
+            f"above {cfg.tolerance:g} of ||x||^2; allow more iterations or a larger tolerance",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True)
@@ -170,43 +198,21 @@ class Lasso:
         return part
 
 
-def largest_eigenvalue(dictionary: Tensor, steps: int = 1000) -> float:
-    """Largest eigenvalue of D^T D by power iteration on the smaller of D^T D and D D^T.
+def largest_eigenvalue(dictionary: Tensor) -> float:
+    """Largest eigenvalue of D^T D, of the smaller of D^T D and D D^T in double precision.
+
+    A thousandth is added for rounding in the iterations: a step must not be above 1 / L. A power
+    iteration would not do, for its estimate comes from below.
 
     Raises:
-        InputError: the dictionary is all 0.
+        InputError: the dictionary (M, N) is all 0, or not finite.
     """
-    d = dictionary.detach()
+    d = dictionary.detach().double()
     gram = d.T @ d if d.shape[1] <= d.shape[0] else d @ d.T
-    return power_iteration(lambda v: v @ gram, d.new_empty(1, gram.shape[0]), steps)
-
-
-def power_iteration(operator: Callable[[Tensor], Tensor], like: Tensor, steps: int = 1000) -> float:
-    """Largest eigenvalue of a symmetric positive operator, a hair above the estimate.
-
-    The estimate comes from below, so a thousandth is added: FISTA needs an upper bound.
-
-    Args:
-        operator: linear, from tensors of ``like``'s shape to the same.
-        like: shape, dtype and device of its argument.
-        steps: most products to take.
-
-    Raises:
-        InputError: the operator is 0.
-    """
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
-    last = 0.0
-    for _ in range(steps):
-        v = v / v.norm()
-        product = operator(v)
-        value = float((v * product).sum())
-        if value <= 0 or not math.isfinite(value):
-            raise InputError(f"the largest eigenvalue is {value}; the dictionary must not be all 0")
-        if abs(value - last) <= 1e-6 * value:
-            break
-        last, v = value, product
-    return value * 1.001
+    value = float(torch.linalg.eigvalsh(gram)[-1]) if bool(gram.isfinite().all()) else math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"the largest eigenvalue is {value}; the dictionary must not be all 0")
+    return value * MARGIN
 
 
 @torch.no_grad()
@@ -224,6 +230,7 @@ def minimise(
     z = problem.zeros() if start is None else start.detach().clone()
     count, wide = z.shape[0], (-1, *[1] * (z.ndim - 1))
     result, taken = z.clone(), torch.full((count,), cfg.steps, device=z.device)
+    converged = torch.zeros(count, dtype=torch.bool, device=z.device)
     active = torch.arange(count, device=z.device)
     history = [_mean_energy(problem, z)] if record else []
     y, t = z, torch.ones(count, dtype=z.dtype, device=z.device)
@@ -248,19 +255,29 @@ def minimise(
             history.append(_mean_energy(problem, z))
             continue
         if cfg.tolerance > 0 and step % cfg.check_every == 0:
-            gap = problem.gap(z)
-            going = None if gap is None else gap > cfg.tolerance
-            if going is not None and not bool(going.all()):
-                done = ~going
+            done = _within(problem, z, cfg)
+            if bool(done.any()):
+                going = ~done
                 result[active[done]], taken[active[done]] = z[done], step
+                converged[active[done]] = True
                 active = active[going]
                 if not len(active):
-                    return Solution(result, taken, history)
+                    return Solution(result, taken, history, converged)
                 problem = problem.rows(going)
                 z, y, t = z[going], y[going], t[going]
                 curvature = curvature[going] if isinstance(curvature, Tensor) else curvature
     result[active] = z
-    return Solution(result, taken, history)
+    if cfg.tolerance > 0:
+        converged[active] = _within(problem, z, cfg)
+    return Solution(result, taken, history, converged)
+
+
+def _within(problem: Problem, z: Tensor, cfg: SolverConfig) -> Tensor:
+    """Whether each row's duality gap is within the tolerance (B,); one that is unknown is not."""
+    gap = problem.gap(z)
+    if gap is None:
+        return torch.zeros(len(z), dtype=torch.bool, device=z.device)
+    return gap <= cfg.tolerance
 
 
 def _proximal_step(
@@ -292,11 +309,13 @@ def _mean_energy(problem: Problem, z: Tensor) -> float:
 __all__ = [
     "FISTA",
     "ISTA",
+    "MARGIN",
+    "ConvergenceWarning",
     "Lasso",
     "Problem",
     "Solution",
     "SolverConfig",
     "largest_eigenvalue",
     "minimise",
-    "power_iteration",
+    "unfinished",
 ]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import InputError, check_batch, check_dictionary
+from sparse_gan.checks import InputError, check_batch, check_dictionary
 from sparse_gan.coding.dictionary import joint_energy
 from sparse_gan.coding.ista import largest_eigenvalue
 from sparse_gan.coding.prox import nonnegative_soft_threshold, soft_threshold

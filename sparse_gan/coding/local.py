@@ -7,13 +7,14 @@ the image, as in the cortex.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparse_gan.coding.checks import check_images
+from sparse_gan.checks import check_images
 from sparse_gan.coding.groups import pooled
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
@@ -127,9 +128,23 @@ class LocalAutoencoder(LatentEnergyModel):
         """Pooled features (B, pools) of the encoder's code."""
         return pooled(self.encode(x).flatten(1), self.pools)
 
-    def infer(self, x: Tensor, steps: int = 100, rate: float = 0.02) -> Tensor:
+    @torch.no_grad()
+    def curvature(self) -> float:
+        """Upper bound on the energy's curvature in z: a gradient step of 1 over it lowers it.
+
+        By Schur's test ||D||^2 is at most the largest sum of |D| over the pixels of a unit times
+        that over the units of a pixel.
+        """
+        cfg, size = self.cfg, self.decoder.abs()
+        windows = size.sum(1).T[None]  # (1, M, P)
+        paint = functional.fold(windows, (cfg.height, cfg.width), cfg.window, stride=cfg.stride)
+        decoder = float(size.sum(2).max()) * float(paint.max())
+        pools = cfg.lam * float(self.pools.sum(0).max()) / math.sqrt(cfg.floor)
+        return decoder + pools + cfg.beta
+
+    def infer(self, x: Tensor, steps: int = 100) -> Tensor:
         """Codes (B, P, U) after gradient descent on the energy, from the encoder's on."""
-        z = self.encode(x).detach()
+        z, rate = self.encode(x).detach(), 1 / self.curvature()
         for _ in range(steps):
             with torch.enable_grad():
                 z.requires_grad_(True)

@@ -131,7 +131,7 @@ def _drsae(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     labels = torch.from_numpy(pictures.train_labels).to(x.device)
     lam = drsae.DrSAEConfig.lam if args.lam is None else args.lam
     cfg = drsae.DrSAEConfig(args.units, pictures.classes, lam=lam)
-    epochs = args.epochs or 80
+    epochs = 80 if args.epochs is None else args.epochs
     how = drsae.DrSAETrainConfig(min(20, epochs), epochs, momentum=0.9)
     model = drsae.train_drsae(drsae.DrSAE(x, cfg, args.seed), x, labels, how, args.seed, log)
     with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparse_gan.coding.checks import InputError
+from sparse_gan.checks import InputError
 
 
 def soft_threshold(v: Tensor, threshold: Tensor | float) -> Tensor:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch
+from sparse_gan.checks import check_batch
 from sparse_gan.coding.dictionary import CHUNK_ROWS, CODING, first_atoms
-from sparse_gan.coding.ista import Lasso, SolverConfig, minimise
+from sparse_gan.coding.ista import Lasso, SolverConfig, minimise, unfinished
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
@@ -77,11 +77,13 @@ class PSD(LatentEnergyModel):
         guess, root = self.encode(x), self.cfg.beta**0.5
         d = 2**0.5 * torch.cat([self.dictionary, root * torch.eye(guess.shape[1]).to(guess)])
         target = 2**0.5 * torch.cat([x, root * guess], dim=1)
+        solver = solver or self.solver
         parts = [
-            minimise(Lasso(rows, d, self.cfg.lam), solver or self.solver, start).z
+            minimise(Lasso(rows, d, self.cfg.lam), solver, start)
             for rows, start in zip(target.split(CHUNK_ROWS), guess.split(CHUNK_ROWS), strict=True)
         ]
-        return torch.cat(parts)
+        unfinished(parts, solver)
+        return torch.cat([part.z for part in parts])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the guess; see `encode`."""

@@ -15,6 +15,7 @@ from sparse_gan import data, preprocessing
 from sparse_gan.files import cifar10, mnist
 from worldmodels.config import AtLeast, Config, Count, Limit, NotNegative, Seed, Size
 from worldmodels.protocols import UserError
+from worldmodels.runs import require_device
 
 Method = Literal["dictionary", "lista", "psd", "drsae", "topographic", "convolutional", "local"]
 Source = Literal["natural", "digits", "mnist", "cifar10", "frames"]
@@ -50,6 +51,9 @@ class SparseArgs(Config):
     """torch device"""
 
     def _check(self) -> None:
+        if self.method == "topographic" and self.units < 9:
+            self.refuse("units", "at least 9 for a topographic map")
+        require_device(self.device)
         if self.source in ("mnist", "cifar10", "frames") and self.folder is None:
             raise UserError(f"data is {self.source}: name its folder with --folder")
 

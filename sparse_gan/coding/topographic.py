@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from sparse_gan.coding.checks import check_batch
+from sparse_gan.checks import check_batch
 from sparse_gan.coding.dictionary import CHUNK_ROWS
 from sparse_gan.coding.groups import PooledProblem, check_pools, pooled, torus_pools
 from sparse_gan.coding.ista import SolverConfig, minimise

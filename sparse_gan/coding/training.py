@@ -43,7 +43,10 @@ def finite(loss: Tensor, model: str, step: int) -> float:
     """
     value = float(loss.detach())
     if not math.isfinite(value):
-        raise UserError(f"the loss of {model} is {value} at step {step}; lower its learning_rate")
+        raise UserError(
+            f"the loss of {model} is {value} at step {step}; the learning rate is too high for "
+            "these data, or their values are too large"
+        )
     return value
 
 

@@ -10,18 +10,19 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from sparse_gan import data
+from sparse_gan.image_files import find_images, read_image
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
 Source = Literal["car-racing", "faces", "digits", "folder"]
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-"""Files of a folder that are taken for pictures."""
 TEST_SHARE = 10
 """One picture in so many is held out."""
+FEWEST_HELD_OUT = 2
+"""Pictures that the distances need on each side."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def load_pictures(
         resize: of folder: cut other sizes to a square and scale them, instead of refusing them.
 
     Raises:
-        UserError: no folder named, nothing in it, pictures of another size.
+        UserError: no folder named, nothing in it, pictures of another size, or too few to hold some
+            out.
     """
     if source in ("car-racing", "folder") and not folders:
         raise UserError(f"data is {source}: name its folders with --folders")
@@ -112,11 +114,17 @@ def load_pictures(
         check_size(train, size, "the frames")
         return PictureSet(train, test)
     if source == "folder":
-        pictures = np.concatenate([read_folder(folder, size, resize) for folder in folders])
+        pictures = read_folders(folders, size, resize)
     else:
         pictures = _enlarged(_faces() if source == "faces" else _digits(), size)
     order = np.random.default_rng(derive_seed(seed, "pictures")).permutation(len(pictures))
-    cut = max(1, len(pictures) // TEST_SHARE)
+    if len(pictures) < 2 * FEWEST_HELD_OUT:
+        where = ", ".join(map(str, folders))
+        raise UserError(
+            f"{where}: {len(pictures)} pictures are too few; at least {2 * FEWEST_HELD_OUT} are "
+            f"needed, for {FEWEST_HELD_OUT} of them are held out"
+        )
+    cut = max(FEWEST_HELD_OUT, len(pictures) // TEST_SHARE)
     return PictureSet(pictures[order[cut:]][:count], pictures[order[:cut]])
 
 
@@ -134,42 +142,34 @@ def episode_folders(folder: Path) -> list[Path]:
     return [folder] if folder in found else found
 
 
-def read_folder(folder: Path, size: int, resize: bool = False) -> NDArray[np.uint8]:
-    """All image files of a folder, in the order of their names, as (N, S, S, 3).
+def read_folders(folders: Sequence[Path], size: int, resize: bool = False) -> NDArray[np.uint8]:
+    """All image files of folders and of their subfolders, as (N, S, S, 3); see `find_images`.
 
     Args:
-        folder: its subfolders are looked through as well.
+        folders: a file that is reached through two of them counts once.
         size: S.
         resize: cut the middle square out and scale it, if a picture has another size.
 
     Raises:
         UserError: no folder, no image in it, a damaged image, or one of another size.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS)
-    if not files:
-        raise UserError(f"{folder} has no images; allowed endings: {', '.join(ENDINGS)}")
-    return np.stack([_read(path, size, resize) for path in files])
+    return np.stack([_fitted(path, size, resize) for path in find_images(folders)])
 
 
-def _read(path: Path, size: int, resize: bool) -> NDArray[np.uint8]:
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise UserError(f"{path} is not a readable image ({error})") from error
-    if picture.size != (size, size):
-        if not resize:
-            raise UserError(
-                f"{path} is {picture.width}x{picture.height}; the network takes {size}x{size}: "
-                "add --resize to cut and scale, or choose another --size"
-            )
-        side = min(picture.size)
-        left, top = (picture.width - side) // 2, (picture.height - side) // 2
-        square = picture.crop((left, top, left + side, top + side))
-        picture = square.resize((size, size), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
+def _fitted(path: Path, size: int, resize: bool) -> NDArray[np.uint8]:
+    pixels = read_image(path)
+    height, width = pixels.shape[:2]
+    if (width, height) == (size, size):
+        return pixels
+    if not resize:
+        raise UserError(
+            f"{path} is {width}x{height}; the network takes {size}x{size}: "
+            "add --resize to cut and scale, or choose another --size"
+        )
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    square = Image.fromarray(pixels[top : top + side, left : left + side])
+    return np.asarray(square.resize((size, size), Image.Resampling.LANCZOS))
 
 
 def check_size(pictures: NDArray[Any], size: int, what: str) -> None:
@@ -230,7 +230,6 @@ def _enlarged(pictures: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
 
 
 __all__ = [
-    "ENDINGS",
     "PictureBatches",
     "PictureSet",
     "Source",
@@ -238,7 +237,7 @@ __all__ = [
     "check_size",
     "episode_folders",
     "load_pictures",
-    "read_folder",
+    "read_folders",
     "to_bytes",
     "to_signed",
 ]

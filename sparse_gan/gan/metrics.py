@@ -21,6 +21,8 @@ from worldmodels.runs import derive_seed
 
 Features = NDArray[np.float64]
 """(B, N), one row a sample."""
+FEWEST_FOR_DEVIATION = 20
+"""Samples on each side below which no deviation of a kernel distance is given."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def frechet_distance(a: Features, b: Features) -> float:
 
 def kernel_distance(
     a: Features, b: Features, size: int = 500, subsets: int = 20, seed: int = 0
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """KID: unbiased squared MMD with the kernel (x.y / N + 1)^3 (Binkowski et al. 2018).
 
     Args:
@@ -130,17 +132,44 @@ def kernel_distance(
         seed: fixes them.
 
     Returns:
-        Mean and deviation over the subsets; the mean may fall below 0, being unbiased.
+        Mean over the subsets, which may fall below 0, being unbiased; and the standard deviation of
+        the figure that one subset gives. With fewer than 4 * size samples, whose subsets would be
+        nearly the same, it is estimated within one subset (see `mmd_deviation`), and with fewer
+        than `FEWEST_FOR_DEVIATION` it is None.
     """
     _check(a, b)
-    size = min(size, len(a), len(b))
+    fewest = min(len(a), len(b))
+    size = min(size, fewest)
     rng = np.random.default_rng(derive_seed(seed, "kid"))
-    found = []
-    for _ in range(subsets):
+    found, deviation = [], None
+    for number in range(subsets):
         x = a[rng.choice(len(a), size, replace=False)]
         y = b[rng.choice(len(b), size, replace=False)]
         found.append(_squared_mmd(x, y))
-    return float(np.mean(found)), float(np.std(found))
+        if number == 0 and FEWEST_FOR_DEVIATION <= fewest < 4 * size:
+            deviation = mmd_deviation(x, y)
+    if fewest >= max(4 * size, FEWEST_FOR_DEVIATION) and subsets > 1:
+        deviation = float(np.std(found))
+    return float(np.mean(found)), deviation
+
+
+def mmd_deviation(x: Features, y: Features) -> float:
+    """Standard deviation of the unbiased squared MMD of samples like x (n, N) and y (n, N).
+
+    It is that of a U-statistic of degree 2 with the kernel
+    ``h_ij = k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i)``: the variance is
+    ``(4 (n - 2) zeta_1 + 2 zeta_2) / (n (n - 1))`` (Serfling 1980, section 5.2.1), with
+    ``zeta_2 = Var h`` and ``zeta_1 = Var E[h | one sample]``, estimated without bias and cut at 0.
+    """
+    n = len(x)
+    cross = _kernel(x, y)
+    h = _kernel(x, x) + _kernel(y, y) - cross - cross.T
+    np.fill_diagonal(h, 0)
+    rows, pairs = h.sum(1), n * (n - 1)
+    mean, square = h.sum() / pairs, (h**2).sum() / pairs
+    shared = (rows @ rows - (h**2).sum()) / (pairs * (n - 2))
+    first, second = max(0.0, shared - mean**2), max(0.0, square - mean**2)
+    return float(np.sqrt((4 * (n - 2) * first + 2 * second) / pairs))
 
 
 def manifold_figures(real: Features, fake: Features, k: int = 5) -> dict[str, float]:
@@ -179,6 +208,8 @@ def manifold_figures(real: Features, fake: Features, k: int = 5) -> dict[str, fl
 def compare(real: Tensor, fake: Tensor, extractor: Extractor, k: int = 5) -> dict[str, float]:
     """All figures of pictures against pictures, each named with the extractor.
 
+    ``kid_deviation`` is left out where there are too few pictures for one (`kernel_distance`).
+
     Args:
         real: (B, C, H, W) in [-1, 1], held out from training.
         fake: (B', C, H, W) in [-1, 1].
@@ -187,7 +218,9 @@ def compare(real: Tensor, fake: Tensor, extractor: Extractor, k: int = 5) -> dic
     """
     a, b = extractor(real), extractor(fake)
     mean, deviation = kernel_distance(a, b)
-    figures = {"frechet_distance": frechet_distance(a, b), "kid": mean, "kid_deviation": deviation}
+    figures = {"frechet_distance": frechet_distance(a, b), "kid": mean}
+    if deviation is not None:
+        figures["kid_deviation"] = deviation
     figures |= manifold_figures(a, b, k)
     return {f"{name}[{extractor.name}]": value for name, value in figures.items()}
 
@@ -204,20 +237,20 @@ def _radius(x: Features, k: int) -> Features:
     return np.asarray(np.partition(cdist(x, x), k, axis=1)[:, k])
 
 
+def _kernel(u: Features, v: Features) -> Features:
+    return np.asarray((u @ v.T / u.shape[1] + 1) ** 3)
+
+
 def _squared_mmd(x: Features, y: Features) -> float:
-    dims, n = x.shape[1], len(x)
-
-    def kernel(u: Features, v: Features) -> Features:
-        return np.asarray((u @ v.T / dims + 1) ** 3)
-
-    within = 0.0
+    n, within = len(x), 0.0
     for u in (x, y):
-        k = kernel(u, u)
+        k = _kernel(u, u)
         within += (k.sum() - np.trace(k)) / (n * (n - 1))
-    return float(within - 2 * kernel(x, y).mean())
+    return float(within - 2 * _kernel(x, y).mean())
 
 
 __all__ = [
+    "FEWEST_FOR_DEVIATION",
     "Extractor",
     "Features",
     "RandomConv",
@@ -225,5 +258,6 @@ __all__ = [
     "frechet_distance",
     "kernel_distance",
     "manifold_figures",
+    "mmd_deviation",
     "random_extractor",
 ]

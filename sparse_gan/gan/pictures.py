@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from sparse_gan.image_files import read_image
 from worldmodels.runs import make_folder
 from worldmodels.video import VideoConfig, grid, write_picture, write_video
 
@@ -60,7 +60,7 @@ class Gallery:
         lines, names = [], []
         for number in picked:
             step, path = sheets[number]
-            row = _read(path)[: self.side]
+            row = read_image(path)[: self.side]
             lines.append(row.reshape(self.side, self.columns, self.side, 3).swapaxes(0, 1))
             names.append(f"step {step}")
         return grid(lines, names, max(1, 64 // self.side))
@@ -68,13 +68,8 @@ class Gallery:
     def film(self, path: Path, fps: int = 8) -> Path:
         """All sheets one after the other, as mp4."""
         scale = max(1, 64 // self.side)
-        frames = [_read(p).repeat(scale, 0).repeat(scale, 1) for p in self.steps().values()]
+        frames = [read_image(p).repeat(scale, 0).repeat(scale, 1) for p in self.steps().values()]
         return write_video(path, frames, VideoConfig(fps=fps, max_bytes=4_000_000))
-
-
-def _read(path: Path) -> Pictures:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 __all__ = ["Gallery", "Pictures", "sheet"]

@@ -30,11 +30,11 @@ def open_energy(folder: Path) -> tuple[EnergyModel, GANArgs]:
     if set(config) != known:
         raise UserError(f"{folder} is not the run of a GAN; `scripts/train_gan.py` makes one")
     config["folders"] = tuple(map(Path, config["folders"]))
-    config["out"] = folder
+    config |= {"out": folder, "device": "cpu"}  # here, wherever it was trained
     args = GANArgs(**config)
     state = load_checkpoint(run.checkpoints / "gan.pt")
     channels = state["generator"]["layers." + _last(state["generator"])].shape[1]
-    energy = networks(dataclasses.replace(args, device="cpu"), int(channels))[1]
+    energy = networks(args, int(channels))[1]
     energy.load_state_dict(state["energy"])
     return energy.eval(), args
 

@@ -41,7 +41,15 @@ from worldmodels.config import (
     Seed,
     Size,
 )
-from worldmodels.runs import RunFolder, config_hash, derive_seed, load_checkpoint, write_json
+from worldmodels.protocols import UserError
+from worldmodels.runs import (
+    RunFolder,
+    config_hash,
+    derive_seed,
+    load_checkpoint,
+    require_device,
+    write_json,
+)
 
 SHOWN = 64
 """Samples on a sheet."""
@@ -91,6 +99,14 @@ class GANArgs(Config):
     """fixes data, start, order and noise"""
     device: str = "cpu"
     """torch device"""
+
+    def _check(self) -> None:
+        if self.norm == "batch" and self.loss_config().has_penalty:
+            raise UserError(
+                "--norm is batch, and the loss has a penalty on the slope at single pictures; "
+                "it must be group, spectral or none"
+            )
+        require_device(self.device)
 
     @property
     def run(self) -> Path:
@@ -167,6 +183,11 @@ def train(args: GANArgs) -> Path:
         seed=args.seed,
         resize=args.resize,
     )
+    if args.batch_size > len(pictures.train):
+        raise UserError(
+            f"--batch-size is {args.batch_size}; there are {len(pictures.train)} pictures to "
+            "learn from"
+        )
     run = RunFolder(args.run)
     gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
     gallery = Gallery(run.path / "samples", args.side)

@@ -9,6 +9,7 @@ from torch import Tensor
 from worldmodels.memory.mdn_rnn import MemoryOutput
 from worldmodels.planning.latent import InferenceConfig, infer_latent, infer_mixture_latent
 from worldmodels.planning.risk import decompose
+from worldmodels.protocols import UserError
 
 B, Z, K, L, Y = 5, 4, 3, 3, 6
 
@@ -58,6 +59,39 @@ def test_the_prior_s_weight_is_what_an_explanation_costs() -> None:
     ]
     assert energies == sorted(energies)
     assert energies[0] == pytest.approx(0, abs=1e-2)
+
+
+def ellipse(z: Tensor) -> Tensor:
+    return torch.cat([z.cos(), 2 * z.sin()], dim=1)
+
+
+@pytest.mark.parametrize("deviation", [0.1, 0.3, 1.0])
+def test_where_the_energy_has_several_minima_the_least_is_found(deviation: float) -> None:
+    points = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 1.5])
+    points[0] = torch.tensor([-1.0, 0.0])  # from z = 0 it keeps an energy of 2 / d^2
+    cfg = InferenceConfig(deviation)
+    found = infer_latent(ellipse, points, 1, cfg)
+    grid = torch.linspace(-7, 7, 20_001)[:, None]
+    distance = (points[:, None] - ellipse(grid)).square().sum(2) / (2 * deviation**2)
+    least = (distance + grid[:, 0].square() / 2).amin(1)
+    torch.testing.assert_close(found.energy, least, atol=1e-2, rtol=1e-3)
+    assert found.converged.all()
+    torch.testing.assert_close(found.energy_without, distance[:, 10_000])
+
+
+def test_it_says_when_the_descent_was_too_short_and_keeps_no_graph() -> None:
+    weight, truth = world()
+    weight.requires_grad_(True)
+    observed = (truth @ weight).requires_grad_(True)
+    for iterations, converged in ((1, False), (300, True)):
+        cfg = InferenceConfig(iterations=iterations, starts=1)
+        found = infer_latent(lambda z: z @ weight, observed, L, cfg)
+        assert found.converged.tolist() == [converged] * B
+        values = (found.latent, found.explained, found.energy, found.energy_without)
+        assert not any(value.requires_grad for value in values)
+    assert infer_mixture_latent(mixture(), torch.zeros(B, Z), cfg).converged.all()
+    with pytest.raises(UserError, match=r"InferenceConfig\.starts is 0"):
+        InferenceConfig(starts=0)
 
 
 def test_the_mixture_s_noise_is_recovered() -> None:

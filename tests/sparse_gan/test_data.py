@@ -63,6 +63,15 @@ def test_natural_images_and_patches() -> None:
         data.patches([np.zeros((5, 9), np.float32)], 1, 6, 0)
 
 
+def test_grey_values_are_weighted_and_other_pictures_are_refused() -> None:
+    colours = np.eye(3, dtype=np.uint8)[None] * 255
+    np.testing.assert_allclose(data.grey(colours), [data.GREY], rtol=1e-6)
+    np.testing.assert_allclose(data.grey(np.full((2, 5), 51, np.uint8)), 0.2)
+    for wrong in (np.zeros((4, 4), np.uint16), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4))):
+        with pytest.raises(UserError, match=rf"pictures are {wrong.dtype} of shape \(4, 4"):
+            data.grey(wrong)  # type: ignore[arg-type]  # wrong on purpose
+
+
 def test_contrast_and_whitening() -> None:
     rng = np.random.default_rng(0)
     mixed = rng.standard_normal((4000, 6)) @ rng.standard_normal((6, 6))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from sparse_gan.coding.dictionary import (
     refill_dead,
     update_atoms,
 )
-from sparse_gan.coding.ista import SolverConfig
+from sparse_gan.coding.ista import ConvergenceWarning, SolverConfig
 from sparse_gan.coding.psd import PSD, PSDConfig, train_psd
 
 B, M, N = 500, 16, 20
@@ -79,6 +81,19 @@ def test_chunks_change_nothing_and_warm_starts_are_taken() -> None:
     torch.testing.assert_close(whole, parts, atol=1e-3, rtol=0)
     none = SparseCoding(d, 0.1, solver=SolverConfig(0)).infer(x, whole)
     assert torch.equal(none, whole)
+
+
+def test_inference_that_stops_early_warns_and_flags_its_rows() -> None:
+    x, d = planted()
+    short = SparseCoding(d, 0.1, solver=SolverConfig(20, tolerance=1e-5), chunk_rows=90)
+    found = short.solve(x)
+    assert 0 < int(found.converged.sum()) < B
+    assert (found.steps[~found.converged] == 20).all()
+    with pytest.warns(ConvergenceWarning, match=f"{int((~found.converged).sum())} of {B} codes"):
+        assert torch.equal(short.infer(x), found.z)
+    with warnings.catch_warnings(action="error"):
+        SparseCoding(d, 0.1, solver=SolverConfig(2000, tolerance=1e-5)).infer(x)
+        SparseCoding(d, 0.1, solver=SolverConfig(5)).infer(x)
 
 
 def test_psds_code_is_the_minimum_of_its_energy() -> None:

@@ -56,6 +56,19 @@ def test_the_start_is_the_papers() -> None:
     assert float(model.angles().max()) < 1e-6
 
 
+@pytest.mark.parametrize(("features", "units", "steps"), [(4, 100, 11), (4, 400, 2), (30, 40, 11)])
+def test_the_first_step_is_not_above_istas(features: int, units: int, steps: int) -> None:
+    x = torch.randn(50, features, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    model = DrSAE(x, DrSAEConfig(units, K, steps), seed=0)
+    d = model.decoder.detach()
+    rate = float(model.encoder.detach()[0] @ d[:, 0])
+    largest = float(torch.linalg.matrix_norm(d, 2) ** 2)
+    assert rate * largest <= 1
+    assert rate == pytest.approx(min(1.25 / steps, 1 / largest), rel=2e-3)
+    z = model.iterations(x, 200)[-1]
+    assert float(z.detach().abs().max()) < 100
+
+
 def test_projections_are_bounds_and_not_equalities() -> None:
     x, _ = samples()
     model = DrSAE(x, DrSAEConfig(units=N, classes=K), seed=0)

@@ -55,19 +55,34 @@ def test_tiles_keep_a_squares_neighbours() -> None:
 def test_what_does_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data is mnist: name its folder with --folder"):
         SparseArgs("psd", "mnist")
-    with pytest.raises(UserError, match="units is 0"):
-        SparseArgs("psd", units=0)
+    for field, value in (("units", 0), ("epochs", 0), ("samples", 1), ("lam", -1.0), ("size", 0)):
+        with pytest.raises(UserError, match=f"^--{field} is {value}; it must be at least"):
+            SparseArgs("psd", **{field: value})  # type: ignore[arg-type]  # mixed values
+    with pytest.raises(UserError, match=r"^--units is 8; it must be at least 9"):
+        SparseArgs("topographic", units=8)
+    with pytest.raises(UserError, match="device is 'tpu'; it must be cpu or cuda"):
+        SparseArgs("psd", device="tpu")
     with pytest.raises(UserError, match="drsae needs classes; natural has none"):
         train_sparse(SparseArgs("drsae", "natural", out=tmp_path))
     with pytest.raises(UserError, match="convolutional needs images"):
         train_sparse(SparseArgs("convolutional", "digits", out=tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--data", "frames"], "data is frames: name its folder with --folder"),
+        (["--epochs", "0"], "--epochs is 0; it must be at least 1"),
+    ],
+)
 def test_the_script_says_what_is_wrong_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train_sparse.py", "--method", "psd", "--data", "frames"])
+    monkeypatch.setattr(sys, "argv", ["train_sparse.py", "--method", "psd", *words])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert end.value.code == 2
-    assert "name its folder" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: {message}\n"

@@ -10,6 +10,7 @@ from sparse_gan.coding.convolutional import (
     ConvLasso,
     ConvSparseCoding,
     analyse,
+    convolution_bound,
     synthesise,
     train_convolutional,
 )
@@ -37,6 +38,34 @@ def test_it_is_sparse_coding_with_the_filters_at_every_place() -> None:
     energy = conv.smooth(z) + conv.penalty(z)
     torch.testing.assert_close(energy, flat.smooth(expected) + flat.penalty(expected))
     torch.testing.assert_close(conv.gap(z + 0.1), flat.gap(z.flatten(1) + 0.1))
+
+
+@pytest.mark.parametrize("side", [12, 30, 96])
+@pytest.mark.parametrize("line", [[1.0, -1, 0, 0, 0], [1.0, 1, 1, 1, 1], [0.2, -1, 3, -0.5, 1]])
+def test_the_step_size_s_bound_is_above_the_truth(side: int, line: list[float]) -> None:
+    column, row = torch.tensor(line, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+    filters = torch.outer(column, row)[None, None]
+
+    def exact(taps: torch.Tensor) -> float:
+        """Squared norm of the convolution of lines, a band matrix."""
+        places = range(side - len(taps) + 1)
+        pad = torch.nn.functional.pad
+        band = torch.stack([pad(taps, (n, side - len(taps) - n)) for n in places])
+        return float(torch.linalg.matrix_norm(band, 2)) ** 2
+
+    truth = exact(column) * exact(row)  # the filter is separable
+    bound = convolution_bound(filters, (side, side))
+    assert truth <= bound <= truth * (1.0011 if side == 12 else 1.06)
+
+
+def test_the_bound_holds_for_many_filters_and_channels() -> None:
+    for k, c, side in ((5, 2, 18), (2, 3, 15)):
+        generator = torch.Generator().manual_seed(k)
+        filters = torch.randn(k, c, S, S, generator=generator, dtype=torch.float64)
+        units = torch.eye(c * side**2, dtype=torch.float64).reshape(-1, c, side, side)
+        matrix = analyse(units, filters).flatten(1)
+        truth = float(torch.linalg.matrix_norm(matrix, 2) ** 2)
+        assert truth <= convolution_bound(filters, (side, side)) <= 1.1 * truth
 
 
 def test_analysis_is_the_transpose_of_synthesis() -> None:
@@ -112,6 +141,20 @@ def test_local_filters_learn_and_inference_lowers_the_energy() -> None:
         after = model.joint_energy(x, model.infer(x, 20))
         assert bool((after <= before + 1e-5).all())
         assert model(x).shape == (20, 2 * 3)
+
+
+def test_the_local_curvature_is_a_bound_and_descent_is_stable() -> None:
+    cfg = LocalConfig(8, 8, window=4, stride=1, units=16, pool=2, lam=0.5)
+    model = LocalAutoencoder(cfg, 0).double()
+    with torch.no_grad():
+        model.decoder.fill_(0.25)  # all filters alike: the steepest that there is
+        model.encoder.copy_(model.decoder)
+    z = 0.01 * torch.randn(1, 25, 16, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.ones(1, 1, 8, 8, dtype=torch.float64)
+    curved = torch.autograd.functional.hessian(lambda u: model.joint_energy(x, u).sum(), z)
+    assert float(torch.linalg.eigvalsh(curved.reshape(400, 400))[-1]) <= model.curvature()
+    with torch.no_grad():
+        assert model.joint_energy(x, model.infer(x)) < model.joint_energy(x, model.encode(x))
 
 
 def test_local_sizes_that_do_not_fit() -> None:

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_gan.coding.ista import FISTA, ISTA, Lasso, SolverConfig, largest_eigenvalue, minimise
+from sparse_gan.coding.ista import (
+    FISTA,
+    ISTA,
+    ConvergenceWarning,
+    Lasso,
+    SolverConfig,
+    largest_eigenvalue,
+    minimise,
+    unfinished,
+)
 
 B, M, N = 4, 12, 20
 
@@ -117,11 +126,27 @@ def test_line_search_reaches_the_same_energy_without_the_constant() -> None:
     torch.testing.assert_close(energy(lasso, found.z), energy(lasso, best.z), rtol=1e-6, atol=0)
 
 
-def test_largest_eigenvalue_is_a_close_upper_bound() -> None:
-    for shape in ((M, N), (N, M)):
-        d = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        exact = float(torch.linalg.matrix_norm(d, 2) ** 2)
-        assert exact <= largest_eigenvalue(d) <= 1.0011 * exact
+@pytest.mark.parametrize("shape", [(M, N), (N, M), (1, N), (300, 301)])
+def test_largest_eigenvalue_is_a_close_upper_bound(shape: tuple[int, int]) -> None:
+    d = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    exact = float(torch.linalg.matrix_norm(d, 2) ** 2)
+    assert exact <= largest_eigenvalue(d) <= 1.0011 * exact
+    assert exact <= largest_eigenvalue(d.float()) <= 1.0011 * exact
+
+
+def test_rows_that_have_not_converged_are_flagged() -> None:
+    lasso = problem(2)
+    cfg = SolverConfig(25, tolerance=1e-3, check_every=10)
+    found = minimise(lasso, cfg)
+    assert torch.equal(found.converged, lasso.gap(found.z) <= 1e-3)
+    assert not bool(minimise(lasso, SolverConfig(1, tolerance=1e-9)).converged.any())
+    assert not bool(minimise(lasso, SolverConfig(500)).converged.any())  # nothing was asked for
+    long = SolverConfig(2000, tolerance=1e-9)
+    assert bool(minimise(lasso, long).converged.all())
+    assert bool(minimise(lasso, long, record=True).converged.all())
+    with pytest.warns(ConvergenceWarning, match=f"{2 * B} of {2 * B} codes stopped after 1 iterat"):
+        cut = SolverConfig(1, tolerance=1e-9)
+        unfinished([minimise(lasso, cut), minimise(lasso, cut)], cut)
 
 
 def test_zero_signal_has_zero_codes() -> None:

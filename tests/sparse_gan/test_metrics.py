@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,7 @@ def test_decibels() -> None:
     assert metrics.nmse_db(torch.zeros(4, 5), truth) == pytest.approx(0)
     assert metrics.nmse_db(0.9 * truth, truth) == pytest.approx(-20, abs=1e-4)
     assert metrics.snr_db(truth, 0.99 * truth) == pytest.approx(40, abs=1e-3)
+    assert math.isnan(metrics.snr_db(torch.zeros(4, 5), truth))
 
 
 def test_counts() -> None:

@@ -36,6 +36,13 @@ class InferenceConfig(Config):
     """steps of Adam (models that are given as functions)"""
     learning_rate: Positive = 0.05
     """of Adam"""
+    starts: Count = 32
+    """descents of each observation (models that are given as functions), of which the best counts:
+    from 0, and from points spread over the prior"""
+    start_std: Positive = 2.0
+    """standard deviation of those points; above 1 they also cover what is rare"""
+    tolerance: Positive = 0.01
+    """nats that a further step downhill may still gain from a latent that counts as converged"""
 
 
 class InferredLatent(NamedTuple):
@@ -51,6 +58,8 @@ class InferredLatent(NamedTuple):
     """(B,) with the latent: distance and prior, in nats up to a constant"""
     energy_without: Tensor
     """(B,) without: the distance to what the model says on average, or at latent 0"""
+    converged: Tensor
+    """(B,) whether the descent has come to its end; an exact solution always has"""
 
 
 def infer_latent(
@@ -59,36 +68,78 @@ def infer_latent(
     """Find the latent that best explains an observation, by descent.
 
     Minimises ``|y - g(z)|^2 / (2 d^2) + w |z|^2 / 2``, the negative log posterior of a standard
-    normal z (times w) and a Gaussian observation, from z = 0.
+    normal z (times w) and a Gaussian observation. The energy may have several minima, so it
+    descends from `InferenceConfig.starts` points, always the same ones: 0, and a Sobol sequence
+    brought to a normal distribution. The least of the minima that they reach is returned; a
+    smaller one that no start leads to is not found.
 
     Args:
-        model: g, from latents (B, L) to observations (B, Y), differentiable.
+        model: g, from latents (B', L) to observations (B', Y), differentiable, each row by itself;
+            it gets starts x B rows at once.
         observed: y (B, Y).
         size: L.
         cfg: deviation d, weight w and the descent.
+
+    Returns:
+        Tensors without a graph.
     """
+    observed = observed.detach()
+    target = observed.repeat(cfg.starts, 1)
 
     def energy_of(latent: Tensor) -> Tensor:
-        distance = (observed - model(latent)).square().sum(-1) / (2 * cfg.deviation**2)
+        distance = (target - model(latent)).square().sum(-1) / (2 * cfg.deviation**2)
         return distance + cfg.prior * latent.square().sum(-1) / 2
 
-    latent = observed.new_zeros(len(observed), size)
-    best, best_energy = latent, energy_of(latent).detach()
-    without = best_energy
+    latent = _starts(size, cfg).to(observed).repeat_interleave(len(observed), 0)
+    with torch.no_grad():
+        best, best_energy = latent, energy_of(latent)
+    without = best_energy[: len(observed)]
     first, second = torch.zeros_like(latent), torch.zeros_like(latent)
     for step in range(cfg.iterations):
-        with torch.enable_grad():
-            leaf = latent.requires_grad_(True)
-            energy = energy_of(leaf)
-        (gradient,) = torch.autograd.grad(-energy.sum(), leaf)
-        direction, first, second = adam(gradient, first, second, step)
+        gradient = _slope(energy_of, latent)
+        direction, first, second = adam(-gradient, first, second, step)
         shrink = 0.5 * (1 + math.cos(math.pi * step / cfg.iterations))
-        latent = leaf.detach() + cfg.learning_rate * shrink * direction
-        now = energy_of(latent).detach()
-        better = now < best_energy
-        best = torch.where(better[:, None], latent, best)
-        best_energy = torch.where(better, now, best_energy)
-    return InferredLatent(best, None, model(best).detach(), best_energy, without)
+        latent = latent + cfg.learning_rate * shrink * direction
+        best, best_energy = _better(energy_of, latent, best, best_energy)
+    reached = best_energy
+    downhill = torch.nn.functional.normalize(-_slope(energy_of, best), dim=-1)
+    end = best
+    for power in range(24):  # steps of length 1, 1/2, ...: what is still to be gained
+        best, best_energy = _better(energy_of, end + downhill * 2.0**-power, best, best_energy)
+    converged = reached - best_energy <= cfg.tolerance
+
+    energies = best_energy.reshape(cfg.starts, -1)
+    row = energies.argmin(0) * len(observed) + torch.arange(len(observed), device=observed.device)
+    with torch.no_grad():
+        explained = model(best[row])
+    return InferredLatent(best[row], None, explained, best_energy[row], without, converged[row])
+
+
+def _starts(size: int, cfg: InferenceConfig) -> Tensor:
+    """Latents (starts, L) to descend from, the first of them 0."""
+    sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
+    spread = sobol.draw(cfg.starts, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    points: Tensor = cfg.start_std * torch.special.ndtri(spread)
+    points[0] = 0
+    return points
+
+
+def _slope(energy_of: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
+    """Gradient (B, L) of each row's energy."""
+    with torch.enable_grad():
+        leaf = latent.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(energy_of(leaf).sum(), leaf)
+    return gradient
+
+
+@torch.no_grad()
+def _better(
+    energy_of: Callable[[Tensor], Tensor], latent: Tensor, best: Tensor, best_energy: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The better latent (B, L) of each row and its energy (B,)."""
+    energy = energy_of(latent)
+    better = energy < best_energy
+    return torch.where(better[:, None], latent, best), torch.where(better, energy, best_energy)
 
 
 def infer_mixture_latent(
@@ -116,7 +167,8 @@ def infer_mixture_latent(
     explained = (output.mu + sigma * noise).gather(-1, at).squeeze(-1)
     mean = mixture_mean(output.log_pi, output.mu)
     without = (observed - mean).square().sum(-1) / (2 * d2)
-    return InferredLatent(latent, component, explained, least.sum(-1), without)
+    exact = torch.ones(len(observed), dtype=torch.bool, device=observed.device)
+    return InferredLatent(latent, component, explained, least.sum(-1), without, exact)
 
 
 __all__ = ["InferenceConfig", "InferredLatent", "infer_latent", "infer_mixture_latent"]

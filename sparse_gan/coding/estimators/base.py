@@ -27,10 +27,15 @@ class Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
     """What all share: checks, chunks, and the way to and from torch.
 
     A class gives `_train`, which makes ``model_`` and ``components_`` (N, M), and `_codes`.
+
+    As in scikit-learn, only `fit` reads the constructor's parameters. What comes after it uses
+    attributes that end in _, so a parameter that is set later has no effect before the next `fit`.
     """
 
     random_state: Any
     device: str
+    model_: nn.Module
+    components_: Array
 
     def fit(self, X: Any, y: Any = None) -> Any:
         """Learn from samples X (B, M); y is ignored."""
@@ -75,8 +80,9 @@ class Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
         return torch.tensor(x, device=self.device)
 
     def _input(self, x: Array) -> Tensor:
-        """Samples in the precision that the model was trained in."""
-        return self._tensor(x.astype(self.components_.dtype, copy=False))
+        """Samples in the precision and on the device that the model was trained in."""
+        device = next(self.model_.parameters()).device
+        return torch.tensor(x.astype(self.components_.dtype, copy=False), device=device)
 
     def _seed(self) -> int:
         return int(check_random_state(self.random_state).randint(2**31 - 1))

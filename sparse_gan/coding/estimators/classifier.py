@@ -87,7 +87,8 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
             self.learning_rate,
             self.momentum,
         )
-        seed, rows = self._seed(), self._tensor(np.asarray(x))
+        self.unit_length_ = bool(self.unit_length)
+        seed, rows = self._seed(), self._tensor(self._scaled(np.asarray(x)))
         model = train_drsae(DrSAE(rows, cfg, seed), rows, labels, how, seed)
         self._keep(model, model.decoder)
         self._n_features_out = self.n_components
@@ -118,11 +119,15 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
     def _codes(self, x: Tensor) -> Tensor:
         return self.model_.infer(x)
 
-    def _tensor(self, x: Array) -> Tensor:
-        if not self.unit_length:
-            return super()._tensor(x)
+    def _input(self, x: Array) -> Tensor:
+        return super()._input(self._scaled(x.astype(self.components_.dtype, copy=False)))
+
+    def _scaled(self, x: Array) -> Array:
+        """Rows of length 1 if the model is fitted to such; a row of zeros stays."""
+        if not self.unit_length_:
+            return x
         length = np.linalg.norm(x, axis=1, keepdims=True)
-        return super()._tensor(x / np.where(length > 0, length, 1))
+        return np.asarray(x / np.where(length > 0, length, 1))
 
 
 __all__ = ["DrSAEClassifier"]

@@ -50,15 +50,15 @@ class ConvCoder(Coder):
             epochs=self.epochs,
             batch_size=self.batch_size,
         )
+        self.exact_ = bool(self.exact)
         model = train_convolutional(self._images(x), cfg, seed)
         size = model.encode(self._images(x[:1])).shape[1:]
-        self._map = tuple(size)
         units = torch.eye(int(np.prod(size))).to(x).reshape(-1, *size)
         self._keep(model, model.decode(units).flatten(1).T)
 
     def _codes(self, x: Tensor) -> Tensor:
         images = self._images(x)
-        return (self.model_.infer(images) if self.exact else self.model_.encode(images)).flatten(1)
+        return (self.model_.infer(images) if self.exact_ else self.model_.encode(images)).flatten(1)
 
     def _images(self, x: Tensor) -> Tensor:
         return x.reshape(-1, 1, *self.image_shape_)

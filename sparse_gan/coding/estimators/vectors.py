@@ -15,7 +15,7 @@ from sparse_gan.coding.dictionary import (
 )
 from sparse_gan.coding.estimators.base import Array, Coder, to_numpy
 from sparse_gan.coding.groups import GroupLasso, check_groups
-from sparse_gan.coding.ista import SolverConfig, minimise
+from sparse_gan.coding.ista import SolverConfig, minimise, unfinished
 from sparse_gan.coding.lista import LISTA, LISTAConfig, LISTATrainConfig, train_lista
 from sparse_gan.coding.psd import PSD, PSDConfig, train_psd
 from sparse_gan.coding.topographic import (
@@ -155,11 +155,12 @@ class PSDCoder(Coder):
             self.batch_size,
             learning_rate=self.learning_rate,
         )
+        self.exact_ = bool(self.exact)
         model = train_psd(x, cfg, seed)
         self._keep(model, model.dictionary)
 
     def _codes(self, x: Tensor) -> Tensor:
-        return self.model_.infer(x) if self.exact else self.model_.encode(x)
+        return self.model_.infer(x) if self.exact_ else self.model_.encode(x)
 
 
 class GroupCoder(Coder):
@@ -201,14 +202,17 @@ class GroupCoder(Coder):
         if groups is None:
             groups = [list(units[first : first + size]) for first in units[::size]]
         self.group_ = check_groups(groups, self.n_components)
+        self.solver_ = SolverConfig(self.coding_steps, tolerance=self.tol)
         cfg = DictionaryConfig(self.n_components, self.lam, epochs=self.epochs)
         model = learn_dictionary(x, cfg, seed)
         self._keep(model, model.dictionary)
 
     def _codes(self, x: Tensor) -> Tensor:
         group = self.group_.to(x.device)
-        problem = GroupLasso(x, self.model_.dictionary.to(x), self.lam, group=group)
-        return minimise(problem, SolverConfig(self.coding_steps, tolerance=self.tol)).z
+        problem = GroupLasso(x, self.model_.dictionary.to(x), self.model_.lam, group=group)
+        found = minimise(problem, self.solver_)
+        unfinished([found], self.solver_)
+        return found.z
 
 
 class TopographicCoder(Coder):

@@ -23,7 +23,7 @@ LOSSES: dict[str, LossConfig] = {
     "wasserstein-gp": LossConfig("wasserstein-gp"),
     "log + zero-centred penalty": LossConfig("log", zero_penalty=1.0, zero_penalty_fake=1.0),
 }
-"""Losses whose energies are laid side by side; the last two are cures."""
+"""Losses whose energies are laid side by side; the last two limit the slope of F."""
 NEAR, FAR = (0.1, 0.5), (1.5, 3.0)
 """Distances from the data that count as near and as far; modes lie 2 from the middle."""
 

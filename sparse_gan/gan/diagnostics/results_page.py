@@ -58,15 +58,18 @@ def run_limits(args: LimitsArgs) -> Path:
         Section(
             "Orbits of the Dirac-GAN",
             "The distance from the equilibrium, from the first seed's start. Cure: a zero-centred "
-            "penalty, or instance noise. The non-saturating form alone does shrink, but not at a "
-            "linear rate.",
+            "penalty, and for the saturating and the non-saturating loss also instance noise. "
+            "Wasserstein losses are linear in F, so noise leaves them as they are, and a penalty "
+            "that holds the slope at 1 keeps it from settling at 0. The non-saturating form alone "
+            "does shrink, but not at a linear rate.",
             *table(_orbits(found)),
             pictures=[("Radius over time", _dirac_figure(found))],
         ),
         Section(
             "Energy off the manifold",
             "F trains against samples from everywhere; then lines leave the data. Flat is a small "
-            "share of what G is taught near by.",
+            "share of what G is taught near by: under the saturating loss because G's loss is flat "
+            "in F, under the regression loss because F is.",
             *table(_flatness(found)),
             pictures=[("Energy, and G's lesson, by distance", _flatness_figure(found))],
         ),
@@ -137,7 +140,7 @@ def _dirac_figure(found: Results) -> str:
         steps = np.arange(len(radius)) * result["every"]
         axes.plot(steps, np.maximum(radius, 1e-6), style, label=name)
     axes.set(yscale="log", xlabel="steps", ylabel="distance from the equilibrium")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, loc="center right")
     return figure_address(figure)
 
 

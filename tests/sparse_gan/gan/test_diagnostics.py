@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,12 @@ import torch
 from sparse_gan.gan.diagnostics import collapse, dirac, flatness, vanishing
 from sparse_gan.gan.diagnostics.results_page import run_limits
 from sparse_gan.gan.diagnostics.toys import generator_of, grid, mode_figures, ring
-from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Verdict
+from sparse_gan.gan.diagnostics.verdicts import (
+    LimitsArgs,
+    Verdict,
+    _dirac_verdicts,
+    dirac_result,
+)
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import MLPEnergy
 from worldmodels.protocols import UserError
@@ -80,9 +86,48 @@ def test_a_wasserstein_step_of_dirac_is_the_known_rotation() -> None:
         assert row == pytest.approx([theta, psi])
 
 
-def test_instance_noise_of_dirac_shrinks_too() -> None:
-    noisy = LossConfig("saturating", instance_noise=1.0)
-    assert dirac.shrinkage(dirac.run(dirac.DiracConfig(200), noisy, (0.6, 0.8))) < 0.3
+@pytest.fixture(scope="module")
+def orbits() -> dict[str, Any]:
+    return dirac_result(LimitsArgs(dirac_steps=500), 1)
+
+
+@pytest.mark.parametrize("name", [*dirac.PLAIN, *dirac.SLOW, *dirac.TREATED])
+def test_each_remedy_of_dirac_is_judged_on_the_loss_it_is_named_with(
+    name: str, orbits: dict[str, Any]
+) -> None:
+    loss = (dirac.PLAIN | dirac.SLOW | dirac.TREATED)[name]
+    assert loss.kind == name.split(" ")[0]
+    assert (loss.zero_penalty > 0, loss.instance_noise > 0) == ("penalty" in name, "noise" in name)
+    last = orbits[name]["shrinkage"]
+    if name in dirac.CURED:
+        assert last < 0.01
+    else:
+        assert last > 0.3 if name == "log" else last > 0.9
+
+
+def test_the_claims_about_dirac_hold(orbits: dict[str, Any]) -> None:
+    judged = _dirac_verdicts([orbits])
+    assert len(judged) == 5
+    assert all(verdict.passed for verdict in judged)
+
+
+def test_noise_cannot_change_a_loss_that_is_linear() -> None:
+    for kind in ("wasserstein", "wasserstein-gp"):
+        plain = LossConfig(kind, clip=10.0, gradient_penalty=1.0)
+        noisy = dataclasses.replace(plain, instance_noise=1.0)
+        paths = [dirac.run(dirac.DiracConfig(50), loss, (0.6, 0.8)) for loss in (plain, noisy)]
+        torch.testing.assert_close(paths[0], paths[1], rtol=1e-9, atol=1e-12)
+
+
+def test_a_penalised_wasserstein_dirac_shrinks_at_the_rate_of_its_matrix() -> None:
+    rate, steps = 0.1, 400
+    loss = LossConfig("wasserstein", clip=10.0, zero_penalty=1.0)
+    path = dirac.run(dirac.DiracConfig(steps, rate), loss, (0.6, 0.8))
+    critic = np.array([[1, 0], [rate, 1 - rate]])  # of (theta, psi): psi steps first
+    step = np.array([[1, -rate], [0, 1]]) @ critic
+    expected = np.linalg.matrix_power(step, steps) @ (0.6, 0.8)
+    np.testing.assert_allclose(path[-1], expected, rtol=1e-6)
+    assert max(abs(np.linalg.eigvals(step))) < 1
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -119,12 +164,12 @@ def test_the_page_and_a_second_look_at_it(tmp_path: Path) -> None:
     assert text.count("data:image/png;base64,") == 4
     assert "http" not in text
     judged = read_json(tmp_path / "verdicts.json")
-    assert len(judged) == 3 + 3 + 1 + 3 + 2
+    assert len(judged) == 3 + 3 + 1 + 5 + 2
     kept = tmp_path / "results" / "ring-1.json"
     before = kept.stat().st_mtime_ns
     run_limits(args)
     assert kept.stat().st_mtime_ns == before
     run_limits(dataclasses.replace(args, collapse_steps=11))
     assert kept.stat().st_mtime_ns > before
-    with pytest.raises(UserError, match="width is 3; it must be at least 10"):
+    with pytest.raises(UserError, match="--width is 3; it must be at least 10"):
         LimitsArgs(width=3)

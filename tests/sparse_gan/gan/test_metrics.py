@@ -17,6 +17,7 @@ from sparse_gan.gan.metrics import (
     random_extractor,
 )
 from worldmodels.protocols import UserError
+from worldmodels.runs import derive_seed
 
 B, N = 200, 3
 
@@ -53,7 +54,28 @@ def test_kernel_distance_equals_a_loop() -> None:
     across = sum(kernel(u, v) for u in x for v in y) * 2 / 36
     mean, deviation = kernel_distance(x, y)
     assert mean == pytest.approx(within - across, rel=1e-9)
-    assert deviation == pytest.approx(0, abs=1e-9)  # each subset is the whole set
+    assert deviation is None  # each subset is the whole set, and too small
+
+
+@pytest.mark.parametrize(("count", "shift"), [(60, 0.0), (60, 0.8), (150, 0.3), (700, 0.3)])
+def test_kernel_distance_s_deviation_is_that_of_repeated_draws(count: int, shift: float) -> None:
+    size = min(count, 500)
+    pairs = [(drawn(count, seed=2 * s), drawn(count, seed=2 * s + 1) + shift) for s in range(40)]
+    found = [kernel_distance(a, b, size, subsets=1) for a, b in pairs]
+    claimed = [deviation for _, deviation in found if deviation is not None]
+    assert len(claimed) == len(found)
+    assert np.mean(claimed) == pytest.approx(np.std([mean for mean, _ in found]), rel=0.35)
+
+
+def test_kernel_distance_of_many_samples_takes_its_deviation_from_the_subsets() -> None:
+    a, b = drawn(400), drawn(400, seed=1) + 0.3
+    mean, deviation = kernel_distance(a, b, size=100, subsets=8)
+    rng = np.random.default_rng(derive_seed(0, "kid"))
+    found = []
+    for _ in range(8):
+        x, y = (s[rng.choice(400, 100, replace=False)] for s in (a, b))
+        found.append(kernel_distance(x, y, subsets=1)[0])
+    assert (mean, deviation) == pytest.approx((np.mean(found), np.std(found)))
 
 
 def test_kernel_distance_is_unbiased() -> None:

@@ -13,7 +13,7 @@ from sparse_gan.gan.data import (
     PictureBatches,
     episode_folders,
     load_pictures,
-    read_folder,
+    read_folders,
     to_bytes,
     to_signed,
 )
@@ -50,29 +50,39 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     for number in range(12):
         save(tmp_path / "deep" / f"{number:02}.png", shade=number)
     (tmp_path / "notes.txt").write_text("no image")
-    found = read_folder(tmp_path, S)
+    found = read_folders([tmp_path], S)
     assert found.shape == (12, S, S, 3)
     assert found[:, 0, 0, 0].tolist() == list(range(12))
     parts = load_pictures("folder", S, folders=[tmp_path])
-    assert (len(parts.train), len(parts.test)) == (11, 1)
+    assert (len(parts.train), len(parts.test)) == (10, 2)
+    again = load_pictures("folder", S, folders=[tmp_path, tmp_path / "deep"])
+    np.testing.assert_array_equal(again.train, parts.train)
     save(tmp_path / "wide.png", 40, 30)
     with pytest.raises(UserError, match=r"wide\.png is 40x30; the network takes 28x28"):
-        read_folder(tmp_path, S)
-    assert read_folder(tmp_path, S, resize=True).shape == (13, S, S, 3)
+        read_folders([tmp_path], S)
+    assert read_folders([tmp_path], S, resize=True).shape == (13, S, S, 3)
 
 
 def test_folders_that_hold_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no images; allowed endings"):
-        read_folder(tmp_path, S)
+        read_folders([tmp_path], S)
     with pytest.raises(UserError, match="there is no folder"):
-        read_folder(tmp_path / "absent", S)
+        read_folders([tmp_path / "absent"], S)
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match=r"torn\.png is not a readable image"):
-        read_folder(tmp_path, S)
+        read_folders([tmp_path], S)
     with pytest.raises(UserError, match="holds no finished episodes"):
         episode_folders(tmp_path)
     with pytest.raises(UserError, match="data is car-racing: name its folders"):
         load_pictures("car-racing", 64)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_too_few_pictures_to_hold_some_out(tmp_path: Path, count: int) -> None:
+    for number in range(count):
+        save(tmp_path / f"{number}.png")
+    with pytest.raises(UserError, match=rf"{tmp_path}: {count} pictures are too few; at least 4"):
+        load_pictures("folder", S, folders=[tmp_path])
 
 
 def test_episodes_are_found_below_a_folder(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,35 @@ def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> 
         realism(args.run, np.zeros((2, 64, 64, 3), np.uint8), {})
     with pytest.raises(UserError, match="trained with another loss"):
         train(small(images, args.run, margin=3.0))
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "value"),
+    [
+        *((GANArgs, name, 0) for name in ("steps", "batch_size", "width", "count", "margin")),
+        (GANArgs, "evaluate", 9),
+        (GANArgs, "size", 30),
+        (GANArgs, "generator_rate", 1.5),
+        (GANArgs, "energy_rate", 0.0),
+        (GANArgs, "zero_penalty", -1.0),
+        (GANArgs, "instance_noise", float("nan")),
+        (ComparisonArgs, "vae_steps", 0),
+        (ComparisonArgs, "energy_width", 0),
+        (ComparisonArgs, "evaluate", 1),
+    ],
+)
+def test_a_setting_is_refused_by_its_option_s_name(args: Any, field: str, value: float) -> None:
+    option = f"--{field.replace('_', '-')}"
+    with pytest.raises(UserError, match=f"^{option} is {value}; it must be"):
+        args(**{"folders": (), field: value})
+
+
+def test_settings_that_do_not_go_together_name_their_options(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^--norm is batch, and the loss has a penalty"):
+        GANArgs(loss="wasserstein-gp", norm="batch")
+    with pytest.raises(UserError, match=r"^--batch-size is 500; there are 117 pictures to learn"):
+        train(small(images, tmp_path / "run", batch_size=500))
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_loss_has_its_papers_settings() -> None:

@@ -1,4 +1,4 @@
-"""Refusal of what cannot be coded, with the name of what is wrong and what is allowed."""
+"""Refusal of values that cannot be used, with the name of what is wrong and what is allowed."""
 
 from __future__ import annotations
 
