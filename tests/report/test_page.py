@@ -133,14 +133,14 @@ def test_one_file_of_a_run_is_enough(run: Path, tmp_path: Path, kept: str) -> No
 def test_shortest_run_of_another_environment(tmp_path: Path) -> None:
     lines = [
         {"stage": "vision", "iteration": 0, "step": 1, "reconstruction": 9.0, "kl": None},
-        {"stage": "memory", "iteration": 0, "step": 1, "nll": float("nan"), "reward_loss": 0.0},
+        {"stage": "memory", "iteration": 0, "step": 1, "nll": "NaN", "reward_loss": 0.0},
         {"stage": "controller", "iteration": 0, "generation": 1, "dream_best": 1.0},
         {"stage": "selection", "iteration": 0, "generation": 1, "real_mean": 2.0, "selected": True},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (tmp_path / "config.json").write_text('{"env_id": "Example/Pixels-v0", "preset": "smoke"}')
     (tmp_path / "evaluation.json").write_text(
-        '{"episodes": [{"seed": 7, "return": 0.0}], "ci95": [NaN, NaN]}'
+        '{"episodes": [{"seed": 7, "return": 0.0}], "ci95": ["NaN", "NaN"]}'
     )
     html = build_report(tmp_path).read_text(encoding="utf-8")
     Page(html)
@@ -183,10 +183,18 @@ def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
         ("metrics.jsonl", '{"stage": "vision"}\n{"sta\n{}\n', "metrics.jsonl, line 2"),
         ("metrics.jsonl", "[1]\n{}\n", "metrics.jsonl, line 1"),
         ("evaluation.json", '{"episodes": []}', "evaluation.json has no episodes"),
-        ("evaluation.json", '{"episodes": [{"seed": 1}]}', "needs a seed and a return"),
-        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "not finite"),
-        ("frames.json", "[]", "frames.json holds a list"),
+        (
+            "evaluation.json",
+            '{"episodes": [{"seed": 1}]}',
+            "evaluation.json: episodes[0] lacks return",
+        ),
+        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "not a finite number"),
+        ("frames.json", "[]", "frames.json holds []; it must be a JSON object"),
         ("config.json", "{", "config.json"),
+        ("config.json", '{"config": 3}', "config.json: config is 3; it must be a JSON object"),
+        ("config.json", '{"machine": "x"}', "config.json: machine is 'x'"),
+        ("frames.json", '{"totals": {"test": []}}', "frames.json: totals['test'] is []"),
+        ("metrics.jsonl", '{"stage": "vision", "step": {}}\n', "line 1: step is {}; it must be"),
     ],
 )
 def test_damaged_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
