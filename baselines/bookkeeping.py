@@ -11,6 +11,7 @@ from worldmodels import runs
 from worldmodels.config import Between, require
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
+from worldmodels.report.data import Ledger, read_part
 from worldmodels.runs import RunFolder
 
 CURVE = "curve.json"
@@ -161,6 +162,6 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
             f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give a run, so "
             "that its frames can be counted"
         )
-    for kind, frames in runs.read_json(ledger)["totals"].items():
+    for kind, frames in read_part(ledger, Ledger).get("totals", {}).items():
         if kind != "test" and frames:
             books.count(kind, int(frames), f"agent/{kind}")

@@ -7,7 +7,6 @@ the config names. A driver of a dream also needs the agent that dreamt; the conf
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,8 +32,8 @@ SCHEMA = "driver/1"
 def is_driver(folder: Path) -> bool:
     """Whether a folder, or its run's, holds a baseline's driver; no for anything unreadable."""
     try:
-        content = json.loads((runs.agent_folder(folder) / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = runs.read_json(runs.agent_folder(folder) / CONFIG)
+    except UserError:
         return False
     return isinstance(content, dict) and str(content.get("schema", "")).startswith("driver/")
 
@@ -118,19 +117,15 @@ def load_driver(folder: Path) -> Policy:
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
+    from worldmodels._tensors import read_tensors
 
     try:
-        data = path.read_bytes()
-        tensors: dict[str, Tensor] = load(data)
+        file = read_tensors(path, "copy the driver again")
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; the driver's folder is not whole") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); copy the driver again") from error
-    if hashlib.sha256(data).hexdigest() != digest:
+    if file.digest != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
-    return tensors
+    return file.tensors
 
 
 def assign(policy: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -9,10 +9,21 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
+from worldmodels._shapes import check
+from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
-from worldmodels.runs import RunFolder, read_json
+from worldmodels.report.data import (
+    Evaluation,
+    Ledger,
+    Settings,
+    iteration_of,
+    read_metrics,
+    read_part,
+)
+from worldmodels.report.data import number as as_number
+from worldmodels.runs import read_json
 
 LEARNT_FROM = ("collection", "model_free", "selection")
 """Kinds of real frames that a result cost; the final test taught nobody anything."""
@@ -84,8 +95,10 @@ def read_runs(specs: Sequence[str]) -> list[Run]:
     return [_read(name, path, shown) for name, path, shown in _expand(specs, Path())]
 
 
-def _expand(specs: Sequence[str], base: Path) -> Iterator[tuple[str, Path, str]]:
-    """(name or "", path, path as it was given) of every run."""
+def _expand(
+    specs: Sequence[str], base: Path, within: tuple[Path, ...] = ()
+) -> Iterator[tuple[str, Path, str]]:
+    """(name or "", path, path as it was given) of every run; `within` are the lists around."""
     for spec in specs:
         name, equals, given = spec.partition("=")
         if not equals:
@@ -93,9 +106,27 @@ def _expand(specs: Sequence[str], base: Path) -> Iterator[tuple[str, Path, str]]
         path = base / given
         content = read_json(path) if path.is_file() else None
         if isinstance(content, dict) and "runs" in content:
-            yield from _expand(content["runs"], path.parent)
+            if path.resolve() in within:
+                raise UserError(f"{path} lists itself; a list names runs")
+            check(content, _List, str(path))
+            yield from _expand(content["runs"], path.parent, (*within, path.resolve()))
         else:
             yield name, path, given
+
+
+class _List(TypedDict):
+    runs: list[str]
+
+
+class _Point(TypedDict):
+    real_frames: Annotated[int, AtLeast(0)]
+    seconds: float | None
+    mean: float
+
+
+class _Curve(TypedDict):
+    points: list[_Point]
+    training_seconds: NotRequired[float | None]
 
 
 def _read(name: str, path: Path, shown: str) -> Run:
@@ -104,23 +135,23 @@ def _read(name: str, path: Path, shown: str) -> Run:
     if not path.is_dir():
         raise UserError(f"there is neither a folder nor a file {path}")
     files: dict[str, str] = {}
-    parts = {part: _part(path, part, files) for part in ("config", "frames", "curve")}
-    test, last = (_part(path, part, files) for part in ("evaluation", "evaluation_last"))
-    config = parts["config"].get("config", {})
-    frames = {str(k): int(v) for k, v in parts["frames"].get("totals", {}).items()}
+    record, ledger = _part(path, "config", Settings, files), _part(path, "frames", Ledger, files)
+    recorded = _part(path, "curve", _Curve, files)
+    test, last = (_part(path, p, Evaluation, files) for p in ("evaluation", "evaluation_last"))
+    config = record.get("config", {})
+    frames = dict(ledger.get("totals", {}))
     if not config and not test:
         raise UserError(f"{path} has neither config.json nor evaluation.json; it is no run folder")
-    recorded = parts["curve"]
     if recorded:
         points = [Point(p["real_frames"], p["seconds"], p["mean"]) for p in recorded["points"]]
         seconds = recorded.get("training_seconds")
     else:
-        points, seconds = _pipeline_curve(path, parts["frames"])
+        points, seconds = _pipeline_curve(path, ledger)
     return Run(
         method=name or _method(config, path),
         path=shown,
-        returns=_returns(test, path / "evaluation.json"),
-        last_returns=_returns(last, path / "evaluation_last.json"),
+        returns=_returns(test),
+        last_returns=_returns(last),
         env=str(test.get("env", "")),
         deterministic=bool(test.get("deterministic", True)),
         seed=config.get("seed"),
@@ -128,8 +159,8 @@ def _read(name: str, path: Path, shown: str) -> Run:
         curve=tuple(points),
         seconds=seconds,
         budget=config.get("frames"),
-        versions=test.get("versions") or parts["config"].get("versions", {}),
-        machine=parts["config"].get("machine") or test.get("machine", {}),
+        versions=test.get("versions") or record.get("versions") or {},
+        machine=record.get("machine") or test.get("machine", {}),
         files=files,
     )
 
@@ -137,11 +168,11 @@ def _read(name: str, path: Path, shown: str) -> Run:
 def _read_evaluation(name: str, path: Path, shown: str) -> Run:
     """A policy without its run, from the JSON of `worldmodels evaluate`."""
     files: dict[str, str] = {}
-    test = _part(path.parent, path.stem, files)
+    test = _part(path.parent, path.stem, Evaluation, files)
     return Run(
         method=name or f"{test.get('agent', path.stem)} driver",
         path=shown,
-        returns=_returns(test, path),
+        returns=_returns(test),
         last_returns={},
         env=str(test.get("env", "")),
         deterministic=bool(test.get("deterministic", True)),
@@ -157,23 +188,17 @@ def _read_evaluation(name: str, path: Path, shown: str) -> Run:
     )
 
 
-def _part(folder: Path, name: str, files: dict[str, str]) -> dict[str, Any]:
+def _part(folder: Path, name: str, kind: type[Any], files: dict[str, str]) -> dict[str, Any]:
     """A JSON object, or an empty one where there is no such file; its hash is noted."""
     path = folder / f"{name}.json"
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}; a JSON object is expected")
-    files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    content = read_part(path, kind)
+    if path.exists():
+        files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return content
 
 
-def _returns(test: Mapping[str, Any], path: Path) -> dict[int, float]:
-    try:
-        return {int(e["seed"]): float(e["return"]) for e in test.get("episodes", [])}
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: each episode needs a seed and a return ({error})") from error
+def _returns(test: Mapping[str, Any]) -> dict[int, float]:
+    return {e["seed"]: float(e["return"]) for e in test.get("episodes", [])}
 
 
 def _method(config: Mapping[str, Any], path: Path) -> str:
@@ -188,19 +213,21 @@ def _pipeline_curve(folder: Path, ledger: Mapping[str, Any]) -> tuple[list[Point
 
     Frames are those of the ledger up to the round's selection, seconds those of its stages.
     """
-    rows = RunFolder(folder, create=False).metrics()
+    rows = read_metrics(folder / "metrics.jsonl")
     best: dict[int, float] = {}
     seconds: dict[int, float] = {}
-    for row in rows:
-        number = int(row.get("iteration") or 0)
-        if row.get("stage") == "selection":
-            best[number] = max(best.get(number, -float("inf")), float(row["real_mean"]))
-        elif row.get("stage") == "stage" and row.get("name") not in ("select", "final", "test"):
-            seconds[number] = seconds.get(number, 0.0) + float(row.get("seconds") or 0.0)
+    for row in rows.get("selection", ()):
+        mean, number = as_number(row.get("real_mean")), iteration_of(row)
+        if mean is not None:
+            best[number] = max(best.get(number, mean), mean)
+    for row in rows.get("stage", ()):
+        number = iteration_of(row)
+        if row.get("name") not in ("select", "final", "test"):
+            seconds[number] = seconds.get(number, 0.0) + (as_number(row.get("seconds")) or 0.0)
     points = []
     for number in sorted(best):
         frames = sum(
-            int(entry["frames"])
+            entry["frames"]
             for entry in ledger.get("entries", [])
             if entry["kind"] in LEARNT_FROM and _round_of(entry["key"]) <= number
         )
@@ -212,4 +239,4 @@ def _pipeline_curve(folder: Path, ledger: Mapping[str, Any]) -> tuple[list[Point
 def _round_of(key: str) -> float:
     """Round of a ledger's key such as "collect/02/...", infinity for work after the last one."""
     parts = key.split("/")
-    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else float("inf")
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else float("inf")

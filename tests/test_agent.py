@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from baselines import drivers
@@ -291,7 +293,7 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     broken(
         {"vision": {"z_dim": Z, "width": 8}}, r"'encoder.0.weight' has shape \(4, 3, 4, 4\).*\(8, 3"
     )
-    broken({"memories": 2}, r"lacks the tensor '1\.lstm")
+    broken({"memories": 2}, "memories is 2, but memory.safetensors holds 1")
     broken({"controller": {"wings": 2}}, "controller has the unknown field 'wings'")
     broken({"memories": 10**9}, r"json: memories is 1000000000; it must be .* at most 1,000$")
     broken({"memories": True}, "memories is True; it must be a whole number")
@@ -301,6 +303,7 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     broken({"sha256": {}}, "sha256 is {}; it must name")
     broken({"reward_model": {"base": 1e400}}, "not valid JSON")
     broken({"frame_spec": {"rows": 0}}, r"json: frame_spec\.rows is 0; it must be at least 1")
+    broken({"metadata": 3}, "metadata is 3; it must be an object")
     data = bytearray((folder / "memory.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "memory.safetensors").write_bytes(data)
@@ -312,6 +315,42 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
     (folder / "memory.safetensors").unlink()
     with pytest.raises(UserError, match=r"memory\.safetensors does not exist"):
         Agent.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value", "message"),
+    [
+        ("vision", "to_mu.bias", torch.full((Z,), torch.nan), "not finite"),
+        ("memory", "0.mixture.bias", None, r"memory\.safetensors lacks the tensor '0\.mixture"),
+        ("controller", "parameters", None, r"controller\.safetensors lacks"),
+        ("controller", "parameters", torch.ones(2, 3), r"has shape \(2, 3\)"),
+        ("starts", "h", torch.ones(3), r"starts\.safetensors: tensor 'h' has shape \(3,\)"),
+        ("starts", "z", torch.ones(0, Z), "no recorded states"),
+    ],
+)
+def test_damaged_tensors_are_named(
+    tmp_path: Path, part: str, name: str, value: torch.Tensor | None, message: str
+) -> None:
+    starts = StartArrays(*(np.zeros(shape, np.float32) for shape in ((5, Z), (1, 5, H), (1, 5, H))))
+    folder = make(starts=starts).save_pretrained(tmp_path / "agent", "float32")
+    file, config = folder / f"{part}.safetensors", folder / "config.json"
+    tensors = load_file(file)
+    tensors.pop(name)
+    save_file(tensors if value is None else {**tensors, name: value}, file)
+    record = json.loads(config.read_text())
+    record["sha256"][part] = hashlib.sha256(file.read_bytes()).hexdigest()
+    config.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=message):
+        Agent.from_pretrained(folder)
+
+
+def test_an_agent_that_overflows_says_so() -> None:
+    agent = make()
+    with torch.no_grad():
+        for weight in agent.vision.parameters():
+            weight.fill_(3e38)
+    with pytest.raises(UserError, match="numbers that are not finite"):
+        agent.predict(frames(1)[0])
 
 
 def test_nothing_half_written_and_nothing_of_others_overwritten(tmp_path: Path) -> None:

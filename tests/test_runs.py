@@ -7,6 +7,7 @@ import enum
 import errno
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -377,3 +378,65 @@ def test_bfloat16_is_used_only_where_the_machine_multiplies_it_fast(
         assert (x @ x).dtype == (torch.bfloat16 if fast else torch.float32)
     with runs.mixed_precision(cpu, wanted=False):
         assert (x @ x).dtype == torch.float32
+
+
+# --- what is no JSON of ours
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[" * 10**5 + b"]" * 10**5, "nested deeper than 64"),
+        (b"[" * 10**5, "nested deeper than 64"),
+        (b"9" * 5000, "the integer 99999999999999999999... needs more than 64 bits"),
+        (b"-9223372036854775809", "needs more than 64 bits"),
+        (b"1e400", "1e400 is not a finite number"),
+        (b'{"a": NaN}', "NaN is not a finite number"),
+        (b'{"a": 1, "a": 2}', "an object has the key 'a' twice"),
+        (b'"\\ud800"', "surrogates not allowed"),
+        (b"\xff", "can't decode"),
+        (b"", "Expecting value"),
+    ],
+)
+def test_what_is_no_json_is_refused_in_one_line(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(text)
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        runs.read_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")  # nobody writes: reading would wait for ever
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UserError, match="is no regular file"):
+            runs.read_json(path)
+    with pytest.raises(UserError, match="null byte"):
+        runs.read_json("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "frames.json lacks entries"),
+        ("[]", "frames.json holds []; it must be a JSON object"),
+        ('{"entries": [{"key": "a", "kind": "x", "frames": 1}]}', "entries[0].kind is 'x'"),
+        ('{"entries": [{"key": "a", "kind": "test", "frames": -1}]}', "entries[0].frames is -1"),
+    ],
+)
+def test_a_damaged_ledger_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "frames.json").write_text(content)
+    with pytest.raises(UserError, match=re.escape(message)):
+        runs.RunFolder(tmp_path).count_frames("test", 1, "key")
+    assert (tmp_path / "frames.json").read_text() == content
+
+
+def test_a_damaged_stage_or_line_is_named(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    (tmp_path / "stages").mkdir()
+    (tmp_path / "stages" / "x.json").write_text('{"inputs": "a"}')
+    with pytest.raises(UserError, match=r"x\.json lacks outputs"):
+        run.stage_done("x", "a")
+    run.metrics_file.write_text('{"stage": "a"}\n{"loss": 1}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 lacks stage"):
+        run.metrics()

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as format_tensors
 from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
 from worldmodels._outputs import FOLDER
+from worldmodels._tensors import pick, read_tensors, require_shape
 from worldmodels.config import from_json, show
 from worldmodels.protocols import UserError
 
@@ -30,6 +29,7 @@ T = TypeVar("T")
 
 CONFIG = "config.json"
 CARD = "README.md"
+REMEDY = "copy or write the agent again"
 PARTS = ("vision", "memory", "controller", "starts")
 """Files of tensors; only the last may be missing."""
 SCHEMA = 1
@@ -144,15 +144,21 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
     try:
-        data = path.read_bytes()
-        tensors: dict[str, Tensor] = parse_tensors(data)
+        file = read_tensors(path, REMEDY)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; the agent's folder is not whole") from None
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); copy or write the agent again") from error
-    if hashlib.sha256(data).hexdigest() != digest:
+    if file.digest != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
-    return tensors
+    return file.tensors
+
+
+def check_count(tensors: Mapping[str, Tensor], count: int, folder: Path) -> None:
+    """Compare the number of memories with what their file holds, before they are built."""
+    held = {name.partition(".")[0] for name in tensors}
+    if held != {str(number) for number in range(count)}:
+        raise UserError(
+            f"{folder / CONFIG}: memories is {count}, but memory.safetensors holds {len(held)}"
+        )
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
@@ -166,13 +172,51 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix:
         found = tensors.get(prefix + name)
         if found is None:
             raise UserError(f"{path} lacks the tensor {prefix + name!r}; write the agent again")
-        if found.shape != wanted.shape:
-            raise UserError(
-                f"{path}: tensor {prefix + name!r} has shape {tuple(found.shape)}, but {CONFIG} "
-                f"needs {tuple(wanted.shape)}"
-            )
+        require_shape(found, tuple(wanted.shape), prefix + name, path)
         state[name] = found.float()
     module.load_state_dict(state, assign=True)
+
+
+def parameters(tensors: Mapping[str, Tensor], folder: Path) -> Tensor:
+    """(N,) C's parameters, float32; `linear.unflatten` refuses another number of them."""
+    path = folder / "controller.safetensors"
+    (found,) = pick(tensors, ("parameters",), path, REMEDY)
+    require_shape(found, (found.numel(),), "parameters", path)
+    return found.float()
+
+
+def input_stats(tensors: Mapping[str, Tensor], width: int, folder: Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (I,) of C's inputs, of that width.
+
+    Raises:
+        UserError: one is missing, of another shape, or no such number.
+    """
+    path = folder / "controller.safetensors"
+    mean, std = pick(tensors, ("mean", "std"), path, REMEDY)
+    for name, tensor in (("mean", mean), ("std", std)):
+        require_shape(tensor, (width,), name, path)
+    if not (std.float() > 0).all():
+        raise UserError(f"{path}: tensor 'std' must be above 0 everywhere; {REMEDY}")
+    return mean.float(), std.float()
+
+
+def starts(
+    tensors: Mapping[str, Tensor], z_dim: int, memories: int, hidden: int, folder: Path
+) -> list[Tensor]:
+    """Recorded states: z (S, Z), h and c (M, S, H), float32.
+
+    Raises:
+        UserError: one is missing or of another shape, or there are no states.
+    """
+    path = folder / "starts.safetensors"
+    z, h, c = pick(tensors, ("z", "h", "c"), path, REMEDY)
+    count = len(z) if z.ndim else 0
+    if not count:
+        raise UserError(f"{path} has no recorded states; {REMEDY}")
+    require_shape(z, (count, z_dim), "z", path)
+    for name, tensor in (("h", h), ("c", c)):
+        require_shape(tensor, (memories, count, hidden), name, path)
+    return [tensor.float() for tensor in (z, h, c)]
 
 
 def card(config: Mapping[str, Any]) -> str:

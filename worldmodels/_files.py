@@ -16,15 +16,17 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from worldmodels._jsonable import to_jsonable
 from worldmodels.protocols import UserError
+
+T = TypeVar("T")
 
 _DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; free some space and run the command again",
@@ -170,45 +172,158 @@ def write_json(path: str | Path, obj: Any) -> None:
     atomic_write(path, json.dumps(to_jsonable(obj), indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+MOST_DEPTH = 64
+"""Deepest nesting of lists and objects that a JSON file may have; ours have ten at most."""
+
+
+@overload
+def read_json(path: str | Path) -> Any: ...
+@overload
+def read_json(path: str | Path, kind: type[T]) -> T: ...
+def read_json(path: str | Path, kind: Any = None) -> Any:
     """Read a JSON file.
 
+    Args:
+        path: a regular file.
+        kind: what it must hold, as `worldmodels._shapes` reads types; None takes anything.
+
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, cannot be read, is not JSON, or holds something else.
     """
     source = Path(path)
     try:
-        text = source.read_text(encoding="utf-8")
+        data = read_regular(source)
     except FileNotFoundError:
         raise UserError(f"{source} does not exist; it should be a JSON file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{source} is not valid JSON ({error}); delete it or restore it") from error
-    return parse_json(text, f"{source} is not valid JSON ({{}}); delete it or restore it")
+    value = parse_json(data, f"{source} is not valid JSON ({{}}); delete it or restore it")
+    if kind is not None:
+        from worldmodels._shapes import check
+
+        check(value, kind, str(source))
+    return value
 
 
-def parse_json(text: str, refusal: str) -> Any:
-    """Read JSON in which every number is finite and every level of nesting can be followed.
+def read_json_lines(path: Path, kind: Any = dict) -> list[Any]:
+    """Read a file of one JSON object a line; none where it is missing.
 
     Args:
-        text: the JSON.
+        path: a regular file.
+        kind: what each line must hold.
+
+    Raises:
+        UserError: a line is no such object. A torn last line, which a kill leaves, is passed over.
+    """
+    from worldmodels._shapes import check
+
+    try:
+        data = read_regular(path)
+    except FileNotFoundError:
+        return []
+    records = []
+    for number, line in enumerate(data.splitlines(keepends=True), start=1):
+        if not line.endswith(b"\n"):
+            break
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        record = parse_json(line, f"{where} is not JSON ({{}}); delete the line")
+        check(record, kind, where)
+        records.append(record)
+    return records
+
+
+def read_regular(path: Path) -> bytes:
+    """All bytes of a regular file; a pipe would wait for ever and a device may never end.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is a folder, a device or a pipe, or the system does not give it.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path} is no regular file; give a file")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{path} cannot be read ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def parse_json(text: str | bytes, refusal: str) -> Any:
+    """What JSON text says, by the standard's letter and within the numbers that we compute with.
+
+    Args:
+        text: the JSON; bytes are UTF-8.
         refusal: text of the error; ``{}`` stands for what is wrong.
 
     Raises:
-        UserError: it is not such JSON.
+        UserError: it is not JSON, is nested too deep, repeats a key, or has a number that is not
+            finite, or an integer that 64 bits cannot hold.
     """
     try:
-        return json.loads(text, parse_constant=_finite, parse_float=_finite)
+        decoded = text.decode() if isinstance(text, bytes) else text
+        value = _DECODER.decode(decoded)
+        _check_depth(value)
+        if "\\ud" in decoded.lower():  # half of a pair: text that cannot be written again
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError
         deep = isinstance(error, RecursionError)
-        reason = "nested too deeply" if deep else str(error)
+        reason = f"it is nested deeper than {MOST_DEPTH}" if deep else str(error)
         raise UserError(refusal.replace("{}", reason)) from error
-
-
-def _finite(text: str) -> float:
-    """A number of JSON; Python's own reader lets NaN, Infinity and 1e999 pass."""
-    if not math.isfinite(value := float(text)):
-        raise ValueError(f"{text[:40]} is not a finite number")
     return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MOST_DEPTH):
+        level = [inner for outer in level for inner in _inside(outer)]
+        if not level:
+            return
+    raise RecursionError
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20 or not -(2**63) <= (number := int(text)) < 2**64:
+        raise ValueError(f"the integer {_short(text)} needs more than 64 bits")
+    return number
+
+
+def _number(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{_short(text)} is not a finite number")
+    return number
+
+
+def _constant(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"an object has the key {_short(twice)!r} twice")
+    return found
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 24 else f"{text[:20]}..."
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
+)
 
 
 def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
@@ -229,6 +344,13 @@ def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
     atomic_write(path, buffer.getvalue())
 
 
+_UNREADABLE = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError),
+    *(AttributeError, AssertionError, ArithmeticError, MemoryError),
+)
+"""What torch's reader raises, depending on which byte is wrong."""
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read what `save_checkpoint` wrote, on the CPU, without running code from the file.
 
@@ -239,13 +361,13 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
     source = Path(path)
     try:
-        data = source.read_bytes()
+        data = read_regular(source)
     except FileNotFoundError:
         raise UserError(f"checkpoint {source} does not exist") from None
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except _UNREADABLE as error:
         reason = (str(error).strip().split("\n")[0] or type(error).__name__).split(". ")[0]
         raise UserError(
             f"checkpoint {source} cannot be read ({reason}); delete it and run the stage again"

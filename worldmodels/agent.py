@@ -284,8 +284,8 @@ class Agent:
             Discrete one, and the new state.
 
         Raises:
-            UserError: the frames are of another shape or type than the environment's, or their
-                number is not the state's.
+            UserError: the frames are of another shape or type than the environment's, their number
+                is not the state's, or the weights are so large that the computation overflows.
         """
         frames, single = self.batch(observation)
         mu, logvar = self.encode(frames)
@@ -299,6 +299,11 @@ class Agent:
         held = np.ones(len(z), np.int64)
         new_state = AgentState(memory.h.numpy(), memory.c.numpy(), z.numpy(), encoded.numpy(), held)
         actions = self.action_spec.decode(encoded.numpy())
+        if not (np.isfinite(new_state.z).all() and np.isfinite(encoded.numpy()).all()):
+            raise UserError(
+                f"the agent for {self.env_id} computes numbers that are not finite: its weights "
+                "are damaged or its training diverged; take another one"
+            )
         return (actions[0] if single else actions), new_state
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
@@ -449,23 +454,31 @@ class Agent:
         cfg, tensors = files.load(folder, AgentConfig)
         with torch.device("meta"):  # the weights come from the file: draw none
             vision = ConvVAE(cfg.vision, decoder=cfg.decoder)
-            memories = [MDNRNN(cfg.memory) for _ in range(cfg.memories)]
+            memory = MDNRNN(cfg.memory)
+        files.check_count(tensors["memory"], cfg.memories, folder)
+        memories = [copy.deepcopy(memory) for _ in range(cfg.memories)]
         files.assign(vision, tensors["vision"], folder / "vision.safetensors")
         for m, memory in enumerate(memories):
             files.assign(memory, tensors["memory"], folder / "memory.safetensors", f"{m}.")
-        own, starts = tensors["controller"], tensors.get("starts")
-        arrays = None if starts is None else [starts[name].float().numpy() for name in "zhc"]
+        hidden, z_dim = cfg.memory.hidden_size, cfg.vision.z_dim
+        starts = stats = None
+        if "starts" in tensors:
+            states = files.starts(tensors["starts"], z_dim, cfg.memories, hidden, folder)
+            starts = StartArrays(*(tensor.numpy() for tensor in states))
+        if cfg.controller.normalize:
+            width = linear.num_inputs(cfg.controller, z_dim, hidden)
+            stats = InputStats(*files.input_stats(tensors["controller"], width, folder))
         return cls(
             vision,
             memories,
             cfg.controller,
-            own["parameters"].numpy(),
+            files.parameters(tensors["controller"], folder).numpy(),
             env_id=cfg.env_id,
             frame_spec=cfg.frame_spec,
             action_spec=cfg.action_spec,
             reward_model=cfg.reward_model,
-            input_stats=InputStats(own["mean"], own["std"]) if "mean" in own else None,
-            starts=None if arrays is None else StartArrays(*arrays),
+            input_stats=stats,
+            starts=starts,
             action_repeat=cfg.action_repeat,
             observation_shape=cfg.observation_shape,
             metadata=cfg.metadata,

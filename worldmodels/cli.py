@@ -88,6 +88,9 @@ def script(name: str, argv: Sequence[str] | None = None, **defaults: Any) -> int
 
 def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, Any]) -> None:
     """Read the flags of one subcommand and do what it is for."""
+    for word in (name, *words):
+        if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
+            raise UserError(f"{word!a} is no text: give words in UTF-8, without NUL")
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"

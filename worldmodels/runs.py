@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypedDict
 
 from worldmodels._files import (
     atomic_path,
@@ -19,6 +19,8 @@ from worldmodels._files import (
     make_folder,
     parse_json,
     read_json,
+    read_json_lines,
+    read_regular,
     save_checkpoint,
     write_json,
 )
@@ -41,6 +43,8 @@ from worldmodels._outputs import (
     check_outputs,
 )
 from worldmodels._progress import ProgressBar, progress
+from worldmodels._shapes import check
+from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
 __all__ = [
@@ -69,7 +73,8 @@ __all__ = [
     "parse_json",
     "progress",
     "read_json",
-    "read_metrics",
+    "read_json_lines",
+    "read_regular",
     "require_device",
     "save_checkpoint",
     "to_jsonable",
@@ -82,6 +87,34 @@ SCHEMA_VERSION = 1
 
 FRAME_KINDS = ("collection", "selection", "test", "model_free", "dream")
 """What frames are spent on; all but "dream" are steps of the real environment."""
+
+
+class LedgerEntry(TypedDict):
+    """Frames in the ledger."""
+
+    key: str
+    """names the work that used them"""
+    kind: Literal["collection", "selection", "test", "model_free", "dream"]
+    """one of `FRAME_KINDS`"""
+    frames: Annotated[int, AtLeast(0)]
+    """steps of an environment"""
+
+
+class _Ledger(TypedDict):
+    entries: list[LedgerEntry]
+
+
+class _Metrics(TypedDict):
+    stage: str
+
+
+class _Done(TypedDict):
+    inputs: str
+    outputs: dict[str, Any]
+
+
+class _Config(TypedDict):
+    config: dict[str, Any]
 
 
 class RunFolder:
@@ -158,6 +191,7 @@ class RunFolder:
                 f"{self.config_file} has schema {schema!r}, this version reads {SCHEMA_VERSION}; "
                 "start the run again in a new folder"
             )
+        check(record, _Config, str(self.config_file))
         return dict(record)
 
     def log(self, stage: str, **metrics: Any) -> None:
@@ -179,9 +213,9 @@ class RunFolder:
         """Return the logged records, of one stage or of all, oldest first.
 
         Raises:
-            UserError: as of `read_metrics`.
+            UserError: a line is no record. A torn last line, left by a kill, is passed over.
         """
-        records = read_metrics(self.metrics_file)
+        records: list[dict[str, Any]] = read_json_lines(self.metrics_file, _Metrics)
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
@@ -219,7 +253,7 @@ class RunFolder:
             raise ValueError(f"kind is {kind!r}, must be one of {', '.join(FRAME_KINDS)}")
         if frames < 0:
             raise ValueError(f"frames is {frames}, must not be negative")
-        entry = {"key": key, "kind": kind, "frames": int(frames)}
+        entry: LedgerEntry = {"key": key, "kind": kind, "frames": int(frames)}  # type: ignore[typeddict-item]  # one of FRAME_KINDS
         entries = self.frames()["entries"]
         for known in entries:
             if known["key"] == key:
@@ -229,14 +263,19 @@ class RunFolder:
         write_json(self.frames_file, _ledger([*entries, entry]))
 
     def frames(self) -> dict[str, Any]:
-        """Return the ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}."""
+        """Return the ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         if not self.frames_file.exists():
             return _ledger([])
-        return _ledger(read_json(self.frames_file)["entries"])
+        return _ledger(read_json(self.frames_file, _Ledger)["entries"])
 
     def stage_done(self, name: str, inputs_hash: str) -> bool:
         """Tell whether a stage was finished with exactly these inputs."""
-        return self._stage(name).exists() and read_json(self._stage(name))["inputs"] == inputs_hash
+        path = self._stage(name)
+        return path.exists() and read_json(path, _Done)["inputs"] == inputs_hash
 
     def mark_done(self, name: str, inputs_hash: str, outputs: dict[str, Any]) -> None:
         """Record that a stage is finished, with what later stages and the report want to know."""
@@ -249,7 +288,7 @@ class RunFolder:
         Raises:
             UserError: the stage was never finished.
         """
-        return dict(read_json(self._stage(name))["outputs"])
+        return read_json(self._stage(name), _Done)["outputs"]
 
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
@@ -262,33 +301,7 @@ def agent_folder(path: Path) -> Path:
     return agent if (agent / "config.json").is_file() else path
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read a file of metrics; no records where there is no file.
-
-    Raises:
-        UserError: a line is no JSON object with a "stage". A torn last line, left by a kill, is
-            passed over.
-    """
-    if not path.is_file():
-        return []
-    records = []
-    lines = path.read_bytes().decode(errors="replace").split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = parse_json(line, f"{path}, line {number} is not JSON ({{}}); delete the line")
-        except UserError:
-            if number == len(lines):
-                break
-            raise
-        if not isinstance(record, dict) or "stage" not in record:
-            raise UserError(f"{path}, line {number} is not a JSON object with a stage; delete it")
-        records.append(record)
-    return records
-
-
-def _ledger(entries: list[dict[str, Any]]) -> dict[str, Any]:
+def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
     """Return the ledger of these entries; totals are derived, so they cannot disagree with them."""
     totals = {kind: 0 for kind in FRAME_KINDS}
     for entry in entries:

@@ -35,9 +35,9 @@ class SparseArgs(Config):
     """of mnist, cifar10 or collected frames"""
     out: Path | None = None
     """run folder; None takes runs/sparse-METHOD-DATA"""
-    samples: Count = 20_000
+    samples: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
     """patches or pictures to learn from, at most"""
-    size: Annotated[int, AtLeast(1), Limit(4096)] = 12
+    size: Annotated[int, AtLeast(2), Limit(4096)] = 12
     """side of a patch, in pixels"""
     units: Size = 256
     """atoms or hidden units; a topographic map has the next smaller square"""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from sparse_gan.gan.data import PictureBatches, load_pictures, to_signed
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, Generator
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
-from worldmodels.config import Channels, Config, Count, NotNegative, Seed, Size
+from worldmodels.config import AtLeast, Channels, Config, Count, Limit, NotNegative, Seed, Size
 from worldmodels.runs import RunFolder, config_hash, derive_seed
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, vae_loss
@@ -45,9 +45,9 @@ class ComparisonArgs(Config):
     """gradient steps of V; the GAN gets as many operations"""
     batch_size: Size = 64
     """frames a step, of both"""
-    count: Count = 20_000
+    count: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
     """frames to learn from, at most"""
-    evaluate: Count = 2000
+    evaluate: Annotated[int, AtLeast(10), Limit(2**31)] = 2000
     """frames on each side of the distances, at most"""
     energy_width: Channels = 32
     """channels after the first convolution of the GAN's energy; 32 is V's encoder's"""

@@ -71,7 +71,7 @@ class GANArgs(Config):
     """height and width: 28, 32 or 64; None takes 64, for faces and digits 32"""
     resize: bool = False
     """of folder: cut and scale pictures of other sizes instead of refusing them"""
-    count: Count = 20_000
+    count: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
     """pictures to learn from, at most"""
     steps: Count = 2400
     """steps of G"""

@@ -347,21 +347,30 @@ def test_what_is_no_result_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="it is no run folder"):
         read_runs([str(tmp_path)])
     runs.write_json(tmp_path / "odd.json", {"episodes": [{"seed": 1}]})
-    with pytest.raises(UserError, match="each episode needs a seed and a return"):
+    with pytest.raises(UserError, match=r"odd\.json: episodes\[0\] lacks return"):
         read_runs([str(tmp_path / "odd.json")])
     runs.write_json(tmp_path / "list.json", [1])
-    with pytest.raises(UserError, match="holds a list"):
+    with pytest.raises(UserError, match=r"list\.json holds \[1\]; it must be a JSON object"):
         read_runs([str(tmp_path / "list.json")])
+    for name, runs_of_it, message in (
+        ("number", 3, r"number\.json: runs is 3; it must be a list"),
+        ("numbers", [3], r"numbers\.json: runs\[0\] is 3; it must be a text"),
+        ("itself", ["itself.json"], r"itself\.json lists itself"),
+    ):
+        runs.write_json(tmp_path / f"{name}.json", {"runs": runs_of_it})
+        with pytest.raises(UserError, match=message):
+            read_runs([str(tmp_path / f"{name}.json")])
 
 
-def test_a_torn_last_line_of_the_metrics_is_passed_over(tmp_path: Path) -> None:
+def test_a_torn_last_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
     folder = world_run(tmp_path / "run")
-    whole = read_runs([str(folder)])[0].curve
+    (whole,) = read_runs([str(folder)])
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "sel')
-    assert read_runs([str(folder)])[0].curve == whole
-    (folder / "metrics.jsonl").write_text('{"stage": "x"}\n[3]\n')
-    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 is not a JSON object"):
+    (torn,) = read_runs([str(folder)])
+    assert torn.curve == whole.curve
+    (folder / "metrics.jsonl").write_text('{"stage": "selection", "real_mean": []}\n')
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1: real_mean is \[\]"):
         read_runs([str(folder)])
 
 

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -73,7 +78,7 @@ def test_any_values_survive_the_disk(
     )
     kind = {"kind": "discrete", "dim": 3, "low": [], "high": []}
     episode = Episode(
-        obs=data.draw(hnp.arrays(np.uint8, (steps + 1, 2, 3, 3))),
+        obs=data.draw(hnp.arrays(np.uint8, (steps + 1, 2, 2, 3))),
         action=data.draw(action),
         reward=data.draw(hnp.arrays(np.float32, steps, elements=finite)),
         terminated=data.draw(st.booleans()),
@@ -83,7 +88,8 @@ def test_any_values_survive_the_disk(
         versions=META["versions"],
     )
     folder = tmp_path_factory.mktemp("store")
-    meta = {**META, "frame_shape": [2, 3, 3], **({"action_spec": kind} if discrete else {})}
+    shape = {"frame_shape": [2, 2, 3], "frame_spec": {"rows": None, "size": 2}}
+    meta = {**META, **shape, **({"action_spec": kind} if discrete else {})}
     write_shard(folder / "a.shard", [episode], meta)
     assert same(EpisodeStore([folder]).read(0), episode)
 
@@ -172,3 +178,91 @@ def test_an_interrupted_write_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         write_shard(tmp_path / "a.shard", [random_episode(0, 40)], META)
     assert list(tmp_path.iterdir()) == []
+
+
+# --- files that promise what they do not hold
+
+
+def resigned(path: Path, change: Callable[[dict[str, Any]], None], blocks: bytes = b"") -> None:
+    """Change a shard's header, and its blocks, with all checksums right."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[8:16], "little")
+    header, body = json.loads(raw[48 : 48 + length]), blocks or raw[48 + length :]
+    change(header)
+    text = json.dumps(header).encode()
+    digest = hashlib.sha256(text).digest()
+    path.write_bytes(raw[:8] + len(text).to_bytes(8, "little") + digest + text + body)
+
+
+def claim(header: dict[str, Any]) -> None:
+    """6 GiB of frames in the blocks of a few."""
+    header["meta"] |= {"frame_shape": [8192, 8192, 3], "frame_spec": {"rows": None, "size": 8192}}
+
+
+def move(header: dict[str, Any]) -> None:
+    header["episodes"][1]["offset"] = 0
+
+
+def lengthen(header: dict[str, Any]) -> None:
+    header["episodes"][0]["length"] = 10**9
+
+
+def disagree(header: dict[str, Any]) -> None:
+    header["meta"]["frame_shape"] = [S, S + 1, 3]
+
+
+def bloat(header: dict[str, Any]) -> None:
+    header["data_bytes"] += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (claim, r"a header of a block of [\d,]+ bytes for 6,442,450,944 in episode 0"),
+        (move, "a header of blocks that do not lie end to end, in episode 1"),
+        (lengthen, "a header of an episode of 1,000,000,000 steps with other frames"),
+        (disagree, r"a header of frame_shape \[8, 9, 3\] with frame_spec.size 8"),
+        (bloat, r"a header of blocks of [\d,]+ bytes and data of"),
+        (lambda header: header.pop("meta"), "lacks meta"),
+        (lambda header: header["episodes"].clear(), "a header of no episodes"),
+        (lambda header: header["episodes"][0].update(seed="x"), r"episodes\[0\].seed is 'x'"),
+        (lambda header: header.update(format=[]), r"has format \[\]"),
+    ],
+)
+def test_a_header_that_promises_too_much_is_refused(
+    shard: Shard, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    resigned(shard.path, change)
+    with pytest.raises(UserError, match=message) as caught:
+        Shard(shard.path)
+    assert str(shard.path) in str(caught.value)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_block_that_grows_beyond_its_promise_is_not_decompressed(
+    shard: Shard, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = zstandard.ZstdCompressor(write_content_size=told).compress(bytes(10**8))
+    raw = shard.path.read_bytes()
+    body = raw[len(raw) - shard.data_bytes :]
+    size = shard.entries[0].blocks[0].size
+
+    def swap(header: dict[str, Any]) -> None:
+        first = header["episodes"][0]
+        first["sizes"][0], first["crc32"][0] = len(bomb), zlib.crc32(bomb)
+        for episode in header["episodes"]:
+            episode["offset"] += len(bomb) - size if episode["offset"] else 0
+        header["data_bytes"] += len(bomb) - size
+
+    resigned(shard.path, swap, bomb + body[size:])
+    store = EpisodeStore([shard.path.parent])
+    monkeypatch.setattr(zstandard, "ZstdDecompressor", lambda: pytest.fail("decompressed"))
+    with pytest.raises(UserError, match="does not hold the 6,144 bytes that its header promises"):
+        store.read_frames(0, 0, 1)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"shards": []}', '{"shards": {"a.shard": 1}}'])
+def test_a_damaged_manifest_is_named(shard: Shard, content: str) -> None:
+    (shard.path.parent / "manifest.json").write_text(content)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        EpisodeStore([shard.path.parent])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.planning.conftest import PEDALS, MakeAgent
+from worldmodels._tensors import read_tensors
 from worldmodels.agent import Agent
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
@@ -117,6 +121,27 @@ def test_a_residual_belongs_to_one_c(make_agent: MakeAgent, tmp_path: Path) -> N
     assert PolicyFile.load(path, agent).control(z, h).shape == (4, 3)
     with pytest.raises(UserError, match="another M or C"):
         PolicyFile.load(path, agent.with_parameters(agent.parameters + 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"actors": 10**9}, "actors is 1000000000; it must be"),
+        ({"actors": 2}, "does not hold 2 actors"),
+        ({"network": {"hidden": 65_536, "layers": 1}}, r"has shape .* needs \(65536, "),
+        ({"network": []}, "network is .*; it must be an object"),
+        ({"memory": None}, "memory is None; it must be a text"),
+    ],
+)
+def test_a_damaged_policy_is_named(
+    make_agent: MakeAgent, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    agent, cfg, path = make_agent(), NetworkConfig(16, 1), tmp_path / "policy.safetensors"
+    PolicyFile((Actor.of(agent, cfg),), None, "actor-critic", origin(agent, cfg)).save(path)
+    file = read_tensors(path, "")
+    save_file(file.tensors, path, {"worldmodels": json.dumps({**json.loads(file.text), **change})})
+    with pytest.raises(UserError, match=message):
+        PolicyFile.load(path, agent)
 
 
 def test_actors_drive_by_the_mean_of_their_u(make_agent: MakeAgent, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from worldmodels.report import text
 from worldmodels.report.axes import positions, thinned
-from worldmodels.report.data import by_stage, latest, load_run, number, offsets
+from worldmodels.report.data import latest, load_run, number, offsets, read_metrics
 from worldmodels.report.figures import final_selection, swarm
 from worldmodels.report.tables import selections
 
@@ -69,8 +69,8 @@ def test_the_finalist_that_won_is_the_selected_one(tmp_path: Path, winner: int |
 def test_torn_last_line_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"stage": "vision", "step": 1}\n\n{"stage": "vis')
-    assert by_stage(path) == {"vision": [{"stage": "vision", "step": 1}]}
-    assert by_stage(tmp_path / "absent.jsonl") == {}
+    assert read_metrics(path) == {"vision": [{"stage": "vision", "step": 1}]}
+    assert read_metrics(tmp_path / "absent.jsonl") == {}
 
 
 @given(VALUES, st.floats(0.5, 100))

@@ -183,10 +183,18 @@ def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
         ("metrics.jsonl", '{"stage": "vision"}\n{"sta\n{}\n', "metrics.jsonl, line 2"),
         ("metrics.jsonl", "[1]\n{}\n", "metrics.jsonl, line 1"),
         ("evaluation.json", '{"episodes": []}', "evaluation.json has no episodes"),
-        ("evaluation.json", '{"episodes": [{"seed": 1}]}', "needs a seed and a return"),
-        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "NaN is not a finite"),
-        ("frames.json", "[]", "frames.json holds a list"),
+        (
+            "evaluation.json",
+            '{"episodes": [{"seed": 1}]}',
+            "evaluation.json: episodes[0] lacks return",
+        ),
+        ("evaluation.json", '{"episodes": [{"seed": 1, "return": NaN}]}', "not a finite number"),
+        ("frames.json", "[]", "frames.json holds []; it must be a JSON object"),
         ("config.json", "{", "config.json"),
+        ("config.json", '{"config": 3}', "config.json: config is 3; it must be a JSON object"),
+        ("config.json", '{"machine": "x"}', "config.json: machine is 'x'"),
+        ("frames.json", '{"totals": {"test": []}}', "frames.json: totals['test'] is []"),
+        ("metrics.jsonl", '{"stage": "vision", "step": {}}\n', "line 1: step is {}; it must be"),
     ],
 )
 def test_damaged_file_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:

@@ -56,9 +56,9 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="data is mnist: name its folder with --folder"):
         SparseArgs("psd", "mnist")
     for field, value in (("units", 0), ("epochs", 0), ("samples", 1), ("lam", -1.0), ("size", 0)):
-        with pytest.raises(UserError, match=f"^--{field} is {value}; it must be at least"):
+        with pytest.raises(UserError, match=f"^SparseArgs.{field} is {value}; it must be at least"):
             SparseArgs("psd", **{field: value})  # type: ignore[arg-type]  # mixed values
-    with pytest.raises(UserError, match=r"^--units is 8; it must be at least 9"):
+    with pytest.raises(UserError, match=r"^SparseArgs.units is 8; it must be at least 9"):
         SparseArgs("topographic", units=8)
     with pytest.raises(UserError, match="device is 'tpu'; it must be cpu or cuda"):
         SparseArgs("psd", device="tpu")
@@ -72,7 +72,7 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--data", "frames"], "data is frames: name its folder with --folder"),
-        (["--epochs", "0"], "--epochs is 0; it must be at least 1"),
+        (["--epochs", "0"], "--epochs is 0; it must be at least 1, or None"),
     ],
 )
 def test_the_script_says_what_is_wrong_in_one_line(

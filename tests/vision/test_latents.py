@@ -75,7 +75,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = tmp_path / "latents.safetensors"
     encode_episodes(make_model(), [episode(0, 5)], SPEC).save(path)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"latents\.safetensors is no readable file"):
+    with pytest.raises(UserError, match=r"latents\.safetensors is damaged"):
         Latents.load(path)
     with pytest.raises(UserError, match="nowhere"):
         Latents.load(tmp_path / "nowhere")

@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 from torch import Tensor
 
+from worldmodels._tensors import pick, read_tensors
 from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write
@@ -81,12 +81,14 @@ class DreamStarts:
         Raises:
             UserError: a missing or damaged file, named.
         """
+        remedy = "write the agent again"
         try:
-            arrays = load_file(path)
-            return cls(*(arrays[name].astype(np.float32) for name in ("z", "h", "c")))
-        except (OSError, KeyError, SafetensorError, UserError) as error:
+            tensors = read_tensors(path, remedy).tensors
+            found = pick(tensors, ("z", "h", "c"), path, remedy)
+            return cls(*(tensor.float().numpy() for tensor in found))
+        except (FileNotFoundError, UserError) as error:
             raise UserError(
-                f"{path} is no readable file of dream starts ({error}); write the agent again"
+                f"{path} is no readable file of dream starts ({error}); {remedy}"
             ) from error
 
 

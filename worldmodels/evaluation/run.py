@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from worldmodels import envs, executors, runs
+from worldmodels.config import Count, Seed
 from worldmodels.evaluation.policies import (
     AgentParameters,
     PolicySpec,
@@ -311,12 +312,30 @@ def _key(policies: Sequence[PolicySpec], seeds: Sequence[int], settings: _Settin
         raise UserError(f"resume needs env_kwargs that JSON can hold: {error}") from error
 
 
+_Episode = TypedDict(
+    "_Episode",
+    {
+        "seed": Seed,
+        "return": float,
+        "length": Count,
+        "lap_finished": bool | None,
+        "terminated": bool,
+        "ms_per_action": float | None,
+    },
+)
+
+
+class _Unfinished(TypedDict):
+    key: str
+    groups: dict[str, list[_Episode]]
+
+
 def _finished_groups(resume: Path | None, key: str) -> Done:
     """Groups that an interrupted evaluation has finished; none if it was another evaluation."""
     if resume is None or not resume.exists():
         return {}
-    content = runs.read_json(resume)
-    if content.get("key") != key:
+    content = runs.read_json(resume, _Unfinished)
+    if content["key"] != key:
         return {}
     return {
         int(task): [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from worldmodels.experience.shards import SUFFIX, Shard
 from worldmodels.protocols import UserError
@@ -15,6 +15,14 @@ MANIFEST = "manifest.json"
 
 FRAME_VERSIONS = ("gymnasium", "box2d", "pygame")
 """Packages whose versions change frames or physics, so that sets of several must not be mixed."""
+
+
+class _Facts(TypedDict):
+    header_sha256: str
+
+
+class _Manifest(TypedDict):
+    shards: dict[str, _Facts]
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -29,7 +37,7 @@ def open_folder(folder: Path) -> list[Shard]:
     shards = [Shard(path) for path in shard_files(folder)]
     manifest = folder / MANIFEST
     if manifest.exists():
-        listed: dict[str, Any] = read_json(manifest)["shards"]
+        listed = read_json(manifest, _Manifest)["shards"]
         found = {shard.path.name: shard for shard in shards}
         for name, facts in listed.items():
             if name not in found:

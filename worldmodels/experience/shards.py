@@ -20,16 +20,27 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from worldmodels.experience.encoding import CODEC, EncodedEpisode, encode, join_colours
+from worldmodels._files import parse_json
+from worldmodels._shapes import check
+from worldmodels.config import AtLeast, Count, Seed, Size
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.encoding import (
+    BLOCK_FRAMES,
+    CODEC,
+    EncodedEpisode,
+    encode,
+    join_colours,
+)
 from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path
@@ -44,6 +55,58 @@ _MAGIC = b"WMSHARD1"
 _PREFIX = struct.Struct("<8sQ32s")
 _REMEDY = "delete it and collect its episodes again"
 
+_Natural: TypeAlias = Annotated[int, AtLeast(0)]
+
+
+_MOST_EXPANSION = 32_768
+"""Bytes that a compressed byte can stand for at most: zstd's shortest block has four bytes and
+repeats one of them 2^17 times."""
+
+
+class _FrameSpec(TypedDict):
+    rows: Count | None
+    size: Size
+
+
+class _ActionSpec(TypedDict):
+    kind: Literal["box", "discrete"]
+    dim: Size
+    low: list[float]
+    high: list[float]
+
+
+class _Meta(TypedDict):
+    env_id: str
+    frame_spec: _FrameSpec
+    frame_shape: list[Size]
+    action_spec: _ActionSpec
+    versions: dict[str, str]
+    action_repeat: NotRequired[Count]
+
+
+class _Record(TypedDict):
+    """An episode in the header."""
+
+    seed: Seed
+    length: Count
+    env_steps: NotRequired[Count]
+    total_reward: float
+    terminated: bool
+    truncated: bool
+    lap_finished: bool | None
+    lost: NotRequired[bool]
+    offset: _Natural
+    sizes: list[_Natural]
+    crc32: list[_Natural]
+    frames: list[_Natural]
+
+
+class _Header(TypedDict):
+    meta: _Meta
+    data_bytes: _Natural
+    data_sha256: str
+    episodes: list[_Record]
+
 
 @dataclass(frozen=True)
 class Block:
@@ -57,6 +120,8 @@ class Block:
     """CRC-32 of the compressed bytes"""
     frames: int
     """frames in it; 0 for actions and rewards"""
+    length: int
+    """bytes that it decompresses to"""
 
 
 def write_shard(
@@ -166,17 +231,17 @@ class Shard:
         """
         self.path = Path(path)
         raw, self._data_start = _read_header(self.path)
-        header = json.loads(raw)
-        if header["format"] != FORMAT_VERSION:
-            raise UserError(
-                f"shard {self.path} has format {header['format']}; this version reads "
-                f"{FORMAT_VERSION}: collect the episodes again or use the version that wrote them"
-            )
+        header = _parse_header(raw, self.path)
         self.header_sha256 = hashlib.sha256(raw).hexdigest()
         self.meta: dict[str, Any] = header["meta"]
-        self.data_bytes = int(header["data_bytes"])
-        self._data_sha256 = str(header["data_sha256"])
-        self.entries = tuple(_entry(record) for record in header["episodes"])
+        self.data_bytes: int = header["data_bytes"]
+        self._data_sha256: str = header["data_sha256"]
+        try:
+            _check_meta(self.meta)
+            self.entries = tuple(_entry(record, self.meta) for record in header["episodes"])
+            _check_layout(self.entries, self.data_bytes)
+        except ValueError as error:
+            raise UserError(f"shard {self.path} has a header of {error}; {_REMEDY}") from error
         expected = self._data_start + self.data_bytes
         actual = os.stat(self.path).st_size
         if actual != expected:
@@ -206,7 +271,15 @@ class Shard:
                 f"shard {self.path} is corrupt in {what} "
                 f"(bytes {first:,} to {first + block.size:,}); {_REMEDY}"
             )
-        return zstandard.ZstdDecompressor().decompress(raw)
+        try:
+            if zstandard.get_frame_parameters(raw).content_size == block.length:
+                return zstandard.ZstdDecompressor().decompress(raw)
+        except zstandard.ZstdError:
+            pass  # told below
+        raise UserError(
+            f"shard {self.path} is corrupt in {what}: it does not hold the {block.length:,} bytes "
+            f"that its header promises; {_REMEDY}"
+        )
 
     def read_frames(self, episode: int, index: int, out: NDArray[np.uint8]) -> None:
         """Decode one block of frames into `out` (n, S, S, 3), contiguous, n the block's frames.
@@ -273,18 +346,74 @@ def _read_header(path: Path) -> tuple[bytes, int]:
             header = file.read(min(length, os.stat(path).st_size))
     except FileNotFoundError:
         raise UserError(f"shard {path} does not exist") from None
+    except IsADirectoryError:
+        raise UserError(f"shard {path} is a folder") from None
     if len(header) != length or hashlib.sha256(header).digest() != digest:
         raise UserError(f"shard {path} has a truncated or corrupt header; {_REMEDY}")
     return header, _PREFIX.size + length
 
 
-def _entry(record: dict[str, Any]) -> EpisodeEntry:
-    """Rebuild what `_header` laid out."""
-    offsets = np.cumsum([record["offset"], *record["sizes"][:-1]]).tolist()
-    fields = zip(offsets, record["sizes"], record["crc32"], record["frames"], strict=True)
-    *frames, action, reward = (Block(*values) for values in fields)
+def _parse_header(raw: bytes, path: Path) -> dict[str, Any]:
+    """What a header says, with every field of its type."""
+    header = parse_json(raw, f"shard {path} has a damaged header ({{}}); {_REMEDY}")
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT_VERSION:
+        raise UserError(
+            f"shard {path} has format {found!r}; this version reads {FORMAT_VERSION}: collect the "
+            "episodes again or use the version that wrote them"
+        )
+    check(header, _Header, f"header of shard {path}")
+    return dict(header)
+
+
+def _check_meta(meta: Mapping[str, Any]) -> None:
+    """Refuse facts that do not belong together, with ValueError."""
+    size, spec = meta["frame_spec"]["size"], meta["action_spec"]
+    if meta["frame_shape"] != [size, size, 3]:
+        raise ValueError(f"frame_shape {meta['frame_shape']} with frame_spec.size {size}")
+    try:
+        ActionSpec(spec["kind"], spec["dim"], tuple(spec["low"]), tuple(spec["high"]))
+    except UserError as error:
+        raise ValueError(f"an action_spec that is none: {error}") from error
+
+
+def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
+    """Refuse blocks that do not lie end to end or could not hold what they promise (ValueError).
+
+    So what a reader allocates is bounded by the size of the file.
+    """
+    if not entries:
+        raise ValueError("no episodes")
+    end = 0
+    for number, entry in enumerate(entries):
+        for block in (*entry.blocks, entry.action, entry.reward):
+            if block.offset != end:
+                raise ValueError(f"blocks that do not lie end to end, in episode {number}")
+            if block.length > block.size * _MOST_EXPANSION:
+                raise ValueError(
+                    f"a block of {block.size:,} bytes for {block.length:,} in episode {number}"
+                )
+            end += block.size
+    if end != data_bytes:
+        raise ValueError(f"blocks of {end:,} bytes and data of {data_bytes:,}")
+
+
+def _entry(record: dict[str, Any], meta: Mapping[str, Any]) -> EpisodeEntry:
+    """Rebuild what `_header` laid out; ValueError if it is not laid out so."""
+    sizes, crcs, frames, steps = (record[n] for n in ("sizes", "crc32", "frames", "length"))
+    expected = [BLOCK_FRAMES] * ((steps + 1) // BLOCK_FRAMES)
+    expected += [(steps + 1) % BLOCK_FRAMES] if (steps + 1) % BLOCK_FRAMES else []
+    if frames != [*expected, 0, 0] or not len(frames) == len(sizes) == len(crcs):
+        raise ValueError(f"an episode of {steps:,} steps with other frames or blocks than these")
+    spec = meta["action_spec"]
+    step_bytes = 8 if spec["kind"] == "discrete" else 4 * spec["dim"]
+    pixels = int(np.prod(meta["frame_shape"]))
+    lengths = [pixels * n for n in expected] + [step_bytes * steps, 4 * steps]
+    offsets = [record["offset"] + before for before in accumulate(sizes, initial=0)]
+    blocks = [Block(*values) for values in zip(offsets, sizes, crcs, frames, lengths, strict=False)]
     names = ("seed", "length", "total_reward", "terminated", "truncated", "lap_finished")
     facts = {name: record[name] for name in names}
     facts["env_steps"] = record.get("env_steps", record["length"])  # older files hold neither
     facts["lost"] = record.get("lost", False)
-    return EpisodeEntry(**facts, blocks=tuple(frames), action=action, reward=reward)
+    *of_frames, action, reward = blocks
+    return EpisodeEntry(**facts, blocks=tuple(of_frames), action=action, reward=reward)

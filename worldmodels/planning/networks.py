@@ -125,9 +125,13 @@ class Actor(nn.Module):
         """An untrained actor for an agent: its spaces, its components, its C for a residual."""
         actor = cls(agent.z_dim, agent.h_dim, agent.action_spec, cfg)
         actor.inputs.fit(agent)
-        if cfg.residual:
-            actor.controller = ControllerDrive(agent)
+        actor.lead(agent)
         return actor
+
+    def lead(self, agent: Agent) -> None:
+        """Let a residual change the actions of this agent's C."""
+        if self.cfg.residual:
+            self.controller = ControllerDrive(agent)
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation of u, each (B, A), from z (B, Z) and h (B, H)."""

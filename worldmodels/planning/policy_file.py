@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worldmodels._tensors import filled, read_facts, read_tensors
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Few, from_json
 from worldmodels.planning.controller import Drive
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, parse_json, to_jsonable, versions
+from worldmodels.runs import atomic_write, to_jsonable, versions
 
+REMEDY = "train it again"
 SCHEMA = 2
 """Layout of the file; a reader refuses others."""
 
@@ -132,37 +133,34 @@ class PolicyFile:
         """
         if not path.is_file():
             raise UserError(f"there is no file {path}; `worldmodels train-policy` makes one")
-        damaged = f"{path} is no readable policy ({{}}); train it again"
-        try:
-            with safe_open(path, "pt") as file:
-                text = (file.metadata() or {}).get("worldmodels", "{}")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except SafetensorError as error:
-            raise UserError(damaged.replace("{}", str(error))) from error
-        record = parse_json(text, damaged)
-        schema = record.get("schema") if isinstance(record, dict) else None
-        if schema != SCHEMA:
+        file = read_tensors(path, REMEDY)
+        record = read_facts(file, dict, path, REMEDY)
+        if record.get("schema") != SCHEMA:
             raise UserError(
-                f"{path} has schema {schema!r}; this version reads {SCHEMA}: train it again"
+                f"{path} has schema {record.get('schema')!r}; this version reads {SCHEMA}: {REMEDY}"
             )
         facts = from_json(_Facts, record, f"{path}: ", ignore_unknown=True)
         cfg = facts.network
         if facts.memory != origin(agent, cfg):
             whose = "with another M or C" if cfg.residual else "in the dreams of another M"
             raise UserError(f"{path} was trained {whose}; train it again")
-        actors = tuple(Actor.of(agent, cfg) for _ in range(facts.actors))
-        critic = Critic(agent.z_dim, agent.h_dim, cfg)
-        found = any(name.startswith("critic.") for name in tensors)
-        try:
-            for i, actor in enumerate(actors):
-                actor.load_state_dict(_part(tensors, f"actor.{i}."))
-            if found:
-                critic.load_state_dict(_part(tensors, "critic."))
-        except RuntimeError as error:
-            raise UserError(f"{path} has other shapes ({error}); train it again") from error
-        for network in (*actors, critic):
+        parts = _parts(file.tensors)
+        names = [f"actor.{i}" for i in range(facts.actors)]
+        if set(parts) - {"critic"} != set(names):
+            raise UserError(f"{path} does not hold {facts.actors} actors; {REMEDY}")
+        shape = (agent.z_dim, agent.h_dim)
+        actors = tuple(
+            filled(lambda: Actor(*shape, agent.action_spec, cfg), parts[name], path, REMEDY)
+            for name in names
+        )
+        for actor in actors:
+            actor.lead(agent)
+        critic = None
+        if "critic" in parts:
+            critic = filled(lambda: Critic(*shape, cfg), parts["critic"], path, REMEDY)
+        for network in (*actors, *([critic] if critic is not None else [])):
             network.requires_grad_(False).eval()
-        return cls(actors, critic if found else None, facts.kind, facts.memory)
+        return cls(actors, critic, facts.kind, facts.memory)
 
 
 def origin(agent: Agent, cfg: NetworkConfig) -> str:
@@ -183,8 +181,14 @@ def digest_of(models: Sequence[nn.Module]) -> str:
     return digest.hexdigest()
 
 
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each network by its name, "actor.0" or "critic"."""
+    parts: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        words = name.split(".")
+        first = 2 if words[0] == "actor" else 1
+        parts.setdefault(".".join(words[:first]), {})[".".join(words[first:])] = tensor
+    return parts
 
 
 __all__ = ["ActorControl", "PolicyFile", "StackedActors", "digest_of", "origin"]

@@ -11,13 +11,109 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired, Required, TypeAlias, TypedDict
 
+from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json, read_metrics
+from worldmodels.runs import read_json, read_json_lines
 from worldmodels.tasks import Task, named
 
 Row = Mapping[str, Any]
+
+Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"] | None
+"""A number as `worldmodels.runs.to_jsonable` writes it."""
+
+Episode = TypedDict(
+    "Episode",
+    {
+        "seed": Annotated[int, AtLeast(0)],
+        "return": float,
+        "length": NotRequired[Annotated[int, AtLeast(0)]],
+        "lap_finished": NotRequired[bool | None],
+    },
+)
+"""An episode in a JSON of `worldmodels evaluate`."""
+
+
+class Evaluation(TypedDict, total=False):
+    """What is read of a JSON of `worldmodels evaluate`."""
+
+    agent: str
+    env: str
+    deterministic: bool
+    episodes: list[Episode]
+    mean: Number
+    std: Number
+    median: Number
+    iqm: Number
+    p10: Number
+    fraction_solved: Number
+    ci95: list[Number] | None
+    versions: dict[str, Any]
+    machine: dict[str, Any]
+
+
+class Ledger(TypedDict, total=False):
+    """What is read of `frames.json`."""
+
+    entries: list[Entry]
+    totals: dict[str, Annotated[int, AtLeast(0)]]
+
+
+class Entry(TypedDict):
+    """Frames in the ledger."""
+
+    key: str
+    kind: str
+    frames: Annotated[int, AtLeast(0)]
+
+
+class Settings(TypedDict, total=False):
+    """What is read of `config.json`, of the record and of the configuration in it."""
+
+    config: Settings
+    env_id: str
+    test_env_id: str | None
+    seed: int | None
+    method: str
+    preset: str | None
+    action_repeat: Number
+    frames: int | None
+    versions: dict[str, Any] | None
+    machine: dict[str, Any] | None
+
+
+class Reliability(TypedDict, total=False):
+    """How often what M predicts comes."""
+
+    predicted: list[Number]
+    observed: list[Number]
+    count: list[Number]
+
+
+class Line(TypedDict, total=False):
+    """What is read of a line of `metrics.jsonl`, of any stage."""
+
+    stage: Required[str]
+    iteration: int | None
+    member: int | None
+    name: str | None
+    step: Number
+    generation: Number
+    seconds: Number
+    frames: Number
+    winner: int
+    dream_return: Number
+    real_mean: Number
+    real_returns: list[Number] | None
+    episodes: Number
+    alarm: str | None
+    rounds: list[int] | None
+    behaviour: list[str] | str | None
+    horizon: list[Number]
+    error: list[Number]
+    hit_reliability: Reliability | None
+
 
 VIDEOS = ("best", "median", "worst")
 PICTURES = ("reconstructions.png", "dream.png", "dream.mp4")
@@ -94,10 +190,10 @@ def load_run(folder: Path) -> RunData:
             f"{folder} is not a run folder; make one with "
             f"`worldmodels run --preset quick --out {folder}`"
         )
-    record = _read_mapping(folder / "config.json")
+    record = read_part(folder / "config.json", Settings)
     config = {**record, **record.get("config", {})}
     config.pop("config", None)
-    ledger = _read_mapping(folder / "frames.json")
+    ledger = read_part(folder / "frames.json", Ledger)
     evaluation = folder / "evaluation.json"
     others = [("random driver", folder / "evaluation_random.json")]
     others += [(path.stem, path) for path in sorted((folder / "baselines").glob("*.json"))]
@@ -109,30 +205,34 @@ def load_run(folder: Path) -> RunData:
     return RunData(
         folder=folder,
         config=config,
-        metrics=by_stage(folder / "metrics.jsonl"),
-        totals={str(kind): int(n) for kind, n in ledger.get("totals", {}).items()},
+        metrics=read_metrics(folder / "metrics.jsonl"),
+        totals=dict(ledger.get("totals", {})),
         entries=list(ledger.get("entries", [])),
         evaluation=read_score(evaluation, "this agent") if evaluation.is_file() else None,
         others=[read_score(path, name) for name, path in others if path.is_file()],
         media=media,
-        episodes=_read_mapping(folder / "media" / "episodes.json"),
+        episodes=read_part(folder / "media" / "episodes.json", dict),
     )
 
 
-def _read_mapping(path: Path) -> Row:
-    if not path.is_file():
-        return {}
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}; a JSON object is expected")
-    return content
+def read_part(path: Path, kind: type[Any]) -> dict[str, Any]:
+    """A JSON object of a run folder, or an empty one where there is no such file.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    return dict(read_json(path, kind)) if path.exists() else {}
 
 
-def by_stage(path: Path) -> dict[str, list[Row]]:
-    """Read metrics.jsonl, grouped by stage; errors as of `runs.read_metrics`."""
+def read_metrics(path: Path) -> dict[str, list[Row]]:
+    """Read metrics.jsonl, grouped by stage; a last line torn by a kill is left out.
+
+    Raises:
+        UserError: another line is no such record.
+    """
     groups: dict[str, list[Row]] = {}
-    for row in read_metrics(path):
-        groups.setdefault(str(row["stage"]), []).append(row)
+    for row in read_json_lines(path, Line):
+        groups.setdefault(row["stage"], []).append(row)
     return groups
 
 
@@ -142,23 +242,18 @@ def read_score(path: Path, name: str) -> Score:
     Raises:
         UserError: the file has no episodes, or a return is not finite.
     """
-    content = _read_mapping(path)
+    content = read_part(path, Evaluation)
     episodes = content.get("episodes")
     if not episodes:
         raise UserError(f"{path} has no episodes; write it with `worldmodels evaluate --json`")
-    try:
-        returns = tuple(float(episode["return"]) for episode in episodes)
-        seeds = tuple(int(episode["seed"]) for episode in episodes)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: each episode needs a seed and a return ({error})") from error
-    if not all(map(math.isfinite, returns)):
-        raise UserError(f"{path} has a return that is not finite")
+    returns = tuple(float(episode["return"]) for episode in episodes)
+    seeds = tuple(episode["seed"] for episode in episodes)
     laps = [episode.get("lap_finished") for episode in episodes]
     return Score(
         name=name,
         seeds=seeds,
         returns=returns,
-        lengths=tuple(int(episode.get("length", 0)) for episode in episodes),
+        lengths=tuple(episode.get("length", 0) for episode in episodes),
         laps=() if None in laps else tuple(map(bool, laps)),
         mean=float(_present(content, "mean", statistics.fmean(returns))),
         std=float(_present(content, "std", statistics.pstdev(returns))),

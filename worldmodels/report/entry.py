@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, read_json, read_metrics
+from worldmodels.report.data import Evaluation, Ledger, Line, Settings, read_part
+from worldmodels.runs import atomic_write, read_json, read_json_lines
 from worldmodels.tasks import task_for
 
 FILES = ("config.json", "frames.json", "evaluation.json")
@@ -46,18 +47,18 @@ def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> 
     for file in (*FILES, RANDOM):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
-    rows = read_metrics(run / METRICS)
-    kept = [json.dumps(row, allow_nan=False) for row in rows if row["stage"] in KEPT]
-    atomic_write(folder / METRICS, "\n".join([*kept, ""]))
+    kept = [row for row in read_json_lines(run / METRICS, Line) if row["stage"] in KEPT]
+    atomic_write(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
     atomic_write(folder / "README.md", text)
     return folder / "README.md"
 
 
 def readme(run: Path, title: str, commit: str) -> str:
     """The entry's text, as far as figures can write it."""
-    config, tested = read_json(run / "config.json"), read_json(run / "evaluation.json")
-    totals = read_json(run / "frames.json")["totals"]
-    rows = read_metrics(run / METRICS)
+    config = read_part(run / "config.json", Settings)
+    tested = read_part(run / "evaluation.json", Evaluation)
+    totals = read_part(run / "frames.json", Ledger)["totals"]
+    rows = read_json_lines(run / METRICS, Line)
     cfg, machine = config["config"], config["machine"]
     ledger = [f"| {kind} | {totals[kind]:,} |" for kind in ("collection", "selection", "test")]
     versions = ", ".join(

@@ -79,9 +79,10 @@ def selections(data: RunData) -> list[Row]:
         for row in latest(data.rows("selection"), "generation")
         if number(row.get("real_mean")) is not None
     ]
-    if not (finals := data.rows("final")):
+    finals = [row["winner"] for row in data.rows("final") if "winner" in row]
+    if not finals:
         return rows
-    winner = int(finals[-1]["winner"])
+    winner = finals[-1]
     return [
         {**row, "selected": bool(row.get("selected")) and iteration_of(row) == winner}
         for row in rows

@@ -12,13 +12,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 from torch import Tensor, nn
 
+from worldmodels._shapes import check
+from worldmodels._tensors import filled, read_facts, read_tensors
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
@@ -29,7 +30,6 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import (
     atomic_path,
     load_checkpoint,
-    parse_json,
     save_checkpoint,
     to_jsonable,
     versions,
@@ -37,11 +37,34 @@ from worldmodels.runs import (
 from worldmodels.vision.latents import Latents
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
+REMEDY = "make it again"
 SCHEMA = 1
 """Layout of the files; a reader refuses others."""
 
 MAKERS = {"vision": "train-vision", "latents": "encode", "memory": "train-memory"}
 """The command that makes each kind of file."""
+
+
+class _Vision(TypedDict):
+    config: dict[str, Any]
+    source: dict[str, Any]
+    mirror: NotRequired[bool]
+    weights: dict[str, Tensor]
+
+
+class _Memory(TypedDict):
+    config: dict[str, Any]
+    source: dict[str, Any]
+    reward: dict[str, Any]
+    vision: str
+    posterior_noise: NotRequired[float]
+    weights: list[dict[str, Tensor]]
+
+
+class _Latents(TypedDict):
+    source: dict[str, Any]
+    vision: str
+    mirror: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -81,9 +104,9 @@ class VisionFile:
     @classmethod
     def load(cls, path: Path) -> VisionFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
-        content = _load(path, "vision")
-        model = ConvVAE(from_json(VAEConfig, content["config"], f"{path}: config."))
-        _assign(model, content["weights"], path)
+        content = _load(path, "vision", _Vision)
+        cfg = from_json(VAEConfig, content["config"], f"{path}: config.")
+        model = filled(lambda: ConvVAE(cfg), content["weights"], path, REMEDY)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
         source = from_json(Source, content["source"], f"{path}: source.")
         return cls(model.eval(), source, bool(content.get("mirror", False)))
@@ -114,15 +137,13 @@ class LatentsFile:
         """Read them; `UserError` names the file if it is missing, damaged or of another kind."""
         if not path.is_file():
             raise UserError(f"there is no file {path}; `worldmodels encode` makes one")
-        try:
-            with safe_open(path, "numpy") as file:
-                text = (file.metadata() or {}).get("worldmodels", "{}")
-        except SafetensorError as error:
-            raise UserError(f"{path} is damaged ({error}); encode again") from error
-        facts = parse_json(text, f"{path} is damaged ({{}}); encode again")
+        file = read_tensors(path, "encode again")
+        facts = read_facts(file, dict, path, "encode again")
         _check_kind(path, facts, "latents")
-        source = from_json(Source, facts.get("source"), f"{path}: source.")
-        return cls(Latents.load(path), source, facts["vision"], bool(facts.get("mirror", False)))
+        check(facts, _Latents, str(path))
+        latents = Latents.of(file.tensors, path, "encode again")
+        source = from_json(Source, facts["source"], f"{path}: source.")
+        return cls(latents, source, facts["vision"], facts.get("mirror", False))
 
 
 @dataclass(frozen=True)
@@ -147,11 +168,14 @@ class MemoryFile:
     @classmethod
     def load(cls, path: Path) -> MemoryFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
-        content = _load(path, "memory")
+        content = _load(path, "memory", _Memory)
         cfg = from_json(MDNRNNConfig, content["config"], f"{path}: config.")
-        models = [MDNRNN(cfg).eval() for _ in content["weights"]]
-        for model, weights in zip(models, content["weights"], strict=True):
-            _assign(model, weights, path)
+        models = [
+            filled(lambda: MDNRNN(cfg), weights, path, REMEDY).eval()
+            for weights in content["weights"]
+        ]
+        if not models:
+            raise UserError(f"{path} holds no M; {REMEDY}")
         reward = from_json(RewardModel, content["reward"], f"{path}: reward.")
         source = from_json(Source, content["source"], f"{path}: source.")
         noise = float(content.get("posterior_noise", 1.0))
@@ -250,14 +274,12 @@ def _save(path: Path, kind: str, *, weights: Any, **facts: Any) -> None:
     save_checkpoint(path, {**plain, "weights": weights})
 
 
-def _load(path: Path, kind: str) -> dict[str, Any]:
+def _load(path: Path, kind: str, holds: type[Any]) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; `worldmodels {MAKERS[kind]}` makes one")
     content = load_checkpoint(path)
     _check_kind(path, content, kind)
-    needed = ["config", "source", "weights", *(["reward", "vision"] if kind == "memory" else [])]
-    if missing := [name for name in needed if name not in content]:
-        raise UserError(f"{path} lacks {', '.join(missing)}; make it again")
+    check(content, holds, str(path))
     return content
 
 
@@ -268,10 +290,3 @@ def _check_kind(path: Path, facts: Mapping[str, Any], kind: str) -> None:
         raise UserError(f"{path} {what}; one of {kind} is needed: `worldmodels {MAKERS[kind]}`")
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; make it again")
-
-
-def _assign(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{path} has weights of another shape ({error}); make it again") from error

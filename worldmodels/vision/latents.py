@@ -6,7 +6,7 @@ posterior is what is stored, never one sample of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
+from torch import Tensor
 
+from worldmodels._tensors import pick, read_tensors, require_shape
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
@@ -85,21 +86,45 @@ class Latents:
         Raises:
             UserError: a missing or damaged file, named.
         """
+        remedy = "delete it to encode again"
         try:
-            arrays = load_file(path)
-            return cls(
-                mu=arrays["mu"].astype(np.float32),
-                logvar=arrays["logvar"].astype(np.float32),
-                action=arrays["action"],
-                reward=arrays["reward"],
-                terminated=arrays["terminated"].astype(np.bool_),
-                offsets=arrays["offsets"],
-                seeds=arrays["seeds"],
-            )
-        except (OSError, KeyError, ValueError, SafetensorError) as error:
-            raise UserError(
-                f"{path} is no readable file of latents ({error}); delete it to encode again"
-            ) from error
+            file = read_tensors(path, remedy)
+        except FileNotFoundError:
+            raise UserError(f"there is no file of latents {path}") from None
+        return cls.of(file.tensors, path, remedy)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> Latents:
+        """Latents of a file's tensors.
+
+        Raises:
+            UserError: one is missing or does not fit the others.
+        """
+        names = ("mu", "logvar", "action", "reward", "terminated", "offsets", "seeds")
+        mu, logvar, action, reward, terminated, offsets, seeds = pick(tensors, names, path, remedy)
+        frames, episodes = len(mu) if mu.ndim else 0, offsets.numel() - 1
+        width = mu.shape[1] if mu.ndim == 2 else 0
+        actions = action.shape[1] if action.ndim == 2 else 0
+        for name, tensor, shape in (
+            *(("mu", mu, (frames, width)), ("logvar", logvar, (frames, width))),
+            *(("action", action, (frames, actions)), ("reward", reward, (frames,))),
+            *(("terminated", terminated, (episodes,)), ("seeds", seeds, (episodes,))),
+            ("offsets", offsets, (episodes + 1,)),
+        ):
+            require_shape(tensor, shape, name, path)
+        ends = offsets.double()
+        whole = episodes > 0 and ends[0] == 0 and ends[-1] == frames
+        if not (width and actions and whole and (ends.diff() >= 2).all()):
+            raise UserError(f"{path} has offsets of no episodes, or no numbers; {remedy}")
+        return cls(
+            mu=mu.float().numpy(),
+            logvar=logvar.float().numpy(),
+            action=action.float().numpy(),
+            reward=reward.float().numpy(),
+            terminated=terminated.bool().numpy(),
+            offsets=offsets.long().numpy(),
+            seeds=seeds.long().numpy(),
+        )
 
     def select(self, episodes: Sequence[int] | NDArray[np.int64]) -> Latents:
         """Some of the episodes, in the order given."""

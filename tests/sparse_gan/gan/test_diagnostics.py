@@ -171,5 +171,5 @@ def test_the_page_and_a_second_look_at_it(tmp_path: Path) -> None:
     assert kept.stat().st_mtime_ns == before
     run_limits(dataclasses.replace(args, collapse_steps=11))
     assert kept.stat().st_mtime_ns > before
-    with pytest.raises(UserError, match="--width is 3; it must be at least 10"):
+    with pytest.raises(UserError, match=r"LimitsArgs\.width is 3; it must be at least 10"):
         LimitsArgs(width=3)

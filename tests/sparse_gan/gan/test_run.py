@@ -19,6 +19,7 @@ from sparse_gan.gan.data import PictureSet
 from sparse_gan.gan.networks import MLPGenerator
 from sparse_gan.gan.realism import realism
 from sparse_gan.gan.run import GANArgs, networks, train
+from worldmodels.commands.parsing import read
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, read_json
 from worldmodels.vision.vae import ConvVAE, VAEConfig
@@ -68,7 +69,8 @@ def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("args", "field", "value"),
     [
-        *((GANArgs, name, 0) for name in ("steps", "batch_size", "width", "count", "margin")),
+        *((GANArgs, name, 0) for name in ("steps", "batch_size", "width", "count")),
+        (GANArgs, "margin", 0.0),
         (GANArgs, "evaluate", 9),
         (GANArgs, "size", 30),
         (GANArgs, "generator_rate", 1.5),
@@ -83,7 +85,7 @@ def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> 
 def test_a_setting_is_refused_by_its_option_s_name(args: Any, field: str, value: float) -> None:
     option = f"--{field.replace('_', '-')}"
     with pytest.raises(UserError, match=f"^{option} is {value}; it must be"):
-        args(**{"folders": (), field: value})
+        read(args, args=["--folders", "x", option, str(value)])
 
 
 def test_settings_that_do_not_go_together_name_their_options(images: Path, tmp_path: Path) -> None:
