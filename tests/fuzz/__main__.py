@@ -22,7 +22,6 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.fuzz.areas import AREAS, Area
 from tests.fuzz.guard import attempt, signature
-from tests.fuzz.pending import is_pending
 
 
 def survey(
@@ -73,8 +72,7 @@ def main() -> None:
             flush=True,
         )
         for text, cases in sorted(failures.items(), key=lambda item: -len(item[1])):
-            mark = "pending " if is_pending(name, text) else ""
-            print(f"  {len(cases):4d}  {mark}{text}\n        {cases[0]!r}"[:400], flush=True)
+            print(f"  {len(cases):4d}  {text}\n        {cases[0]!r}"[:400], flush=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from unittest import mock
 import numpy as np
 import zstandard
 from hypothesis import strategies as st
-from worldmodels.commands.files import MemoryFile, VisionFile, load_latents
 
 from tests.experience.fakes import BOX
 from tests.fuzz import artefacts, flags, mutations
@@ -25,6 +24,7 @@ from worldmodels.planning.drivers import open_driver
 from worldmodels.protocols import Policy
 from worldmodels.report import svg
 from worldmodels.runs import RunFolder
+from worldmodels.stages.files import MemoryFile, VisionFile, load_latents
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,7 @@ def _use_stage_files(folder: Path) -> None:
     import torch
 
     vision, memory = VisionFile.load(folder / "v.pt"), MemoryFile.load(folder / "m.pt")
-    latents = load_latents([folder / "z.safetensors"]).latents
+    latents = load_latents([folder / "z.safetensors"])[0].latents
     vision.model.encode(torch.zeros(1, 3, 64, 64))
     latents.select(range(latents.num_episodes))
     if not np.isfinite(latents.mu).all():

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from worldmodels.commands.files import LatentsFile, MemoryFile, Source, VisionFile
 
 from tests.experience.fakes import BOX
 from tests.experience.test_shards import META, random_episode
@@ -29,6 +28,7 @@ from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.runs import write_json
+from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.vision.latents import Latents
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
@@ -80,7 +80,7 @@ def _agent(seed: int = 0) -> Agent:
         torch.manual_seed(seed)
         vision = ConvVAE(VAEConfig(z_dim=Z, width=1))
         memories = [MDNRNN(MEMORY) for _ in range(MEMBERS)]
-    shape = ControllerConfig.for_action_space(SPEC, BOX)
+    shape = ControllerConfig.for_action_space(SPEC)
     starts = DreamStarts(
         rng.standard_normal((S, Z), np.float32),
         np.tanh(rng.standard_normal((MEMBERS, S, H), np.float32)),

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from tests.fuzz.areas import AREAS
 from tests.fuzz.guard import Broken, attempt, signature
-from tests.fuzz.pending import PENDING, is_pending
 
 EXAMPLES = {
     "flags": 50,
@@ -39,7 +38,7 @@ def test_every_input_is_done_or_refused_in_one_line(name: str) -> None:
     @given(area.cases)
     def check(case: Any) -> None:
         _, error = attempt(area.check, case)
-        if error is not None and not is_pending(name, signature(error)):
+        if error is not None:
             raise Broken(f"{case!r}: {signature(error)}") from error
 
     check()
@@ -49,7 +48,3 @@ def test_every_input_is_done_or_refused_in_one_line(name: str) -> None:
 def test_what_was_not_changed_is_accepted(name: str) -> None:
     area = AREAS[name]
     assert area.check(area.untouched) == "accepted"
-
-
-def test_the_pending_failures_are_of_areas_that_there_are() -> None:
-    assert {name for name, _ in PENDING} <= set(AREAS)
