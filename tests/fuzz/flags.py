@@ -193,10 +193,10 @@ LINES = st.builds(
 )
 
 CUTS = (
-    "worldmodels.commands.collect.collect",
-    "worldmodels.commands.vision.train_vision",
-    "worldmodels.commands.memory.train_memory",
-    "worldmodels.pipeline.evolution.DreamEvolution.run",
+    "worldmodels.stages.collect",
+    "worldmodels.stages.train_vision",
+    "worldmodels.stages.train_memory",
+    "worldmodels.stages.evolution.DreamEvolution.run",
     "worldmodels.commands.train_policy.train_policies",
     "worldmodels.commands.train_policy.collect_decisions",
     "worldmodels.commands.study.Study.cell",
