@@ -195,8 +195,8 @@ def test_help_loads_nothing_heavy() -> None:
         ("collect --out {out} --episodes 0", "episodes is 0; it must be at least 1"),
         ("collect --out {out} --scale", "need at least one number"),
         (
-            "collect --out {out} --seed 399999 --episodes 2 --workers 1",
-            "seeds 399999 to 400000",
+            "collect --out {out} --used 399999 --episodes 2 --workers 1",
+            "2 episodes after 399999 others need more seeds than collection has: 400000",
         ),
         ("collect --out {out} --env-id Nowhere-v0 --workers 1", "'Nowhere-v0' is unknown"),
         ("collect --out {out} --agent nobody", "no agent 'nobody'"),

@@ -185,7 +185,8 @@ class TestCommands:
         assert (tmp_path / "plan.mp4").stat().st_size > 0
         for policy in ("cem", "policy-network"):
             result = tmp_path / f"{policy}.json"
-            words = ["evaluate", *agent, "--policy", policy, *search, "--episodes", "1"]
+            words = ["evaluate", *agent, "--policy", policy, "--episodes", "1"]
+            words += search if policy == "cem" else []
             limits = ["--seed", "500000", "--max-steps", "4", "--workers", "1"]
             assert main([*words, *limits, "--json", str(result)]) == 0
             content = read_json(result)
