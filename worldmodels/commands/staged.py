@@ -64,6 +64,3 @@ def run_step(main: Callable[..., None]) -> NoReturn:
     """Read the command line of a script by the signature of its function, and run it."""
     use_all_cores()
     sys.exit(guarded(lambda: tyro.cli(main)))
-
-
-__all__ = ["STAGED", "run_step", "settings"]

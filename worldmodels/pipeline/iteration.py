@@ -131,6 +131,3 @@ def dreaming_memories(
             shape, cfg.memory.ensemble
         )
     ]
-
-
-__all__ = ["Iteration", "copy_file", "dreaming_memories", "dreaming_rounds", "store_of"]
