@@ -14,7 +14,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +80,9 @@ def measure_reading(args: Args, store: EpisodeStore) -> dict[str, float]:
     for seed in range(args.rounds):
         plain = store.frame_batches(args.batch, seed, epochs=2, prefetch=False)
         prefetched = store.frame_batches(args.batch, seed, epochs=2)
-        windows = islice(store.windows(64, 16, seed), 20)
         rates = {
             "shuffled_frames": rate(plain, args.batch),
             "shuffled_frames_prefetched": rate(prefetched, args.batch),
-            "windows_of_64": rate(windows, 16 * 64),
             "frames_in_order": rate(store.iter_frames_in_order(args.batch), args.batch),
         }
         best = {name: max(value, best.get(name, 0.0)) for name, value in rates.items()}

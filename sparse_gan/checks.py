@@ -78,13 +78,3 @@ def check_number(
         raise InputError(f"{name} is {value!r}; it must be {allowed}")
     if value > high:
         raise InputError(f"{name} is {value!r}; it must be {allowed}")
-
-
-__all__ = [
-    "InputError",
-    "check_batch",
-    "check_dictionary",
-    "check_finite",
-    "check_images",
-    "check_number",
-]

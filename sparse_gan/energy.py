@@ -96,12 +96,3 @@ def descend(model: EnergyModel, x: Tensor, steps: int, rate: float) -> Tensor:
             (slope,) = torch.autograd.grad(model.energy(x).sum(), x)
         x = (x - rate * slope).detach()
     return x
-
-
-__all__ = [
-    "EnergyModel",
-    "LatentEnergyModel",
-    "contrastive_loss",
-    "descend",
-    "regularised_loss",
-]

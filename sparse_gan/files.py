@@ -115,6 +115,3 @@ def _binary_batch(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         raise UserError(f"{path} has {len(data):,} bytes; expected a multiple of {CIFAR_RECORD}")
     records = data.reshape(-1, CIFAR_RECORD)
     return records[:, 1:], records[:, 0].astype(np.int64)
-
-
-__all__ = ["CIFAR_RECORD", "cifar10", "mnist", "read_idx"]

@@ -127,6 +127,3 @@ def _of_16_bits(image: Image.Image) -> NDArray[np.uint8]:
     if isinstance(clear, int):
         grey[values == clear] = 255
     return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-__all__ = ["ENDINGS", "MOST_PIXELS", "find_images", "read_image"]

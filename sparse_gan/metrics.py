@@ -137,16 +137,3 @@ def topography(
         "orientation_p": float(share[0]),
         "frequency_p": float(share[1]),
     }
-
-
-__all__ = [
-    "active_fraction",
-    "dead_units",
-    "invariance",
-    "neighbour_difference",
-    "nmse_db",
-    "objective_gap",
-    "snr_db",
-    "topography",
-    "tuning",
-]

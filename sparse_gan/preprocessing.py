@@ -141,16 +141,3 @@ class PatchWhitening:
 def _centred(patches: Images) -> Images:
     flat = patches.reshape(len(patches), -1)
     return np.asarray(flat - flat.mean(1, keepdims=True), np.float32)
-
-
-__all__ = [
-    "Images",
-    "PatchWhitening",
-    "Whitening",
-    "crop",
-    "halve",
-    "has_contrast",
-    "high_pass",
-    "normalise_contrast",
-    "unit_rows",
-]

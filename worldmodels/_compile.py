@@ -59,6 +59,3 @@ def _make_cache() -> bool:
     setattr(numba.config, "CACHE_DIR", folder)  # noqa: B010  # made at run time, so without a type
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return True
-
-
-__all__ = ["compiled"]

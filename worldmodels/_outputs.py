@@ -102,6 +102,3 @@ def _problem(path: Path, kind: Output) -> str | None:
             return None
     except FileNotFoundError:  # as in /proc, where nothing can be made
         return f"no file can be made in {place}; choose another path"
-
-
-__all__ = ["FilePath", "FilmPath", "FolderPath", "Output", "check_output", "check_outputs"]

@@ -152,6 +152,3 @@ def _help() -> str:
             "Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it.",
         ]
     )
-
-
-__all__ = ["COMMANDS", "guarded", "main", "script"]

@@ -44,6 +44,3 @@ def with_settings(cfg: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
             place = place[part] if depth < len(path) else place
         place[last] = value
     return config.from_json(RunConfig, record)
-
-
-__all__ = ["from_json", "with_settings"]

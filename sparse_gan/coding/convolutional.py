@@ -258,15 +258,3 @@ def train_convolutional(
         if log is not None:
             log(epoch=epoch + 1, **totals)
     return model
-
-
-__all__ = [
-    "ConvConfig",
-    "ConvLasso",
-    "ConvSparseCoding",
-    "analyse",
-    "convolution_bound",
-    "synthesise",
-    "train_convolutional",
-    "unit_filters",
-]

@@ -217,15 +217,3 @@ def refill_dead(
         dictionary[:, dying] = unit_columns(residual[worst].T)
         usage[dying], usage[:, dying], targets[:, dying] = 0, 0, 0
     return len(dying)
-
-
-__all__ = [
-    "CODING",
-    "DictionaryConfig",
-    "SparseCoding",
-    "first_atoms",
-    "joint_energy",
-    "learn_dictionary",
-    "refill_dead",
-    "update_atoms",
-]

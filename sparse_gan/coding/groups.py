@@ -253,14 +253,3 @@ class LateralProblem:
     def rows(self, index: Tensor) -> LateralProblem:
         """Return the problem of some of the rows."""
         return replace(self, x=self.x[index])
-
-
-__all__ = [
-    "GroupLasso",
-    "LateralProblem",
-    "PooledProblem",
-    "check_groups",
-    "check_pools",
-    "pooled",
-    "torus_pools",
-]

@@ -304,18 +304,3 @@ def _proximal_step(
 
 def _mean_energy(problem: Problem, z: Tensor) -> float:
     return float((problem.smooth(z) + problem.penalty(z)).mean())
-
-
-__all__ = [
-    "FISTA",
-    "ISTA",
-    "MARGIN",
-    "ConvergenceWarning",
-    "Lasso",
-    "Problem",
-    "Solution",
-    "SolverConfig",
-    "largest_eigenvalue",
-    "minimise",
-    "unfinished",
-]

@@ -189,6 +189,3 @@ def _loss(
     if codes is None:
         raise InputError("training on codes needs codes; give them or set target to 'objective'")
     return functional.mse_loss(z, codes, reduction="sum") / len(x)
-
-
-__all__ = ["LISTA", "Batches", "Kind", "LISTAConfig", "LISTATrainConfig", "train_lista"]

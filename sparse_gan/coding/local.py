@@ -209,6 +209,3 @@ def train_local(x: Tensor, cfg: LocalConfig, seed: int, log: Log | None = None) 
         if log is not None:
             log(epoch=epoch + 1, energy=energy)
     return model
-
-
-__all__ = ["LocalAutoencoder", "LocalConfig", "train_local"]

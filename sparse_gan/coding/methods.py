@@ -245,5 +245,3 @@ METHODS: dict[Method, Callable[[SparseArgs, Log], tuple[dict[str, Any], Pictures
     "convolutional": _convolutional,
     "local": _local,
 }
-
-__all__ = ["METHODS", "code_figures", "invariances", "race"]

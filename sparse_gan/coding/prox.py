@@ -77,14 +77,3 @@ def unit_columns(matrix: Tensor) -> Tensor:
         raise InputError(f"column {column} is all 0; it cannot be scaled to length 1")
     unit: Tensor = matrix / norm
     return unit
-
-
-__all__ = [
-    "block_soft_threshold",
-    "bound_columns",
-    "bound_rows",
-    "group_norms",
-    "nonnegative_soft_threshold",
-    "soft_threshold",
-    "unit_columns",
-]

@@ -129,6 +129,3 @@ def train_psd(x: Tensor, cfg: PSDConfig, seed: int, log: Log | None = None) -> P
         if log is not None:
             log(epoch=epoch + 1, **totals)
     return model
-
-
-__all__ = ["PSD", "PSDConfig", "train_psd"]

@@ -141,6 +141,3 @@ def _png(figure: Figure) -> str:
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-__all__ = ["MOST_TILES", "as_text", "build_page", "draw", "tiles"]

@@ -143,17 +143,3 @@ def labelled(args: SparseArgs) -> data.Labelled:
 def on_device(args: SparseArgs, rows: NDArray[Any]) -> Tensor:
     """Rows in single precision on the device that was asked for."""
     return torch.from_numpy(np.ascontiguousarray(rows, np.float32)).to(args.device)
-
-
-__all__ = [
-    "Method",
-    "Patches",
-    "Pictures",
-    "Source",
-    "SparseArgs",
-    "images",
-    "labelled",
-    "load",
-    "map_images",
-    "on_device",
-]

@@ -150,6 +150,3 @@ def train_topographic(
         if log is not None:
             log(epoch=epoch + 1, energy=energy, error=error)
     return model
-
-
-__all__ = ["GroupSparseAutoencoder", "TopographicConfig", "train_topographic"]

@@ -48,6 +48,3 @@ def finite(loss: Tensor, model: str, step: int) -> float:
             "these data, or their values are too large"
         )
     return value
-
-
-__all__ = ["Log", "cosine", "finite", "generator_of", "set_rate", "shuffled"]

@@ -296,21 +296,3 @@ def _midpoint(noise: Tensor) -> Tensor:
     middle = (noise + noise.roll(1, 0)) / 2
     length: Tensor = middle.norm(dim=1, keepdim=True)
     return middle * math.sqrt(noise.shape[1]) / length
-
-
-__all__ = [
-    "ComparisonArgs",
-    "Figures",
-    "Pair",
-    "VisionGenerator",
-    "compare",
-    "invert",
-    "measure",
-    "new_gan",
-    "operations",
-    "reconstruct",
-    "sharpness",
-    "train_pair",
-    "vae_samples",
-    "vae_step_operations",
-]

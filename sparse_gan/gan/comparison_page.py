@@ -122,6 +122,3 @@ def _oddity(pair: Pair) -> str:
         "The GAN's energy is a second opinion on V: it puts V's reconstruction above a real frame "
         f"with a chance of {auroc(real, blurred):.2f} (0.5 would be no difference)."
     )
-
-
-__all__ = ["SHOWN", "build_page", "conclusions"]

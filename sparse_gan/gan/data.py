@@ -227,17 +227,3 @@ def _enlarged(pictures: NDArray[np.float32], size: int) -> NDArray[np.uint8]:
     scaled = torch.nn.functional.interpolate(x, (size, size), mode="bicubic", antialias=True)
     values: NDArray[np.uint8] = (scaled.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     return values[:, 0, :, :, None]
-
-
-__all__ = [
-    "PictureBatches",
-    "PictureSet",
-    "Source",
-    "check_pixels",
-    "check_size",
-    "episode_folders",
-    "load_pictures",
-    "read_folders",
-    "to_bytes",
-    "to_signed",
-]

@@ -51,6 +51,3 @@ def reconstructed(agent: Agent, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
     seen = [agent.vision(to_float(torch.from_numpy(part))).reconstruction for part in parts]
     pictures: NDArray[np.uint8] = to_uint8(torch.cat(seen)).numpy()
     return pictures
-
-
-__all__ = ["dreamt", "reconstructed"]

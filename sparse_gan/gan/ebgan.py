@@ -55,6 +55,3 @@ class AutoencoderEnergy(EnergyModel):
     def infer(self, x: Tensor, steps: int = 50, rate: float = 0.1) -> Tensor:
         """Pictures that descent on the energy reaches from x (B, C, H, W)."""
         return descend(self, x, steps, rate)
-
-
-__all__ = ["AutoencoderEnergy"]

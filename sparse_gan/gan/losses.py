@@ -172,19 +172,3 @@ def clip_weights(parameters: Iterable[Tensor], bound: float) -> None:
 def annealed(deviation: float, step: int, steps: int) -> float:
     """Deviation of the instance noise at ``step``, falling linearly to 0 at ``steps``."""
     return deviation * max(0.0, 1 - step / max(1, steps))
-
-
-__all__ = [
-    "Energy",
-    "LossConfig",
-    "LossKind",
-    "annealed",
-    "clip_weights",
-    "energy_loss",
-    "generator_loss",
-    "gradient_penalty",
-    "penalty",
-    "pulling_away",
-    "slopes",
-    "zero_penalty",
-]

@@ -247,17 +247,3 @@ def _squared_mmd(x: Features, y: Features) -> float:
         k = _kernel(u, u)
         within += (k.sum() - np.trace(k)) / (n * (n - 1))
     return float(within - 2 * _kernel(x, y).mean())
-
-
-__all__ = [
-    "FEWEST_FOR_DEVIATION",
-    "Extractor",
-    "Features",
-    "RandomConv",
-    "compare",
-    "frechet_distance",
-    "kernel_distance",
-    "manifold_figures",
-    "mmd_deviation",
-    "random_extractor",
-]

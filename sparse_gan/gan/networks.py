@@ -194,18 +194,3 @@ def _start(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d | nn.GroupNorm):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
-
-
-__all__ = [
-    "SIZES",
-    "DCGANConfig",
-    "DCGANEnergy",
-    "DCGANGenerator",
-    "Generator",
-    "MLPEnergy",
-    "MLPGenerator",
-    "Norm",
-    "check_pictures",
-    "count_parameters",
-    "trunk",
-]

@@ -103,14 +103,3 @@ def film_address(path: Path) -> str:
 
 def _address(data: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-__all__ = [
-    "Section",
-    "figure_address",
-    "film_address",
-    "picture_address",
-    "table",
-    "text",
-    "write_page",
-]

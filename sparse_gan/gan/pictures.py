@@ -70,6 +70,3 @@ class Gallery:
         scale = max(1, 64 // self.side)
         frames = [read_image(p).repeat(scale, 0).repeat(scale, 1) for p in self.steps().values()]
         return write_video(path, frames, VideoConfig(fps=fps, max_bytes=4_000_000))
-
-
-__all__ = ["Gallery", "Pictures", "sheet"]

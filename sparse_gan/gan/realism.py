@@ -67,6 +67,3 @@ def _last(weights: Mapping[str, Any]) -> str:
     """Name of the last convolution of G, whose second dimension is the channels of a picture."""
     convolutions = [k.removeprefix("layers.") for k, v in weights.items() if v.ndim == 4]
     return convolutions[-1]
-
-
-__all__ = ["open_energy", "realism"]

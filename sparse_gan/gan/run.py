@@ -293,6 +293,3 @@ def _draw(gan: GAN, gallery: Gallery, seed: int) -> None:
     """A sheet of the fixed noise, which training never sees."""
     source = torch.Generator().manual_seed(derive_seed(seed, "fixed noise") % 2**63)
     gallery.add(gan.step, to_bytes(gan.average(gan.average.noise(SHOWN, source))))
-
-
-__all__ = ["SHOWN", "GANArgs", "build_page", "evaluate", "networks", "train"]

@@ -103,6 +103,3 @@ def anomaly_table(
         high = energies(model, x)
         rows[name] = {"energy": float(high.mean()), "auroc": auroc(low, high)}
     return rows
-
-
-__all__ = ["anomaly_table", "auroc", "corruptions", "energies", "energy_map"]

@@ -319,6 +319,3 @@ def _optimiser(cfg: GANTrainConfig, module: nn.Module, rate: float) -> torch.opt
     if cfg.optimiser == "rmsprop":
         return torch.optim.RMSprop(parameters, lr=rate)
     return torch.optim.Adam(parameters, lr=rate, betas=(cfg.beta1, cfg.beta2), fused=True)
-
-
-__all__ = ["GAN", "Batches", "GANTrainConfig", "Log", "check_finite", "check_pair", "train_gan"]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.controller.acting import act
 from worldmodels.controller.components import Components, evolve_within
 from worldmodels.controller.evolve import EvolveConfig
-from worldmodels.controller.linear import ControllerConfig, act, num_parameters
+from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.protocols import UserError
 

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.controller.acting import act
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.protocols import Squash, UserError
@@ -50,7 +51,7 @@ def test_linear_equals_the_formula() -> None:
     cfg = ControllerConfig()
     z, h = states()
     params = population(cfg)
-    got = linear.act(params, z, h, cfg)
+    got = act(params, z, h, cfg)
     for p in range(P):
         w = params[p, : 3 * (Z + H)].reshape(3, Z + H)
         out = np.tanh(np.concatenate([z[p], h[p]], -1) @ w.T + params[p, -3:])
@@ -62,7 +63,7 @@ def test_hidden_layer_equals_the_formula() -> None:
     cfg = ControllerConfig(inputs="z", hidden=7, squash=("tanh", "tanh"))
     z, _ = states()
     params = population(cfg)
-    got = linear.act(params, z, None, cfg)
+    got = act(params, z, None, cfg)
     for p in range(P):
         w1, b1 = params[p, : 7 * Z].reshape(7, Z), params[p, 7 * Z : 7 * Z + 7]
         w2, b2 = params[p, 7 * Z + 7 : -2].reshape(2, 7), params[p, -2:]
@@ -77,31 +78,27 @@ def test_normalisation_is_standardisation_of_the_inputs() -> None:
     stats = InputStats.of(recorded)
     np.testing.assert_allclose(stats.std, recorded.std(0, correction=0), rtol=1e-5)
     both = (np.concatenate([z, h], -1) - stats.mean.numpy()) / stats.std.numpy()
-    want = linear.act(population(cfg), both[..., :Z], both[..., Z:], plain)
-    np.testing.assert_allclose(linear.act(population(cfg), z, h, cfg, stats), want, atol=1e-5)
+    want = act(population(cfg), both[..., :Z], both[..., Z:], plain)
+    np.testing.assert_allclose(act(population(cfg), z, h, cfg, stats), want, atol=1e-5)
     with pytest.raises(UserError, match="normalize"):
-        linear.act(population(cfg), z, h, cfg)
+        act(population(cfg), z, h, cfg)
 
 
 def test_population_equals_one_at_a_time() -> None:
     cfg = ControllerConfig()
     z, h = states()
     params = population(cfg)
-    got = linear.act(params, z, h, cfg)
+    got = act(params, z, h, cfg)
     for p in range(P):
-        np.testing.assert_allclose(linear.act(params[p], z[p], h[p], cfg), got[p], atol=1e-6)
-        np.testing.assert_allclose(
-            linear.act(params[p], z[p, 0], h[p, 0], cfg), got[p, 0], atol=1e-6
-        )
-    one = linear.act(params[:1], z, h, cfg)
-    np.testing.assert_allclose(one[1], linear.act(params[0], z[1], h[1], cfg), atol=1e-6)
+        one = act(params[p : p + 1], z[p : p + 1], h[p : p + 1], cfg)
+        np.testing.assert_allclose(one[0], got[p], atol=1e-6)
 
 
 def test_discrete_takes_the_largest_output() -> None:
     cfg = ControllerConfig.for_action_space(Space("discrete", 1, 4), inputs="z")
     z, _ = states()
     params = population(cfg)
-    got = linear.act(params, z, None, cfg)
+    got = act(params, z, None, cfg)
     assert got.shape == (P, B)
     w, b = params[0, : 4 * Z].reshape(4, Z), params[0, 4 * Z :]
     np.testing.assert_array_equal(got[0], (z[0] @ w.T + b).argmax(-1))
@@ -128,8 +125,7 @@ def test_action_space_chooses_the_squashing() -> None:
 @given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=2))
 def test_actions_stay_within_bounds(out: list[float]) -> None:
     cfg = ControllerConfig(squash=("scaled", "clip"), low=(-3.0, 0.0), high=(5.0, 1.0))
-    low, high = linear.bounds(cfg)
-    assert (low, high) == ([-3.0, 0.0], [5.0, 1.0])
+    low, high = [-3.0, 0.0], [5.0, 1.0]
     action = linear.squash(torch.tensor(out), cfg).numpy()
     assert (action >= low).all() and (action <= high).all()
     np.testing.assert_allclose(action[0], np.tanh(out[0]) * 4 + 1, atol=1e-5)
@@ -153,10 +149,10 @@ def test_bad_configs_are_named(kwargs: dict[str, object], names: str) -> None:
 
 def test_wrong_number_of_parameters_is_named() -> None:
     with pytest.raises(UserError, match=r"9 given, 33 needed"):
-        linear.act(
-            np.zeros(9, np.float32),
-            np.zeros(Z, np.float32),
-            np.zeros(H, np.float32),
+        act(
+            np.zeros((1, 9), np.float32),
+            np.zeros((1, 1, Z), np.float32),
+            np.zeros((1, 1, H), np.float32),
             ControllerConfig(),
         )
 

@@ -142,49 +142,6 @@ def test_too_few_frames_and_wrong_numbers(store: EpisodeStore) -> None:
         next(store.frame_batches(1000, 0))
     with pytest.raises(UserError, match="batch is 0"):
         next(store.frame_batches(0, 0))
-    with pytest.raises(UserError, match="length is 0"):
-        next(store.windows(0, 1, 0))
-
-
-@given(length=st.integers(1, 250), seed=st.integers(0, 2**62))
-def test_windows_are_whole_transitions_of_one_episode(
-    store: EpisodeStore, length: int, seed: int
-) -> None:
-    w = next(store.windows(length, 6, seed))
-    assert w.obs is not None
-    assert w.obs.shape == (6, length + 1, S, S, 3)
-    for row in range(6):
-        e, n, low = int(w.episode[row]), int(w.mask[row].sum()), int(w.first[row])
-        assert n == min(length, LENGTHS[e])
-        assert labels(w.obs[row, : n + 1]) == [(e, t) for t in range(low, low + n + 1)]
-        assert w.action[row, :n, 0].tolist() == list(range(low, low + n))
-        assert w.reward[row, :n].tolist() == [e * 1000 + t for t in range(low, low + n)]
-        over = [e % 2 == 0 and t == LENGTHS[e] - 1 for t in range(low, low + n)]
-        assert w.terminated[row, :n].tolist() == over
-        assert not w.mask[row, n:].any()
-        for rest in (w.obs[row, n + 1 :], w.action[row, n:], w.reward[row, n:]):
-            assert not rest.any()
-        assert not w.terminated[row, n:].any()
-
-
-def test_every_start_is_equally_likely(store: EpisodeStore) -> None:
-    length, batch = 50, 4000
-    w = next(store.windows(length, batch, 0, frames=False))
-    assert w.obs is None
-    starts = np.array([max(n - length + 1, 1) for n in LENGTHS])
-    expected = batch * starts / starts.sum()
-    counts = np.bincount(w.episode, minlength=len(LENGTHS))
-    assert (np.abs(counts - expected) < 5 * np.sqrt(expected)).all()
-    long = w.first[w.episode == 5]
-    assert long.min() == 0
-    assert long.max() == 200 - length
-
-
-def test_windows_resume(store: EpisodeStore) -> None:
-    unbroken = list(islice(store.windows(4, 3, 7), 5))
-    resumed = list(islice(store.windows(4, 3, 7, start=3), 2))
-    for a, b in zip(unbroken[3:], resumed, strict=True):
-        assert np.array_equal(a.reward, b.reward)
 
 
 def test_discrete_actions(tmp_path: Path) -> None:
@@ -192,9 +149,6 @@ def test_discrete_actions(tmp_path: Path) -> None:
     write_shard(tmp_path / "a.shard", [numbered(1, 20, True)], {**META, "action_spec": spec})
     store = EpisodeStore([tmp_path])
     assert store.read(0).action.tolist() == list(range(20))
-    w = next(store.windows(5, 2, 0))
-    assert w.action.shape == (2, 5)
-    assert w.action[0, 0] == w.first[0]
     assert store.action_spec.dim == 300
 
 

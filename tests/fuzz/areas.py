@@ -188,7 +188,6 @@ def _use_store(folder: Path) -> None:
         store.action_spec.encode(episode.action)
     for frames in store.iter_frames_in_order(16):
         frames.sum()
-    next(store.windows(3, 2, 0))
     next(store.frame_batches(4, 0, prefetch=False))
     store.verify()
 

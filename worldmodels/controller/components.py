@@ -159,6 +159,3 @@ def evolve_within(
     return dataclasses.replace(
         found, parameters=components.expand(found.parameters[None])[0], snapshots=snapshots
     )
-
-
-__all__ = ["Components", "controller_inputs", "evolve_within"]

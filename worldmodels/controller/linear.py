@@ -7,10 +7,9 @@ episodes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Protocol, overload
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -266,48 +265,6 @@ def _affine(
     return parts[0], parts[1], parts[2]
 
 
-@overload
-def act(
-    params: Tensor,
-    z: Tensor,
-    h: Tensor | None,
-    cfg: ControllerConfig,
-    stats: InputStats | None = None,
-) -> Tensor: ...
-@overload
-def act(
-    params: NDArray[np.float32],
-    z: NDArray[np.float32],
-    h: NDArray[np.float32] | None,
-    cfg: ControllerConfig,
-    stats: InputStats | None = None,
-) -> NDArray[Any]: ...
-def act(params: Any, z: Any, h: Any, cfg: ControllerConfig, stats: InputStats | None = None) -> Any:
-    """Act in one call, for torch or numpy, a population or one controller.
-
-    Args:
-        params: (P, N), or (N,) for one controller.
-        z: (P, B, Z), or (B, Z) or (Z,) for one controller.
-        h: (P, B, H) and so on as z; None for inputs="z".
-        cfg: the controller.
-        stats: the inputs' mean and deviation, where ``cfg.normalize``.
-
-    Returns:
-        (P, B, A) actions, or (P, B) indices for Discrete; without the axes that were not given.
-    """
-    if isinstance(params, np.ndarray):
-        hidden = None if h is None else torch.as_tensor(h)
-        return act(torch.as_tensor(params), torch.as_tensor(z), hidden, cfg, stats).numpy()
-    assert params.ndim == 2 or z.ndim < 3, "a population's z is (P, B, Z)"
-    lead = tuple(z.shape[:-1])
-    z3 = z if z.ndim == 3 else z.reshape(1, -1, z.shape[-1])
-    h3 = None if h is None else h.reshape(*z3.shape[:2], h.shape[-1])
-    h_dim = 0 if h is None else h.shape[-1]
-    weights = unflatten(params.reshape(-1, params.shape[-1]), cfg, z.shape[-1], h_dim, stats)
-    actions = forward(weights, z3, h3, cfg)
-    return actions.reshape(lead if cfg.discrete else (*lead, cfg.outputs))
-
-
 def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
     """Actions as M sees them: (..., A) as they are, indices (...) as float32 one-hot (..., n)."""
     if cfg.discrete:
@@ -330,11 +287,3 @@ def initial_parameters(
         rng = np.random.default_rng(seed)
         params[:cut] = rng.standard_normal(cut).astype(np.float32) / np.sqrt(width)
     return params
-
-
-def bounds(cfg: ControllerConfig) -> tuple[Sequence[float], Sequence[float]]:
-    """Smallest and largest action per output that the squashing can give (empty for Discrete)."""
-    if cfg.discrete:
-        return (), ()
-    scale, shift, floor = _affine(cfg, torch.float32, torch.device("cpu"))
-    return floor.tolist(), (shift + scale).tolist()

@@ -80,6 +80,3 @@ class Backend:
                 f"dream starts have z {starts.z.shape} and h {starts.h.shape}; these memories need "
                 f"{z_shape} and {h_shape}: build the starts again with these memories"
             )
-
-
-__all__ = ["Backend"]

@@ -164,6 +164,3 @@ class DreamBatch:
         """(n, Z), a view where possible."""
         z: NDArray[np.float32] = self._world.z.cpu().numpy()
         return z
-
-
-__all__ = ["BatchStep", "DreamBatch"]

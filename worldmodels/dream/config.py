@@ -70,6 +70,3 @@ class DreamConfig(Config):
                 "per_step with a disagreement_penalty or disagreement_limit, which need every "
                 "memory to follow every dream",
             )
-
-
-__all__ = ["DreamConfig"]

@@ -225,6 +225,3 @@ class CarRacingDreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """V's picture of every z, each (384, 384, 3) uint8; None without a render mode."""
         return None if self.render_mode is None else tuple(_pictures(self.agent, self.dreams.z))
-
-
-__all__ = ["CarRacingDream", "CarRacingDreamVector", "open_dreams"]

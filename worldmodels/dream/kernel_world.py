@@ -182,6 +182,3 @@ class KernelWorld:
             ended(self.cfg, logit, luck[:, 1]).numpy().ravel(),
             disagreement,
         )
-
-
-__all__ = ["KernelWorld", "PackedMemory"]

@@ -257,6 +257,3 @@ def mixture_means(
                 for d in range(size):
                     i = block + k * size + d
                     mean[d] += weight[k, d] / total[d] * (_load(row[i]) + offset[i])
-
-
-__all__ = ["lstm_update", "mixture_means", "put_inputs", "sample_latents"]

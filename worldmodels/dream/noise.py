@@ -79,6 +79,3 @@ class DreamNoise:
             self._next = 0
         self._next += 1
         return self._uniform[self._next - 1], self._normal[self._next - 1]
-
-
-__all__ = ["BLOCK", "EXTRA_UNIFORMS", "DreamNoise"]

@@ -117,6 +117,3 @@ class Recorder:
         if self._record is not None:
             at_t = getattr(self._record, name)[:, :, t]
             at_t[self._where] = value.reshape(*self._shape, *value.shape[1:])
-
-
-__all__ = ["RECORD_LIMIT", "DreamRecord", "DreamResult", "Recorder", "Tally"]

@@ -116,6 +116,3 @@ class LatentControl:
         """The policy's mode for z (B, Z) and h (B, H): (B, A), or (B,) for a Discrete space."""
         seen = torch.cat([z, h], dim=1).numpy()
         return torch.from_numpy(np.asarray(self.policy.predict(seen, deterministic=True)[0]))
-
-
-__all__ = ["DreamVecEnv", "LatentControl"]

@@ -212,6 +212,3 @@ def _warm(
     h = torch.stack([s.h for s in states]).float().cpu().numpy()
     c = torch.stack([s.c for s in states]).float().cpu().numpy()
     return DreamStarts(sampled_z(frames).cpu().numpy(), h, c)
-
-
-__all__ = ["DreamStarts", "RecordedLatents", "before_losses", "build_starts", "start_frames"]

@@ -207,14 +207,3 @@ class TorchWorld:
         rows = torch.arange(len(chosen), device=chosen.device)
         stacked = (torch.stack(parts) for parts in zip(*outputs, strict=True))
         return MemoryOutput(*(parts[chosen, rows] for parts in stacked))
-
-
-__all__ = [
-    "TorchWorld",
-    "World",
-    "WorldStep",
-    "disagreement_of",
-    "ended",
-    "reward_of",
-    "with_penalty",
-]

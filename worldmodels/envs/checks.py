@@ -294,13 +294,3 @@ def _describe(value: Any) -> str:
     if np.isnan(value).any():
         return f"{value.dtype} {value.shape} with NaN"
     return f"{value.dtype} {value.shape} from {float(value.min()):g} to {float(value.max()):g}"
-
-
-__all__ = [
-    "LARGEST_REWARD",
-    "CheckedEnv",
-    "note_endless",
-    "require_limit",
-    "require_pixels",
-    "time_limit",
-]

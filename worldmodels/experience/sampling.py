@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,26 +27,6 @@ T = TypeVar("T")
 
 BUFFER_FRAMES = 8192
 """Frames that are shuffled among each other: 256 blocks of 32, 100 MB at 64x64."""
-
-
-@dataclass(frozen=True)
-class Windows:
-    """A batch of windows of L transitions; past the end of an episode all is zero and masked."""
-
-    obs: NDArray[np.uint8] | None
-    """(B, L + 1, S, S, 3), or None if frames were not asked for"""
-    action: NDArray[np.float32] | NDArray[np.int64]
-    """(B, L, A) or (B, L)"""
-    reward: NDArray[np.float32]
-    """(B, L)"""
-    terminated: NDArray[np.bool_]
-    """(B, L) True at a transition that ended the episode by the environment's rules"""
-    mask: NDArray[np.bool_]
-    """(B, L) True where there is a transition"""
-    episode: NDArray[np.int64]
-    """(B,) index in the store"""
-    first: NDArray[np.int64]
-    """(B,) step of the episode at which the window begins"""
 
 
 def seed_of(rng: int | np.random.Generator) -> int:
@@ -209,69 +189,3 @@ def _cut(
                 filled = 0
     if filled and not drop_last:
         yield out[:filled]
-
-
-def windows(
-    store: EpisodeStore, length: int, batch: int, seed: int, *, start: int, frames: bool
-) -> Iterator[Windows]:
-    """Yield batches of random windows, for ever.
-
-    Every start within an episode at which a whole window fits is equally likely; an episode shorter
-    than the window is taken from its first step and masked after its last.
-
-    Args:
-        store: where the episodes come from.
-        length: L, transitions in a window.
-        batch: B, windows in a batch.
-        seed: fixes the choice.
-        start: number of the first batch; the ones before it cost nothing.
-        frames: read the frames too.
-
-    Yields:
-        `Windows`.
-
-    Raises:
-        UserError: a length or a batch below 1, or a corrupt block.
-    """
-    if length < 1 or batch < 1 or start < 0:
-        raise UserError(
-            f"length is {length}, batch {batch}, start {start}; they must be at least 1, 1 and 0"
-        )
-    lengths = np.array([record.length for record in store.episodes], np.int64)
-    ends = np.cumsum(np.maximum(lengths - length + 1, 1))
-    for number in count(start):
-        drawn = np.random.default_rng((seed, number)).integers(ends[-1], size=batch)
-        episode = np.searchsorted(ends, drawn, side="right")
-        first = drawn - np.concatenate([[0], ends])[episode]
-        yield _read_windows(store, length, episode, first, frames)
-
-
-def _read_windows(
-    store: EpisodeStore,
-    length: int,
-    episode: NDArray[np.int64],
-    first: NDArray[np.int64],
-    frames: bool,
-) -> Windows:
-    """Read the windows that begin at step `first` (B,) of episode `episode` (B,)."""
-    batch = len(episode)
-    spec = store.action_spec
-    action: NDArray[Any] = (
-        np.zeros((batch, length, spec.dim), np.float32)
-        if spec.kind == "box"
-        else np.zeros((batch, length), np.int64)
-    )
-    reward = np.zeros((batch, length), np.float32)
-    terminated, mask = (np.zeros((batch, length), np.bool_) for _ in range(2))
-    obs = np.zeros((batch, length + 1, *store.frame_shape), np.uint8) if frames else None
-    for row, (index, low) in enumerate(zip(episode.tolist(), first.tolist(), strict=True)):
-        record = store.episodes[index]
-        n = min(length, record.length - low)
-        actions, rewards = store.read_steps(index)
-        action[row, :n] = actions[low : low + n]
-        reward[row, :n] = rewards[low : low + n]
-        mask[row, :n] = True
-        terminated[row, n - 1] = record.entry.terminated and low + n == record.length
-        if obs is not None:
-            obs[row, : n + 1] = store.read_frames(index, low, low + n + 1)
-    return Windows(obs, action, reward, terminated, mask, episode, first)

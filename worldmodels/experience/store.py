@@ -18,11 +18,8 @@ from worldmodels.experience import sampling
 from worldmodels.experience.encoding import BLOCK_FRAMES
 from worldmodels.experience.episode import Episode
 from worldmodels.experience.folders import check_same, open_folder
-from worldmodels.experience.sampling import Windows
-from worldmodels.experience.shards import EpisodeEntry, Shard, write_shard
+from worldmodels.experience.shards import EpisodeEntry, Shard
 from worldmodels.protocols import UserError
-
-__all__ = ["EpisodeRecord", "EpisodeStore", "Windows", "write_shard"]
 
 _STEPS_KEPT = 256
 
@@ -227,20 +224,6 @@ class EpisodeStore:
             buffer_frames=buffer_frames,
             drop_last=drop_last,
             prefetch=prefetch,
-        )
-
-    def windows(
-        self,
-        length: int,
-        batch: int,
-        rng: int | np.random.Generator,
-        *,
-        start: int = 0,
-        frames: bool = True,
-    ) -> Iterator[Windows]:
-        """Yield random windows of whole transitions, for ever; see `sampling.windows`."""
-        return sampling.windows(
-            self, length, batch, sampling.seed_of(rng), start=start, frames=frames
         )
 
     def verify(self) -> int:

@@ -128,6 +128,3 @@ def _windows(
 
 def _rms(value: Tensor) -> float:
     return float(value.square().mean().sqrt())
-
-
-__all__ = ["HORIZONS", "calibrate", "hit_reliability"]

@@ -80,13 +80,3 @@ def termination_loss(
     A truncated episode's last step counts as not terminated. Shapes as in `hit_loss`.
     """
     return hit_loss(logit, terminated, valid, pos_weight)
-
-
-__all__ = [
-    "count_loss",
-    "hit_loss",
-    "masked_mean",
-    "mixture_nll",
-    "raw_reward_loss",
-    "termination_loss",
-]

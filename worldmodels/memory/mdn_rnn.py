@@ -280,14 +280,3 @@ class MDNRNN(nn.Module):
     def _from(self, z: Tensor, out: MemoryOutput) -> MemoryOutput:
         """Count the means from z where the mixtures say changes."""
         return out._replace(mu=out.mu + z.unsqueeze(-1)) if self.cfg.residual else out
-
-
-__all__ = [
-    "MDNRNN",
-    "MDNRNNConfig",
-    "MemoryOutput",
-    "MemoryState",
-    "RewardKind",
-    "RewardModel",
-    "lstm_cell",
-]

@@ -118,13 +118,3 @@ def sample_mixture(
     uniform = torch.rand(shape, generator=generator, device=device)
     normal = torch.randn(shape, generator=generator, device=device)
     return mixture_from_noise(log_pi, mu, log_sigma, uniform, normal, tau)
-
-
-__all__ = [
-    "mixture_from_noise",
-    "mixture_log_prob",
-    "mixture_mean",
-    "mixture_variance",
-    "sample_mixture",
-    "select_component",
-]

@@ -281,6 +281,3 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
         name = " ".join(str(row["variant"]).split()).replace("|", r"\|")
         lines.append(f"| {name} | {row['seeds']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
-
-
-__all__ = ["Study", "StudyConfig", "Variant", "summarise", "to_markdown"]

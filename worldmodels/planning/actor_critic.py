@@ -241,6 +241,3 @@ def train_policies(
         actors.append(actor)
         critics.append(critic)
     return tuple(actors), critics[0]
-
-
-__all__ = ["lambda_returns", "losses", "train_policies", "train_policy"]

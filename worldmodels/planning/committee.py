@@ -134,6 +134,3 @@ def _identity(member: Agent) -> list[Any]:
     """What makes it drive as it does, so the same with and without what only dreams need."""
     weights = digest_of([member.vision.without_decoder(), *member.memories])
     return [weights, member.parameters, member.digest]
-
-
-__all__ = ["FOLDER", "Committee", "CommitteeState", "other_members"]

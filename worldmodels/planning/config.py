@@ -181,15 +181,3 @@ class PlanningConfig(Config):
             mppi=MPPIConfig(samples=64, iterations=1, spread=0.1),
             gradient=GradientConfig(iterations=5, restarts=2),
         )
-
-
-__all__ = [
-    "METHODS",
-    "CEMConfig",
-    "GradientConfig",
-    "MPPIConfig",
-    "Method",
-    "ObjectiveConfig",
-    "PlanningConfig",
-    "RolloutConfig",
-]

@@ -31,6 +31,3 @@ class ControllerDrive:
         return linear.memory_input(
             linear.forward(self.weights, z[None], seen, self.cfg)[0], self.cfg
         )
-
-
-__all__ = ["ControllerDrive", "Drive"]

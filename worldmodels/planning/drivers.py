@@ -112,16 +112,3 @@ def open_member(agent: str | Path) -> Agent:
     member = open_driver(agent, own_driver(agent))
     assert isinstance(member, Agent), "neither planners nor committees are an agent's own"
     return member
-
-
-__all__ = [
-    "LEARNED",
-    "Driver",
-    "Learned",
-    "best_driver",
-    "open_committee",
-    "open_driver",
-    "open_member",
-    "own_driver",
-    "policy_path",
-]

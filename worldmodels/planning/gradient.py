@@ -121,6 +121,3 @@ def clip(gradient: Tensor, norm: float) -> Tensor:
     scale = torch.ones_like(size) if norm == 0 else (norm / size.clamp_min(1e-12)).clamp_max(1)
     kept = torch.where(finite[:, None, None], gradient, torch.zeros_like(gradient))
     return kept * torch.where(finite, scale, torch.zeros_like(scale))[:, None, None]
-
-
-__all__ = ["DifferentiableObjective", "GradientPlanner", "adam", "clip", "squash"]

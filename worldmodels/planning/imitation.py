@@ -161,6 +161,3 @@ def imitate(
         if log is not None:
             log(step=epoch + 1, imitation_loss=total / len(z))
     return actor.eval()
-
-
-__all__ = ["Decisions", "ImitationConfig", "collect_decisions", "imitate"]

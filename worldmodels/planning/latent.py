@@ -169,6 +169,3 @@ def infer_mixture_latent(
     without = (observed - mean).square().sum(-1) / (2 * d2)
     exact = torch.ones(len(observed), dtype=torch.bool, device=observed.device)
     return InferredLatent(latent, component, explained, least.sum(-1), without, exact)
-
-
-__all__ = ["InferenceConfig", "InferredLatent", "infer_latent", "infer_mixture_latent"]

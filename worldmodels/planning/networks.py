@@ -207,15 +207,3 @@ def bounds_of(spec: ActionSpec) -> tuple[NDArray[np.float32], NDArray[np.float32
     if spec.kind == "discrete":
         return np.full(spec.size, -1, np.float32), np.full(spec.size, 1, np.float32)
     return np.array(spec.low, np.float32), np.array(spec.high, np.float32)
-
-
-__all__ = [
-    "Actor",
-    "Critic",
-    "Inputs",
-    "NetworkConfig",
-    "bounds_of",
-    "perceptron",
-    "rounded",
-    "straight_through",
-]

@@ -306,12 +306,3 @@ class Unrolled:
 def _zeros(agent: Agent) -> Belief:
     blank = np.zeros((len(agent.memories), agent.h_dim), np.float32)
     return Belief(np.zeros(agent.z_dim, np.float32), blank, blank)
-
-
-__all__ = [
-    "Belief",
-    "DreamObjective",
-    "Imagination",
-    "Unrolled",
-    "UnrolledObjective",
-]

@@ -116,6 +116,3 @@ def coloured_noise(
     noise = np.fft.irfft((parts[0] + 1j * parts[1]) * scale, steps, axis=-1)
     unit = noise * (steps / np.sqrt(power))
     return np.ascontiguousarray(unit.transpose(0, 2, 1)).astype(np.float32)
-
-
-__all__ = ["Bounds", "Budget", "Objective", "Plan", "coloured_noise", "shift"]

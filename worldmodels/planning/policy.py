@@ -276,6 +276,3 @@ def make_planner(method: Method, cfg: PlanningConfig) -> CEM | MPPI | GradientPl
     if method == "rollout":
         return Rollouts(cfg.rollout, cfg.objective.risk)
     raise UserError(f"the planner is {method!r}; there are {', '.join(METHODS)}")
-
-
-__all__ = ["PlannerState", "PlanningPolicy", "make_planner"]

@@ -189,6 +189,3 @@ def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         first = 2 if words[0] == "actor" else 1
         parts.setdefault(".".join(words[:first]), {})[".".join(words[first:])] = tensor
     return parts
-
-
-__all__ = ["ActorControl", "PolicyFile", "StackedActors", "digest_of", "origin"]

@@ -71,6 +71,3 @@ def along(
         found.append(decompose(outputs))
         z = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs]).mean(0)
     return found
-
-
-__all__ = ["Uncertainty", "along", "conditional_value_at_risk", "decompose", "worst_count"]

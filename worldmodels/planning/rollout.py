@@ -145,6 +145,3 @@ class Rollouts:
         action = np.clip(objective.own + change, objective.low, objective.high)[None]
         kept = change[None, None] if change.any() else np.empty((0, *action.shape), np.float32)
         return Plan(action.astype(np.float32), score, kept, 1, judged, budget.seconds)
-
-
-__all__ = ["ChangeObjective", "RolloutObjective", "Rollouts"]

@@ -106,6 +106,3 @@ def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[A
     starts = np.concatenate((guess[None], candidates)).astype(np.float32)
     best: Array = starts[objective.score(starts).argmax()]
     return best, len(starts)
-
-
-__all__ = ["CEM", "MPPI", "best_start"]

@@ -284,13 +284,3 @@ def shortened(gradient: Tensor, limit: float) -> Tensor:
     norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
     shorter: Tensor = gradient * (limit / norm.clamp_min(limit))
     return shorter
-
-
-__all__ = [
-    "Imagined",
-    "PolicyTrainConfig",
-    "SharedDreams",
-    "Streams",
-    "residual_training",
-    "shortened",
-]

@@ -147,14 +147,3 @@ class StateWatch:
                 "`action, state = policy.predict(obs, state)`",
                 stacklevel=3,
             )
-
-
-__all__ = [
-    "FORGETFUL_CALLS",
-    "ObservationShape",
-    "Shape",
-    "StateWatch",
-    "as_batch",
-    "as_starts",
-    "declared_shape",
-]

@@ -195,6 +195,3 @@ def minutes(rows: Sequence[Mapping[str, Any]]) -> str:
     test = spent.pop("test", 0.0)
     parts = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
     return f"{sum(spent.values()):.0f} minutes ({parts}), and {test:.0f} for the test"
-
-
-__all__ = ["enter", "readme"]

@@ -102,6 +102,3 @@ def _save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "worldmodels"}):
         figure.savefig(temporary, format="svg", facecolor="white", metadata={"Date": None})
     return path
-
-
-__all__ = ["draw_energy", "draw_unrolled"]

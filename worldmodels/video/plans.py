@@ -147,6 +147,3 @@ def _roots(parts: Sequence[Uncertainty]) -> tuple[NDArray[np.float32], NDArray[n
     """Root mean square over z of both parts, (T,) each."""
     columns = [torch.cat(column).mean(-1).sqrt().numpy() for column in zip(*parts, strict=True)]
     return columns[0], columns[1]
-
-
-__all__ = ["PlannedStep", "draw_actions", "plan_frames", "plan_in_dream"]

@@ -181,6 +181,3 @@ def to_float(frames: Tensor) -> Tensor:
 def to_uint8(frames: Tensor) -> Tensor:
     """Frames (B, 3, 64, 64) in [0, 1] to uint8 (B, 64, 64, 3)."""
     return (frames.permute(0, 2, 3, 1).float().clamp(0, 1) * 255).round().to(torch.uint8)
-
-
-__all__ = ["FRAME_SIZE", "ConvVAE", "VAEConfig", "VAEOutput", "to_float", "to_uint8", "vae_loss"]

@@ -101,6 +101,3 @@ class Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  
 def to_numpy(x: Tensor) -> Array:
     """Array of a tensor, wherever it is."""
     return np.asarray(x.detach().cpu().numpy())
-
-
-__all__ = ["Array", "Coder", "to_numpy"]

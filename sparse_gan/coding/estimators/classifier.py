@@ -128,6 +128,3 @@ class DrSAEClassifier(ClassifierMixin, Coder):  # type: ignore[misc]  # no types
             return x
         length = np.linalg.norm(x, axis=1, keepdims=True)
         return np.asarray(x / np.where(length > 0, length, 1))
-
-
-__all__ = ["DrSAEClassifier"]

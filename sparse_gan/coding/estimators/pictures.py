@@ -124,6 +124,3 @@ def _image_shape(given: tuple[int, int] | None, features: int) -> tuple[int, int
     if shape[0] * shape[1] != features:
         raise ValueError(f"image_shape is {shape}, and a sample has {features} values")
     return shape
-
-
-__all__ = ["ConvCoder", "LocalCoder"]

@@ -263,6 +263,3 @@ class TopographicCoder(Coder):
         """Pooled features (B, P) of samples (B, M)."""
         check_is_fitted(self)
         return to_numpy(self.model_.features(self._input(self._check(X, reset=False))))
-
-
-__all__ = ["DictionaryCoder", "GroupCoder", "LISTACoder", "PSDCoder", "TopographicCoder"]

@@ -71,6 +71,3 @@ def run(cfg: CollapseConfig, form: Form, seed: int) -> tuple[ModeFigures, Tensor
         gan.train_step(batches)
     samples = gan.sample(cfg.samples, seed)
     return mode_figures(samples, truth), samples
-
-
-__all__ = ["FORMS", "CollapseConfig", "Form", "run"]

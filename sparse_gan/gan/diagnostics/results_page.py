@@ -157,6 +157,3 @@ def _flatness_figure(found: Results) -> str:
     axes[1].set(xlabel="distance from the data", ylabel="G's lesson over its largest", yscale="log")
     axes[1].legend(frameon=False, fontsize=8)
     return figure_address(figure)
-
-
-__all__ = ["HEAD", "run_limits"]

@@ -128,18 +128,3 @@ def fit_energy(
 def generator_of(seed: int, *words: object) -> torch.Generator:
     """A generator of our own for one purpose."""
     return torch.Generator().manual_seed(derive_seed(seed, *map(str, words)) % 2**63)
-
-
-__all__ = [
-    "FAIR",
-    "NEAR",
-    "Mixture",
-    "ModeFigures",
-    "Toy",
-    "fit_energy",
-    "generator_of",
-    "grid",
-    "mixture",
-    "mode_figures",
-    "ring",
-]

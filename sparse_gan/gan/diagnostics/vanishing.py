@@ -83,6 +83,3 @@ def run(cfg: VanishingConfig, seed: int) -> VanishingCurve:
     real = mixture("ring").batches(cfg.batch, seed)
     fit_energy(energy, LossConfig("log"), real, fake, max(cfg.strengths), after=measure)
     return curve
-
-
-__all__ = ["FORMS", "VanishingConfig", "VanishingCurve", "run"]

@@ -235,13 +235,3 @@ def _dirac_verdicts(found: list[dict[str, Any]]) -> list[Verdict]:
         figure = f"last over first radius, against {' and '.join(settling)}"
         judged.append(Verdict(claim, figure, plain, cured, holds))
     return judged
-
-
-__all__ = [
-    "EXPERIMENTS",
-    "LimitsArgs",
-    "Results",
-    "Verdict",
-    "results",
-    "verdicts",
-]

@@ -1,0 +1,28 @@
+"""Controllers that act, for tests: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from worldmodels.controller import linear
+from worldmodels.controller.linear import ControllerConfig, InputStats
+
+Array = NDArray[np.float32]
+
+
+def act(
+    params: Array, z: Array, h: Array | None, cfg: ControllerConfig, stats: InputStats | None = None
+) -> NDArray[Any]:
+    """Actions (P, B, A) of a population (P, N) at z (P, B, Z) and h (P, B, H), or of one (N,)."""
+    if params.ndim == 1:
+        one = act(params[None], z[None], None if h is None else h[None], cfg, stats)
+        return np.asarray(one[0])
+    weights = linear.unflatten(
+        torch.from_numpy(params), cfg, z.shape[-1], 0 if h is None else h.shape[-1], stats
+    )
+    hidden = None if h is None else torch.from_numpy(h)
+    return np.asarray(linear.forward(weights, torch.from_numpy(z), hidden, cfg))
