@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeAlias
 from worldmodels import runs
 from worldmodels.config import Between, require
 from worldmodels.evaluation import EvaluationResult
+from worldmodels.pages.data import Ledger, read_part
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
-from worldmodels.report.data import Ledger, read_part
 from worldmodels.runs import RunFolder
 
 CURVE = "curve.json"

@@ -20,6 +20,7 @@ from baselines.compare import build_comparison
 from baselines.comparison import compare
 from baselines.results import Run, read_runs
 from worldmodels import cli, runs
+from worldmodels.pages.text import interval
 from worldmodels.protocols import UserError
 
 TRACKS = range(1_000_000, 1_000_020)
@@ -140,7 +141,8 @@ def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
     assert methods["ppo-v3"]["mean"]["value"] == pytest.approx(np.mean(scores))
     assert methods["ppo-v3"]["iqm"]["value"] == pytest.approx(trim_mean(np.ravel(scores), 0.25))
     for name in ("mean", "iqm"):
-        assert f"{methods['ppo-v3'][name]['value']:.0f} (" in html
+        value = methods["ppo-v3"][name]
+        assert f">{interval(value['value'], value['low'], value['high'])}<" in html
     assert f">{np.mean(scores) - 50:.0f}</td>" in html  # the last checkpoints
     for text in (*found["warnings"], *found["conclusions"]):
         assert text.replace("'", "&#39;") in html
@@ -282,7 +284,7 @@ def test_a_page_without_scores_is_a_page_of_curves(home: Path, tmp_path: Path) -
     for name in ("evaluation.json", "evaluation_last.json"):
         (run / name).unlink()
     html = build_comparison([str(run)], tmp_path / "out").read_text()
-    assert "No scores:" in html
+    assert "Not there yet: scores on test tracks that all runs drove." in html
     assert "Against wall-clock time" in html
     assert "No run was tested" in html
 

@@ -28,7 +28,7 @@ def small(method: Method, out: Path) -> SparseArgs:
 def test_each_method_makes_a_page(method: Method, tmp_path: Path) -> None:
     page = train_sparse(small(method, tmp_path))
     text = page.read_text(encoding="utf-8")
-    assert "data:image/png;base64," in text
+    assert "data:image/png;base64," in text and 'aria-label="Training over' in text
     assert "http" not in text
     figures = read_json(tmp_path / "figures.json")
     wanted = {"drsae": "test_error", "topographic": "map_orientation", "lista": "lista_gap"}
@@ -48,7 +48,8 @@ def test_tiles_keep_a_squares_neighbours() -> None:
     filters[5] = -3.0
     sheet = tiles(filters)
     assert sheet.shape == (10, 10)
-    assert sheet[4:6, 7:9].tolist() == [[-1, -1], [-1, -1]]
+    assert sheet[4:6, 7:9].tolist() == [[0, 0], [0, 0]]
+    assert sheet[1, 1] == 128 and sheet[0, 0] == 255  # no weight; the frame around a filter
     assert tiles(np.ones((1000, 3, 3), np.float32), limit=100).shape == (41, 41)
 
 

@@ -161,7 +161,7 @@ def test_verdicts_count_seeds() -> None:
 def test_the_page_and_a_second_look_at_it(tmp_path: Path) -> None:
     args = LimitsArgs(1, tmp_path, 10, 10, 32, 12, 10)
     text = run_limits(args).read_text(encoding="utf-8")
-    assert text.count("data:image/png;base64,") == 4
+    assert text.count('role="img"') == 6  # two toys, gradient, orbits, energy and lesson
     assert "http" not in text
     judged = read_json(tmp_path / "verdicts.json")
     assert len(judged) == 3 + 3 + 1 + 5 + 2

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worldmodels.pages import MAX_BYTES, build_report
 from worldmodels.protocols import UserError
-from worldmodels.report import MAX_BYTES, build_report
-from worldmodels.report.page import video_size
 
 from .fixture import make_run
 
@@ -167,9 +166,15 @@ def test_media_without_room_are_linked(run: Path, tmp_path: Path) -> None:
     assert target.stat().st_size < MAX_BYTES
 
 
-def test_video_size_is_read_from_the_file(run: Path) -> None:
-    assert video_size((run / "media" / "best.mp4").read_bytes()) == (144, 48)
-    assert video_size(b"no video, and a lone tkhd") is None
+def test_a_video_has_the_size_that_was_noted(run: Path, tmp_path: Path, html: str) -> None:
+    assert html.count('width="144" height="48"') == 3
+    media = tmp_path / "media"
+    media.mkdir()
+    (media / "best.mp4").write_bytes((run / "media" / "best.mp4").read_bytes())
+    for noted in ({}, {"best": {"size": [0, 48]}}, {"best": {"size": "big"}}):
+        (media / "episodes.json").write_text(json.dumps(noted))
+        said = build_report(tmp_path).read_text(encoding="utf-8")
+        assert "<video" in said and 'width="' not in said.split("<video")[1].split(">")[0]
 
 
 def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:

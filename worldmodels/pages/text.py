@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jinja2
 
-from worldmodels.report.data import number
+from worldmodels.pages.data import number
 
 MISSING = "–"
 
@@ -20,6 +21,43 @@ def score(value: object, digits: int = 0) -> str:
     if not text.strip("-0.,"):
         text = text.lstrip("-")  # no negative zero
     return text.replace("-", "−")
+
+
+def decimals(error: float | None, otherwise: int = 0) -> int:
+    """Digits after the point that a value of this error has.
+
+    The error keeps one digit, two where the first is 1 or 2.
+    """
+    if error is None or not math.isfinite(error) or error <= 0:
+        return otherwise
+    size = math.floor(math.log10(error))
+    return max(0, (1 if error / 10**size < 2.95 else 0) - size)
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Format a value with its interval, to the digits that the interval allows."""
+    digits = decimals((high - low) / 2)
+    return f"{score(value, digits)} ({score(low, digits)} to {score(high, digits)})"
+
+
+def spread(value: float, std: float | None) -> str:
+    """Format a mean and its standard deviation; without one, to three digits."""
+    if std is None:
+        return figure(value)
+    digits = decimals(std)
+    return f"{score(value, digits)} ± {score(std, digits)}"
+
+
+def figure(value: object) -> str:
+    """Format a figure of unknown error: a count whole, any other number to three digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return count(value)
+    found = number(value)
+    if found is None:
+        return MISSING if value is None or isinstance(value, float) else str(value)
+    if found and not 1e-4 <= abs(found) < 1e7:
+        return f"{found:.2e}".replace("-", "−")
+    return score(found, max(0, 2 - math.floor(math.log10(abs(found)))) if found else 0)
 
 
 def count(value: object) -> str:
