@@ -185,7 +185,7 @@ def _intervals(found: Comparison) -> Picture | None:
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        intervals(axes, rows, ink)
+        intervals(axes, rows, ink, width)
         axes.plot(middles, range(len(rows)), "D", color=ink["ink"], markersize=5, linestyle="")
         axes.set_xlabel("mean return")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
@@ -228,7 +228,7 @@ def _improvements(found: Comparison) -> Picture | None:
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        intervals(axes, rows, ink)
+        intervals(axes, rows, ink, width)
         axes.axvline(0.5, color=ink["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
         axes.set(xlim=(-0.02, 1.02), xlabel="probability of improvement")
         return figure

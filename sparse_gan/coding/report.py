@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from worldmodels.pages import text
+from worldmodels.pages.axes import log_labels
 from worldmodels.pages.document import Block, Document, Figures, Media, Pair, Plot, Section, setup
 from worldmodels.pages.marks import legend, looks
 from worldmodels.pages.media import drawn
@@ -164,10 +165,11 @@ def race_chart(curves: Arrays, by_time: bool) -> Chart:
             axes.plot(x, y, marker=".", color=COLOUR[look.colour], linestyle=look.dash)
         axes.set(yscale="log", ylabel="(E − E*) / E*")
         axes.set_xlabel("ms for the test rows" if by_time else "iterations or layers")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         if by_time:
             axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            log_labels(axes.xaxis)
+        log_labels(axes.yaxis)
         return figure
 
     what = "time" if by_time else "iterations"

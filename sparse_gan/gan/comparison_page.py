@@ -15,6 +15,7 @@ from sparse_gan.gan.page import PANELS, figures, sheets
 from sparse_gan.gan.pictures import Pictures, sheet
 from sparse_gan.gan.tools import auroc, energies
 from worldmodels.pages import text
+from worldmodels.pages.axes import log_labels
 from worldmodels.pages.document import Document, Plot, Points, Section, setup
 from worldmodels.pages.document import Figures as FiguresBlock
 from worldmodels.pages.marks import Interval, intervals
@@ -90,8 +91,9 @@ def distance_chart(found: Figures) -> Chart:
             Interval(what, value, value, value, colours.get(what.split()[0], "real"))
             for what, value in values.items()
         ]
-        intervals(axes, rows, COLOUR)
+        intervals(axes, rows, COLOUR, width)
         axes.set(xscale="log", xlabel="Fréchet distance, logarithmic; lower is better")
+        log_labels(axes.xaxis)
         return figure
 
     said = ", ".join(f"{what} {text.figure(value)}" for what, value in values.items())
@@ -107,7 +109,7 @@ def _learning(run: RunFolder) -> list[Plot]:
 
 
 def _operations(counted: Mapping[str, float]) -> FiguresBlock:
-    rows = [[name, text.figure(value)] for name, value in counted.items()]
+    rows = [[name, text.count(value)] for name, value in counted.items()]
     return FiguresBlock(Table(["", "count"], rows), "Steps and operations of both")
 
 
@@ -119,9 +121,12 @@ def conclusions(found: Figures) -> list[str]:
         name = next(key for key in gan if key.startswith(start))
         better = (gan[name] > vae[name]) == start.startswith("coverage")
         winner = "GAN" if better else "VAE"
+        verdict = f"the {winner} has the better samples"
+        if gan[name] == vae[name]:
+            verdict = "the samples of both are as good"
         sentences.append(
-            f"By {name} the {winner} has the better samples: GAN {gan[name]:.3g}, "
-            f"VAE {vae[name]:.3g}."
+            f"By {_words(name)} {verdict}: GAN {text.figure(gan[name])}, "
+            f"VAE {text.figure(vae[name])}."
         )
     real = found["held-out frames"]["sharpness"]
     sharp = {name: found[f"{name} samples"]["sharpness"] / real for name in ("GAN", "VAE")}
@@ -143,6 +148,13 @@ def conclusions(found: Figures) -> list[str]:
             "the VAE's figure, and why the pipeline's V is one."
         )
     return sentences
+
+
+def _words(name: str) -> str:
+    """A figure such as ``kid[random-conv-64-0]`` in words."""
+    kind, _, extractor = name.rstrip("]").partition("[")
+    named = {"frechet_distance": "Fréchet distance", "kid": "KID"}
+    return f"{named.get(kind, kind)} ({extractor})"
 
 
 @torch.no_grad()

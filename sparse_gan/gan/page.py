@@ -31,11 +31,20 @@ PANELS = (
 def figures(
     rows: Mapping[str, Mapping[str, float]], label: str, head: str = "", note: str = ""
 ) -> Figures:
-    """A table of figures: one row a name, one column a figure; errors stand beside their figure."""
+    """A table of figures by name; errors stand beside their figure.
+
+    The longer of both lists makes the rows, so that the table is high and not wide.
+    """
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     shown = [name for name in columns if DEVIATION not in name]
+    heads = [column.replace("_", " ").replace("[", " [") for column in shown]
+    if len(shown) > len(rows):
+        lines = [
+            [title, *(_cell(row, column) for row in rows.values())]
+            for title, column in zip(heads, shown, strict=True)
+        ]
+        return Figures(Table([head, *rows], lines), label, note)
     lines = [[name, *(_cell(row, column) for column in shown)] for name, row in rows.items()]
-    heads = [column.replace("_", " ") for column in shown]
     return Figures(Table([head, *heads], lines), label, note)
 
 

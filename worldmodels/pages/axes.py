@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from worldmodels.metrics import Row
+from worldmodels.pages import text
 from worldmodels.pages.data import iteration_of, number, offsets
 from worldmodels.pages.svg import COLOUR
 
@@ -91,6 +93,12 @@ def _make_room_below(axes: Axes, share: float = 0.13) -> None:
         axes.set_ylim(bottom=low - share * (high - low))
 
 
+def log_labels(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers, and powers of ten where those are too long."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def log_axis(axes: Axes, *series: NDArray[np.float64]) -> None:
     """Use a logarithmic axis with plain numbers for positive values that differ enough."""
     values = np.concatenate([y[np.isfinite(y)] for y in series])
@@ -99,5 +107,4 @@ def log_axis(axes: Axes, *series: NDArray[np.float64]) -> None:
     axes.set_yscale("log")
     wide = values.max() / values.min() > 20
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    log_labels(axes.yaxis)

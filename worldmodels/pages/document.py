@@ -38,6 +38,8 @@ class Figures:
     """what a reader who does not see the table is told"""
     note: str = ""
     """a line below"""
+    prose: bool = False
+    """whether cells are sentences, which wrap"""
 
 
 @dataclass(frozen=True)

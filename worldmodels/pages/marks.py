@@ -58,18 +58,21 @@ class Interval:
     """name of a CSS variable"""
 
 
-def intervals(axes: Axes, rows: Sequence[Interval], ink: Ink) -> None:
-    """Draw one line for each row, its label above it."""
+def intervals(axes: Axes, rows: Sequence[Interval], ink: Ink, width: int) -> None:
+    """Draw one line for each row, its label above it, in a figure of this width (CSS pixels)."""
+    room = width // 8  # characters
     for place, row in enumerate(rows):
         colour = ink[row.colour]
         axes.plot([row.low, row.high], [place, place], color=colour, linewidth=5, alpha=0.4)
         axes.plot([row.value], [place], "o", color=colour, markersize=7)
+        label = row.label if len(row.label) <= room else f"{row.label[: room - 1]}…"
         axes.annotate(
-            row.label,
+            label,
             (0.0, place - 0.36),
             xycoords=("axes fraction", "data"),
             color=ink["ink"],
             va="center",
+            in_layout=False,
         )
     axes.set(yticks=[], ylim=(len(rows) - 0.4, -0.75))
     axes.grid(True, axis="x")

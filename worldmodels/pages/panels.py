@@ -33,7 +33,9 @@ class Panel:
 def panels_of(rows: Sequence[Row], place: str, colour: str, most: int = 5) -> list[Panel]:
     """A panel for each figure that the rows have, in their order."""
     keys = dict.fromkeys(key for row in rows for key in row if number(row[key]) is not None)
-    wanted = [key for key in keys if key not in (*_NOT_FIGURES, place)][:most]
+    wanted = [key for key in keys if key not in (*_NOT_FIGURES, place)]
+    changing = [key for key in wanted if np.nanstd(column(rows, key)) > 0]
+    wanted = (changing or wanted)[:most]
     return [Panel(key.replace("_", " "), [(key, key, colour)]) for key in wanted]
 
 

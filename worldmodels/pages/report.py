@@ -40,6 +40,7 @@ def _context(data: RunData) -> dict[str, Any]:
     return {
         "data": data,
         "result": result,
+        "digits": tables.digits(result) if result else 0,
         "title": _title(data),
         "commands": sections.commands(data),
         "dream_only": sections.dream_only(data),

@@ -10,7 +10,7 @@ from typing import Any
 from worldmodels.metrics import Row
 from worldmodels.pages.data import RunData, Score, iteration_of, latest, number
 from worldmodels.pages.figures import final_selection
-from worldmodels.pages.text import MISSING, count, percent, score
+from worldmodels.pages.text import MISSING, count, decimals, percent, score
 from worldmodels.tasks import Task
 
 BEHAVIOURS = {
@@ -43,10 +43,17 @@ def drivers_table(data: RunData) -> Table | None:
     return Table(head, rows)
 
 
+def digits(one: Score) -> int:
+    """Digits after the point that the error of a score's mean allows."""
+    half = (one.ci95[1] - one.ci95[0]) / 2 if one.ci95 else one.std / len(one.returns) ** 0.5
+    return decimals(half)
+
+
 def _driver(one: Score, task: Task) -> list[str]:
-    interval = f"{score(one.ci95[0])} to {score(one.ci95[1])}" if one.ci95 else MISSING
-    row = [one.name, str(len(one.returns)), f"{score(one.mean)} ± {score(one.std)}", interval]
-    row += [score(one.median), score(one.iqm), score(one.p10)]
+    d = digits(one)
+    ends = f"{score(one.ci95[0], d)} to {score(one.ci95[1], d)}" if one.ci95 else MISSING
+    row = [one.name, str(len(one.returns)), f"{score(one.mean, d)} ± {score(one.std, d)}", ends]
+    row += [score(one.median, d), score(one.iqm, d), score(one.p10, d)]
     if task.solved is not None:
         row.append(percent(one.fraction_solved))
     if task.words.finished is not None:
@@ -186,6 +193,13 @@ def _plain(value: Any) -> bool:
 
 
 def _setting(value: Any) -> str:
+    """A setting in words: lists with commas, "none" for nothing."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        return ", ".join(map(_setting, value))
     return value if isinstance(value, str) else json.dumps(value)
 
 

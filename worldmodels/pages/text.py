@@ -10,6 +10,7 @@ import jinja2
 from worldmodels.pages.data import number
 
 MISSING = "–"
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def score(value: object, digits: int = 0) -> str:
@@ -56,8 +57,19 @@ def figure(value: object) -> str:
     if found is None:
         return MISSING if value is None or isinstance(value, float) else str(value)
     if found and not 1e-4 <= abs(found) < 1e7:
-        return f"{found:.2e}".replace("-", "−")
+        return power(found)
     return score(found, max(0, 2 - math.floor(math.log10(abs(found)))) if found else 0)
+
+
+def power(value: float) -> str:
+    """Format a number to three digits; far from 1 as a product with a power of ten."""
+    size = abs(value)
+    if not size or 1e-3 <= size < 1e4:
+        return f"{value:g}".replace("-", "−")
+    exponent = math.floor(math.log10(size) + 1e-9)
+    factor = f"{value / 10**exponent:.3g}".replace("-", "−")
+    raised = "10" + str(exponent).translate(_RAISED)
+    return raised if factor == "1" else f"{factor} · {raised}"
 
 
 def count(value: object) -> str:

@@ -17,7 +17,7 @@ from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Results, Verdict, results, verdicts
 from sparse_gan.gan.page import figures
 from worldmodels.pages import text
-from worldmodels.pages.axes import thinned
+from worldmodels.pages.axes import log_labels, thinned
 from worldmodels.pages.document import Document, Pair, Plot, Section, Warnings, setup
 from worldmodels.pages.document import Figures as Verdicts
 from worldmodels.pages.marks import legend, looks
@@ -75,7 +75,7 @@ def limits_page(args: LimitsArgs, found: Results, judged: Sequence[Verdict]) -> 
     return Document(
         "Where GANs fail",
         "limits of GANs",
-        [f"{held} of {len(judged)} claims hold on every one of {args.seeds} seeds."],
+        [f"{held} of {len(judged)} claims hold on {_seeds(args.seeds)}."],
         [
             Section(
                 "Mode collapse",
@@ -88,7 +88,7 @@ def limits_page(args: LimitsArgs, found: Results, judged: Sequence[Verdict]) -> 
             Section(
                 "Verdicts",
                 [
-                    Verdicts(table, "Verdicts over seeds"),
+                    Verdicts(table, "Verdicts over seeds", prose=True),
                     Warnings(failed, "Every claim holds.", "claim fails", "claims fail"),
                 ],
                 VERDICTS,
@@ -108,6 +108,10 @@ def limits_page(args: LimitsArgs, found: Results, judged: Sequence[Verdict]) -> 
         ],
         "scripts/gan_limits.py",
     )
+
+
+def _seeds(count: int) -> str:
+    return "the one seed that was run" if count == 1 else f"every one of {count} seeds"
 
 
 def _collapse(found: Results) -> dict[str, dict[str, float]]:
@@ -171,6 +175,7 @@ def vanishing_chart(found: Results) -> Chart:
             for result in found["vanishing"]:
                 axes.plot(result["strengths"], result[name], marker=".", color=COLOUR[colour])
         axes.set(yscale="log", xlabel="steps of F", ylabel="norm of G's gradient")
+        log_labels(axes.yaxis)
         return figure
 
     ends = ", ".join(f"{name} {text.figure(found['vanishing'][0][name][-1])}" for name in lines)
@@ -196,6 +201,7 @@ def dirac_chart(found: Results) -> Chart:
             x, y = thinned(steps.astype(float), np.maximum(radius, 1e-6))
             axes.plot(x, y, dash, color=COLOUR[colour], linewidth=1.6)
         axes.set(yscale="log", xlabel="steps", ylabel="distance from equilibrium")
+        log_labels(axes.yaxis)
         return figure
 
     ends = ", ".join(f"{name} {text.figure(paths[name]['shrinkage'])}" for name in paths)
@@ -223,6 +229,7 @@ def flatness_plots(found: Results) -> list[Plot]:
             axes.set(xlabel="distance from the data", ylabel=label)
             if what == "lesson":
                 axes.set_yscale("log")
+                log_labels(axes.yaxis)
             return figure
 
         ends = ", ".join(f"{name} {text.figure(float(scaled(name, what)[-1]))}" for name in styles)
