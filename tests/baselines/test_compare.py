@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from baselines.charts import pictures
 from baselines.compare import build_comparison
 from baselines.comparison import compare
 from baselines.results import Run, read_runs
+from tests.pages.parser import standing_alone
 from worldmodels import cli, runs
 from worldmodels.pages.text import interval
 from worldmodels.protocols import UserError
@@ -107,19 +107,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Reader(HTMLParser):
-    """Notes what a page refers to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        for name, value in attrs:
-            if name in ("src", "href") and value and not value.startswith(("#", "data:")):
-                self.addresses.append(value)
-
-
 @pytest.fixture(scope="module")
 def page(home: Path) -> Path:
     """The comparison of the list."""
@@ -128,9 +115,9 @@ def page(home: Path) -> Path:
 
 def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
     html = page.read_text()
-    reader = Reader()
-    reader.feed(html)
-    assert reader.addresses == []  # one file, no network
+    standing_alone(html)
+    assert "dreamer has the highest mean return" in html.split("<main")[0]
+    assert html.index('aria-label="Mean returns') < html.index('id="warnings"')
     found = runs.read_json(page.with_suffix(".json"))
     methods = {method["name"]: method for method in found["methods"]}
     assert list(methods) == ["ppo-v3", "dreamer", "random driver"]

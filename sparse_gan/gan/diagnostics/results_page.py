@@ -117,12 +117,18 @@ def _seeds(count: int) -> str:
 def _collapse(found: Results) -> dict[str, dict[str, float]]:
     return {
         f"{toy}, {form}": {
-            f"{figure}, median": float(np.median([r[form][figure] for r in found[toy]]))
+            f"{figure}, median": _median([r[form][figure] for r in found[toy]])
             for figure in ("covered", "quality", "kl")
         }
         for toy in TOYS
         for form in FORMS
     }
+
+
+def _median(values: Sequence[float]) -> float:
+    """The median, as a count where it is whole."""
+    middle = float(np.median(values))
+    return int(middle) if middle.is_integer() else middle
 
 
 def _orbits(found: Results) -> dict[str, dict[str, float]]:
