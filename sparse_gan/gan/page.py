@@ -26,6 +26,25 @@ PANELS = (
     Panel("loss of G", [("generator_loss", "loss of G", "controller")], log=False),
 )
 """Charts of a training: see `sparse_gan.gan.train.train_gan`."""
+DISTANCE = (
+    "Training pictures are the mark: no sample can be expected to be nearer. The name in brackets "
+    "is the extractor; figures of different extractors cannot be compared."
+)
+ENERGY = (
+    "Mean energy of pictures that F was not trained on, and the chance that it is above that of a "
+    "real held-out picture. A GAN's energy has only seen what G once made."
+)
+GROWTH = "The same noise throughout; it is used for nothing else."
+
+
+def conclusion(distances: Mapping[str, Mapping[str, float]]) -> str:
+    """How far samples are from real pictures, against what can be had."""
+    name = next(key for key in distances["samples"] if key.startswith("frechet_distance["))
+    ours, mark = (row[name] for row in distances.values())
+    return (
+        f"The samples are at a Fréchet distance of {text.figure(ours)} from held-out pictures "
+        f"({name.partition('[')[2].rstrip(']')}); training pictures are at {text.figure(mark)}."
+    )
 
 
 def figures(
@@ -62,4 +81,4 @@ def sheets(pictures: Sequence[tuple[str, str, NDArray[np.uint8]]]) -> Media:
     return Media(found)
 
 
-__all__ = ["DEVIATION", "PANELS", "figures", "sheets"]
+__all__ = ["DEVIATION", "DISTANCE", "ENERGY", "GROWTH", "PANELS", "conclusion", "figures", "sheets"]

@@ -5,7 +5,6 @@ The same command goes on where it was broken off, and only draws the page of a f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ from sparse_gan.gan.data import (
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig, LossKind
 from sparse_gan.gan.networks import SIZES, DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
-from sparse_gan.gan.page import PANELS, figures, sheets
+from sparse_gan.gan.page import DISTANCE, ENERGY, GROWTH, PANELS, conclusion, figures, sheets
 from sparse_gan.gan.pictures import Gallery, sheet
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.config import (
@@ -58,15 +57,6 @@ from worldmodels.runs import (
 
 SHOWN = 64
 """Samples on a sheet."""
-DISTANCE = (
-    "Training pictures are the mark: no sample can be expected to be nearer. The name in brackets "
-    "is the extractor; figures of different extractors cannot be compared."
-)
-ENERGY = (
-    "Mean energy of pictures that F was not trained on, and the chance that it is above that of a "
-    "real held-out picture. A GAN's energy has only seen what G once made."
-)
-GROWTH = "The same noise throughout; it is used for nothing else."
 
 
 @dataclass(frozen=True)
@@ -282,16 +272,6 @@ def build_page(
         "scripts/train_gan.py",
     )
     return page.write(run.report)
-
-
-def conclusion(distances: Mapping[str, Mapping[str, float]]) -> str:
-    """How far samples are from real pictures, against what can be had."""
-    name = next(key for key in distances["samples"] if key.startswith("frechet_distance["))
-    ours, mark = (row[name] for row in distances.values())
-    return (
-        f"The samples are at a Fréchet distance of {text.figure(ours)} from held-out pictures "
-        f"({name.partition('[')[2].rstrip(']')}); training pictures are at {text.figure(mark)}."
-    )
 
 
 def _minutes(gan: GAN) -> str:

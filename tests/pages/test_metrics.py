@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from worldmodels.metrics import RECORDS, Line
-from worldmodels.pages import data, report
+from worldmodels.pages import curves, data, report, tables
 from worldmodels.runs import RunFolder
 
 from .fixture import make_run
@@ -57,11 +57,11 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     def watched(path: Path) -> dict[str, list[Watched]]:
         return {stage: watching(run.metrics(stage)) for stage in RECORDS}
 
-    latest, selections = data.latest, report.tables.selections  # they make copies of lines
+    latest, selections = data.latest, tables.selections  # they make copies of lines
     monkeypatch.setattr(data, "read_metrics", watched)
-    for module in (report.curves, report.tables, data):
+    for module in (curves, tables, data):
         monkeypatch.setattr(module, "latest", lambda rows, key: watching(latest(rows, key)))
-    monkeypatch.setattr(report.tables, "selections", lambda run: watching(selections(run)))
+    monkeypatch.setattr(tables, "selections", lambda run: watching(selections(run)))
     READ.clear()
     report.build_report(folder)
     yield READ
