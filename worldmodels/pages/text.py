@@ -69,7 +69,7 @@ def power(value: float) -> str:
     exponent = math.floor(math.log10(size) + 1e-9)
     factor = f"{value / 10**exponent:.3g}".replace("-", "−")
     raised = "10" + str(exponent).translate(_RAISED)
-    return raised if factor == "1" else f"{factor} · {raised}"
+    return raised if factor == "1" else f"{factor}·{raised}"
 
 
 def count(value: object) -> str:
