@@ -6,11 +6,9 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -20,17 +18,13 @@ from numpy.typing import NDArray
 from baselines.comparison import Comparison, Method
 from baselines.results import Point
 from baselines.statistics import Estimate
-from worldmodels.report.svg import COLOUR, FULL, HALF, PAPER, Chart, Key, chart, stacked, style
-from worldmodels.report.text import score
+from worldmodels.pages.marks import Ink, Interval, Look, dash_of, intervals, legend, looks
+from worldmodels.pages.svg import COLOUR, FULL, HALF, PAPER, Chart, Key, chart, stacked, style
+from worldmodels.pages.text import interval, score
 from worldmodels.runs import atomic_write
 
-Ink = Mapping[str, str]
 Draw = Callable[[int, Ink], Figure]
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-_SERIES = ("real", "controller", "dream", "memory", "vision", "other")
-_DASHES: tuple[Literal["-", "--", ":"], ...] = ("-", "--", ":")
-_MARKS = ("line", "dashed", "dotted")
 
 
 @dataclass(frozen=True)
@@ -74,26 +68,13 @@ def _legend(figure: Figure, keys: Sequence[Key]) -> None:
         if key.mark == "diamond":
             handle.set(marker="D", linestyle="")
         else:
-            handle.set_linestyle(_DASHES[_MARKS.index(key.mark)])
+            handle.set_linestyle(dash_of(key))
         handles.append(handle)
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """How one method is drawn everywhere."""
-
-    colour: str
-    dash: Literal["-", "--", ":"]
-    mark: str
-
-
-def _looks(found: Comparison) -> dict[str, _Look]:
-    looks = {}
-    for index, method in enumerate(found.methods):
-        turn = index // len(_SERIES) % len(_DASHES)
-        looks[method.name] = _Look(_SERIES[index % len(_SERIES)], _DASHES[turn], _MARKS[turn])
-    return looks
+def _looks(found: Comparison) -> dict[str, Look]:
+    return looks(method.name for method in found.methods)
 
 
 def pictures(found: Comparison) -> list[Picture]:
@@ -104,8 +85,8 @@ def pictures(found: Comparison) -> list[Picture]:
 
 
 def _keys(found: Comparison, methods: Sequence[Method]) -> tuple[Key, ...]:
-    looks = _looks(found)
-    return tuple(Key(looks[m.name].mark, looks[m.name].colour, m.name) for m in methods)
+    every = _looks(found)
+    return legend({method.name: every[method.name] for method in methods})
 
 
 def _place(point: Point, by: str) -> float | None:
@@ -121,18 +102,18 @@ def _curves(found: Comparison, by: str) -> Picture | None:
     ends = _ends(found, set(lines)) if by == "frames" else {}
     if not lines and not ends:
         return None
-    looks = _looks(found)
+    styles = _looks(found)
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [330])
         for name, runs in lines.items():
-            colour, dash = ink[looks[name].colour], looks[name].dash
+            colour, dash = ink[styles[name].colour], styles[name].dash
             for x, y in runs:
                 axes.plot(x, y, color=colour, linestyle=dash, linewidth=1, alpha=0.55)
             x, y = _average(runs)
             axes.plot(x, y, color=colour, linestyle=dash, linewidth=2.4)
         for name, points in ends.items():
-            axes.plot(*np.array(points).T, color=ink[looks[name].colour], marker="D", linestyle="")
+            axes.plot(*np.array(points).T, color=ink[styles[name].colour], marker="D", linestyle="")
         axes.set_ylabel("return")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         axes.set_xlim(left=0)
@@ -190,44 +171,27 @@ def _average(runs: Sequence[Line]) -> Line:
     return places, np.mean([np.interp(places, x, y) for x, y in runs], axis=0)
 
 
-def _bars(axes: Axes, rows: Sequence[tuple[str, Estimate, str]], ink: Ink) -> None:
-    """One line for each row: label, estimate, colour."""
-    for place, (label, found, colour) in enumerate(rows):
-        axes.plot(
-            [found.low, found.high], [place, place], color=ink[colour], linewidth=5, alpha=0.4
-        )
-        axes.plot([found.value], [place], "o", color=ink[colour], markersize=7)
-        axes.annotate(
-            label,
-            (0.0, place - 0.36),
-            xycoords=("axes fraction", "data"),
-            color=ink["ink"],
-            va="center",
-        )
-    axes.set(yticks=[], ylim=(len(rows) - 0.4, -0.75))
-    axes.grid(True, axis="x")
-    axes.spines["left"].set_visible(False)
+def _interval(label: str, found: Estimate, look: Look) -> Interval:
+    return Interval(label, found.value, found.low, found.high, look.colour)
 
 
 def _intervals(found: Comparison) -> Picture | None:
     """Mean of each method with its hierarchical interval, and its IQM beside it."""
     if not found.tested:
         return None
-    looks = _looks(found)
-    rows = [(m.name, m.figures["mean"], looks[m.name].colour) for m in found.tested]
+    styles = _looks(found)
+    rows = [_interval(m.name, m.figures["mean"], styles[m.name]) for m in found.tested]
     middles = [m.figures["iqm"].value for m in found.tested]
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        _bars(axes, rows, ink)
+        intervals(axes, rows, ink, width)
         axes.plot(middles, range(len(rows)), "D", color=ink["ink"], markersize=5, linestyle="")
         axes.set_xlabel("mean return")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         return figure
 
-    text = "; ".join(
-        f"{name} {score(e.value)} ({score(e.low)} to {score(e.high)})" for name, e, _ in rows
-    )
+    text = "; ".join(f"{row.label} {interval(row.value, row.low, row.high)}" for row in rows)
     keys = (Key("diamond", "ink", "IQM: without the lowest and the highest quarter"),)
     return Picture("means", f"Mean returns: {text}.", HALF, draw, keys)
 
@@ -236,14 +200,14 @@ def _profiles(found: Comparison) -> Picture | None:
     """Share of episodes above each return."""
     if not found.profiles:
         return None
-    looks = _looks(found)
+    styles = _looks(found)
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [300])
         for name, (value, low, high) in found.profiles.items():
-            colour = ink[looks[name].colour]
+            colour = ink[styles[name].colour]
             axes.fill_between(found.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.plot(found.thresholds, value, color=colour, linestyle=looks[name].dash)
+            axes.plot(found.thresholds, value, color=colour, linestyle=styles[name].dash)
         axes.set(xlabel="return τ", ylabel="episodes above τ", ylim=(-0.02, 1.02))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -257,17 +221,19 @@ def _improvements(found: Comparison) -> Picture | None:
     """Chance that a run of one method beats one of another."""
     if not found.pairs:
         return None
-    looks = _looks(found)
-    rows = [(f"{p.ours} over {p.theirs}", p.improvement, looks[p.ours].colour) for p in found.pairs]
+    styles = _looks(found)
+    rows = [
+        _interval(f"{p.ours} over {p.theirs}", p.improvement, styles[p.ours]) for p in found.pairs
+    ]
 
     def draw(width: int, ink: Ink) -> Figure:
         figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        _bars(axes, rows, ink)
+        intervals(axes, rows, ink, width)
         axes.axvline(0.5, color=ink["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
         axes.set(xlim=(-0.02, 1.02), xlabel="probability of improvement")
         return figure
 
-    text = "; ".join(f"{label} {e.value:.2f}" for label, e, _ in rows)
+    text = "; ".join(f"{row.label} {row.value:.2f}" for row in rows)
     return Picture("improvement", f"Probability of improvement: {text}.", HALF, draw, ())
 
 
@@ -275,7 +241,7 @@ def _differences(found: Comparison) -> Picture | None:
     """Difference on each track, for the best method against each other one."""
     if not found.pairs:
         return None
-    best, looks = found.tested[0].name, _looks(found)
+    best, styles = found.tested[0].name, _looks(found)
     pairs = [pair for pair in found.pairs if pair.ours == best]
 
     def draw(width: int, ink: Ink) -> Figure:
@@ -283,7 +249,7 @@ def _differences(found: Comparison) -> Picture | None:
         for pair in pairs:
             ranked = np.sort(pair.difference.differences)[::-1]
             share = (np.arange(len(ranked)) + 0.5) / len(ranked)
-            look = looks[pair.theirs]
+            look = styles[pair.theirs]
             axes.plot(share, ranked, color=ink[look.colour], linestyle=look.dash, marker=".")
         axes.axhline(0, color=ink["muted"], linewidth=1.2)
         axes.set(xlabel="tracks, sorted", ylabel="difference in return")

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from worldmodels.config import AtLeast
-from worldmodels.protocols import UserError
-from worldmodels.report.data import (
+from worldmodels.metrics import read_metrics
+from worldmodels.pages.data import (
     Evaluation,
     Ledger,
     Settings,
     iteration_of,
-    read_metrics,
     read_part,
 )
-from worldmodels.report.data import number as as_number
+from worldmodels.pages.data import number as as_number
+from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
 
 LEARNT_FROM = ("collection", "model_free", "selection")

@@ -7,8 +7,8 @@ from functools import partial
 
 from baselines.comparison import LOST, Comparison, Method, Pair
 from baselines.results import Run
+from worldmodels.pages.text import count, score
 from worldmodels.protocols import NUM_TEST_SEEDS, TEST_SEED_START
-from worldmodels.report.text import count, score
 
 ENOUGH = 5
 """Training runs from which an interval over runs means much."""

@@ -6,7 +6,7 @@ The page shows what the steps have logged, and names what is not there yet.
 """
 
 from worldmodels.commands.staged import STAGED, run_step
-from worldmodels.report import build_report
+from worldmodels.pages import build_report
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import tyro
 
 from worldmodels.cli import guarded
-from worldmodels.report.entry import enter
+from worldmodels.pages.entry import enter
 
 
 def main(

@@ -15,11 +15,11 @@ import tyro
 
 from sparse_gan.gan.data import load_pictures
 from sparse_gan.gan.dreams import dreamt, reconstructed
-from sparse_gan.gan.page import text
 from sparse_gan.gan.realism import realism
 from worldmodels import Agent
 from worldmodels.cli import guarded
 from worldmodels.config import Count, require
+from worldmodels.pages.text import figure
 
 
 def score(gan: Path, agent: str, folders: tuple[Path, ...], frames: int = 1000) -> None:
@@ -29,7 +29,7 @@ def score(gan: Path, agent: str, folders: tuple[Path, ...], frames: int = 1000) 
     real = load_pictures("car-racing", 64, folders=folders, count=5 * frames).test[:frames]
     others = {"reconstructed": reconstructed(driver, real), "dreamt": dreamt(driver, frames)}
     for name, row in realism(gan, real, others).items():
-        print(f"{name:14} " + "  ".join(f"{key} {text(value)}" for key, value in row.items()))
+        print(f"{name:14} " + "  ".join(f"{key} {figure(value)}" for key, value in row.items()))
 
 
 if __name__ == "__main__":

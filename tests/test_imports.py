@@ -23,6 +23,7 @@ LEAVES = [
     "_progress",
     "_machine",
     "runs",
+    "metrics",
     "executors",
     "_agent_files",
 ]
@@ -38,7 +39,7 @@ STAGES = [
     "evaluation",
     "planning",
     "video",
-    "report",
+    "pages",
 ]
 TOP = ["presets", "settings", "stages", "pipeline", "commands", "cli", "__main__"]
 NETWORKS = [
@@ -58,12 +59,7 @@ BASELINES = {
     # baselines that begin with an agent's V and M
     "baselines.dream": {"agent", "dream"},
     "baselines.evolution": {"agent", "controller", "experience"},
-    # the page shares its looks with the report of a run
-    "baselines.charts": {"report"},
-    "baselines.compare": {"report"},
-    "baselines.words": {"report"},
-    # what a run folder and a file of tensors hold is read in one place
-    "baselines.results": {"report"},
+    # what a file of tensors holds is read in one place
     "baselines.drivers": {"_tensors"},
 }
 """What single modules of `baselines` may import beside what all may."""
@@ -136,9 +132,10 @@ def is_allowed(module: str, target: str) -> bool:
         return package != "sparse_gan" or sparse_gan_may(module, target)
     if package == "baselines":
         common = {"config", "envs", "evaluation", "executors", "policies", "protocols", "runs"}
+        common |= {"metrics", "pages"}  # the comparison is a page like any other
         return part in common | BASELINES.get(module, set())
     if package == "sparse_gan":
-        return part in {"config", "protocols", "runs"} | SEAMS.get(module, set())
+        return part in {"config", "pages", "protocols", "runs"} | SEAMS.get(module, set())
     return package == "worldmodels" and part_of(module) in TOP and target_package == "baselines"
 
 
@@ -193,9 +190,9 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("worldmodels.controller.evolve", "from worldmodels.dream.engine import DreamReturns"),
         ("worldmodels.controller.evolve", "from worldmodels.envs import make"),
         ("worldmodels.agent", "from worldmodels.evaluation import evaluate"),
-        ("worldmodels.evaluation", "from worldmodels.report import page"),
+        ("worldmodels.evaluation", "from worldmodels.pages import report"),
         ("worldmodels.evaluation", "from worldmodels.pipeline import run"),
-        ("worldmodels.report.page", "from worldmodels.cli import main"),
+        ("worldmodels.pages.report", "from worldmodels.cli import main"),
         ("worldmodels.vision.vae", "from worldmodels.runs import derive_seed"),
         ("worldmodels.memory.mdn_rnn", "from worldmodels.memory.sequences import windows"),
         ("worldmodels.controller.linear", "from worldmodels.controller.strategies import make"),
@@ -209,7 +206,10 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("sparse_gan.coding.ista", "from worldmodels.experience.store import EpisodeStore"),
         ("sparse_gan.data", "from worldmodels.vision.vae import ConvVAE"),
         ("sparse_gan.files", "from worldmodels.experience.store import EpisodeStore"),
-        ("sparse_gan.coding.methods", "from worldmodels.report.svg import chart"),
+        ("worldmodels.pages.document", "from baselines.charts import pictures"),
+        ("worldmodels.pages.svg", "from worldmodels.stages import select"),
+        ("worldmodels.metrics", "from worldmodels.pages.data import number"),
+        ("sparse_gan.coding.methods", "from worldmodels.video import grid"),
         ("sparse_gan.energy", "from sparse_gan.coding.ista import minimise"),
         ("sparse_gan.metrics", "from sparse_gan.coding.drsae import DrSAE"),
         ("sparse_gan.coding.psd", "from sparse_gan.gan.losses import margin"),
@@ -228,7 +228,7 @@ def test_wrong_direction_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("worldmodels.report.page", "from worldmodels.evaluation import EvaluationResult"),
+        ("worldmodels.pages.report", "from worldmodels.evaluation import EvaluationResult"),
         ("worldmodels.evaluation", "import torch\nfrom worldmodels.agent import Agent"),
         ("worldmodels.vision.vae", "from worldmodels.protocols import UserError"),
         ("worldmodels.vision.train", "from . import vae\nfrom .vae import ConvVAE"),
@@ -237,6 +237,9 @@ def test_wrong_direction_is_found(module: str, source: str) -> None:
         ("worldmodels.cli", "from worldmodels import pipeline\nfrom baselines import compare"),
         ("sparse_gan.data", "from worldmodels.experience.store import EpisodeStore"),
         ("sparse_gan.energy", "from worldmodels.runs import RunFolder"),
+        ("sparse_gan.coding.report", "from worldmodels.pages.svg import chart"),
+        ("baselines.charts", "from worldmodels.pages.svg import chart"),
+        ("worldmodels.stages.vision", "from worldmodels.metrics import VisionStep"),
         ("sparse_gan.coding.methods", "from sparse_gan import data, metrics"),
         ("sparse_gan.gan.losses", "from sparse_gan.energy import EnergyModel"),
         ("sparse_gan.gan.comparison", "from worldmodels.vision.vae import ConvVAE"),

@@ -19,6 +19,7 @@ import torch
 from tests.pipeline_worker import tiny
 from worldmodels import runs
 from worldmodels.agent import Agent
+from worldmodels.metrics import RECORDS, read_lines
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.pipeline.work import drivers
@@ -55,6 +56,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def weights(run: Path) -> list[bytes]:
     return [(run / "agent" / f"{name}.safetensors").read_bytes() for name in AGENT_FILES]
+
+
+def test_every_stage_writes_the_whole_record_of_its_metrics(unbroken: Path) -> None:
+    written: dict[str, set[str]] = {stage: set() for stage in RECORDS}
+    for line in read_lines(unbroken / "metrics.jsonl"):
+        written[line["stage"]] |= set(line) - {"time", "stage", "iteration"}
+    for stage, record in RECORDS.items():
+        assert written[stage] == set(record.__annotations__), stage
 
 
 def test_killed_in_every_stage_it_ends_with_the_same_agent(unbroken: Path, tmp_path: Path) -> None:

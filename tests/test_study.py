@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages.parser import standing_alone
 from tests.pipeline_worker import tiny
 from worldmodels import cli
 from worldmodels.commands.study import read_grid, read_variant
@@ -52,6 +53,9 @@ def test_variants_are_evolved_and_driven_once(run: Path, tmp_path: Path) -> None
     names = ["as the run", "hot", "none", "new", "two", "often", "zero"]
     assert [row["variant"] for row in data["rows"]] == names
     assert "| hot | 1 |" in (tmp_path / "study.md").read_text()
+    page = (tmp_path / "study.html").read_text()
+    assert "of random weights" in page
+    standing_alone(page)
     assert not any((tmp_path / "work").iterdir())
     for cell in data["cells"]:
         assert [s["generation"] for s in cell["snapshots"]] == [2, 4]

@@ -130,6 +130,8 @@ def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> No
     meta, frames = read(written["best.mp4"])
     assert meta["codec"] == "h264" and meta["fps"] == 25
     assert len(frames) == 11  # steps 0, 2, ..., 20
+    for name in ("best", "dream"):
+        assert noted[name]["size"] == list(read(written[f"{name}.mp4"])[0]["size"])
     picture = Image.open(written["reconstructions.png"])
     assert picture.size == (8 * (128 + 4) + 4, 2 * (128 + 18) + 4)
 

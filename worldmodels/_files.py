@@ -16,7 +16,7 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -202,12 +202,15 @@ def read_json(path: str | Path, kind: Any = None) -> Any:
     return value
 
 
-def read_json_lines(path: Path, kind: Any = dict) -> list[Any]:
+def read_json_lines(
+    path: Path, kind: Any = dict, kind_of: Callable[[Any], Any] | None = None
+) -> list[Any]:
     """Read a file of one JSON object a line; none where it is missing.
 
     Args:
         path: a regular file.
         kind: what each line must hold.
+        kind_of: a line that is of this kind -> what it must hold as well.
 
     Raises:
         UserError: a line is no such object. A torn last line, which a kill leaves, is passed over.
@@ -225,6 +228,8 @@ def read_json_lines(path: Path, kind: Any = dict) -> list[Any]:
         where = f"{path}, line {number}"
         record = parse_json(line, f"{where} is not JSON ({{}}); delete the line")
         check(record, kind, where)
+        if kind_of is not None:
+            check(record, kind_of(record), where)
         records.append(record)
     return records
 

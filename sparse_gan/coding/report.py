@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from worldmodels.runs import RunFolder, atomic_write, read_json
+from worldmodels.pages import text
+from worldmodels.pages.axes import log_labels
+from worldmodels.pages.document import Block, Document, Figures, Media, Pair, Plot, Section, setup
+from worldmodels.pages.marks import legend, looks
+from worldmodels.pages.media import drawn
+from worldmodels.pages.panels import panels_of, training_chart
+from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, chart, stacked
+from worldmodels.pages.tables import Table
+from worldmodels.runs import RunFolder, read_json
+
+Arrays = Mapping[str, NDArray[np.float32]]
 
 MOST_TILES = 576
 """Filters that a picture shows at most, evenly picked."""
-_TITLES = {
-    "dictionary": "Dictionary: what each unit stands for",
-    "encoder": "Encoder: what each unit looks for, in the order of the dictionary",
-    "map": "Topographic map: neighbours on the torus, whose edges meet",
-    "angles": "Angle between encoder and decoder, of the units that are used",
-    "iterations": "LISTA, ISTA and FISTA at equal iterations",
-    "time": "LISTA, ISTA and FISTA at equal time",
+SHEETS = {
+    "map": ("Topographic map", "Neighbours on the torus, whose edges meet."),
+    "dictionary": ("Dictionary", "What each unit stands for."),
+    "encoder": ("Encoder", "What each unit looks for, in the order of the dictionary."),
 }
-_ORDER = ("map", "dictionary", "encoder", "angles", "iterations", "time")
+"""Filters by name: title and caption."""
 
 
 def build_page(folder: Path) -> Path:
@@ -39,52 +43,76 @@ def build_page(folder: Path) -> Path:
     run = RunFolder(folder, create=False)
     figures = read_json(folder / "figures.json")
     with np.load(folder / "pictures.npz", allow_pickle=False) as stored:
-        drawn = draw({name: stored[name] for name in stored.files})
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sparse_gan.coding"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        arrays = {name: stored[name] for name in stored.files}
     record = run.read_config()
     method, data = record["config"]["method"], record["config"]["data"]
     data = data or ("digits" if method == "drsae" else "natural images")
-    page = environment.get_template("report.html.j2").render(
-        title=f"{method} on {data}",
-        figures={name.replace("_", " "): as_text(value) for name, value in figures.items()},
-        pictures=[(_TITLES[name], drawn[name]) for name in _ORDER if name in drawn],
-        log=run.metrics("train")[-1:],
-        config=json.dumps(record["config"], indent=2),
-        versions=record["versions"],
-        machine=record["machine"],
+    sheets = [
+        drawn(tiles(arrays[name]), *words) for name, words in SHEETS.items() if name in arrays
+    ]
+    learning = _learning(run.metrics("train"))
+    page = Document(
+        f"{method} on {data}",
+        "sparse coding",
+        [conclusion(method, figures)],
+        [
+            Section("Result", [*_charts(arrays), *([Media(sheets)] if sheets else [])]),
+            Section("Figures", [Figures(_table(figures), "Figures of the run")]),
+            Section("Training", [Plot(learning)] if learning else []),
+            setup(record),
+        ],
+        "scripts/train_sparse.py",
     )
-    atomic_write(run.report, page)
-    return run.report
+    return page.write(run.report)
 
 
-def as_text(value: Any) -> str:
-    """A figure as the page shows it, four digits if it has a fraction."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def conclusion(method: str, figures: Mapping[str, Any]) -> str:
+    """What the run found, in a sentence."""
+    if "test_error" in figures:
+        return f"{said('test_error', figures)} of the held-out pictures are classified wrongly."
+    if "lista_gap" in figures:
+        (name,) = (key for key in figures if key.startswith("fista_gap"))
+        return (
+            f"After as many iterations, LISTA is {text.figure(figures['lista_gap'])} above the "
+            f"least energy, relative to it, FISTA {text.figure(figures[name])}."
+        )
+    quality = f"{said('reconstruction_snr_db', figures)} dB signal to noise on held-out data"
+    if "active_fraction" in figures:
+        quality += f", with {100 * figures['active_fraction']:.2g}% of the units active"
+    return f"{method} reconstructs with {quality}."
 
 
-def draw(arrays: dict[str, NDArray[np.float32]]) -> dict[str, str]:
-    """Pictures as data addresses, by name."""
-    pictures: dict[str, str] = {}
-    for name in ("map", "dictionary", "encoder"):
-        if name in arrays:
-            pictures[name] = _png(_tile_figure(tiles(arrays[name])))
+def said(name: str, figures: Mapping[str, Any]) -> str:
+    """A figure to the digits that its error allows, where that is known."""
+    value = figures[name]
+    if name == "test_error" and figures.get("test_samples"):
+        error = math.sqrt(max(value * (1 - value), 1e-9) / figures["test_samples"])
+        return f"{text.spread(100 * value, 100 * error)}%"
+    return text.figure(value)
+
+
+def _table(figures: Mapping[str, Any]) -> Table:
+    rows = [[name.replace("_", " "), said(name, figures)] for name in figures]
+    return Table(["figure", "value"], rows)
+
+
+def _learning(rows: Sequence[Mapping[str, Any]]) -> Chart | None:
+    place = "epoch" if rows and "epoch" in rows[0] else "step"
+    return training_chart("training", rows, place, panels_of(rows, place, "vision"))
+
+
+def _charts(arrays: Arrays) -> list[Block]:
     if "angles" in arrays:
-        pictures["angles"] = _png(_angle_figure(arrays["angles"]))
-    if "curve_lista" in arrays:
-        curves = {name.removeprefix("curve_"): a for name, a in arrays.items() if "curve" in name}
-        pictures["iterations"] = _png(_race_figure(curves, by_time=False))
-        pictures["time"] = _png(_race_figure(curves, by_time=True))
-    return pictures
+        return [Plot(angle_chart(arrays["angles"]), "Angle between encoder and decoder")]
+    if "curve_lista" not in arrays:
+        return []
+    curves = {name.removeprefix("curve_"): a for name, a in arrays.items() if "curve" in name}
+    at_equal = (("iterations", False), ("time", True))
+    return [Pair([Plot(race_chart(curves, by), f"At equal {what}") for what, by in at_equal])]
 
 
-def tiles(filters: NDArray[np.float32], limit: int = MOST_TILES) -> NDArray[np.float32]:
-    """One picture of filters (N, H, W) row by row, each scaled to [-1, 1] with 0 in the middle.
+def tiles(filters: NDArray[np.float32], limit: int = MOST_TILES) -> NDArray[np.uint8]:
+    """One grey picture of filters (N, H, W) row by row, each scaled so that 0 is mid-grey.
 
     A square number of filters makes a square, so a map keeps its neighbours.
     """
@@ -99,45 +127,53 @@ def tiles(filters: NDArray[np.float32], limit: int = MOST_TILES) -> NDArray[np.f
     for number, picture in enumerate(scaled):
         top, left = (number // columns) * (h + 1) + 1, (number % columns) * (w + 1) + 1
         sheet[top : top + h, left : left + w] = picture
-    return sheet
+    return np.asarray(np.round(127.5 * (1 + sheet)), np.uint8)
 
 
-def _tile_figure(sheet: NDArray[np.float32]) -> Figure:
-    h, w = sheet.shape
-    figure = Figure(figsize=(8, 8 * h / w), dpi=110)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(sheet, cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
-    axes.axis("off")
-    return figure
+def angle_chart(angles: NDArray[np.float32]) -> Chart:
+    """Histogram of the angles (N,), in radians, of the units that are used."""
+
+    def draw(width: int) -> Figure:
+        figure, (axes,) = stacked(width, [240])
+        bins = list(np.linspace(0, np.pi / 2, 24 if width < 400 else 48))
+        axes.hist(angles, bins=bins, color=COLOUR["vision"], alpha=0.75, rwidth=0.92)
+        for edge in (0.5, 0.7):
+            axes.axvline(edge, color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
+        axes.set(xlabel="radians; below 0.5 a part, above 0.7 a category", ylabel="units")
+        return figure
+
+    alt = f"Angles of {len(angles)} units, median {np.median(angles):.2f} radians."
+    return chart("angles", alt, FULL, draw)
 
 
-def _angle_figure(angles: NDArray[np.float32]) -> Figure:
-    figure = Figure(figsize=(8, 3), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
-    axes.hist(angles, bins=list(np.linspace(0, np.pi / 2, 48)), color="#4666a8")
-    for edge in (0.5, 0.7):
-        axes.axvline(edge, color="#888", linewidth=1, linestyle=":")
-    axes.set(xlabel="angle in radians; below 0.5 a part, above 0.7 a category", ylabel="units")
-    return figure
+def race_chart(curves: Arrays, by_time: bool) -> Chart:
+    """Gap to the least energy by iterations, or by time.
 
-
-def _race_figure(curves: dict[str, NDArray[np.float32]], by_time: bool) -> Figure:
-    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
-    axes = figure.add_subplot()
+    Args:
+        curves: (2, points) of seconds and gap, by solver.
+        by_time: or by iterations, up to LISTA's layers.
+    """
+    styles = looks(sorted(curves))
     layers = curves["lista"].shape[1]
-    for name, (seconds, gap) in sorted(curves.items()):
-        x = 1000 * seconds if by_time else np.arange(1, layers + 1)
-        y = np.maximum(gap if by_time else gap[:layers], 1e-7)
-        axes.plot(x, y, marker=".", label=name.upper())
-    axes.set(yscale="log", ylabel="(E - E*) / E*")
-    axes.set_xlabel("milliseconds for the test rows" if by_time else "iterations or layers")
-    if by_time:
-        axes.set_xscale("log")
-    axes.legend(frameon=False)
-    return figure
 
+    def draw(width: int) -> Figure:
+        figure, (axes,) = stacked(width, [300])
+        for name, look in styles.items():
+            seconds, gap = curves[name]
+            x = 1000 * seconds if by_time else np.arange(1, layers + 1)
+            y = np.maximum(gap if by_time else gap[:layers], 1e-7)
+            axes.plot(x, y, marker=".", color=COLOUR[look.colour], linestyle=look.dash)
+        axes.set(yscale="log", ylabel="(E − E*) / E*")
+        axes.set_xlabel("ms for the test rows" if by_time else "iterations or layers")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        if by_time:
+            axes.set_xscale("log")
+            log_labels(axes.xaxis)
+        log_labels(axes.yaxis)
+        return figure
 
-def _png(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    what = "time" if by_time else "iterations"
+    ends = ", ".join(f"{name} {text.figure(float(curves[name][1][-1]))}" for name in styles)
+    alt = f"Gap to the least energy at equal {what}; at the end: {ends}."
+    keys = legend({name.upper(): look for name, look in styles.items()})
+    return chart(f"race-{what}", alt, HALF, draw, keys)

@@ -2,78 +2,145 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from sparse_gan.gan import comparison
 from sparse_gan.gan.comparison import ComparisonArgs, Figures, Pair
 from sparse_gan.gan.data import to_bytes, to_signed
-from sparse_gan.gan.page import Section, picture_address, table, write_page
+from sparse_gan.gan.page import PANELS, figures, sheets
 from sparse_gan.gan.pictures import Pictures, sheet
 from sparse_gan.gan.tools import auroc, energies
+from worldmodels.pages import text
+from worldmodels.pages.axes import log_labels
+from worldmodels.pages.document import Document, Plot, Points, Section, setup
+from worldmodels.pages.document import Figures as FiguresBlock
+from worldmodels.pages.marks import Interval, intervals
+from worldmodels.pages.panels import Panel, training_chart
+from worldmodels.pages.svg import COLOUR, FULL, Chart, chart, stacked
+from worldmodels.pages.tables import Table
 from worldmodels.runs import RunFolder
 
 SHOWN = 32
 """Samples of each on the page."""
+VAE_PANELS = (
+    Panel(
+        "squared error",
+        [
+            ("reconstruction", "training frames", "vision"),
+            ("val_reconstruction", "held-out frames", "ink"),
+        ],
+    ),
+    Panel("KL (nats)", [("kl", "KL", "vision")], log=False),
+)
+FIGURES = (
+    "Distances are to frames of held-out episodes; training frames are the mark. In brackets the "
+    "extractor: random-conv favours neither, v-encoder is the compared VAE's own encoder and "
+    "favours it. Sharpness is the mean step between neighbouring pixels."
+)
+REPAINTED = (
+    "Held-out frames; what V's encoder and decoder make of them in one pass; what a search for "
+    "the GAN's noise finds."
+)
+WALK = (
+    "The upper row walks between V's codes of two real frames, the lower between two draws of the "
+    "GAN's noise."
+)
 
 
 def build_page(args: ComparisonArgs, run: RunFolder, pair: Pair) -> Path:
     """Draw the page and return its path."""
     outputs = run.stage_outputs("compare")
-    figures: Figures = outputs["figures"]
-    sections = [
-        Section("What the figures say", " ".join(conclusions(figures))),
-        Section(
-            "Figures",
-            "Distances are to frames of held-out episodes; training frames are the mark. In "
-            "brackets the extractor: random-conv favours neither, v-encoder is the compared VAE's "
-            "own encoder and favours it. Sharpness is the mean step between neighbouring pixels.",
-            *table(figures),
-        ),
-        Section("Equal compute", "", *table({"count": outputs["operations"]})),
-        Section("Samples", "", pictures=_samples(args, pair)),
-        Section(
-            "Reconstruction and inversion",
-            "Held-out frames; what V's encoder and decoder make of them in one pass; what a search "
-            "for the GAN's noise finds.",
-            pictures=[("Real, VAE, GAN, each in a row", picture_address(_repainted(args, pair)))],
-        ),
-        Section(
-            "Interpolation",
-            "The upper row walks between V's codes of two real frames, the lower between two "
-            "draws of the GAN's noise.",
-            pictures=[("VAE above, GAN below", picture_address(_walk(pair)))],
-        ),
-        Section("Is a frame like a real one?", _oddity(pair)),
-    ]
-    return write_page(run.report, "GAN against VAE on the same frames", sections, run.read_config())
+    found: Figures = outputs["figures"]
+    said = conclusions(found)
+    repainted = ("Reconstruction and inversion", REPAINTED, _repainted(args, pair))
+    walk = ("Interpolation", WALK, _walk(pair))
+    page = Document(
+        "GAN against VAE on the same frames",
+        "GAN against VAE",
+        said[:1],
+        [
+            Section(
+                "Result",
+                [Plot(distance_chart(found), "Distance to held-out frames"), Points(said)],
+            ),
+            Section("Samples", [sheets(_samples(args, pair))]),
+            Section("Figures", [figures(found, "Figures of each set")], FIGURES),
+            Section("One frame", [sheets([repainted, walk])], _oddity(pair)),
+            Section("Training", _learning(run)),
+            Section("Compute", [_operations(outputs["operations"])], "Both were given the same."),
+            setup(run.read_config()),
+        ],
+        "scripts/compare_gan_vae.py",
+    )
+    return page.write(run.report)
 
 
-def conclusions(figures: Figures) -> list[str]:
+def distance_chart(found: Figures) -> Chart:
+    """Fréchet distance of each set, by the extractor that favours neither side."""
+    name = next(k for k in found["GAN samples"] if k.startswith("frechet_distance[random"))
+    values = {what: row[name] for what, row in found.items() if row.get(name, 0) > 0}
+    colours = {"GAN": "dream", "VAE": "vision"}
+
+    def draw(width: int) -> Figure:
+        figure, (axes,) = stacked(width, [60 + 46 * len(values)])
+        rows = [
+            Interval(what, value, value, value, colours.get(what.split()[0], "real"))
+            for what, value in values.items()
+        ]
+        intervals(axes, rows, COLOUR, width)
+        axes.set(xscale="log", xlabel="Fréchet distance, logarithmic; lower is better")
+        log_labels(axes.xaxis)
+        return figure
+
+    said = ", ".join(f"{what} {text.figure(value)}" for what, value in values.items())
+    return chart("distance", f"Fréchet distance to held-out frames: {said}.", FULL, draw)
+
+
+def _learning(run: RunFolder) -> list[Plot]:
+    found = {
+        "VAE": training_chart("training-vae", run.metrics("vae"), "step", VAE_PANELS),
+        "GAN": training_chart("training-gan", run.metrics("gan"), "step", PANELS),
+    }
+    return [Plot(drawn, name) for name, drawn in found.items() if drawn is not None]
+
+
+def _operations(counted: Mapping[str, float]) -> FiguresBlock:
+    rows = [[name, text.count(value)] for name, value in counted.items()]
+    return FiguresBlock(Table(["", "count"], rows), "Steps and operations of both")
+
+
+def conclusions(found: Figures) -> list[str]:
     """Sentences that follow from the figures, whichever way they fell."""
-    gan, vae = figures["GAN samples"], figures["VAE samples"]
+    gan, vae = found["GAN samples"], found["VAE samples"]
     sentences = []
     for start in ("frechet_distance[random", "kid[random", "coverage[random"):
         name = next(key for key in gan if key.startswith(start))
         better = (gan[name] > vae[name]) == start.startswith("coverage")
         winner = "GAN" if better else "VAE"
+        verdict = f"the {winner} has the better samples"
+        if gan[name] == vae[name]:
+            verdict = "the samples of both are as good"
         sentences.append(
-            f"By {name} the {winner} has the better samples: GAN {gan[name]:.3g}, "
-            f"VAE {vae[name]:.3g}."
+            f"By {_words(name)} {verdict}: GAN {text.figure(gan[name])}, "
+            f"VAE {text.figure(vae[name])}."
         )
-    real = figures["held-out frames"]["sharpness"]
-    sharp = {name: figures[f"{name} samples"]["sharpness"] / real for name in ("GAN", "VAE")}
+    real = found["held-out frames"]["sharpness"]
+    sharp = {name: found[f"{name} samples"]["sharpness"] / real for name in ("GAN", "VAE")}
     sentences.append(
         f"The GAN's samples have {sharp['GAN']:.0%} of a real frame's sharpness, the VAE's "
         f"{sharp['VAE']:.0%}."
     )
-    kept, found = figures["VAE reconstructions"], figures["GAN inversions"]
-    ratio = found["squared error a pixel"] / kept["squared error a pixel"]
+    kept, searched = found["VAE reconstructions"], found["GAN inversions"]
+    ratio = searched["squared error a pixel"] / kept["squared error a pixel"]
     sentences.append(
         f"The VAE repaints a given frame in one pass with a squared error of "
-        f"{kept['squared error a pixel']:.2g} a pixel; the GAN needs {found['passes a frame']:.0f} "
-        f"passes for {found['squared error a pixel']:.2g}, {ratio:.1f} times as much."
+        f"{kept['squared error a pixel']:.2g} a pixel; the GAN needs "
+        f"{searched['passes a frame']:.0f} passes for "
+        f"{searched['squared error a pixel']:.2g}, {ratio:.1f} times as much."
     )
     if ratio > 1:
         sentences.append(
@@ -83,14 +150,21 @@ def conclusions(figures: Figures) -> list[str]:
     return sentences
 
 
+def _words(name: str) -> str:
+    """A figure such as ``kid[random-conv-64-0]`` in words."""
+    kind, _, extractor = name.rstrip("]").partition("[")
+    named = {"frechet_distance": "Fréchet distance", "kid": "KID"}
+    return f"{named.get(kind, kind)} ({extractor})"
+
+
 @torch.no_grad()
-def _samples(args: ComparisonArgs, pair: Pair) -> list[tuple[str, str]]:
+def _samples(args: ComparisonArgs, pair: Pair) -> list[tuple[str, str, Pictures]]:
     sets = {
         "Held-out frames": to_signed(pair.test[:SHOWN]),
         "GAN, from noise": pair.gan.sample(SHOWN, args.seed),
         "VAE, from its prior": comparison.vae_samples(pair.vae, SHOWN, args.seed),
     }
-    return [(name, picture_address(sheet(to_bytes(x), 8))) for name, x in sets.items()]
+    return [(name, "", sheet(to_bytes(x), 8)) for name, x in sets.items()]
 
 
 def _repainted(args: ComparisonArgs, pair: Pair) -> Pictures:

@@ -1,105 +1,81 @@
-"""Pages about runs: tables of figures, pictures and films, in one file that needs no network."""
+"""What the pages about GANs share: tables of figures and pictures of samples."""
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import jinja2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
-from worldmodels.runs import atomic_write
+from worldmodels.pages import text
+from worldmodels.pages.document import Figures, Media
+from worldmodels.pages.media import Medium, drawn
+from worldmodels.pages.panels import Panel
+from worldmodels.pages.tables import Table
+
+DEVIATION = "_deviation"
+"""In the name of a figure: the standard error of the figure without it."""
+
+PANELS = (
+    Panel(
+        "energy",
+        [("energy_real", "real pictures", "real"), ("energy_fake", "samples", "dream")],
+        log=False,
+    ),
+    Panel("loss of F", [("energy_loss", "loss of F", "memory")], log=False),
+    Panel("loss of G", [("generator_loss", "loss of G", "controller")], log=False),
+)
+"""Charts of a training: see `sparse_gan.gan.train.train_gan`."""
+DISTANCE = (
+    "Training pictures are the mark: no sample can be expected to be nearer. The name in brackets "
+    "is the extractor; figures of different extractors cannot be compared."
+)
+ENERGY = (
+    "Mean energy of pictures that F was not trained on, and the chance that it is above that of a "
+    "real held-out picture. A GAN's energy has only seen what G once made."
+)
+GROWTH = "The same noise throughout; it is used for nothing else."
 
 
-@dataclass(frozen=True)
-class Section:
-    """A part of a page; what is empty is left out."""
-
-    title: str
-    """its heading"""
-    text: str = ""
-    """a paragraph"""
-    head: Sequence[str] = ()
-    """names of the table's columns"""
-    rows: Sequence[Sequence[str]] = ()
-    """the table, the first column naming the row"""
-    pictures: Sequence[tuple[str, str]] = ()
-    """captions and data addresses"""
-    film: str = ""
-    """data address of an mp4"""
+def conclusion(distances: Mapping[str, Mapping[str, float]]) -> str:
+    """How far samples are from real pictures, against what can be had."""
+    name = next(key for key in distances["samples"] if key.startswith("frechet_distance["))
+    ours, mark = (row[name] for row in distances.values())
+    return (
+        f"The samples are at a Fréchet distance of {text.figure(ours)} from held-out pictures "
+        f"({name.partition('[')[2].rstrip(']')}); training pictures are at {text.figure(mark)}."
+    )
 
 
-def write_page(
-    path: Path, title: str, sections: Sequence[Section], record: Mapping[str, Any]
-) -> Path:
-    """Write a page, whole or not at all.
+def figures(
+    rows: Mapping[str, Mapping[str, float]], label: str, head: str = "", note: str = ""
+) -> Figures:
+    """A table of figures by name; errors stand beside their figure.
 
-    Args:
-        path: of the page.
-        title: its heading.
-        sections: its parts.
-        record: ``config``, ``versions`` and ``machine`` of the run, as `RunFolder.read_config` has
-            them.
+    The longer of both lists makes the rows, so that the table is high and not wide.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sparse_gan.gan"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html.j2").render(
-        title=title,
-        sections=sections,
-        config=json.dumps(record["config"], indent=2),
-        versions=record["versions"],
-        machine=record["machine"],
-    )
-    atomic_write(path, page)
-    return path
-
-
-def table(rows: Mapping[str, Mapping[str, float]]) -> tuple[list[str], list[list[str]]]:
-    """Heads and rows of a table of figures: one row a name, one column a figure."""
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-    lines = [
-        [name, *(text(row[c]) if c in row else "" for c in columns)] for name, row in rows.items()
-    ]
-    return ["", *columns], lines
+    shown = [name for name in columns if DEVIATION not in name]
+    heads = [column.replace("_", " ").replace("[", " [") for column in shown]
+    if len(shown) > len(rows):
+        lines = [
+            [title, *(_cell(row, column) for row in rows.values())]
+            for title, column in zip(heads, shown, strict=True)
+        ]
+        return Figures(Table([head, *rows], lines), label, note)
+    lines = [[name, *(_cell(row, column) for column in shown)] for name, row in rows.items()]
+    return Figures(Table([head, *heads], lines), label, note)
 
 
-def text(value: Any) -> str:
-    """A figure as a page shows it, four digits if it has a fraction."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _cell(row: Mapping[str, float], column: str) -> str:
+    if column not in row:
+        return text.MISSING
+    name, bracket, extractor = column.partition("[")
+    error = row.get(f"{name}{DEVIATION}{bracket}{extractor}")
+    return text.figure(row[column]) if error is None else text.spread(row[column], error)
 
 
-def figure_address(figure: Figure) -> str:
-    """A matplotlib figure as a data address."""
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
-    return _address(buffer.getvalue(), "image/png")
-
-
-def picture_address(picture: NDArray[np.uint8]) -> str:
-    """A picture (H, W, 3) as a data address."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
-    return _address(buffer.getvalue(), "image/png")
-
-
-def film_address(path: Path) -> str:
-    """An mp4 as a data address."""
-    return _address(path.read_bytes(), "video/mp4")
-
-
-def _address(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
+def sheets(pictures: Sequence[tuple[str, str, NDArray[np.uint8]]]) -> Media:
+    """Pictures (H, W, 3), each with its title and caption."""
+    found: list[Medium] = [drawn(picture, title, said) for title, said, picture in pictures]
+    return Media(found)

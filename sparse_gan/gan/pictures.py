@@ -40,6 +40,17 @@ class Gallery:
         """
         self.folder, self.side, self.columns = make_folder(folder), side, columns
 
+    @property
+    def scale(self) -> int:
+        """How much small pictures are enlarged in the film and the growing grid."""
+        return max(1, 64 // self.side)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the film in pixels."""
+        height, width = read_image(next(iter(self.steps().values()))).shape[:2]
+        return width * self.scale, height * self.scale
+
     def add(self, step: int, pictures: Pictures) -> Path:
         """Draw the sheet of a step."""
         path = self.folder / f"step_{step:06d}.png"
@@ -63,10 +74,10 @@ class Gallery:
             row = read_image(path)[: self.side]
             lines.append(row.reshape(self.side, self.columns, self.side, 3).swapaxes(0, 1))
             names.append(f"step {step}")
-        return grid(lines, names, max(1, 64 // self.side))
+        return grid(lines, names, self.scale)
 
     def film(self, path: Path, fps: int = 8) -> Path:
         """All sheets one after the other, as mp4."""
-        scale = max(1, 64 // self.side)
+        scale = self.scale
         frames = [read_image(p).repeat(scale, 0).repeat(scale, 1) for p in self.steps().values()]
         return write_video(path, frames, VideoConfig(fps=fps, max_bytes=4_000_000))

@@ -25,7 +25,7 @@ from sparse_gan.gan.data import (
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig, LossKind
 from sparse_gan.gan.networks import SIZES, DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
-from sparse_gan.gan.page import Section, film_address, picture_address, table, write_page
+from sparse_gan.gan.page import DISTANCE, ENERGY, GROWTH, PANELS, conclusion, figures, sheets
 from sparse_gan.gan.pictures import Gallery, sheet
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.config import (
@@ -41,6 +41,10 @@ from worldmodels.config import (
     Seed,
     Size,
 )
+from worldmodels.pages import text
+from worldmodels.pages.document import Document, Media, Plot, Section, setup
+from worldmodels.pages.media import Medium, data_uri, drawn
+from worldmodels.pages.panels import training_chart
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     RunFolder,
@@ -203,9 +207,9 @@ def train(args: GANArgs) -> Path:
             log=lambda **values: run.log("train", **values),
             on_sample=lambda now: _draw(now, gallery, args.seed),
         )
-        figures = evaluate(args, gan, pictures)
-        write_json(run.path / "figures.json", figures)
-        run.mark_done("train", inputs, figures)
+        found = evaluate(args, gan, pictures)
+        write_json(run.path / "figures.json", found)
+        run.mark_done("train", inputs, found)
     else:
         gan.restore(load_checkpoint(checkpoint), str(checkpoint))
     return build_page(args, run, gan, gallery, pictures)
@@ -223,69 +227,55 @@ def evaluate(args: GANArgs, gan: GAN, pictures: PictureSet) -> dict[str, dict[st
     real = to_signed(pictures.train[: len(test)])
     extractor = metrics.random_extractor(test.shape[1])
     k = min(5, len(test) - 1, len(real) - 1)
-    figures = {
+    found = {
         "samples": metrics.compare(test, fake, extractor, k),
         "real": metrics.compare(test, real, extractor, k),
     }
     few = test[:500]
     odd: dict[str, Tensor] = {"own samples": fake[:500], **tools.corruptions(few, args.seed)}
     rows = tools.anomaly_table(gan.energy.cpu(), few, odd)
-    return figures | {f"anomaly/{name}": row for name, row in rows.items()}
+    return found | {f"anomaly/{name}": row for name, row in rows.items()}
 
 
 def build_page(
     args: GANArgs, run: RunFolder, gan: GAN, gallery: Gallery, pictures: PictureSet
 ) -> Path:
     """Draw the page of a finished run and return its path."""
-    figures = run.stage_outputs("train")
-    names = {"samples": "samples", "real": "training pictures"}
-    head, rows = table({title: figures[name] for name, title in names.items()})
-    odd = {k.removeprefix("anomaly/"): v for k, v in figures.items() if k.startswith("anomaly/")}
-    odd_head, odd_rows = table(odd)
-    film = gallery.film(run.path / "samples.mp4")
+    found = run.stage_outputs("train")
+    odd = {k.removeprefix("anomaly/"): v for k, v in found.items() if k.startswith("anomaly/")}
     fresh = to_bytes(gan.sample(SHOWN, derive_seed(args.seed, "page")))
     real = to_bytes(to_signed(pictures.test[:SHOWN]))
     scale = max(1, 64 // args.side)
-    sections = [
-        Section(
-            "Samples",
-            f"After {gan.step} steps, {gan.seconds / 60:.1f} minutes of training.",
-            pictures=[
-                ("Samples of fresh noise", picture_address(sheet(fresh, scale=scale))),
-                ("Held-out pictures", picture_address(sheet(real, scale=scale))),
-            ],
-        ),
-        Section(
-            "Distance to held-out pictures",
-            "Training pictures are the mark: no sample can be expected to be nearer. The name in "
-            "brackets is the extractor; figures of different extractors cannot be compared.",
-            head,
-            rows,
-        ),
-        Section(
-            "The energy as a score of oddity",
-            "Mean energy of pictures that F was not trained on, and the chance that it is above "
-            "that of a real held-out picture. A GAN's energy has only seen what G once made.",
-            odd_head,
-            odd_rows,
-        ),
-        Section(
-            "Growth",
-            "The same noise throughout; it is used for nothing else.",
-            pictures=[("Samples over time", picture_address(gallery.growing()))],
-            film=film_address(film),
-        ),
-        Section("Training", "", *_log_table(run)),
+    samples = [
+        ("Samples of fresh noise", "", sheet(fresh, scale=scale)),
+        ("Held-out pictures", "", sheet(real, scale=scale)),
     ]
-    title = f"GAN on {args.data}, loss {args.loss}"
-    return write_page(run.report, title, sections, run.read_config())
+    growing = drawn(gallery.growing(), "Samples over time", "One column is one noise.")
+    film = gallery.film(run.path / "samples.mp4")
+    moving = Medium(
+        film.name, data_uri(film.read_bytes(), film.suffix), "The same, moving", size=gallery.size
+    )
+    learning = training_chart("training", run.metrics("train"), "step", PANELS)
+    distances = {"samples": found["samples"], "training pictures": found["real"]}
+    page = Document(
+        f"GAN on {args.data}, loss {args.loss}",
+        "GAN",
+        [conclusion(distances)],
+        [
+            Section("Samples", [sheets(samples)], f"After {gan.step} steps, {_minutes(gan)}."),
+            Section("Training", [Plot(learning)] if learning else []),
+            Section("Distance", [figures(distances, "Distance to held-out pictures")], DISTANCE),
+            Section("Energy", [figures(odd, "Energy as a score of oddity")], ENERGY),
+            Section("Growth", [Media([growing, moving])], GROWTH),
+            setup(run.read_config()),
+        ],
+        "scripts/train_gan.py",
+    )
+    return page.write(run.report)
 
 
-def _log_table(run: RunFolder, lines: int = 12) -> tuple[list[str], list[list[str]]]:
-    records = run.metrics("train")
-    picked = records[:: max(1, len(records) // lines)]
-    hidden = ("time", "stage", "step")
-    return table({f"step {r['step']}": {k: r[k] for k in r if k not in hidden} for r in picked})
+def _minutes(gan: GAN) -> str:
+    return f"{text.duration(gan.seconds)} of training"
 
 
 @torch.no_grad()

@@ -20,9 +20,9 @@ from tests.fuzz.artefacts import write_tree
 from tests.fuzz.guard import Broken, Verdict, call, command, elsewhere
 from tests.fuzz.mutations import Change, apply, changes
 from worldmodels.experience.store import EpisodeStore
+from worldmodels.pages import svg
 from worldmodels.planning.drivers import open_driver
 from worldmodels.protocols import Policy
-from worldmodels.report import svg
 from worldmodels.runs import RunFolder
 from worldmodels.stages.files import MemoryFile, VisionFile, load_latents
 

@@ -16,7 +16,7 @@ import torch
 from tests.experience.fakes import BOX
 from tests.experience.test_shards import META, random_episode
 from tests.fuzz.mutations import Tree
-from tests.report.fixture import make_run
+from tests.pages.fixture import make_run
 from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.dream.starts import DreamStarts

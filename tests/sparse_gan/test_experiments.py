@@ -13,8 +13,9 @@ import pytest
 from sparse_gan.coding.experiments import train_sparse
 from sparse_gan.coding.report import tiles
 from sparse_gan.coding.setup import Method, SparseArgs
+from tests.pages.parser import standing_alone
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json
+from worldmodels.runs import RunFolder, read_json
 
 pytest.importorskip("skimage")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_sparse.py"
@@ -29,7 +30,9 @@ def test_each_method_makes_a_page(method: Method, tmp_path: Path) -> None:
     page = train_sparse(small(method, tmp_path))
     text = page.read_text(encoding="utf-8")
     assert "data:image/png;base64," in text
-    assert "http" not in text
+    curves = len(RunFolder(tmp_path).metrics("train")) > 1
+    assert ('aria-label="Training over' in text) == curves
+    standing_alone(text)
     figures = read_json(tmp_path / "figures.json")
     wanted = {"drsae": "test_error", "topographic": "map_orientation", "lista": "lista_gap"}
     assert wanted.get(method, "reconstruction_snr_db") in figures
@@ -48,7 +51,8 @@ def test_tiles_keep_a_squares_neighbours() -> None:
     filters[5] = -3.0
     sheet = tiles(filters)
     assert sheet.shape == (10, 10)
-    assert sheet[4:6, 7:9].tolist() == [[-1, -1], [-1, -1]]
+    assert sheet[4:6, 7:9].tolist() == [[0, 0], [0, 0]]
+    assert sheet[1, 1] == 128 and sheet[0, 0] == 255  # no weight; the frame around a filter
     assert tiles(np.ones((1000, 3, 3), np.float32), limit=100).shape == (41, 41)
 
 

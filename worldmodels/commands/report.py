@@ -8,8 +8,8 @@ from typing import Self
 
 import tyro
 
+from worldmodels.pages import build_report
 from worldmodels.presets import RunConfig
-from worldmodels.report import build_report
 from worldmodels.runs import FolderPath
 
 

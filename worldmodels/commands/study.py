@@ -13,6 +13,7 @@ import tyro
 from worldmodels import executors
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import Workers
+from worldmodels.pages.study import build_study
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -24,7 +25,7 @@ class RunStudy:
     """Evolve C again in a finished run's dream, under other settings, and drive every snapshot.
 
     Without variants the run's own settings are repeated with other seeds. The same command again
-    goes on where it was stopped. Writes study.json and study.md.
+    goes on where it was stopped. Writes study.json, study.md and study.html.
     """
 
     run: tyro.conf.Positional[Path]
@@ -49,7 +50,7 @@ class RunStudy:
         return cls(run=tyro.MISSING)
 
     def execute(self) -> None:
-        """Run all cells and write the tables after each."""
+        """Run all cells and write the tables and the page after each."""
         use_all_cores()
         variants = [Variant("as the run")] if self.baseline else []
         variants += [read_variant(text) for text in self.variants] + read_grid(self.grid)
@@ -64,7 +65,9 @@ class RunStudy:
                 rows = summarise(cells)
                 write_json(self.out / "study.json", {"rows": rows, "cells": cells})
                 atomic_write(self.out / "study.md", to_markdown(rows).encode())
+                page = build_study(rows, cells, self.run, self.out / "study.html")
         print(to_markdown(rows))
+        print(f"page: {page}")
 
 
 def read_variant(text: str) -> Variant:

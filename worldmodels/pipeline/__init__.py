@@ -18,11 +18,12 @@ from typing import Any
 from worldmodels import executors
 from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.metrics import StageSeconds
+from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.pipeline.work import Work
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.report import build_report
 from worldmodels.runs import Device, RunFolder, config_hash, require_device
 from worldmodels.stages.committee import disband
 from worldmodels.stages.context import StageContext, begin_metrics
@@ -237,7 +238,9 @@ class Pipeline:
             dataclasses.replace(self.context, iteration=iteration.number, state=folder, key=key)
         )
         seconds = time.perf_counter() - started
-        self.run.log("stage", name=name, iteration=iteration.number, seconds=seconds)
+        self.run.log(
+            "stage", iteration=iteration.number, **StageSeconds(name=name, seconds=seconds)
+        )
         self.run.mark_done(label, key, outputs)
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -17,6 +17,7 @@ from worldmodels.experience.collect import CollectConfig, CollectSummary
 from worldmodels.experience.collect import collect as collect_episodes
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
+from worldmodels.metrics import Collection
 from worldmodels.presets import ExperienceConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import atomic_write, derive_seed, read_json, write_json
@@ -146,15 +147,18 @@ def collect(
     ]
     store = EpisodeStore(episode_folders([out]))
     found = _totals(summaries, store)
+    seconds = sum(summary.seconds for summary in summaries)
     ctx.log(
         "collection",
-        frames=found.frames,
-        episodes=found.episodes,
-        mean_return=found.mean_return,
-        max_return=max(record.entry.total_reward for record in store.episodes),
-        seconds=sum(summary.seconds for summary in summaries),
-        frames_per_second=sum(s.new_frames for s in summaries) / sum(s.seconds for s in summaries),
-        behaviour=[type(behaviour).__name__ for behaviour in drives.behaviours],
+        **Collection(
+            frames=found.frames,
+            episodes=found.episodes,
+            mean_return=found.mean_return,
+            max_return=max(record.entry.total_reward for record in store.episodes),
+            seconds=seconds,
+            frames_per_second=sum(summary.new_frames for summary in summaries) / seconds,
+            behaviour=[type(behaviour).__name__ for behaviour in drives.behaviours],
+        ),
     )
     return found
 

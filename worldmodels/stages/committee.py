@@ -13,6 +13,7 @@ import numpy as np
 
 from worldmodels.agent import Agent
 from worldmodels.evaluation import EvaluationResult, evaluate_many
+from worldmodels.metrics import CommitteeSelection
 from worldmodels.planning.committee import FOLDER, Committee
 from worldmodels.planning.drivers import open_member
 from worldmodels.presets import SelectionConfig
@@ -104,12 +105,14 @@ def _tell(
     for bench, result in zip(benches, together, strict=True):
         ctx.log(
             "committee_selection",
-            rounds=bench,
-            real_mean=result.mean,
-            real_returns=result.returns,
-            alone_mean=alone.mean,
-            alone_returns=alone.returns,
-            kept=bench == kept,
+            **CommitteeSelection(
+                rounds=list(bench),
+                real_mean=result.mean,
+                real_returns=result.returns.tolist(),
+                alone_mean=alone.mean,
+                alone_returns=alone.returns.tolist(),
+                kept=bench == kept,
+            ),
         )
     best = int(np.argmax([result.mean for result in together]))
     names, result = " and ".join(str(n) for n in benches[best]), together[best]

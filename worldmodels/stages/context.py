@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.executors import Executor
+from worldmodels.metrics import StageSeconds
 from worldmodels.runs import Device, RunFolder, config_hash, derive_seed
 
 SUMMARIES = {
@@ -119,7 +120,7 @@ def open_stage(
     yield context
     if opened is not None:
         seconds = time.perf_counter() - began
-        opened.log("stage", name=name, iteration=iteration, seconds=seconds)
+        opened.log("stage", iteration=iteration, **StageSeconds(name=name, seconds=seconds))
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -21,6 +21,7 @@ from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.metrics import GenerationStep
 from worldmodels.presets import ControllerStageConfig
 from worldmodels.runs import progress
 from worldmodels.tasks import task_for
@@ -142,7 +143,7 @@ class DreamEvolution:
         return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
 
 
-def generation_metrics(record: Generation) -> dict[str, float | int | None]:
+def generation_metrics(record: Generation) -> GenerationStep:
     """One generation as a line of metrics."""
     return {
         "generation": record.generation,

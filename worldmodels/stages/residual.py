@@ -8,6 +8,7 @@ from pathlib import Path
 
 from worldmodels.agent import Agent
 from worldmodels.evaluation import evaluate_many
+from worldmodels.metrics import ResidualSelection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig
@@ -79,11 +80,13 @@ def learn_residual(
     kept = bool(changed.mean > alone.mean)
     ctx.log(
         "residual_selection",
-        real_mean=changed.mean,
-        real_returns=changed.returns,
-        controller_mean=alone.mean,
-        controller_returns=alone.returns,
-        kept=kept,
+        **ResidualSelection(
+            real_mean=changed.mean,
+            real_returns=changed.returns.tolist(),
+            controller_mean=alone.mean,
+            controller_returns=alone.returns.tolist(),
+            kept=kept,
+        ),
     )
     ctx.say(
         f"residual: {changed.mean:.0f} +- {changed.summary.std:.0f} on {number} tracks, C alone "

@@ -11,6 +11,7 @@ import numpy as np
 from worldmodels.agent import Agent
 from worldmodels.dream.config import DreamConfig
 from worldmodels.evaluation import AgentParameters, EvaluationResult, evaluate_many
+from worldmodels.metrics import Final, Selection
 from worldmodels.presets import SelectionConfig
 from worldmodels.runs import versions
 from worldmodels.stages.committee import disband
@@ -70,14 +71,16 @@ def select(
             ctx.say(f"alarm, generation {generation}: {alarm}")
         ctx.log(
             "selection",
-            generation=generation,
-            dream_return=promised,
-            real_mean=result.mean,
-            real_std=result.summary.std,
-            real_returns=result.returns,
-            episodes=len(seeds),
-            alarm=alarm,
-            selected=place == best,
+            **Selection(
+                generation=generation,
+                dream_return=promised,
+                real_mean=result.mean,
+                real_std=result.summary.std,
+                real_returns=result.returns.tolist(),
+                episodes=len(seeds),
+                alarm=alarm,
+                selected=place == best,
+            ),
         )
     chosen, real = generations[best], results[best]
     ctx.say(
@@ -155,7 +158,7 @@ def choose(
         frames = sum(result.frames for result in results)
         best = int(np.argmax([result.mean for result in results]))
         winner, mean = finalists[best], results[best].mean
-    ctx.log("final", winner=winner.iteration, real_mean=mean)
+    ctx.log("final", **Final(winner=winner.iteration, real_mean=mean))
     ctx.say(f"final: round {winner.iteration}, {mean:.0f}")
     remove_residual(out)
     disband(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,23 +61,33 @@ def _film(
     env_kwargs: Mapping[str, Any] | None,
 ) -> dict[str, Path]:
     """Do the work of `film`."""
-    written, noted, what = {}, {}, task_for(env_id).words.episode
+    written: dict[str, Path] = {}
+    noted: dict[str, dict[str, Any]] = {}
+    what = task_for(env_id).words.episode
     for which in WHICH:
         episode = result.pick(which)
         recording = replay(env_id, episode, env_kwargs)
         seen = views(agent, recording, cfg)
         path = folder / f"{which}.mp4"
-        write_video(path, episode_frames(recording, seen, cfg, f"{what} {episode.seed}"), cfg)
-        written[path.name], noted[which] = path, episode.to_json()
+        frames = list(episode_frames(recording, seen, cfg, f"{what} {episode.seed}"))
+        write_video(path, frames, cfg)
+        written[path.name], noted[which] = path, {**episode.to_json(), "size": _size(frames)}
         if which == "best":
             for name, draw in (("reconstructions", reconstructions), ("dream", dream_strip)):
                 written[f"{name}.png"] = write_picture(folder / f"{name}.png", draw(seen))
-    runs.write_json(folder / "episodes.json", noted)
     if agent.starts is not None:
         path = folder / "dream.mp4"
-        write_video(path, dream_frames(agent, cfg), cfg)
-        written[path.name] = path
+        frames = list(dream_frames(agent, cfg))
+        write_video(path, frames, cfg)
+        written[path.name], noted["dream"] = path, {"size": _size(frames)}
+    runs.write_json(folder / "episodes.json", noted)
     return written
+
+
+def _size(frames: Sequence[Frames]) -> tuple[int, int]:
+    """Width and height of a film in pixels."""
+    height, width = frames[0].shape[:2]
+    return width, height
 
 
 def episode_frames(

@@ -3,22 +3,53 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from sparse_gan.gan.diagnostics import dirac, flatness
 from sparse_gan.gan.diagnostics.collapse import FORMS
 from sparse_gan.gan.diagnostics.toys import Toy, mixture
-from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Results, results, verdicts
-from sparse_gan.gan.page import Section, figure_address, table, write_page
+from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Results, Verdict, results, verdicts
+from sparse_gan.gan.page import figures
+from worldmodels.pages import text
+from worldmodels.pages.axes import log_labels, thinned
+from worldmodels.pages.document import Document, Pair, Plot, Section, Warnings, setup
+from worldmodels.pages.document import Figures as Verdicts
+from worldmodels.pages.marks import legend, looks
+from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, stacked
+from worldmodels.pages.tables import Table
 from worldmodels.runs import RunFolder, write_json
 
 HEAD = ("claim", "figure", "plain: median (range)", "cured: median (range)", "seeds")
 TOYS: tuple[Toy, Toy] = ("ring", "grid")
+SAMPLES = 300
+"""Samples that a chart shows of each form."""
+GRADIENT = "Norm of G's gradient, all seeds"
+VERDICTS = "The last column says on how many seeds the claim holds."
+COLLAPSE = (
+    "Samples of the first seed over the true modes. Plain: G learns ten times as fast as F. Cured: "
+    "F learns as fast as G, and its slope at real and at fake samples is penalised; loss, networks "
+    "and steps are the same. The equal form has equal rates and no penalty: what it covers, the "
+    "rates alone have cured, and the failure is no verdict on the loss."
+)
+VANISHING = "F trains while G stands still. Cure: the non-saturating loss."
+ORBITS = (
+    "Of the Dirac-GAN: the distance from the equilibrium, from the first seed's start. Cure: a "
+    "zero-centred penalty, and for the saturating and the non-saturating loss also instance noise. "
+    "Wasserstein losses are linear in F, so noise leaves them as they are, and a penalty that "
+    "holds the slope at 1 keeps it from settling at 0. The non-saturating form alone does shrink, "
+    "but not at a linear rate."
+)
+FLATNESS = (
+    "F trains against samples from everywhere; then lines leave the data. Flat is a small share of "
+    "what G is taught near by: under the saturating loss because G's loss is flat in F, under the "
+    "regression loss because F is."
+)
 
 
 def run_limits(args: LimitsArgs) -> Path:
@@ -33,59 +64,71 @@ def run_limits(args: LimitsArgs) -> Path:
     write_json(run.path / "verdicts.json", [dataclasses.asdict(v) for v in judged])
     for verdict in judged:
         print(f"{'holds' if verdict.passed else 'FAILS':6} {' | '.join(verdict.row())}")
-    sections = [
-        Section(
-            "Verdicts",
-            f"Over {args.seeds} seeds; the last column says on how many the claim holds.",
-            HEAD,
-            [v.row() for v in judged],
-        ),
-        Section(
-            "Mode collapse",
-            "Samples of the first seed over the true modes (grey). Plain: G learns ten times as "
-            "fast as F. Cure: F learns as fast as G, and its slope at real and at fake samples is "
-            "penalised; loss, networks and steps are the same. The equal form has equal rates "
-            "and no penalty: what it covers, the rates alone have cured, and the failure is no "
-            "verdict on the loss.",
-            *table(_collapse(found)),
-            pictures=[("From plain to cured", _collapse_figure(found))],
-        ),
-        Section(
-            "Vanishing gradient",
-            "F trains while G stands still. Cure: the non-saturating loss.",
-            pictures=[("Norm of G's gradient, all seeds", _vanishing_figure(found))],
-        ),
-        Section(
-            "Orbits of the Dirac-GAN",
-            "The distance from the equilibrium, from the first seed's start. Cure: a zero-centred "
-            "penalty, and for the saturating and the non-saturating loss also instance noise. "
-            "Wasserstein losses are linear in F, so noise leaves them as they are, and a penalty "
-            "that holds the slope at 1 keeps it from settling at 0. The non-saturating form alone "
-            "does shrink, but not at a linear rate.",
-            *table(_orbits(found)),
-            pictures=[("Radius over time", _dirac_figure(found))],
-        ),
-        Section(
-            "Energy off the manifold",
-            "F trains against samples from everywhere; then lines leave the data. Flat is a small "
-            "share of what G is taught near by: under the saturating loss because G's loss is flat "
-            "in F, under the regression loss because F is.",
-            *table(_flatness(found)),
-            pictures=[("Energy, and G's lesson, by distance", _flatness_figure(found))],
-        ),
-    ]
-    return write_page(run.report, "Where GANs fail", sections, run.read_config())
+    return limits_page(args, found, judged).write(run.report)
+
+
+def limits_page(args: LimitsArgs, found: Results, judged: Sequence[Verdict]) -> Document:
+    """The verdicts, and what each rests on."""
+    held = sum(verdict.passed for verdict in judged)
+    failed = [verdict.claim for verdict in judged if not verdict.passed]
+    table = Table(HEAD, [verdict.row() for verdict in judged])
+    return Document(
+        "Where GANs fail",
+        "limits of GANs",
+        [f"{held} of {len(judged)} claims hold on {_seeds(args.seeds)}."],
+        [
+            Section(
+                "Mode collapse",
+                [
+                    *(Plot(collapse_chart(toy, found), f"On the {toy}") for toy in TOYS),
+                    figures(_collapse(found), "Modes of each form"),
+                ],
+                COLLAPSE,
+            ),
+            Section(
+                "Verdicts",
+                [
+                    Verdicts(table, "Verdicts over seeds", prose=True),
+                    Warnings(failed, "Every claim holds.", "claim fails", "claims fail"),
+                ],
+                VERDICTS,
+            ),
+            Section("Vanishing gradient", [Plot(vanishing_chart(found), GRADIENT)], VANISHING),
+            Section(
+                "Orbits",
+                [Plot(dirac_chart(found), "Radius over time"), figures(_orbits(found), "Orbits")],
+                ORBITS,
+            ),
+            Section(
+                "Off the manifold",
+                [Pair(flatness_plots(found)), figures(_flatness(found), "Flatness of each loss")],
+                FLATNESS,
+            ),
+            setup(RunFolder(args.out, create=False).read_config()),
+        ],
+        "scripts/gan_limits.py",
+    )
+
+
+def _seeds(count: int) -> str:
+    return "the one seed that was run" if count == 1 else f"every one of {count} seeds"
 
 
 def _collapse(found: Results) -> dict[str, dict[str, float]]:
     return {
         f"{toy}, {form}": {
-            f"{figure}, median": float(np.median([r[form][figure] for r in found[toy]]))
+            f"{figure}, median": _median([r[form][figure] for r in found[toy]])
             for figure in ("covered", "quality", "kl")
         }
         for toy in TOYS
         for form in FORMS
     }
+
+
+def _median(values: Sequence[float]) -> float:
+    """The median, as a count where it is whole."""
+    middle = float(np.median(values))
+    return int(middle) if middle.is_integer() else middle
 
 
 def _orbits(found: Results) -> dict[str, dict[str, float]]:
@@ -103,57 +146,101 @@ def _flatness(found: Results) -> dict[str, dict[str, float]]:
     return {name: {"far over near, median": median(name)} for name in flatness.LOSSES}
 
 
-def _collapse_figure(found: Results) -> str:
-    figure = Figure(figsize=(9, 6), dpi=100, layout="constrained")
-    axes: Any = figure.subplots(2, len(FORMS))
-    for row, toy in enumerate(TOYS):
-        for column, form in enumerate(FORMS):
-            place: Axes = axes[row][column]
-            result = found[toy][0]
-            centres = mixture(toy).centres.numpy()
-            place.scatter(centres[:, 0], centres[:, 1], s=120, color="#ccc")
-            samples = np.array(result[f"{form}_samples"])
-            place.scatter(samples[:, 0], samples[:, 1], s=2, color="#4666a8")
-            place.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
-            place.set_title(f"{form}: {result[form]['covered']} of {result['modes']} modes")
-    return figure_address(figure)
+def collapse_chart(toy: Toy, found: Results) -> Chart:
+    """Samples of the first seed in every form, over the modes."""
+    result = found[toy][0]
+    centres = mixture(toy).centres.numpy()
+
+    def draw(width: int) -> Figure:
+        figure = Figure(figsize=(width / 72, 1.12 * width / len(FORMS) / 72), layout="constrained")
+        row: Any = figure.subplots(1, len(FORMS), squeeze=False)
+        for axes, form in zip(row[0], FORMS, strict=True):
+            samples = np.array(result[f"{form}_samples"])[:SAMPLES]
+            size = 24 if width < 400 else 90
+            axes.scatter(*centres.T, s=size, color=COLOUR["grid"], linewidths=0)
+            axes.plot(*samples.T, ".", color=COLOUR["dream"], markersize=2)
+            axes.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal", xticks=[], yticks=[])
+            covered = f"{result[form]['covered']} of {result['modes']}"
+            title = f"{form}\n{covered}" if width < 400 else f"{form}: {covered} modes"
+            axes.set_title(title, fontsize=12, color=COLOUR["ink"])
+        return figure
+
+    said = ", ".join(f"{form} {result[form]['covered']}" for form in FORMS)
+    alt = f"Samples on the {toy}: of {result['modes']} modes cover {said}."
+    keys = (Key("dot", "grid", "true mode"), Key("dot", "dream", "sample"))
+    return chart(f"collapse-{toy}", alt, FULL, draw, keys)
 
 
-def _vanishing_figure(found: Results) -> str:
-    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    for name, colour in (("saturating", "#b5482e"), ("nonsaturating", "#4666a8")):
-        for number, result in enumerate(found["vanishing"]):
-            label = name.replace("non", "non-") if number == 0 else None
-            axes.plot(result["strengths"], result[name], ".-", color=colour, label=label)
-    axes.set(yscale="log", xlabel="steps of F", ylabel="norm of G's gradient")
-    axes.legend(frameon=False)
-    return figure_address(figure)
+def vanishing_chart(found: Results) -> Chart:
+    """Norm of G's gradient while F trains alone, a line a seed."""
+    lines = {"saturating": "alarm", "nonsaturating": "real"}
+
+    def draw(width: int) -> Figure:
+        figure, (axes,) = stacked(width, [280])
+        for name, colour in lines.items():
+            for result in found["vanishing"]:
+                axes.plot(result["strengths"], result[name], marker=".", color=COLOUR[colour])
+        axes.set(yscale="log", xlabel="steps of F", ylabel="norm of G's gradient")
+        log_labels(axes.yaxis)
+        return figure
+
+    ends = ", ".join(f"{name} {text.figure(found['vanishing'][0][name][-1])}" for name in lines)
+    keys = [Key("line", colour, name.replace("non", "non-")) for name, colour in lines.items()]
+    return chart("vanishing", f"Norm of G's gradient at the end: {ends}.", FULL, draw, keys)
 
 
-def _dirac_figure(found: Results) -> str:
-    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
-    axes = figure.subplots()
-    for name, result in found["dirac"][0].items():
-        radius = np.hypot(*np.array(result["path"]).T)
-        style = "--" if name in dirac.CURED else "-"
-        steps = np.arange(len(radius)) * result["every"]
-        axes.plot(steps, np.maximum(radius, 1e-6), style, label=name)
-    axes.set(yscale="log", xlabel="steps", ylabel="distance from the equilibrium")
-    axes.legend(frameon=False, fontsize=8, loc="center right")
-    return figure_address(figure)
+def dirac_chart(found: Results) -> Chart:
+    """Distance from the equilibrium over time, of the first seed; what settles is dashed."""
+    paths = found["dirac"][0]
+    colours = {name: look.colour for name, look in looks(dirac.PLAIN | dirac.SLOW).items()}
+    remedies = {"": ("-", "line"), dirac.PENALTY: ("--", "dashed"), dirac.NOISE: (":", "dotted")}
+    marks = {}
+    for name in paths:
+        suffix = name[name.find(" + ") :] if " + " in name else ""
+        marks[name] = (colours[name.removesuffix(suffix)], *remedies[suffix])
+
+    def draw(width: int) -> Figure:
+        figure, (axes,) = stacked(width, [320])
+        for name, (colour, dash, _) in marks.items():
+            radius = np.hypot(*np.array(paths[name]["path"]).T)
+            steps = np.arange(len(radius)) * paths[name]["every"]
+            x, y = thinned(steps.astype(float), np.maximum(radius, 1e-6))
+            axes.plot(x, y, dash, color=COLOUR[colour], linewidth=1.6)
+        axes.set(yscale="log", xlabel="steps", ylabel="distance from equilibrium")
+        log_labels(axes.yaxis)
+        return figure
+
+    ends = ", ".join(f"{name} {text.figure(paths[name]['shrinkage'])}" for name in paths)
+    keys = [Key(mark, colour, name) for name, (colour, _, mark) in marks.items()]
+    return chart("dirac", f"Last over first radius: {ends}.", FULL, draw, keys)
 
 
-def _flatness_figure(found: Results) -> str:
-    figure = Figure(figsize=(9, 4), dpi=100, layout="constrained")
-    axes: Any = figure.subplots(1, 2)
-    for name, result in found["flatness"][0].items():
-        lesson = np.array(result["lesson"])
-        height = np.array(result["energy"])
-        height = (height - height[0]) / max(1e-9, float(np.ptp(height)))
-        axes[0].plot(result["distance"], height, label=name)
-        axes[1].plot(result["distance"], np.maximum(lesson / lesson.max(), 1e-6), label=name)
-    axes[0].set(xlabel="distance from the data", ylabel="energy, scaled")
-    axes[1].set(xlabel="distance from the data", ylabel="G's lesson over its largest", yscale="log")
-    axes[1].legend(frameon=False, fontsize=8)
-    return figure_address(figure)
+def flatness_plots(found: Results) -> list[Plot]:
+    """Energy, and G's lesson over its largest, by the distance from the data (first seed)."""
+    profiles = found["flatness"][0]
+    styles = looks(profiles)
+
+    def scaled(name: str, what: str) -> NDArray[np.float64]:
+        values = np.array(profiles[name][what])
+        if what == "lesson":
+            return np.asarray(np.maximum(values / values.max(), 1e-6))
+        return np.asarray((values - values[0]) / max(1e-9, float(np.ptp(values))))
+
+    def drawn(what: str, label: str) -> Chart:
+        def draw(width: int) -> Figure:
+            figure, (axes,) = stacked(width, [290])
+            for name, look in styles.items():
+                x, y = profiles[name]["distance"], scaled(name, what)
+                axes.plot(x, y, color=COLOUR[look.colour], linestyle=look.dash)
+            axes.set(xlabel="distance from the data", ylabel=label)
+            if what == "lesson":
+                axes.set_yscale("log")
+                log_labels(axes.yaxis)
+            return figure
+
+        ends = ", ".join(f"{name} {text.figure(float(scaled(name, what)[-1]))}" for name in styles)
+        alt = f"{label}, farthest from the data: {ends}."
+        return chart(f"flatness-{what}", alt, HALF, draw, legend(styles))
+
+    titles = {"energy": ("Energy", "energy, scaled"), "lesson": ("G's lesson", "over its largest")}
+    return [Plot(drawn(what, label), title) for what, (title, label) in titles.items()]

@@ -18,6 +18,7 @@ from sparse_gan.gan.diagnostics.flatness import FlatnessConfig
 from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.vanishing import VanishingConfig
 from worldmodels.config import AtLeast, Config, Count, Limit
+from worldmodels.pages.text import power
 from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
 
 STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
@@ -66,11 +67,16 @@ class Verdict:
 
     def row(self) -> list[str]:
         """The line of a table."""
-        middle = [f"{statistics.median(values):.3g}" for values in (self.plain, self.cured)]
-        span = [f"{min(v):.3g} to {max(v):.3g}" for v in (self.plain, self.cured)]
+        both = (self.plain, self.cured)
+        middle = [_short(statistics.median(values)) for values in both]
+        span = [f"{_short(min(values))} to {_short(max(values))}" for values in both]
         count = f"{sum(self.holds)} of {len(self.holds)}"
-        both = [f"{m} ({s})" for m, s in zip(middle, span, strict=True)]
-        return [self.claim, self.figure, *both, count]
+        cells = [f"{m} ({s})" for m, s in zip(middle, span, strict=True)]
+        return [self.claim, self.figure, *cells, count]
+
+
+def _short(value: float) -> str:
+    return power(float(f"{value:.3g}"))
 
 
 def collapse_result(args: LimitsArgs, toy: Toy, seed: int) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldmodels.report import text
-from worldmodels.report.axes import positions, thinned
-from worldmodels.report.data import latest, load_run, number, offsets, read_metrics
-from worldmodels.report.figures import final_selection, swarm
-from worldmodels.report.tables import selections
+from worldmodels.metrics import read_metrics
+from worldmodels.pages import text
+from worldmodels.pages.axes import positions, thinned
+from worldmodels.pages.data import latest, load_run, number, offsets
+from worldmodels.pages.figures import final_selection, swarm
+from worldmodels.pages.tables import selections
 
 VALUES = st.lists(st.floats(-1000, 1000), min_size=1, max_size=200)
 

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from worldmodels.report.data import Row, RunData, Score, iteration_of, latest, number
-from worldmodels.report.figures import final_selection
-from worldmodels.report.text import MISSING, count, percent, score
+from worldmodels.metrics import Row
+from worldmodels.pages.data import RunData, Score, iteration_of, latest, number
+from worldmodels.pages.figures import final_selection
+from worldmodels.pages.text import MISSING, count, decimals, percent, score
 from worldmodels.tasks import Task
 
 BEHAVIOURS = {
@@ -42,10 +43,17 @@ def drivers_table(data: RunData) -> Table | None:
     return Table(head, rows)
 
 
+def digits(one: Score) -> int:
+    """Digits after the point that the error of a score's mean allows."""
+    half = (one.ci95[1] - one.ci95[0]) / 2 if one.ci95 else one.std / len(one.returns) ** 0.5
+    return decimals(half)
+
+
 def _driver(one: Score, task: Task) -> list[str]:
-    interval = f"{score(one.ci95[0])} to {score(one.ci95[1])}" if one.ci95 else MISSING
-    row = [one.name, str(len(one.returns)), f"{score(one.mean)} ± {score(one.std)}", interval]
-    row += [score(one.median), score(one.iqm), score(one.p10)]
+    d = digits(one)
+    ends = f"{score(one.ci95[0], d)} to {score(one.ci95[1], d)}" if one.ci95 else MISSING
+    row = [one.name, str(len(one.returns)), f"{score(one.mean, d)} ± {score(one.std, d)}", ends]
+    row += [score(one.median, d), score(one.iqm, d), score(one.p10, d)]
     if task.solved is not None:
         row.append(percent(one.fraction_solved))
     if task.words.finished is not None:
@@ -158,20 +166,41 @@ def _last(data: RunData, stage: str, key: str, iteration: int) -> float | None:
 
 
 def config_tables(data: RunData) -> list[tuple[str, Table]]:
-    """(name, table) pairs: one for the run, one for each nested config."""
-    plain = {k: v for k, v in data.config.items() if not isinstance(v, Mapping)}
-    hidden = ("versions", "machine")
-    all_groups = [("run", plain), *((n, g) for n, g in groups(data.config) if n not in hidden)]
-    tables = []
-    for name, group in all_groups:
-        rows = [
-            [key, value if isinstance(value, str) else json.dumps(value)]
-            for key, value in group.items()
-            if not isinstance(value, Mapping)
-        ]
-        if rows:
-            tables.append((name, Table(["setting", "value"], rows)))
-    return tables
+    """The settings of a run; none where it has recorded none."""
+    config = {k: v for k, v in data.config.items() if k not in ("versions", "machine")}
+    versions, machine = (data.config.get(name) or {} for name in ("versions", "machine"))
+    return settings_tables(config, versions, machine) if data.config else []
+
+
+def settings_tables(
+    config: Row, versions: Row, machine: Row, name: str = "run"
+) -> list[tuple[str, Table]]:
+    """(name, table) pairs: one for the settings, one for each nested config, versions, machine."""
+    plain = {k: v for k, v in config.items() if not isinstance(v, Mapping)}
+    named = [(name, plain), *groups(config), ("versions", versions), ("machine", machine)]
+    return [
+        (
+            title,
+            Table(["setting", "value"], [[k, _setting(v)] for k, v in group.items() if _plain(v)]),
+        )
+        for title, group in named
+        if any(map(_plain, group.values()))
+    ]
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, Mapping)
+
+
+def _setting(value: Any) -> str:
+    """A setting in words: lists with commas, "none" for nothing."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        return ", ".join(map(_setting, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def groups(config: Row, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

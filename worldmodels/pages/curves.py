@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from worldmodels.report.axes import column, mark_iterations, positions, thinned
-from worldmodels.report.data import Row, iteration_of, latest, number
-from worldmodels.report.svg import COLOUR, FULL, HALF, Chart, Key, chart, stacked
-from worldmodels.report.text import score
+from worldmodels.metrics import Row
+from worldmodels.pages.axes import column, log_axis, mark_iterations, positions, thinned
+from worldmodels.pages.data import iteration_of, latest, number
+from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, stacked
+from worldmodels.pages.text import score
 
 
 def _line(
@@ -36,18 +37,6 @@ def _line(
             marker=marker,
             markersize=3.2,
         )
-
-
-def _log_axis(axes: Axes, *series: NDArray[np.float64]) -> None:
-    """Use a logarithmic axis with plain numbers for positive values that differ enough."""
-    values = np.concatenate([y[np.isfinite(y)] for y in series])
-    if not len(values) or values.min() <= 0 or values.max() < 1.3 * values.min():
-        return
-    axes.set_yscale("log")
-    wide = values.max() / values.min() > 20
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _thousands(axes: Axes) -> None:
@@ -77,7 +66,7 @@ def vision_chart(lines: Sequence[Row]) -> Chart | None:
         figure, (top, bottom) = stacked(width, [210, 120])
         _line(top, rows, "step", "reconstruction", "vision")
         _line(top, rows, "step", "val_reconstruction", "ink", True)
-        _log_axis(top, column(rows, "reconstruction"), column(rows, "val_reconstruction"))
+        log_axis(top, column(rows, "reconstruction"), column(rows, "val_reconstruction"))
         _line(bottom, rows, "step", "kl", "vision")
         return _finish(figure, top, bottom, rows, ("squared error", "KL (nats)"))
 
@@ -100,7 +89,7 @@ def memory_chart(lines: Sequence[Row]) -> Chart | None:
         _clip_start(top, column(rows, "nll"))
         _line(bottom, rows, "step", "reward_loss", "memory")
         _line(bottom, rows, "step", "val_reward_loss", "ink", True)
-        _log_axis(bottom, column(rows, "reward_loss"), column(rows, "val_reward_loss"))
+        log_axis(bottom, column(rows, "reward_loss"), column(rows, "val_reward_loss"))
         return _finish(figure, top, bottom, rows, ("NLL (nats)", "reward loss"))
 
     alt = f"M: negative log-likelihood, held out {_last(rows, 'val_nll')} at the end."
@@ -151,7 +140,7 @@ def controller_chart(lines: Sequence[Row]) -> Chart | None:
         top.set_ylabel("dream return")
         top.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
         _line(bottom, rows, "generation", "sigma", "controller")
-        _log_axis(bottom, column(rows, "sigma"))
+        log_axis(bottom, column(rows, "sigma"))
         bottom.set(ylabel="step size σ", xlabel="generation")
         bottom.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         mark_iterations(top, rows, "generation")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from worldmodels.pages.entry import enter
 from worldmodels.protocols import UserError
-from worldmodels.report.entry import enter
 
 ENTRY = Path(__file__).parents[2] / "docs/results/2026-11-23-misses"
 

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from worldmodels.report import text
-from worldmodels.report.axes import column, mark_iterations, positions
-from worldmodels.report.data import Row, Score, iteration_of, number
-from worldmodels.report.svg import COLOUR, FULL, Chart, Key, chart, stacked
+from worldmodels.metrics import Row
+from worldmodels.pages import text
+from worldmodels.pages.axes import column, mark_iterations, positions
+from worldmodels.pages.data import Score, iteration_of, number
+from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart, stacked
 
 
 def swarm(values: Sequence[float], bin_width: float) -> NDArray[np.float64]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from worldmodels.metrics import read_lines
+from worldmodels.pages.data import Evaluation, Ledger, Settings, read_part
 from worldmodels.protocols import UserError
-from worldmodels.report.data import Evaluation, Ledger, Line, Settings, read_part
-from worldmodels.runs import atomic_write, read_json, read_json_lines
+from worldmodels.runs import atomic_write, read_json
 from worldmodels.tasks import task_for
 
 FILES = ("config.json", "frames.json", "evaluation.json")
@@ -47,7 +48,7 @@ def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> 
     for file in (*FILES, RANDOM):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
-    kept = [row for row in read_json_lines(run / METRICS, Line) if row["stage"] in KEPT]
+    kept = [row for row in read_lines(run / METRICS) if row["stage"] in KEPT]
     atomic_write(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
     atomic_write(folder / "README.md", text)
     return folder / "README.md"
@@ -58,7 +59,7 @@ def readme(run: Path, title: str, commit: str) -> str:
     config = read_part(run / "config.json", Settings)
     tested = read_part(run / "evaluation.json", Evaluation)
     totals = read_part(run / "frames.json", Ledger)["totals"]
-    rows = read_json_lines(run / METRICS, Line)
+    rows = read_lines(run / METRICS)
     cfg, machine = config["config"], config["machine"]
     ledger = [f"| {kind} | {totals[kind]:,} |" for kind in ("collection", "selection", "test")]
     versions = ", ".join(

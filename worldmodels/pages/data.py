@@ -11,17 +11,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, Required, TypeAlias, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from worldmodels.config import AtLeast
+from worldmodels.metrics import Number, Row, read_metrics
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json, read_json_lines
+from worldmodels.runs import read_json
 from worldmodels.tasks import Task, named
-
-Row = Mapping[str, Any]
-
-Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"] | None
-"""A number as `worldmodels.runs.to_jsonable` writes it."""
 
 Episode = TypedDict(
     "Episode",
@@ -81,38 +77,6 @@ class Settings(TypedDict, total=False):
     frames: int | None
     versions: dict[str, Any] | None
     machine: dict[str, Any] | None
-
-
-class Reliability(TypedDict, total=False):
-    """How often what M predicts comes."""
-
-    predicted: list[Number]
-    observed: list[Number]
-    count: list[Number]
-
-
-class Line(TypedDict, total=False):
-    """What is read of a line of `metrics.jsonl`, of any stage."""
-
-    stage: Required[str]
-    iteration: int | None
-    member: int | None
-    name: str | None
-    step: Number
-    generation: Number
-    seconds: Number
-    frames: Number
-    winner: int
-    dream_return: Number
-    real_mean: Number
-    real_returns: list[Number] | None
-    episodes: Number
-    alarm: str | None
-    rounds: list[int] | None
-    behaviour: list[str] | str | None
-    horizon: list[Number]
-    error: list[Number]
-    hit_reliability: Reliability | None
 
 
 VIDEOS = ("best", "median", "worst")
@@ -222,18 +186,6 @@ def read_part(path: Path, kind: type[Any]) -> dict[str, Any]:
         UserError: the file cannot be read, or holds something else.
     """
     return dict(read_json(path, kind)) if path.exists() else {}
-
-
-def read_metrics(path: Path) -> dict[str, list[Row]]:
-    """Read metrics.jsonl, grouped by stage; a last line torn by a kill is left out.
-
-    Raises:
-        UserError: another line is no such record.
-    """
-    groups: dict[str, list[Row]] = {}
-    for row in read_json_lines(path, Line):
-        groups.setdefault(row["stage"], []).append(row)
-    return groups
 
 
 def read_score(path: Path, name: str) -> Score:

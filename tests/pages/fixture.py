@@ -87,7 +87,6 @@ def _iteration(k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
             "episodes": 64,
             "mean_return": means[k],
             "max_return": means[k] + 190,
-            "hit_fraction": 0.03 + 0.06 * k,
             "seconds": 14.0 + k,
             "frames_per_second": 4300.0,
             "behaviour": ["AR1Config", "AR1Config"] if k == 0 else ["AgentNoiseConfig"],
@@ -235,7 +234,12 @@ def make_media(folder: Path, returns: NDArray[np.float64], size: int) -> None:
     _write(
         folder / "episodes.json",
         {
-            name: {"seed": TEST_SEED + int(i), "return": float(returns[i]), "length": 1000}
+            name: {
+                "seed": TEST_SEED + int(i),
+                "return": float(returns[i]),
+                "length": 1000,
+                "size": [3 * size, size],
+            }
             for name, i in picks.items()
         },
     )

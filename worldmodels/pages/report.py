@@ -1,16 +1,14 @@
-"""Builds the page: run folder in, one self-contained HTML file out."""
+"""The report of a run: run folder in, one self-contained HTML file out."""
 
 from __future__ import annotations
 
-import base64
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from worldmodels.report import curves, figures, sections, tables, text
-from worldmodels.report.data import PICTURES, VIDEOS, RunData, load_run, number
+from worldmodels.pages import curves, figures, sections, tables, text
+from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run, number
+from worldmodels.pages.media import Medium, data_uri
+from worldmodels.pages.template import render
 from worldmodels.runs import atomic_write
 
 MAX_BYTES = 8_000_000
@@ -18,31 +16,6 @@ MAX_BYTES = 8_000_000
 
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
-
-_TYPES = {".png": "image/png", ".mp4": "video/mp4"}
-
-
-@dataclass(frozen=True)
-class Medium:
-    """A picture or a video of the page."""
-
-    path: str
-    """Path relative to the run folder."""
-    uri: str
-    """Content as a data address; empty where the page has no room for it."""
-    title: str
-    """Heading."""
-    headline: str
-    """The return of the episode that a video shows."""
-    caption: str
-    """What it shows."""
-    size: tuple[int, int] | None = None
-    """Width and height of a video in pixels, where its file says so."""
-
-    @property
-    def wide(self) -> bool:
-        """Whether the video is too flat to share its row with two others."""
-        return self.size is not None and self.size[0] >= 2 * self.size[1]
 
 
 def build_report(run_folder: str | Path) -> Path:
@@ -54,23 +27,10 @@ def build_report(run_folder: str | Path) -> Path:
         UserError: the folder is missing, or one of its files is damaged.
     """
     data = load_run(Path(run_folder))
-    html = render(data)
+    html = render("report.html.j2", **_context(data))
     target = data.folder / "report.html"
     atomic_write(target, html)
     return target
-
-
-def render(data: RunData) -> str:
-    """Fill the template with the parts of a run."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("worldmodels.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text.install(environment)
-    return environment.get_template("report.html.j2").render(_context(data))
 
 
 def _context(data: RunData) -> dict[str, Any]:
@@ -80,6 +40,7 @@ def _context(data: RunData) -> dict[str, Any]:
     return {
         "data": data,
         "result": result,
+        "digits": tables.digits(result) if result else 0,
         "title": _title(data),
         "commands": sections.commands(data),
         "dream_only": sections.dream_only(data),
@@ -95,8 +56,7 @@ def _context(data: RunData) -> dict[str, Any]:
         ),
         "drivers": tables.drivers_table(data),
         "tracks_table": tables.tracks_table(data),
-        "dream": figures.dream_chart(rows, sections.bound(data, rows)) if rows else None,
-        "bound": sections.bound(data, rows),
+        "dream": figures.dream_chart(rows, sections.bound(data)) if rows else None,
         "choices": tables.choices(rows),
         "alarms": sections.alarms(rows),
         "horizon_note": sections.horizon_note(data),
@@ -111,7 +71,6 @@ def _context(data: RunData) -> dict[str, Any]:
         "stages": sections.stage_bars(data),
         "seconds_total": sections.seconds_total(data),
         "config": tables.config_tables(data),
-        "versions": data.config.get("versions") or {},
         "machine": data.config.get("machine") or {},
     }
 
@@ -142,26 +101,19 @@ def embed(data: RunData) -> dict[str, Medium]:
         uri, size = "", None
         if length <= room:
             room -= length
-            content = path.read_bytes()
-            uri = f"data:{_TYPES[path.suffix]};base64,{base64.b64encode(content).decode()}"
-            size = video_size(content) if path.suffix == ".mp4" else None
+            uri, size = data_uri(path.read_bytes(), path.suffix), _size(data, path)
         result[name] = Medium(f"media/{name}", uri, *_describe(data, path), size)
     return result
 
 
-def video_size(content: bytes) -> tuple[int, int] | None:
-    """Read width and height of an mp4 from its first track header with a size.
-
-    The header (ISO 14496-12, box "tkhd") ends with both as 16.16 fixed-point numbers.
-    """
-    at = content.find(b"tkhd")
-    while at >= 4:
-        end = at - 4 + int.from_bytes(content[at - 4 : at])
-        width, height = (int.from_bytes(content[end - k : end - k + 2]) for k in (8, 4))
-        if width and height:
-            return width, height
-        at = content.find(b"tkhd", at + 4)
-    return None
+def _size(data: RunData, path: Path) -> tuple[int, int] | None:
+    """Width and height of a video, where they were noted when it was written."""
+    noted = data.episodes.get(path.stem) if path.suffix == ".mp4" else None
+    sides = noted.get("size") if isinstance(noted, dict) else None
+    if not isinstance(sides, list) or len(sides) != 2:
+        return None
+    width, height = (number(side) for side in sides)
+    return (int(width), int(height)) if width and height else None
 
 
 def _describe(data: RunData, path: Path) -> tuple[str, str, str]:

@@ -9,10 +9,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from worldmodels.metrics import Row
+from worldmodels.pages.data import RunData, iteration_of, number
+from worldmodels.pages.tables import groups
+from worldmodels.pages.text import count, duration, large, percent
 from worldmodels.protocols import TEST_SEED_START
-from worldmodels.report.data import Row, RunData, iteration_of, number
-from worldmodels.report.tables import groups
-from worldmodels.report.text import count, duration, large, percent
 
 KINDS = {
     "collection": ("Collection", "what V and M learnt from"),
@@ -159,12 +160,8 @@ def ruler(data: RunData) -> dict[str, float] | None:
     return places
 
 
-def bound(data: RunData, rows: Sequence[Row]) -> float | None:
-    """Return that reality cannot exceed: as the run logged it, else what the task allows."""
-    logged = [number(row.get("bound")) for row in rows]
-    known = [value for value in logged if value is not None]
-    if known:
-        return known[-1]
+def bound(data: RunData) -> float | None:
+    """Return that reality cannot exceed, where the task has one."""
     return None if data.task.returns is None else data.task.returns[1]
 
 

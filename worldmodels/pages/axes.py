@@ -6,10 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
-from worldmodels.report.data import Row, iteration_of, number, offsets
-from worldmodels.report.svg import COLOUR
+from worldmodels.metrics import Row
+from worldmodels.pages import text
+from worldmodels.pages.data import iteration_of, number, offsets
+from worldmodels.pages.svg import COLOUR
 
 MAX_POINTS = 240
 """A line with more points is averaged over blocks; a screen cannot show more."""
@@ -87,3 +91,20 @@ def _make_room_below(axes: Axes, share: float = 0.13) -> None:
         axes.set_ylim(bottom=low * (low / high) ** share)
     else:
         axes.set_ylim(bottom=low - share * (high - low))
+
+
+def log_labels(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers, and powers of ten where those are too long."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def log_axis(axes: Axes, *series: NDArray[np.float64]) -> None:
+    """Use a logarithmic axis with plain numbers for positive values that differ enough."""
+    values = np.concatenate([y[np.isfinite(y)] for y in series])
+    if not len(values) or values.min() <= 0 or values.max() < 1.3 * values.min():
+        return
+    axes.set_yscale("log")
+    wide = values.max() / values.min() > 20
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
+    log_labels(axes.yaxis)

@@ -1,0 +1,284 @@
+"""The page of a comparison: its texts, tables and sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from baselines.comparison import LOST, SOLVED, Comparison, Method
+from baselines.results import Run
+from baselines.statistics import Estimate
+from worldmodels.pages.document import (
+    Block,
+    Document,
+    Figures,
+    Guide,
+    Missing,
+    Pair,
+    Plot,
+    Points,
+    Section,
+    Settings,
+    Warnings,
+)
+from worldmodels.pages.svg import Chart
+from worldmodels.pages.tables import Table
+from worldmodels.pages.text import MISSING, count, duration, interval, percent, score
+
+CAPTIONS = {
+    "means": (
+        "Mean return",
+        "Point: the mean over all runs and tracks, every episode counted. Bar: its 95% interval. "
+        "Diamond: the IQM, which discards the lowest and the highest quarter of the episodes.",
+    ),
+    "profiles": (
+        "Performance profiles",
+        "The higher, the better; where two lines cross, neither method is better everywhere. "
+        "Bands: 95%, at each return on its own.",
+    ),
+    "curves-frames": ("Against real frames", ""),
+    "curves-seconds": (
+        "Against wall-clock time",
+        "Training only. What an agent cost whose V and M a baseline took over is in its frames, "
+        "not in its time.",
+    ),
+    "improvement": (
+        "Probability of improvement",
+        "Chance that a run of the one beats a run of the other on a track. 0.5 is a draw.",
+    ),
+    "differences": (
+        "Track by track",
+        "What the best method has more on each track, sorted. A few deep losses and many small "
+        "wins look different here, and alike in a mean.",
+    ),
+}
+"""Chart -> its title and what a reader should see in it."""
+
+SCORES = (
+    "On the test tracks, the policy that selection chose, best mean first. In brackets 95% "
+    "intervals of the hierarchical bootstrap: training runs are drawn anew, then tracks in each."
+)
+LEARNING = (
+    "Mean return on selection tracks. Frames count every step of the real environment, held and "
+    "skipped ones too, for training and for choosing. Thin: one run. Thick: the mean of a method's "
+    "runs, as far as all of them went."
+)
+COST = (
+    "What a run cost is what it learnt from and what chose its policy; the final test taught it "
+    "nothing, and dreamt frames are free."
+)
+RUNS = (
+    "Where each number comes from: the files that were read, by their SHA-256, and the versions "
+    "that the test ran with. All figures are in comparison.json."
+)
+GUIDE = (
+    (
+        "Two kinds of chance",
+        "Another training run would have found another policy, and other tracks would have treated "
+        "it otherwise. With one run only the second kind can be measured.",
+    ),
+    (
+        "Mean and IQM",
+        "Methods are ranked by the mean, which counts every episode. The IQM is the mean of the "
+        "middle half: it hardly moves when a quarter of the episodes is lost, so it says how a "
+        "typical episode goes and not how often the car leaves the road.",
+    ),
+    (
+        "Probability of improvement",
+        "It says how often, not how much: a policy that is a little better on every track has 1.",
+    ),
+    (
+        "Real frames",
+        "Experience is what a robot would pay for. Action repeat is multiplied in, and "
+        "measurements that chose a checkpoint count.",
+    ),
+)
+
+
+def comparison_page(
+    found: Comparison,
+    drawn: Mapping[str, Chart],
+    warnings: Sequence[str],
+    conclusions: Sequence[str],
+) -> Document:
+    """The page: what can be said, what limits it, and what it rests on."""
+    calm = (
+        "No warning: the same environment, tracks, versions and budgets, and at least five "
+        "training runs of each method."
+    )
+    first = len(found.reversals)
+    pairs = list(zip(found.pairs, conclusions[first:], strict=False))
+    best = found.tested[0].name if found.tested else ""
+    said = [*conclusions[:first], *(text for pair, text in pairs if pair.ours == best)]
+    others = [text for pair, text in pairs if pair.ours != best]
+    result = Points(said or conclusions)
+    sections = [
+        Section("Result", [*_plots(drawn, "means", "profiles"), result]),
+        Section("Warnings", [Warnings(warnings, calm)]),
+        _scores_section(found),
+        _learning(drawn),
+        _pairs_section(found, drawn, others),
+        Section("Cost", _costs_blocks(found), COST),
+        Section("Runs", [Settings(_runs(found))], RUNS),
+        Section("How to read this", [Guide(GUIDE)]),
+    ]
+    return Document(
+        "Model-based against model-free",
+        "comparison",
+        [_headline(found)],
+        sections,
+        "worldmodels compare",
+    )
+
+
+def _headline(found: Comparison) -> str:
+    """The best mean, and how much was compared."""
+    size = f"{len(found.methods)} methods, {len(_all_runs(found))} runs"
+    if not found.tested:
+        return f"{size}, and no test tracks that all of them drove: there is no score to compare."
+    best = found.tested[0]
+    tracks = f"{count(len(found.tracks))} common test tracks"
+    return (
+        f"{best.name} has the highest mean return on {tracks} (seeds {found.tracks[0]} to "
+        f"{found.tracks[-1]}): {_range(best.figures['mean'])}. {size}; returns are the "
+        "environment's own, undiscounted and unshaped."
+    )
+
+
+def _plots(drawn: Mapping[str, Chart], *names: str) -> list[Block]:
+    """Those of the charts that could be drawn, side by side."""
+    plots = [Plot(drawn[name], *CAPTIONS[name]) for name in names if name in drawn]
+    return [Pair(plots)] if plots else []
+
+
+def _scores_section(found: Comparison) -> Section:
+    if not found.tested:
+        command = "worldmodels evaluate --agent RUN/agent --episodes 100 --json RUN/evaluation.json"
+        return Section("Scores", [Missing("scores on test tracks that all runs drove", command)])
+    return Section("Scores", [Figures(_scores(found), "Scores of each method")], SCORES)
+
+
+def _learning(drawn: Mapping[str, Chart]) -> Section:
+    curves = [n for n in ("curves-frames", "curves-seconds") if n in drawn]
+    plots = [Plot(drawn[name], *CAPTIONS[name]) for name in curves]
+    return Section("Learning", plots, LEARNING if plots else "No run recorded a learning curve.")
+
+
+def _pairs_section(found: Comparison, drawn: Mapping[str, Chart], others: Sequence[str]) -> Section:
+    """Every pair; the conclusions on pairs without the best method are folded."""
+    if not found.pairs:
+        return Section("Pairs", lead="There are not two methods with common test tracks.")
+    table = Figures(_pairs(found), "Every pair of methods")
+    more = [Points(others, "Conclusions on the other pairs")] if others else []
+    return Section("Pairs", [*_plots(drawn, "improvement", "differences"), table, *more])
+
+
+def _costs_blocks(found: Comparison) -> list[Block]:
+    ledger, costs = _ledger(found), _costs(found)
+    if not ledger.rows:
+        return []
+    return [Figures(ledger, "Frames of each run"), Figures(costs, "Time of each run")]
+
+
+def _range(found: Estimate) -> str:
+    return interval(found.value, found.low, found.high)
+
+
+def _scores(found: Comparison) -> Table:
+    """Statistics of each tested method."""
+    head = [
+        "method",
+        "runs",
+        "episodes",
+        "mean",
+        "IQM",
+        "median",
+        "p10",
+        f"≥ {SOLVED:.0f}",
+        f"< {LOST:.0f}",
+        "last checkpoint",
+    ]
+    rows = []
+    for method in found.tested:
+        assert method.scores is not None
+        figures = method.figures
+        rows.append(
+            [
+                method.name,
+                str(method.tested),
+                count(method.scores.size),
+                *(_range(figures[name]) for name in ("mean", "iqm", "median", "p10")),
+                percent(figures["solved"].value),
+                percent(figures["lost"].value),
+                _last(method, found.tracks),
+            ]
+        )
+    return Table(head, rows)
+
+
+def _last(method: Method, tracks: Sequence[int]) -> str:
+    """Mean return of the last checkpoints, where all tested runs have one on these tracks."""
+    tested = [run for run in method.runs if run.returns]
+    if not all(set(tracks) <= set(run.last_returns) for run in tested):
+        return MISSING
+    values = [run.last_returns[track] for run in tested for track in tracks]
+    return score(sum(values) / len(values))
+
+
+def _pairs(found: Comparison) -> Table:
+    """Every pair of methods, on the same tracks."""
+    head = ["better", "than", "probability of improvement", "difference per track", "tracks won"]
+    rows = [
+        [
+            pair.ours,
+            pair.theirs,
+            _range(pair.improvement),
+            _range(pair.difference.mean),
+            percent(pair.difference.wins),
+        ]
+        for pair in found.pairs
+    ]
+    return Table(head, rows)
+
+
+def _all_runs(found: Comparison) -> list[Run]:
+    return [run for method in found.methods for run in method.runs]
+
+
+def _named(run: Run) -> str:
+    return run.method if run.seed is None else f"{run.method}, seed {run.seed}"
+
+
+def _ledger(found: Comparison) -> Table:
+    """Frames by kind, run by run."""
+    kinds = ("collection", "model_free", "selection", "test", "dream")
+    words_of = ("collection", "training in reality", "selection", "final test", "dreamt")
+    rows = [
+        [_named(run), count(run.cost), *(count(run.frames.get(kind, 0)) for kind in kinds)]
+        for run in _all_runs(found)
+        if run.frames
+    ]
+    return Table(["run", "real frames that it cost", *words_of], rows)
+
+
+def _costs(found: Comparison) -> Table:
+    """Time and machine, run by run."""
+    rows = []
+    for run in _all_runs(found):
+        if not run.frames:
+            continue
+        trained = run.frames.get("model_free") or run.frames.get("collection") or 0
+        rate = count(trained / run.seconds) if run.seconds and trained else MISSING
+        machine = [run.machine.get("cpu"), f"{run.machine.get('cores', '?')} cores"]
+        rows.append([_named(run), duration(run.seconds), rate, ", ".join(filter(None, machine))])
+    return Table(["run", "wall clock of the training", "real frames a second", "machine"], rows)
+
+
+def _runs(found: Comparison) -> list[tuple[str, Table]]:
+    """What was read of each run, with hashes and versions."""
+    return [(_named(run), Table(["", "value"], _source(run))) for run in _all_runs(found)]
+
+
+def _source(run: Run) -> list[list[str]]:
+    tested = f"{run.env or 'not tested'}, {len(run.returns)} episodes"
+    rows = {"read from": run.path, "environment of the test": tested, **run.files, **run.versions}
+    return [[name, str(value)] for name, value in rows.items()]

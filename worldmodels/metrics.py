@@ -1,0 +1,200 @@
+"""Lines of `metrics.jsonl`: one record for each kind, for the stage that writes and the reader.
+
+A reader takes any subset of a record's fields, because lines of earlier versions have fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Required, TypeAlias, TypedDict
+
+from worldmodels.runs import read_json_lines
+
+Row = Mapping[str, Any]
+"""A line that was read."""
+
+Number: TypeAlias = float | Literal["NaN", "Infinity", "-Infinity"] | None
+"""A number as `worldmodels.runs.to_jsonable` writes it."""
+
+
+class Line(TypedDict, total=False):
+    """What every line has."""
+
+    time: Number
+    """UNIX seconds"""
+    stage: Required[str]
+    """kind of the line, a key of `RECORDS`"""
+    iteration: int | None
+    """counted from 0; None outside of a run"""
+
+
+class StageSeconds(TypedDict, total=False):
+    """Wall clock of a finished stage."""
+
+    name: str | None
+    seconds: Number
+
+
+class Collection(TypedDict, total=False):
+    """Frames that were collected."""
+
+    frames: Number
+    episodes: Number
+    mean_return: Number
+    max_return: Number
+    seconds: Number
+    frames_per_second: Number
+    behaviour: list[str] | str | None
+    """names of the exploration configs"""
+
+
+class VisionStep(TypedDict, total=False):
+    """Losses of V, the mean of a batch; ``val_`` on held-out frames."""
+
+    step: Number
+    images: Number
+    images_per_second: Number
+    loss: Number
+    reconstruction: Number
+    kl: Number
+    val_loss: Number
+    val_reconstruction: Number
+    val_kl: Number
+
+
+class MemoryStep(TypedDict, total=False):
+    """Losses of M, the mean of a batch; ``val_`` on held-out episodes."""
+
+    member: int | None
+    """of the ensemble"""
+    step: Number
+    steps_per_second: Number
+    loss: Number
+    nll: Number
+    reward_loss: Number
+    termination_loss: Number
+    val_loss: Number
+    val_nll: Number
+    val_reward_loss: Number
+    val_termination_loss: Number
+
+
+class Reliability(TypedDict, total=False):
+    """Predicted and observed number of events in a step, and steps, per bin."""
+
+    predicted: list[Number]
+    observed: list[Number]
+    count: list[Number]
+
+
+class Calibration(TypedDict, total=False):
+    """Open-loop error of M by horizon, as `worldmodels.memory.calibration` measures it."""
+
+    horizon: list[Number]
+    error: list[Number]
+    sigma: list[Number]
+    persistence: list[Number]
+    hit_reliability: Reliability | None
+
+
+class GenerationStep(TypedDict, total=False):
+    """One generation of C: returns in the dream, and the step size of the search."""
+
+    generation: Number
+    dream_best: Number
+    dream_mean: Number
+    dream_std: Number
+    dream_of_mean: Number
+    """of the mean of the search distribution, where it was measured"""
+    sigma: Number
+    seconds: Number
+
+
+class Selection(TypedDict, total=False):
+    """A checkpoint of C on the selection tracks."""
+
+    generation: Number
+    dream_return: Number
+    real_mean: Number
+    real_std: Number
+    real_returns: list[Number] | None
+    episodes: Number
+    alarm: str | None
+    """why the dream cannot be believed"""
+    selected: bool
+    """whether it became the agent of its iteration"""
+
+
+class Final(TypedDict, total=False):
+    """The iteration whose agent became the run's."""
+
+    winner: int
+    real_mean: Number
+
+
+class PolicyStep(TypedDict, total=False):
+    """Losses and returns of an actor-critic in the dream."""
+
+    member: int | None
+    step: Number
+    actor_loss: Number
+    critic_loss: Number
+    dream_reward: Number
+    dream_return: Number
+    value: Number
+    entropy: Number
+
+
+class ResidualSelection(TypedDict, total=False):
+    """C with and without the residual, on selection tracks."""
+
+    real_mean: Number
+    real_returns: list[Number] | None
+    controller_mean: Number
+    controller_returns: list[Number] | None
+    kept: bool
+
+
+class CommitteeSelection(TypedDict, total=False):
+    """The agent with and without the drivers of other rounds, on selection tracks."""
+
+    rounds: list[int] | None
+    real_mean: Number
+    real_returns: list[Number] | None
+    alone_mean: Number
+    alone_returns: list[Number] | None
+    kept: bool
+
+
+RECORDS: dict[str, Any] = {
+    "stage": StageSeconds,
+    "collection": Collection,
+    "vision": VisionStep,
+    "memory": MemoryStep,
+    "memory_calibration": Calibration,
+    "controller": GenerationStep,
+    "selection": Selection,
+    "final": Final,
+    "residual": PolicyStep,
+    "residual_selection": ResidualSelection,
+    "committee_selection": CommitteeSelection,
+}
+"""Kind of line -> its record."""
+
+
+def read_lines(path: Path) -> list[Row]:
+    """Read all lines, oldest first; none where there is no file.
+
+    Raises:
+        UserError: a line is no such record. A last line that a kill tore is left out.
+    """
+    return list(read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line)))
+
+
+def read_metrics(path: Path) -> dict[str, Sequence[Row]]:
+    """The same, grouped by kind."""
+    groups: dict[str, list[Row]] = {}
+    for row in read_lines(path):
+        groups.setdefault(row["stage"], []).append(row)
+    return dict(groups)

@@ -1,0 +1,5 @@
+"""Pages: the report of a run and every other page, each one file that needs no network."""
+
+from worldmodels.pages.report import MAX_BYTES, build_report
+
+__all__ = ["MAX_BYTES", "build_report"]

@@ -1,0 +1,119 @@
+"""Numbers as a reader wants them: counts with commas, seconds as minutes, a real minus sign."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jinja2
+
+from worldmodels.pages.data import number
+
+MISSING = "–"
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def score(value: object, digits: int = 0) -> str:
+    """Format a return: rounded, with a true minus sign."""
+    found = number(value)
+    if found is None:
+        return MISSING
+    text = f"{found:,.{digits}f}"
+    if not text.strip("-0.,"):
+        text = text.lstrip("-")  # no negative zero
+    return text.replace("-", "−")
+
+
+def decimals(error: float | None, otherwise: int = 0) -> int:
+    """Digits after the point that a value of this error has.
+
+    The error keeps one digit, two where the first is 1 or 2.
+    """
+    if error is None or not math.isfinite(error) or error <= 0:
+        return otherwise
+    size = math.floor(math.log10(error))
+    return max(0, (1 if error / 10**size < 2.95 else 0) - size)
+
+
+def interval(value: float, low: float, high: float) -> str:
+    """Format a value with its interval, to the digits that the interval allows."""
+    digits = decimals((high - low) / 2)
+    return f"{score(value, digits)} ({score(low, digits)} to {score(high, digits)})"
+
+
+def spread(value: float, std: float | None) -> str:
+    """Format a mean and its standard deviation; without one, to three digits."""
+    if std is None:
+        return figure(value)
+    digits = decimals(std)
+    return f"{score(value, digits)} ± {score(std, digits)}"
+
+
+def figure(value: object) -> str:
+    """Format a figure of unknown error: a count whole, any other number to three digits."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return count(value)
+    found = number(value)
+    if found is None:
+        return MISSING if value is None or isinstance(value, float) else str(value)
+    if found and not 1e-4 <= abs(found) < 1e7:
+        return power(found)
+    return score(found, max(0, 2 - math.floor(math.log10(abs(found)))) if found else 0)
+
+
+def power(value: float) -> str:
+    """Format a number to three digits; far from 1 as a product with a power of ten."""
+    size = abs(value)
+    if not size or 1e-3 <= size < 1e4:
+        return f"{value:g}".replace("-", "−")
+    exponent = math.floor(math.log10(size) + 1e-9)
+    factor = f"{value / 10**exponent:.3g}".replace("-", "−")
+    raised = "10" + str(exponent).translate(_RAISED)
+    return raised if factor == "1" else f"{factor}·{raised}"
+
+
+def count(value: object) -> str:
+    """Format a count with commas."""
+    found = number(value)
+    return MISSING if found is None else f"{int(found):,}"
+
+
+def large(value: float) -> str:
+    """Format a count in words where it is too long to grasp: 55.3 million."""
+    for size, word in ((1e9, "billion"), (1e6, "million")):
+        if value >= size:
+            return f"{value / size:.1f} {word}"
+    return f"{int(value):,}"
+
+
+def duration(seconds: object) -> str:
+    """Format seconds as hours, minutes and seconds, two units at most."""
+    found = number(seconds)
+    if found is None:
+        return MISSING
+    if 0 < found < 9.95:
+        return f"{found:.1f} s"
+    whole = round(found)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
+    minutes = round(whole / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+
+
+def percent(value: object) -> str:
+    """Format a share as a percentage."""
+    found = number(value)
+    return MISSING if found is None else f"{100 * found:.0f}%"
+
+
+def install(environment: jinja2.Environment) -> None:
+    """Make the formats usable as filters in templates."""
+    filters: dict[str, Any] = {
+        "score": score,
+        "count": count,
+        "duration": duration,
+        "percent": percent,
+    }
+    environment.filters.update(filters)
