@@ -43,6 +43,7 @@ NETWORKS = [
     "worldmodels.vision.vae",
     "worldmodels.memory.mdn_rnn",
     "worldmodels.memory.mixture",
+    "worldmodels.memory.transformer",
     "worldmodels.controller.linear",
 ]
 SEAMS = {  # where sparse_gan touches the pipeline: one file for each thing that it takes
@@ -124,7 +125,8 @@ def is_allowed(module: str, target: str) -> bool:
         return True
     part = "agent" if target == "worldmodels.Agent" else part_of(target)
     if module in NETWORKS:
-        return part in ("protocols", "config") or target.startswith(f"{module}.")
+        own = (f"{module}.", "worldmodels.memory.interface.")  # and what it fulfils
+        return part in ("protocols", "config") or target.startswith(own)
     if package == target_package == "worldmodels":
         return part == part_of(module) or part in allowed_in(part_of(module))
     if package == target_package:

@@ -18,7 +18,7 @@ from worldmodels._tensors import read_tensors
 from worldmodels.agent import Agent
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import RewardModel
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, NotNegative, Positive, Size
-from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.memory.interface import MemoryState
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan

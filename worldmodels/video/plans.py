@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.memory.interface import MemoryState
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
 from worldmodels.planning.policy import PlanningPolicy
