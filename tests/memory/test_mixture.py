@@ -75,9 +75,9 @@ def test_samples_have_the_tempered_moments(tau: float) -> None:
     expected = as_distribution(*tempered)
     generator = torch.Generator().manual_seed(0)
     shape = (count, K)
-    mixture = [part.expand(shape) for part in (log_pi, mu, log_sigma)]
+    wide = (log_pi.expand(shape), mu.expand(shape), log_sigma.expand(shape))
     noise = mixture_noise(mu.expand(shape)[..., 0], generator)
-    sample = mixture_from_noise(*mixture, *noise, tau)
+    sample = mixture_from_noise(*wide, *noise, tau)
     error = (sample.mean() - expected.mean).abs().item()
     assert error < 5 * (expected.variance / count).sqrt().item()
     assert sample.var().item() == pytest.approx(expected.variance.item(), rel=0.03)

@@ -31,7 +31,7 @@ class MDNRNN(Memory):
     state is the LSTM's c.
     """
 
-    def __init__(self, cfg: MDNRNNConfig) -> None:
+    def __init__(self, cfg: MemoryConfig) -> None:
         """Build M: Glorot input, orthogonal recurrent weights, forget bias 1 (global generator)."""
         super().__init__(cfg)
         self.lstm = nn.LSTM(cfg.z_dim + cfg.action_size, cfg.hidden_size, batch_first=True)

@@ -25,7 +25,7 @@ from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.folders import MANIFEST, shard_files
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.interface import Memory
+from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.kinds import FAMILY, build
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
@@ -172,7 +172,7 @@ class MemoryFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
         content = _load(path, "memory", _Memory)
         record, where = content["config"], f"{path}: config."
-        cfg = from_json(FAMILY.pick(record, where), record, where)
+        cfg: MemoryConfig = from_json(FAMILY.pick(record, where), record, where)
         models = [
             filled(lambda: build(cfg), weights, path, REMEDY).eval()
             for weights in content["weights"]
