@@ -338,10 +338,8 @@ class RunConfig(Config):
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
         if self.dream.backend == "kernels" and self.memory.kind != "lstm":
-            self.refuse(
-                "dream.backend",
-                f"torch or auto with memory.kind {self.memory.kind}, without kernels",
-            )
+            allowed = f"torch or auto with memory.kind {self.memory.kind}, which has no kernels"
+            self.refuse("dream.backend", allowed)
 
     def limited(self, max_steps: int | None) -> RunConfig:
         """The same with no episode longer than so many steps; None changes nothing."""

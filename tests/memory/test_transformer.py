@@ -29,7 +29,8 @@ from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import config_hash
+from worldmodels.runs import config_hash, load_checkpoint, save_checkpoint
+from worldmodels.stages.files import MemoryFile, Source
 from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
@@ -190,6 +191,19 @@ def test_an_agent_saves_loads_and_drives(tmp_path: Path) -> None:
             for driver, state in zip((agent, loaded), states, strict=True)
         )
         np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_file_of_m_says_which_kind_it_is(tmp_path: Path) -> None:
+    agent, path = make_agent(), tmp_path / "m.pt"
+    source = Source(agent.env_id, agent.frame_spec, agent.action_spec)
+    MemoryFile(agent.memories, REWARD, source, "digest").save(path)
+    loaded = MemoryFile.load(path)
+    assert loaded.models[0].cfg == agent.memories[0].cfg
+    close(loaded.models[1].state_dict(), agent.memories[1].state_dict())
+    content = load_checkpoint(path)
+    save_checkpoint(path, {**content, "config": {**content["config"], "kind": "gru"}})
+    with pytest.raises(UserError, match="kind is 'gru'; it must be one of lstm, transformer"):
+        MemoryFile.load(path)
 
 
 def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
