@@ -195,6 +195,7 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("worldmodels.report.page", "from worldmodels.cli import main"),
         ("worldmodels.vision.vae", "from worldmodels.runs import derive_seed"),
         ("worldmodels.memory.mdn_rnn", "from worldmodels.memory.sequences import windows"),
+        ("worldmodels.memory.transformer", "from worldmodels.memory.mdn_rnn import MDNRNN"),
         ("worldmodels.controller.linear", "from worldmodels.controller.strategies import make"),
         ("worldmodels.pipeline", "from scripts import run_pipeline"),
         ("worldmodels.stages.vision", "from worldmodels.pipeline import Pipeline"),

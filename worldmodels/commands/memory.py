@@ -30,7 +30,7 @@ from worldmodels.stages.files import (
 
 @dataclass(frozen=True)
 class TrainMemory:
-    """Train M, the recurrent model of the world, on latents.
+    """Train M, the model of the world, on latents.
 
     One episode in twenty is kept for the validation loss. The same command again goes on where it
     was stopped.

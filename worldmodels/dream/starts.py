@@ -61,12 +61,8 @@ class DreamStarts:
     def __post_init__(self) -> None:
         """Check that the shapes belong together."""
         fits = self.z.ndim == 2 and self.h.ndim == self.c.ndim == 3
-        if (
-            not fits
-            or self.h.shape[:2] != self.c.shape[:2]
-            or self.h.shape[1] != len(self.z)
-            or len(self.z) == 0
-        ):
+        fits = fits and self.h.shape[1] == self.c.shape[1] == len(self.z) > 0
+        if not fits or len(self.h) != len(self.c):
             shapes = f"z {self.z.shape}, h {self.h.shape}, c {self.c.shape}"
             raise UserError(
                 f"dream starts have {shapes}; (S, Z), (M, S, H) and (M, S, C) are needed"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.agent import Agent
+from worldmodels.agent import Agent, Starts
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, Value
 from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
@@ -35,6 +35,11 @@ class Belief(NamedTuple):
     """(M, H)"""
     c: NDArray[np.float32]
     """(M, C)"""
+
+    @classmethod
+    def recorded(cls, starts: Starts, index: int) -> Belief:
+        """What every memory knew at a recorded state."""
+        return cls(starts.z[index], starts.h[:, index], starts.c[:, index])
 
     @property
     def starts(self) -> DreamStarts:
@@ -277,10 +282,29 @@ class Unrolled:
         self.z, self.states, self.temperature = z, list(states), temperature
         self._priced = DreamConfig(miss_penalty=miss_penalty)
 
+    @classmethod
+    def of(
+        cls,
+        memories: Sequence[Memory],
+        reward_model: RewardModel,
+        belief: Belief,
+        temperature: float = 1.0,
+    ) -> Self:
+        """One dream from a belief, which the last of these memories dreams; the others follow."""
+        z, h, c = (torch.tensor(part) for part in belief)
+        rows = [MemoryState(h[m : m + 1], c[m : m + 1]) for m in range(len(memories))]
+        return cls(memories, reward_model, z[None], rows, temperature)
+
     @property
     def h(self) -> Tensor:
         """(R, H) of the first memory."""
         return self.states[0].h
+
+    @property
+    def belief(self) -> Belief:
+        """What is known now in a single dream."""
+        h, c = (torch.cat(parts).numpy() for parts in zip(*self.states, strict=True))
+        return Belief(self.z[0].numpy(), h, c)
 
     def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Dream one step.
