@@ -24,7 +24,7 @@ from worldmodels.config import from_json
 from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AgentNoiseConfig
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.kinds import KINDS
+from worldmodels.memory.kinds import KINDS, Kind
 from worldmodels.memory.train import MemoryTrainConfig, reward_kind, train_memory
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.presets import MemoryStageConfig, RunConfig
@@ -49,7 +49,7 @@ class Args:
     """the training of every kind"""
     memory: MemoryStageConfig = field(default_factory=MemoryStageConfig)
     """shape of M; its kind is set"""
-    kinds: tuple[str, ...] = tuple(KINDS)
+    kinds: tuple[Kind, ...] = tuple(KINDS)
     """kinds to compare"""
     seeds: tuple[int, ...] = (0, 1, 2)
     """trainings of each"""
@@ -101,7 +101,7 @@ def main(args: Args) -> dict[str, Any]:
     rows = []
     for seed in args.seeds:
         for kind in args.kinds:
-            stage = dataclasses.replace(args.memory, kind=kind)  # type: ignore[arg-type]  # checked
+            stage = dataclasses.replace(args.memory, kind=kind)
             shape = stage.network(latents.z_dim, latents.action.shape[1], reward.kind)
             last: dict[str, float] = {}
             began = time.perf_counter()

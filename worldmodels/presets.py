@@ -35,7 +35,7 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.memory.interface import MemoryConfig
-from worldmodels.memory.kinds import KINDS
+from worldmodels.memory.kinds import KINDS, Kind
 from worldmodels.memory.rewards import RewardKind
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
@@ -104,7 +104,7 @@ class ExperienceConfig(Config):
 class MemoryStageConfig(Config):
     """M: of which kind, how many, and what their reward head says."""
 
-    kind: Literal["lstm", "transformer"] = field(default="lstm", metadata={"omit_default": True})
+    kind: Kind = field(default="lstm", metadata={"omit_default": True})
     """lstm: the paper's MDN-RNN, which has compiled kernels to dream by; transformer: a causal one
     with the same heads, which sees the last 32 decisions"""
     ensemble: Few = 1

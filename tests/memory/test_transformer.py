@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -22,23 +23,35 @@ from worldmodels.dream.starts import build_starts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory import transformer
 from worldmodels.memory.interface import Memory, MemoryState
-from worldmodels.memory.kinds import KINDS, build
+from worldmodels.memory.kinds import KINDS, Kind, build
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.memory.transformer import Transformer, TransformerConfig
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
+from worldmodels.planning.actor_critic import train_policy
+from worldmodels.planning.config import (
+    CEMConfig,
+    GradientConfig,
+    Method,
+    ObjectiveConfig,
+    PlanningConfig,
+)
+from worldmodels.planning.networks import NetworkConfig
+from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, load_checkpoint, save_checkpoint
 from worldmodels.stages.files import MemoryFile, Source
 from worldmodels.tasks.car_racing import CAR_RACING
+from worldmodels.video.replays import dream_along
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 B, T, Z, A, H = 3, 70, 2, 1, 16
 SHAPE = TransformerConfig(z_dim=Z, action_size=A, hidden_size=H, mixtures=2)
 
 
-def make(kind: str = "transformer", residual: bool = False) -> Memory:
+def make(kind: Kind = "transformer", residual: bool = False) -> Memory:
     torch.manual_seed(0)
     memory = build(KINDS[kind][0](z_dim=Z, action_size=A, hidden_size=H, residual=residual))
     with torch.no_grad():
@@ -62,7 +75,7 @@ def close(one: object, other: object) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("kind", list(KINDS))
 @torch.no_grad()
-def test_pieces_and_steps_equal_the_sequence(kind: str, masked: bool, residual: bool) -> None:
+def test_pieces_and_steps_equal_the_sequence(kind: Kind, masked: bool, residual: bool) -> None:
     memory, (z, action) = make(kind, residual), inputs()
     mask = memory.sample_mask(B, torch.Generator().manual_seed(2), 0.3 * masked)
     whole, predicted, last = memory(z, action, None, mask)
@@ -86,7 +99,7 @@ def test_pieces_and_steps_equal_the_sequence(kind: str, masked: bool, residual: 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 @torch.no_grad()
-def test_a_state_of_zeros_is_the_beginning(kind: str) -> None:
+def test_a_state_of_zeros_is_the_beginning(kind: Kind) -> None:
     memory, (z, action) = make(kind), inputs(12)
     _, _, state = memory(z[:, :7], action[:, :7])
     kept = torch.tensor([True, False, True])[:, None]
@@ -221,6 +234,35 @@ def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
     says = "backend is 'kernels'; it must be torch or auto, since M is a Transformer"
     with pytest.raises(UserError, match=says):
         DreamBatch(*parts, DreamConfig(backend="kernels"), 4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["cem", "gradient", "rollout"])
+def test_planners_search_in_its_dreams(method: Method) -> None:
+    cfg = PlanningConfig(
+        ObjectiveConfig(horizon=3, particles=2, proposal=True),
+        CEMConfig(samples=8, iterations=2),
+        gradient=GradientConfig(iterations=2, restarts=2),
+    )
+    policy, state = PlanningPolicy(make_agent(), method, cfg), None
+    for t in range(2):
+        seen = np.random.default_rng(t).integers(0, 256, (2, 96, 96, 3), dtype=np.uint8)
+        action, state = policy.predict(seen, state, deterministic=True)
+    assert action.shape == (2, 3) and state is not None
+    assert state.c.shape == (2, 2, policy.agent.memories[0].carry_size) and state.c.any()
+
+
+@pytest.mark.parametrize("gradient", ["model", "reinforce"])
+def test_an_actor_learns_in_its_dreams(gradient: Literal["model", "reinforce"]) -> None:
+    network = NetworkConfig(8, 1, components=0)
+    cfg = PolicyTrainConfig(steps=3, dreams=6, horizon=3, gradient=gradient, network=network)
+    actor, _ = train_policy(make_agent(), cfg, seed=0)
+    assert all(torch.isfinite(parameter).all() for parameter in actor.parameters())
+
+
+def test_a_recorded_drive_is_dreamt_along() -> None:
+    agent, mu = make_agent(), torch.randn(41, Z, generator=torch.Generator().manual_seed(0))
+    z = dream_along(agent, mu, np.zeros((40, 3), np.float32), sync=10)
+    assert torch.equal(z[::10][:4], mu[::10][:4]) and not torch.equal(z[5], mu[5])
 
 
 def test_what_the_kind_does_not_allow_is_refused_under_the_stages_name() -> None:

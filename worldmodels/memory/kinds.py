@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from worldmodels.config import Family
 from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.transformer import Transformer, TransformerConfig
 
-KINDS: dict[str, tuple[type[MemoryConfig], type[Memory]]] = {
+Kind: TypeAlias = Literal["lstm", "transformer"]
+"""Names on the command line and in JSON."""
+
+KINDS: dict[Kind, tuple[type[MemoryConfig], type[Memory]]] = {
     "lstm": (MDNRNNConfig, MDNRNN),
     "transformer": (TransformerConfig, Transformer),
 }
@@ -28,4 +31,4 @@ def build(cfg: MemoryConfig) -> Memory:
     return networks[type(cfg)](cfg)
 
 
-__all__ = ["FAMILY", "KINDS", "AnyMemoryConfig", "build"]
+__all__ = ["FAMILY", "KINDS", "AnyMemoryConfig", "Kind", "build"]
