@@ -131,14 +131,18 @@ class _Block(nn.Module):
         """
         seen = self.attention_norm(x)
         new = self.key_value(seen).unflatten(-1, (2, -1))
-        key, value = torch.cat((past.to(new.dtype), new), dim=1).unbind(2)
-        q, k, v = (
+        old = past.to(new.dtype)
+        # what is carried is large, so it is read where it lies and not put beside the new steps
+        q, old_k, old_v, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for part in (self.query(seen), key, value)
+            for part in (self.query(seen), *old.unbind(2), *new.unbind(2))
         )
-        score = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + self.distance_bias[:, distance]
-        weight = score.masked_fill(~visible.unsqueeze(1), -torch.inf).softmax(-1)
-        x = x + self.project((weight.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        score = torch.cat([q @ keys.transpose(-1, -2) for keys in (old_k, k)], dim=-1)
+        score = score / math.sqrt(q.shape[-1]) + self.distance_bias[:, distance]
+        weight = score.masked_fill(~visible.unsqueeze(1), -torch.inf).softmax(-1).to(v.dtype)
+        old_weight, weight = weight.split((old.shape[1], new.shape[1]), dim=-1)
+        read = old_weight @ old_v + weight @ v
+        x = x + self.project(read.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm(x)), new
 
 
