@@ -119,7 +119,9 @@ class DreamBatch:
             shape = (len(self._members), len(rows), self._hidden)
             kept = rng.random(shape, dtype=np.float32) >= self.cfg.dropout
             mask = (kept / np.float32(1 - self.cfg.dropout)).astype(np.float32)
-        h, c = (a[np.ix_(self._members, index)] for a in (self.starts.h, self.starts.c))
+        h, c = (
+            np.stack([a[m][index] for m in self._members]) for a in (self.starts.h, self.starts.c)
+        )
         self._world.put(rows, self.starts.z[index], h, c, mask)
         self.elapsed[rows] = 0
         return index

@@ -193,7 +193,9 @@ class DreamEngine:
         index, mask = noise.begin(len(starts), masks, cfg.dropout)
         index = np.tile(index, wide * tall // noise.n)
         world = self.backend.world(chunk.members, chunk.dreamer)
-        h, c = (state[np.ix_(chunk.members, index)] for state in (starts.h, starts.c))
+        h, c = (
+            np.stack([state[m][index] for m in chunk.members]) for state in (starts.h, starts.c)
+        )
         world.begin(starts.z[index], h, c, mask)
         part = np.ascontiguousarray(population[chunk.candidates.start : chunk.candidates.stop])
         act = make_act(torch.from_numpy(part).to(self.backend.device))
