@@ -119,7 +119,7 @@ class Candidates:
         action = action.flatten(0, 1)
         if cfg.inputs == "zh":
             known = linear.memory_input(action, cfg)
-            _, self._memory = agent.memories[0].recurrence(z[:, None], known[:, None], self._memory)
+            self._memory = agent.memories[0].advance(z, known, self._memory)
         chosen: NDArray[Any] = action.numpy()
         return chosen
 

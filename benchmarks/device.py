@@ -22,7 +22,8 @@ import tyro
 from worldmodels import executors
 from worldmodels.dream.starts import build_starts
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.memory.train import train_memory
 from worldmodels.presets import quick
 from worldmodels.runs import Device, machine, require_device, versions, write_json

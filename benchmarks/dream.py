@@ -25,7 +25,8 @@ from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.runs import machine, write_json
 
 CONTROLLER = linear.ControllerConfig()

@@ -24,7 +24,8 @@ from worldmodels.dream.engine import Act
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.config import METHODS, CEMConfig, ObjectiveConfig, PlanningConfig
 from worldmodels.planning.objective import Belief
 from worldmodels.planning.policy import PlanningPolicy

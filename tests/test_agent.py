@@ -26,7 +26,9 @@ from worldmodels.controller.linear import ControllerConfig, InputStats, num_para
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation.policies import stamp
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.drivers import open_driver, policy_path
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import RunFolder

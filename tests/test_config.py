@@ -153,7 +153,10 @@ def configs() -> list[type[Config]]:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
-    return [cls for cls in Config.__subclasses__() if cls.__module__ != __name__]
+    found = [*Config.__subclasses__()]
+    for cls in found:
+        found += cls.__subclasses__()
+    return [cls for cls in found if cls.__module__ != __name__]
 
 
 def test_every_number_of_every_configuration_is_checked_when_it_is_built() -> None:

@@ -19,7 +19,9 @@ from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation import EpisodeRecord, evaluate
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.video import Recording, VideoConfig, films
 from worldmodels.vision.vae import ConvVAE, VAEConfig

@@ -201,22 +201,22 @@ def input_stats(tensors: Mapping[str, Tensor], width: int, folder: Path) -> tupl
 
 
 def starts(
-    tensors: Mapping[str, Tensor], z_dim: int, memories: int, hidden: int, folder: Path
+    tensors: Mapping[str, Tensor], widths: Mapping[str, int], memories: int, folder: Path
 ) -> list[Tensor]:
-    """Recorded states: z (S, Z), h and c (M, S, H), float32.
+    """Recorded states: z (S, Z), h (M, S, H) and c (M, S, C), float32; ``widths`` has Z, H and C.
 
     Raises:
         UserError: one is missing or of another shape, or there are no states.
     """
     path = folder / "starts.safetensors"
-    z, h, c = pick(tensors, ("z", "h", "c"), path, REMEDY)
-    count = len(z) if z.ndim else 0
+    found = dict(zip(widths, pick(tensors, widths, path, REMEDY), strict=True))
+    count = len(found["z"]) if found["z"].ndim else 0
     if not count:
         raise UserError(f"{path} has no recorded states; {REMEDY}")
-    require_shape(z, (count, z_dim), "z", path)
-    for name, tensor in (("h", h), ("c", c)):
-        require_shape(tensor, (memories, count, hidden), name, path)
-    return [tensor.float() for tensor in (z, h, c)]
+    for name, tensor in found.items():
+        shape = (count, widths[name]) if name == "z" else (memories, count, widths[name])
+        require_shape(tensor, shape, name, path)
+    return [tensor.float() for tensor in found.values()]
 
 
 def card(config: Mapping[str, Any]) -> str:
@@ -225,8 +225,8 @@ def card(config: Mapping[str, Any]) -> str:
     lines = [
         f"# A driver for {config['env_id']}",
         "",
-        "A world-model agent: a convolutional VAE (V) sees, an MDN-RNN (M) remembers and predicts,",
-        "and a small controller (C) acts on what both know.",
+        "A world-model agent: a convolutional VAE (V) sees, a sequence model (M) remembers and",
+        "predicts, and a small controller (C) acts on what both know.",
         *([] if config.get("decoder", True) else ["It is stored without V's decoder: to drive."]),
         "",
         "```python",

@@ -26,7 +26,9 @@ from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.envs.checks import require_pixels
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.interface import Memory, MemoryState
+from worldmodels.memory.kinds import AnyMemoryConfig, build
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.policies.observations import (
     ObservationShape,
     Shape,
@@ -57,7 +59,7 @@ class AgentConfig(Config):
     action_spec: ActionSpec
     vision: VAEConfig
     decoder: bool = True
-    memory: MDNRNNConfig
+    memory: AnyMemoryConfig
     memories: Few
     controller: ControllerConfig
     reward_model: RewardModel | None
@@ -77,9 +79,9 @@ class AgentState(NamedTuple):
     """
 
     h: NDArray[np.float32]
-    """(B, H) M's hidden state at the last frame"""
+    """(B, H) M's features at the last frame"""
     c: NDArray[np.float32]
-    """(B, H)"""
+    """(B, C) what else M carries"""
     z: NDArray[np.float32]
     """(B, Z) latent of the last frame"""
     action: NDArray[np.float32]
@@ -105,7 +107,7 @@ class Starts(Protocol):
 
     @property
     def c(self) -> NDArray[np.float32]:
-        """(M, S, H)."""
+        """(M, S, C)."""
 
 
 class StartArrays(NamedTuple):
@@ -116,7 +118,7 @@ class StartArrays(NamedTuple):
     h: NDArray[np.float32]
     """(M, S, H)"""
     c: NDArray[np.float32]
-    """(M, S, H)"""
+    """(M, S, C)"""
 
 
 class Agent:
@@ -130,7 +132,7 @@ class Agent:
     def __init__(
         self,
         vision: ConvVAE,
-        memories: Sequence[MDNRNN],
+        memories: Sequence[Memory],
         controller: ControllerConfig,
         parameters: ArrayLike,
         *,
@@ -212,7 +214,7 @@ class Agent:
 
     @property
     def h_dim(self) -> int:
-        """Size of M's hidden state."""
+        """Size of M's features h."""
         return self.memories[0].cfg.hidden_size
 
     @property
@@ -454,7 +456,7 @@ class Agent:
         cfg, tensors = files.load(folder, AgentConfig)
         with torch.device("meta"):  # the weights come from the file: draw none
             vision = ConvVAE(cfg.vision, decoder=cfg.decoder)
-            memory = MDNRNN(cfg.memory)
+            memory = build(cfg.memory)
         files.check_count(tensors["memory"], cfg.memories, folder)
         memories = [copy.deepcopy(memory) for _ in range(cfg.memories)]
         files.assign(vision, tensors["vision"], folder / "vision.safetensors")
@@ -463,7 +465,8 @@ class Agent:
         hidden, z_dim = cfg.memory.hidden_size, cfg.vision.z_dim
         starts = stats = None
         if "starts" in tensors:
-            states = files.starts(tensors["starts"], z_dim, cfg.memories, hidden, folder)
+            widths = {"z": z_dim, "h": hidden, "c": memories[0].carry_size}
+            states = files.starts(tensors["starts"], widths, cfg.memories, folder)
             starts = StartArrays(*(tensor.numpy() for tensor in states))
         if cfg.controller.normalize:
             width = linear.num_inputs(cfg.controller, z_dim, hidden)
@@ -496,11 +499,8 @@ class Agent:
             return self.memories[0].initial_state(batch)
         begins = as_starts(episode_start, batch, len(state.h))
         h, c, z, action = (torch.from_numpy(part) for part in state[:4])
-        _, memory = self.memories[0].recurrence(z[:, None], action[:, None], MemoryState(h, c))
-        if begins.any():
-            going_on = torch.from_numpy(~begins)[:, None]
-            memory = MemoryState(memory.h * going_on, memory.c * going_on)
-        return memory
+        memory = self.memories[0].advance(z, action, MemoryState(h, c))
+        return memory.kept(torch.from_numpy(~begins)[:, None]) if begins.any() else memory
 
     def _build_weights(self) -> linear.Weights:
         params = torch.tensor(self.parameters)[None]  # not a view, which copies would not have

@@ -200,11 +200,34 @@ def from_json(cls: type[T], record: Any, where: str = "", ignore_unknown: bool =
     return built
 
 
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """In a field's type: the entry "kind" of a JSON object tells which class it describes."""
+
+    classes: Mapping[str, type]
+    default: str
+    """kind of an object without that entry"""
+
+    def pick(self, value: Any, where: str) -> type:
+        """The class of a JSON object, which stands at ``where``.
+
+        Raises:
+            UserError: there is no such kind.
+        """
+        kind = value.get("kind", self.default) if isinstance(value, Mapping) else self.default
+        if not isinstance(kind, str) or kind not in self.classes:
+            known = ", ".join(self.classes)
+            raise UserError(f"{where}kind is {show(kind)}; it must be one of {known}")
+        return self.classes[kind]
+
+
 def _build(kind: Any, value: Any, where: str) -> Any:
     """Make dataclasses, tuples and paths of what JSON has in their place; leave the rest."""
     origin = get_origin(kind)
     if origin is Annotated:
-        return _build(get_args(kind)[0], value, where)
+        base, *extras = get_args(kind)
+        families = [extra for extra in extras if isinstance(extra, Family)]
+        return _build(families[0].pick(value, where) if families else base, value, where)
     if origin in (Union, types.UnionType):
         others = [part for part in get_args(kind) if part is not type(None)]
         return value if value is None or len(others) != 1 else _build(others[0], value, where)
@@ -259,6 +282,7 @@ __all__ = [
     "CountOrZero",
     "Decay",
     "Episodes",
+    "Family",
     "Few",
     "Fields",
     "Fraction",

@@ -13,6 +13,7 @@ from worldmodels.config import (
     AtLeast,
     Below,
     Config,
+    ConfigError,
     Count,
     CountOrZero,
     Decay,
@@ -33,7 +34,9 @@ from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
-from worldmodels.memory.mdn_rnn import MDNRNNConfig, RewardKind
+from worldmodels.memory.interface import MemoryConfig
+from worldmodels.memory.kinds import KINDS, Kind
+from worldmodels.memory.rewards import RewardKind
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.protocols import (
@@ -99,12 +102,15 @@ class ExperienceConfig(Config):
 
 @dataclass(frozen=True)
 class MemoryStageConfig(Config):
-    """M: how many, and what their reward head says."""
+    """M: of which kind, how many, and what their reward head says."""
 
+    kind: Kind = field(default="lstm", metadata={"omit_default": True})
+    """lstm: the paper's MDN-RNN, which has compiled kernels to dream by; transformer: a causal one
+    with the same heads, which sees the last 32 decisions"""
     ensemble: Few = 1
     """memories trained from different seeds; the controller sees the first one's h"""
     hidden_size: Size = 256
-    """units of the LSTM"""
+    """width of h: units of the LSTM, or of the transformer, whose four heads share them"""
     mixtures: Few = 5
     """Gaussian components per latent dimension"""
     sigma_floor: Annotated[float, Above(0), Below(1)] = 0.01
@@ -119,9 +125,10 @@ class MemoryStageConfig(Config):
     newest_repeats: Few = 1
     """how often an epoch plays the newest iteration's episodes"""
 
-    def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MDNRNNConfig:
+    def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MemoryConfig:
         """Shape of one memory, whose reward head is of this kind."""
-        return MDNRNNConfig(
+        config, _ = KINDS[self.kind]
+        return config(
             z_dim=z_dim,
             action_size=action_size,
             hidden_size=self.hidden_size,
@@ -131,6 +138,12 @@ class MemoryStageConfig(Config):
             residual=self.residual,
             reward=reward,
         )
+
+    def _check(self) -> None:
+        try:
+            self.network(1, 1, "raw")
+        except ConfigError as error:  # what this kind of M alone does not allow
+            raise ConfigError(type(self), error.path, error.value, error.must) from None
 
 
 @dataclass(frozen=True)
@@ -324,6 +337,9 @@ class RunConfig(Config):
         if total > TRAINING_SEED_LIMIT:
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
+        if self.dream.backend == "kernels" and self.memory.kind != "lstm":
+            allowed = f"torch or auto with memory.kind {self.memory.kind}, which has no kernels"
+            self.refuse("dream.backend", allowed)
 
     def limited(self, max_steps: int | None) -> RunConfig:
         """The same with no episode longer than so many steps; None changes nothing."""

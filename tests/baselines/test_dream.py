@@ -24,7 +24,7 @@ from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.dream.sb3 import LatentControl
 from worldmodels.envs import ActionSpec, FrameSpec
 from worldmodels.evaluation import evaluate
-from worldmodels.memory.mdn_rnn import RewardModel
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 

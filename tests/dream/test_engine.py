@@ -17,8 +17,10 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.noise import DreamNoise
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
+from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 
 from .conftest import REWARD, A, H, Z, make_memories, make_starts

@@ -19,6 +19,7 @@ import worldmodels  # noqa: F401  # registers the environments
 from worldmodels.dream.env import CarRacingDream, CarRacingDreamVector
 from worldmodels.dream.sb3 import DreamVecEnv
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.protocols import UserError
 
 from .conftest import PEDALS, REWARD, H, MakeAgent, S, Z
@@ -232,6 +233,7 @@ def test_ppos_return_rises_in_a_dream_that_pays_for_gas(make_agent: MakeAgent) -
     """M is made to pay by the gas alone; PPO has to find that out."""
     agent = make_agent()
     memory = agent.memories[0]
+    assert isinstance(memory, MDNRNN)
     with torch.no_grad():
         weight_ih, weight_hh, bias, _ = memory.lstm.all_weights[0]
         unit = torch.arange(4) * H  # unit 0's input, forget, cell and output gate

@@ -234,9 +234,7 @@ def _use_stage_files(folder: Path) -> None:
         raise Broken("latents that are not finite")
     for model in memory.models:
         state = model.initial_state(1)
-        model.recurrence(
-            torch.zeros(1, 1, model.cfg.z_dim), torch.zeros(1, 1, model.cfg.action_size), state
-        )
+        model.advance(torch.zeros(1, model.cfg.z_dim), torch.zeros(1, model.cfg.action_size), state)
 
 
 PLAIN = ("edit",) * 8 + ("bytes",) * 3 + ("text",) * 2 + ("remove", "folder")

@@ -24,7 +24,8 @@ from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.folders import MANIFEST
 from worldmodels.experience.shards import write_shard
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.runs import write_json

@@ -29,7 +29,7 @@ from tests.fuzz.guard import Broken, Verdict, command, elsewhere
 from tests.fuzz.mutations import LONG, Tree
 from worldmodels import cli
 from worldmodels.commands import parsing
-from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.memory.kinds import build
 from worldmodels.presets import MemoryStageConfig, RunConfig, smoke
 from worldmodels.runs import config_hash, to_jsonable
 from worldmodels.settings import from_json
@@ -271,7 +271,7 @@ def _noted(cmd: Any) -> Any:
         network = memory.network(4, 2, "raw")
         if max(network.hidden_size, network.mixtures) < 10_000:
             with torch.device("meta"):
-                MDNRNN(network)
+                build(network)
     if isinstance(vision, VAEConfig) and max(vision.z_dim, vision.width) < 1000:
         with torch.device("meta"):
             ConvVAE(vision)

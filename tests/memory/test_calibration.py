@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from worldmodels.memory.calibration import calibrate, hit_reliability
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.vision.latents import Latents
 
 E, T, Z, A = 6, 60, 2, 1

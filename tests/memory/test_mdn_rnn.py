@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.losses import (
     count_loss,
     hit_loss,
@@ -16,7 +17,8 @@ from worldmodels.memory.losses import (
     raw_reward_loss,
     termination_loss,
 )
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, MemoryState, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 
 B, T, Z, A, H, K = 3, 7, 4, 2, 16, 3

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import worldmodels.memory.train as training
+from worldmodels.memory.interface import Memory
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind, train_memory
 from worldmodels.protocols import UserError
@@ -43,7 +44,7 @@ def system(seed: int = 0) -> Latents:
     )
 
 
-def same(a: MDNRNN, b: MDNRNN) -> bool:
+def same(a: Memory, b: Memory) -> bool:
     return all(
         torch.equal(x, y)
         for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)

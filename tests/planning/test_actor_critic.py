@@ -18,7 +18,8 @@ from worldmodels._tensors import read_tensors
 from worldmodels.agent import Agent
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import (
@@ -184,6 +185,7 @@ def test_it_learns_what_m_pays_for(make_agent: MakeAgent, gradient: str, critic:
     """M is made to pay for the first action of the step: its reward head reads one unit of h."""
     agent = make_agent()
     memory = agent.memories[0]
+    assert isinstance(memory, MDNRNN)
     weight = memory.lstm.all_weights[0][0]
     with torch.no_grad():
         weight[:, 4] = 0.0

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldmodels.memory.mdn_rnn import MemoryOutput
+from worldmodels.memory.interface import MemoryOutput
 from worldmodels.planning.latent import InferenceConfig, infer_latent, infer_mixture_latent
 from worldmodels.planning.risk import decompose
 from worldmodels.protocols import UserError

@@ -12,7 +12,7 @@ from tests.planning.conftest import RAW, MakeAgent
 from worldmodels.agent import Agent
 from worldmodels.dream.engine import DreamEngine
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import RewardModel
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.config import ObjectiveConfig
 from worldmodels.planning.networks import straight_through
 from worldmodels.planning.objective import Belief, DreamObjective, Imagination, UnrolledObjective

@@ -108,7 +108,7 @@ def test_m_is_told_what_was_done(make_agent: MakeAgent) -> None:
     _, state = policy.predict(frames(1), deterministic=True)
     _, later = policy.predict(frames(1, 1), state, deterministic=True)
     z, action = torch.from_numpy(state.z), torch.from_numpy(state.action)
-    h, _ = agent.memories[0].recurrence(z[:, None], action[:, None])
+    h, _, _ = agent.memories[0](z[:, None], action[:, None])
     np.testing.assert_allclose(later.h[0], h[:, 0].detach(), atol=1e-6)
 
 

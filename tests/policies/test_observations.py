@@ -22,7 +22,7 @@ from tests.baselines.test_pixels import Spy
 from tests.test_agent import PEDALS, Pixels, make
 from worldmodels.agent import Agent, StartArrays
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.memory.mdn_rnn import RewardModel
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.committee import Committee
 from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.policy import PlanningPolicy

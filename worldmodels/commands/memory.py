@@ -13,7 +13,7 @@ from worldmodels import stages
 from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
 from worldmodels.commands.stage import data_env, of_fine_tuning, use_all_cores
 from worldmodels.config import Seed
-from worldmodels.memory.mdn_rnn import MDNRNNConfig
+from worldmodels.memory.interface import MemoryConfig
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
@@ -30,7 +30,7 @@ from worldmodels.stages.files import (
 
 @dataclass(frozen=True)
 class TrainMemory:
-    """Train M, the recurrent model of the world, on latents.
+    """Train M, the model of the world, on latents.
 
     One episode in twenty is kept for the validation loss. The same command again goes on where it
     was stopped.
@@ -128,7 +128,7 @@ class TrainMemory:
         self._check_init(init, self.memory.network(latents.latents.z_dim, size, kind))
         return init
 
-    def _check_init(self, init: MemoryFile, shape: MDNRNNConfig) -> None:
+    def _check_init(self, init: MemoryFile, shape: MemoryConfig) -> None:
         if init.models[0].cfg != shape or len(init.models) != self.memory.ensemble:
             raise UserError(
                 f"{self.init} holds {len(init.models)} of {init.models[0].cfg}; "

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.kernel_world import KernelWorld, PackedMemory
+from worldmodels.dream.kernel_world import PACKED, KernelWorld
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import TorchWorld, World
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16
 
@@ -19,7 +20,7 @@ class Backend:
     """Makes worlds of some memories."""
 
     def __init__(
-        self, memories: Sequence[MDNRNN], reward_model: RewardModel, cfg: DreamConfig
+        self, memories: Sequence[Memory], reward_model: RewardModel, cfg: DreamConfig
     ) -> None:
         """Choose, and copy the memories' weights where kernels need them in another layout.
 
@@ -30,7 +31,8 @@ class Backend:
 
         Raises:
             UserError: the memories differ in shape, the reward model is of another kind, or
-                kernels are asked for on another device than the CPU.
+                kernels are asked for on another device than the CPU, or for a kind of M that has
+                none.
         """
         if not memories:
             raise UserError("the dream needs at least one memory")
@@ -43,15 +45,19 @@ class Backend:
                 f"but M's reward head says {self.memory_cfg.reward!r}"
             )
         self.memories, self.reward_model, self.cfg = list(memories), reward_model, cfg
-        self.device = memories[0].mixture.weight.device
+        self.device = memories[0].device
         on_cpu = self.device.type == "cpu"
         if cfg.backend == "kernels" and not on_cpu:
             cfg.refuse("backend", f"torch or auto, since M is on {self.device}, not on the CPU")
-        self.kernels = cfg.backend == "kernels" or (cfg.backend == "auto" and on_cpu)
+        pack = PACKED.get(type(memories[0]))
+        if cfg.backend == "kernels" and pack is None:
+            kind = type(memories[0]).__name__
+            cfg.refuse("backend", f"torch or auto, since M is a {kind}, which has no kernels")
+        self.kernels = cfg.backend != "torch" and on_cpu and pack is not None
         fast = has_fast_bfloat16(self.device)
         self.bfloat16 = cfg.dtype == "bfloat16" or (cfg.dtype == "auto" and fast)
         dtype = torch.bfloat16 if self.bfloat16 else torch.float32
-        self._packed = [PackedMemory.of(m, dtype) for m in memories] if self.kernels else []
+        self._packed = [pack(m, dtype) for m in memories] if pack and self.kernels else []
 
     def world(self, members: Sequence[int], dreamer: int | None) -> World:
         """A batch of dreams.
@@ -75,8 +81,11 @@ class Backend:
         cfg = self.memory_cfg
         z_shape = (len(starts), cfg.z_dim)
         h_shape = (len(self.memories), len(starts), cfg.hidden_size)
-        if starts.z.shape != z_shape or starts.h.shape != h_shape:
+        c_shape = (*h_shape[:2], self.memories[0].carry_size)
+        found = (starts.z.shape, starts.h.shape, starts.c.shape)
+        if found != (z_shape, h_shape, c_shape):
             raise UserError(
-                f"dream starts have z {starts.z.shape} and h {starts.h.shape}; these memories need "
-                f"{z_shape} and {h_shape}: build the starts again with these memories"
+                "dream starts have z {}, h {} and c {}; ".format(*found)
+                + f"these memories need {z_shape}, {h_shape} and {c_shape}: "
+                "build the starts again with these memories"
             )

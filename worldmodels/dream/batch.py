@@ -16,7 +16,8 @@ from worldmodels.dream.noise import EXTRA_UNIFORMS
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import with_penalty
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 
 
@@ -40,7 +41,7 @@ class DreamBatch:
 
     def __init__(
         self,
-        memories: Sequence[MDNRNN],
+        memories: Sequence[Memory],
         reward_model: RewardModel,
         starts: DreamStarts,
         action_spec: ActionSpec,
@@ -71,9 +72,10 @@ class DreamBatch:
         self._dreamer = np.zeros(num_dreams, np.float32)
         masks = (len(self._members), num_dreams, self._hidden)
         h = np.zeros(masks, np.float32)
+        c = np.zeros((*masks[:2], memories[0].carry_size), np.float32)
         mask = np.ones(masks, np.float32) if cfg.dropout > 0 else None
         with torch.inference_mode():
-            self._world.begin(np.zeros((num_dreams, self._z_dim), np.float32), h, h, mask)
+            self._world.begin(np.zeros((num_dreams, self._z_dim), np.float32), h, c, mask)
 
     @property
     def observation_space(self) -> spaces.Space[NDArray[np.float32]]:
@@ -117,7 +119,9 @@ class DreamBatch:
             shape = (len(self._members), len(rows), self._hidden)
             kept = rng.random(shape, dtype=np.float32) >= self.cfg.dropout
             mask = (kept / np.float32(1 - self.cfg.dropout)).astype(np.float32)
-        h, c = (a[self._members][:, index] for a in (self.starts.h, self.starts.c))
+        h, c = (
+            np.stack([a[m][index] for m in self._members]) for a in (self.starts.h, self.starts.c)
+        )
         self._world.put(rows, self.starts.z[index], h, c, mask)
         self.elapsed[rows] = 0
         return index

@@ -21,7 +21,8 @@ from worldmodels.dream.noise import DreamNoise
 from worldmodels.dream.results import DreamRecord, DreamResult, Recorder, Tally
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import with_penalty
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.rewards import RewardModel
 
 Act: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """z (P, E, Z) and h (P, E, H) to M's action input (P, E, A): numbers, or one-hot vectors."""
@@ -60,7 +61,7 @@ class DreamEngine:
 
     def __init__(
         self,
-        memories: Sequence[MDNRNN],
+        memories: Sequence[Memory],
         reward_model: RewardModel,
         starts: DreamStarts,
         cfg: DreamConfig,
@@ -192,7 +193,9 @@ class DreamEngine:
         index, mask = noise.begin(len(starts), masks, cfg.dropout)
         index = np.tile(index, wide * tall // noise.n)
         world = self.backend.world(chunk.members, chunk.dreamer)
-        h, c = (state[chunk.members][:, index] for state in (starts.h, starts.c))
+        h, c = (
+            np.stack([state[m][index] for m in chunk.members]) for state in (starts.h, starts.c)
+        )
         world.begin(starts.z[index], h, c, mask)
         part = np.ascontiguousarray(population[chunk.candidates.start : chunk.candidates.stop])
         act = make_act(torch.from_numpy(part).to(self.backend.device))

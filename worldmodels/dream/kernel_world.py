@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,9 @@ from torch.nn import functional
 from worldmodels.dream import kernels
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.world import WorldStep, disagreement_of, ended, reward_of
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.memory.rewards import RewardModel
 
 ROWS, COLUMNS = 4, 16
 """M's matrices are padded with zeros to multiples of these: the LSTM's inputs and the heads'
@@ -182,3 +184,7 @@ class KernelWorld:
             ended(self.cfg, logit, luck[:, 1]).numpy().ravel(),
             disagreement,
         )
+
+
+PACKED: dict[type[Memory], Callable[[Any, torch.dtype], PackedMemory]] = {MDNRNN: PackedMemory.of}
+"""Kinds of M that the kernels know, and how their weights are packed."""

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from worldmodels._tensors import pick, read_tensors
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState
+from worldmodels.memory.interface import Memory
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write
 
@@ -56,14 +56,17 @@ class DreamStarts:
     h: NDArray[np.float32]
     """(M, S, H): one warmed state per memory"""
     c: NDArray[np.float32]
-    """(M, S, H)"""
+    """(M, S, C)"""
 
     def __post_init__(self) -> None:
         """Check that the shapes belong together."""
-        fits = self.z.ndim == 2 and self.h.ndim == 3 and self.h.shape == self.c.shape
-        if not fits or self.h.shape[1] != len(self.z) or len(self.z) == 0:
+        fits = self.z.ndim == 2 and self.h.ndim == self.c.ndim == 3
+        fits = fits and self.h.shape[1] == self.c.shape[1] == len(self.z) > 0
+        if not fits or len(self.h) != len(self.c):
             shapes = f"z {self.z.shape}, h {self.h.shape}, c {self.c.shape}"
-            raise UserError(f"dream starts have {shapes}; (S, Z) and twice (M, S, H) are needed")
+            raise UserError(
+                f"dream starts have {shapes}; (S, Z), (M, S, H) and (M, S, C) are needed"
+            )
 
     def __len__(self) -> int:
         """S."""
@@ -127,7 +130,7 @@ def before_losses(
 
 
 def build_starts(
-    memories: Sequence[MDNRNN],
+    memories: Sequence[Memory],
     latents: RecordedLatents,
     count: int,
     warmup: int,
@@ -182,7 +185,7 @@ def _chance(
 
 @torch.inference_mode()
 def _warm(
-    memories: Sequence[MDNRNN],
+    memories: Sequence[Memory],
     latents: RecordedLatents,
     frames: NDArray[np.int64],
     warmup: int,
@@ -192,7 +195,7 @@ def _warm(
     """Play the ``warmup`` steps before each frame; before an episode's beginning h stays 0."""
     first = latents.offsets[np.searchsorted(latents.offsets, frames, side="right") - 1]
     longest = int(np.minimum(frames - first, warmup).max())
-    device = memories[0].mixture.weight.device
+    device = memories[0].device
     states = [memory.initial_state(len(frames)) for memory in memories]
 
     def sampled_z(index: NDArray[np.int64]) -> Tensor:
@@ -204,11 +207,10 @@ def _warm(
         index = frames - back
         begun = torch.from_numpy((index >= first).astype(np.float32)).to(device).unsqueeze(-1)
         index = np.maximum(index, first)
-        z = sampled_z(index).unsqueeze(1)
-        action = torch.from_numpy(latents.action[index]).to(device).unsqueeze(1)
+        z = sampled_z(index)
+        action = torch.from_numpy(latents.action[index]).to(device)
         for m, memory in enumerate(memories):
-            _, state = memory.recurrence(z, action, states[m])
-            states[m] = MemoryState(state.h * begun, state.c * begun)
+            states[m] = memory.advance(z, action, states[m]).kept(begun)
     h = torch.stack([s.h for s in states]).float().cpu().numpy()
     c = torch.stack([s.c for s in states]).float().cpu().numpy()
     return DreamStarts(sampled_z(frames).cpu().numpy(), h, c)

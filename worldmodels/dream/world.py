@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.dream.config import DreamConfig
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryOutput, MemoryState, RewardModel
-from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
+from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
+from worldmodels.memory.mixture import mixture_mean
+from worldmodels.memory.rewards import RewardModel
 
 
 class WorldStep(NamedTuple):
@@ -47,7 +48,7 @@ class World(Protocol):
         c: NDArray[np.float32],
         mask: NDArray[np.float32] | None,
     ) -> None:
-        """Put R rows at z (R, Z), h and c (M, R, H), with masks (M, n, H); row r has r mod n."""
+        """Put R rows at z (R, Z), h (M, R, H), c (M, R, C), masks (M, n, H); row r has r mod n."""
         ...
 
     def put(
@@ -104,11 +105,11 @@ def with_penalty(step: WorldStep, cfg: DreamConfig) -> WorldStep:
 
 
 class TorchWorld:
-    """The dream by `MDNRNN.step`; bfloat16 by autocast."""
+    """The dream by `Memory.step`; bfloat16 by autocast."""
 
     def __init__(
         self,
-        memories: Sequence[MDNRNN],
+        memories: Sequence[Memory],
         dreamer: int | None,
         reward_model: RewardModel,
         cfg: DreamConfig,
@@ -125,7 +126,7 @@ class TorchWorld:
         """
         self.memories, self.dreamer = list(memories), dreamer
         self.reward_model, self.cfg, self.bfloat16 = reward_model, cfg, bfloat16
-        self.device = memories[0].mixture.weight.device
+        self.device = memories[0].device
         self._mask: list[Tensor] | None = None
 
     def begin(
@@ -180,9 +181,7 @@ class TorchWorld:
         if self.dreamer is None:
             means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
         out = self._choose(outputs, u[:, z_dim + 2])
-        self.z = mixture_from_noise(
-            out.log_pi, out.mu, out.log_sigma, u[:, :z_dim], noise, self.cfg.temperature
-        )
+        self.z = out.sample(u[:, :z_dim], noise, self.cfg.temperature)
         return WorldStep(
             reward_of(self.reward_model, self.cfg, out.reward, u[:, z_dim]).cpu().numpy(),
             ended(self.cfg, out.terminated_logit, u[:, z_dim + 1]).cpu().numpy(),

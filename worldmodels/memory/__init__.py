@@ -1,1 +1,1 @@
-"""Memory (M): the MDN-RNN that predicts the next latent, the reward and the end of the episode."""
+"""Memory (M): what predicts the next latent, the reward and the end of the episode."""

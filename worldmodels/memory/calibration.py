@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
-from worldmodels.memory.mixture import sample_mixture
+from worldmodels.memory.interface import Memory, MemoryState
+from worldmodels.memory.mixture import mixture_noise
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.vision.latents import Latents
 
 HORIZONS = (1, 10, 50, 200)
@@ -19,7 +20,7 @@ HORIZONS = (1, 10, 50, 200)
 
 
 def calibrate(
-    memory: MDNRNN,
+    memory: Memory,
     reward: RewardModel,
     latents: Latents,
     *,
@@ -54,7 +55,7 @@ def calibrate(
 
 
 def _open_loop(
-    memory: MDNRNN,
+    memory: Memory,
     latents: Latents,
     seed: int,
     horizons: Sequence[int],
@@ -76,8 +77,8 @@ def _open_loop(
         dreamt = z[:, warmup].repeat_interleave(samples, 0)
         for t in range(kept[-1]):
             acted = action[:, warmup + t].repeat_interleave(samples, 0)
-            out, state = memory.step(dreamt, acted, state)
-            dreamt = sample_mixture(out.log_pi, out.mu, out.log_sigma, 1.0, generator)
+            noise = mixture_noise(dreamt, generator)
+            dreamt, _, state = memory.dream(dreamt, acted, state, noise)
             if t + 1 in kept:
                 real = z[:, warmup + t + 1]
                 futures = dreamt.view(len(z), samples, -1)
@@ -88,7 +89,7 @@ def _open_loop(
 
 
 def hit_reliability(
-    memory: MDNRNN, reward: RewardModel, latents: Latents, bins: int = 10
+    memory: Memory, reward: RewardModel, latents: Latents, bins: int = 10
 ) -> dict[str, list[float]]:
     """Predicted number of hits in a step against the observed one, over recorded episodes.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worldmodels.memory.mdn_rnn import MemoryOutput
+from worldmodels.memory.interface import MemoryOutput
 from worldmodels.memory.mixture import mixture_log_prob
 
 

@@ -106,15 +106,7 @@ def mixture_from_noise(
     return mean + math.sqrt(tau) * sigma * normal
 
 
-def sample_mixture(
-    log_pi: Tensor,
-    mu: Tensor,
-    log_sigma: Tensor,
-    tau: float = 1.0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Sample (..., Z) with temperature ``tau``; ``generator`` must live on the tensors' device."""
-    shape, device = mu.shape[:-1], mu.device
-    uniform = torch.rand(shape, generator=generator, device=device)
-    normal = torch.randn(shape, generator=generator, device=device)
-    return mixture_from_noise(log_pi, mu, log_sigma, uniform, normal, tau)
+def mixture_noise(z: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Uniform and normal noise for one sample like ``z``, whose device has the generator."""
+    uniform = torch.rand(z.shape, generator=generator, device=z.device)
+    return uniform, torch.randn(z.shape, generator=generator, device=z.device)

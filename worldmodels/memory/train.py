@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.config import AtLeast, Config, Count, CountOrZero, Limit, NotNegative, Rate, Size
+from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, MemoryState
+from worldmodels.memory.kinds import build
 from worldmodels.memory.losses import (
     count_loss,
     hit_loss,
@@ -22,14 +24,7 @@ from worldmodels.memory.losses import (
     raw_reward_loss,
     termination_loss,
 )
-from worldmodels.memory.mdn_rnn import (
-    MDNRNN,
-    MDNRNNConfig,
-    MemoryOutput,
-    MemoryState,
-    RewardKind,
-    RewardModel,
-)
+from worldmodels.memory.rewards import RewardKind, RewardModel
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
@@ -156,10 +151,10 @@ _REWARD_LOSSES: dict[RewardKind, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def memory_loss(
-    model: MDNRNN, batch: _Batch, state: MemoryState, dropout: Tensor | None, cfg: MemoryTrainConfig
+    model: Memory, batch: _Batch, state: MemoryState, dropout: Tensor | None, cfg: MemoryTrainConfig
 ) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
     """Loss of one window of B streams: mixture nats per dimension, reward, termination."""
-    state = MemoryState(*(part * batch.carry for part in state))
+    state = state.kept(batch.carry)
     with mixed_precision(batch.z.device, cfg.bfloat16):
         _, low, last = model(batch.z, batch.action, state, dropout)
     out = MemoryOutput(*(part.float() for part in low))
@@ -174,7 +169,7 @@ def memory_loss(
 
 def train_memory(
     cfg: MemoryTrainConfig,
-    memory: MDNRNNConfig,
+    memory: MemoryConfig,
     reward: RewardModel,
     latents: Latents,
     *,
@@ -185,7 +180,7 @@ def train_memory(
     checkpoint: Path | None = None,
     log: Log | None = None,
     device: str = "cpu",
-) -> MDNRNN:
+) -> Memory:
     """Train M, or go on with ``init``'s weights, and return it in evaluation mode.
 
     Args:
@@ -205,7 +200,7 @@ def train_memory(
         UserError: a loss that is not finite, with its step.
     """
     torch.manual_seed(seed % 2**63)
-    model = MDNRNN(memory).to(device)
+    model = build(memory).to(device)
     if init is not None:
         model.load_state_dict(init)
     steps = cfg.steps if init is None else cfg.finetune_steps
@@ -254,10 +249,10 @@ def train_memory(
 
 
 def validate(
-    model: MDNRNN, reward: RewardModel, latents: Latents, cfg: MemoryTrainConfig
+    model: Memory, reward: RewardModel, latents: Latents, cfg: MemoryTrainConfig
 ) -> dict[str, float]:
     """Losses over whole held-out episodes, as ``val_loss`` and its parts."""
-    device = str(next(model.parameters()).device)
+    device = str(model.device)
     width = min(cfg.streams, latents.num_episodes)
     streams = SequenceStreams(latents, cfg.length, width, seed=0)
     noise = torch.Generator().manual_seed(0)
@@ -289,7 +284,7 @@ def _cosine(step: int, steps: int, peak: float) -> float:
 def _snapshot(
     step: int,
     state: MemoryState,
-    model: MDNRNN,
+    model: Memory,
     optimiser: torch.optim.Optimizer,
     noise: torch.Generator,
 ) -> dict[str, Any]:
@@ -304,7 +299,7 @@ def _snapshot(
 
 
 def _restore(
-    state: dict[str, Any], model: MDNRNN, optimiser: torch.optim.Optimizer, noise: torch.Generator
+    state: dict[str, Any], model: Memory, optimiser: torch.optim.Optimizer, noise: torch.Generator
 ) -> tuple[int, MemoryState]:
     model.load_state_dict(state["model"])
     optimiser.load_state_dict(state["optimiser"])

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from worldmodels.config import from_json
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.interface import Memory, MemoryConfig
+from worldmodels.memory.kinds import build
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.presets import RunConfig
 from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
 from worldmodels.stages.controller import Candidates
@@ -71,11 +73,11 @@ class Iteration:
         path = self.folder / "reward.json"
         return from_json(RewardModel, read_json(path), f"{path}: ")
 
-    def load_memories(self, shape: MDNRNNConfig, count: int) -> list[MDNRNN]:
+    def load_memories(self, shape: MemoryConfig, count: int) -> list[Memory]:
         """The memories as the iteration left them."""
         memories = []
         for member in range(count):
-            memory = MDNRNN(shape)
+            memory = build(shape)
             memory.load_state_dict(load_checkpoint(self.memory(member)))
             memories.append(memory.eval())
         return memories
@@ -121,8 +123,8 @@ def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
 
 
 def dreaming_memories(
-    cfg: RunConfig, this: Iteration, shape: MDNRNNConfig, rounds: Sequence[int]
-) -> list[MDNRNN]:
+    cfg: RunConfig, this: Iteration, shape: MemoryConfig, rounds: Sequence[int]
+) -> list[Memory]:
     """The memories of some iterations, in the order given."""
     return [
         memory

@@ -24,7 +24,9 @@ from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, CountOrZero
 from worldmodels.evaluation import AgentParameters, evaluate_many
 from worldmodels.executors import Executor
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.kinds import build
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.pipeline.work import world_of
 from worldmodels.presets import RunConfig
@@ -167,11 +169,11 @@ class Study:
         shape = cfg.memory.network(self.agent.z_dim, size, reward.kind)
         if variant.untrained:
             torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
-            return Memories([MDNRNN(shape).eval() for _ in range(cfg.memory.ensemble)], reward)
+            return Memories([build(shape).eval() for _ in range(cfg.memory.ensemble)], reward)
         what = [self.key, cfg.memory, cfg.memory_training, seed]
         path = self.out / "memories" / f"{config_hash(what)[:16]}.pt"
         if path.exists():
-            return _load_memories(path, [MDNRNN(shape) for _ in range(cfg.memory.ensemble)], reward)
+            return _load_memories(path, [build(shape) for _ in range(cfg.memory.ensemble)], reward)
         state = path.with_suffix(".state")
         memories = stages.train_memory(
             cfg.memory,
@@ -226,7 +228,7 @@ class Study:
         ]
 
 
-def _load_memories(path: Path, models: Sequence[MDNRNN], reward: RewardModel) -> Memories:
+def _load_memories(path: Path, models: Sequence[Memory], reward: RewardModel) -> Memories:
     """What a training of the study saved."""
     for model, weights in zip(models, load_checkpoint(path)["models"], strict=True):
         model.load_state_dict(weights)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, NotNegative, Positive, Size
-from worldmodels.memory.mdn_rnn import MemoryState
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
@@ -101,26 +100,19 @@ def _drive(policy: PlanningPolicy, cfg: ImitationConfig, seed: int) -> Decisions
     agent, imagination = policy.agent, policy.imagination
     starts, rng = agent.starts, np.random.default_rng(seed)
     assert starts is not None
-    index = int(rng.integers(len(starts.z)))
-    states = [
-        MemoryState(
-            *(torch.from_numpy(part[m, index : index + 1]) for part in (starts.h, starts.c))
-        )
-        for m in range(len(agent.memories))
-    ]
-    z = torch.from_numpy(starts.z[index : index + 1])
+    belief = Belief.recorded(starts, int(rng.integers(len(starts.z))))
     temperature = policy.cfg.objective.temperature
-    world = Unrolled(agent.memories, imagination.reward_model, z, states, temperature)
+    world = Unrolled.of(agent.memories, imagination.reward_model, belief, temperature)
     half = (imagination.high - imagination.low) / 2
     plan: Plan | None = None
     seen: list[tuple[NDArray[np.float32], ...]] = []
     for step in range(cfg.decisions):
-        h, c = (torch.cat(parts).numpy() for parts in zip(*world.states, strict=True))
-        plan = policy.plan(Belief(world.z[0].numpy(), h, c), plan, derive_seed(seed, step))
-        seen.append((world.z[0].numpy(), h[0], plan.actions[0]))
+        belief, shape = world.belief, world.z.shape
+        plan = policy.plan(belief, plan, derive_seed(seed, step))
+        seen.append((belief.z, belief.h[0], plan.actions[0]))
         moved = plan.actions[:1] + cfg.noise * half * rng.standard_normal(half.shape)
         numbers = np.clip(moved, imagination.low, imagination.high).astype(np.float32)
-        uniform, normal = rng.random(z.shape), rng.standard_normal(z.shape)
+        uniform, normal = rng.random(shape), rng.standard_normal(shape)
         _, alive = world.step(
             imagination.to_input(torch.from_numpy(numbers)),
             torch.from_numpy(uniform.astype(np.float32)),

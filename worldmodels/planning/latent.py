@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from worldmodels.config import Config, Count, NotNegative, Positive
-from worldmodels.memory.mdn_rnn import MemoryOutput
+from worldmodels.memory.interface import MemoryOutput
 from worldmodels.memory.mixture import mixture_mean
 from worldmodels.planning.gradient import adam
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.agent import Agent
+from worldmodels.agent import Agent, Starts
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, Value
 from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import reward_of
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryState, RewardModel
-from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.memory.interface import Memory, MemoryState
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.config import ObjectiveConfig
 from worldmodels.planning.controller import ControllerDrive, Drive
 from worldmodels.planning.networks import bounds_of, rounded, straight_through
@@ -34,7 +34,12 @@ class Belief(NamedTuple):
     h: NDArray[np.float32]
     """(M, H)"""
     c: NDArray[np.float32]
-    """(M, H)"""
+    """(M, C)"""
+
+    @classmethod
+    def recorded(cls, starts: Starts, index: int) -> Belief:
+        """What every memory knew at a recorded state."""
+        return cls(starts.z[index], starts.h[:, index], starts.c[:, index])
 
     @property
     def starts(self) -> DreamStarts:
@@ -46,7 +51,7 @@ class Belief(NamedTuple):
 class Imagination:
     """An agent's dreams as planners use them; opened once, then asked about many beliefs."""
 
-    memories: Sequence[MDNRNN]
+    memories: Sequence[Memory]
     reward_model: RewardModel
     cfg: ObjectiveConfig
     low: NDArray[np.float32]
@@ -262,7 +267,7 @@ class Unrolled:
 
     def __init__(
         self,
-        memories: Sequence[MDNRNN],
+        memories: Sequence[Memory],
         reward_model: RewardModel,
         z: Tensor,
         states: Sequence[MemoryState],
@@ -277,10 +282,29 @@ class Unrolled:
         self.z, self.states, self.temperature = z, list(states), temperature
         self._priced = DreamConfig(miss_penalty=miss_penalty)
 
+    @classmethod
+    def of(
+        cls,
+        memories: Sequence[Memory],
+        reward_model: RewardModel,
+        belief: Belief,
+        temperature: float = 1.0,
+    ) -> Self:
+        """One dream from a belief, which the last of these memories dreams; the others follow."""
+        z, h, c = (torch.tensor(part) for part in belief)
+        rows = [MemoryState(h[m : m + 1], c[m : m + 1]) for m in range(len(memories))]
+        return cls(memories, reward_model, z[None], rows, temperature)
+
     @property
     def h(self) -> Tensor:
         """(R, H) of the first memory."""
         return self.states[0].h
+
+    @property
+    def belief(self) -> Belief:
+        """What is known now in a single dream."""
+        h, c = (torch.cat(parts).numpy() for parts in zip(*self.states, strict=True))
+        return Belief(self.z[0].numpy(), h, c)
 
     def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         """Dream one step.
@@ -295,14 +319,19 @@ class Unrolled:
         """
         *watching, dreaming = self.memories
         for m, memory in enumerate(watching):
-            _, self.states[m] = memory.recurrence(self.z[:, None], action[:, None], self.states[m])
-        out, self.states[-1] = dreaming.step(self.z, action, self.states[-1])
-        u = uniform[:, : self.z.shape[1]]
-        self.z = mixture_from_noise(out.log_pi, out.mu, out.log_sigma, u, normal, self.temperature)
+            self.states[m] = memory.advance(self.z, action, self.states[m])
+        noise = (uniform[:, : self.z.shape[1]], normal)
+        self.z, out, self.states[-1] = dreaming.dream(
+            self.z, action, self.states[-1], noise, self.temperature
+        )
         reward = reward_of(self.reward_model, self._priced, out.reward, uniform)
         return reward, torch.sigmoid(-out.terminated_logit)
 
 
 def _zeros(agent: Agent) -> Belief:
-    blank = np.zeros((len(agent.memories), agent.h_dim), np.float32)
-    return Belief(np.zeros(agent.z_dim, np.float32), blank, blank)
+    memories = agent.memories
+    h, c = (
+        np.zeros((len(memories), width), np.float32)
+        for width in (agent.h_dim, memories[0].carry_size)
+    )
+    return Belief(np.zeros(agent.z_dim, np.float32), h, c)

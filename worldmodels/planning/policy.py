@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
 from worldmodels.dream.engine import Value
-from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.memory.interface import MemoryState
 from worldmodels.planning.config import METHODS, Method, PlanningConfig
 from worldmodels.planning.controller import Drive
 from worldmodels.planning.gradient import GradientPlanner
@@ -34,7 +34,7 @@ class PlannerState(NamedTuple):
     h: NDArray[np.float32]
     """(M, B, H) of every memory there"""
     c: NDArray[np.float32]
-    """(M, B, H)"""
+    """(M, B, C)"""
     action: NDArray[np.float32]
     """(B, A) action decided there, as M sees it"""
     held: NDArray[np.int64]
@@ -236,7 +236,7 @@ class PlanningPolicy:
         fresh: NDArray[np.bool_],
         deterministic: bool,
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Latents (B, Z) of the frames, and h and c (M, B, H) after the last decision."""
+        """Latents (B, Z) of the frames, h (M, B, H) and c (M, B, C) after the last decision."""
         mu, logvar = self.agent.encode(frames)
         z = mu
         if not deterministic:
@@ -246,7 +246,7 @@ class PlanningPolicy:
         h, c = np.empty_like(old.h), np.empty_like(old.c)
         for m, memory in enumerate(self.agent.memories):
             state = MemoryState(torch.from_numpy(old.h[m]), torch.from_numpy(old.c[m]))
-            _, state = memory.recurrence(last_z[:, None], last_action[:, None], state)
+            state = memory.advance(last_z, last_action, state)
             h[m], c[m] = state.h.numpy(), state.c.numpy()
         h[:, fresh], c[:, fresh] = 0, 0
         return z.numpy(), h, c
@@ -254,11 +254,13 @@ class PlanningPolicy:
     def _blank(self, batch: int) -> PlannerState:
         """A state before the first frame."""
         agent = self.agent
-        memory = np.zeros((len(agent.memories), batch, agent.h_dim), np.float32)
+        memories = len(agent.memories)
+        h = np.zeros((memories, batch, agent.h_dim), np.float32)
+        c = np.zeros((memories, batch, agent.memories[0].carry_size), np.float32)
         z = np.zeros((batch, agent.z_dim), np.float32)
         action = np.zeros((batch, agent.action_spec.size), np.float32)
         count = np.zeros(batch, np.int64)
-        return PlannerState(z, memory, memory, action, count, (None,) * batch, count)
+        return PlannerState(z, h, c, action, count, (None,) * batch, count)
 
 
 def make_planner(method: Method, cfg: PlanningConfig) -> CEM | MPPI | GradientPlanner | Rollouts:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.memory.mdn_rnn import MDNRNN, MemoryOutput, MemoryState
+from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean, mixture_variance
 
 
@@ -48,7 +48,7 @@ def decompose(outputs: Sequence[MemoryOutput]) -> Uncertainty:
 
 @torch.inference_mode()
 def along(
-    memories: Sequence[MDNRNN],
+    memories: Sequence[Memory],
     z: Tensor,
     states: Sequence[MemoryState],
     actions: Tensor,

@@ -25,7 +25,8 @@ from worldmodels.config import (
     PositiveFraction,
     Size,
 )
-from worldmodels.memory.mdn_rnn import MemoryState
+from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.mixture import mixture_noise
 from worldmodels.planning.controller import ControllerDrive
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Unrolled
@@ -138,7 +139,7 @@ class Streams:
     Attributes:
         z: (B, Z).
         h: (M, B, H) of each memory; apart from the first one's, current where it dreams.
-        c: (M, B, H).
+        c: (M, B, C).
         age: (B,) decisions since a dream began.
     """
 
@@ -181,9 +182,7 @@ class Streams:
             tried = u if gradient else u.detach()
             density = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
             action = actor.to_input(actor.act(tried))
-            uniform = torch.rand(world.z.shape, generator=self.generator)
-            normal = torch.randn(world.z.shape, generator=self.generator)
-            reward, alive = world.step(action, uniform, normal)
+            reward, alive = world.step(action, *mixture_noise(world.z, self.generator))
             self._limit(world)
             log_prob = density.log_prob(u.detach()).sum(-1)
             rest.append((reward, alive, log_prob, density.entropy().sum(-1)))
@@ -210,9 +209,8 @@ class Streams:
         """What C is paid (B,) when it drives on from there."""
         weight, total = torch.ones(len(world.z)), torch.zeros(len(world.z))
         for _ in range(self.cfg.tail):
-            uniform = torch.rand(world.z.shape, generator=self.generator)
-            normal = torch.randn(world.z.shape, generator=self.generator)
-            reward, alive = world.step(self._controller(world.z, world.h), uniform, normal)
+            action = self._controller(world.z, world.h)
+            reward, alive = world.step(action, *mixture_noise(world.z, self.generator))
             self._limit(world)
             total = total + weight * reward
             weight = weight * alive * self.cfg.discount
@@ -243,7 +241,7 @@ class Streams:
         self.age = torch.where(over, 0, self.age)
 
     def _begin(self) -> list[Tensor]:
-        """Recorded states z (B, Z), h and c (M, B, H), drawn for all dreams."""
+        """Recorded states z (B, Z), h (M, B, H) and c (M, B, C), drawn for all dreams."""
         size = (self.cfg.dreams,)
         drawn = torch.randint(len(self._starts[0]), size, generator=self.generator)
         return [part[..., drawn, :] for part in self._starts]

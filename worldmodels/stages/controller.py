@@ -15,7 +15,8 @@ from worldmodels.agent import Agent
 from worldmodels.controller.evolve import Generation
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.presets import ControllerStageConfig, StartsConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import load_checkpoint, save_checkpoint
@@ -34,7 +35,7 @@ class World:
     source: Source
     """of the frames"""
     vision: ConvVAE
-    memories: Sequence[MDNRNN]
+    memories: Sequence[Memory]
     """all of them dream; C sees the first one's h"""
     reward: RewardModel
     """meaning of the memories' reward heads"""
@@ -162,7 +163,7 @@ def _first_parameters(search: DreamEvolution, seed: int, init: Agent | None) -> 
 def recorded_starts(
     cfg: StartsConfig,
     parts: Sequence[Latents],
-    memories: Sequence[MDNRNN],
+    memories: Sequence[Memory],
     seed: int,
     posterior_noise: float,
 ) -> DreamStarts:

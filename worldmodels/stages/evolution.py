@@ -20,7 +20,8 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.metrics import GenerationStep
 from worldmodels.presets import ControllerStageConfig
 from worldmodels.runs import progress
@@ -35,7 +36,7 @@ class DreamEvolution:
     """what C sees and how it is evolved"""
     dream: DreamConfig
     """the dream, its penalties included"""
-    memories: Sequence[MDNRNN]
+    memories: Sequence[Memory]
     """the first one's h is what C sees"""
     reward: RewardModel
     """meaning of the memories' reward heads"""
@@ -51,7 +52,7 @@ class DreamEvolution:
         cls,
         stage: ControllerStageConfig,
         dream: DreamConfig,
-        memories: Sequence[MDNRNN],
+        memories: Sequence[Memory],
         reward: RewardModel,
         starts: DreamStarts,
         env_id: str,

@@ -25,7 +25,9 @@ from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.folders import MANIFEST, shard_files
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.interface import Memory, MemoryConfig
+from worldmodels.memory.kinds import FAMILY, build
+from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     atomic_path,
@@ -150,7 +152,7 @@ class LatentsFile:
 class MemoryFile:
     """M, one or an ensemble, as `train-memory` leaves it."""
 
-    models: Sequence[MDNRNN]
+    models: Sequence[Memory]
     reward: RewardModel
     source: Source
     vision: str
@@ -169,9 +171,10 @@ class MemoryFile:
     def load(cls, path: Path) -> MemoryFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
         content = _load(path, "memory", _Memory)
-        cfg = from_json(MDNRNNConfig, content["config"], f"{path}: config.")
+        record, where = content["config"], f"{path}: config."
+        cfg: MemoryConfig = from_json(FAMILY.pick(record, where), record, where)
         models = [
-            filled(lambda: MDNRNN(cfg), weights, path, REMEDY).eval()
+            filled(lambda: build(cfg), weights, path, REMEDY).eval()
             for weights in content["weights"]
         ]
         if not models:

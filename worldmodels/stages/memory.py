@@ -11,7 +11,8 @@ from torch import Tensor
 
 from worldmodels.memory import train
 from worldmodels.memory.calibration import calibrate
-from worldmodels.memory.mdn_rnn import MDNRNN, RewardKind, RewardModel
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.rewards import RewardKind, RewardModel
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model
 from worldmodels.presets import MemoryStageConfig
 from worldmodels.runs import derive_seed
@@ -24,7 +25,7 @@ from worldmodels.vision.latents import Latents
 class Memories:
     """M: one or an ensemble, and what its reward head means."""
 
-    models: Sequence[MDNRNN]
+    models: Sequence[Memory]
     reward: RewardModel
 
 

@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from worldmodels.memory.mdn_rnn import MemoryOutput
+from worldmodels.memory.interface import MemoryOutput
 from worldmodels.planning.latent import InferenceConfig, infer_mixture_latent
 from worldmodels.runs import atomic_path
 

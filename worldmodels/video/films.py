@@ -13,8 +13,8 @@ from worldmodels import runs
 from worldmodels.agent import Agent
 from worldmodels.controller import linear
 from worldmodels.evaluation import EvaluationResult, one_thread
-from worldmodels.memory.mdn_rnn import MemoryState
-from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.mixture import mixture_noise
 from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
 from worldmodels.video.config import Frames, VideoConfig
@@ -129,9 +129,9 @@ def dream_frames(
             picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
             yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
         action = agent.act(z, state.h)
-        out, state = memory.step(z, linear.memory_input(action, agent.controller), state)
-        u, n = torch.rand(z.shape, generator=generator), torch.randn(z.shape, generator=generator)
-        z = mixture_from_noise(*out[:3], u, n, cfg.temperature)
+        action = linear.memory_input(action, agent.controller)
+        noise = mixture_noise(z, generator)
+        z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
         if agent.reward_model is not None:
             reward += agent.reward_model.expected(out.reward).numpy()
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from worldmodels.memory.mdn_rnn import MemoryState
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
 from worldmodels.planning.policy import PlanningPolicy
@@ -60,30 +59,21 @@ def plan_in_dream(
     if starts is None or not 0 <= start < count:
         raise UserError(f"start is {start}; this agent has {count} recorded states, from 0")
     rng = np.random.default_rng(derive_seed(seed, "reality"))
-    z = torch.from_numpy(np.array(starts.z[start : start + 1], np.float32))
-    at = slice(start, start + 1)
-    states = [
-        MemoryState(
-            torch.from_numpy(starts.h[m, at].copy()), torch.from_numpy(starts.c[m, at].copy())
-        )
-        for m in range(len(agent.memories))
-    ]
-    world = Unrolled(agent.memories, imagination.reward_model, z, states)
+    belief = Belief.recorded(starts, start)
+    world = Unrolled.of(agent.memories, imagination.reward_model, belief)
     plan: Plan | None = None
     for step in range(decisions):
-        h, c = (torch.cat(parts).numpy() for parts in zip(*world.states, strict=True))
-        belief = Belief(world.z[0].numpy(), h, c)
+        belief = world.belief
         plan = policy.plan(belief, plan, derive_seed(seed, step))
         actions = imagination.to_input(torch.from_numpy(plan.actions))
         parts = along(agent.memories, world.z, world.states, actions[None])
         expected = _likeliest(policy, belief, actions)
-        now = world.z[0].numpy()
         uniform, normal = (
-            torch.from_numpy(draw(z.shape).astype(np.float32))
+            torch.from_numpy(draw(world.z.shape).astype(np.float32))
             for draw in (rng.random, rng.standard_normal)
         )
         reward, alive = world.step(actions[:1], uniform, normal)
-        yield PlannedStep(plan, now, expected, float(reward), *_roots(parts))
+        yield PlannedStep(plan, belief.z, expected, float(reward), *_roots(parts))
         if float(alive) < 0.5:
             return
 
@@ -133,12 +123,10 @@ def _likeliest(
 ) -> NDArray[np.float32]:
     """Latents (T, Z) of the first memory's dream at temperature 0."""
     agent = policy.agent
-    state = MemoryState(*(torch.from_numpy(part[:1]) for part in (belief.h, belief.c)))
-    z = torch.from_numpy(belief.z[None])
-    world = Unrolled(agent.memories[:1], policy.imagination.reward_model, z, [state], 0.0)
-    seen = []
+    world = Unrolled.of(agent.memories[:1], policy.imagination.reward_model, belief, 0.0)
+    seen, unused = [], world.z
     for action in actions:
-        world.step(action[None], z, z)
+        world.step(action[None], unused, unused)
         seen.append(world.z[0].numpy())
     return np.stack(seen)
 

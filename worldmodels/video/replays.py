@@ -16,7 +16,7 @@ from worldmodels.agent import Agent
 from worldmodels.envs.frames import to_vision
 from worldmodels.evaluation import EpisodeRecord
 from worldmodels.experience.rollout import GroupStep, run_group
-from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.memory.mixture import mixture_noise
 from worldmodels.protocols import UserError
 from worldmodels.video.config import Frames, VideoConfig
 
@@ -156,18 +156,12 @@ def dream_along(
     z = mu.clone()
     for first in range(0, len(actions), sync):
         stop = min(first + sync, len(actions))
-        dream = state
-        for t in range(first, stop):
-            out, dream = memory.step(z[t : t + 1], encoded[t : t + 1], dream)
-            if t + 1 < stop or stop == len(actions):
-                shape = (1, agent.z_dim)
-                u, n = (
-                    torch.rand(shape, generator=generator),
-                    torch.randn(shape, generator=generator),
-                )
-                z[t + 1] = mixture_from_noise(*out[:3], u, n, temperature)[0]
-        past = slice(first, stop)
-        _, state = memory.recurrence(mu[None, past], encoded[None, past], state)
+        dream, past = state, slice(first, stop)
+        for t in range(first, stop if stop == len(actions) else stop - 1):
+            at = slice(t, t + 1)
+            noise = mixture_noise(z[at], generator)
+            z[t + 1], _, dream = memory.dream(z[at], encoded[at], dream, noise, temperature)
+        _, _, state = memory(mu[None, past], encoded[None, past], state)
     return z
 
 

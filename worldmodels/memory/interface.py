@@ -1,0 +1,240 @@
+"""What agents, dreams and planners need of any M.
+
+Time runs as ``(z_t, a_t, state_t) -> state_{t+1}``; from its features h_{t+1} the heads predict
+z_{t+1}, the reward r_t and whether a_t ended the episode. The controller sees ``[z_t, h_t]``. A new
+M is a subclass of `Memory` with a `recurrence` and a `carry_size`, and one line in
+`worldmodels.memory.kinds`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from worldmodels.config import Config, Decay, Few, Positive, Size
+from worldmodels.memory.mixture import mixture_from_noise
+from worldmodels.memory.rewards import RewardKind
+
+
+@dataclass(frozen=True)
+class MemoryConfig(Config):
+    """Shape of M: what every kind has."""
+
+    z_dim: Size = 32
+    """size of V's latent z"""
+    action_size: Size = 3
+    """width of the action input (number of actions, one-hot, when actions are discrete)"""
+    hidden_size: Size = 256
+    """width of the features h"""
+    mixtures: Few = 5
+    """Gaussian components per latent dimension"""
+    sigma_floor: Positive = 0.01
+    """smallest standard deviation of a component, added to exp(output)"""
+    sigma_ceiling: Positive = 1.0
+    """largest value of exp(output); a component without weight is free to grow, and one sample of
+    it throws a dream out of the world (z's own deviation is about 1)"""
+    dropout: Decay = 0.0
+    """share of h dropped where M itself reads it; one mask per sequence"""
+    residual: bool = False
+    """let the mixtures say how z changes instead of what it becomes: standing still is then free,
+    and M need not carry z through; the paper's says what it becomes"""
+    reward: RewardKind = "hit"
+    """what the reward head says: the logit of a binary event, the rate of events before a softplus,
+    or a scaled real number"""
+
+    def _check(self) -> None:
+        if not self.sigma_floor < self.sigma_ceiling:
+            self.refuse("sigma_ceiling", f"above sigma_floor ({self.sigma_floor})")
+
+
+class MemoryState(NamedTuple):
+    """What M knows of the past; zeros are "nothing yet"."""
+
+    h: Tensor
+    """(B, H) the features, in [-1, 1] and without dropout: what the controller sees"""
+    c: Tensor
+    """(B, C) what M carries besides; only M knows its meaning"""
+
+    def kept(self, rows: Tensor) -> MemoryState:
+        """The same where ``rows`` (B, 1) is 1 or True, and the initial state where it is 0."""
+        return MemoryState(self.h * rows, self.c * rows)
+
+
+class MemoryOutput(NamedTuple):
+    """Predictions from h_{t+1}."""
+
+    log_pi: Tensor
+    """(B, [T,] Z, K), normalised over K"""
+    mu: Tensor
+    """(B, [T,] Z, K)"""
+    log_sigma: Tensor
+    """(B, [T,] Z, K), at least log(sigma_floor)"""
+    reward: Tensor
+    """(B, [T]) raw output of the reward head; `RewardModel` gives it its meaning"""
+    terminated_logit: Tensor
+    """(B, [T]) logit of the episode ending at this step"""
+
+    def sample(self, uniform: Tensor, normal: Tensor, tau: float = 1.0) -> Tensor:
+        """z_{t+1} (B, [T,] Z) by `mixture_from_noise`."""
+        return mixture_from_noise(self.log_pi, self.mu, self.log_sigma, uniform, normal, tau)
+
+
+class Memory(nn.Module, ABC):
+    """An M: a causal model of sequences, with a mixture, a reward and a termination head."""
+
+    cfg: MemoryConfig
+
+    def __init__(self, cfg: MemoryConfig) -> None:
+        """Keep the config; a subclass builds its layers, then calls `_build_heads`."""
+        super().__init__()
+        self.cfg = cfg
+
+    def _build_heads(self) -> None:
+        cfg = self.cfg
+        self.mixture = nn.Linear(cfg.hidden_size, 3 * cfg.z_dim * cfg.mixtures)
+        self.reward = nn.Linear(cfg.hidden_size, 1)
+        self.terminated = nn.Linear(cfg.hidden_size, 1)
+
+    @property
+    @abstractmethod
+    def carry_size(self) -> int:
+        """C, numbers in a row of `MemoryState.c`."""
+
+    @abstractmethod
+    def recurrence(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: MemoryState | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, MemoryState]:
+        """`forward` without the heads: h_{1..T} (B, T, H) and the last state."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mixture.weight.device
+
+    def initial_state(self, batch: int) -> MemoryState:
+        """Zeros, (batch, H) and (batch, C)."""
+        weight = self.mixture.weight
+        return MemoryState(
+            weight.new_zeros(batch, self.cfg.hidden_size),
+            weight.new_zeros(batch, self.carry_size),
+        )
+
+    def sample_mask(
+        self, batch: int, generator: torch.Generator | None = None, dropout: float | None = None
+    ) -> Tensor | None:
+        """Dropout mask (batch, H) for whole sequences, scaled by 1/(1-p); None when p is 0.
+
+        One mask per sequence (Gal and Ghahramani 2016, arXiv:1512.05287), so a masked M is one
+        consistent world: the dream keeps a mask for a whole rollout.
+
+        Args:
+            batch: number of sequences.
+            generator: on the CPU, so that every device draws the same mask.
+            dropout: overrides the config's probability.
+        """
+        p = self.cfg.dropout if dropout is None else dropout
+        if p <= 0:
+            return None
+        keep = torch.rand((batch, self.cfg.hidden_size), generator=generator) >= p
+        return keep.to(self.mixture.weight) / (1 - p)
+
+    def heads(self, h: Tensor) -> MemoryOutput:
+        """Predictions from h (..., H), dropout already applied."""
+        cfg = self.cfg
+        raw = self.mixture(h).unflatten(-1, (3, cfg.z_dim, cfg.mixtures))
+        logit, mu, raw_sigma = raw.unbind(-3)
+        floor = torch.full((), math.log(cfg.sigma_floor), dtype=raw.dtype, device=raw.device)
+        raw_sigma = raw_sigma.clamp_max(math.log(cfg.sigma_ceiling))
+        return MemoryOutput(
+            log_pi=functional.log_softmax(logit, dim=-1),
+            mu=mu,
+            log_sigma=torch.logaddexp(raw_sigma, floor),
+            reward=self.reward(h).squeeze(-1),
+            terminated_logit=self.terminated(h).squeeze(-1),
+        )
+
+    def predict(self, z: Tensor, h: Tensor, mask: Tensor | None) -> MemoryOutput:
+        """Predictions from z (..., Z) and the features h (..., H) of the state that follows it.
+
+        Args:
+            z: counted into the means where the mixtures say changes.
+            h: without dropout.
+            mask: broadcast over h; None is no dropout.
+        """
+        out = self.heads(h if mask is None else h * mask)
+        return out._replace(mu=out.mu + z.unsqueeze(-1)) if self.cfg.residual else out
+
+    def forward(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: MemoryState | None = None,
+        mask: Tensor | None = None,
+    ) -> tuple[Tensor, MemoryOutput, MemoryState]:
+        """Run over a sequence.
+
+        Args:
+            z: (B, T, Z).
+            action: (B, T, A) float.
+            state: state before the first step; None is the initial one.
+            mask: (B, H) from `sample_mask`; None is no dropout.
+
+        Returns:
+            h_{1..T} (B, T, H) without dropout, the predictions (B, T, ...), the last state.
+        """
+        h_seq, last = self.recurrence(z, action, state, mask)
+        return h_seq, self.predict(z, h_seq, None if mask is None else mask.unsqueeze(1)), last
+
+    def advance(self, z: Tensor, action: Tensor, state: MemoryState) -> MemoryState:
+        """The state after one step z (B, Z), action (B, A): `step` without predictions."""
+        return self.recurrence(z.unsqueeze(1), action.unsqueeze(1), state)[1]
+
+    def step(
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None = None
+    ) -> tuple[MemoryOutput, MemoryState]:
+        """One step: z (B, Z), action (B, A), state to predictions (B, ...), new state."""
+        h_seq, state = self.recurrence(z.unsqueeze(1), action.unsqueeze(1), state, mask)
+        return self.predict(z, h_seq.squeeze(1), mask), state
+
+    def dream(
+        self,
+        z: Tensor,
+        action: Tensor,
+        state: MemoryState,
+        noise: tuple[Tensor, Tensor],
+        tau: float = 1.0,
+    ) -> Dreamt:
+        """One step of a dream.
+
+        Args:
+            z: (B, Z).
+            action: (B, A).
+            state: before the step.
+            noise: uniform and normal (B, Z), such as from `mixture_noise`.
+            tau: temperature.
+        """
+        output, state = self.step(z, action, state)
+        return Dreamt(output.sample(*noise, tau), output, state)
+
+
+class Dreamt(NamedTuple):
+    """One step of a dream."""
+
+    z: Tensor
+    """(B, Z) sampled"""
+    output: MemoryOutput
+    """what it was sampled from, (B, ...)"""
+    state: MemoryState
+
+
+__all__ = ["Dreamt", "Memory", "MemoryConfig", "MemoryOutput", "MemoryState"]

@@ -1,0 +1,34 @@
+"""The kinds of M that a configuration can name: one line each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from worldmodels.config import Family
+from worldmodels.memory.interface import Memory, MemoryConfig
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.transformer import Transformer, TransformerConfig
+
+Kind: TypeAlias = Literal["lstm", "transformer"]
+"""Names on the command line and in JSON."""
+
+KINDS: dict[Kind, tuple[type[MemoryConfig], type[Memory]]] = {
+    "lstm": (MDNRNNConfig, MDNRNN),
+    "transformer": (TransformerConfig, Transformer),
+}
+"""Class of the config and of the network."""
+
+FAMILY = Family({kind: cfg for kind, (cfg, _) in KINDS.items()}, default="lstm")
+"""Configs in JSON; the LSTM's has no entry "kind"."""
+
+AnyMemoryConfig: TypeAlias = Annotated[MemoryConfig, FAMILY]
+"""Field of a configuration that holds one of any kind."""
+
+
+def build(cfg: MemoryConfig) -> Memory:
+    """M with fresh weights (global generator)."""
+    networks = dict(KINDS.values())
+    return networks[type(cfg)](cfg)
+
+
+__all__ = ["FAMILY", "KINDS", "AnyMemoryConfig", "Kind", "build"]
