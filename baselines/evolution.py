@@ -198,7 +198,7 @@ def evolve_in_reality(cfg: EvolutionConfig) -> Path:
     Raises:
         UserError: there is no such agent, its cost is unknown, or the folder has another run.
     """
-    with executors.make(None, cfg.workers) as executor:
+    with runs.locked(cfg.out), executors.make(None, cfg.workers) as executor:
         session = _Session(cfg, executor)
         while True:
             books, every = session.books, cfg.evaluate_every

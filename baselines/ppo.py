@@ -115,13 +115,14 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(executors.usable_cores())
-    session = Session(cfg, recipe or RECIPES[cfg.recipe])
-    try:
-        while session.books.step < session.updates:
-            session.learn()
-            session.checkpoint()
-    finally:
-        session.env.close()
+    with runs.locked(cfg.out):
+        session = Session(cfg, recipe or RECIPES[cfg.recipe])
+        try:
+            while session.books.step < session.updates:
+                session.learn()
+                session.checkpoint()
+        finally:
+            session.env.close()
     return session.run.path
 
 

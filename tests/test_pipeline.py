@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -237,6 +238,48 @@ def test_a_changed_setting_redoes_what_depends_on_it(tmp_path: Path) -> None:
 
 
 STAGES = ("collect", "vision", "encode", "memory", "controller", "select")
+
+
+@pytest.mark.parametrize(
+    ("seed", "change", "message"),
+    [
+        (2, {}, "was begun with seed 1, now it is 2; choose another folder"),
+        (1, {"env_id": "CarRacing-v3"}, "was begun with env_id 'worldmodels/CarRacing-v3', now"),
+    ],
+)
+def test_another_run_s_folder_is_refused(
+    unbroken: Path, seed: int, change: dict[str, Any], message: str
+) -> None:
+    before = (unbroken / "config.json").read_bytes()
+    with pytest.raises(UserError, match=message):
+        run_pipeline(dataclasses.replace(tiny(), **change), unbroken, seed=seed, workers=1)
+    assert (unbroken / "config.json").read_bytes() == before
+    with (
+        ThreadPoolExecutor(1) as other,
+        runs.locked(unbroken),
+        pytest.raises(UserError, match="is in use by process"),
+    ):
+        other.submit(run_pipeline, tiny(), unbroken, seed=1, workers=1).result()
+
+
+def test_the_ledger_counts_what_the_present_agent_cost(unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    folder, cfg = runs.RunFolder(out), tiny()
+    before = folder.frames()
+    folder.count_frames("test", 7, "test/0123456789abcdef")  # of `worldmodels evaluate`
+    dream = dataclasses.replace(cfg.dream, temperature=1.3)
+    changed = dataclasses.replace(cfg, iterations=1, dream=dream, committee=CommitteeStageConfig())
+    run_pipeline(changed, out, seed=1, workers=1, preset="tiny")
+    after = folder.frames()
+    alone = tmp_path / "alone"
+    run_pipeline(changed, alone, seed=1, workers=1, preset="tiny")
+    fresh = runs.RunFolder(alone).frames()["totals"]
+    assert after["totals"] == {**fresh, "test": fresh["test"] + 7}
+    assert len(after["entries"]) > len(before["entries"])  # what was spent stays listed
+    run_pipeline(cfg, out, seed=1, workers=1, preset="tiny")
+    back = folder.frames()["totals"]
+    assert back == {**before["totals"], "test": before["totals"]["test"] + 7}
 
 
 def test_presets_are_valid_and_ordered() -> None:

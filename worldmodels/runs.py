@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from worldmodels._files import (
     atomic_path,
@@ -25,6 +27,7 @@ from worldmodels._files import (
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
+from worldmodels._lock import locked
 from worldmodels._machine import (
     Device,
     has_fast_bfloat16,
@@ -67,6 +70,7 @@ __all__ = [
     "derive_seed",
     "has_fast_bfloat16",
     "load_checkpoint",
+    "locked",
     "machine",
     "make_folder",
     "mixed_precision",
@@ -98,6 +102,8 @@ class LedgerEntry(TypedDict):
     """one of `FRAME_KINDS`"""
     frames: Annotated[int, AtLeast(0)]
     """steps of an environment"""
+    superseded: NotRequired[bool]
+    """true where the work was redone with other settings: listed, but not in the totals"""
 
 
 class _Ledger(TypedDict):
@@ -115,6 +121,7 @@ class _Done(TypedDict):
 
 class _Config(TypedDict):
     config: dict[str, Any]
+    sha256: NotRequired[str]
 
 
 class RunFolder:
@@ -168,11 +175,46 @@ class RunFolder:
         """Show the path."""
         return f"RunFolder({str(self.path)!r})"
 
+    def lock(self, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Keep other processes from writing into this folder; see `locked`.
+
+        Args:
+            wait: seconds to wait for another process.
+        """
+        return locked(self.path, wait)
+
+    def claim(self, settings: Mapping[str, Any], same: Sequence[str]) -> None:
+        """Make sure that this folder is new, or that the run in it is the one to be resumed.
+
+        Args:
+            settings: the resolved configuration of the run that is about to begin or resume.
+            same: fields that must not have changed.
+
+        Raises:
+            UserError: one of them has, and is named; or the configuration in the folder is damaged.
+        """
+        if not self.config_file.exists():
+            return
+        record = self.read_config()
+        before, now = record["config"], to_jsonable(settings)
+        if record.get("sha256") not in (None, config_hash(before)):
+            raise UserError(
+                f"{self.config_file} is damaged; delete it and run the same command again"
+            )
+        for name in same:
+            if before.get(name) != now.get(name):
+                raise UserError(
+                    f"{self.path} was begun with {name} {before.get(name)!r}, now it is "
+                    f"{now.get(name)!r}; choose another folder, or the same setting"
+                )
+
     def write_config(self, cfg: Any, device: Device = "cpu") -> None:
         """Write the resolved configuration with the versions and the machine that it runs on."""
+        config = to_jsonable(cfg)
         record = {
             "schema": SCHEMA_VERSION,
-            "config": to_jsonable(cfg),
+            "config": config,
+            "sha256": config_hash(config),
             "versions": versions(),
             "machine": machine(device),
         }
@@ -239,7 +281,11 @@ class RunFolder:
             atomic_write(self.metrics_file, "".join(lines))
 
     def count_frames(self, kind: str, frames: int, key: str) -> None:
-        """Enter frames into the ledger, once per key: a resumed stage may say it again.
+        """Enter frames into the ledger, once per key: a resumed or repeated stage may say it again.
+
+        The ledger lists all work that was ever done in this folder; its totals are what the present
+        agent cost. Work that was redone with other settings stays listed and is not in the totals
+        (`settle`); the same work done once more, since its outputs were lost, counts once.
 
         Args:
             kind: one of `FRAME_KINDS`.
@@ -257,10 +303,30 @@ class RunFolder:
         entries = self.frames()["entries"]
         for known in entries:
             if known["key"] == key:
-                if known != entry:
+                if (known["kind"], known["frames"]) != (kind, frames):
                     raise ValueError(f"the ledger has {known}, so {entry} needs another key")
                 return
         write_json(self.frames_file, _ledger([*entries, entry]))
+
+    def settle(self, stages: Sequence[str], keys: Sequence[str]) -> None:
+        """Count what the present agent cost: of these stages' work, the given keys alone.
+
+        Args:
+            stages: first words of the keys of the stages in question, such as "collect".
+            keys: of the work that the present agent comes from; entries of other work of these
+                stages are superseded. Keys end in 8 letters of the stage's hash; entries that other
+                commands made, which have longer ones, are left as they are.
+        """
+        entries = self.frames()["entries"]
+        for entry in entries:
+            words = entry["key"].split("/")
+            if words[0] in stages and len(words) <= 3 and len(words[-1]) == 8:
+                entry.pop("superseded", None)
+                if entry["key"] not in keys:
+                    entry["superseded"] = True
+        ledger = _ledger(entries)
+        if entries and ledger != read_json(self.frames_file):
+            write_json(self.frames_file, ledger)
 
     def frames(self) -> dict[str, Any]:
         """Return the ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}.
@@ -305,7 +371,8 @@ def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
     """Return the ledger of these entries; totals are derived, so they cannot disagree with them."""
     totals = {kind: 0 for kind in FRAME_KINDS}
     for entry in entries:
-        totals[entry["kind"]] += entry["frames"]
+        if not entry.get("superseded", False):
+            totals[entry["kind"]] += entry["frames"]
     return {"entries": entries, "totals": totals}
 
 

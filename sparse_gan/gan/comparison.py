@@ -282,13 +282,14 @@ def compare(args: ComparisonArgs) -> Path:
     from sparse_gan.gan.comparison_page import build_page
 
     run = RunFolder(args.out)
-    inputs = config_hash(args)
-    run.write_config(args)
-    pair = train_pair(args)
-    if not run.stage_done("compare", inputs):
-        figures = measure(args, pair)
-        run.mark_done("compare", inputs, {"figures": figures, "operations": pair.operations})
-    return build_page(args, run, pair)
+    with run.lock():
+        inputs = config_hash(args)
+        run.write_config(args)
+        pair = train_pair(args)
+        if not run.stage_done("compare", inputs):
+            figures = measure(args, pair)
+            run.mark_done("compare", inputs, {"figures": figures, "operations": pair.operations})
+        return build_page(args, run, pair)
 
 
 def _midpoint(noise: Tensor) -> Tensor:

@@ -88,6 +88,9 @@ class Evaluate:
             raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
         if self.resume and self.json is not None and is_stream(self.json):
             raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
+        if self.run is not None:
+            with RunFolder(self.run).lock():
+                pass  # a live run would refuse the count at the end, after all the work
         use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
@@ -104,7 +107,9 @@ class Evaluate:
             result.write(self.json)
         if self.run is not None:
             key = config_hash([result.agent, result.env, list(seeds), result.returns])[:16]
-            RunFolder(self.run).count_frames("test", result.frames, f"test/{key}")
+            run = RunFolder(self.run)
+            with run.lock(wait=60):  # other evaluations may count theirs
+                run.count_frames("test", result.frames, f"test/{key}")
         Console().print(table(result, seeds))
 
     @property

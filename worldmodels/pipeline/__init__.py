@@ -30,6 +30,9 @@ from worldmodels.stages.files import Source
 from worldmodels.stages.residual import remove_residual
 from worldmodels.tasks import task_for
 
+LEDGER = ("collect", "dream", "select", "final", "residual", "committee", "test")
+"""First words of the keys under which the stages enter frames into the ledger."""
+
 
 class Pipeline:
     """Runs the stages of one run folder."""
@@ -43,7 +46,7 @@ class Pipeline:
         preset: str = "custom",
         device: Device = "cpu",
     ) -> None:
-        """Open the run folder and write its configuration.
+        """Open the run folder.
 
         Args:
             cfg: the resolved configuration.
@@ -64,16 +67,13 @@ class Pipeline:
         if cfg.mirror:
             task.flip(cfg.env_id, cfg.frame_spec, spec)
         self.run = RunFolder(out)
-        self.run.write_config(
-            {
-                "preset": preset,
-                "seed": seed,
-                "task": task.name,
-                **_fields(cfg),
-                "test_env_id": cfg.test_env,
-            },
-            device,
-        )
+        self.settings = {
+            "preset": preset,
+            "seed": seed,
+            "task": task.name,
+            **_fields(cfg),
+            "test_env_id": cfg.test_env,
+        }
         source = Source(cfg.env_id, cfg.frame_spec, spec, cfg.action_repeat)
         executor = executor or executors.make("serial", 1)
         self.context = StageContext(seed, run=self.run, executor=executor, device=device)
@@ -81,7 +81,18 @@ class Pipeline:
         self.cfg, self.seed = cfg, seed
 
     def execute(self) -> Path:
-        """Run what is not done yet; return the path of the report."""
+        """Run what is not done yet; return the path of the report.
+
+        Raises:
+            UserError: another process works in the folder, or the run in it has another seed or
+                another environment.
+        """
+        with self.run.lock():
+            self.run.claim(self.settings, ("method", "seed", "env_id"))
+            self.run.write_config(self.settings, self.context.device)
+            return self._execute()
+
+    def _execute(self) -> Path:
         iterations: list[Iteration] = []
         for number in range(self.cfg.iterations):
             iterations.append(self._iteration(number, iterations))
@@ -89,7 +100,23 @@ class Pipeline:
         self._residual(final)
         self._committee(final, iterations)
         self._test(final)
+        self._settle(iterations, final)
         return build_report(self.run.path)
+
+    def _settle(self, iterations: list[Iteration], final: Iteration) -> None:
+        """Let the ledger's totals be what this agent cost."""
+        keys = {
+            f"{word}/{iteration.number:02d}/{iteration.keys[name][:8]}"
+            for word, name in (
+                ("collect", "collect"),
+                ("dream", "controller"),
+                ("select", "select"),
+            )
+            for iteration in iterations
+        }
+        keys |= {f"{name}/{key[:8]}" for name, key in final.keys.items()}
+        keys.add(f"dream/residual/{final.keys['residual'][:8]}")
+        self.run.settle(LEDGER, sorted(keys))
 
     def _iteration(self, number: int, before: list[Iteration]) -> Iteration:
         """One round; every stage's key holds the keys of what it reads."""
