@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,6 +280,57 @@ def test_the_ledger_counts_what_the_present_agent_cost(unbroken: Path, tmp_path:
     run_pipeline(cfg, out, seed=1, workers=1, preset="tiny")
     back = folder.frames()["totals"]
     assert back == {**before["totals"], "test": before["totals"]["test"] + 7}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], set[str]]] = {
+    "a shard": ("experience/00-*/0/seeds-*", flip, {"collect/00"}),
+    "a collection": ("experience/01-*", shutil.rmtree, {"collect/01"}),
+    "V": ("iterations/00/vision.*", Path.unlink, {"vision/00"}),
+    "latents": ("iterations/01/latents-00.*", flip, {"encode/01"}),
+    "M": ("iterations/00/memory-0.*", flip, {"memory/00"}),
+    "the evolved agent": ("iterations/01/agent/starts.*", flip, {"controller/01", "select/01"}),
+    "the selected agent": ("iterations/01/agent/config.json", Path.unlink, {"select/01"}),
+    "the agent": ("agent", shutil.rmtree, {"final/02"}),
+    "its weights": ("agent/memory.safetensors", flip, {"final/02"}),
+    "the test": ("evaluation.json", lambda path: path.write_bytes(b""), {"test/02"}),
+    "the ledger": ("frames.json", Path.unlink, set()),
+    "the report": ("report.html", Path.unlink, set()),
+    "a record": ("stages/select/00.json", flip, {"select/00"}),
+}
+
+
+def test_what_is_damaged_or_lost_is_made_again_and_nothing_else(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    ledger = runs.RunFolder(out).frames()["totals"]
+
+    def times() -> dict[str, int]:
+        stages = out / "stages"
+        return {
+            str(path.relative_to(stages).with_suffix("")): path.stat().st_mtime_ns
+            for path in stages.rglob("*.json")
+        }
+
+    for names in (list(DAMAGES)[::2], list(DAMAGES)[1::2]):  # several at once, to save time
+        before, wanted = times(), set[str]()
+        for name in names:
+            pattern, damage, redone = DAMAGES[name]
+            damage(sorted(out.glob(pattern))[0])
+            wanted |= redone
+        run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
+        redone = {name for name, time in times().items() if time != before.get(name)}
+        assert redone - {"residual/02", "committee/02"} == wanted  # these go with the agent
+        assert weights(out) == weights(unbroken)
+        assert runs.RunFolder(out).frames()["totals"] == ledger
+    assert (out / "report.html").is_file()
 
 
 def test_presets_are_valid_and_ordered() -> None:

@@ -341,6 +341,60 @@ def test_a_stage_is_done_only_for_its_inputs(tmp_path: Path) -> None:
     assert run.stage_outputs("collect/0") == {"frames": 3}
 
 
+def test_a_stage_is_done_only_while_its_files_are_as_it_left_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file, folder = runs.RunFolder(tmp_path), tmp_path / "v.bin", tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"a" * 100)
+    file.write_bytes(b"v" * 100)
+    run.mark_done("vision", "abc", {}, [file, folder, tmp_path / "not made"], "read")
+    result = run.stage_result("vision")
+    assert run.stage_done("vision", "abc", "read")
+    assert not run.stage_done("vision", "abc", "other")  # what it reads has changed
+    file.write_bytes(b"w" + b"v" * 99)
+    (folder / "a.bin").unlink()
+    assert not run.stage_done("vision", "abc", "read")
+    told = capsys.readouterr().out
+    assert f"{file} is not as it was written: vision is done again" in told
+    assert f"{folder / 'a.bin'} is missing: vision is done again" in told
+    assert not file.exists()  # so that nothing reads it
+    (folder / "a.bin").write_bytes(b"a" * 100)
+    file.write_bytes(b"v" * 100)
+    run.mark_done("vision", "abc", {}, [file, folder], "read")
+    assert run.stage_result("vision") == result
+    record = tmp_path / "stages" / "vision.json"
+    record.write_text(record.read_text().replace("v.bin", "w.bin"))
+    assert not run.stage_done("vision", "abc", "read")
+    assert "vision.json is damaged: vision is done again" in capsys.readouterr().out
+
+
+def test_files_of_a_record_without_digests_are_taken_once(tmp_path: Path) -> None:
+    run, file = runs.RunFolder(tmp_path), tmp_path / "v.bin"
+    file.write_bytes(b"as it is")
+    old = {"stage": "vision", "inputs": "abc", "time": 0.0, "outputs": {}}
+    runs.write_json(tmp_path / "stages" / "vision.json", old)
+    assert run.stage_done("vision", "abc", "read", [file])
+    file.write_bytes(b"changed!")
+    assert not run.stage_done("vision", "abc", "read", [file])
+
+
+def test_a_lost_ledger_is_made_again_from_the_stages(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    key = "test/01234567"
+    run.count_frames("test", 20, key)
+    run.mark_done("test/02", "0123456789", {})
+    before = run.frames()
+    frames = run.stage_frames("test/02")
+    run.frames_file.write_text("{")
+    run.drop_damaged_ledger()
+    run.settle(["test"], [key], frames)
+    assert run.frames() == before
+    run.frames_file.write_text(run.frames_file.read_text().replace("20", "21"))
+    run.settle(["test"], [key], frames)
+    assert run.frames() == before
+
+
 # --- progress
 
 
@@ -435,8 +489,9 @@ def test_a_damaged_stage_or_line_is_named(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "x.json").write_text('{"inputs": "a"}')
+    assert not run.stage_done("x", "a")  # it is done again
     with pytest.raises(UserError, match=r"x\.json lacks outputs"):
-        run.stage_done("x", "a")
+        run.stage_outputs("x")
     run.metrics_file.write_text('{"stage": "a"}\n{"loss": 1}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 lacks stage"):
         run.metrics()

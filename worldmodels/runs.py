@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from worldmodels._digests import damaged, digests, discard
 from worldmodels._files import (
     atomic_path,
     atomic_write,
@@ -117,6 +118,10 @@ class _Metrics(TypedDict):
 class _Done(TypedDict):
     inputs: str
     outputs: dict[str, Any]
+    files: NotRequired[dict[str, str]]
+    sources: NotRequired[str]
+    frames: NotRequired[list[LedgerEntry]]
+    sha256: NotRequired[str]
 
 
 class _Config(TypedDict):
@@ -308,7 +313,20 @@ class RunFolder:
                 return
         write_json(self.frames_file, _ledger([*entries, entry]))
 
-    def settle(self, stages: Sequence[str], keys: Sequence[str]) -> None:
+    def drop_damaged_ledger(self) -> None:
+        """Remove a ledger that cannot be read; `settle` writes it again from the stages' records.
+
+        Frames that other commands entered, such as `worldmodels evaluate --run`, are lost.
+        """
+        try:
+            self.frames()
+        except UserError as error:
+            print(f"== {error}: it is made again from the stages' records", flush=True)
+            discard([self.frames_file])
+
+    def settle(
+        self, stages: Sequence[str], keys: Sequence[str], known: Sequence[LedgerEntry] = ()
+    ) -> None:
         """Count what the present agent cost: of these stages' work, the given keys alone.
 
         Args:
@@ -316,16 +334,23 @@ class RunFolder:
             keys: of the work that the present agent comes from; entries of other work of these
                 stages are superseded. Keys end in 8 letters of the stage's hash; entries that other
                 commands made, which have longer ones, are left as they are.
+            known: entries that the stages recorded when they were done; they are entered again
+                where the ledger has lost or changed them.
         """
-        entries = self.frames()["entries"]
-        for entry in entries:
+        sure = {entry["key"]: entry for entry in known}
+        entries: list[LedgerEntry] = []
+        for entry in self.frames()["entries"]:
             words = entry["key"].split("/")
+            entry = sure.pop(entry["key"], entry)
             if words[0] in stages and len(words) <= 3 and len(words[-1]) == 8:
                 entry.pop("superseded", None)
                 if entry["key"] not in keys:
                     entry["superseded"] = True
-        ledger = _ledger(entries)
-        if entries and ledger != read_json(self.frames_file):
+            entries.append(entry)
+        ledger = _ledger([*entries, *sure.values()])
+        if ledger["entries"] and (
+            not self.frames_file.exists() or ledger != read_json(self.frames_file)
+        ):
             write_json(self.frames_file, ledger)
 
     def frames(self) -> dict[str, Any]:
@@ -338,23 +363,123 @@ class RunFolder:
             return _ledger([])
         return _ledger(read_json(self.frames_file, _Ledger)["entries"])
 
-    def stage_done(self, name: str, inputs_hash: str) -> bool:
-        """Tell whether a stage was finished with exactly these inputs."""
-        path = self._stage(name)
-        return path.exists() and read_json(path, _Done)["inputs"] == inputs_hash
+    def stage_done(
+        self, name: str, inputs_hash: str, sources: str = "", files: Sequence[Path] = ()
+    ) -> bool:
+        """Tell whether a stage was finished with exactly these inputs, and its files are whole.
 
-    def mark_done(self, name: str, inputs_hash: str, outputs: dict[str, Any]) -> None:
-        """Record that a stage is finished, with what later stages and the report want to know."""
-        record = {"stage": name, "inputs": inputs_hash, "time": time.time(), "outputs": outputs}
-        write_json(self._stage(name), record)
+        Files that are missing or not as the stage left them are named and removed: it has to be
+        done again, and no other, unless its result is another then. So it is with a damaged record.
+        The files of a record without digests, of an earlier version, are taken as they are, once.
+
+        Args:
+            name: of the stage.
+            inputs_hash: of its configuration, and of the keys of the stages that it reads.
+            sources: hash of the results that it reads (`stage_result`).
+            files: what it writes, for a record without digests.
+        """
+        record = self._record(name)
+        if record is None or record["inputs"] != inputs_hash:
+            return False
+        if record.get("sources", sources) != sources:
+            return False
+        if "files" not in record:
+            if self._stage(name).exists() and files:
+                frames = record.get("frames", self._frames_of(inputs_hash))
+                self._write_record(name, inputs_hash, record["outputs"], files, sources, frames)
+            return True
+        bad = damaged(self.path, record["files"])
+        for path in bad:
+            what = "is not as it was written" if path.exists() else "is missing"
+            print(f"== {path} {what}: {name} is done again", flush=True)
+        discard(bad)
+        return not bad
+
+    def mark_done(
+        self,
+        name: str,
+        inputs_hash: str,
+        outputs: dict[str, Any],
+        files: Sequence[Path] = (),
+        sources: str = "",
+    ) -> None:
+        """Record that a stage is finished, with what later stages and the report want to know.
+
+        Args:
+            name: of the stage.
+            inputs_hash: as for `stage_done`.
+            outputs: figures; the record keeps them.
+            files: what it has written, files and folders in this one; the record keeps a digest of
+                every file.
+            sources: as for `stage_done`.
+        """
+        frames = self._frames_of(inputs_hash)
+        self._write_record(name, inputs_hash, outputs, files, sources, frames)
+
+    def _write_record(
+        self,
+        name: str,
+        inputs_hash: str,
+        outputs: dict[str, Any],
+        files: Sequence[Path],
+        sources: str,
+        frames: list[LedgerEntry],
+    ) -> None:
+        record = to_jsonable(
+            {
+                "stage": name,
+                "inputs": inputs_hash,
+                "sources": sources,
+                "time": time.time(),
+                "outputs": outputs,
+                "files": digests(self.path, files),
+                "frames": frames,
+            }
+        )
+        write_json(self._stage(name), {**record, "sha256": config_hash(record)})
+
+    def _frames_of(self, inputs_hash: str) -> list[LedgerEntry]:
+        """Entries of a stage of these inputs in the ledger."""
+        entries: list[LedgerEntry] = self.frames()["entries"]
+        return [
+            {"key": entry["key"], "kind": entry["kind"], "frames": entry["frames"]}
+            for entry in entries
+            if entry["key"].endswith(f"/{inputs_hash[:8]}")
+        ]
 
     def stage_outputs(self, name: str) -> dict[str, Any]:
         """Return the outputs that `mark_done` recorded.
 
         Raises:
-            UserError: the stage was never finished.
+            UserError: the stage was never finished, or its record is damaged.
         """
         return read_json(self._stage(name), _Done)["outputs"]
+
+    def stage_frames(self, name: str) -> list[LedgerEntry]:
+        """Return the entries of the ledger that a finished stage recorded; none if it has none."""
+        record = self._record(name)
+        return [] if record is None else record.get("frames", [])
+
+    def stage_result(self, name: str) -> str:
+        """Hash of what a finished stage has found: its outputs and the digests of its files."""
+        record = read_json(self._stage(name), _Done)
+        return config_hash([record["outputs"], record.get("files", {})])
+
+    def _record(self, name: str) -> _Done | None:
+        """What is recorded of a stage; None where nothing is, or where it is damaged."""
+        path = self._stage(name)
+        if not path.exists():
+            return None
+        try:
+            record = read_json(path, _Done)
+        except UserError as error:
+            print(f"== {error}: {name} is done again", flush=True)
+            return None
+        content = {field: value for field, value in record.items() if field != "sha256"}
+        if record.get("sha256") not in (None, config_hash(content)):
+            print(f"== {path} is damaged: {name} is done again", flush=True)
+            return None
+        return record
 
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""

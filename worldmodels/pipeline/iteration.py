@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from worldmodels._agent_files import CARD, CONFIG, PARTS
 from worldmodels.config import from_json
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
@@ -20,6 +21,14 @@ from worldmodels.stages.files import episode_folders
 from worldmodels.stages.memory import Memories
 from worldmodels.vision.latents import Latents
 from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+SMALL = (CONFIG, CARD, "controller.safetensors")
+"""Files of an agent that the selection of C writes anew; the others stay as they were."""
+
+
+def agent_files(agent: Path) -> list[Path]:
+    """Files of an agent's own in its folder."""
+    return [agent / name for name in (CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS))]
 
 
 @dataclass
@@ -59,6 +68,36 @@ class Iteration:
     def memory(self, member: int) -> Path:
         """Weights of one M."""
         return self.folder / f"memory-{member}.pt"
+
+    def memory_files(self, count: int) -> list[Path]:
+        """What the training of M leaves."""
+        return [*(self.memory(member) for member in range(count)), self.folder / "reward.json"]
+
+    @property
+    def evolved(self) -> Path:
+        """Folder of the agent's small files as evolution left them, before selection."""
+        return self.folder / "evolved"
+
+    @property
+    def evolved_files(self) -> list[Path]:
+        """What the evolution of C leaves: of the agent, what selection does not change."""
+        own = [path for path in agent_files(self.agent) if path.name not in SMALL]
+        return [self.candidates, self.evolved, *own]
+
+    @property
+    def selected_files(self) -> list[Path]:
+        """What the selection of C leaves: of the agent, what it has written anew."""
+        return [self.agent / name for name in SMALL]
+
+    def keep_evolved(self) -> None:
+        """Copy the agent's small files, so that a selection can begin from them again."""
+        for name in SMALL:
+            copy_file(self.agent / name, self.evolved / name)
+
+    def restore_evolved(self) -> None:
+        """Undo a selection; runs of earlier versions kept nothing to do it from."""
+        for name in SMALL if self.evolved.is_dir() else ():
+            copy_file(self.evolved / name, self.agent / name)
 
     def load_vision(self, shape: VAEConfig) -> ConvVAE:
         """V as the iteration left it."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldmodels import stages
+from worldmodels._agent_files import CONFIG
 from worldmodels.agent import Agent
 from worldmodels.pipeline.iteration import (
     Iteration,
@@ -19,7 +20,7 @@ from worldmodels.pipeline.iteration import (
     store_of,
 )
 from worldmodels.presets import RunConfig
-from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
+from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint, write_json
 from worldmodels.stages import Finalist, Source, StageContext
 from worldmodels.stages.collection import Drives, snapshot_folders
 from worldmodels.stages.controller import World
@@ -136,7 +137,9 @@ class Work:
             ctx,
             init=None if begin is None else Agent.from_pretrained(begin.agent),
         )
+        _overwrite(this.agent)
         evolved.agent.save_pretrained(this.agent, dtype="float32")
+        this.keep_evolved()
         evolved.candidates.save(this.candidates)
         self.run.count_frames("dream", evolved.frames, f"dream/{this.number:02d}/{ctx.key[:8]}")
         return {"dreamed": evolved.candidates.dreamed}
@@ -144,6 +147,7 @@ class Work:
     def select(self, this: Iteration, ctx: StageContext) -> dict[str, Any]:
         """Drive every snapshot of C on the selection tracks; the best is the iteration's agent."""
         cfg = self.cfg
+        this.restore_evolved()
         found = stages.select(
             cfg.selection,
             cfg.dream,
@@ -170,6 +174,7 @@ class Work:
     def choose(self, iterations: Sequence[Iteration], ctx: StageContext) -> dict[str, Any]:
         """Let the best iterations' agents drive on further tracks; the winner is the run's."""
         finalists = self.best_rounds(iterations)
+        _overwrite(self.run.agent)
         found = stages.choose(self.cfg.selection, finalists, self.run.agent, ctx)
         if found.frames:
             self.run.count_frames("selection", found.frames, f"final/{ctx.key[:8]}")
@@ -233,6 +238,12 @@ def drivers(previous: Iteration, which: Literal["selected", "all"]) -> list[Path
         return [previous.agent]
     snapshots = previous.load_candidates().snapshots
     return snapshot_folders(previous.agent, snapshots, previous.folder / "drivers")
+
+
+def _overwrite(agent: Path) -> None:
+    """Let an agent's folder that has lost its configuration be written again."""
+    if agent.is_dir() and not (agent / CONFIG).exists():
+        write_json(agent / CONFIG, {})
 
 
 def _without_frames(found: Any) -> dict[str, Any]:
