@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baselines import drivers
+from worldmodels import envs
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
 from worldmodels.agent import find
@@ -149,7 +150,7 @@ def home_of(agent: str) -> str:
     if agent not in CONTROLS:
         folder = find(agent)
         config = read_json(folder / CONFIG) if drivers.is_driver(folder) else read_config(folder)
-        env_id = str(config["env_id"])
+        env_id = envs.from_file(str(config["env_id"]), folder / CONFIG)
     return task_for(env_id).test_env(env_id)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodels import stages
+from worldmodels import envs, stages
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, CountOrZero
 from worldmodels.evaluation import AgentParameters, evaluate_many
@@ -116,6 +116,7 @@ class Study:
         """
         self.cfg, self.out, self.executor = cfg, out, executor
         self.base: RunConfig = from_json(RunFolder(run, create=False).read_config()["config"])
+        envs.from_file(self.base.env_id, run / "config.json")
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
         self.round = Iteration(number, run / "iterations" / f"{number:02d}")
         if not self.round.candidates.exists():
@@ -169,7 +170,7 @@ class Study:
             torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
             return Memories([MDNRNN(shape).eval() for _ in range(cfg.memory.ensemble)], reward)
         what = [self.key, cfg.memory, cfg.memory_training, seed]
-        path = self.out / "memories" / f"{config_hash(what)[:16]}.pt"
+        path = self.out / "memories" / f"{config_hash(what)[:16]}.safetensors"
         if path.exists():
             return _load_memories(path, [MDNRNN(shape) for _ in range(cfg.memory.ensemble)], reward)
         state = path.with_suffix(".state")
