@@ -159,7 +159,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr("worldmodels.vision.train.save_checkpoint", stop)
         assert cli.main([str(word) for word in words]) == 130
-    assert list(tmp_path.glob(".v.pt-resume/*/state.pt"))
+    assert list(tmp_path.glob(".v.pt-resume/*/state.safetensors"))
     assert not (tmp_path / "v.pt").exists()
     run(*words)
     assert VisionFile.load(tmp_path / "v.pt").digest == VisionFile.load(staged / "v.pt").digest
@@ -205,11 +205,11 @@ def test_other_inputs_do_not_resume(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for inputs in (1, 2):
         with pytest.raises(KeyboardInterrupt), open_stage("vision", out, inputs, None) as work:
-            save_checkpoint(work.state / "state.pt", {})
+            save_checkpoint(work.state / "state.safetensors", {})
             raise KeyboardInterrupt
     assert len(list(tmp_path.glob(".out-resume/*"))) == 1
     with open_stage("vision", out, 2, None) as work:
-        assert (work.state / "state.pt").exists()
+        assert (work.state / "state.safetensors").exists()
     assert not list(tmp_path.iterdir())
 
 

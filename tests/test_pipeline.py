@@ -104,7 +104,7 @@ def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
 
 def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
     first = Iteration(0, unbroken / "iterations" / "00")
-    snapshots = runs.load_checkpoint(first.folder / "controllers.pt")["snapshots"]
+    snapshots = runs.load_checkpoint(first.folder / "controllers.safetensors")["snapshots"]
     folders = drivers(first, "all")
     assert [int(folder.name) for folder in folders] == sorted(snapshots) == [2, 4]
     for folder in folders:

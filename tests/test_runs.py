@@ -175,66 +175,6 @@ def test_machine_has_plausible_figures() -> None:
     assert found["threads"] >= 1
 
 
-# --- checkpoints
-
-
-def test_checkpoint_round_trip_of_all_that_resuming_needs(tmp_path: Path) -> None:
-    rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
-    rng.normal(size=5)
-    torch.rand(5, generator=generator)
-    state: dict[str, Any] = {
-        "weight": torch.randn(2, 3).to(torch.bfloat16),
-        "array": np.arange(6.0).reshape(2, 3),
-        "flags": np.array([True, False]),
-        "scalar": np.float64(0.5),
-        "rng": rng.bit_generator.state,
-        "generator": generator.get_state(),
-        "nested": {"step": 7, "names": ["a", None], "pair": (1, 2.5)},
-        "blob": b"\x00\xff",
-    }
-    runs.save_checkpoint(tmp_path / "c.pt", state)
-    back = runs.load_checkpoint(tmp_path / "c.pt")
-    assert torch.equal(back["weight"], state["weight"])
-    np.testing.assert_array_equal(back["array"], state["array"])
-    np.testing.assert_array_equal(back["flags"], state["flags"])
-    assert (back["scalar"], back["nested"], back["blob"]) == (0.5, state["nested"], b"\x00\xff")
-    again = np.random.default_rng()
-    again.bit_generator.state = back["rng"]
-    assert again.normal() == rng.normal()
-    twin = torch.Generator()
-    twin.set_state(back["generator"])
-    assert torch.equal(torch.rand(3, generator=twin), torch.rand(3, generator=generator))
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.9])
-def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
-    file = tmp_path / "memory.pt"
-    runs.save_checkpoint(file, {"weight": torch.ones(1000)})
-    data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(UserError, match=r"memory\.pt cannot be read \(.+\); delete it"):
-        runs.load_checkpoint(file)
-
-
-def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (os.mkdir, (str(tmp_path / "harm"),))
-
-    torch.save({"x": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"evil\.pt cannot be read"):
-        runs.load_checkpoint(tmp_path / "evil.pt")
-    assert not (tmp_path / "harm").exists()
-
-
-def test_missing_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.pt does not exist"):
-        runs.load_checkpoint(tmp_path / "none.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(UserError, match="holds a list, not a dict"):
-        runs.load_checkpoint(tmp_path / "list.pt")
-
-
 # --- the run folder
 
 

@@ -23,7 +23,8 @@ def digests(root: Path, outputs: Iterable[Path]) -> dict[str, str]:
     paths = sorted(path for output in outputs for path in _files(output))
     with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
         found = pool.map(digest, paths)
-    return {path.relative_to(root).as_posix(): one for path, one in zip(paths, found, strict=True)}
+    pairs = zip(paths, found, strict=True)
+    return {path.relative_to(root).as_posix(): one for path, one in pairs if one is not None}
 
 
 def damaged(root: Path, wanted: Mapping[str, str]) -> list[Path]:

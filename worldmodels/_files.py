@@ -6,22 +6,18 @@ Part of `worldmodels.runs`; import it from there.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
-import pickle
 import shutil
 import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
-
-import numpy as np
 
 from worldmodels._jsonable import to_jsonable
 from worldmodels.protocols import UserError
@@ -326,65 +322,15 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
+def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
+    """See `worldmodels.artifacts.save_checkpoint`; torch is loaded only when this is called."""
+    from worldmodels import artifacts
 
-    Args:
-        path: the file.
-        state: what `load_checkpoint` shall give back; no objects of other classes.
-
-    Raises:
-        UserError: the disk is full or refuses the file.
-    """
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    # getvalue() copies nothing twice on CPython: the bytes object shares the buffer's memory.
-    atomic_write(path, buffer.getvalue())
-
-
-_UNREADABLE = (
-    *(RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError),
-    *(AttributeError, AssertionError, ArithmeticError, MemoryError),
-)
-"""What torch's reader raises, depending on which byte is wrong."""
+    artifacts.save_checkpoint(path, state, kind)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, on the CPU, without running code from the file.
+    """See `worldmodels.artifacts.load_checkpoint`."""
+    from worldmodels import artifacts
 
-    Raises:
-        UserError: the file is missing, truncated, corrupt, or holds more than plain data.
-    """
-    import torch
-
-    source = Path(path)
-    try:
-        data = read_regular(source)
-    except FileNotFoundError:
-        raise UserError(f"checkpoint {source} does not exist") from None
-    try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = (str(error).strip().split("\n")[0] or type(error).__name__).split(". ")[0]
-        raise UserError(
-            f"checkpoint {source} cannot be read ({reason}); delete it and run the stage again"
-        ) from error
-    if not isinstance(state, dict):
-        raise UserError(
-            f"checkpoint {source} holds a {type(state).__name__}, not a dict; "
-            "delete it and run the stage again"
-        )
-    return state
-
-
-def _numpy_globals() -> list[Any]:
-    """What the weights-only reader must know to rebuild plain numeric arrays."""
-    numeric = (bool, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32)
-    more = (np.uint64, np.float16, np.float32, np.float64)
-    rebuild = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(kind)) for kind in (*numeric, *more)]
-    return [rebuild, scalar, np.ndarray, np.dtype, *dtypes]
+    return artifacts.load_checkpoint(path)

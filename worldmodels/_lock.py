@@ -20,7 +20,7 @@ from worldmodels._files import disk_errors, make_folder
 from worldmodels.protocols import UserError
 
 LOCK = ".lock"
-"""Name of the file; it stays in the folder, since removing it would let two processes lock it."""
+"""Name of the file, which is there while somebody works in the folder, or was killed."""
 
 FAR = 2**30
 """Byte of the file that is locked; Windows lets nobody read a locked byte."""
@@ -29,6 +29,7 @@ FAR = 2**30
 @dataclass
 class _Held:
     descriptor: int
+    path: Path
     thread: int
     times: int = 1
 
@@ -72,14 +73,26 @@ def _acquire(name: str, thread: int, folder: Path) -> bool:
         if held is not None:
             held.times += held.thread == thread
             return held.thread == thread
-        with disk_errors(folder / LOCK):
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _lock(descriptor):
-            os.close(descriptor)
-            return False
-        _HELD[name] = _Held(descriptor, thread)
+        path = Path(name) / LOCK
+        while True:
+            with disk_errors(folder / LOCK):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            if not _lock(descriptor):
+                os.close(descriptor)
+                return False
+            if _is_at(descriptor, path):
+                break
+            os.close(descriptor)  # its last holder has removed it in between
+        _HELD[name] = _Held(descriptor, path, thread)
         _sign(descriptor)
         return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _release(name: str) -> None:
@@ -88,6 +101,8 @@ def _release(name: str) -> None:
         held.times -= 1
         if not held.times:
             del _HELD[name]
+            with suppress(OSError):  # the folder may be gone, and Windows removes no open file
+                held.path.unlink()
             os.close(held.descriptor)  # ends the lock
 
 

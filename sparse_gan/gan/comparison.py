@@ -155,7 +155,7 @@ def train_pair(args: ComparisonArgs) -> Pair:
         frames,
         pictures.test[:500],
         seed=args.seed,
-        checkpoint=run.checkpoints / "vae.pt",
+        checkpoint=run.checkpoints / "vae.safetensors",
         log=lambda **values: run.log("vae", **values),
     )
     one_vae = vae_step_operations(VAEConfig(), args.batch_size)
@@ -165,7 +165,7 @@ def train_pair(args: ComparisonArgs) -> Pair:
     gan = train_gan(
         new_gan(args, steps),
         batches,
-        checkpoint=run.checkpoints / "gan.pt",
+        checkpoint=run.checkpoints / "gan.safetensors",
         log=lambda **values: run.log("gan", **values),
     )
     counted = {

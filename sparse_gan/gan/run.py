@@ -193,7 +193,7 @@ def train(args: GANArgs) -> Path:
         gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
         gallery = Gallery(run.path / "samples", args.side)
         inputs = config_hash(args)
-        checkpoint = run.checkpoints / "gan.pt"
+        checkpoint = run.checkpoints / "gan.safetensors"
         if not run.stage_done("train", inputs):
             run.write_config(args)
             batches = PictureBatches(pictures.train, args.batch_size, args.seed, args.device)

@@ -149,8 +149,8 @@ def test_the_scripts_do_what_a_run_of_one_iteration_does(
         mine, theirs = (load_file(p / "agent" / f"{name}.safetensors") for p in (staged, run))
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
-    found = Candidates.load(staged / "candidates.pt")
-    wanted = Candidates.load(run / "iterations" / "00" / "controllers.pt")
+    found = Candidates.load(staged / "candidates.safetensors")
+    wanted = Candidates.load(run / "iterations" / "00" / "controllers.safetensors")
     assert found.dreamed == wanted.dreamed
     returns = [
         [episode["return"] for episode in read_json(folder / "evaluation.json")["episodes"]]

@@ -15,6 +15,7 @@ from worldmodels.config import from_json
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
 from worldmodels.presets import RunConfig
+from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
 from worldmodels.stages.controller import Candidates
 from worldmodels.stages.files import episode_folders
@@ -48,12 +49,12 @@ class Iteration:
     @property
     def vision(self) -> Path:
         """Weights of V."""
-        return self.folder / "vision.pt"
+        return self.folder / "vision.safetensors"
 
     @property
     def candidates(self) -> Path:
         """Snapshots of C."""
-        return self.folder / "controllers.pt"
+        return self.folder / "controllers.safetensors"
 
     @property
     def experience(self) -> Path:
@@ -67,7 +68,7 @@ class Iteration:
 
     def memory(self, member: int) -> Path:
         """Weights of one M."""
-        return self.folder / f"memory-{member}.pt"
+        return self.folder / f"memory-{member}.safetensors"
 
     def memory_files(self, count: int) -> list[Path]:
         """What the training of M leaves."""
@@ -99,10 +100,14 @@ class Iteration:
         for name in SMALL if self.evolved.is_dir() else ():
             copy_file(self.evolved / name, self.agent / name)
 
+    def vision_weights(self) -> dict[str, Tensor]:
+        """Weights of V, to fine-tune."""
+        return _weights(self.vision)
+
     def load_vision(self, shape: VAEConfig) -> ConvVAE:
         """V as the iteration left it."""
         model = ConvVAE(shape)
-        model.load_state_dict(load_checkpoint(self.vision))
+        model.load_state_dict(self.vision_weights())
         return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]  # not in torch's types
 
     def load_reward(self) -> RewardModel:
@@ -115,18 +120,18 @@ class Iteration:
         memories = []
         for member in range(count):
             memory = MDNRNN(shape)
-            memory.load_state_dict(load_checkpoint(self.memory(member)))
+            memory.load_state_dict(_weights(self.memory(member)))
             memories.append(memory.eval())
         return memories
 
     def memory_weights(self, count: int) -> list[dict[str, Tensor]]:
         """Weights of the memories, to fine-tune."""
-        return [load_checkpoint(self.memory(member)) for member in range(count)]
+        return [_weights(self.memory(member)) for member in range(count)]
 
     def save_memories(self, memories: Memories) -> None:
         """Write the memories and what their reward heads mean."""
         for member, memory in enumerate(memories.models):
-            save_checkpoint(self.memory(member), memory.state_dict())
+            save_checkpoint(self.memory(member), memory.state_dict(), "memory weights")
         write_json(self.folder / "reward.json", memories.reward)
 
     def load_latents(self) -> list[Latents]:
@@ -136,6 +141,20 @@ class Iteration:
     def load_candidates(self) -> Candidates:
         """What the iteration's evolution left for the selection."""
         return Candidates.load(self.candidates)
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    """Weights of V or M.
+
+    Raises:
+        UserError: the file is damaged or missing, as in runs of versions that wrote pickles.
+    """
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist; an earlier version may have made this run, and its files of "
+            "weights are not read any more: start the run again in a new folder"
+        )
+    return load_checkpoint(path)
 
 
 def store_of(iterations: Sequence[Iteration]) -> EpisodeStore:

@@ -20,7 +20,7 @@ from worldmodels.pipeline.iteration import (
     store_of,
 )
 from worldmodels.presets import RunConfig
-from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint, write_json
+from worldmodels.runs import RunFolder, save_checkpoint, write_json
 from worldmodels.stages import Finalist, Source, StageContext
 from worldmodels.stages.collection import Drives, snapshot_folders
 from worldmodels.stages.controller import World
@@ -85,9 +85,9 @@ class Work:
             store_of([*before, this]),
             ctx,
             mirror=cfg.mirror,
-            init=None if cfg.begins_vision(number) else load_checkpoint(before[-1].vision),
+            init=None if cfg.begins_vision(number) else before[-1].vision_weights(),
         )
-        save_checkpoint(this.vision, model.state_dict())
+        save_checkpoint(this.vision, model.state_dict(), "vision weights")
         return {}
 
     def encode(
