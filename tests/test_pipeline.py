@@ -293,7 +293,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], object], set[str]]] = {
     "a collection": ("experience/01-*", shutil.rmtree, {"collect/01"}),
     "V": ("iterations/00/vision.*", Path.unlink, {"vision/00"}),
     "latents": ("iterations/01/latents-00.*", flip, {"encode/01"}),
-    "M": ("iterations/00/memory-0.*", flip, {"memory/00"}),
+    "M": ("iterations/00/memory.*", flip, {"memory/00"}),
     "the evolved agent": ("iterations/01/agent/starts.*", flip, {"controller/01", "select/01"}),
     "the selected agent": ("iterations/01/agent/config.json", Path.unlink, {"select/01"}),
     "the agent": ("agent", shutil.rmtree, {"final/02"}),

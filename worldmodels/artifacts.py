@@ -106,7 +106,7 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -154,10 +154,11 @@ def _pack_plain(value: Any, place: str) -> Any:
 
 
 def _key(key: Any, place: str) -> str | int:
-    number = isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63
-    if not number and not isinstance(key, str):
-        raise TypeError(f"{place} has the key {key!r}; only strings and integers are kept")
-    return key
+    if isinstance(key, str):
+        return key
+    if isinstance(key, int) and not isinstance(key, bool) and -(2**63) <= key < 2**63:
+        return key
+    raise TypeError(f"{place} has the key {key!r}; only strings and integers are kept")
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
@@ -169,7 +170,8 @@ def _native(array: NDArray[Any]) -> NDArray[Any]:
 
 def _put(tensor: Tensor, tensors: dict[str, Tensor]) -> list[Any]:
     """Store a tensor as it lies in memory; return its name, and the order of its axes there."""
-    axes = sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis))
+    strides = tensor.stride()
+    axes = sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
     name = str(len(tensors))
     tensors[name] = tensor.permute(axes).clone(memory_format=torch.contiguous_format)
     return [name, axes]

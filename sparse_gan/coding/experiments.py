@@ -36,7 +36,8 @@ def train_sparse(args: SparseArgs) -> Path:
             with atomic_path(run.path / "pictures.npz") as path:
                 np.savez_compressed(path, **pictures)  # type: ignore[arg-type]  # its types want bools
             write_json(run.path / "figures.json", figures)
-            run.mark_done("train", inputs, figures)
+            made = [run.path / name for name in ("pictures.npz", "figures.json")]
+            run.mark_done("train", inputs, figures, made)
         for name, value in run.stage_outputs("train").items():
             print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
         return build_page(run.path)

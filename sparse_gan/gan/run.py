@@ -206,7 +206,7 @@ def train(args: GANArgs) -> Path:
             )
             figures = evaluate(args, gan, pictures)
             write_json(run.path / "figures.json", figures)
-            run.mark_done("train", inputs, figures)
+            run.mark_done("train", inputs, figures, [checkpoint, run.path / "figures.json"])
         else:
             gan.restore(load_checkpoint(checkpoint), str(checkpoint))
         return build_page(args, run, gan, gallery, pictures)

@@ -176,7 +176,7 @@ class Pipeline:
                 None if cfg.begins_memory(number) else _key(previous, "memory"),
             ],
             lambda ctx: work.train_memory(this, before, ctx),
-            lambda: this.memory_files(cfg.memory.ensemble),
+            lambda: [this.memory],
         )
         self._stage(
             "controller",

@@ -7,21 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from worldmodels._agent_files import CARD, CONFIG, PARTS
-from worldmodels.config import from_json
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig, RewardModel
+from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
+from worldmodels.runs import atomic_path
 from worldmodels.stages.controller import Candidates
-from worldmodels.stages.files import episode_folders
-from worldmodels.stages.memory import Memories
+from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile, episode_folders
 from worldmodels.vision.latents import Latents
-from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 SMALL = (CONFIG, CARD, "controller.safetensors")
 """Files of an agent that the selection of C writes anew; the others stay as they were."""
@@ -48,7 +42,7 @@ class Iteration:
 
     @property
     def vision(self) -> Path:
-        """Weights of V."""
+        """V."""
         return self.folder / "vision.safetensors"
 
     @property
@@ -66,13 +60,10 @@ class Iteration:
         """Latents of an iteration's episodes under this one's V."""
         return self.folder / f"latents-{number:02d}.safetensors"
 
-    def memory(self, member: int) -> Path:
-        """Weights of one M."""
-        return self.folder / f"memory-{member}.safetensors"
-
-    def memory_files(self, count: int) -> list[Path]:
-        """What the training of M leaves."""
-        return [*(self.memory(member) for member in range(count)), self.folder / "reward.json"]
+    @property
+    def memory(self) -> Path:
+        """M, one or an ensemble, and what its reward head means."""
+        return self.folder / "memory.safetensors"
 
     @property
     def evolved(self) -> Path:
@@ -100,61 +91,35 @@ class Iteration:
         for name in SMALL if self.evolved.is_dir() else ():
             copy_file(self.evolved / name, self.agent / name)
 
-    def vision_weights(self) -> dict[str, Tensor]:
-        """Weights of V, to fine-tune."""
-        return _weights(self.vision)
-
-    def load_vision(self, shape: VAEConfig) -> ConvVAE:
+    def load_vision(self) -> VisionFile:
         """V as the iteration left it."""
-        model = ConvVAE(shape)
-        model.load_state_dict(self.vision_weights())
-        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]  # not in torch's types
+        return VisionFile.load(_existing(self.vision))
 
-    def load_reward(self) -> RewardModel:
-        """Meaning of the reward head that the iteration's memories have."""
-        path = self.folder / "reward.json"
-        return from_json(RewardModel, read_json(path), f"{path}: ")
-
-    def load_memories(self, shape: MDNRNNConfig, count: int) -> list[MDNRNN]:
+    def load_memory(self) -> MemoryFile:
         """The memories as the iteration left them."""
-        memories = []
-        for member in range(count):
-            memory = MDNRNN(shape)
-            memory.load_state_dict(_weights(self.memory(member)))
-            memories.append(memory.eval())
-        return memories
-
-    def memory_weights(self, count: int) -> list[dict[str, Tensor]]:
-        """Weights of the memories, to fine-tune."""
-        return [_weights(self.memory(member)) for member in range(count)]
-
-    def save_memories(self, memories: Memories) -> None:
-        """Write the memories and what their reward heads mean."""
-        for member, memory in enumerate(memories.models):
-            save_checkpoint(self.memory(member), memory.state_dict(), "memory weights")
-        write_json(self.folder / "reward.json", memories.reward)
+        return MemoryFile.load(_existing(self.memory))
 
     def load_latents(self) -> list[Latents]:
         """Latents of every iteration so far under this one's V, the newest last."""
-        return [Latents.load(self.latents(number)) for number in range(self.number + 1)]
+        return [LatentsFile.load(self.latents(number)).latents for number in range(self.number + 1)]
 
     def load_candidates(self) -> Candidates:
         """What the iteration's evolution left for the selection."""
         return Candidates.load(self.candidates)
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    """Weights of V or M.
+def _existing(path: Path) -> Path:
+    """The path of V or M.
 
     Raises:
-        UserError: the file is damaged or missing, as in runs of versions that wrote pickles.
+        UserError: there is no such file, as in runs of versions that wrote pickles.
     """
     if not path.exists():
         raise UserError(
             f"{path} does not exist; an earlier version may have made this run, and its files of "
             "weights are not read any more: start the run again in a new folder"
         )
-    return load_checkpoint(path)
+    return path
 
 
 def store_of(iterations: Sequence[Iteration]) -> EpisodeStore:
@@ -178,16 +143,13 @@ def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
     return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
 
 
-def dreaming_memories(
-    cfg: RunConfig, this: Iteration, shape: MDNRNNConfig, rounds: Sequence[int]
-) -> list[MDNRNN]:
+def dreaming_memories(this: Iteration, rounds: Sequence[int]) -> list[MDNRNN]:
     """The memories of some iterations, in the order given."""
+    folders = {number: this.folder.parent / f"{number:02d}" for number in rounds}
     return [
         memory
         for number in rounds
-        for memory in Iteration(number, this.folder.parent / f"{number:02d}").load_memories(
-            shape, cfg.memory.ensemble
-        )
+        for memory in Iteration(number, folders[number]).load_memory().models
     ]
 
 

@@ -162,7 +162,7 @@ class Study:
         if not variant.untrained and not variant.trains:
             return None
         parts = self.round.load_latents()
-        kind = self.round.load_reward().kind
+        kind = self.round.load_memory().reward.kind
         reward = reward_model(cfg.memory, Latents.concatenate(parts), kind)
         size = self.agent.action_spec.size
         shape = cfg.memory.network(self.agent.z_dim, size, reward.kind)
