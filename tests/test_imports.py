@@ -15,8 +15,13 @@ LEAVES = [
     "_ranges",
     "config",
     "_compile",
+    "_shapes",
     "_jsonable",
     "_files",
+    "_tensors",
+    "artifacts",
+    "_digests",
+    "_lock",
     "_outputs",
     "_progress",
     "_machine",
@@ -60,6 +65,9 @@ BASELINES = {
     "baselines.charts": {"report"},
     "baselines.compare": {"report"},
     "baselines.words": {"report"},
+    # what a run folder and a file of tensors hold is read in one place
+    "baselines.results": {"report"},
+    "baselines.drivers": {"_tensors"},
 }
 """What single modules of `baselines` may import beside what all may."""
 

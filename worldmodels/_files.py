@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, JSON and checkpoints.
+"""Files that are either whole or not there: atomic writes, and JSON.
 
 Part of `worldmodels.runs`; import it from there.
 """
@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -320,17 +320,3 @@ def _short(text: str) -> str:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )
-
-
-def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
-    """See `worldmodels.artifacts.save_checkpoint`; torch is loaded only when this is called."""
-    from worldmodels import artifacts
-
-    artifacts.save_checkpoint(path, state, kind)
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """See `worldmodels.artifacts.load_checkpoint`."""
-    from worldmodels import artifacts
-
-    return artifacts.load_checkpoint(path)

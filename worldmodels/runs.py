@@ -18,13 +18,11 @@ from worldmodels._files import (
     atomic_path,
     atomic_write,
     disk_errors,
-    load_checkpoint,
     make_folder,
     parse_json,
     read_json,
     read_json_lines,
     read_regular,
-    save_checkpoint,
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
@@ -484,6 +482,20 @@ class RunFolder:
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
         return self.path / "stages" / f"{name}.json"
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
+    """See `worldmodels.artifacts.save_checkpoint`; torch is loaded only when this is called."""
+    from worldmodels import artifacts
+
+    artifacts.save_checkpoint(path, state, kind)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """See `worldmodels.artifacts.load_checkpoint`."""
+    from worldmodels import artifacts
+
+    return artifacts.load_checkpoint(path)
 
 
 def agent_folder(path: Path) -> Path:
