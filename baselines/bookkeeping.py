@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, TypedDict
 
 from worldmodels import runs
-from worldmodels.config import Between, require
+from worldmodels.config import AtLeast, Between, require
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
-from worldmodels.report.data import Ledger, read_part
 from worldmodels.runs import RunFolder
+
+
+class _Totals(TypedDict):
+    totals: dict[str, Annotated[int, AtLeast(0)]]
+
 
 CURVE = "curve.json"
 """File of the learning curve in a run folder."""
@@ -155,6 +159,6 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
             f"{agent} does not lie in a run folder with a ledger ({ledger.name}); give a run, so "
             "that its frames can be counted"
         )
-    for kind, frames in read_part(ledger, Ledger).get("totals", {}).items():
+    for kind, frames in runs.read_json(ledger, _Totals)["totals"].items():
         if kind != "test" and frames:
             books.count(kind, int(frames), f"agent/{kind}")

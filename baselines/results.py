@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
-from worldmodels._shapes import check
 from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 from worldmodels.report.data import (
@@ -108,8 +107,8 @@ def _expand(
         if isinstance(content, dict) and "runs" in content:
             if path.resolve() in within:
                 raise UserError(f"{path} lists itself; a list names runs")
-            check(content, _List, str(path))
-            yield from _expand(content["runs"], path.parent, (*within, path.resolve()))
+            listed = read_json(path, _List)["runs"]
+            yield from _expand(listed, path.parent, (*within, path.resolve()))
         else:
             yield name, path, given
 

@@ -7,6 +7,7 @@ the preset has a residual, a bounded change of C is learnt in the dream and kept
 """
 
 import shutil
+from functools import partial
 
 from worldmodels import executors, stages
 from worldmodels.agent import Agent
@@ -35,19 +36,19 @@ def main(
     candidates = stages.Candidates.load(STAGED / "candidates.safetensors")
     shutil.copytree(STAGED / "evolved", selected, dirs_exist_ok=True)
     with executors.make(None, workers) as executor:
-        opened = {"run": STAGED, "seed": seed, "executor": executor}
-        with stages.open_stage("select", selected, cfg.selection, **opened) as ctx:
+        stage = partial(stages.open_stage, run=STAGED, seed=seed, executor=executor)
+        with stage("select", selected, cfg.selection) as ctx:
             best = stages.select(cfg.selection, cfg.dream, selected, candidates, ctx)
             ctx.count_frames("selection", best.frames)
-        with stages.open_stage("final", out, cfg.selection, **opened) as ctx:
+        with stage("final", out, cfg.selection) as ctx:
             finalist = stages.Finalist(0, selected, best.real_mean)
             stages.choose(cfg.selection, [finalist], out, ctx)
         if cfg.residual.enabled:
-            with stages.open_stage("residual", out, cfg.residual, **opened) as ctx:
+            with stage("residual", out, cfg.residual) as ctx:
                 found = stages.learn_residual(cfg.residual.training, cfg.selection, out, ctx)
                 ctx.count_frames("selection", found.frames)
                 ctx.count_frames("dream", found.dreamt)
-        with stages.open_stage("test", out, cfg.test, **opened) as ctx:
+        with stage("test", out, cfg.test) as ctx:
             result = stages.test(cfg.test, env_id, cfg.test_env, out, STAGED, ctx)
             ctx.count_frames("test", result.frames)
     print(f"the agent scores {result.mean:.1f} over {len(result.episodes)} episodes: {out}")

@@ -174,6 +174,10 @@ def test_help_loads_nothing_heavy() -> None:
             "run --controller.evolve.strategy.population 2",
             "--controller.evolve.strategy.population is 2",
         ),
+        (
+            "collect --out {out} --used 399999 --episodes 2 --workers 1",
+            "2 episodes after 399999 others need more seeds than collection has: 400000",
+        ),
         ("run --vision.z-dim 0", "--vision.z-dim is 0"),
         ("run --out {out} --preset smoke --seed -1", "--seed is -1"),
         ("collect --out {out} --episodes 0", "--episodes is 0; it must be at least 1"),

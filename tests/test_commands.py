@@ -20,6 +20,7 @@ from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
 from worldmodels.stages import (
     LatentsFile,
     MemoryFile,
+    StageContext,
     VisionFile,
     episode_folders,
     open_stage,
@@ -201,15 +202,21 @@ def test_every_stage_computes_on_a_graphics_card(staged: Path, tmp_path: Path) -
     assert torch.cuda.max_memory_allocated() > 0
 
 
+def _state(ctx: StageContext) -> Path:
+    path = ctx.checkpoint("state.pt")
+    assert path is not None
+    return path
+
+
 def test_other_inputs_do_not_resume(tmp_path: Path) -> None:
     out = tmp_path / "out"
     for inputs in (1, 2):
         with pytest.raises(KeyboardInterrupt), open_stage("vision", out, inputs, None) as work:
-            save_checkpoint(work.state / "state.safetensors", {})
+            save_checkpoint(_state(work), {})
             raise KeyboardInterrupt
     assert len(list(tmp_path.glob(".out-resume/*"))) == 1
     with open_stage("vision", out, 2, None) as work:
-        assert (work.state / "state.safetensors").exists()
+        assert _state(work).exists()
     assert not list(tmp_path.iterdir())
 
 
@@ -352,7 +359,10 @@ def test_damaged_files_are_named(
         ({"config": {"z_dim": 8, "other": 1}}, "another version"),
         ({"config": {"z_dim": 9, "width": 8}}, r"'to_mu.weight' has shape .* needs \(9, 256\)"),
         ({"config": []}, r"config is \[\]; it must be a JSON object"),
-        ({"weights": {"to_mu.weight": 1}}, r"weights\['to_mu.weight'\] is 1; it must be of class Tensor"),
+        (
+            {"weights": {"to_mu.weight": 1}},
+            r"weights\['to_mu.weight'\] is 1; it must be of class Tensor",
+        ),
         ({"source": {"env_id": 3}}, "source lacks frame_spec, action_spec"),
         ({"kind": None}, "another make"),
     ):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pytest
 import tyro
 
@@ -19,6 +20,7 @@ from worldmodels import cli
 from worldmodels.commands import parsing
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig, smoke
 from worldmodels.protocols import UserError
+from worldmodels.stages import LatentsFile
 
 PASSIVE = ("dataclasses.py", "_jsonable.py", "copy.py", "<string>")
 """Files whose reads copy or describe a configuration, and do not use it."""
@@ -84,7 +86,7 @@ def leaves(config: Any) -> Iterator[tuple[type, str]]:
     hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, hint = object.__getattribute__(config, field.name), hints[field.name]
-        if get_origin(hint) is Annotated and tyro.conf.Fixed[int].__metadata__[0] in get_args(hint):
+        if get_origin(hint) is Annotated and tyro.conf.Fixed in get_args(hint):
             continue
         if dataclasses.is_dataclass(value):
             yield from leaves(value)
@@ -206,6 +208,35 @@ ELSEWHERE = {
 
 def test_every_command_is_here() -> None:
     assert set(LINES) == set(cli.COMMANDS)
+
+
+CHANGES = (
+    "--starts.newest-weight 9",
+    "--starts.loss-weight 9 --starts.loss-streak 1",
+    "--starts.loss-weight 9 --starts.loss-streak 3",
+    "--starts.loss-weight 9 --starts.loss-streak 3 --starts.loss-before 1",
+    "--memory {made}/m.pt {made}/m.pt",
+    "--init {made}/agent",
+)
+"""Settings of which each gives another agent; the first version of the command ignored them."""
+
+
+def test_what_train_controller_is_told_changes_the_agent(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PRESETS, "small", small)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    file, found = LatentsFile.load(made / "z.safetensors"), set()
+    paid = np.random.default_rng(0).random(file.latents.num_frames) < 0.3
+    lost = dataclasses.replace(file.latents, reward=np.where(paid, 1, -0.1).astype(np.float32))
+    dataclasses.replace(file, latents=lost).save(tmp_path / "z.safetensors")
+    parts = FILES.replace("{made}/z", "{out}/z") + " {out}/z.safetensors"
+    for number, change in enumerate(("", *CHANGES)):
+        text = f"train-controller {SMALL} {parts} --out {{out}}/{number} "
+        assert cli.main(line(text + change, tmp_path, made)) == 0
+        names = ("starts", "memory", "controller")
+        found.add(b"".join((tmp_path / f"{number}/{n}.safetensors").read_bytes() for n in names))
+    assert len(found) == 1 + len(CHANGES)
 
 
 REFUSED = (

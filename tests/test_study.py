@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from tests.pipeline_worker import tiny
 from worldmodels import cli
 from worldmodels.commands.study import read_grid, read_variant
+from worldmodels.evaluation import evaluate_many
 from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline import study as studies
 from worldmodels.pipeline.iteration import dreaming_rounds
 from worldmodels.pipeline.study import Variant, summarise, to_markdown
 from worldmodels.protocols import UserError
@@ -25,6 +28,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(autouse=True)
+def short_drives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "evaluate_many", partial(evaluate_many, max_steps=20))
+
+
 def study(run: Path, out: Path, *words: str) -> int:
     few = ["--study.seeds", "1", "--study.selection-episodes", "1", "--study.test-episodes", "1"]
     return cli.main(["study", str(run), "--out", str(out), "--workers", "1", *few, *words])
@@ -36,17 +44,19 @@ def test_variants_are_evolved_and_driven_once(run: Path, tmp_path: Path) -> None
         "none: untrained",
         "new: memory_training.steps=4",
         "two: controller.memory_rounds=2",
+        "often: memory.newest_repeats=3 memory_training.steps=4",
+        "zero: controller.carry_on=false",
     ]
     assert study(run, tmp_path, "--variants", *variants) == 0
     data = json.loads((tmp_path / "study.json").read_text())
-    names = ["as the run", "hot", "none", "new", "two"]
+    names = ["as the run", "hot", "none", "new", "two", "often", "zero"]
     assert [row["variant"] for row in data["rows"]] == names
     assert "| hot | 1 |" in (tmp_path / "study.md").read_text()
     assert not any((tmp_path / "work").iterdir())
     for cell in data["cells"]:
         assert [s["generation"] for s in cell["snapshots"]] == [2, 4]
         assert all(len(s["test"]) == 1 for s in cell["snapshots"])
-    assert len({cell["snapshots"][1]["dream"] for cell in data["cells"]}) == 5
+    assert len({cell["snapshots"][1]["dream"] for cell in data["cells"]}) == 7
     before = {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
     assert study(run, tmp_path, "--variants", *variants) == 0
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
@@ -98,6 +108,15 @@ def test_a_variant_that_is_none_is_refused(text: str) -> None:
 def test_a_grid_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="not of the form"):
         read_grid(["dream.temperature"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["vision.z_dim", "selection.episodes", "iterations", "mirror", "memory-training.log-every"],
+)
+def test_a_setting_that_a_study_does_not_use_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=f"{name} has no effect in a study"):
+        read_variant(f"x: {name}=3")
 
 
 def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from worldmodels._jsonable import to_jsonable
+from worldmodels._shapes import check
 from worldmodels.protocols import UserError
 
 T = TypeVar("T")
@@ -193,8 +194,6 @@ def read_json(path: str | Path, kind: Any = None) -> Any:
         raise UserError(f"{source} does not exist; it should be a JSON file") from None
     value = parse_json(data, f"{source} is not valid JSON ({{}}); delete it or restore it")
     if kind is not None:
-        from worldmodels._shapes import check
-
         check(value, kind, str(source))
     return value
 
@@ -209,8 +208,6 @@ def read_json_lines(path: Path, kind: Any = dict) -> list[Any]:
     Raises:
         UserError: a line is no such object. A torn last line, which a kill leaves, is passed over.
     """
-    from worldmodels._shapes import check
-
     try:
         data = read_regular(path)
     except FileNotFoundError:

@@ -77,7 +77,10 @@ class Evaluate:
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of planners that do not drive, and weights that nobody reads."""
-        policy = self._policy
+        try:
+            policy = self._policy
+        except UserError:  # no such agent, which is said when it is opened
+            return {}
         found = of_planners(policy)
         if policy in METHODS and not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"

@@ -101,7 +101,7 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
     fields = command.__dataclass_fields__
-    if not fields.keys() & {"env", "env_id"}:
+    if not fields.keys() & {"env", "env_id", "config"}:  # the last is a whole run
         words = trusted_env(words)
     env = "--env" if "env" in fields else "--env-id"
     words = [re.sub(r"^--env([-_]id)?(?==|$)", env, word) for word in words]

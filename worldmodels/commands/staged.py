@@ -80,6 +80,3 @@ def run_step(main: Callable[..., None]) -> NoReturn:
         tyro.cli(main, args=words if own else trusted_env(words))
 
     sys.exit(guarded(step))
-
-
-__all__ = ["STAGED", "run_step", "settings"]

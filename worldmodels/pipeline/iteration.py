@@ -151,6 +151,3 @@ def dreaming_memories(this: Iteration, rounds: Sequence[int]) -> list[MDNRNN]:
         for number in rounds
         for memory in Iteration(number, folders[number]).load_memory().models
     ]
-
-
-__all__ = ["Iteration", "copy_file", "dreaming_memories", "dreaming_rounds", "store_of"]

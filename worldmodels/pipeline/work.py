@@ -254,6 +254,3 @@ def _without_frames(found: Any) -> dict[str, Any]:
     """A stage's result for its record; the ledger has the frames."""
     names = (f.name for f in dataclasses.fields(found) if f.name not in ("frames", "dreamt"))
     return {name: getattr(found, name) for name in names}
-
-
-__all__ = ["Work", "drivers", "world_of"]

@@ -1,11 +1,8 @@
 """The stages: one body each, a function from a configuration and inputs to what it makes.
 
-`worldmodels run`, the commands of single stages, the study and the numbered scripts all call these:
-
-```
-collect -> train_vision -> encode -> train_memory -> evolve_controller -> select -> choose
-        -> learn_residual -> seat -> test
-```
+`worldmodels run`, the commands of single stages, the study and the numbered scripts all call these,
+in this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
+learn_residual, seat, test.
 
 A `StageContext` carries what is no part of the result's definition (where to resume from, where to
 log) and the seed of the run, from which each stage derives its own.

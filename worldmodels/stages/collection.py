@@ -200,15 +200,3 @@ def load_driver(folder: Path) -> Agent:
         agent = Agent.from_pretrained(folder)
     agent.bfloat16 = True
     return agent
-
-
-__all__ = [
-    "Collected",
-    "Drives",
-    "by_agents",
-    "collect",
-    "exploration",
-    "load_driver",
-    "snapshot_folders",
-    "training_seeds",
-]

@@ -124,6 +124,3 @@ def _driver(agent: Path, folder: Path) -> Agent:
     """An agent as a member is stored: what it needs in order to drive."""
     Agent.from_pretrained(agent).for_driving().save_pretrained(folder)
     return open_member(folder)
-
-
-__all__ = ["Seated", "disband", "seat"]

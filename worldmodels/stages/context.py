@@ -147,6 +147,3 @@ def begin_metrics(run: RunFolder, name: str, iteration: int, resumed: bool) -> N
     if name in SUMMARIES:
         run.forget(SUMMARIES[name], iteration)
     run.forget("stage", iteration, name)
-
-
-__all__ = ["SUMMARIES", "StageContext", "begin_metrics", "open_stage"]

@@ -193,6 +193,3 @@ def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:
     return DreamStarts(
         *(a[..., ::every, :][..., :count, :] for a in (starts.z, starts.h, starts.c))
     )
-
-
-__all__ = ["Candidates", "Evolved", "World", "evolve_controller", "fewer_starts", "recorded_starts"]

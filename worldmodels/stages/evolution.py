@@ -154,6 +154,3 @@ def generation_metrics(record: Generation) -> dict[str, float | int | None]:
         "sigma": record.sigma,
         "seconds": record.seconds,
     }
-
-
-__all__ = ["DreamEvolution", "generation_metrics"]

@@ -57,6 +57,3 @@ def held_out(episodes: int, mirror: bool) -> NDArray[np.bool_]:
     copies = 2 if mirror else 1
     held: NDArray[np.bool_] = np.arange(episodes) // copies % HOLDOUT_EVERY == 0
     return ~held if held.all() else held
-
-
-__all__ = ["encode", "held_out", "originals"]

@@ -97,6 +97,3 @@ def reward_model(
     if cfg.reward != "auto":
         kind = cfg.reward
     return fit_reward_model(latents, kind or train.reward_kind(latents))
-
-
-__all__ = ["Memories", "reward_model", "train_memory"]

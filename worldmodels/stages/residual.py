@@ -96,6 +96,3 @@ def learn_residual(
     dreamt = training.actors * training.steps * training.dreams * training.horizon
     frames = alone.frames + changed.frames
     return Residual(changed.mean, alone.mean, kept, frames, dreamt)
-
-
-__all__ = ["Residual", "learn_residual", "remove_residual", "residual_file"]

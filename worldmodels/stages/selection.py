@@ -163,6 +163,3 @@ def choose(
     agent.metadata |= {"seed": ctx.seed, "selection_mean": mean, "versions": versions()}
     agent.save_pretrained(out)
     return Chosen(winner.iteration, mean, frames)
-
-
-__all__ = ["Chosen", "Finalist", "Selected", "choose", "dream_alarm", "select"]

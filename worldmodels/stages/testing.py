@@ -47,6 +47,3 @@ def test(
     if cfg.videos:
         film(open_member(folder), env_id, result, out / "media")
     return result
-
-
-__all__ = ["test"]

@@ -98,13 +98,3 @@ def sample_frames(store: EpisodeStore, count: int) -> NDArray[np.uint8]:
     every = max(1, store.num_frames // count)
     frames = [store.read(index).obs for index in range(len(store))]
     return np.concatenate(frames)[::every][:count]
-
-
-__all__ = [
-    "HOLDOUT_EVERY",
-    "half_mirrored",
-    "mirror_of",
-    "sample_frames",
-    "split",
-    "train_vision",
-]
