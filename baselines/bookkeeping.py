@@ -142,14 +142,7 @@ def open_run(out: Path, settings: dict[str, Any], same: Sequence[str]) -> RunFol
         UserError: one of them has; it is named.
     """
     run = RunFolder(out)
-    if run.config_file.exists():
-        before, now = run.read_config()["config"], runs.to_jsonable(settings)
-        for name in same:
-            if before.get(name) != now[name]:
-                raise UserError(
-                    f"{out} was begun with {name} {before.get(name)!r}, now it is {now[name]!r}; "
-                    "choose another folder, or the same setting"
-                )
+    run.claim(settings, same)
     run.write_config(settings)
     return run
 

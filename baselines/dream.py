@@ -20,7 +20,7 @@ from baselines import drivers
 from baselines.models import build_policy
 from baselines.recipes import Recipe
 from baselines.training_env import normalized
-from worldmodels import runs
+from worldmodels import envs, runs
 from worldmodels.agent import Agent, find
 from worldmodels.dream.sb3 import DreamVecEnv, LatentControl
 from worldmodels.protocols import UserError
@@ -46,7 +46,8 @@ def copy_agent(agent: Path, target: Path) -> Path:
 
 def home_of(agent: Path) -> str:
     """The environment of the agent in a folder."""
-    return str(runs.read_json(find(agent) / "config.json")["env_id"])
+    config = find(agent) / "config.json"
+    return envs.from_file(str(runs.read_json(config)["env_id"]), config)
 
 
 def make_dream_env(recipe: Recipe, world: Path, horizon: int) -> VecEnv:

@@ -26,7 +26,7 @@ from worldmodels.controller import linear
 from worldmodels.controller.components import Components, controller_inputs, evolve_within
 from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
 from worldmodels.controller.strategies import StrategyConfig
-from worldmodels.envs import require_limit
+from worldmodels.envs import from_file, require_limit
 from worldmodels.executors import Executor
 from worldmodels.experience.collect import GroupSize
 from worldmodels.experience.rollout import run_group, shared_envs
@@ -198,7 +198,7 @@ def evolve_in_reality(cfg: EvolutionConfig) -> Path:
     Raises:
         UserError: there is no such agent, its cost is unknown, or the folder has another run.
     """
-    with executors.make(None, cfg.workers) as executor:
+    with runs.locked(cfg.out), executors.make(None, cfg.workers) as executor:
         session = _Session(cfg, executor)
         while True:
             books, every = session.books, cfg.evaluate_every
@@ -215,7 +215,8 @@ class _Session:
     def __init__(self, cfg: EvolutionConfig, executor: Executor) -> None:
         self.cfg, self.executor, self.folder = cfg, executor, find(cfg.agent)
         self.agent = Agent.from_pretrained(self.folder)
-        require_limit(shared_envs(self.agent.env_id, 1)[0])
+        home = from_file(self.agent.env_id, self.folder / "config.json")
+        require_limit(shared_envs(home, 1)[0])
         digest = runs.read_json(self.folder / "config.json")["sha256"]
         settings = {"method": METHOD, **dataclasses.asdict(cfg), "weights": digest}
         settings["env_id"] = self.agent.env_id

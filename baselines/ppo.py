@@ -7,6 +7,9 @@ stopped and continued would get wrong.
 At each checkpoint all environments begin new episodes, also in a run that is not interrupted. So a
 run that was killed goes on from its last checkpoint as if nothing had happened, number by number,
 though no simulator can be saved; what was cut short is bootstrapped like any truncation.
+
+What a resume needs is written by `worldmodels.runs.save_checkpoint`, not as Stable-Baselines3's zip
+file, which holds pickles.
 """
 
 from __future__ import annotations
@@ -115,13 +118,14 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(executors.usable_cores())
-    session = Session(cfg, recipe or RECIPES[cfg.recipe])
-    try:
-        while session.books.step < session.updates:
-            session.learn()
-            session.checkpoint()
-    finally:
-        session.env.close()
+    with runs.locked(cfg.out):
+        session = Session(cfg, recipe or RECIPES[cfg.recipe])
+        try:
+            while session.books.step < session.updates:
+                session.learn()
+                session.checkpoint()
+        finally:
+            session.env.close()
     return session.run.path
 
 
@@ -160,7 +164,7 @@ class Session:
     @property
     def state_file(self) -> Path:
         """What training resumes from."""
-        return self.run.checkpoints / "state.pt"
+        return self.run.checkpoints / "state.safetensors"
 
     @property
     def env_id(self) -> str:

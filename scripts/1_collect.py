@@ -40,7 +40,7 @@ def main(
         seed: of all steps.
         workers: processes; None takes one per core.
     """
-    cfg, out = settings(preset, set, USES, env_id), STAGED / "episodes"
+    cfg, out = settings(preset, set, USES, env_id, typed=True), STAGED / "episodes"
     drives = stages.exploration(cfg.experience)
     inputs = [env_id, drives, cfg.action_repeat, cfg.frame_spec]
     with (

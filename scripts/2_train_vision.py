@@ -25,7 +25,7 @@ def main(
         device: cpu, or cuda for a GPU.
     """
     store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
-    cfg, out = settings(preset, set, USES, store.env_id), STAGED / "vision.pt"
+    cfg, out = settings(preset, set, USES, store.env_id), STAGED / "vision.safetensors"
     inputs = [cfg.vision, cfg.vision_training, cfg.mirror, store.fingerprint]
     with stages.open_stage("vision", out, inputs, STAGED, seed=seed, device=device) as ctx:
         model = stages.train_vision(cfg.vision_training, cfg.vision, store, ctx, mirror=cfg.mirror)

@@ -18,7 +18,7 @@ def main(device: Device = "cpu") -> None:
         device: cpu, or cuda for a GPU.
     """
     store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
-    vision, out = stages.VisionFile.load(STAGED / "vision.pt"), STAGED / "z.safetensors"
+    vision, out = stages.VisionFile.load(STAGED / "vision.safetensors"), STAGED / "z.safetensors"
     digest = vision.digest
     inputs = [digest, store.fingerprint]
     with stages.open_stage("encode", out, inputs, STAGED, device=device) as ctx:

@@ -24,7 +24,7 @@ def main(
         seed: of all steps.
         device: cpu, or cuda for a GPU.
     """
-    file, out = stages.LatentsFile.load(STAGED / "z.safetensors"), STAGED / "memory.pt"
+    file, out = stages.LatentsFile.load(STAGED / "z.safetensors"), STAGED / "memory.safetensors"
     cfg = settings(preset, set, USES, file.source.env_id)
     inputs = [cfg.memory, cfg.memory_training, file_digest(STAGED / "z.safetensors")]
     with stages.open_stage("memory", out, inputs, STAGED, seed=seed, device=device) as ctx:

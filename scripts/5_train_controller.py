@@ -24,7 +24,9 @@ def main(
         seed: of all steps.
         device: cpu, or cuda for a GPU.
     """
-    paths = [STAGED / name for name in ("vision.pt", "memory.pt", "z.safetensors")]
+    paths = [
+        STAGED / name for name in ("vision.safetensors", "memory.safetensors", "z.safetensors")
+    ]
     vision = stages.VisionFile.load(paths[0])
     memory = stages.MemoryFile.load(paths[1])
     latents = stages.LatentsFile.load(paths[2])
@@ -42,7 +44,7 @@ def main(
     with stages.open_stage("controller", out, inputs, STAGED, seed=seed, device=device) as ctx:
         evolved = stages.evolve_controller(cfg.controller, cfg.dream, cfg.starts, world, ctx)
         evolved.agent.save_pretrained(out, dtype="float32")
-        evolved.candidates.save(STAGED / "candidates.pt")
+        evolved.candidates.save(STAGED / "candidates.safetensors")
         ctx.count_frames("dream", evolved.frames)
     print(f"C, evolved over {evolved.frames:,} dreamt frames: {out}")
 

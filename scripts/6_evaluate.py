@@ -33,7 +33,7 @@ def main(
     out, selected = STAGED / "agent", STAGED / "selected"
     env_id = Agent.from_pretrained(STAGED / "evolved").env_id
     cfg = settings(preset, set, USES, env_id)
-    candidates = stages.Candidates.load(STAGED / "candidates.pt")
+    candidates = stages.Candidates.load(STAGED / "candidates.safetensors")
     shutil.copytree(STAGED / "evolved", selected, dirs_exist_ok=True)
     with executors.make(None, workers) as executor:
         stage = partial(stages.open_stage, run=STAGED, seed=seed, executor=executor)

@@ -35,7 +35,7 @@ def kill_in_each_stage(kills: Path) -> None:
     write: Callable[..., None] = os.replace
     now: list[str] = []
 
-    def watched(self: Any, name: str, iteration: Any, inputs: Any, work: Any) -> None:
+    def watched(self: Any, name: str, iteration: Any, inputs: Any, work: Any, files: Any) -> None:
         def begun(ctx: Any) -> Any:
             now[:] = [f"{name}/{iteration.number:02d}"]
             try:
@@ -43,7 +43,7 @@ def kill_in_each_stage(kills: Path) -> None:
             finally:
                 now.clear()
 
-        stage(self, name, iteration, inputs, begun)
+        stage(self, name, iteration, inputs, begun, files)
 
     def replace(*args: Any, **kwargs: Any) -> None:
         write(*args, **kwargs)

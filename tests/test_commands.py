@@ -160,7 +160,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     with monkeypatch.context() as patch:
         patch.setattr("worldmodels.vision.train.save_checkpoint", stop)
         assert cli.main([str(word) for word in words]) == 130
-    assert list(tmp_path.glob(".v.pt-resume/*/state.pt"))
+    assert list(tmp_path.glob(".v.pt-resume/*/state.safetensors"))
     assert not (tmp_path / "v.pt").exists()
     run(*words)
     assert VisionFile.load(tmp_path / "v.pt").digest == VisionFile.load(staged / "v.pt").digest

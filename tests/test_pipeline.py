@@ -7,7 +7,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -112,7 +113,7 @@ def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
 
 def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
     first = Iteration(0, unbroken / "iterations" / "00")
-    snapshots = runs.load_checkpoint(first.folder / "controllers.pt")["snapshots"]
+    snapshots = runs.load_checkpoint(first.folder / "controllers.safetensors")["snapshots"]
     folders = drivers(first, "all")
     assert [int(folder.name) for folder in folders] == sorted(snapshots) == [2, 4]
     for folder in folders:
@@ -192,7 +193,7 @@ def test_a_committee_drives_where_selection_prefers_it(
         judged.append(seeds)
         means = [1.0, *[together] * (len(policies) - 1)]
         summary = SimpleNamespace(std=0.0)
-        return [SimpleNamespace(mean=m, frames=40, returns=[m], summary=summary) for m in means]
+        return [SimpleNamespace(mean=m, frames=40, returns=np.array([m]), summary=summary) for m in means]
 
     monkeypatch.setattr(committee, "evaluate_many", judge)
     run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
@@ -246,6 +247,99 @@ def test_a_changed_setting_redoes_what_depends_on_it(tmp_path: Path) -> None:
 
 
 STAGES = ("collect", "vision", "encode", "memory", "controller", "select")
+
+
+@pytest.mark.parametrize(
+    ("seed", "change", "message"),
+    [
+        (2, {}, "was begun with seed 1, now it is 2; choose another folder"),
+        (1, {"env_id": "CarRacing-v3"}, "was begun with env_id 'worldmodels/CarRacing-v3', now"),
+    ],
+)
+def test_another_run_s_folder_is_refused(
+    unbroken: Path, seed: int, change: dict[str, Any], message: str
+) -> None:
+    before = (unbroken / "config.json").read_bytes()
+    with pytest.raises(UserError, match=message):
+        run_pipeline(dataclasses.replace(tiny(), **change), unbroken, seed=seed, workers=1)
+    assert (unbroken / "config.json").read_bytes() == before
+    with (
+        ThreadPoolExecutor(1) as other,
+        runs.locked(unbroken),
+        pytest.raises(UserError, match="is in use by process"),
+    ):
+        other.submit(run_pipeline, tiny(), unbroken, seed=1, workers=1).result()
+
+
+def test_the_ledger_counts_what_the_present_agent_cost(unbroken: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    folder, cfg = runs.RunFolder(out), tiny()
+    before = folder.frames()
+    folder.count_frames("test", 7, "test/0123456789abcdef")  # of `worldmodels evaluate`
+    dream = dataclasses.replace(cfg.dream, temperature=1.3)
+    changed = dataclasses.replace(cfg, iterations=1, dream=dream, committee=CommitteeStageConfig())
+    run_pipeline(changed, out, seed=1, workers=1, preset="tiny")
+    after = folder.frames()
+    alone = tmp_path / "alone"
+    run_pipeline(changed, alone, seed=1, workers=1, preset="tiny")
+    fresh = runs.RunFolder(alone).frames()["totals"]
+    assert after["totals"] == {**fresh, "test": fresh["test"] + 7}
+    assert len(after["entries"]) > len(before["entries"])  # what was spent stays listed
+    run_pipeline(cfg, out, seed=1, workers=1, preset="tiny")
+    back = folder.frames()["totals"]
+    assert back == {**before["totals"], "test": before["totals"]["test"] + 7}
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object], set[str]]] = {
+    "a shard": ("experience/00-*/0/seeds-*", flip, {"collect/00"}),
+    "a collection": ("experience/01-*", shutil.rmtree, {"collect/01"}),
+    "V": ("iterations/00/vision.*", Path.unlink, {"vision/00"}),
+    "latents": ("iterations/01/latents-00.*", flip, {"encode/01"}),
+    "M": ("iterations/00/memory.*", flip, {"memory/00"}),
+    "the evolved agent": ("iterations/01/agent/starts.*", flip, {"controller/01", "select/01"}),
+    "the selected agent": ("iterations/01/agent/config.json", Path.unlink, {"select/01"}),
+    "the agent": ("agent", shutil.rmtree, {"final/02"}),
+    "its weights": ("agent/memory.safetensors", flip, {"final/02"}),
+    "the test": ("evaluation.json", lambda path: path.write_bytes(b""), {"test/02"}),
+    "the ledger": ("frames.json", Path.unlink, set()),
+    "the report": ("report.html", Path.unlink, set()),
+    "a record": ("stages/select/00.json", flip, {"select/00"}),
+}
+
+
+def test_what_is_damaged_or_lost_is_made_again_and_nothing_else(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    ledger = runs.RunFolder(out).frames()["totals"]
+
+    def times() -> dict[str, int]:
+        stages = out / "stages"
+        return {
+            str(path.relative_to(stages).with_suffix("")): path.stat().st_mtime_ns
+            for path in stages.rglob("*.json")
+        }
+
+    for names in (list(DAMAGES)[::2], list(DAMAGES)[1::2]):  # several at once, to save time
+        before, wanted = times(), set[str]()
+        for name in names:
+            pattern, damage, redone = DAMAGES[name]
+            damage(sorted(out.glob(pattern))[0])
+            wanted |= redone
+        run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
+        redone = {name for name, time in times().items() if time != before.get(name)}
+        assert redone - {"residual/02", "committee/02"} == wanted  # these go with the agent
+        assert weights(out) == weights(unbroken)
+        assert runs.RunFolder(out).frames()["totals"] == ledger
+    assert (out / "report.html").is_file()
 
 
 def test_presets_are_valid_and_ordered() -> None:

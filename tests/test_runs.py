@@ -175,66 +175,6 @@ def test_machine_has_plausible_figures() -> None:
     assert found["threads"] >= 1
 
 
-# --- checkpoints
-
-
-def test_checkpoint_round_trip_of_all_that_resuming_needs(tmp_path: Path) -> None:
-    rng, generator = np.random.default_rng(3), torch.Generator().manual_seed(3)
-    rng.normal(size=5)
-    torch.rand(5, generator=generator)
-    state: dict[str, Any] = {
-        "weight": torch.randn(2, 3).to(torch.bfloat16),
-        "array": np.arange(6.0).reshape(2, 3),
-        "flags": np.array([True, False]),
-        "scalar": np.float64(0.5),
-        "rng": rng.bit_generator.state,
-        "generator": generator.get_state(),
-        "nested": {"step": 7, "names": ["a", None], "pair": (1, 2.5)},
-        "blob": b"\x00\xff",
-    }
-    runs.save_checkpoint(tmp_path / "c.pt", state)
-    back = runs.load_checkpoint(tmp_path / "c.pt")
-    assert torch.equal(back["weight"], state["weight"])
-    np.testing.assert_array_equal(back["array"], state["array"])
-    np.testing.assert_array_equal(back["flags"], state["flags"])
-    assert (back["scalar"], back["nested"], back["blob"]) == (0.5, state["nested"], b"\x00\xff")
-    again = np.random.default_rng()
-    again.bit_generator.state = back["rng"]
-    assert again.normal() == rng.normal()
-    twin = torch.Generator()
-    twin.set_state(back["generator"])
-    assert torch.equal(torch.rand(3, generator=twin), torch.rand(3, generator=generator))
-
-
-@pytest.mark.parametrize("keep", [0.0, 0.1, 0.9])
-def test_a_truncated_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
-    file = tmp_path / "memory.pt"
-    runs.save_checkpoint(file, {"weight": torch.ones(1000)})
-    data = file.read_bytes()
-    file.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(UserError, match=r"memory\.pt cannot be read \(.+\); delete it"):
-        runs.load_checkpoint(file)
-
-
-def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (os.mkdir, (str(tmp_path / "harm"),))
-
-    torch.save({"x": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"evil\.pt cannot be read"):
-        runs.load_checkpoint(tmp_path / "evil.pt")
-    assert not (tmp_path / "harm").exists()
-
-
-def test_missing_and_foreign_checkpoints_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.pt does not exist"):
-        runs.load_checkpoint(tmp_path / "none.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(UserError, match="holds a list, not a dict"):
-        runs.load_checkpoint(tmp_path / "list.pt")
-
-
 # --- the run folder
 
 
@@ -341,6 +281,60 @@ def test_a_stage_is_done_only_for_its_inputs(tmp_path: Path) -> None:
     assert run.stage_outputs("collect/0") == {"frames": 3}
 
 
+def test_a_stage_is_done_only_while_its_files_are_as_it_left_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file, folder = runs.RunFolder(tmp_path), tmp_path / "v.bin", tmp_path / "data"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"a" * 100)
+    file.write_bytes(b"v" * 100)
+    run.mark_done("vision", "abc", {}, [file, folder, tmp_path / "not made"], "read")
+    result = run.stage_result("vision")
+    assert run.stage_done("vision", "abc", "read")
+    assert not run.stage_done("vision", "abc", "other")  # what it reads has changed
+    file.write_bytes(b"w" + b"v" * 99)
+    (folder / "a.bin").unlink()
+    assert not run.stage_done("vision", "abc", "read")
+    told = capsys.readouterr().out
+    assert f"{file} is not as it was written: vision is done again" in told
+    assert f"{folder / 'a.bin'} is missing: vision is done again" in told
+    assert not file.exists()  # so that nothing reads it
+    (folder / "a.bin").write_bytes(b"a" * 100)
+    file.write_bytes(b"v" * 100)
+    run.mark_done("vision", "abc", {}, [file, folder], "read")
+    assert run.stage_result("vision") == result
+    record = tmp_path / "stages" / "vision.json"
+    record.write_text(record.read_text().replace("v.bin", "w.bin"))
+    assert not run.stage_done("vision", "abc", "read")
+    assert "vision.json is damaged: vision is done again" in capsys.readouterr().out
+
+
+def test_files_of_a_record_without_digests_are_taken_once(tmp_path: Path) -> None:
+    run, file = runs.RunFolder(tmp_path), tmp_path / "v.bin"
+    file.write_bytes(b"as it is")
+    old = {"stage": "vision", "inputs": "abc", "time": 0.0, "outputs": {}}
+    runs.write_json(tmp_path / "stages" / "vision.json", old)
+    assert run.stage_done("vision", "abc", "read", [file])
+    file.write_bytes(b"changed!")
+    assert not run.stage_done("vision", "abc", "read", [file])
+
+
+def test_a_lost_ledger_is_made_again_from_the_stages(tmp_path: Path) -> None:
+    run = runs.RunFolder(tmp_path)
+    key = "test/01234567"
+    run.count_frames("test", 20, key)
+    run.mark_done("test/02", "0123456789", {})
+    before = run.frames()
+    frames = run.stage_frames("test/02")
+    run.frames_file.write_text("{")
+    run.drop_damaged_ledger()
+    run.settle(["test"], [key], frames)
+    assert run.frames() == before
+    run.frames_file.write_text(run.frames_file.read_text().replace("20", "21"))
+    run.settle(["test"], [key], frames)
+    assert run.frames() == before
+
+
 # --- progress
 
 
@@ -435,8 +429,9 @@ def test_a_damaged_stage_or_line_is_named(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "x.json").write_text('{"inputs": "a"}')
+    assert not run.stage_done("x", "a")  # it is done again
     with pytest.raises(UserError, match=r"x\.json lacks outputs"):
-        run.stage_done("x", "a")
+        run.stage_outputs("x")
     run.metrics_file.write_text('{"stage": "a"}\n{"loss": 1}\n')
     with pytest.raises(UserError, match=r"metrics\.jsonl, line 2 lacks stage"):
         run.metrics()

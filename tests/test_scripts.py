@@ -64,6 +64,12 @@ def test_the_steps_know_their_folders(
     assert run(SCRIPTS[2]) == 0
     assert run(SCRIPTS[6]) == 0
     found = {path.name for path in Path("runs/staged").iterdir()}
-    assert {"episodes", "vision.pt", "z.safetensors", "report.html", "metrics.jsonl"} <= found
+    assert {
+        "episodes",
+        "vision.safetensors",
+        "z.safetensors",
+        "report.html",
+        "metrics.jsonl",
+    } <= found
     assert run(SCRIPTS[4]) == 2
     assert "`worldmodels train-memory` makes one" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: atomic writes, JSON and checkpoints.
+"""Files that are either whole or not there: atomic writes, and JSON.
 
 Part of `worldmodels.runs`; import it from there.
 """
@@ -6,11 +6,9 @@ Part of `worldmodels.runs`; import it from there.
 from __future__ import annotations
 
 import errno
-import io
 import json
 import math
 import os
-import pickle
 import shutil
 import stat
 import sys
@@ -20,8 +18,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, overload
-
-import numpy as np
 
 from worldmodels._jsonable import to_jsonable
 from worldmodels._shapes import check
@@ -326,67 +322,3 @@ def _short(text: str) -> str:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )
-
-
-def save_checkpoint(path: str | Path, state: dict[str, Any]) -> None:
-    """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
-
-    Args:
-        path: the file.
-        state: what `load_checkpoint` shall give back; no objects of other classes.
-
-    Raises:
-        UserError: the disk is full or refuses the file.
-    """
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    # getvalue() copies nothing twice on CPython: the bytes object shares the buffer's memory.
-    atomic_write(path, buffer.getvalue())
-
-
-_UNREADABLE = (
-    *(RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError),
-    *(AttributeError, AssertionError, ArithmeticError, MemoryError),
-)
-"""What torch's reader raises, depending on which byte is wrong."""
-
-
-def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, on the CPU, without running code from the file.
-
-    Raises:
-        UserError: the file is missing, truncated, corrupt, or holds more than plain data.
-    """
-    import torch
-
-    source = Path(path)
-    try:
-        data = read_regular(source)
-    except FileNotFoundError:
-        raise UserError(f"checkpoint {source} does not exist") from None
-    try:
-        with torch.serialization.safe_globals(_numpy_globals()):
-            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        reason = (str(error).strip().split("\n")[0] or type(error).__name__).split(". ")[0]
-        raise UserError(
-            f"checkpoint {source} cannot be read ({reason}); delete it and run the stage again"
-        ) from error
-    if not isinstance(state, dict):
-        raise UserError(
-            f"checkpoint {source} holds a {type(state).__name__}, not a dict; "
-            "delete it and run the stage again"
-        )
-    return state
-
-
-def _numpy_globals() -> list[Any]:
-    """What the weights-only reader must know to rebuild plain numeric arrays."""
-    numeric = (bool, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32)
-    more = (np.uint64, np.float16, np.float32, np.float64)
-    rebuild = np.zeros(1).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(kind)) for kind in (*numeric, *more)]
-    return [rebuild, scalar, np.ndarray, np.dtype, *dtypes]

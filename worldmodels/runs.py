@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
+from worldmodels._digests import damaged, digests, discard
 from worldmodels._files import (
     atomic_path,
     atomic_write,
     disk_errors,
-    load_checkpoint,
     make_folder,
     parse_json,
     read_json,
     read_json_lines,
     read_regular,
-    save_checkpoint,
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
+from worldmodels._lock import locked
 from worldmodels._machine import (
     Device,
     has_fast_bfloat16,
@@ -67,6 +69,7 @@ __all__ = [
     "derive_seed",
     "has_fast_bfloat16",
     "load_checkpoint",
+    "locked",
     "machine",
     "make_folder",
     "mixed_precision",
@@ -98,6 +101,8 @@ class LedgerEntry(TypedDict):
     """one of `FRAME_KINDS`"""
     frames: Annotated[int, AtLeast(0)]
     """steps of an environment"""
+    superseded: NotRequired[bool]
+    """true where the work was redone with other settings: listed, but not in the totals"""
 
 
 class _Ledger(TypedDict):
@@ -111,10 +116,15 @@ class _Metrics(TypedDict):
 class _Done(TypedDict):
     inputs: str
     outputs: dict[str, Any]
+    files: NotRequired[dict[str, str]]
+    sources: NotRequired[str]
+    frames: NotRequired[list[LedgerEntry]]
+    sha256: NotRequired[str]
 
 
 class _Config(TypedDict):
     config: dict[str, Any]
+    sha256: NotRequired[str]
 
 
 class RunFolder:
@@ -168,11 +178,46 @@ class RunFolder:
         """Show the path."""
         return f"RunFolder({str(self.path)!r})"
 
+    def lock(self, wait: float = 0.0) -> AbstractContextManager[None]:
+        """Keep other processes from writing into this folder; see `locked`.
+
+        Args:
+            wait: seconds to wait for another process.
+        """
+        return locked(self.path, wait)
+
+    def claim(self, settings: Mapping[str, Any], same: Sequence[str]) -> None:
+        """Make sure that this folder is new, or that the run in it is the one to be resumed.
+
+        Args:
+            settings: the resolved configuration of the run that is about to begin or resume.
+            same: fields that must not have changed.
+
+        Raises:
+            UserError: one of them has, and is named; or the configuration in the folder is damaged.
+        """
+        if not self.config_file.exists():
+            return
+        record = self.read_config()
+        before, now = record["config"], to_jsonable(settings)
+        if record.get("sha256") not in (None, config_hash(before)):
+            raise UserError(
+                f"{self.config_file} is damaged; delete it and run the same command again"
+            )
+        for name in same:
+            if before.get(name) != now.get(name):
+                raise UserError(
+                    f"{self.path} was begun with {name} {before.get(name)!r}, now it is "
+                    f"{now.get(name)!r}; choose another folder, or the same setting"
+                )
+
     def write_config(self, cfg: Any, device: Device = "cpu") -> None:
         """Write the resolved configuration with the versions and the machine that it runs on."""
+        config = to_jsonable(cfg)
         record = {
             "schema": SCHEMA_VERSION,
-            "config": to_jsonable(cfg),
+            "config": config,
+            "sha256": config_hash(config),
             "versions": versions(),
             "machine": machine(device),
         }
@@ -239,7 +284,11 @@ class RunFolder:
             atomic_write(self.metrics_file, "".join(lines))
 
     def count_frames(self, kind: str, frames: int, key: str) -> None:
-        """Enter frames into the ledger, once per key: a resumed stage may say it again.
+        """Enter frames into the ledger, once per key: a resumed or repeated stage may say it again.
+
+        The ledger lists all work that was ever done in this folder; its totals are what the present
+        agent cost. Work that was redone with other settings stays listed and is not in the totals
+        (`settle`); the same work done once more, since its outputs were lost, counts once.
 
         Args:
             kind: one of `FRAME_KINDS`.
@@ -257,10 +306,50 @@ class RunFolder:
         entries = self.frames()["entries"]
         for known in entries:
             if known["key"] == key:
-                if known != entry:
+                if (known["kind"], known["frames"]) != (kind, frames):
                     raise ValueError(f"the ledger has {known}, so {entry} needs another key")
                 return
         write_json(self.frames_file, _ledger([*entries, entry]))
+
+    def drop_damaged_ledger(self) -> None:
+        """Remove a ledger that cannot be read; `settle` writes it again from the stages' records.
+
+        Frames that other commands entered, such as `worldmodels evaluate --run`, are lost.
+        """
+        try:
+            self.frames()
+        except UserError as error:
+            print(f"== {error}: it is made again from the stages' records", flush=True)
+            discard([self.frames_file])
+
+    def settle(
+        self, stages: Sequence[str], keys: Sequence[str], known: Sequence[LedgerEntry] = ()
+    ) -> None:
+        """Count what the present agent cost: of these stages' work, the given keys alone.
+
+        Args:
+            stages: first words of the keys of the stages in question, such as "collect".
+            keys: of the work that the present agent comes from; entries of other work of these
+                stages are superseded. Keys end in 8 letters of the stage's hash; entries that other
+                commands made, which have longer ones, are left as they are.
+            known: entries that the stages recorded when they were done; they are entered again
+                where the ledger has lost or changed them.
+        """
+        sure = {entry["key"]: entry for entry in known}
+        entries: list[LedgerEntry] = []
+        for entry in self.frames()["entries"]:
+            words = entry["key"].split("/")
+            entry = sure.pop(entry["key"], entry)
+            if words[0] in stages and len(words) <= 3 and len(words[-1]) == 8:
+                entry.pop("superseded", None)
+                if entry["key"] not in keys:
+                    entry["superseded"] = True
+            entries.append(entry)
+        ledger = _ledger([*entries, *sure.values()])
+        if ledger["entries"] and (
+            not self.frames_file.exists() or ledger != read_json(self.frames_file)
+        ):
+            write_json(self.frames_file, ledger)
 
     def frames(self) -> dict[str, Any]:
         """Return the ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}.
@@ -272,27 +361,141 @@ class RunFolder:
             return _ledger([])
         return _ledger(read_json(self.frames_file, _Ledger)["entries"])
 
-    def stage_done(self, name: str, inputs_hash: str) -> bool:
-        """Tell whether a stage was finished with exactly these inputs."""
-        path = self._stage(name)
-        return path.exists() and read_json(path, _Done)["inputs"] == inputs_hash
+    def stage_done(
+        self, name: str, inputs_hash: str, sources: str = "", files: Sequence[Path] = ()
+    ) -> bool:
+        """Tell whether a stage was finished with exactly these inputs, and its files are whole.
 
-    def mark_done(self, name: str, inputs_hash: str, outputs: dict[str, Any]) -> None:
-        """Record that a stage is finished, with what later stages and the report want to know."""
-        record = {"stage": name, "inputs": inputs_hash, "time": time.time(), "outputs": outputs}
-        write_json(self._stage(name), record)
+        Files that are missing or not as the stage left them are named and removed: it has to be
+        done again, and no other, unless its result is another then. So it is with a damaged record.
+        The files of a record without digests, of an earlier version, are taken as they are, once.
+
+        Args:
+            name: of the stage.
+            inputs_hash: of its configuration, and of the keys of the stages that it reads.
+            sources: hash of the results that it reads (`stage_result`).
+            files: what it writes, for a record without digests.
+        """
+        record = self._record(name)
+        if record is None or record["inputs"] != inputs_hash:
+            return False
+        if record.get("sources", sources) != sources:
+            return False
+        if "files" not in record:
+            if self._stage(name).exists() and files:
+                frames = record.get("frames", self._frames_of(inputs_hash))
+                self._write_record(name, inputs_hash, record["outputs"], files, sources, frames)
+            return True
+        bad = damaged(self.path, record["files"])
+        for path in bad:
+            what = "is not as it was written" if path.exists() else "is missing"
+            print(f"== {path} {what}: {name} is done again", flush=True)
+        discard(bad)
+        return not bad
+
+    def mark_done(
+        self,
+        name: str,
+        inputs_hash: str,
+        outputs: dict[str, Any],
+        files: Sequence[Path] = (),
+        sources: str = "",
+    ) -> None:
+        """Record that a stage is finished, with what later stages and the report want to know.
+
+        Args:
+            name: of the stage.
+            inputs_hash: as for `stage_done`.
+            outputs: figures; the record keeps them.
+            files: what it has written, files and folders in this one; the record keeps a digest of
+                every file.
+            sources: as for `stage_done`.
+        """
+        frames = self._frames_of(inputs_hash)
+        self._write_record(name, inputs_hash, outputs, files, sources, frames)
+
+    def _write_record(
+        self,
+        name: str,
+        inputs_hash: str,
+        outputs: dict[str, Any],
+        files: Sequence[Path],
+        sources: str,
+        frames: list[LedgerEntry],
+    ) -> None:
+        record = to_jsonable(
+            {
+                "stage": name,
+                "inputs": inputs_hash,
+                "sources": sources,
+                "time": time.time(),
+                "outputs": outputs,
+                "files": digests(self.path, files),
+                "frames": frames,
+            }
+        )
+        write_json(self._stage(name), {**record, "sha256": config_hash(record)})
+
+    def _frames_of(self, inputs_hash: str) -> list[LedgerEntry]:
+        """Entries of a stage of these inputs in the ledger."""
+        entries: list[LedgerEntry] = self.frames()["entries"]
+        return [
+            {"key": entry["key"], "kind": entry["kind"], "frames": entry["frames"]}
+            for entry in entries
+            if entry["key"].endswith(f"/{inputs_hash[:8]}")
+        ]
 
     def stage_outputs(self, name: str) -> dict[str, Any]:
         """Return the outputs that `mark_done` recorded.
 
         Raises:
-            UserError: the stage was never finished.
+            UserError: the stage was never finished, or its record is damaged.
         """
         return read_json(self._stage(name), _Done)["outputs"]
+
+    def stage_frames(self, name: str) -> list[LedgerEntry]:
+        """Return the entries of the ledger that a finished stage recorded; none if it has none."""
+        record = self._record(name)
+        return [] if record is None else record.get("frames", [])
+
+    def stage_result(self, name: str) -> str:
+        """Hash of what a finished stage has found: its outputs and the digests of its files."""
+        record = read_json(self._stage(name), _Done)
+        return config_hash([record["outputs"], record.get("files", {})])
+
+    def _record(self, name: str) -> _Done | None:
+        """What is recorded of a stage; None where nothing is, or where it is damaged."""
+        path = self._stage(name)
+        if not path.exists():
+            return None
+        try:
+            record = read_json(path, _Done)
+        except UserError as error:
+            print(f"== {error}: {name} is done again", flush=True)
+            return None
+        content = {field: value for field, value in record.items() if field != "sha256"}
+        if record.get("sha256") not in (None, config_hash(content)):
+            print(f"== {path} is damaged: {name} is done again", flush=True)
+            return None
+        return record
 
     def _stage(self, name: str) -> Path:
         """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
         return self.path / "stages" / f"{name}.json"
+
+
+def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
+    """See `worldmodels.artifacts.save_checkpoint`; torch is loaded only when this is called."""
+    from worldmodels import artifacts
+
+    artifacts.save_checkpoint(path, state, kind)
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """See `worldmodels.artifacts.load_checkpoint`."""
+    from worldmodels import artifacts
+
+    return artifacts.load_checkpoint(path)
 
 
 def agent_folder(path: Path) -> Path:
@@ -305,7 +508,8 @@ def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
     """Return the ledger of these entries; totals are derived, so they cannot disagree with them."""
     totals = {kind: 0 for kind in FRAME_KINDS}
     for entry in entries:
-        totals[entry["kind"]] += entry["frames"]
+        if not entry.get("superseded", False):
+            totals[entry["kind"]] += entry["frames"]
     return {"entries": entries, "totals": totals}
 
 

@@ -23,20 +23,24 @@ def train_sparse(args: SparseArgs) -> Path:
         UserError: data that is missing or does not fit the method.
     """
     run = RunFolder(args.run)
-    inputs = config_hash(args)
-    if not run.stage_done("train", inputs):
-        run.forget("train")
-        started = time.perf_counter()
-        figures, pictures = METHODS[args.method](args, lambda **values: run.log("train", **values))
-        run.write_config(args)  # only now: settings that cannot be trained leave nothing behind
-        figures["seconds"] = round(time.perf_counter() - started, 1)
-        with atomic_path(run.path / "pictures.npz") as path:
-            np.savez_compressed(path, **pictures)  # type: ignore[arg-type]  # its types want bools
-        write_json(run.path / "figures.json", figures)
-        run.mark_done("train", inputs, figures)
-    for name, value in run.stage_outputs("train").items():
-        print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
-    return build_page(run.path)
+    with run.lock():
+        inputs = config_hash(args)
+        if not run.stage_done("train", inputs):
+            run.forget("train")
+            started = time.perf_counter()
+            figures, pictures = METHODS[args.method](
+                args, lambda **values: run.log("train", **values)
+            )
+            run.write_config(args)  # only now: settings that cannot be trained leave nothing behind
+            figures["seconds"] = round(time.perf_counter() - started, 1)
+            with atomic_path(run.path / "pictures.npz") as path:
+                np.savez_compressed(path, **pictures)  # type: ignore[arg-type]  # its types want bools
+            write_json(run.path / "figures.json", figures)
+            made = [run.path / name for name in ("pictures.npz", "figures.json")]
+            run.mark_done("train", inputs, figures, made)
+        for name, value in run.stage_outputs("train").items():
+            print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
+        return build_page(run.path)
 
 
 __all__ = ["SparseArgs", "train_sparse"]

@@ -155,7 +155,7 @@ def train_pair(args: ComparisonArgs) -> Pair:
         frames,
         pictures.test[:500],
         seed=args.seed,
-        checkpoint=run.checkpoints / "vae.pt",
+        checkpoint=run.checkpoints / "vae.safetensors",
         log=lambda **values: run.log("vae", **values),
     )
     one_vae = vae_step_operations(VAEConfig(), args.batch_size)
@@ -165,7 +165,7 @@ def train_pair(args: ComparisonArgs) -> Pair:
     gan = train_gan(
         new_gan(args, steps),
         batches,
-        checkpoint=run.checkpoints / "gan.pt",
+        checkpoint=run.checkpoints / "gan.safetensors",
         log=lambda **values: run.log("gan", **values),
     )
     counted = {
@@ -282,13 +282,14 @@ def compare(args: ComparisonArgs) -> Path:
     from sparse_gan.gan.comparison_page import build_page
 
     run = RunFolder(args.out)
-    inputs = config_hash(args)
-    run.write_config(args)
-    pair = train_pair(args)
-    if not run.stage_done("compare", inputs):
-        figures = measure(args, pair)
-        run.mark_done("compare", inputs, {"figures": figures, "operations": pair.operations})
-    return build_page(args, run, pair)
+    with run.lock():
+        inputs = config_hash(args)
+        run.write_config(args)
+        pair = train_pair(args)
+        if not run.stage_done("compare", inputs):
+            figures = measure(args, pair)
+            run.mark_done("compare", inputs, {"figures": figures, "operations": pair.operations})
+        return build_page(args, run, pair)
 
 
 def _midpoint(noise: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def open_energy(folder: Path) -> tuple[EnergyModel, GANArgs]:
     config["folders"] = tuple(map(Path, config["folders"]))
     config |= {"out": folder, "device": "cpu"}  # here, wherever it was trained
     args = GANArgs(**config)
-    state = load_checkpoint(run.checkpoints / "gan.pt")
+    state = load_checkpoint(run.checkpoints / "gan.safetensors")
     channels = state["generator"]["layers." + _last(state["generator"])].shape[1]
     energy = networks(args, int(channels))[1]
     energy.load_state_dict(state["energy"])

@@ -193,26 +193,27 @@ def train(args: GANArgs) -> Path:
             "learn from"
         )
     run = RunFolder(args.run)
-    gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
-    gallery = Gallery(run.path / "samples", args.side)
-    inputs = config_hash(args)
-    checkpoint = run.checkpoints / "gan.pt"
-    if not run.stage_done("train", inputs):
-        run.write_config(args)
-        batches = PictureBatches(pictures.train, args.batch_size, args.seed, args.device)
-        train_gan(
-            gan,
-            batches,
-            checkpoint=checkpoint,
-            log=lambda **values: run.log("train", **values),
-            on_sample=lambda now: _draw(now, gallery, args.seed),
-        )
-        found = evaluate(args, gan, pictures)
-        write_json(run.path / "figures.json", found)
-        run.mark_done("train", inputs, found)
-    else:
-        gan.restore(load_checkpoint(checkpoint), str(checkpoint))
-    return build_page(args, run, gan, gallery, pictures)
+    with run.lock():
+        gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
+        gallery = Gallery(run.path / "samples", args.side)
+        inputs = config_hash(args)
+        checkpoint = run.checkpoints / "gan.safetensors"
+        if not run.stage_done("train", inputs):
+            run.write_config(args)
+            batches = PictureBatches(pictures.train, args.batch_size, args.seed, args.device)
+            train_gan(
+                gan,
+                batches,
+                checkpoint=checkpoint,
+                log=lambda **values: run.log("train", **values),
+                on_sample=lambda now: _draw(now, gallery, args.seed),
+            )
+            figures = evaluate(args, gan, pictures)
+            write_json(run.path / "figures.json", figures)
+            run.mark_done("train", inputs, figures, [checkpoint, run.path / "figures.json"])
+        else:
+            gan.restore(load_checkpoint(checkpoint), str(checkpoint))
+        return build_page(args, run, gan, gallery, pictures)
 
 
 def evaluate(args: GANArgs, gan: GAN, pictures: PictureSet) -> dict[str, dict[str, float]]:

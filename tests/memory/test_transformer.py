@@ -281,4 +281,5 @@ def test_a_run_with_it_ends_with_a_report(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").is_file()
     agent = Agent.from_pretrained(tmp_path / "agent")
     assert all(isinstance(memory, Transformer) for memory in agent.memories)
-    assert Iteration(0, tmp_path / "iterations" / "00").load_memories(agent.memories[0].cfg, 1)
+    file = Iteration(0, tmp_path / "iterations" / "00").load_memory()
+    assert isinstance(file.models[0], Transformer)

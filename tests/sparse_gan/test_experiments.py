@@ -46,6 +46,19 @@ def test_a_finished_run_is_only_drawn_anew(tmp_path: Path) -> None:
     assert read_json(tmp_path / "figures.json")["seconds"] == seconds
 
 
+def test_a_damaged_result_is_made_again(tmp_path: Path) -> None:
+    args = small("dictionary", tmp_path)
+    train_sparse(args)
+    file = tmp_path / "pictures.npz"
+    with np.load(file) as stored:
+        before = dict(stored)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    train_sparse(args)
+    with np.load(file) as stored:
+        assert set(stored) == set(before)
+        assert all(np.array_equal(stored[name], before[name]) for name in before)
+
+
 def test_tiles_keep_a_squares_neighbours() -> None:
     filters = np.zeros((9, 2, 2), np.float32)
     filters[5] = -3.0

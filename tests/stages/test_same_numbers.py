@@ -19,7 +19,7 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
-from worldmodels.runs import RunFolder, load_checkpoint, read_json
+from worldmodels.runs import RunFolder, read_json
 from worldmodels.stages import (
     Candidates,
     LatentsFile,
@@ -73,10 +73,10 @@ def train(name: str, *words: object) -> None:
     command(name, "--preset", "several", "--seed", SEED, *words)
 
 
-def same_weights(found: dict[str, torch.Tensor], path: Path) -> None:
-    wanted = load_checkpoint(path)
-    assert found.keys() == wanted.keys()
-    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+def same_weights(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
+    mine, theirs = found.state_dict(), wanted.state_dict()
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def same_latents(found: Latents, path: Path) -> None:
@@ -94,9 +94,9 @@ def test_the_commands_do_what_the_first_iteration_does(ran: Path, tmp_path: Path
     train("train-memory", "--latents", z, "--out", m)
     parts = ["--vision", v, "--memory", m, "--latents", z]
     train("train-controller", *parts, "--out", tmp_path / "a")
-    same_weights(VisionFile.load(v).model.state_dict(), first.vision)
+    same_weights(VisionFile.load(v).model, VisionFile.load(first.vision).model)
     same_latents(LatentsFile.load(z).latents, first.latents(0))
-    same_weights(MemoryFile.load(m).models[0].state_dict(), first.memory(0))
+    same_weights(MemoryFile.load(m).models[0], first.load_memory().models[0])
     snapshots = first.load_candidates().snapshots
     agent, last = Agent.from_pretrained(tmp_path / "a"), max(snapshots)
     np.testing.assert_array_equal(agent.parameters, snapshots[last])
@@ -125,13 +125,13 @@ def test_the_commands_do_what_a_later_iteration_does(ran: Path, tmp_path: Path) 
     assert seeds[0] == seeds[1]
     train("train-vision", "--data", episodes[0], "--out", v0)
     train("train-vision", "--data", *episodes, "--init", v0, "--out", v1)
-    same_weights(VisionFile.load(v1).model.state_dict(), second.vision)
+    same_weights(VisionFile.load(v1).model, VisionFile.load(second.vision).model)
     command("encode", "--data", episodes[0], "--vision", v0, "--out", z0)
     train("train-memory", "--latents", z0, "--out", m0)
     for data, z in zip(episodes, (z0, z1), strict=True):
         command("encode", "--data", data, "--vision", v1, "--out", z)
     train("train-memory", "--latents", z0, z1, "--init", m0, "--out", m1)
-    same_weights(MemoryFile.load(m1).models[0].state_dict(), second.memory(0))
+    same_weights(MemoryFile.load(m1).models[0], second.load_memory().models[0])
     parts = ["--vision", v1, "--memory", m1, "--latents", z0, z1, "--init", first.agent]
     train("train-controller", *parts, "--out", tmp_path / "a")
     snapshots = second.load_candidates().snapshots
@@ -156,8 +156,8 @@ def test_the_scripts_do_what_a_run_of_one_iteration_does(
         mine, theirs = (load_file(p / "agent" / f"{name}.safetensors") for p in (staged, run))
         assert mine.keys() == theirs.keys()
         assert all(np.array_equal(mine[key], theirs[key]) for key in mine)
-    found = Candidates.load(staged / "candidates.pt")
-    wanted = Candidates.load(run / "iterations" / "00" / "controllers.pt")
+    found = Candidates.load(staged / "candidates.safetensors")
+    wanted = Candidates.load(run / "iterations" / "00" / "controllers.safetensors")
     assert found.dreamed == wanted.dreamed
     returns = [
         [episode["return"] for episode in read_json(folder / "evaluation.json")["episodes"]]

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from baselines import drivers
+from worldmodels import envs
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
 from worldmodels.agent import find
@@ -91,6 +92,9 @@ class Evaluate:
             raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
         if self.resume and self.json is not None and is_stream(self.json):
             raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
+        if self.run is not None:
+            with RunFolder(self.run).lock():
+                pass  # a live run would refuse the count at the end, after all the work
         use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
@@ -107,7 +111,9 @@ class Evaluate:
             result.write(self.json)
         if self.run is not None:
             key = config_hash([result.agent, result.env, list(seeds), result.returns])[:16]
-            RunFolder(self.run).count_frames("test", result.frames, f"test/{key}")
+            run = RunFolder(self.run)
+            with run.lock(wait=60):  # other evaluations may count theirs
+                run.count_frames("test", result.frames, f"test/{key}")
         Console().print(table(result, seeds))
 
     @property
@@ -147,7 +153,7 @@ def home_of(agent: str) -> str:
     if agent not in CONTROLS:
         folder = find(agent)
         config = read_json(folder / CONFIG) if drivers.is_driver(folder) else read_config(folder)
-        env_id = str(config["env_id"])
+        env_id = envs.from_file(str(config["env_id"]), folder / CONFIG)
     return task_for(env_id).test_env(env_id)
 
 

@@ -22,6 +22,7 @@ from typing import (
 
 import tyro
 
+from worldmodels import envs
 from worldmodels.config import ConfigError, Fields, types_of, unchecked, validate
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
@@ -99,12 +100,16 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
             output that cannot be written.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
-    env = "--env" if "env" in command.__dataclass_fields__ else "--env-id"
+    fields = command.__dataclass_fields__
+    if not fields.keys() & {"env", "env_id", "config"}:  # the last is a whole run
+        words = trusted_env(words)
+    env = "--env" if "env" in fields else "--env-id"
     words = [re.sub(r"^--env([-_]id)?(?==|$)", env, word) for word in words]
     flags = read_flags(words)
     env_id = flags.get("env-id")
     if issubclass(command, OfData):
         env_id = command.environment(flags)
+        env_id = env_id and envs.from_file(env_id, "the input")
     preset = load_preset(flags.get("preset", DEFAULT_PRESET), env_id)
     base = dataclasses.replace(command.defaults(preset, flags), **defaults)
     parsed = read(command, args=words, default=base, prog=program)
@@ -112,6 +117,26 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         refuse_ignored(parsed, flags)
     check_outputs(parsed)
     return parsed
+
+
+def trusted_env(words: Sequence[str]) -> list[str]:
+    """Take `--env module:Id-v0` from a command that reads its environment off a file.
+
+    Files import no modules; naming one on the command line does.
+
+    Raises:
+        UserError: the module cannot be imported.
+    """
+    left, rest = [], iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag not in ("--env", "--env-id", "--env_id"):
+            left.append(word)
+        elif ":" in (env_id := value if equals else next(rest, "")):
+            envs.import_module(env_id)
+        else:
+            raise UserError(f"{flag} is {env_id!r}; here it only names a module: module:Id-v0")
+    return left
 
 
 def refuse_ignored(command: Selective, flags: Mapping[str, str]) -> None:

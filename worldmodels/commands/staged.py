@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import NoReturn
 
 import tyro
 
+from worldmodels import envs
 from worldmodels.cli import guarded
-from worldmodels.commands.parsing import load_preset
+from worldmodels.commands.parsing import load_preset, trusted_env
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.commands.study import read_setting
 from worldmodels.presets import RunConfig
@@ -37,7 +39,12 @@ SEVERAL_ITERATIONS = (
 
 
 def settings(
-    preset: str, changes: Sequence[str], uses: Sequence[str], env_id: str | None = None
+    preset: str,
+    changes: Sequence[str],
+    uses: Sequence[str],
+    env_id: str | None = None,
+    *,
+    typed: bool = False,
 ) -> RunConfig:
     """A preset with single settings changed.
 
@@ -46,6 +53,7 @@ def settings(
         changes: such as ``memory.hidden_size=64``.
         uses: sections or single settings that the step uses; others are refused.
         env_id: environment; None takes the preset's.
+        typed: whether the user has named it, not a file of an earlier step.
 
     Raises:
         UserError: no such preset or setting, or a setting without an effect.
@@ -57,10 +65,18 @@ def settings(
             raise UserError(f"{name} has no effect in this step, which uses {', '.join(uses)}")
         if plain in SEVERAL_ITERATIONS:
             raise UserError(f"{name} has no effect in this step: it needs several iterations")
+    if env_id is not None and not typed:
+        env_id = envs.from_file(env_id, STAGED)
     return with_settings(load_preset(preset, env_id), chosen)
 
 
 def run_step(main: Callable[..., None]) -> NoReturn:
     """Read the command line of a script by the signature of its function, and run it."""
     use_all_cores()
-    sys.exit(guarded(lambda: tyro.cli(main)))
+    own = "env_id" in inspect.signature(main).parameters
+
+    def step() -> None:
+        words = sys.argv[1:]
+        tyro.cli(main, args=words if own else trusted_env(words))
+
+    sys.exit(guarded(step))

@@ -17,7 +17,7 @@ from worldmodels.pages.study import build_study
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import FolderPath, atomic_write, parse_json, write_json
+from worldmodels.runs import FolderPath, atomic_write, locked, parse_json, write_json
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class RunStudy:
         if not variants:
             raise UserError("nothing to study: give --variants or --grid, or keep the baseline")
         cells: list[dict[str, Any]] = []
-        with executors.make(None, self.workers) as executor:
+        with locked(self.out), executors.make(None, self.workers) as executor:
             study = Study(self.run, self.out, self.study, executor)
             for seed, variant in itertools.product(range(self.study.seeds), variants):
                 print(f"== {variant.name}, seed {seed}", flush=True)

@@ -106,7 +106,7 @@ class TrainPolicy:
                     agent,
                     self.training,
                     seed=seed,
-                    checkpoint=stage.checkpoint("policy.pt"),
+                    checkpoint=stage.checkpoint("policy.safetensors"),
                     log=partial(stage.log, "policy", policy=self.policy),
                 )
                 file = PolicyFile(*networks, self.policy, memory)
@@ -116,7 +116,7 @@ class TrainPolicy:
     def _imitate(self, agent: Agent, stage: StageContext, seed: int, memory: str) -> PolicyFile:
         planner = open_driver(self.agent, self.planner, self.planning)
         assert isinstance(planner, PlanningPolicy)
-        checkpoint = stage.checkpoint("decisions.pt")
+        checkpoint = stage.checkpoint("decisions.safetensors")
         decisions = collect_decisions(planner, self.imitation, seed, checkpoint)
         log = partial(stage.log, "policy", policy=self.policy)
         actor = imitate(agent, decisions, self.imitation, seed=seed, log=log)

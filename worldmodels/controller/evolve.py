@@ -153,7 +153,7 @@ class _State:
         The pointer is written last and holds the file's hash, so a kill at any moment leaves a
         whole pair; older files go after it.
         """
-        target = path.with_name(f"{path.stem}-{len(self.history):06d}.pt")
+        target = path.with_name(f"{path.stem}-{len(self.history):06d}.safetensors")
         runs.save_checkpoint(
             target,
             {
@@ -172,7 +172,7 @@ class _State:
             },
         )
         runs.write_json(path, {"file": target.name, "sha256": _sha256(target), "key": key})
-        for old in path.parent.glob(f"{path.stem}-??????.pt"):
+        for old in path.parent.glob(f"{path.stem}-??????.safetensors"):
             if old != target:
                 old.unlink()
 

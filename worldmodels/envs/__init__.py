@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -24,12 +26,54 @@ __all__ = [
     "ActionSpec",
     "CheckedEnv",
     "FrameSpec",
+    "from_file",
+    "import_module",
     "make",
     "note_endless",
     "require_limit",
     "time_limit",
     "to_vision",
 ]
+
+
+def import_module(env_id: str) -> None:
+    """Import the module of `module:id`; for ids that the user has typed, not a file.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    module = env_id.rpartition(":")[0]
+    if module:
+        try:
+            importlib.import_module(module)
+        except Exception as err:  # the module is the user's
+            raise UserError(
+                f"environment {env_id!r}: module {module!r} cannot be imported ({err})"
+            ) from err
+
+
+def from_file(env_id: str, source: str | Path) -> str:
+    """An id that a file names, if making it imports no module that only the file names.
+
+    Args:
+        env_id: the id, perhaps `module:id`.
+        source: the file, for the error.
+
+    Returns:
+        The id to make: without its module where it is registered already.
+
+    Raises:
+        UserError: its module is not imported, which would run code that the file chose.
+    """
+    module, _, name = env_id.rpartition(":")
+    if not module or module in sys.modules:
+        return env_id
+    if name in gym.registry:
+        return name
+    raise UserError(
+        f"{source} names the environment {env_id!r}, and files decide about no imports; if you "
+        f"trust the module {module}, give --env {env_id} (in Python: import it first)"
+    )
 
 
 def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -48,14 +92,8 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
             or its extra packages are missing, its observations are no images, or its action space
             is not supported.
     """
-    module, _, name = env_id.rpartition(":")
-    if module:
-        try:
-            importlib.import_module(module)
-        except Exception as err:  # the module is the user's
-            raise UserError(
-                f"environment {env_id!r}: module {module!r} cannot be imported ({err})"
-            ) from err
+    import_module(env_id)
+    name = env_id.rpartition(":")[2]
     try:
         # our own checks take the place of Gymnasium's, which only warn
         env = gym.make(name, **{"disable_env_checker": True, **kwargs})

@@ -13,7 +13,7 @@ from worldmodels.metrics import read_lines
 from worldmodels.pages.data import Evaluation, Ledger, Settings, read_part
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write, read_json
-from worldmodels.tasks import task_for
+from worldmodels.tasks import named
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
@@ -103,7 +103,7 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
     """The test in one paragraph."""
     returns = np.array([episode["return"] for episode in tested["episodes"]])
     lengths = np.array([episode["length"] for episode in tested["episodes"]])
-    task = task_for(tested["env"])
+    task = named(None, tested["env"])
     counts = ""
     if task.solved is not None:
         counts += f", {(returns >= task.solved).sum()} at {task.solved:.0f} or more"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,23 @@ from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.metrics import StageSeconds
 from worldmodels.pages import build_report
-from worldmodels.pipeline.iteration import Iteration
+from worldmodels.pipeline.iteration import Iteration, agent_files
 from worldmodels.pipeline.work import Work
+from worldmodels.planning.committee import FOLDER as COMMITTEE
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, RunFolder, config_hash, require_device
+from worldmodels.runs import Device, LedgerEntry, RunFolder, config_hash, require_device
 from worldmodels.stages.committee import disband
 from worldmodels.stages.context import StageContext, begin_metrics
 from worldmodels.stages.files import Source
-from worldmodels.stages.residual import remove_residual
+from worldmodels.stages.residual import remove_residual, residual_file
 from worldmodels.tasks import task_for
+
+TESTED = ("evaluation.json", "evaluation_random.json", "media")
+"""What the test leaves in the run folder."""
+
+LEDGER = ("collect", "dream", "select", "final", "residual", "committee", "test")
+"""First words of the keys under which the stages enter frames into the ledger."""
 
 
 class Pipeline:
@@ -44,7 +51,7 @@ class Pipeline:
         preset: str = "custom",
         device: Device = "cpu",
     ) -> None:
-        """Open the run folder and write its configuration.
+        """Open the run folder.
 
         Args:
             cfg: the resolved configuration.
@@ -65,24 +72,37 @@ class Pipeline:
         if cfg.mirror:
             task.flip(cfg.env_id, cfg.frame_spec, spec)
         self.run = RunFolder(out)
-        self.run.write_config(
-            {
-                "preset": preset,
-                "seed": seed,
-                "task": task.name,
-                **_fields(cfg),
-                "test_env_id": cfg.test_env,
-            },
-            device,
-        )
+        self.settings = {
+            "preset": preset,
+            "seed": seed,
+            "task": task.name,
+            **_fields(cfg),
+            "test_env_id": cfg.test_env,
+        }
         source = Source(cfg.env_id, cfg.frame_spec, spec, cfg.action_repeat)
         executor = executor or executors.make("serial", 1)
         self.context = StageContext(seed, run=self.run, executor=executor, device=device)
         self.work = Work(cfg, self.run, source)
         self.cfg, self.seed = cfg, seed
+        self.results: dict[str, str] = {}
+        """key of a stage that is done -> hash of what it found"""
+        self.frames: list[LedgerEntry] = []
+        """what the stages that are done entered into the ledger"""
 
     def execute(self) -> Path:
-        """Run what is not done yet; return the path of the report."""
+        """Run what is not done yet; return the path of the report.
+
+        Raises:
+            UserError: another process works in the folder, or the run in it has another seed or
+                another environment.
+        """
+        with self.run.lock():
+            self.run.claim(self.settings, ("method", "seed", "env_id"))
+            self.run.write_config(self.settings, self.context.device)
+            self.run.drop_damaged_ledger()
+            return self._execute()
+
+    def _execute(self) -> Path:
         iterations: list[Iteration] = []
         for number in range(self.cfg.iterations):
             iterations.append(self._iteration(number, iterations))
@@ -90,7 +110,23 @@ class Pipeline:
         self._residual(final)
         self._committee(final, iterations)
         self._test(final)
+        self._settle(iterations, final)
         return build_report(self.run.path)
+
+    def _settle(self, iterations: list[Iteration], final: Iteration) -> None:
+        """Let the ledger's totals be what this agent cost."""
+        keys = {
+            f"{word}/{iteration.number:02d}/{iteration.keys[name][:8]}"
+            for word, name in (
+                ("collect", "collect"),
+                ("dream", "controller"),
+                ("select", "select"),
+            )
+            for iteration in iterations
+        }
+        keys |= {f"{name}/{key[:8]}" for name, key in final.keys.items()}
+        keys.add(f"dream/residual/{final.keys['residual'][:8]}")
+        self.run.settle(LEDGER, sorted(keys), self.frames)
 
     def _iteration(self, number: int, before: list[Iteration]) -> Iteration:
         """One round; every stage's key holds the keys of what it reads."""
@@ -108,6 +144,7 @@ class Pipeline:
                 _key(previous, "select" if cfg.experience.needs_selection else "controller"),
             ],
             lambda ctx: work.collect(this, previous, ctx),
+            lambda: [this.experience],
         )
         past = [iteration.keys["collect"] for iteration in [*before, this]]
         self._stage(
@@ -121,12 +158,14 @@ class Pipeline:
                 *(["mirror"] if cfg.mirror else []),
             ],
             lambda ctx: work.train_vision(this, before, ctx),
+            lambda: [this.vision],
         )
         self._stage(
             "encode",
             this,
             [this.keys["vision"], past],
             lambda ctx: work.encode(this, before, ctx),
+            lambda: [this.latents(past) for past in range(number + 1)],
         )
         self._stage(
             "memory",
@@ -138,6 +177,7 @@ class Pipeline:
                 None if cfg.begins_memory(number) else _key(previous, "memory"),
             ],
             lambda ctx: work.train_memory(this, before, ctx),
+            lambda: [this.memory],
         )
         self._stage(
             "controller",
@@ -150,6 +190,7 @@ class Pipeline:
                 _key(previous, "select") if cfg.controller.carry_on else None,
             ],
             lambda ctx: work.evolve_controller(this, previous, ctx),
+            lambda: this.evolved_files,
         )
         self._stage(
             "select",
@@ -160,6 +201,7 @@ class Pipeline:
                 this.keys["controller"],
             ],
             lambda ctx: work.select(this, ctx),
+            lambda: this.selected_files,
         )
         return this
 
@@ -171,6 +213,7 @@ class Pipeline:
             last,
             [self.cfg.selection, [iteration.keys["select"] for iteration in iterations]],
             lambda ctx: self.work.choose(iterations, ctx),
+            lambda: agent_files(self.run.agent),
         )
         return last
 
@@ -185,6 +228,7 @@ class Pipeline:
             final,
             [self.cfg.residual, self.cfg.selection, final.keys["final"]],
             self.work.learn_residual,
+            lambda: [residual_file(self.run.agent)],
         )
 
     def _committee(self, final: Iteration, iterations: list[Iteration]) -> None:
@@ -201,6 +245,7 @@ class Pipeline:
             final,
             [self.cfg.committee, self.cfg.selection, final.keys["residual"]],
             lambda ctx: self.work.seat(others, ctx),
+            lambda: [self.run.agent / COMMITTEE],
         )
 
     def _test(self, final: Iteration) -> None:
@@ -210,6 +255,7 @@ class Pipeline:
             final,
             [self.cfg.test, self.cfg.test_env, final.keys["committee"]],
             self.work.test,
+            lambda: [self.run.path / name for name in TESTED],
         )
 
     def _stage(
@@ -218,31 +264,54 @@ class Pipeline:
         iteration: Iteration,
         inputs: Any,
         work: Callable[[StageContext], dict[str, Any]],
+        files: Callable[[], Sequence[Path]],
     ) -> None:
-        """Do the work unless it is done with these inputs; the iteration gets the stage's key."""
+        """Do the work unless it is done with these inputs; the iteration gets the stage's key.
+
+        Args:
+            name: of the stage.
+            iteration: that it belongs to.
+            inputs: its settings, and the keys of the stages that it reads.
+            work: does it.
+            files: what it writes, called when its key is known.
+        """
         key = config_hash([name, iteration.number, self.seed, inputs])
         label = f"{name}/{iteration.number:02d}"
         iteration.keys[name] = key
-        if self.run.stage_done(label, key):
-            return
+        sources = config_hash([self.results[read] for read in _keys(inputs, self.results)])
+        if not self.run.stage_done(label, key, sources, files()):
+            outputs = self._do(label, name, iteration.number, key, work)
+            self.run.mark_done(label, key, outputs, files(), sources)
+            shutil.rmtree(self._state(label), ignore_errors=True)
+        self.results[key] = self.run.stage_result(label)
+        self.frames += self.run.stage_frames(label)
+
+    def _state(self, label: str) -> Path:
+        """Folder that a stage resumes from."""
+        return self.run.checkpoints / label.replace("/", "-")
+
+    def _do(
+        self,
+        label: str,
+        name: str,
+        number: int,
+        key: str,
+        work: Callable[[StageContext], dict[str, Any]],
+    ) -> dict[str, Any]:
+        """Do a stage's work; return its outputs."""
         self.context.say(label)
-        folder = self.run.checkpoints / label.replace("/", "-")
+        folder = self._state(label)
         begun = (folder / "key").exists() and (folder / "key").read_text() == key
         if not begun:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / "key").write_text(key)
-        begin_metrics(self.run, name, iteration.number, resumed=begun)
+        begin_metrics(self.run, name, number, resumed=begun)
         started = time.perf_counter()
-        outputs = work(
-            dataclasses.replace(self.context, iteration=iteration.number, state=folder, key=key)
-        )
+        outputs = work(dataclasses.replace(self.context, iteration=number, state=folder, key=key))
         seconds = time.perf_counter() - started
-        self.run.log(
-            "stage", iteration=iteration.number, **StageSeconds(name=name, seconds=seconds)
-        )
-        self.run.mark_done(label, key, outputs)
-        shutil.rmtree(folder, ignore_errors=True)
+        self.run.log("stage", iteration=number, **StageSeconds(name=name, seconds=seconds))
+        return outputs
 
 
 def run_pipeline(
@@ -297,6 +366,15 @@ def _check_environments(cfg: RunConfig) -> ActionSpec:
 
 def _fields(cfg: RunConfig) -> dict[str, Any]:
     return {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
+
+
+def _keys(inputs: Any, known: Mapping[str, str]) -> list[str]:
+    """The keys of stages among some inputs, in their order."""
+    if isinstance(inputs, str):
+        return [inputs] if inputs in known else []
+    if isinstance(inputs, list):
+        return [key for part in inputs for key in _keys(part, known)]
+    return []
 
 
 def _key(iteration: Iteration | None, stage: str) -> str | None:

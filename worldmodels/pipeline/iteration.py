@@ -7,21 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from worldmodels.config import from_json
+from worldmodels._agent_files import CARD, CONFIG, PARTS
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.interface import Memory, MemoryConfig
-from worldmodels.memory.kinds import build
-from worldmodels.memory.rewards import RewardModel
+from worldmodels.memory.interface import Memory
 from worldmodels.presets import RunConfig
-from worldmodels.runs import atomic_path, load_checkpoint, read_json, save_checkpoint, write_json
+from worldmodels.protocols import UserError
+from worldmodels.runs import atomic_path
 from worldmodels.stages.controller import Candidates
-from worldmodels.stages.files import episode_folders
-from worldmodels.stages.memory import Memories
+from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile, episode_folders
 from worldmodels.vision.latents import Latents
-from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+SMALL = (CONFIG, CARD, "controller.safetensors")
+"""Files of an agent that the selection of C writes anew; the others stay as they were."""
+
+
+def agent_files(agent: Path) -> list[Path]:
+    """Files of an agent's own in its folder."""
+    return [agent / name for name in (CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS))]
 
 
 @dataclass
@@ -40,13 +42,13 @@ class Iteration:
 
     @property
     def vision(self) -> Path:
-        """Weights of V."""
-        return self.folder / "vision.pt"
+        """V."""
+        return self.folder / "vision.safetensors"
 
     @property
     def candidates(self) -> Path:
         """Snapshots of C."""
-        return self.folder / "controllers.pt"
+        return self.folder / "controllers.safetensors"
 
     @property
     def experience(self) -> Path:
@@ -58,47 +60,66 @@ class Iteration:
         """Latents of an iteration's episodes under this one's V."""
         return self.folder / f"latents-{number:02d}.safetensors"
 
-    def memory(self, member: int) -> Path:
-        """Weights of one M."""
-        return self.folder / f"memory-{member}.pt"
+    @property
+    def memory(self) -> Path:
+        """M, one or an ensemble, and what its reward head means."""
+        return self.folder / "memory.safetensors"
 
-    def load_vision(self, shape: VAEConfig) -> ConvVAE:
+    @property
+    def evolved(self) -> Path:
+        """Folder of the agent's small files as evolution left them, before selection."""
+        return self.folder / "evolved"
+
+    @property
+    def evolved_files(self) -> list[Path]:
+        """What the evolution of C leaves: of the agent, what selection does not change."""
+        own = [path for path in agent_files(self.agent) if path.name not in SMALL]
+        return [self.candidates, self.evolved, *own]
+
+    @property
+    def selected_files(self) -> list[Path]:
+        """What the selection of C leaves: of the agent, what it has written anew."""
+        return [self.agent / name for name in SMALL]
+
+    def keep_evolved(self) -> None:
+        """Copy the agent's small files, so that a selection can begin from them again."""
+        for name in SMALL:
+            copy_file(self.agent / name, self.evolved / name)
+
+    def restore_evolved(self) -> None:
+        """Undo a selection; runs of earlier versions kept nothing to do it from."""
+        for name in SMALL if self.evolved.is_dir() else ():
+            copy_file(self.evolved / name, self.agent / name)
+
+    def load_vision(self) -> VisionFile:
         """V as the iteration left it."""
-        model = ConvVAE(shape)
-        model.load_state_dict(load_checkpoint(self.vision))
-        return model.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]  # not in torch's types
+        return VisionFile.load(_existing(self.vision))
 
-    def load_reward(self) -> RewardModel:
-        """Meaning of the reward head that the iteration's memories have."""
-        path = self.folder / "reward.json"
-        return from_json(RewardModel, read_json(path), f"{path}: ")
-
-    def load_memories(self, shape: MemoryConfig, count: int) -> list[Memory]:
+    def load_memory(self) -> MemoryFile:
         """The memories as the iteration left them."""
-        memories = []
-        for member in range(count):
-            memory = build(shape)
-            memory.load_state_dict(load_checkpoint(self.memory(member)))
-            memories.append(memory.eval())
-        return memories
-
-    def memory_weights(self, count: int) -> list[dict[str, Tensor]]:
-        """Weights of the memories, to fine-tune."""
-        return [load_checkpoint(self.memory(member)) for member in range(count)]
-
-    def save_memories(self, memories: Memories) -> None:
-        """Write the memories and what their reward heads mean."""
-        for member, memory in enumerate(memories.models):
-            save_checkpoint(self.memory(member), memory.state_dict())
-        write_json(self.folder / "reward.json", memories.reward)
+        return MemoryFile.load(_existing(self.memory))
 
     def load_latents(self) -> list[Latents]:
         """Latents of every iteration so far under this one's V, the newest last."""
-        return [Latents.load(self.latents(number)) for number in range(self.number + 1)]
+        return [LatentsFile.load(self.latents(number)).latents for number in range(self.number + 1)]
 
     def load_candidates(self) -> Candidates:
         """What the iteration's evolution left for the selection."""
         return Candidates.load(self.candidates)
+
+
+def _existing(path: Path) -> Path:
+    """The path of V or M.
+
+    Raises:
+        UserError: there is no such file, as in runs of versions that wrote pickles.
+    """
+    if not path.exists():
+        raise UserError(
+            f"{path} does not exist; an earlier version may have made this run, and its files of "
+            "weights are not read any more: start the run again in a new folder"
+        )
+    return path
 
 
 def store_of(iterations: Sequence[Iteration]) -> EpisodeStore:
@@ -122,14 +143,11 @@ def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
     return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
 
 
-def dreaming_memories(
-    cfg: RunConfig, this: Iteration, shape: MemoryConfig, rounds: Sequence[int]
-) -> list[Memory]:
+def dreaming_memories(this: Iteration, rounds: Sequence[int]) -> list[Memory]:
     """The memories of some iterations, in the order given."""
+    folders = {number: this.folder.parent / f"{number:02d}" for number in rounds}
     return [
         memory
         for number in rounds
-        for memory in Iteration(number, this.folder.parent / f"{number:02d}").load_memories(
-            shape, cfg.memory.ensemble
-        )
+        for memory in Iteration(number, folders[number]).load_memory().models
     ]

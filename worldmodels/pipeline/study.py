@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodels import stages
+from worldmodels import envs, stages
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, CountOrZero
 from worldmodels.evaluation import AgentParameters, evaluate_many
@@ -118,6 +118,7 @@ class Study:
         """
         self.cfg, self.out, self.executor = cfg, out, executor
         self.base: RunConfig = from_json(RunFolder(run, create=False).read_config()["config"])
+        envs.from_file(self.base.env_id, run / "config.json")
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
         self.round = Iteration(number, run / "iterations" / f"{number:02d}")
         if not self.round.candidates.exists():
@@ -163,7 +164,7 @@ class Study:
         if not variant.untrained and not variant.trains:
             return None
         parts = self.round.load_latents()
-        kind = self.round.load_reward().kind
+        kind = self.round.load_memory().reward.kind
         reward = reward_model(cfg.memory, Latents.concatenate(parts), kind)
         size = self.agent.action_spec.size
         shape = cfg.memory.network(self.agent.z_dim, size, reward.kind)
@@ -171,7 +172,7 @@ class Study:
             torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
             return Memories([build(shape).eval() for _ in range(cfg.memory.ensemble)], reward)
         what = [self.key, cfg.memory, cfg.memory_training, seed]
-        path = self.out / "memories" / f"{config_hash(what)[:16]}.pt"
+        path = self.out / "memories" / f"{config_hash(what)[:16]}.safetensors"
         if path.exists():
             return _load_memories(path, [build(shape) for _ in range(cfg.memory.ensemble)], reward)
         state = path.with_suffix(".state")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldmodels import stages
+from worldmodels._agent_files import CONFIG
 from worldmodels.agent import Agent
 from worldmodels.pipeline.iteration import (
     Iteration,
@@ -19,10 +20,11 @@ from worldmodels.pipeline.iteration import (
     store_of,
 )
 from worldmodels.presets import RunConfig
-from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
+from worldmodels.runs import RunFolder, write_json
 from worldmodels.stages import Finalist, Source, StageContext
 from worldmodels.stages.collection import Drives, snapshot_folders
 from worldmodels.stages.controller import World
+from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile
 from worldmodels.stages.memory import Memories
 
 
@@ -84,16 +86,17 @@ class Work:
             store_of([*before, this]),
             ctx,
             mirror=cfg.mirror,
-            init=None if cfg.begins_vision(number) else load_checkpoint(before[-1].vision),
+            init=None if cfg.begins_vision(number) else before[-1].load_vision().model.state_dict(),
         )
-        save_checkpoint(this.vision, model.state_dict())
+        VisionFile(model, self.source, cfg.mirror).save(this.vision)
         return {}
 
     def encode(
         self, this: Iteration, before: Sequence[Iteration], ctx: StageContext
     ) -> dict[str, Any]:
         """Encode every episode so far with this iteration's V, one file per iteration."""
-        model = this.load_vision(self.cfg.vision)
+        vision = this.load_vision()
+        model, digest = vision.model, vision.digest
         frozen = not self.cfg.trains_vision(this.number)
         for iteration in [*before, this]:
             target = this.latents(iteration.number)
@@ -101,7 +104,7 @@ class Work:
                 copy_file(before[-1].latents(iteration.number), target)
                 continue
             latents = stages.encode(model, store_of([iteration]), ctx, mirror=self.cfg.mirror)
-            latents.save(target)
+            LatentsFile(latents, self.source, digest, self.cfg.mirror).save(target)
         return {}
 
     def train_memory(
@@ -110,16 +113,20 @@ class Work:
         """Train M on all latents so far, from the previous iteration's weights or from scratch."""
         cfg, number = self.cfg, this.number
         scratch = cfg.begins_memory(number)
+        training = cfg.memory_training_of(number)
         memories = stages.train_memory(
             cfg.memory,
-            cfg.memory_training_of(number),
+            training,
             this.load_latents(),
             ctx,
             mirror=cfg.mirror,
-            init=None if scratch else before[-1].memory_weights(cfg.memory.ensemble),
-            kind=before[0].load_reward().kind if before else None,
+            init=None
+            if scratch
+            else [model.state_dict() for model in before[-1].load_memory().models],
+            kind=before[0].load_memory().reward.kind if before else None,
         )
-        this.save_memories(memories)
+        vision, noise = this.load_vision().digest, training.posterior_noise
+        MemoryFile(memories.models, memories.reward, self.source, vision, noise).save(this.memory)
         return {}
 
     def evolve_controller(
@@ -136,7 +143,9 @@ class Work:
             ctx,
             init=None if begin is None else Agent.from_pretrained(begin.agent),
         )
+        _overwrite(this.agent)
         evolved.agent.save_pretrained(this.agent, dtype="float32")
+        this.keep_evolved()
         evolved.candidates.save(this.candidates)
         self.run.count_frames("dream", evolved.frames, f"dream/{this.number:02d}/{ctx.key[:8]}")
         return {"dreamed": evolved.candidates.dreamed}
@@ -144,6 +153,7 @@ class Work:
     def select(self, this: Iteration, ctx: StageContext) -> dict[str, Any]:
         """Drive every snapshot of C on the selection tracks; the best is the iteration's agent."""
         cfg = self.cfg
+        this.restore_evolved()
         found = stages.select(
             cfg.selection,
             cfg.dream,
@@ -170,6 +180,7 @@ class Work:
     def choose(self, iterations: Sequence[Iteration], ctx: StageContext) -> dict[str, Any]:
         """Let the best iterations' agents drive on further tracks; the winner is the run's."""
         finalists = self.best_rounds(iterations)
+        _overwrite(self.run.agent)
         found = stages.choose(self.cfg.selection, finalists, self.run.agent, ctx)
         if found.frames:
             self.run.count_frames("selection", found.frames, f"final/{ctx.key[:8]}")
@@ -212,13 +223,11 @@ def world_of(
             `ControllerStageConfig.memory_rounds` counts in.
     """
     if memories is None:
-        reward = this.load_reward()
-        shape = cfg.memory.network(cfg.vision.z_dim, source.action_spec.size, reward.kind)
         rounds = dreaming_rounds(cfg, this.number)
-        memories = Memories(dreaming_memories(cfg, this, shape, rounds), reward)
+        memories = Memories(dreaming_memories(this, rounds), this.load_memory().reward)
     return World(
         source,
-        this.load_vision(cfg.vision),
+        this.load_vision().model,
         memories.models,
         memories.reward,
         this.load_latents(),
@@ -233,6 +242,12 @@ def drivers(previous: Iteration, which: Literal["selected", "all"]) -> list[Path
         return [previous.agent]
     snapshots = previous.load_candidates().snapshots
     return snapshot_folders(previous.agent, snapshots, previous.folder / "drivers")
+
+
+def _overwrite(agent: Path) -> None:
+    """Let an agent's folder that has lost its configuration be written again."""
+    if agent.is_dir() and not (agent / CONFIG).exists():
+        write_json(agent / CONFIG, {})
 
 
 def _without_frames(found: Any) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,14 +102,31 @@ def open_stage(
         iteration: counted from 0; part of the seeds, as in a run.
         executor: where episodes are driven; None uses this process.
         device: where V and M compute.
+
+    Raises:
+        UserError: another process works in the run folder.
     """
+    opened = None if run is None else RunFolder(run)
+    with nullcontext() if opened is None else opened.lock():
+        yield from _work(name, out, inputs, opened, seed, iteration, executor, device)
+
+
+def _work(
+    name: str,
+    out: Path,
+    inputs: Any,
+    opened: RunFolder | None,
+    seed: int,
+    iteration: int,
+    executor: Executor | None,
+    device: Device,
+) -> Iterator[StageContext]:
     target = out.absolute()
     folder = target.with_name(f".{target.name}-resume")
     state = folder / config_hash([name, inputs, seed, iteration])[:16]
     resumed = state.exists()  # the first checkpoint makes it
     if not resumed:
         shutil.rmtree(folder, ignore_errors=True)
-    opened = None if run is None else RunFolder(run)
     ledger = f"{name}/{state.name}"
     context = StageContext(
         seed, iteration, state, opened, executor, device, key=state.name, ledger=ledger

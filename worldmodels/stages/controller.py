@@ -59,7 +59,8 @@ class Candidates:
     def save(self, path: Path) -> None:
         """Write them, atomically."""
         snapshots = {g: torch.from_numpy(p.copy()) for g, p in self.snapshots.items()}
-        save_checkpoint(path, {"snapshots": snapshots, "dreamed": dict(self.dreamed)})
+        content = {"snapshots": snapshots, "dreamed": dict(self.dreamed)}
+        save_checkpoint(path, content, "controllers")
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -19,6 +19,7 @@ from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
+from worldmodels.envs import from_file
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
@@ -61,7 +62,7 @@ class DreamEvolution:
         """Find the shape that the environment's actions ask for."""
         shape = ControllerConfig.for_action_space(
             action_spec,
-            task_for(env_id).squash if action_spec.kind == "box" else None,
+            task_for(from_file(env_id, "V's file")).squash if action_spec.kind == "box" else None,
             inputs=stage.inputs,
             hidden=stage.hidden,
             normalize=stage.normalize,

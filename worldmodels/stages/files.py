@@ -274,7 +274,7 @@ def file_digest(path: Path) -> str:
 
 def _save(path: Path, kind: str, *, weights: Any, **facts: Any) -> None:
     plain = to_jsonable({**facts, "kind": kind, "schema": SCHEMA, "versions": versions()})
-    save_checkpoint(path, {**plain, "weights": weights})
+    save_checkpoint(path, {**plain, "weights": weights}, kind)
 
 
 def _load(path: Path, kind: str, holds: type[Any]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def train_memory(
             holdout=holdout,
             repeats=np.where(held, 0, repeats),
             init=None if init is None else dict(init[member]),
-            checkpoint=ctx.checkpoint(f"memory-{member}.pt"),
+            checkpoint=ctx.checkpoint(f"memory-{member}.safetensors"),
             log=partial(ctx.log, "memory", member=member),
             device=ctx.device,
         ).cpu()

@@ -64,7 +64,7 @@ def learn_residual(
         agent,
         training,
         seed=derive_seed(ctx.seed, "residual"),
-        checkpoint=ctx.checkpoint("policy.pt"),
+        checkpoint=ctx.checkpoint("policy.safetensors"),
         log=partial(ctx.log, "residual"),
     )
     file = PolicyFile(actors, critic, "residual", origin(agent, training.network))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels.envs import from_file
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.stages.context import StageContext
 from worldmodels.tasks import Symmetry, task_for
@@ -60,7 +61,7 @@ def train_vision(
         validation,
         seed=seed,
         init=None if init is None else dict(init),
-        checkpoint=ctx.checkpoint("state.pt"),
+        checkpoint=ctx.checkpoint("state.safetensors"),
         log=partial(ctx.log, "vision"),
         device=ctx.device,
     ).cpu()
@@ -70,9 +71,10 @@ def mirror_of(store: EpisodeStore) -> Symmetry:
     """The horizontal flip of a store's environment.
 
     Raises:
-        UserError: it has none that is known.
+        UserError: it has none that is known, or the episodes name a module that is not imported.
     """
-    return task_for(store.env_id).flip(store.env_id, store.frame_spec, store.action_spec)
+    env_id = from_file(store.env_id, "a header of the episodes")
+    return task_for(env_id).flip(store.env_id, store.frame_spec, store.action_spec)
 
 
 def half_mirrored(

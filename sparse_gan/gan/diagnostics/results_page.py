@@ -58,8 +58,9 @@ def run_limits(args: LimitsArgs) -> Path:
     ``verdicts.json`` in the run folder has the same figures.
     """
     run = RunFolder(args.out)
-    run.write_config(args)
-    found = results(args)
+    with run.lock():
+        run.write_config(args)
+        found = results(args)
     judged = verdicts(found)
     write_json(run.path / "verdicts.json", [dataclasses.asdict(v) for v in judged])
     for verdict in judged:

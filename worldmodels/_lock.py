@@ -1,0 +1,149 @@
+"""A lock on a folder: one process writes into it at a time.
+
+The lock is the operating system's, on a file in the folder: it ends with the process that holds it,
+however that ends, so nothing is ever left locked. Part of `worldmodels.runs`; use it from there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldmodels._files import disk_errors, make_folder
+from worldmodels.protocols import UserError
+
+LOCK = ".lock"
+"""Name of the file, which is there while somebody works in the folder, or was killed."""
+
+FAR = 2**30
+"""Byte of the file that is locked; Windows lets nobody read a locked byte."""
+
+
+@dataclass
+class _Held:
+    descriptor: int
+    path: Path
+    thread: int
+    times: int = 1
+
+
+_HELD: dict[str, _Held] = {}
+_GUARD = threading.Lock()
+
+
+@contextmanager
+def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
+    """Hold the lock on a folder, which is made if it is missing; one thread may nest the calls.
+
+    Where the system has no locks of files, nothing is locked.
+
+    Args:
+        folder: what is written into.
+        wait: seconds to wait for another process that holds it.
+
+    Raises:
+        UserError: another process, or another thread of this one, holds the lock.
+    """
+    make_folder(folder)
+    name, thread = os.path.realpath(folder), threading.get_ident()
+    until = time.monotonic() + wait
+    while not _acquire(name, thread, folder):
+        if time.monotonic() >= until:
+            raise UserError(
+                f"{folder} is in use by {_holder(folder)}; wait until it ends or stop it, or "
+                "choose another folder"
+            )
+        time.sleep(0.05)
+    try:
+        yield
+    finally:
+        _release(name)
+
+
+def _acquire(name: str, thread: int, folder: Path) -> bool:
+    with _GUARD:
+        held = _HELD.get(name)
+        if held is not None:
+            held.times += held.thread == thread
+            return held.thread == thread
+        path = Path(name) / LOCK
+        while True:
+            with disk_errors(folder / LOCK):
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            if not _lock(descriptor):
+                os.close(descriptor)
+                return False
+            if _is_at(descriptor, path):
+                break
+            os.close(descriptor)  # its last holder has removed it in between
+        _HELD[name] = _Held(descriptor, path, thread)
+        _sign(descriptor)
+        return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _release(name: str) -> None:
+    with _GUARD:
+        held = _HELD[name]
+        held.times -= 1
+        if not held.times:
+            del _HELD[name]
+            with suppress(OSError):  # the folder may be gone, and Windows removes no open file
+                held.path.unlink()
+            os.close(held.descriptor)  # ends the lock
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the system's lock; False where another process has it.
+
+    POSIX's record locks are used, not `flock`: worker processes that were forked do not inherit
+    them, so a lock ends with the process that took it.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(descriptor, FAR, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, FAR)
+    except ImportError:
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _sign(descriptor: int) -> None:
+    """Say who holds the lock, for others' error."""
+    words = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}
+    with suppress(OSError):  # a full disk
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps(words).encode())
+
+
+def _holder(folder: Path) -> str:
+    try:
+        found = json.loads((folder / LOCK).read_bytes())
+        command = " ".join(str(found["command"]).split()) or "unknown"
+        return f"process {int(found['pid'])} ({command})"
+    except (OSError, ValueError, LookupError, TypeError):
+        return "another process"
