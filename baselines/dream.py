@@ -57,7 +57,7 @@ def make_dream_env(recipe: Recipe, world: Path, horizon: int) -> VecEnv:
         UserError: there is no such agent, or it cannot dream.
     """
     vector = gym.make_vec(
-        "worldmodels/CarRacingDream-v0",
+        "worldmodels/Dream-v0",
         recipe.n_envs,
         vectorization_mode="vector_entry_point",
         agent=Agent.from_pretrained(world),

@@ -18,7 +18,7 @@ from worldmodels.dream.sb3 import DreamVecEnv, LatentControl
 def main(agent: str, steps: int = 200_000, dreams: int = 16, episodes: int = 4) -> None:
     """Learn for that many steps in that many dreams at once, then drive that many real episodes."""
     loaded = Agent.from_pretrained(agent)
-    vector = gym.make_vec("worldmodels/CarRacingDream-v0", dreams, agent=loaded, horizon=250)
+    vector = gym.make_vec("worldmodels/Dream-v0", dreams, agent=loaded, horizon=250)
     ppo = PPO("MlpPolicy", DreamVecEnv(vector), n_steps=256, batch_size=512, seed=0, verbose=1)
     ppo.learn(steps)
     driver = loaded.with_control(LatentControl(ppo))  # V, M and held actions are the agent's

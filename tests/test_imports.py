@@ -191,7 +191,7 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("worldmodels.memory.train", "import worldmodels\nworldmodels.Agent"),
         ("worldmodels.dream.engine", "from worldmodels.controller.linear import act"),
         ("worldmodels.dream.engine", "from worldmodels import Agent"),
-        ("worldmodels.dream.engine", "from worldmodels.dream.env import CarRacingDream"),
+        ("worldmodels.dream.engine", "from worldmodels.dream.env import Dream"),
         ("worldmodels.controller.evolve", "from worldmodels.dream.engine import DreamReturns"),
         ("worldmodels.controller.evolve", "from worldmodels.envs import make"),
         ("worldmodels.agent", "from worldmodels.evaluation import evaluate"),

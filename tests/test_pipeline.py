@@ -193,7 +193,10 @@ def test_a_committee_drives_where_selection_prefers_it(
         judged.append(seeds)
         means = [1.0, *[together] * (len(policies) - 1)]
         summary = SimpleNamespace(std=0.0)
-        return [SimpleNamespace(mean=m, frames=40, returns=np.array([m]), summary=summary) for m in means]
+        return [
+            SimpleNamespace(mean=m, frames=40, returns=np.array([m]), summary=summary)
+            for m in means
+        ]
 
     monkeypatch.setattr(committee, "evaluate_many", judge)
     run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")

@@ -131,3 +131,12 @@ def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert study(run, tmp_path, "--study.round", "7") == 2
     assert "07 has no controllers" in capsys.readouterr().err
     assert study(tmp_path / "nowhere", tmp_path) == 2
+
+
+def test_a_wrong_setting_is_told_before_the_first_evolution(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--grid", "dream.temperature=1", "--variants", "odd: dream.temperatur=1"]
+    assert study(run, tmp_path / "study", *words) == 2
+    assert "dream has no 'temperatur'" in capsys.readouterr().err
+    assert not (tmp_path / "study" / "cells").exists()

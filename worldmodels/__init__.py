@@ -3,7 +3,8 @@
 Importing the package registers two Gymnasium environments:
 
 * `worldmodels/CarRacing-v3`: Gymnasium's CarRacing, the same physics with faster pixels;
-* `worldmodels/CarRacingDream-v0`: the world that an agent's memory dreams, as an environment.
+* `worldmodels/Dream-v0`: the world that an agent's memory dreams, as an environment (also
+  `worldmodels/CarRacingDream-v0`, its name in earlier versions).
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ def _register_environments() -> None:
             max_episode_steps=1000,
             reward_threshold=900,
         )
-    if "worldmodels/CarRacingDream-v0" not in gymnasium.registry:
-        gymnasium.register(
-            id="worldmodels/CarRacingDream-v0",
-            entry_point="worldmodels.dream.env:CarRacingDream",
-            vector_entry_point="worldmodels.dream.env:CarRacingDreamVector",
-        )
+    for env_id in ("worldmodels/Dream-v0", "worldmodels/CarRacingDream-v0"):
+        if env_id not in gymnasium.registry:
+            gymnasium.register(
+                id=env_id,
+                entry_point="worldmodels.dream.env:Dream",
+                vector_entry_point="worldmodels.dream.env:DreamVector",
+            )
 
 
 def __getattr__(name: str) -> Any:

@@ -202,6 +202,3 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "bytes":
         return bytes.fromhex(held)
     return {"int": int, "float": float}[kind](held)
-
-
-__all__ = ["load_checkpoint", "save_checkpoint"]

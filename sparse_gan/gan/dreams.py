@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
 from worldmodels.controller import linear
-from worldmodels.dream.env import CarRacingDreamVector
+from worldmodels.dream.env import DreamVector
 from worldmodels.vision.vae import to_float, to_uint8
 
 
@@ -25,7 +25,7 @@ def dreamt(agent: Agent, count: int, dreams: int = 20, seed: int = 0) -> NDArray
     Raises:
         UserError: the agent cannot dream.
     """
-    env = CarRacingDreamVector(agent, dreams)
+    env = DreamVector(agent, dreams)
     weights = linear.unflatten(
         torch.from_numpy(agent.parameters)[None],
         agent.controller,

@@ -14,12 +14,12 @@ from gymnasium.vector import AsyncVectorEnv
 from stable_baselines3.common.vec_env import SubprocVecEnv
 
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.env import CarRacingDream, CarRacingDreamVector
+from worldmodels.dream.env import Dream, DreamVector
 from worldmodels.dream.sb3 import DreamVecEnv
 
 from .conftest import MakeAgent
 
-NAME = "worldmodels/CarRacingDream-v0"
+NAME = "worldmodels/Dream-v0"
 N, STEPS = 3, 12
 WAYS: dict[str, Callable[[Any], Any]] = {
     "copy": copy.copy,
@@ -50,7 +50,7 @@ def test_a_copy_dreams_as_the_original(
     make_agent: MakeAgent, vector: bool, backend: str, options: dict[str, Any], way: str
 ) -> None:
     agent, cfg = make_agent(2), DreamConfig(backend=backend, horizon=9, **options)  # type: ignore[arg-type]  # a literal
-    env: Any = CarRacingDreamVector(agent, N, cfg=cfg) if vector else CarRacingDream(agent, cfg=cfg)
+    env: Any = DreamVector(agent, N, cfg=cfg) if vector else Dream(agent, cfg=cfg)
     fresh = WAYS[way](env)
     seen = drive(env, 1)
     np.testing.assert_equal(drive(fresh, 1), seen)
@@ -65,7 +65,7 @@ def test_a_copy_dreams_as_the_original(
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_copy_for_sb3_dreams_as_the_original(make_agent: MakeAgent, way: str) -> None:
-    env = DreamVecEnv(CarRacingDreamVector(make_agent(), N, horizon=9), seed=1)
+    env = DreamVecEnv(DreamVector(make_agent(), N, horizon=9), seed=1)
     env.reset()
     other = WAYS[way](env)
     actions = np.zeros((N, 3), np.float32)
@@ -74,7 +74,7 @@ def test_a_copy_for_sb3_dreams_as_the_original(make_agent: MakeAgent, way: str) 
 
 
 def test_a_process_dreams_as_the_original(make_agent: MakeAgent) -> None:
-    env = CarRacingDream(make_agent(), termination="off")
+    env = Dream(make_agent(), termination="off")
     low = env.action_space.low  # type: ignore[attr-defined]  # a Box
     first = env.reset(seed=1)[0]
     seen = [env.step(low)[:2] for _ in range(STEPS)]
@@ -110,7 +110,7 @@ def test_an_async_vector_dreams_as_the_original(make_agent: MakeAgent) -> None:
 def test_a_copy_of_the_shipped_dream_has_its_return() -> None:
     """-9.1648 in float32, where both backends agree; bfloat16 rounds to another dream."""
     for backend in ("kernels", "torch"):
-        env = CarRacingDream("car-racing", backend=backend, dtype="float32")
+        env = Dream("car-racing", backend=backend, dtype="float32")
         dreams: list[Any] = [env, copy.deepcopy(env), pickle.loads(pickle.dumps(env))]
         for dream in dreams:
             dream.reset(seed=1)

@@ -16,7 +16,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodels  # noqa: F401  # registers the environments
-from worldmodels.dream.env import CarRacingDream, CarRacingDreamVector
+from worldmodels.dream.env import Dream, DreamVector
 from worldmodels.dream.sb3 import DreamVecEnv
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN
@@ -24,13 +24,13 @@ from worldmodels.protocols import UserError
 
 from .conftest import PEDALS, REWARD, H, MakeAgent, S, Z
 
-NAME = "worldmodels/CarRacingDream-v0"
+NAME = "worldmodels/Dream-v0"
 N = 5
 GAS = np.array([0.0, 1.0, 0.0], np.float32)
 CHOICES = ActionSpec("discrete", 5)
 
 
-def roll(env: CarRacingDream, seed: int, steps: int = 6) -> list[Any]:
+def roll(env: Dream, seed: int, steps: int = 6) -> list[Any]:
     obs, info = env.reset(seed=seed)
     return [obs, info["start"], *(env.step(GAS)[:4] for _ in range(steps))]
 
@@ -54,12 +54,12 @@ def test_both_checkers_pass(make_agent: MakeAgent, spec: ActionSpec, members: in
 def test_an_agents_folder_is_as_good_as_the_agent(make_agent: MakeAgent, tmp_path: Path) -> None:
     agent = make_agent()
     agent.save_pretrained(tmp_path / "agent", dtype="float32")
-    direct, loaded = (CarRacingDream(a, dtype="float32") for a in (agent, tmp_path / "agent"))
+    direct, loaded = (Dream(a, dtype="float32") for a in (agent, tmp_path / "agent"))
     assert same(roll(direct, 3), roll(loaded, 3))
 
 
 def test_seeds_fix_the_dream(make_agent: MakeAgent) -> None:
-    env = CarRacingDream(make_agent(), dropout=0.2)
+    env = Dream(make_agent(), dropout=0.2)
     first = roll(env, 1)
     assert same(first, roll(env, 1)) and not same(first, roll(env, 2))
     assert env.observation_space.contains(first[0])
@@ -67,7 +67,7 @@ def test_seeds_fix_the_dream(make_agent: MakeAgent) -> None:
 
 def test_a_dream_begins_at_its_start(make_agent: MakeAgent) -> None:
     agent = make_agent()
-    env = CarRacingDream(agent)
+    env = Dream(agent)
     for start in (0, S - 1):
         obs, info = env.reset(seed=0, options={"start": start})
         assert info["start"] == start and agent.starts is not None
@@ -78,34 +78,34 @@ def test_a_dream_begins_at_its_start(make_agent: MakeAgent) -> None:
 
 
 def test_the_horizon_truncates_and_m_terminates(make_agent: MakeAgent) -> None:
-    env = CarRacingDream(make_agent(), horizon=3, termination="off")
+    env = Dream(make_agent(), horizon=3, termination="off")
     assert [s[2:] for s in roll(env, 0, 3)[2:]] == [(False, False), (False, False), (False, True)]
-    env = CarRacingDream(make_agent(), termination_threshold=1e-6)
+    env = Dream(make_agent(), termination_threshold=1e-6)
     assert roll(env, 0, 1)[2][2:] == (True, False)
 
 
 def test_pictures_are_what_v_decodes(make_agent: MakeAgent) -> None:
     agent = make_agent()
-    env = CarRacingDream(agent, render_mode="rgb_array")
+    env = Dream(agent, render_mode="rgb_array")
     obs, _ = env.reset(seed=0)
     picture, small = env.render(), agent.decode(obs[None, :Z])[0]
     assert picture is not None and picture.shape == (384, 384, 3) and picture.dtype == np.uint8
     means = picture.reshape(64, 6, 64, 6, 3).mean((1, 3))
     assert np.abs(means - small).mean() < 1
-    assert CarRacingDream(agent).render() is None
+    assert Dream(agent).render() is None
 
 
 def test_mistakes_are_named(make_agent: MakeAgent) -> None:
     agent = make_agent()
     with pytest.raises(UserError, match="no option 'temprature'"):
-        CarRacingDream(agent, temprature=1.1)
+        Dream(agent, temprature=1.1)
     with pytest.raises(UserError, match=r"DreamConfig\.horizon"):
-        CarRacingDream(agent, horizon=0)
+        Dream(agent, horizon=0)
     with pytest.raises(UserError, match="render_mode"):
-        CarRacingDream(agent, render_mode="human")
+        Dream(agent, render_mode="human")
     with pytest.raises(UserError, match="number of dreams"):
-        CarRacingDreamVector(agent, num_envs=0)
-    env = CarRacingDream(agent)
+        DreamVector(agent, num_envs=0)
+    env = Dream(agent)
     with pytest.raises(gym.error.ResetNeeded):
         env.step(GAS)
     env.reset(seed=0)
@@ -119,11 +119,11 @@ def test_an_agent_that_cannot_dream_says_why(make_agent: MakeAgent) -> None:
     agent = make_agent()
     agent.starts = None
     with pytest.raises(UserError, match="no recorded starts"):
-        CarRacingDream(agent)
+        Dream(agent)
 
 
 def test_actions_are_clipped_to_the_space(make_agent: MakeAgent) -> None:
-    env = CarRacingDream(make_agent(), dtype="float32")
+    env = Dream(make_agent(), dtype="float32")
     env.reset(seed=0)
     clipped = env.step(np.array([1, 1, 0], np.float32))
     env.reset(seed=0)
@@ -131,11 +131,11 @@ def test_actions_are_clipped_to_the_space(make_agent: MakeAgent) -> None:
     np.testing.assert_array_equal(clipped[0], beyond[0])
 
 
-def make_vector(agent: Any, **options: Any) -> CarRacingDreamVector:
+def make_vector(agent: Any, **options: Any) -> DreamVector:
     vector = gym.make_vec(
         NAME, num_envs=N, vectorization_mode="vector_entry_point", agent=agent, **options
     )
-    assert isinstance(vector.unwrapped, CarRacingDreamVector)
+    assert isinstance(vector.unwrapped, DreamVector)
     return vector.unwrapped
 
 
@@ -175,8 +175,8 @@ def test_dreams_of_a_vector_end_each_on_their_own(make_agent: MakeAgent) -> None
 def test_a_vector_of_one_is_the_single_environment(make_agent: MakeAgent) -> None:
     agent = make_agent()
     single, vector = (
-        CarRacingDream(agent, termination="off"),
-        CarRacingDreamVector(agent, num_envs=1, termination="off"),
+        Dream(agent, termination="off"),
+        DreamVector(agent, num_envs=1, termination="off"),
     )
     obs, _ = single.reset(seed=4)
     batch, _ = vector.reset(seed=4)

@@ -126,7 +126,7 @@ def _predict(folder: Path) -> None:
 def _dream(folder: Path) -> None:
     import gymnasium as gym
 
-    env = gym.make("worldmodels/CarRacingDream-v0", agent=folder)
+    env = gym.make("worldmodels/Dream-v0", agent=folder)
     env.reset(seed=1)
     _, reward, *_ = env.step(np.zeros(artefacts.A, np.float32))
     if not np.isfinite(float(reward)):

@@ -99,9 +99,7 @@ def test_c_in_the_dream(make_agent: MakeAgent, space: Any) -> None:
 
 
 def test_the_dream_has_the_space_of_reality(make_agent: MakeAgent, space: Any) -> None:
-    env = gym.make(
-        "worldmodels/CarRacingDream-v0", agent=make_agent(spec=ActionSpec.from_space(space))
-    )
+    env = gym.make("worldmodels/Dream-v0", agent=make_agent(spec=ActionSpec.from_space(space)))
     assert env.action_space == space
     env.reset(seed=0)
     env.step(env.action_space.sample())

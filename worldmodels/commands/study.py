@@ -59,6 +59,8 @@ class RunStudy:
         cells: list[dict[str, Any]] = []
         with locked(self.out), executors.make(None, self.workers) as executor:
             study = Study(self.run, self.out, self.study, executor)
+            for variant in variants:  # a mistake is told before the first evolution
+                study.configuration(variant)
             for seed, variant in itertools.product(range(self.study.seeds), variants):
                 print(f"== {variant.name}, seed {seed}", flush=True)
                 cells.append(study.cell(variant, seed))

@@ -1,6 +1,6 @@
 """An agent's dream as a Gymnasium environment, single and vectorised.
 
-``gymnasium.make("worldmodels/CarRacingDream-v0", agent="path/to/agent")`` and the same with
+``gymnasium.make("worldmodels/Dream-v0", agent="path/to/agent")`` and the same with
 ``make_vec(..., num_envs=64, vectorization_mode="vector_entry_point")``. Any agent folder will do:
 observation is [z, h], the action space is that of the environment the agent learnt from.
 """
@@ -85,7 +85,7 @@ def _start_option(options: dict[str, Any] | None, count: int) -> NDArray[np.int6
     return np.broadcast_to(start, (count,)).astype(np.int64)
 
 
-class CarRacingDream(gym.Env[NDArray[np.float32], Any]):
+class Dream(gym.Env[NDArray[np.float32], Any]):
     """One dream; observations are [z, h] (Z + H,) float32.
 
     A step of the dream is a step of M: `Agent.action_repeat` steps of the real environment.
@@ -152,7 +152,7 @@ class CarRacingDream(gym.Env[NDArray[np.float32], Any]):
         return None if self.render_mode is None else _pictures(self.agent, self._dreams.z)[0]
 
 
-class CarRacingDreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
+class DreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
     """n dreams in step; a dream that ended begins anew at the next step (Gymnasium's NEXT_STEP)."""
 
     metadata = _VECTOR_METADATA
@@ -165,7 +165,7 @@ class CarRacingDreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
         cfg: DreamConfig | None = None,
         **changes: Any,
     ) -> None:
-        """Fall asleep n times; arguments as of `CarRacingDream`."""
+        """Fall asleep n times; arguments as of `Dream`."""
         self.agent, self.cfg = _prepare(agent, render_mode, cfg, changes)
         self.render_mode, self.num_envs = render_mode, num_envs
         self.dreams = open_dreams(self.agent, num_envs, self.cfg)
@@ -176,7 +176,7 @@ class CarRacingDreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
         self._ended: NDArray[np.bool_] | None = None
 
     def __copy__(self) -> Self:
-        """A deep copy: see `CarRacingDream`."""
+        """A deep copy: see `Dream`."""
         return copy.deepcopy(self)
 
     def reset(

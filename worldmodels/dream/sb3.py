@@ -17,7 +17,7 @@ from worldmodels.protocols import Predictor
 
 
 class DreamVector(Protocol):
-    """What is needed of `worldmodels.dream.env.CarRacingDreamVector`."""
+    """What is needed of `worldmodels.dream.env.DreamVector`."""
 
     dreams: DreamBatch
     render_mode: str | None
@@ -31,10 +31,10 @@ class DreamVecEnv(VecEnv):
     """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends begins anew at once."""
 
     def __init__(self, vector: Any, seed: int = 0) -> None:
-        """Wrap what ``gymnasium.make_vec("worldmodels/CarRacingDream-v0", ...)`` returned.
+        """Wrap what ``gymnasium.make_vec("worldmodels/Dream-v0", ...)`` returned.
 
         Args:
-            vector: a `CarRacingDreamVector`, wrapped or not.
+            vector: a `DreamVector`, wrapped or not.
             seed: of the dreams, until `seed` is called.
         """
         self._vector: DreamVector = vector.unwrapped
@@ -45,7 +45,7 @@ class DreamVecEnv(VecEnv):
         self._actions: NDArray[Any] = np.empty(0)
 
     def __copy__(self) -> Self:
-        """A deep copy: see `CarRacingDream`."""
+        """A deep copy: see `Dream`."""
         return copy.deepcopy(self)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:

@@ -235,6 +235,3 @@ class Dreamt(NamedTuple):
     output: MemoryOutput
     """what it was sampled from, (B, ...)"""
     state: MemoryState
-
-
-__all__ = ["Dreamt", "Memory", "MemoryConfig", "MemoryOutput", "MemoryState"]

@@ -29,6 +29,3 @@ def build(cfg: MemoryConfig) -> Memory:
     """M with fresh weights (global generator)."""
     networks = dict(KINDS.values())
     return networks[type(cfg)](cfg)
-
-
-__all__ = ["FAMILY", "KINDS", "AnyMemoryConfig", "Kind", "build"]

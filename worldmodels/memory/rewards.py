@@ -73,6 +73,3 @@ class RewardModel(Config):
         if self.kind == "count":
             return ((reward - self.base) / self.hit_value).clamp_min(0)
         return (reward > self.base + 0.5 * self.hit_value).to(reward.dtype)
-
-
-__all__ = ["RewardKind", "RewardModel"]

@@ -144,6 +144,3 @@ class _Block(nn.Module):
         read = old_weight @ old_v + weight @ v
         x = x + self.project(read.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm(x)), new
-
-
-__all__ = ["Transformer", "TransformerConfig"]

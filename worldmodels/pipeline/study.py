@@ -128,13 +128,21 @@ class Study:
         self.agent = Agent.from_pretrained(self.round.agent)
         self.key = config_hash([read_json(self.round.agent / "config.json"), number])[:16]
 
+    def configuration(self, variant: Variant) -> RunConfig:
+        """The run's configuration with what the variant changes.
+
+        Raises:
+            UserError: there is no such setting, or it refuses the value.
+        """
+        return with_settings(self.base, variant.settings)
+
     def cell(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Evolve and drive one variant with one seed, or read what was found before."""
         name = config_hash([self.key, variant.settings, variant.untrained, seed, self.cfg])[:16]
         path = self.out / "cells" / f"{name}.json"
         if path.exists():
             return {**read_json(path), "variant": variant.name}
-        cfg = with_settings(self.base, variant.settings)
+        cfg = self.configuration(variant)
         work = self.out / "work" / name
         work.mkdir(parents=True, exist_ok=True)
         began = time.perf_counter()
