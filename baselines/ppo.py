@@ -66,7 +66,7 @@ class TrainConfig(Config):
     evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     device: str = "cpu"
-    """where the network is trained: cpu, or cuda for a graphics card. The environments stay on the
+    """where the network is trained: cpu, or cuda for a GPU. The environments stay on the
     CPU, where for networks as small as these most of the time is spent"""
     workers: Workers = 1
     """1 steps all environments in this process; more give each a process, for slow environments"""

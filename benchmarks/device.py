@@ -1,4 +1,4 @@
-"""What a graphics card buys: V, encoding, M and the dream on the processor and on the card.
+"""What a GPU buys: V, encoding, M and the dream on the processor and on the card.
 
     python benchmarks/device.py [--steps 200] [--json FILE]
 

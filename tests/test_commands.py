@@ -184,11 +184,11 @@ def test_without_a_graphics_card_none_is_used(
         ["run", "--preset", "smoke"],
     ):
         line = fails(capsys, *words, "--out", out, "--device", "cuda")
-        assert "device is cuda, but torch finds no graphics card" in line
+        assert "device is cuda, but torch finds no GPU" in line
         assert not out.exists()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_every_stage_computes_on_a_graphics_card(staged: Path, tmp_path: Path) -> None:
     shutil.copytree(staged / "episodes", tmp_path / "episodes")
     on = ["--device", "cuda"]

@@ -423,7 +423,7 @@ def test_only_a_known_mirror_can_be_used(tmp_path: Path) -> None:
         run_pipeline(cfg, tmp_path, seed=0, workers=1)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("backend", ["auto", "kernels"])
 def test_a_run_moves_between_processor_and_graphics_card(
     tmp_path: Path, backend: Literal["auto", "kernels"]

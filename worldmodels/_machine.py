@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 Device: TypeAlias = Literal["cpu", "cuda"]
-"""Where networks compute: the processor, or the first graphics card that torch sees."""
+"""Where networks compute: the processor, or the first GPU that torch sees."""
 
 _DISTRIBUTIONS = {
     "worldmodels": ("worldmodels",),
@@ -56,7 +56,7 @@ def _version_of(candidates: Sequence[str]) -> str:
 def machine(device: Device = "cpu") -> dict[str, Any]:
     """Return what timings depend on: processor, cores, memory in GiB, torch's threads.
 
-    And the graphics card where that is what computes.
+    And the GPU where that is what computes.
     """
     import torch
 
@@ -75,14 +75,14 @@ def require_device(device: str) -> None:
     """Refuse a device that is not there.
 
     Raises:
-        UserError: it is neither cpu nor cuda, or torch finds no graphics card.
+        UserError: it is neither cpu nor cuda, or torch finds no GPU.
     """
     import torch
 
     if device not in ("cpu", "cuda"):
         raise UserError(f"device is {device!r}; it must be cpu or cuda")
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch finds no graphics card; take cpu")
+        raise UserError("device is cuda, but torch finds no GPU; take cpu")
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

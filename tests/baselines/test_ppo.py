@@ -163,7 +163,7 @@ def test_a_changed_setting_is_refused(run: Path) -> None:
         train(config(run, seed=4), TINY)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_killed_run_on_a_graphics_card_ends_like_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

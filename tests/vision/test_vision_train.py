@@ -58,7 +58,7 @@ def test_one_seed_one_result_and_exact_resume(tmp_path: Path) -> None:
     assert same(whole, resumed)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a graphics card")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_a_training_goes_on_on_another_device(tmp_path: Path, first: str, then: str) -> None:
     cfg = dataclasses.replace(CFG, bfloat16=False)

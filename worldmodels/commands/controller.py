@@ -61,7 +61,7 @@ class TrainController:
     seed: Seed = 0
     """as that of `worldmodels run`: fixes starts, samples and noise"""
     device: Device = "cpu"
-    """where to dream: cuda for a graphics card"""
+    """where to dream: cuda for a GPU"""
     run: FolderPath | None = None
     """run folder that gets metrics and the count of dreamt frames; None for none"""
 

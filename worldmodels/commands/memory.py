@@ -52,7 +52,7 @@ class TrainMemory:
     seed: Seed = 0
     """as that of `worldmodels run`: fixes initial weights, order, noise and masks"""
     device: Device = "cpu"
-    """where to compute: cuda for a graphics card"""
+    """where to compute: cuda for a GPU"""
     run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 

@@ -37,7 +37,7 @@ class Run:
     max_steps: int | None = None
     """longest episode, in steps, in every stage; an environment without a time limit needs it"""
     device: Device = "cpu"
-    """where V and M are trained and C is evolved: cuda for a graphics card, which gives about as
+    """where V and M are trained and C is evolved: cuda for a GPU, which gives about as
     good an agent, not the same one. With --dream.backend kernels C stays on the processor"""
 
     @classmethod

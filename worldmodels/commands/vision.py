@@ -53,7 +53,7 @@ class TrainVision:
     seed: Seed = 0
     """as that of `worldmodels run`: fixes initial weights, order and noise"""
     device: Device = "cpu"
-    """where to compute: cuda for a graphics card"""
+    """where to compute: cuda for a GPU"""
     run: FolderPath | None = None
     """run folder that gets the metrics; None for none"""
 
@@ -130,7 +130,7 @@ class Encode:
     mirror: bool | None = None
     """encode the horizontal flip of each episode too; None does so if V was trained on flips"""
     device: Device = "cpu"
-    """where to compute: cuda for a graphics card"""
+    """where to compute: cuda for a GPU"""
     run: FolderPath | None = None
     """run folder that gets the seconds taken; None for none"""
 

@@ -26,7 +26,7 @@ from worldmodels.planning.committee import FOLDER as COMMITTEE
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import Device, LedgerEntry, RunFolder, config_hash, require_device
-from worldmodels.stages.committee import disband
+from worldmodels.stages.committee import remove_members
 from worldmodels.stages.context import StageContext, begin_metrics
 from worldmodels.stages.files import Source
 from worldmodels.stages.residual import remove_residual, residual_file
@@ -235,7 +235,7 @@ class Pipeline:
         """Let the other finalists drive beside the agent, if that is better."""
         if not self.cfg.committee.enabled:
             final.keys["committee"] = final.keys["residual"]
-            disband(self.run.agent)
+            remove_members(self.run.agent)
             return
         winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
         finalists = self.work.best_rounds(iterations)
@@ -244,7 +244,7 @@ class Pipeline:
             "committee",
             final,
             [self.cfg.committee, self.cfg.selection, final.keys["residual"]],
-            lambda ctx: self.work.seat(others, ctx),
+            lambda ctx: self.work.add_members(others, ctx),
             lambda: [self.run.agent / COMMITTEE],
         )
 
@@ -325,7 +325,7 @@ def run_pipeline(
     """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
 
     Running it again goes on where it was stopped, and redoes only what a changed configuration
-    concerns. One seed gives one agent, whatever the number of workers; a graphics card
+    concerns. One seed gives one agent, whatever the number of workers; a GPU
     adds up in no fixed order, and gives another agent every time.
     """
     with executors.make(None, workers) as executor:

@@ -194,9 +194,9 @@ class Work:
         self.run.count_frames("dream", found.dreamt, f"dream/residual/{ctx.key[:8]}")
         return _without_frames(found)
 
-    def seat(self, others: Mapping[int, Path], ctx: StageContext) -> dict[str, Any]:
+    def add_members(self, others: Mapping[int, Path], ctx: StageContext) -> dict[str, Any]:
         """Let the other finalists drive beside the agent, if that is better."""
-        found = stages.seat(self.cfg.selection, self.run.agent, others, ctx)
+        found = stages.add_members(self.cfg.selection, self.run.agent, others, ctx)
         if found is None:
             return {"rounds": []}
         self.run.count_frames("selection", found.frames, f"committee/{ctx.key[:8]}")

@@ -2,14 +2,14 @@
 
 `worldmodels run`, the commands of single stages, the study and the numbered scripts all call these,
 in this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
-learn_residual, seat, test.
+learn_residual, add_members, test.
 
 A `StageContext` carries what is no part of the result's definition (where to resume from, where to
 log) and the seed of the run, from which each stage derives its own.
 """
 
 from worldmodels.stages.collection import by_agents, collect, exploration
-from worldmodels.stages.committee import seat
+from worldmodels.stages.committee import add_members
 from worldmodels.stages.context import StageContext, open_stage
 from worldmodels.stages.controller import Candidates, World, evolve_controller
 from worldmodels.stages.files import (
@@ -35,6 +35,7 @@ __all__ = [
     "StageContext",
     "VisionFile",
     "World",
+    "add_members",
     "by_agents",
     "choose",
     "collect",
@@ -44,7 +45,6 @@ __all__ = [
     "exploration",
     "learn_residual",
     "open_stage",
-    "seat",
     "select",
     "test",
     "train_memory",

@@ -21,7 +21,7 @@ from worldmodels.stages.context import StageContext
 
 
 @dataclass(frozen=True)
-class Seated:
+class AddedMembers:
     """Which other agents drive beside an agent."""
 
     rounds: Sequence[int]
@@ -34,14 +34,14 @@ class Seated:
     """real frames that the choice took"""
 
 
-def disband(agent: Path) -> None:
+def remove_members(agent: Path) -> None:
     """Remove the other members, of whatever was chosen before, from an agent's folder."""
     shutil.rmtree(agent / FOLDER, ignore_errors=True)
 
 
-def seat(
+def add_members(
     cfg: SelectionConfig, folder: Path, others: Mapping[int, Path], ctx: StageContext
-) -> Seated | None:
+) -> AddedMembers | None:
     """Let an agent drive with other iterations' agents; keep what drives best.
 
     Tried are the agent with each of the others, and with all of them, on selection tracks on which
@@ -53,31 +53,31 @@ def seat(
         others: iteration -> folder of its agent, the best first; with none nothing is tried.
         ctx: executor, place for the candidates, and metrics.
     """
-    disband(folder)
+    remove_members(folder)
     if not others:
         return None
     if ctx.state is not None:
-        return _seat(cfg, folder, others, ctx.state, ctx)
+        return _try_members(cfg, folder, others, ctx.state, ctx)
     with TemporaryDirectory(dir=folder.parent) as store:
-        return _seat(cfg, folder, others, Path(store), ctx)
+        return _try_members(cfg, folder, others, Path(store), ctx)
 
 
-def _seat(
+def _try_members(
     cfg: SelectionConfig,
     folder: Path,
     others: Mapping[int, Path],
     store: Path,
     ctx: StageContext,
-) -> Seated:
+) -> AddedMembers:
     first = open_member(folder)
     drivers = {number: _driver(agent, store / f"{number:02d}") for number, agent in others.items()}
-    benches = [[number] for number in others]
+    candidates = [[number] for number in others]
     if len(others) > 1:
-        benches.append([*others])
+        candidates.append([*others])
     episodes = cfg.final_episodes or cfg.episodes
     seed = cfg.seed + cfg.episodes + cfg.final_episodes + episodes
     alone, *together = evaluate_many(
-        [first, *(Committee([first, *(drivers[n] for n in bench)]) for bench in benches)],
+        [first, *(Committee([first, *(drivers[n] for n in members)]) for members in candidates)],
         first.env_id,
         list(range(seed, seed + episodes)),
         executor=ctx.executor,
@@ -85,37 +85,37 @@ def _seat(
     )
     best = int(np.argmax([result.mean for result in together]))
     kept = bool(together[best].mean > alone.mean)
-    _tell(benches, together, alone, benches[best] if kept else [], ctx)
+    _tell(candidates, together, alone, candidates[best] if kept else [], ctx)
     if kept:
-        for place, n in enumerate(benches[best], 1):
+        for place, n in enumerate(candidates[best], 1):
             shutil.copytree(store / f"{n:02d}", store / FOLDER / f"{place:02d}")
         os.replace(store / FOLDER, folder / FOLDER)
     frames = alone.frames + sum(result.frames for result in together)
-    return Seated(benches[best] if kept else [], together[best].mean, alone.mean, frames)
+    return AddedMembers(candidates[best] if kept else [], together[best].mean, alone.mean, frames)
 
 
 def _tell(
-    benches: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[int]],
     together: Sequence[EvaluationResult],
     alone: EvaluationResult,
     kept: Sequence[int],
     ctx: StageContext,
 ) -> None:
     """Log every result and say which one is best."""
-    for bench, result in zip(benches, together, strict=True):
+    for members, result in zip(candidates, together, strict=True):
         ctx.log(
             "committee_selection",
             **CommitteeSelection(
-                rounds=list(bench),
+                rounds=list(members),
                 real_mean=result.mean,
                 real_returns=result.returns.tolist(),
                 alone_mean=alone.mean,
                 alone_returns=alone.returns.tolist(),
-                kept=bench == kept,
+                kept=members == kept,
             ),
         )
     best = int(np.argmax([result.mean for result in together]))
-    names, result = " and ".join(str(n) for n in benches[best]), together[best]
+    names, result = " and ".join(str(n) for n in candidates[best]), together[best]
     ctx.say(
         f"committee with the driver of round {names}: {result.mean:.0f} +- "
         f"{result.summary.std:.0f} on {len(alone.returns)} tracks, the agent alone "

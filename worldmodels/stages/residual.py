@@ -14,7 +14,7 @@ from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.presets import SelectionConfig
 from worldmodels.runs import derive_seed
-from worldmodels.stages.committee import disband
+from worldmodels.stages.committee import remove_members
 from worldmodels.stages.context import StageContext
 
 
@@ -58,7 +58,7 @@ def learn_residual(
         folder: of the agent.
         ctx: seed, executor, checkpoints and metrics.
     """
-    disband(folder)
+    remove_members(folder)
     agent = Agent.from_pretrained(folder)
     actors, critic = train_policies(
         agent,

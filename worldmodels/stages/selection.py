@@ -14,7 +14,7 @@ from worldmodels.evaluation import AgentParameters, EvaluationResult, evaluate_m
 from worldmodels.metrics import Final, Selection
 from worldmodels.presets import SelectionConfig
 from worldmodels.runs import versions
-from worldmodels.stages.committee import disband
+from worldmodels.stages.committee import remove_members
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.controller import Candidates
 from worldmodels.stages.residual import remove_residual
@@ -161,7 +161,7 @@ def choose(
     ctx.log("final", **Final(winner=winner.iteration, real_mean=mean))
     ctx.say(f"final: round {winner.iteration}, {mean:.0f}")
     remove_residual(out)
-    disband(out)
+    remove_members(out)
     agent = Agent.from_pretrained(winner.agent)
     agent.metadata |= {"seed": ctx.seed, "selection_mean": mean, "versions": versions()}
     agent.save_pretrained(out)
