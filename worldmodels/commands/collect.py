@@ -88,7 +88,7 @@ class Collect:
     workers: Workers | None = None
     """processes; None takes one per usable core. The episodes are the same for any number"""
     run: FolderPath | None = None
-    """run folder that gets metrics and the count of frames; None for none"""
+    """run folder that gets metrics and the count of frames; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

@@ -63,7 +63,7 @@ class TrainController:
     device: Device = "cpu"
     """where to dream: cuda for a GPU"""
     run: FolderPath | None = None
-    """run folder that gets metrics and the count of dreamt frames; None for none"""
+    """run folder that gets metrics and the count of dreamt frames; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

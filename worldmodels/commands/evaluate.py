@@ -56,7 +56,7 @@ class Evaluate:
     seed: Seed = TEST_SEED_START
     """first seed; the test tracks are 1000000 to 1000099"""
     json: FilePath | None = None
-    """file for the result; None for none"""
+    """write the result to this JSON file; None does not write"""
     workers: Workers | None = None
     """processes; None takes one per usable core. The result is the same for any number"""
     resume: bool = False
@@ -67,7 +67,7 @@ class Evaluate:
     """truncate episodes after so many steps, beside the environment's own limit; one without a
     limit needs it"""
     run: FolderPath | None = None
-    """run folder whose ledger counts the frames; None for none"""
+    """run folder whose ledger counts the frames; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

@@ -54,7 +54,7 @@ class TrainMemory:
     device: Device = "cpu"
     """where to compute: cuda for a GPU"""
     run: FolderPath | None = None
-    """run folder that gets the metrics; None for none"""
+    """run folder that gets the metrics; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

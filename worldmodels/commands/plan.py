@@ -45,9 +45,9 @@ class PlanOnce:
     seed: Seed = 0
     """of search and dream"""
     video: FilmPath | None = None
-    """mp4 file of the plans over the dream; None for none"""
+    """mp4 file of the plans over the dream; None writes nothing"""
     json: FilePath | None = None
-    """file for every decision's figures; None for none"""
+    """file for every decision's figures; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

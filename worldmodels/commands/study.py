@@ -25,7 +25,7 @@ class RunStudy:
     """Evolve C again in a finished run's dream, under other settings, and drive every snapshot.
 
     Without variants the run's own settings are repeated with other seeds. The same command again
-    goes on where it was stopped. Writes study.json, study.md and study.html.
+    resumes it. Writes study.json, study.md and study.html.
     """
 
     run: tyro.conf.Positional[Path]

@@ -58,7 +58,7 @@ class TrainPolicy:
     seed: Seed = 0
     """fixes weights, starts and noise"""
     run: FolderPath | None = None
-    """run folder that gets the metrics; None for none"""
+    """run folder that gets the metrics; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

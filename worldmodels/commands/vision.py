@@ -47,7 +47,7 @@ class TrainVision:
     vision_training: VisionTraining
     """training of V"""
     mirror: bool
-    """train on horizontal flips of the frames too; only for CarRacing"""
+    """train on horizontal flips of the frames too; only where the task has a symmetry"""
     init: Path | None = None
     """file of a V of the same shape to go on from, for finetune-steps instead of steps"""
     seed: Seed = 0
@@ -55,7 +55,7 @@ class TrainVision:
     device: Device = "cpu"
     """where to compute: cuda for a GPU"""
     run: FolderPath | None = None
-    """run folder that gets the metrics; None for none"""
+    """run folder that gets the metrics; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
@@ -132,7 +132,7 @@ class Encode:
     device: Device = "cpu"
     """where to compute: cuda for a GPU"""
     run: FolderPath | None = None
-    """run folder that gets the seconds taken; None for none"""
+    """run folder that gets the seconds taken; None writes nothing"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:

@@ -100,7 +100,7 @@ class Dream(gym.Env[NDArray[np.float32], Any]):
         cfg: DreamConfig | None = None,
         **changes: Any,
     ) -> None:
-        """Fall asleep.
+        """Open a dream.
 
         Args:
             agent: an agent, its folder, or the name of a shipped one.
@@ -165,7 +165,7 @@ class DreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
         cfg: DreamConfig | None = None,
         **changes: Any,
     ) -> None:
-        """Fall asleep n times; arguments as of `Dream`."""
+        """Open n dreams; the same arguments as `Dream`."""
         self.agent, self.cfg = _prepare(agent, render_mode, cfg, changes)
         self.render_mode, self.num_envs = render_mode, num_envs
         self.dreams = open_dreams(self.agent, num_envs, self.cfg)

@@ -36,7 +36,7 @@ class StageContext:
     state: Path | None = None
     """folder that the stage resumes from; None keeps nothing"""
     run: RunFolder | None = None
-    """gets the metrics; None for none"""
+    """gets the metrics; None writes nothing"""
     executor: Executor | None = None
     """where episodes are driven; None uses this process"""
     device: Device = "cpu"
@@ -97,7 +97,7 @@ def open_stage(
         out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
         inputs: all that the result depends on beside ``seed`` and ``iteration``; checkpoints of
             other inputs are deleted.
-        run: run folder for metrics, seconds and frames; None for none.
+        run: run folder for metrics, seconds and frames; None writes nothing.
         seed: as that of the run.
         iteration: counted from 0; part of the seeds, as in a run.
         executor: where episodes are driven; None uses this process.

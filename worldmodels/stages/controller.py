@@ -156,7 +156,7 @@ def _first_parameters(search: DreamEvolution, seed: int, init: Agent | None) -> 
     if init.controller != search.shape or init.parameters.size != len(x0):
         raise UserError(
             f"the agent to begin at has {init.controller} with {init.parameters.size} parameters; "
-            f"needed is {search.shape} with {len(x0)}"
+            f"expected {search.shape} with {len(x0)}"
         )
     return init.parameters
 
