@@ -8,7 +8,7 @@ goes. The same command again goes on where it was stopped. The same as `worldmod
 
 import sys
 
-from worldmodels.cli import script
+from worldmodels.cli import main
 
 if __name__ == "__main__":
-    sys.exit(script("run"))
+    sys.exit(main(["run", *sys.argv[1:]]))

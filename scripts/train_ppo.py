@@ -17,7 +17,7 @@ from worldmodels.commands.parsing import read, read_flags, refuse_ignored
 def main() -> None:
     """Read the flags, train, say where the driver is."""
     cfg = read(TrainConfig, description=__doc__)
-    refuse_ignored(cfg, read_flags(sys.argv[1:]))
+    refuse_ignored(cfg.ignored(), read_flags(sys.argv[1:]))
     folder = train(cfg)
     print(f"the driver that selection chose: {folder}/agent; the last one: {folder}/last")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ from typing import Any
 
 import pytest
 
+from tests.experience.fakes import BOX
 from worldmodels import __version__, cli
-from worldmodels.commands import parsing
+from worldmodels.commands import help, parsing
 from worldmodels.commands.collect import Collect
 from worldmodels.commands.evaluate import Evaluate
-from worldmodels.commands.report import Report
 from worldmodels.commands.run import Run
 from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
@@ -44,7 +45,7 @@ def as_words(flag: str, value: Any) -> list[str]:
 
 
 def parse_run(*words: str) -> Run:
-    return parsing.parse(Run, words, "worldmodels run", {})
+    return parsing.parse(Run, words, "worldmodels run")
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -99,9 +100,9 @@ def test_single_settings_change_and_others_stay() -> None:
 )
 def test_env_and_env_id_are_the_same_everywhere(words: list[str]) -> None:
     assert parse_run(*words).config.env_id == "a:B-v0"
-    collect = parsing.parse(Collect, ["--out", "x", *words], "", {})
+    collect = parsing.parse(Collect, ["--out", "x", *words], "")
     assert collect.env_id == "a:B-v0"
-    assert parsing.parse(Evaluate, ["--agent", "random", *words], "", {}).env == "a:B-v0"
+    assert parsing.parse(Evaluate, ["--agent", "random", *words], "").env == "a:B-v0"
 
 
 def test_the_task_of_an_environment_changes_the_preset_and_flags_change_the_task() -> None:
@@ -114,26 +115,67 @@ def test_the_task_of_an_environment_changes_the_preset_and_flags_change_the_task
 def test_collect_has_other_defaults_where_an_agent_drives() -> None:
     cfg = PRESETS["smoke"]().experience
     words = ["--preset", "smoke", "--out", "x"]
-    assert parsing.parse(Collect, words, "", {}).episodes == cfg.explore_episodes
-    by_agent = parsing.parse(Collect, [*words, "--agent", "a"], "", {})
+    assert parsing.parse(Collect, words, "").episodes == cfg.explore_episodes
+    by_agent = parsing.parse(Collect, [*words, "--agent", "a"], "")
     assert by_agent.episodes == cfg.driver_episodes
     assert by_agent.max_steps == cfg.driver_steps
-
-
-def test_scripts_fill_in_defaults_that_flags_override() -> None:
-    assert parsing.parse(Report, [], "", {"run": Path("a")}).run == Path("a")
-    assert parsing.parse(Report, ["--run", "b"], "", {"run": Path("a")}).run == Path("b")
 
 
 # --- help and version
 
 
+@pytest.mark.parametrize("width", ["80", "100"])
 @pytest.mark.parametrize("name", cli.COMMANDS)
-def test_every_subcommand_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_is_short_and_help_all_shows_the_rest(
+    name: str, width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    module, _, kind = cli.COMMANDS[name].location.partition(":")
+    command = getattr(importlib.import_module(f"worldmodels.commands.{module}"), kind)
+    options = list(help.options(command, command.defaults(PRESETS["quick"](), {})))
+    names = {option.name for option in options}
+    common = set(command.common.split()) | {o.name for o in options if o.required}
+    assert common | set(command.unused) <= names
+    assert not [option.name for option in options if not option.text.split(" (default")[0]]
+    every = names - set(command.unused)
+    for word, expected in (("--help", common if command.common else every), ("--help-all", every)):
+        assert cli.main([name, word]) == 0
+        text = capsys.readouterr().out
+        lines = text.splitlines()
+        assert text.startswith(f"usage: worldmodels {name} ")
+        assert f": worldmodels {name} --help-all" in lines[-1]
+        assert max(map(len, lines)) <= int(width)
+        assert word == "--help-all" or len(lines) <= 60
+        shown = {
+            o.name for o in options if any(f"{line} ".startswith(f"  {o.usage} ") for line in lines)
+        }
+        assert shown == expected
+
+
+def test_a_commands_help_loads_nothing_heavy_and_leaves_nothing_behind() -> None:
+    code = """
+import sys
+from worldmodels import cli
+for name in cli.COMMANDS:
     assert cli.main([name, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert f"worldmodels {name}" in text
-    assert name in cli._help()
+    assert not {"torch", "numba", "scipy", "matplotlib"}.intersection(sys.modules), name
+from worldmodels.vision.vae import ConvVAE, VAEConfig
+assert ConvVAE(VAEConfig(width=8)).cfg.width == 8
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_has_the_presets_defaults_and_the_environments(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = []
+    for words in (["--preset", "smoke"], ["--preset", "full"], ["--env-id", BOX]):
+        assert cli.main(["run", *words, "--help-all"]) == 0
+        text = " ".join(capsys.readouterr().out.split())
+        assert f"(default: {words[1]})" in text
+        found.append(text.partition("--experience.explore-episodes")[2].partition("--")[0])
+    assert len(set(found)) == 2  # the environment has no task of its own
 
 
 @pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
@@ -239,7 +281,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         (OSError(errno.ENOSPC, "No space left on device", "a/b"), 2, "the disk is full at a/b"),
         (OSError(errno.EDQUOT, "Quota"), 2, "error: the disk is full;"),
         (UserError("two\n  lines"), 2, "error: two lines\n"),
-        (KeyboardInterrupt(), 130, "stopped; run the same command again to go on"),
+        (KeyboardInterrupt(), 130, "stopped; run the same command again to resume"),
     ],
 )
 def test_expected_ends(

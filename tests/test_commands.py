@@ -13,7 +13,7 @@ import torch
 from tests.experience.fakes import BOX, DISCRETE
 from worldmodels import cli, executors
 from worldmodels.agent import Agent
-from worldmodels.commands import play, stage
+from worldmodels.commands import parsing, play
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
@@ -224,10 +224,10 @@ def test_threads_are_left_alone_where_the_user_has_chosen(monkeypatch: pytest.Mo
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    stage.use_all_cores()
+    parsing.use_all_cores()
     assert asked == []
     monkeypatch.delenv("OMP_NUM_THREADS")
-    stage.use_all_cores()
+    parsing.use_all_cores()
     assert asked == [executors.usable_cores()]
 
 

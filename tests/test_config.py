@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
-import io
 import math
 import pickle
 import pkgutil
@@ -23,7 +21,7 @@ import baselines
 import sparse_gan
 import worldmodels
 from worldmodels import cli
-from worldmodels.commands import parsing
+from worldmodels.commands import help, parsing
 from worldmodels.config import (
     EVEN,
     NOT_EMPTY,
@@ -72,8 +70,8 @@ def test_presets_have_kept_their_hashes(name: str) -> None:
 
 
 @cache
-def command_of(name: str) -> tuple[type, Any, str]:
-    """The dataclass of a subcommand, one with the preset's values, and the text of its help."""
+def command_of(name: str) -> tuple[type, Any]:
+    """The dataclass of a subcommand, and one with the preset's values."""
     module, _, kind = cli.COMMANDS[name].location.partition(":")
     cls: Any = getattr(importlib.import_module(f"worldmodels.commands.{module}"), kind)
     command = cls.defaults(PRESETS["smoke"](), {})
@@ -82,10 +80,7 @@ def command_of(name: str) -> tuple[type, Any, str]:
         for f in dataclasses.fields(cls)
         if getattr(command, f.name) is tyro.MISSING
     }
-    shown = io.StringIO()
-    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        tyro.cli(cls, args=["--help"])
-    return cls, dataclasses.replace(command, **given), shown.getvalue()
+    return cls, dataclasses.replace(command, **given)
 
 
 def filled(kind: Any) -> Any:
@@ -98,8 +93,6 @@ def numbers(cls: Any, path: Fields = ()) -> Iterator[tuple[Fields, type]]:
     """All numeric fields of a dataclass and of those inside of it: where, and int or float."""
     for name, kind in types_of(cls).items():
         plain = plain_type(kind)
-        if tyro.conf.Fixed in get_args(kind):  # nobody can type it
-            continue
         if dataclasses.is_dataclass(plain):
             yield from numbers(plain, (*path, name))
         elif plain in (int, float):
@@ -126,17 +119,15 @@ def changed(obj: Any, path: Fields, value: Any) -> Any:
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_every_number_of_every_command_is_refused_by_its_option(name: str) -> None:
-    cls, command, text = command_of(name)
-    words = set(text.replace("[", " ").replace(",", " ").split())
+    cls, command = command_of(name)
     for path, kind in numbers(cls):
-        option = parsing.option(cls, path)
-        assert option in words, f"{option} is no option of {name}"
+        option = f"--{help.option_name(cls, path)}"
         refused = []
         for value in SUSPECTS[kind]:
             with unchecked():
                 wrong = changed(command, path, value)
             try:
-                validate(wrong, lambda fields: parsing.option(cls, fields))
+                validate(wrong, lambda fields: f"--{help.option_name(cls, fields)}")
             except ConfigError as error:
                 if error.path[-1] == path[-1]:
                     assert str(error).startswith(f"{option} is "), error

@@ -12,7 +12,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LEAVES = [
     "protocols",
-    "_ranges",
     "config",
     "_compile",
     "_shapes",
@@ -204,7 +203,7 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("worldmodels.controller.linear", "from worldmodels.controller.strategies import make"),
         ("worldmodels.pipeline", "from scripts import run_pipeline"),
         ("worldmodels.stages.vision", "from worldmodels.pipeline import Pipeline"),
-        ("worldmodels.stages.vision", "from worldmodels.commands.stage import use_all_cores"),
+        ("worldmodels.stages.vision", "from worldmodels.commands.parsing import use_all_cores"),
         ("worldmodels.memory.train", "from worldmodels.stages.latents import held_out"),
         ("worldmodels.vision.train", "from sparse_gan.energy import energy"),
         ("baselines.ppo", "from worldmodels.memory.mdn_rnn import MDNRNN"),

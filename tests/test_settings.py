@@ -6,23 +6,25 @@ from typing import Any
 
 import pytest
 
-from worldmodels.presets import PRESETS
+from worldmodels.config import from_json
+from worldmodels.presets import PRESETS, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable
-from worldmodels.settings import from_json, with_settings
+from worldmodels.settings import with_settings
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
 def test_json_and_back(name: str) -> None:
     cfg = PRESETS[name]()
-    assert from_json(to_jsonable(cfg)) == cfg
+    assert from_json(RunConfig, to_jsonable(cfg)) == cfg
 
 
 def test_a_run_of_an_older_version_takes_defaults_for_what_it_lacks() -> None:
     record = to_jsonable(PRESETS["quick"]())
     del record["controller"]["components"]
     record["preset"], record["seed"] = "quick", 3
-    assert from_json(record) == with_settings(PRESETS["quick"](), {"controller.components": 0})
+    found = from_json(RunConfig, record, ignore_unknown=True)
+    assert found == with_settings(PRESETS["quick"](), {"controller.components": 0})
 
 
 def test_settings_are_changed_by_name() -> None:
@@ -51,4 +53,4 @@ def test_another_versions_field_is_named() -> None:
     record = to_jsonable(PRESETS["quick"]())
     record["dream"]["lucid"] = True
     with pytest.raises(UserError, match=r"config\.dream has the unknown field 'lucid'"):
-        from_json(record)
+        from_json(RunConfig, record, "config.")

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +17,8 @@ import tyro
 from baselines import evolution, ppo
 from tests.experience.fakes import BOX
 from worldmodels import cli
-from worldmodels.commands import parsing
+from worldmodels.commands import help, parsing
+from worldmodels.config import Fields
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig, smoke
 from worldmodels.protocols import UserError
 from worldmodels.stages import LatentsFile
@@ -81,16 +82,13 @@ def _is_passive() -> bool:
     return False
 
 
-def leaves(config: Any) -> Iterator[tuple[type, str]]:
+def leaves(config: Any, command: Any, path: Fields = ()) -> Iterator[tuple[type, str]]:
     """Every field that the command line shows, as its class and its name."""
-    hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
-        value, hint = object.__getattribute__(config, field.name), hints[field.name]
-        if get_origin(hint) is Annotated and tyro.conf.Fixed in get_args(hint):
-            continue
+        value, inner = object.__getattribute__(config, field.name), (*path, field.name)
         if dataclasses.is_dataclass(value):
-            yield from leaves(value)
-        else:
+            yield from leaves(value, command, inner)
+        elif help.option_name(command, inner) not in command.unused:
             yield type(config), field.name
 
 
@@ -303,9 +301,10 @@ def test_what_would_have_no_effect_is_refused(
 def test_what_only_a_run_uses_is_not_shown(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     name, *rest = words.split()
     assert cli.main([name, *rest]) == 2
-    assert "Unrecognized options" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "has no effect here" in error and error.count("\n") == 1
     flag = next(word for word in rest if "." in word).replace("no-", "")
-    assert cli.main([name, "--help"]) == 0
+    assert cli.main([name, "--help-all"]) == 0
     assert not re.search(rf"{flag}(?![-\w])", capsys.readouterr().out)
 
 
@@ -318,8 +317,8 @@ def test_what_a_command_shows_is_read(
     reads, shown = Reads(monkeypatch), set[tuple[type, str]]()
     for text in LINES[name]:
         words = line(text, tmp_path, made)
-        command = parsing.parse(kind_of(name), words, name, {})
-        fields = set(leaves(command))
+        command = parsing.parse(kind_of(name), words, name)
+        fields = set(leaves(command, type(command)))
         shown |= {(kind, field) for kind, field in fields if field not in ELSEWHERE}
         for kind, _ in fields:
             reads.watch(kind)
@@ -348,4 +347,4 @@ def test_a_baseline_uses_all_of_its_settings(module: Any) -> None:
 def test_a_baseline_refuses_what_its_recipe_ignores(words: list[str], reason: str) -> None:
     cfg = tyro.cli(ppo.TrainConfig, args=words)
     with pytest.raises(UserError, match=reason):
-        parsing.refuse_ignored(cfg, parsing.read_flags(words))
+        parsing.refuse_ignored(cfg.ignored(), parsing.read_flags(words))

@@ -21,7 +21,7 @@ from typing import (
 )
 from typing import is_typeddict as _is_typeddict
 
-from worldmodels._ranges import fault, show
+from worldmodels.config import fault, show
 from worldmodels.protocols import UserError
 
 

@@ -12,8 +12,8 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 from worldmodels import __version__
 from worldmodels.protocols import UserError
@@ -31,17 +31,17 @@ class Entry(NamedTuple):
 COMMANDS = {
     "run": Entry("run:Run", "all stages, from nothing to a report; goes on where it was stopped"),
     "collect": Entry("collect:Collect", "drive and record episodes"),
-    "train-vision": Entry("vision:TrainVision", "train V on the frames"),
-    "encode": Entry("vision:Encode", "turn all frames into latents with V"),
-    "train-memory": Entry("memory:TrainMemory", "train M on the latents"),
-    "train-controller": Entry("controller:TrainController", "evolve C in the dream, save an agent"),
+    "train-vision": Entry("train:TrainVision", "train V on the frames"),
+    "encode": Entry("train:Encode", "turn all frames into latents with V"),
+    "train-memory": Entry("train:TrainMemory", "train M on the latents"),
+    "train-controller": Entry("train:TrainController", "evolve C in the dream, save an agent"),
     "evaluate": Entry("evaluate:Evaluate", "measure a driver in the real environment"),
     "plan": Entry("plan:PlanOnce", "plan from a state and show the plan in the dream"),
     "train-policy": Entry("train_policy:TrainPolicy", "train a policy in an agent's dreams"),
     "committee": Entry("committee:MakeCommittee", "let agents of several runs drive together"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
-    "compare": Entry("compare:Compare", "compare methods, with intervals over runs and tracks"),
-    "report": Entry("report:Report", "write the page about a run"),
+    "compare": Entry("run:Compare", "compare methods, with intervals over runs and tracks"),
+    "report": Entry("run:Report", "write the page about a run"),
     "play": Entry("play:Play", "watch a driver, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""
@@ -68,25 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return guarded(lambda: print(_help(), flush=True))
     if words[0] == "--version":
         return guarded(lambda: print(f"worldmodels {__version__}", flush=True))
-    return guarded(lambda: _execute(words[0], words[1:], f"worldmodels {words[0]}", {}))
+    return guarded(lambda: _execute(words[0], words[1:]))
 
 
-def script(name: str, argv: Sequence[str] | None = None, **defaults: Any) -> int:
-    """Run one subcommand with other defaults, as a file of its own; arguments as of `main`.
-
-    Args:
-        name: of the subcommand.
-        argv: its flags; None takes the process's own.
-        defaults: fields of the subcommand's dataclass, in place of the preset's.
-
-    Returns:
-        The exit status, as of `main`.
-    """
-    words = sys.argv[1:] if argv is None else list(argv)
-    return guarded(partial(_execute, name, words, sys.argv[0], defaults))
-
-
-def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, Any]) -> None:
+def _execute(name: str, words: Sequence[str]) -> None:
     """Read the flags of one subcommand and do what it is for."""
     for word in (name, *words):
         if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
@@ -96,11 +81,23 @@ def _execute(name: str, words: Sequence[str], program: str, defaults: dict[str, 
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name!r}: {hint}")
     module, _, command = COMMANDS[name].location.partition(":")
-    kind = getattr(importlib.import_module(f"worldmodels.commands.{module}"), command)
-    parsing = importlib.import_module("worldmodels.commands.parsing")
-    task = parsing.parse(kind, words, program, defaults)
+    with _help_imports(words):
+        parsing = importlib.import_module("worldmodels.commands.parsing")
+        kind = getattr(importlib.import_module(f"worldmodels.commands.{module}"), command)
+        task = parsing.parse(kind, words, f"worldmodels {name}")
+    parsing.use_all_cores()
     with parsing.naming_options(task):
         task.execute()
+
+
+def _help_imports(words: Sequence[str]) -> AbstractContextManager[None]:
+    """Stand-ins for heavy libraries, where the preset's help is all that is asked for."""
+    asked = {"-h", "--help", "--help-all"}.intersection(words)
+    if not asked or "torch" in sys.modules or any(word.startswith("--env") for word in words):
+        return nullcontext()
+    from worldmodels.commands.stand_ins import stand_ins
+
+    return stand_ins()
 
 
 def guarded(work: Callable[[], None]) -> int:
@@ -122,7 +119,7 @@ def guarded(work: Callable[[], None]) -> int:
         where = f" at {error.filename}" if error.filename else ""
         return _fail(f"the disk is full{where}; free some space and run the same command again")
     except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
+        print("\nstopped; run the same command again to resume", file=sys.stderr)
         return 130
     except SystemExit as end:  # how the parser ends, after showing help or refusing a word
         return end.code if isinstance(end.code, int) else 2
@@ -147,8 +144,8 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "`worldmodels COMMAND --help` explains a command's options; `--version` tells the",
-            "version.",
+            "`worldmodels COMMAND --help` explains the options that most people need, `--help-all`",
+            "every option; `--version` prints the version.",
             "Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it.",
         ]
     )

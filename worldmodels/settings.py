@@ -1,27 +1,33 @@
-"""Configurations from JSON, and with single settings changed by their names."""
+"""Single settings of a configuration, changed by their names."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from worldmodels import config
+from worldmodels.config import from_json
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import to_jsonable
+from worldmodels.runs import parse_json, to_jsonable
 
 
-def from_json(record: Mapping[str, Any]) -> RunConfig:
-    """The configuration that a run folder's `config.json` holds.
+def read_setting(word: str, text: str) -> tuple[str, Any]:
+    """Name and value of a setting such as ``dream.temperature=1.3``.
 
     Raises:
-        UserError: a field is missing or refused: another version's run.
+        UserError: there is no equals sign; the message names the ``text`` that the word is of.
     """
-    return config.from_json(RunConfig, record, "config.", ignore_unknown=True)
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(f"{word!r} in {text!r} is no setting: write name=value")
+    try:
+        return name, parse_json(value, "{}")
+    except UserError:
+        return name, value
 
 
 def with_settings(cfg: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration with some fields changed, named as on the command line.
+    """The configuration with some fields changed.
 
     Args:
         cfg: the configuration.
@@ -43,4 +49,4 @@ def with_settings(cfg: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
                 )
             place = place[part] if depth < len(path) else place
         place[last] = value
-    return config.from_json(RunConfig, record)
+    return from_json(RunConfig, record)

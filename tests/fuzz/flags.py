@@ -29,10 +29,10 @@ from tests.fuzz.guard import Broken, Verdict, command, elsewhere
 from tests.fuzz.mutations import LONG, Tree
 from worldmodels import cli
 from worldmodels.commands import parsing
+from worldmodels.config import from_json
 from worldmodels.memory.kinds import build
 from worldmodels.presets import MemoryStageConfig, RunConfig, smoke
 from worldmodels.runs import config_hash, to_jsonable
-from worldmodels.settings import from_json
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 NUMBERS = (
@@ -263,7 +263,7 @@ def _noted(cmd: Any) -> Any:
     _finite(cmd, type(cmd).__name__)
     cfg = getattr(cmd, "config", None)
     if isinstance(cfg, RunConfig):
-        if from_json(json.loads(json.dumps(to_jsonable(cfg)))) != cfg:
+        if from_json(RunConfig, json.loads(json.dumps(to_jsonable(cfg)))) != cfg:
             raise Broken("a configuration is another one after it was written and read")
         config_hash(cfg)
     memory, vision = getattr(cfg or cmd, "memory", None), getattr(cfg or cmd, "vision", None)

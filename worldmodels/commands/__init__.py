@@ -1,5 +1,4 @@
 """The subcommands of `worldmodels`: each a frozen dataclass of options with an `execute` method.
 
-The dataclass is the command line: its fields are the flags and their docstrings the help. Files in
-`scripts/` run the same classes.
+The dataclass is the command line: its fields are the flags, and their docstrings the help.
 """

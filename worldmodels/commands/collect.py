@@ -5,14 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
-
-import tyro
+from typing import ClassVar, Literal, Self
 
 from worldmodels import envs, executors, stages
 from worldmodels.agent import Agent, find
-from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName, load_preset
-from worldmodels.commands.stage import use_all_cores
+from worldmodels.commands.parsing import Command, PresetName, load_preset
 from worldmodels.config import (
     Count,
     CountOrZero,
@@ -36,19 +33,24 @@ from worldmodels.tasks import task_for
 
 
 @dataclass(frozen=True)
-class Collect:
-    """Drive and record episodes, on the tracks that a run of the same seed would drive.
+class Collect(Command):
+    """Drive and record episodes, on the seeds that a run of the same --seed would use.
 
-    What the folder holds already is kept, so an interrupted collection goes on. Several values of
-    --scale or --noise share the episodes; each has a folder of its own inside of --out.
+    Episodes that the folder holds already are kept, so the same command resumes an interrupted
+    collection. Values of --scale or --noise share the episodes equally, a folder for each.
     """
 
+    common: ClassVar[str] = (
+        "preset out env-id episodes max-steps patience scale noise kick-probability action-repeat "
+        "behaviour agent seed workers run"
+    )
+
     preset: PresetName
-    """where the settings come from"""
+    """where settings come from: smoke, quick or full"""
     out: FolderPath
-    """folder for the episodes, for this collection alone"""
+    """folder for these episodes alone"""
     env_id: str
-    """Gymnasium id; `module:Id-v0` imports the module first"""
+    """Gymnasium id of the environment; `module:Id-v0` imports the module first"""
     episodes: TrainingEpisodes
     """number of episodes"""
     max_steps: Count | None
@@ -56,48 +58,47 @@ class Collect:
     patience: Count | None
     """truncate episodes after so many steps without a reward above 0; None never does"""
     scale: tuple[NotNegative, ...]
-    """deviations of the random driving (ar1), in units in which every action spans -1 to 1"""
+    """standard deviations of random actions (ar1), where every action spans -1 to 1"""
     noise: tuple[NotNegative, ...]
-    """deviations of the noise on the agent's actions, in the same units"""
+    """standard deviations of the noise on the agent's actions, in the same units"""
     bias_spread: NotNegative
-    """deviation of a shift of the agent's actions, drawn once an episode; none where noise is 0"""
+    """standard deviation of a constant shift of the agent's actions, drawn once per episode; 0
+    where the noise is 0"""
     kick_probability: Fraction
-    """chance in each step that the agent is kicked: a random action, held for a while"""
+    """chance per step that a burst of one random action interrupts the agent"""
     kick_steps: Count
-    """longest kick, in steps"""
+    """longest burst, in steps"""
     group: GroupSize
-    """episodes driven side by side by one worker, and stored in one shard"""
+    """episodes that one worker drives side by side and stores in one shard"""
     action_repeat: Repeat
     """steps of the environment that each action is held for; an agent brings its own"""
     frame_rows: Size | None
-    """rows of the frames that are kept, from the top; None leaves CarRacing's dashboard out"""
+    """rows of the frames to keep, from the top; None takes the task's"""
     rho: Decay
-    """how much of the random driving's noise (ar1) is left one action later"""
+    """correlation of the random actions (ar1) from one action to the next"""
     bias: tuple[float, ...] | None = None
-    """centre of the random driving (ar1), in the same units; None takes the preset's"""
+    """mean of the random actions (ar1), in the same units (default: the preset's)"""
     behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
-    """how to drive without an agent"""
+    """random driving without an agent"""
     agent: str | None = None
-    """folder (or its run's) or name of an agent that drives, disturbed by noise; None drives at
-    random"""
+    """agent that drives, with noise: its folder, its run's folder, or the name of a bundled one
+    (default: drive at random)"""
     seed: Seed = 0
-    """as that of `worldmodels run`: shuffles the 400000 tracks of collection"""
+    """random seed; the same as in `worldmodels run` gives the same episodes"""
     used: CountOrZero | None = None
-    """tracks of that shuffle that earlier collections have used; None takes 0, or with an agent as
-    many as the preset explores"""
+    """skip so many training seeds, which earlier collections have used (default: 0, or the
+    preset's random episodes where an agent drives)"""
     workers: Workers | None = None
-    """processes; None takes one per usable core. The episodes are the same for any number"""
+    """processes that drive; the result is the same for any number (default: one per usable core)"""
     run: FolderPath | None = None
-    """run folder that gets metrics and the count of frames; None writes nothing"""
+    """run folder to log metrics and frames into (default: do not log)"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The preset's first round, or its later ones where an agent drives."""
+        """The preset's first iteration, or its later ones where an agent drives."""
         cfg, by_agent = preset.experience, "agent" in flags
-        return cls(
-            preset=flags.get("preset", DEFAULT_PRESET),
-            out=tyro.MISSING,
-            env_id=preset.env_id,
+        return dataclasses.replace(
+            super().defaults(preset, flags),
             episodes=cfg.driver_episodes if by_agent else cfg.explore_episodes,
             max_steps=cfg.driver_steps if by_agent else cfg.explore_steps,
             patience=cfg.driver_patience if by_agent else cfg.patience,
@@ -107,8 +108,6 @@ class Collect:
             kick_probability=cfg.kick_probability,
             kick_steps=cfg.kick_steps,
             group=cfg.group,
-            action_repeat=preset.action_repeat,
-            frame_rows=preset.frame_rows,
             rho=cfg.explore_rho,
         )
 
@@ -130,7 +129,6 @@ class Collect:
         """Collect and say what there is."""
         if not (self.noise if self.agent else self.scale):
             raise UserError("--noise with an agent, and --scale without, need at least one number")
-        use_all_cores()
         repeat, frames = self.action_repeat, self._frames()
         if self.agent is not None:
             agent = Agent.from_pretrained(find(self.agent))
@@ -193,10 +191,10 @@ class Collect:
                 cfg, explore_scales=self.scale, explore_rho=self.rho, explore_bias=bias
             )
             drives = stages.exploration(cfg)
-            if self.behaviour == "brownian":
-                drives = dataclasses.replace(drives, behaviours=[BrownianConfig()])
-            if self.behaviour == "random-controller":
-                drives = dataclasses.replace(drives, behaviours=[RandomControllerConfig()])
+            if self.behaviour != "ar1":
+                brownian = self.behaviour == "brownian"
+                other = BrownianConfig() if brownian else RandomControllerConfig()
+                drives = dataclasses.replace(drives, behaviours=[other])
         return dataclasses.replace(
             drives,
             episodes=self.episodes,

@@ -6,44 +6,35 @@ import dataclasses
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import tyro
 
 from worldmodels._agent_files import CONFIG
 from worldmodels._files import disk_errors
 from worldmodels.agent import Agent, find
+from worldmodels.commands.parsing import Command
 from worldmodels.planning.committee import FOLDER, Committee, other_members
 from worldmodels.planning.drivers import open_member, own_driver, policy_path
 from worldmodels.planning.policy_file import PolicyFile
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import FolderPath, make_folder, read_json
 
 
 @dataclass(frozen=True)
-class MakeCommittee:
-    """Let agents drive together: the mean of their actions is executed, and every M is told so.
+class MakeCommittee(Command):
+    """Average the actions of several agents, each with its own V, M and C.
 
-    Each keeps V, M and C of its own, and its residual where it has one. The new folder is the first
-    agent's, with the others in its `committee/`: `evaluate` lets all of them drive, and the first
-    one alone with `--policy residual` or `controller`; dreams and planners are the first one's. Of
-    the others only what drives is kept: no decoder, no recorded starts, a third of the size.
+    The new folder is the first agent's, with the others in its `committee/`. `evaluate` lets all of
+    them act, or the first one alone with `--policy residual` or `controller`; dreams and planners
+    are the first one's. Of the others only what acts is kept, a third of the size.
     """
 
     agents: tyro.conf.Positional[tuple[str, ...]]
-    """folders of agents or of their runs, or names of agents that come with the package; two at
-    least"""
+    """two or more agents: their folders, their runs' folders, or names of bundled ones"""
     out: FolderPath
-    """folder for the new agent, which must not exist"""
-
-    @classmethod
-    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The agents and the folder must be given."""
-        return cls(agents=tyro.MISSING, out=tyro.MISSING)
+    """folder of the agent to write; must not exist"""
 
     def execute(self) -> None:
         """Check that they fit each other, copy them, and put the folder in its place."""

@@ -1,13 +1,12 @@
-"""`worldmodels evaluate`: how good a driver is, on any seeds."""
+"""`worldmodels evaluate`: the returns of a policy, on any seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +16,8 @@ from worldmodels import envs
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
 from worldmodels.agent import find
-from worldmodels.commands.stage import of_planners, use_all_cores
+from worldmodels.commands.parsing import Command
+from worldmodels.commands.plan import of_planners
 from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.planning.config import METHODS, PlanningConfig
@@ -28,55 +28,58 @@ from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_
 from worldmodels.tasks import task_for
 
 CONTROLS = ("random", "zeros")
-"""Drivers that need no agent: uniform actions, and none."""
+"""Policies that need no agent: uniform actions, and none."""
 
 
 @dataclass(frozen=True)
-class Evaluate:
-    """Measure a driver in the real environment: one episode for each of the seeds S, ..., S+N-1.
+class Evaluate(Command):
+    """Measure a policy in the real environment: one episode for each of the seeds S, ..., S+N-1.
 
     Prints the statistics; the JSON has every episode too.
     """
 
+    common: ClassVar[str] = (
+        "agent policy weights env episodes seed json workers resume max-steps run deterministic"
+    )
+
     agent: str
-    """folder of an agent, of a baseline's driver or of a run, whose agent it then is; name of an
-    agent that comes with the package; `random` or `zeros`"""
+    """what to measure: an agent or a baseline (its folder, its run's folder, or the name of a
+    bundled one), `random` or `zeros`"""
     policy: Driver | None = None
-    """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
-    for the agent's committee, or its C with its residual, as far as it has them"""
+    """what acts on the agent's V and M: its C, a planner, or a network of `train-policy` (default:
+    the agent's committee or residual where it has one, else its C)"""
     weights: Path | None = None
-    """file of `train-policy` for a learned policy or for the critic of a planner; None takes the
-    one in the agent's folder"""
+    """file of `train-policy` with the network, or with a planner's critic (default: the one in the
+    agent's folder)"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
-    """the planner, where the policy is one"""
+    """the planner, where --policy is one"""
     env: str | None = None
-    """Gymnasium id; None takes the agent's own, and of CarRacing the stock one"""
+    """Gymnasium id (default: the agent's own environment, or the stock one of a faster one)"""
     episodes: Episodes = 20
     """number of episodes"""
     seed: Seed = TEST_SEED_START
-    """first seed; the test tracks are 1000000 to 1000099"""
+    """first seed; the published test seeds are 1000000 to 1000099"""
     json: FilePath | None = None
-    """write the result to this JSON file; None does not write"""
+    """write the result to this JSON file (default: do not write)"""
     workers: Workers | None = None
-    """processes; None takes one per usable core. The result is the same for any number"""
+    """processes; the result is the same for any number (default: one per usable core)"""
     resume: bool = False
-    """keep finished episodes beside the JSON, and go on with them after an interruption"""
+    """keep finished episodes beside the JSON, and resume from them after an interruption"""
     deterministic: bool = True
-    """drive by V's mean; otherwise z is sampled"""
+    """act on V's mean; otherwise z is sampled"""
     max_steps: Count | None = None
-    """truncate episodes after so many steps, beside the environment's own limit; one without a
-    limit needs it"""
+    """truncate episodes after so many steps; needed where the environment has no time limit"""
     run: FolderPath | None = None
-    """run folder whose ledger counts the frames; None writes nothing"""
+    """run folder to log the frames into (default: do not log)"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """Only the agent must be given."""
+        """The planner's own settings."""
         planning = PlanningConfig.of(flags.get("policy", ""))
-        return cls(agent=tyro.MISSING, planning=planning)
+        return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
-        """Settings of planners that do not drive, and weights that nobody reads."""
+        """Settings of planners that do not act, and weights that nobody reads."""
         try:
             policy = self._policy
         except UserError:  # no such agent, which is said when it is opened
@@ -95,7 +98,6 @@ class Evaluate:
         if self.run is not None:
             with RunFolder(self.run).lock():
                 pass  # a live run would refuse the count at the end, after all the work
-        use_all_cores()
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
             self._driver(),
@@ -160,22 +162,24 @@ def home_of(agent: str) -> str:
 def table(result: EvaluationResult, seeds: range) -> Table:
     """The statistics of an evaluation, one line each."""
     cfg = result.summary
-    rows = Table(show_header=False, box=None, title=Text(f"{result.agent} in {result.env}"))
-    rows.add_row("mean return", f"{cfg.mean:.1f}")
+    lines = {"mean return": f"{cfg.mean:.1f}"}
     if cfg.ci95 is not None:
-        rows.add_row("95% interval", f"{cfg.ci95[0]:.1f} to {cfg.ci95[1]:.1f}")
-    rows.add_row("deviation", f"{cfg.std:.1f}")
-    rows.add_row("median", f"{cfg.median:.1f}")
-    rows.add_row("mean of the middle half", f"{cfg.iqm:.1f}")
-    rows.add_row("tenth percentile", f"{cfg.p10:.1f}")
+        lines["95% interval"] = f"{cfg.ci95[0]:.1f} to {cfg.ci95[1]:.1f}"
+    lines["standard deviation"] = f"{cfg.std:.1f}"
+    lines["median"] = f"{cfg.median:.1f}"
+    lines["interquartile mean"] = f"{cfg.iqm:.1f}"
+    lines["tenth percentile"] = f"{cfg.p10:.1f}"
     if cfg.fraction_solved is not None:
-        rows.add_row("solved", f"{cfg.fraction_solved:.0%}")
+        lines["solved"] = f"{cfg.fraction_solved:.0%}"
     laps = [episode.lap_finished for episode in result.episodes]
     if None not in laps:
         finished = task_for(result.env).words.finished or ("finished",)
-        rows.add_row(finished[-1], f"{sum(map(bool, laps))} of {len(laps)}")
+        lines[finished[-1]] = f"{sum(map(bool, laps))} of {len(laps)}"
     if result.ms_per_action is not None:
-        rows.add_row("time per action", f"{result.ms_per_action:.1f} ms")
-    rows.add_row("seeds", f"{seeds[0]} to {seeds[-1]}")
-    rows.add_row("frames", f"{result.frames:,} in {result.seconds:.1f} s")
+        lines["time per action"] = f"{result.ms_per_action:.1f} ms"
+    lines["seeds"] = f"{seeds[0]} to {seeds[-1]}"
+    lines["frames"] = f"{result.frames:,} in {result.seconds:.1f} s"
+    rows = Table(show_header=False, box=None, title=Text(f"{result.agent} in {result.env}"))
+    for line in lines.items():
+        rows.add_row(*line)
     return rows

@@ -5,86 +5,101 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import os
 import re
+import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Protocol,
-    Self,
-    TypeAlias,
-    TypeVar,
-    get_args,
-    runtime_checkable,
-)
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
 
 import tyro
 
 from worldmodels import envs
-from worldmodels.config import ConfigError, Fields, types_of, unchecked, validate
+from worldmodels.commands import help
+from worldmodels.config import ConfigError, Fields, fault, types_of, unchecked, validate
+from worldmodels.executors import usable_cores
+from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import check_outputs
+from worldmodels.runs import check_outputs, require_device
+from worldmodels.stages.files import LatentsFile, VisionFile, episode_folders
 
+Input: TypeAlias = Literal["data", "latents", "vision"]
+"""Options that name what an earlier command has written."""
+ASKS = frozenset({"-h", "--help", "--help-all"})
+"""Words that ask for help."""
 DEFAULT_PRESET = "quick"
 """Preset whose settings hold where none is named."""
 
 PresetName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
 
 
-class Command(Protocol):
-    """What every subcommand is: a frozen dataclass that can do what it says."""
+class Command(ABC):
+    """Base of every subcommand, a frozen dataclass: its fields are the flags."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
+    common: ClassVar[str] = ""
+    """options that `--help` shows, apart from those that must be given; empty for all"""
+    unused: ClassVar[Mapping[str, str]] = {}
+    """settings that never have an effect here, each with the reason"""
+    source: ClassVar[Input | None] = None
+    """option whose first file or folder tells the environment"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The command with a preset's settings; `tyro.MISSING` marks what the user must give.
+        """The command with the preset's settings, where fields have the same names.
 
         Args:
             preset: where the defaults come from.
             flags: what the command line gives, unread, for defaults that depend on it.
+
+        Returns:
+            The command; `tyro.MISSING` marks what the user must give.
         """
-        ...
-
-    def execute(self) -> None:
-        """Do it.
-
-        Raises:
-            UserError: what the user can mend.
-        """
-        ...
-
-
-@runtime_checkable
-class Selective(Protocol):
-    """A command of which not every option has an effect, whatever the others are."""
+        values = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
+        values["preset"] = flags.get("preset", DEFAULT_PRESET)
+        return blank(cls, values)
 
     def ignored(self) -> Mapping[str, str]:
         """Options without an effect as the others stand, each with the reason.
 
         A name such as ``planning`` stands for all options that begin with ``planning.`` too.
         """
-        ...
+        return {}
 
+    @abstractmethod
+    def execute(self) -> None:
+        """Do the work.
 
-@runtime_checkable
-class OfData(Protocol):
-    """A command whose input says of which environment it is."""
-
-    @classmethod
-    def environment(cls, flags: Mapping[str, str]) -> str | None:
-        """Id of the environment; None where the input cannot be read."""
-        ...
+        Raises:
+            UserError: what the user can fix.
+        """
 
 
 C = TypeVar("C", bound=Command)
 T = TypeVar("T")
 
 
-def parse(command: type[C], words: Sequence[str], program: str, defaults: Mapping[str, Any]) -> C:
+def blank(kind: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of its defaults, with `tyro.MISSING` where it has none.
+
+    Args:
+        kind: the dataclass.
+        values: defaults for fields of these names and of their types that have none.
+    """
+    given = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # it is a dataclass
+        if field.default is field.default_factory is dataclasses.MISSING:
+            value = values.get(field.name)
+            fits = field.name in values and not fault(value, types_of(kind)[field.name])
+            given[field.name] = value if fits else tyro.MISSING
+    with unchecked():
+        return kind(**given)
+
+
+def parse(command: type[C], words: Sequence[str], program: str) -> C:
     """Read a command line; `--env` and `--env-id` mean the same everywhere.
 
     What the command is to write is looked at here, so that no work is done for nothing.
@@ -93,7 +108,6 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         command: the subcommand's dataclass.
         words: its flags.
         program: what its help calls it.
-        defaults: fields that replace the preset's.
 
     Raises:
         UserError: an unknown preset, a value out of its range, an option without an effect, or an
@@ -105,18 +119,35 @@ def parse(command: type[C], words: Sequence[str], program: str, defaults: Mappin
         words = trusted_env(words)
     env = "--env" if "env" in fields else "--env-id"
     words = [re.sub(r"^--env([-_]id)?(?==|$)", env, word) for word in words]
-    flags = read_flags(words)
-    env_id = flags.get("env-id")
-    if issubclass(command, OfData):
-        env_id = command.environment(flags)
-        env_id = env_id and envs.from_file(env_id, "the input")
+    flags, env_id = read_flags(words), None
+    if command.source is None:
+        env_id = flags.get("env-id")
+    elif not ASKS.intersection(words) and (found := data_env(flags, command.source)):
+        env_id = envs.from_file(found, "the input")
     preset = load_preset(flags.get("preset", DEFAULT_PRESET), env_id)
-    base = dataclasses.replace(command.defaults(preset, flags), **defaults)
-    parsed = read(command, args=words, default=base, prog=program)
-    if isinstance(parsed, Selective):
-        refuse_ignored(parsed, flags)
+    parsed = read(command, words, command.defaults(preset, flags), program)
+    refuse_ignored({**command.unused, **parsed.ignored()}, flags)
     check_outputs(parsed)
+    require_device(getattr(parsed, "device", "cpu"))
     return parsed
+
+
+def data_env(flags: Mapping[str, str], source: Input) -> str | None:
+    """The environment that a command's first input is of; None where it cannot be read yet.
+
+    Args:
+        flags: the command line, as `read_flags` gives it.
+        source: name of the option.
+    """
+    if not (path := flags.get(source)):
+        return None
+    try:
+        if source == "data":
+            return EpisodeStore(episode_folders([Path(path)])).env_id
+        kind = LatentsFile if source == "latents" else VisionFile
+        return kind.load(Path(path)).source.env_id
+    except UserError:  # the command reads it again, and says what is wrong with it
+        return None
 
 
 def trusted_env(words: Sequence[str]) -> list[str]:
@@ -139,17 +170,16 @@ def trusted_env(words: Sequence[str]) -> list[str]:
     return left
 
 
-def refuse_ignored(command: Selective, flags: Mapping[str, str]) -> None:
+def refuse_ignored(ignored: Mapping[str, str], flags: Mapping[str, str]) -> None:
     """Refuse a flag that was given and has no effect.
 
     Args:
-        command: as it was read from the flags.
+        ignored: options without an effect, each with the reason, as of `Command.ignored`.
         flags: as `read_flags` gives them.
 
     Raises:
         UserError: names the flag and the reason.
     """
-    ignored = command.ignored()
     for flag in flags:
         name = re.sub(r"(^|\.)no-", r"\1", flag)
         for prefix, reason in ignored.items():
@@ -157,32 +187,36 @@ def refuse_ignored(command: Selective, flags: Mapping[str, str]) -> None:
                 raise UserError(f"--{flag} has no effect here: {reason}")
 
 
-def read(kind: type[T], **options: Any) -> T:
+def read(
+    kind: type[T],
+    args: Sequence[str] | None = None,
+    default: T | None = None,
+    program: str | None = None,
+    description: str | None = None,
+) -> T:
     """Read a command line into a dataclass, and check every value of it.
 
     Args:
         kind: the dataclass.
-        options: of `tyro.cli`.
+        args: the words; None takes the process's own.
+        default: values of options that are not given; None takes the dataclass's.
+        program: what help calls the command; None takes the process's name.
+        description: what help says that it does; None takes the dataclass's docstring.
 
     Raises:
         ConfigError: a value out of its range; the option is named as it is typed.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
+    words = sys.argv[1:] if args is None else args
+    if asked := ASKS.intersection(words):
+        shown = blank(kind, {}) if default is None else default
+        everything = "--help-all" in asked
+        print(help.page(kind, shown, program or sys.argv[0], description, everything), flush=True)
+        raise SystemExit(0)
     with unchecked():
-        found: T = tyro.cli(kind, **options)
-    validate(found, lambda path: option(kind, path))
-    return found
-
-
-def option(command: type, path: Fields) -> str:
-    """The option that sets a field of a command's dataclass, or of one inside of it."""
-    words, kind = [], command
-    for name in path:
-        kind = types_of(kind)[name]
-        names = [getattr(extra, "name", None) for extra in get_args(kind)[1:]]
-        words.append(next((word for word in names if isinstance(word, str)), name))
-        kind = get_args(kind)[0] if names else kind
-    return "--" + ".".join(word for word in words if word).replace("_", "-")
+        found = tyro.cli(kind, args=words, default=default, prog=program)
+    validate(found, lambda path: f"--{help.option_name(kind, path)}")
+    return cast(T, found)
 
 
 @contextmanager
@@ -199,7 +233,7 @@ def naming_options(command: object) -> Iterator[None]:
         named = error.name and error.owner is not object  # a file's field, say
         if named or len(places) != 1:
             raise
-        raise error.named(option(type(command), places[0])) from error
+        raise error.named(f"--{help.option_name(type(command), places[0])}") from error
 
 
 def _has(part: object, error: ConfigError) -> bool:
@@ -239,3 +273,11 @@ def load_preset(name: str, env_id: str | None = None) -> RunConfig:
     if name not in PRESETS:
         raise UserError(f"--preset is {name!r}; it must be one of {', '.join(PRESETS)}")
     return PRESETS[name](DEFAULT_ENV if env_id is None else env_id)
+
+
+def use_all_cores() -> None:
+    """Let torch compute on every usable core, unless OMP_NUM_THREADS says otherwise."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(usable_cores())

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldmodels.commands.stage import of_planners, use_all_cores
+from worldmodels.commands.parsing import Command
 from worldmodels.config import Count, CountOrZero, Seed
-from worldmodels.planning.config import Method, PlanningConfig
+from worldmodels.planning.config import METHODS, Method, PlanningConfig
 from worldmodels.planning.drivers import open_driver
 from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.presets import RunConfig
@@ -24,35 +23,42 @@ from worldmodels.video.plans import PlannedStep, plan_frames, plan_in_dream
 
 
 @dataclass(frozen=True)
-class PlanOnce:
-    """Plan from a recorded state, go on in the dream, and plan again; no real frame is needed.
+class PlanOnce(Command):
+    """Plan from a recorded state, take the first action in the dream, and plan again.
 
     Prints what each decision expects and how long it took; the film shows the plan's dream.
     """
 
+    common: ClassVar[str] = (
+        "agent policy weights start decisions seed video json planning.objective.horizon "
+        "planning.objective.particles planning.cem.samples planning.cem.iterations"
+    )
+
     agent: str
-    """folder of an agent or of its run, or name of an agent that comes with the package"""
+    """agent: its folder, its run's folder, or the name of a bundled one"""
     policy: Method = "icem"
-    """how to search"""
+    """planner"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     """the planner"""
     weights: Path | None = None
-    """file of `train-policy` with the critic, where one is used; None takes the agent's"""
+    """file of `train-policy` with the critic, where the planner uses one (default: the one in the
+    agent's folder)"""
     start: CountOrZero = 0
-    """number of the recorded state"""
+    """index of the recorded state to start from"""
     decisions: Count = 20
     """decisions in the dream, at most"""
     seed: Seed = 0
-    """of search and dream"""
+    """random seed of the search and the dream"""
     video: FilmPath | None = None
-    """mp4 file of the plans over the dream; None writes nothing"""
+    """write a film of the plans over the dream to this mp4 file (default: do not write)"""
     json: FilePath | None = None
-    """file for every decision's figures; None writes nothing"""
+    """write every decision to this JSON file (default: do not write)"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The method's own settings."""
-        return cls(agent=tyro.MISSING, planning=PlanningConfig.of(flags.get("policy", "icem")))
+        """The planner's own settings."""
+        planning = PlanningConfig.of(flags.get("policy", "icem"))
+        return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of other planners, and weights that nobody reads."""
@@ -63,7 +69,6 @@ class PlanOnce:
 
     def execute(self) -> None:
         """Plan, print, and write what was asked for."""
-        use_all_cores()
         policy = open_driver(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)
         steps = list(plan_in_dream(policy, self.decisions, self.start, self.seed))
@@ -84,28 +89,19 @@ class PlanOnce:
 def table(steps: list[PlannedStep]) -> Table:
     """One line for each decision."""
     rows = Table(box=None)
-    for name in (
-        "decision",
-        "action",
-        "plan's score",
-        "M's reward",
-        "plans judged",
-        "ms",
-        "noise",
-        "doubt",
-    ):
+    heads = ("decision", "action", "plan's score", "M's reward", "plans judged")
+    for name in (*heads, "ms", "aleatoric", "epistemic"):
         rows.add_column(name, justify="right")
     for t, step in enumerate(steps):
-        action = " ".join(f"{number:+.2f}" for number in step.plan.actions[0])
-        figures = (step.plan.score, step.reward)
-        spread = (step.aleatoric.mean(), step.epistemic.mean())
         rows.add_row(
             str(t),
-            action,
-            *(f"{f:+.2f}" for f in figures),
+            " ".join(f"{number:+.2f}" for number in step.plan.actions[0]),
+            f"{step.plan.score:+.2f}",
+            f"{step.reward:+.2f}",
             str(step.plan.samples),
             f"{1000 * step.plan.seconds:.1f}",
-            *(f"{s:.3f}" for s in spread),
+            f"{step.aleatoric.mean():.3f}",
+            f"{step.epistemic.mean():.3f}",
         )
     return rows
 
@@ -122,3 +118,17 @@ def _facts(step: PlannedStep) -> dict[str, object]:
         "aleatoric": step.aleatoric.tolist(),
         "epistemic": step.epistemic.tolist(),
     }
+
+
+def of_planners(policy: str) -> dict[str, str]:
+    """Options of `PlanningConfig` that have no effect under a policy."""
+    if policy not in METHODS:
+        return {"planning": f"{policy} does not plan"}
+    used = "cem" if policy == "icem" else policy
+    others = ("cem", "mppi", "gradient", "rollout")
+    found = {f"planning.{name}": f"the planner is {policy}" for name in others if name != used}
+    if policy == "rollout":
+        found["planning.objective.proposal"] = "rollouts begin at the proposal anyway"
+    if policy == "gradient":
+        found["planning.objective.disagreement-penalty"] = "gradients have no such term"
+    return found

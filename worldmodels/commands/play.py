@@ -1,4 +1,4 @@
-"""`worldmodels play`: watch a driver, in a window or as a film, in reality or in its dream."""
+"""`worldmodels play`: watch a policy, in a window or as a film, in reality or in its dream."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
-import tyro
 
 from worldmodels import envs, video
 from worldmodels.agent import Agent
 from worldmodels.commands.evaluate import home_of
+from worldmodels.commands.parsing import Command
 from worldmodels.config import Count, Seed
 from worldmodels.evaluation import evaluate
 from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning.drivers import open_driver, open_member
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import FilmPath
 from worldmodels.tasks import task_for
@@ -29,30 +27,25 @@ FPS = 50
 
 
 @dataclass(frozen=True)
-class Play:
-    """Watch a driver for an episode, in a window where there is a display, or as a film.
+class Play(Command):
+    """Watch an agent for an episode, in a window where there is a display, or as a film.
 
-    It is the one that `evaluate` measures. A film of reality shows what V keeps of every frame and
-    what M dreams, side by side. Of a committee, the first member sees and dreams.
+    It is the policy that `evaluate` measures. A film of reality shows what V keeps of every frame
+    and what M dreams, side by side; of a committee, those of the first member.
     """
 
     agent: str
-    """folder of an agent or of its run, or name of an agent that comes with the package"""
+    """agent: its folder, its run's folder, or the name of a bundled one"""
     dream: bool = False
-    """drive in M's dream, as V paints it, instead of in the real environment"""
+    """act in M's dream, as V decodes it, instead of in the real environment"""
     env: str | None = None
-    """Gymnasium id of the real environment; None takes the agent's own"""
+    """Gymnasium id (default: the agent's own environment, or the stock one of a faster one)"""
     seed: Seed = TEST_SEED_START
-    """of the track, or of the dream"""
+    """seed of the episode or the dream"""
     video: FilmPath | None = None
-    """mp4 file to write; None opens a window"""
+    """write a film to this mp4 file (default: open a window)"""
     steps: Count = 1000
-    """longest episode or dream, in steps"""
-
-    @classmethod
-    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """Only the agent must be given."""
-        return cls(agent=tyro.MISSING)
+    """truncate the episode or dream after so many steps"""
 
     def ignored(self) -> Mapping[str, str]:
         """What a dream does without."""

@@ -1,44 +1,50 @@
-"""`worldmodels run`: the whole pipeline."""
+"""`worldmodels run`, and what reads its results: `report` and `compare`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import tyro
 
-from worldmodels.commands.parsing import DEFAULT_PRESET, PresetName
-from worldmodels.commands.stage import use_all_cores
+from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
 from worldmodels.config import Seed, Workers
 from worldmodels.presets import RunConfig
-from worldmodels.runs import Device, FolderPath
+from worldmodels.runs import Device, FolderPath, read_json
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Command):
     """Run all stages: collect, V, M, dream, C, selection, test, report.
 
-    The same command again goes on where it was stopped, and redoes only what a changed setting
-    concerns. All settings below are those of the preset, unless given; --env is short for --env-id.
+    The same command resumes an interrupted run, and repeats only what a changed setting concerns.
+    Settings have the preset's values unless they are given; --env is short for --env-id.
     """
 
+    common: ClassVar[str] = (
+        "preset out seed workers max-steps device env-id iterations action-repeat mirror "
+        "experience.explore-episodes vision.z-dim memory.kind memory.hidden-size memory.ensemble "
+        "dream.temperature dream.horizon controller.evolve.generations test.episodes"
+    )
+
     preset: PresetName
-    """where the settings come from; smoke: a minute, for tests; quick: the demo; full: results"""
+    """where settings come from: smoke (a minute, for tests), quick (the demo) or full (results)"""
     out: FolderPath
-    """run folder; made if it is not there, gone on with if it is"""
+    """run folder; an existing run in it is resumed"""
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
     """settings"""
     seed: Seed = 0
-    """fixes every generator of the run"""
+    """seed of the whole run"""
     workers: Workers | None = None
-    """processes that drive; None takes one per usable core. Any number gives the same result"""
+    """processes that drive; the result is the same for any number (default: one per usable core)"""
     max_steps: int | None = None
-    """longest episode, in steps, in every stage; an environment without a time limit needs it"""
+    """truncate episodes of every stage after so many steps; needed where the environment has no
+    time limit"""
     device: Device = "cpu"
-    """where V and M are trained and C is evolved: cuda for a GPU, which gives about as
-    good an agent, not the same one. With --dream.backend kernels C stays on the processor"""
+    """where V and M are trained and C is evolved; on cuda (a GPU) the agent is about as good, but
+    not the same; with --dream.backend kernels C is evolved on the CPU"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
@@ -50,7 +56,49 @@ class Run:
         """Run what is not done yet and tell where the report is."""
         from worldmodels.pipeline import run_pipeline
 
-        use_all_cores()
         cfg = self.config.limited(self.max_steps)
         report = run_pipeline(cfg, self.out, self.seed, self.workers, self.preset, self.device)
         print(f"report: {report}")
+
+
+@dataclass(frozen=True)
+class Report(Command):
+    """Write report.html into a run folder: one page with scores, curves, pictures and settings.
+
+    What the run has not made yet is named on the page, with the command that makes it.
+    """
+
+    run: FolderPath
+    """run folder"""
+
+    def execute(self) -> None:
+        """Build the page and tell where it is."""
+        from worldmodels.pages import build_report
+
+        print(f"report: {build_report(self.run)}")
+
+
+@dataclass(frozen=True)
+class Compare(Command):
+    """Compare training runs of several methods: a page, a JSON, and pictures for a paper.
+
+    A run is a run folder, the folder of a committed result, or a JSON of `worldmodels evaluate`;
+    `name=path` sets the method that it is grouped under. A JSON {"runs": [...]} stands for all that
+    it lists, with paths relative to its own folder.
+    """
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """runs to compare"""
+    out: FolderPath = Path("runs/compare")
+    """folder for comparison.html, comparison.json and pictures/"""
+    pictures: bool = True
+    """also write each chart as SVG and PNG"""
+
+    def execute(self) -> None:
+        """Write the files, print the scores and the warnings."""
+        from baselines.compare import build_comparison, describe
+
+        page = build_comparison(self.runs, self.out, self.pictures)
+        for line in describe(read_json(page.with_suffix(".json"))):
+            print(line)
+        print(f"page: {page}")

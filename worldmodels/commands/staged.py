@@ -12,12 +12,10 @@ import tyro
 
 from worldmodels import envs
 from worldmodels.cli import guarded
-from worldmodels.commands.parsing import load_preset, trusted_env
-from worldmodels.commands.stage import use_all_cores
-from worldmodels.commands.study import read_setting
+from worldmodels.commands.parsing import load_preset, trusted_env, use_all_cores
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.settings import with_settings
+from worldmodels.settings import read_setting, with_settings
 
 STAGED = Path("runs/staged")
 """Folder that the steps share: each reads what the one before left there."""

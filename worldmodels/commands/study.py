@@ -1,31 +1,31 @@
-"""`worldmodels study`: how each setting of the dream changes what its drivers are worth."""
+"""`worldmodels study`: how the settings of the dream change the returns of its controllers."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tyro
 
 from worldmodels import executors
-from worldmodels.commands.stage import use_all_cores
+from worldmodels.commands.parsing import Command
 from worldmodels.config import Workers
 from worldmodels.pages.study import build_study
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import FolderPath, atomic_write, locked, parse_json, write_json
+from worldmodels.runs import FolderPath, atomic_write, locked, write_json
+from worldmodels.settings import read_setting
 
 
 @dataclass(frozen=True)
-class RunStudy:
-    """Evolve C again in a finished run's dream, under other settings, and drive every snapshot.
+class RunStudy(Command):
+    """Evolve C again in a finished run's dream, under other settings, and measure every snapshot.
 
-    Without variants the run's own settings are repeated with other seeds. The same command again
-    resumes it. Writes study.json, study.md and study.html.
+    Without variants the run's own settings are repeated with other seeds. The same command resumes
+    an interrupted study. Writes study.json, study.md and study.html.
     """
 
     run: tyro.conf.Positional[Path]
@@ -38,20 +38,14 @@ class RunStudy:
     grid: tuple[str, ...] = ()
     """such as dream.temperature=0.7,1,1.3: every combination of the values of all of them"""
     baseline: bool = True
-    """begin with the run's own settings"""
+    """also study the run's own settings"""
     study: StudyConfig = field(default_factory=StudyConfig)
     """how much each variant is given"""
     workers: Workers | None = None
-    """processes that drive; None takes one per usable core"""
-
-    @classmethod
-    def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The run must be given."""
-        return cls(run=tyro.MISSING)
+    """processes that drive; the result is the same for any number (default: one per usable core)"""
 
     def execute(self) -> None:
         """Run all cells and write the tables and the page after each."""
-        use_all_cores()
         variants = [Variant("as the run")] if self.baseline else []
         variants += [read_variant(text) for text in self.variants] + read_grid(self.grid)
         if not variants:
@@ -107,18 +101,3 @@ def read_grid(axes: Sequence[str]) -> list[Variant]:
         Variant(", ".join(f"{name} {value}" for name, value in point), dict(point))
         for point in itertools.product(*named)
     ]
-
-
-def read_setting(word: str, text: str) -> tuple[str, Any]:
-    """Name and value of a setting such as ``dream.temperature=1.3``.
-
-    Raises:
-        UserError: there is no equals sign; the message names the ``text`` that the word is of.
-    """
-    name, equals, value = word.partition("=")
-    if not equals:
-        raise UserError(f"{word!r} in {text!r} is no setting: write name=value")
-    try:
-        return name, parse_json(value, "{}")
-    except UserError:
-        return name, value

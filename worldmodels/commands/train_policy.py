@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Self
-
-import tyro
+from typing import ClassVar, Self
 
 from worldmodels.agent import Agent
-from worldmodels.commands.stage import OfRunBool, of_planners, use_all_cores
+from worldmodels.commands.parsing import Command
+from worldmodels.commands.plan import of_planners
 from worldmodels.config import Seed
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.config import Method, PlanningConfig
@@ -26,51 +25,51 @@ from worldmodels.stages.context import StageContext, open_stage
 
 
 @dataclass(frozen=True)
-class PolicyTraining(PolicyTrainConfig):
-    """How a policy is trained in the dream; whether it has a critic, the policy's name says."""
-
-    critic: OfRunBool = True
-
-
-@dataclass(frozen=True)
-class TrainPolicy:
+class TrainPolicy(Command):
     """Train a network from [z, h] to actions in an agent's dreams; no real frame is needed.
 
     residual learns a bounded change of C's actions by the gradient of the rewards through M, with
-    a critic beyond the horizon; actor-critic does so from nothing, policy-network has no critic,
-    imitation learns what a planner decides. The same command again goes on where it was stopped.
+    a critic beyond the horizon; actor-critic learns actions from nothing, policy-network has no
+    critic, and imitation learns what a planner decides. The same command resumes an interrupted
+    training.
     """
 
+    common: ClassVar[str] = (
+        "agent policy out planner seed run training.steps training.dreams training.horizon "
+        "training.learning-rate training.actors training.network.hidden "
+        "training.network.residual imitation.dreams imitation.epochs"
+    )
+    unused: ClassVar[Mapping[str, str]] = {"training.critic": "--policy tells whether there is one"}
+
     agent: str
-    """folder of an agent or of its run, or name of an agent that comes with the package"""
+    """agent: its folder, its run's folder, or the name of a bundled one"""
     policy: Learned = "actor-critic"
     """what to train"""
     out: FilePath | None = None
-    """file for the networks; None is one named after the policy in the agent's folder"""
-    training: PolicyTraining = field(default_factory=PolicyTraining)
-    """policy-network and actor-critic"""
+    """file to write (default: one named after the policy in the agent's folder)"""
+    training: PolicyTrainConfig = field(default_factory=PolicyTrainConfig)
+    """training of residual, actor-critic and policy-network"""
     planner: Method = "icem"
-    """whom imitation imitates"""
+    """planner that imitation learns from"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
-    """that planner"""
+    """the planner that imitation learns from"""
     imitation: ImitationConfig = field(default_factory=ImitationConfig)
-    """imitation's training"""
+    """training of imitation"""
     seed: Seed = 0
-    """fixes weights, starts and noise"""
+    """random seed of weights, starts and noise"""
     run: FolderPath | None = None
-    """run folder that gets the metrics; None writes nothing"""
+    """run folder to log metrics into (default: do not log)"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The policy's own settings."""
-        policy = flags.get("policy")
-        training = PolicyTraining()
-        if policy == "residual":
-            training = PolicyTraining(**vars(residual_training()))
-        if policy == "policy-network":
-            training = PolicyTraining(steps=300, horizon=12, longest=100, tail=12, critic=False)
+        training = PolicyTrainConfig()
+        if flags.get("policy") == "residual":
+            training = residual_training()
+        if flags.get("policy") == "policy-network":
+            training = PolicyTrainConfig(steps=300, horizon=12, longest=100, tail=12, critic=False)
         planning = PlanningConfig.of(flags.get("planner", "icem"))
-        return cls(agent=tyro.MISSING, training=training, planning=planning)
+        return replace(super().defaults(preset, flags), training=training, planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of other policies."""
@@ -90,7 +89,6 @@ class TrainPolicy:
                 f"--training.network.residual is {self.training.network.residual} and --policy is "
                 f"{self.policy}; a residual needs it above 0, all others need 0"
             )
-        use_all_cores()
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
         check_output(out, "--out")  # the agent's folder may not be writable

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from worldmodels import envs, stages
 from worldmodels.agent import Agent
-from worldmodels.config import Config, Count, CountOrZero
+from worldmodels.config import Config, Count, CountOrZero, from_json
 from worldmodels.evaluation import AgentParameters, evaluate_many
 from worldmodels.executors import Executor
 from worldmodels.memory.interface import Memory
@@ -41,7 +41,7 @@ from worldmodels.runs import (
     versions,
     write_json,
 )
-from worldmodels.settings import from_json, with_settings
+from worldmodels.settings import with_settings
 from worldmodels.stages import Source, StageContext
 from worldmodels.stages.controller import Evolved
 from worldmodels.stages.memory import Memories, reward_model
@@ -117,7 +117,8 @@ class Study:
             UserError: no finished run, or no such round.
         """
         self.cfg, self.out, self.executor = cfg, out, executor
-        self.base: RunConfig = from_json(RunFolder(run, create=False).read_config()["config"])
+        record = RunFolder(run, create=False).read_config()["config"]
+        self.base = from_json(RunConfig, record, "config.", ignore_unknown=True)
         envs.from_file(self.base.env_id, run / "config.json")
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
         self.round = Iteration(number, run / "iterations" / f"{number:02d}")
