@@ -13,7 +13,7 @@ import torch
 from tests.experience.fakes import BOX, DISCRETE
 from worldmodels import cli, executors
 from worldmodels.agent import Agent
-from worldmodels.commands import parsing, play
+from worldmodels.commands import evaluate, parsing
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
@@ -266,7 +266,7 @@ def test_what_cannot_be_filmed_is_not_driven_first(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(play, "evaluate", lambda *_, **__: pytest.fail("it drove"))
+    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("it drove"))
     Agent.from_pretrained(staged / "agent").for_driving().save_pretrained(tmp_path / "blind")
     said = fails(capsys, "play", "--agent", tmp_path / "blind", "--video", tmp_path / "film.mp4")
     assert "without its decoder" in said
@@ -274,8 +274,8 @@ def test_what_cannot_be_filmed_is_not_driven_first(
 
 
 def test_play_shows_a_window(staged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(play, "has_display", lambda: True)  # SDL's dummy driver draws nowhere
-    monkeypatch.setattr(play, "FPS", 1000)
+    monkeypatch.setattr(evaluate, "has_display", lambda: True)  # SDL's dummy driver draws nowhere
+    monkeypatch.setattr(evaluate, "FPS", 1000)
     run("play", "--agent", staged / "agent", "--dream", "--steps", "3")
 
 
@@ -283,11 +283,11 @@ def test_without_a_display_there_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.platform", "linux")
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
-    assert not play.has_display()
+    assert not evaluate.has_display()
     monkeypatch.setenv("DISPLAY", ":0")
-    assert play.has_display()
+    assert evaluate.has_display()
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    assert not play.has_display()
+    assert not evaluate.has_display()
 
 
 # --- parts that do not fit

@@ -5,17 +5,16 @@ Part of `worldmodels.runs`; import it from there.
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import os
 import tempfile
-import typing
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, TypeAlias, get_args
 
 from worldmodels._files import disk_problem, is_stream
+from worldmodels.config import types_of
 from worldmodels.protocols import UserError
 
 LONGEST_NAME = 200
@@ -32,13 +31,10 @@ class Output:
 
 
 FILE, FOLDER, FILM = Output(), Output(folder=True), Output(suffix=".mp4")
-
 FilePath: TypeAlias = Annotated[Path, FILE]
 """A file to write; devices and pipes will do."""
-
 FilmPath: TypeAlias = Annotated[Path, FILM]
 """A film to write."""
-
 FolderPath: TypeAlias = Annotated[Path, FOLDER]
 """A folder to write into, made where it is missing."""
 
@@ -49,23 +45,16 @@ def check_outputs(options: Any) -> None:
     Raises:
         UserError: it cannot be written; the option and the reason are named.
     """
-    hints = typing.get_type_hints(type(options), include_extras=True)
-    for field in dataclasses.fields(options):
-        kinds = (hints[field.name], *typing.get_args(hints[field.name]))
-        marks = [m for kind in kinds for m in getattr(kind, "__metadata__", ())]
-        path = getattr(options, field.name)
+    for name, kind in types_of(type(options)).items():
+        path = getattr(options, name)
+        marks = [m for part in (kind, *get_args(kind)) for m in getattr(part, "__metadata__", ())]
         for mark in marks:
             if isinstance(mark, Output) and path is not None:
-                check_output(path, f"--{field.name.replace('_', '-')}", mark)
+                check_output(path, f"--{name.replace('_', '-')}", mark)
 
 
 def check_output(path: Path, option: str, kind: Output = FILE) -> None:
-    """Make sure that a file or folder can be written, and leave no trace.
-
-    Args:
-        path: what the user gave.
-        option: how the user calls it.
-        kind: what is to be written there.
+    """Make sure that what the user calls ``option`` can be written, and leave no trace.
 
     Raises:
         UserError: it cannot be written, or it has another suffix.
@@ -73,8 +62,7 @@ def check_output(path: Path, option: str, kind: Output = FILE) -> None:
     try:
         problem = _problem(path, kind)
     except OSError as error:
-        problem = disk_problem(error)
-        if problem is None:
+        if (problem := disk_problem(error)) is None:
             raise
     if problem is not None:
         raise UserError(f"{option} is {str(path)!r}: {problem}")

@@ -20,29 +20,27 @@ from worldmodels.protocols import UserError
 
 
 class Entry(NamedTuple):
-    """Where a subcommand lives, and what it does in a few words."""
+    """Module and class of a subcommand in `worldmodels.commands`, and its line in the help."""
 
     location: str
-    """module of `worldmodels.commands` and dataclass in it"""
     summary: str
-    """line of `worldmodels --help`"""
 
 
 COMMANDS = {
-    "run": Entry("run:Run", "all stages, from nothing to a report; goes on where it was stopped"),
+    "run": Entry("run:Run", "all stages, from nothing to a report; resumes an interrupted run"),
     "collect": Entry("collect:Collect", "drive and record episodes"),
     "train-vision": Entry("train:TrainVision", "train V on the frames"),
     "encode": Entry("train:Encode", "turn all frames into latents with V"),
     "train-memory": Entry("train:TrainMemory", "train M on the latents"),
     "train-controller": Entry("train:TrainController", "evolve C in the dream, save an agent"),
-    "evaluate": Entry("evaluate:Evaluate", "measure a driver in the real environment"),
-    "plan": Entry("plan:PlanOnce", "plan from a state and show the plan in the dream"),
-    "train-policy": Entry("train_policy:TrainPolicy", "train a policy in an agent's dreams"),
-    "committee": Entry("committee:MakeCommittee", "let agents of several runs drive together"),
+    "evaluate": Entry("evaluate:Evaluate", "measure a policy in the real environment"),
+    "plan": Entry("planning:PlanOnce", "plan from a state and show the plan in the dream"),
+    "train-policy": Entry("planning:TrainPolicy", "train a policy in an agent's dreams"),
+    "committee": Entry("committee:MakeCommittee", "average the actions of several agents"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
-    "compare": Entry("run:Compare", "compare methods, with intervals over runs and tracks"),
+    "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
-    "play": Entry("play:Play", "watch a driver, in reality or in its dream"),
+    "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""
 
@@ -81,7 +79,7 @@ def _execute(name: str, words: Sequence[str]) -> None:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name!r}: {hint}")
     module, _, command = COMMANDS[name].location.partition(":")
-    with _help_imports(words):
+    with _imports_for(words):
         parsing = importlib.import_module("worldmodels.commands.parsing")
         kind = getattr(importlib.import_module(f"worldmodels.commands.{module}"), command)
         task = parsing.parse(kind, words, f"worldmodels {name}")
@@ -90,14 +88,12 @@ def _execute(name: str, words: Sequence[str]) -> None:
         task.execute()
 
 
-def _help_imports(words: Sequence[str]) -> AbstractContextManager[None]:
-    """Stand-ins for heavy libraries, where the preset's help is all that is asked for."""
-    asked = {"-h", "--help", "--help-all"}.intersection(words)
-    if not asked or "torch" in sys.modules or any(word.startswith("--env") for word in words):
-        return nullcontext()
-    from worldmodels.commands.stand_ins import stand_ins
+def _imports_for(words: Sequence[str]) -> AbstractContextManager[None]:
+    """Stand-ins for heavy libraries, where help with a preset's defaults is all that is wanted."""
+    from worldmodels.commands.help import ASKS, stand_ins
 
-    return stand_ins()
+    heavy = "torch" in sys.modules or any(word.startswith("--env") for word in words)
+    return nullcontext() if heavy or not ASKS.intersection(words) else stand_ins()
 
 
 def guarded(work: Callable[[], None]) -> int:

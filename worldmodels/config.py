@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 import operator
 import os
@@ -298,12 +299,7 @@ def validate(obj: Any, name: Callable[[Fields], str], path: Fields = ()) -> None
 
 
 def require(name: str, value: Any, kind: Any) -> None:
-    """Check an argument of a function as if it were a field.
-
-    Args:
-        name: of the argument.
-        value: what was given.
-        kind: the type, such as `Count`.
+    """Check an argument of a function as if it were a field of a type such as `Count`.
 
     Raises:
         ConfigError: names the argument, its value and what is allowed.
@@ -343,8 +339,7 @@ def from_json(cls: type[T], record: Any, where: str = "", ignore_unknown: bool =
         UserError: a field is unknown, missing, or has a value that it may not have; it is named.
     """
     if ignore_unknown and isinstance(record, Mapping):
-        known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]  # it is one
-        record = {name: record[name] for name in known if name in record}
+        record = {name: record[name] for name in types_of(cls) if name in record}
     with unchecked():
         built: T = _build_fields(cls, record, where)
     validate(built, lambda path: where + ".".join(path))
@@ -377,8 +372,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     origin = get_origin(kind)
     if origin is Annotated:
         base, *extras = get_args(kind)
-        families = [extra for extra in extras if isinstance(extra, Family)]
-        return _build(families[0].pick(value, where) if families else base, value, where)
+        for family in (extra for extra in extras if isinstance(extra, Family)):
+            base = family.pick(value, where)
+        return _build(base, value, where)
     if origin in (Union, types.UnionType):
         others = [part for part in get_args(kind) if part is not type(None)]
         return value if value is None or len(others) != 1 else _build(others[0], value, where)
@@ -401,18 +397,11 @@ def _build_fields(kind: Any, value: Any, where: str) -> Any:
     hints, values = types_of(kind), {}
     for name, item in value.items():
         if name not in hints:
-            known = f"it has {', '.join(hints)}"
-            raise UserError(
-                f"{place} has the unknown field {show(name)}, as another version may have; {known}"
-            )
+            unknown = f"{place} has the unknown field {show(name)}, as another version may have"
+            raise UserError(f"{unknown}; it has {', '.join(hints)}")
         values[name] = _build(hints[name], item, f"{where}{name}.")
-    missing = [
-        field.name
-        for field in dataclasses.fields(kind)
-        if field.name not in values
-        and field.default is dataclasses.MISSING
-        and field.default_factory is dataclasses.MISSING
-    ]
+    needed = inspect.signature(kind).parameters.values()
+    missing = [p.name for p in needed if p.default is p.empty and p.name not in values]
     if missing:
         raise UserError(f"{place} lacks {', '.join(missing)}")
     return kind(**values)

@@ -44,7 +44,6 @@ from worldmodels.protocols import (
     SELECTION_SEED_START,
     TEST_SEED_START,
     TRAINING_SEED_LIMIT,
-    UserError,
 )
 from worldmodels.tasks import task_for
 from worldmodels.vision.train import VisionTrainConfig
@@ -345,8 +344,6 @@ class RunConfig(Config):
         """The same with no episode longer than so many steps; None changes nothing."""
         if max_steps is None:
             return self
-        if max_steps < 1:
-            raise UserError(f"max_steps is {max_steps}; it must be at least 1")
         cfg = self.experience
 
         def least(own: int | None) -> int:

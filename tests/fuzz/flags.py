@@ -197,8 +197,8 @@ CUTS = (
     "worldmodels.stages.train_vision",
     "worldmodels.stages.train_memory",
     "worldmodels.stages.evolution.DreamEvolution.run",
-    "worldmodels.commands.train_policy.train_policies",
-    "worldmodels.commands.train_policy.collect_decisions",
+    "worldmodels.commands.planning.train_policies",
+    "worldmodels.commands.planning.collect_decisions",
     "worldmodels.commands.study.Study.cell",
 )
 """Where the work begins, and ends here."""
@@ -213,9 +213,9 @@ def check(line: Line) -> Verdict:
         "worldmodels.pipeline.run_pipeline": _begin,
         "worldmodels.commands.parsing.parse": _noting(parsing.parse),
         "worldmodels.evaluation.run._run": _if_small(evaluation._run),
-        "worldmodels.commands.plan.plan_in_dream": _if_small(plans.plan_in_dream),
-        "worldmodels.commands.play.Play._reality": _frames,
-        "worldmodels.commands.play.Play._dream": _frames,
+        "worldmodels.commands.planning.plan_in_dream": _if_small(plans.plan_in_dream),
+        "worldmodels.commands.evaluate.Play._reality": _frames,
+        "worldmodels.commands.evaluate.Play._dream": _frames,
     }
     with _prepared(), ExitStack() as stack:
         for name in CUTS:

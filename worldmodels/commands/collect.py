@@ -31,6 +31,22 @@ from worldmodels.stages.collection import Drives
 from worldmodels.stages.context import open_stage
 from worldmodels.tasks import task_for
 
+SETTINGS = {
+    "scale": "explore_scales",
+    "rho": "explore_rho",
+    "noise": "driver_noise",
+    "bias_spread": "driver_bias_spread",
+    "kick_probability": "kick_probability",
+    "kick_steps": "kick_steps",
+    "group": "group",
+}
+"""Options, and the preset's settings that they change."""
+OTHERS: dict[str, BrownianConfig | RandomControllerConfig] = {
+    "brownian": BrownianConfig(),
+    "random-controller": RandomControllerConfig(),
+}
+"""Random driving other than the preset's."""
+
 
 @dataclass(frozen=True)
 class Collect(Command):
@@ -102,13 +118,7 @@ class Collect(Command):
             episodes=cfg.driver_episodes if by_agent else cfg.explore_episodes,
             max_steps=cfg.driver_steps if by_agent else cfg.explore_steps,
             patience=cfg.driver_patience if by_agent else cfg.patience,
-            scale=cfg.explore_scales,
-            noise=cfg.driver_noise,
-            bias_spread=cfg.driver_bias_spread,
-            kick_probability=cfg.kick_probability,
-            kick_steps=cfg.kick_steps,
-            group=cfg.group,
-            rho=cfg.explore_rho,
+            **{flag: getattr(cfg, setting) for flag, setting in SETTINGS.items()},
         )
 
     def ignored(self) -> Mapping[str, str]:
@@ -129,17 +139,19 @@ class Collect(Command):
         """Collect and say what there is."""
         if not (self.noise if self.agent else self.scale):
             raise UserError("--noise with an agent, and --scale without, need at least one number")
-        repeat, frames = self.action_repeat, self._frames()
         if self.agent is not None:
             agent = Agent.from_pretrained(find(self.agent))
             env = envs.make(self.env_id)
             agent.check_env(env)
             env.close()
             repeat, frames = agent.action_repeat, agent.frame_spec
+        else:
+            own = task_for(self.env_id).frame_spec
+            repeat = self.action_repeat
+            frames = own if self.frame_rows is None else FrameSpec(rows=self.frame_rows)
         drives = self._drives()
         same = dataclasses.replace(drives, episodes=1)  # a longer collection extends a shorter one
         inputs = [self.env_id, same, self.group, repeat, frames]
-        iteration = 0 if self.agent is None else 1
         with (
             executors.make(None, self.workers) as executor,
             open_stage(
@@ -148,7 +160,7 @@ class Collect(Command):
                 inputs,
                 self.run,
                 seed=self.seed,
-                iteration=iteration,
+                iteration=int(self.agent is not None),
                 executor=executor,
             ) as ctx,
         ):
@@ -167,34 +179,19 @@ class Collect(Command):
             f"{found.mean_return:.1f}: {self.out}"
         )
 
-    def _frames(self) -> FrameSpec:
-        """How the environment's frames become V's."""
-        if self.frame_rows is None:
-            return task_for(self.env_id).frame_spec
-        return FrameSpec(rows=self.frame_rows)
-
     def _drives(self) -> Drives:
         """What drives: the preset's iteration, with what the options change."""
-        cfg = load_preset(self.preset, self.env_id).experience
+        settings = {setting: getattr(self, flag) for flag, setting in SETTINGS.items()}
+        if self.bias is not None:
+            settings["explore_bias"] = (self.bias,)
+        preset = load_preset(self.preset, self.env_id).experience
+        cfg = dataclasses.replace(preset, **settings)
         if self.agent is not None:
-            cfg = dataclasses.replace(
-                cfg,
-                driver_noise=self.noise,
-                driver_bias_spread=self.bias_spread,
-                kick_probability=self.kick_probability,
-                kick_steps=self.kick_steps,
-            )
             drives = stages.by_agents(cfg, [find(self.agent)], iteration=1)
         else:
-            bias = cfg.explore_bias if self.bias is None else (self.bias,)
-            cfg = dataclasses.replace(
-                cfg, explore_scales=self.scale, explore_rho=self.rho, explore_bias=bias
-            )
             drives = stages.exploration(cfg)
-            if self.behaviour != "ar1":
-                brownian = self.behaviour == "brownian"
-                other = BrownianConfig() if brownian else RandomControllerConfig()
-                drives = dataclasses.replace(drives, behaviours=[other])
+        if self.behaviour in OTHERS:
+            drives = dataclasses.replace(drives, behaviours=[OTHERS[self.behaviour]])
         return dataclasses.replace(
             drives,
             episodes=self.episodes,

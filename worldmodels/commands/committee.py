@@ -50,21 +50,15 @@ class MakeCommittee(Command):
         new = self.out.with_name(f".{self.out.name}-{uuid.uuid4().hex[:12]}")
         try:
             with disk_errors(self.out):
-                _copy(folders[0], new)
+                new.mkdir()
+                for file in filter(Path.is_file, folders[0].iterdir()):  # not its own members
+                    shutil.copy2(file, new)
                 for number, folder in enumerate(folders[1:], 1):
                     _copy_driver(folder, new / FOLDER / f"{number:02d}")
                 os.replace(new, self.out)
         finally:
             shutil.rmtree(new, ignore_errors=True)
         print(f"committee of {len(committee.members)}: {self.out}")
-
-
-def _copy(folder: Path, target: Path) -> None:
-    """Copy an agent's own files, not its committee's."""
-    target.mkdir(parents=True)
-    for entry in folder.iterdir():
-        if entry.is_file():
-            shutil.copy2(entry, target / entry.name)
 
 
 def _copy_driver(folder: Path, target: Path) -> None:

@@ -1,34 +1,38 @@
-"""`worldmodels evaluate`: the returns of a policy, on any seeds."""
+"""`worldmodels evaluate` and `worldmodels play`: measure a policy, or watch it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import numpy as np
 
 from baselines import drivers
-from worldmodels import envs
+from worldmodels import envs, video
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
-from worldmodels.agent import find
+from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command
-from worldmodels.commands.plan import of_planners
+from worldmodels.commands.planning import of_planners
 from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
+from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning.config import METHODS, PlanningConfig
-from worldmodels.planning.drivers import Driver, best_driver, open_driver
+from worldmodels.planning.drivers import Driver, best_driver, open_driver, open_member
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
-from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
+from worldmodels.runs import FilePath, FilmPath, FolderPath, RunFolder, config_hash, read_json
 from worldmodels.tasks import task_for
+from worldmodels.video import Frames, VideoConfig
 
 CONTROLS = ("random", "zeros")
 """Policies that need no agent: uniform actions, and none."""
+FPS = 50
+"""Frames per second in a window, which is CarRacing's pace."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,13 @@ class Evaluate(Command):
 
     def execute(self) -> None:
         """Drive, print the table, write the JSON."""
-        if self.resume and self.json is None:
-            raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
-        if self.resume and self.json is not None and is_stream(self.json):
-            raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
+        unfinished = None
+        if self.resume:
+            if self.json is None:
+                raise UserError("--resume keeps finished episodes beside the JSON; give --json too")
+            if is_stream(self.json):
+                raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
+            unfinished = self.json.with_name(f".{self.json.name}-resume")
         if self.run is not None:
             with RunFolder(self.run).lock():
                 pass  # a live run would refuse the count at the end, after all the work
@@ -107,7 +114,7 @@ class Evaluate(Command):
             name=self.agent if self._policy == "controller" else f"{self.agent} ({self._policy})",
             deterministic=self.deterministic,
             max_steps=self.max_steps,
-            resume=self._unfinished(),
+            resume=unfinished,
         )
         if self.json is not None:
             result.write(self.json)
@@ -116,7 +123,9 @@ class Evaluate(Command):
             run = RunFolder(self.run)
             with run.lock(wait=60):  # other evaluations may count theirs
                 run.count_frames("test", result.frames, f"test/{key}")
-        Console().print(table(result, seeds))
+        print(f"{result.agent} in {result.env}")
+        for name, value in statistics(result, seeds):
+            print(f"  {name:20} {value}")
 
     @property
     def _policy(self) -> Driver:
@@ -138,11 +147,6 @@ class Evaluate(Command):
             raise UserError(f"{self.agent} has no V and M for {self.policy}; give an agent")
         return open_driver(self.agent, self._policy, self.planning, self.weights)
 
-    def _unfinished(self) -> Path | None:
-        if not self.resume or self.json is None:
-            return None
-        return self.json.with_name(f".{self.json.name}-resume")
-
 
 def policy_of(agent: str) -> PolicySpec:
     """What `evaluate` can drive: an agent by its name or folder, a baseline's driver opened."""
@@ -159,27 +163,125 @@ def home_of(agent: str) -> str:
     return task_for(env_id).test_env(env_id)
 
 
-def table(result: EvaluationResult, seeds: range) -> Table:
-    """The statistics of an evaluation, one line each."""
-    cfg = result.summary
-    lines = {"mean return": f"{cfg.mean:.1f}"}
-    if cfg.ci95 is not None:
-        lines["95% interval"] = f"{cfg.ci95[0]:.1f} to {cfg.ci95[1]:.1f}"
-    lines["standard deviation"] = f"{cfg.std:.1f}"
-    lines["median"] = f"{cfg.median:.1f}"
-    lines["interquartile mean"] = f"{cfg.iqm:.1f}"
-    lines["tenth percentile"] = f"{cfg.p10:.1f}"
-    if cfg.fraction_solved is not None:
-        lines["solved"] = f"{cfg.fraction_solved:.0%}"
+def statistics(result: EvaluationResult, seeds: range) -> Iterator[tuple[str, str]]:
+    """Name and text of each figure of an evaluation."""
+    found = result.summary
+    yield "mean return", f"{found.mean:.1f}"
+    if found.ci95 is not None:
+        yield "95% interval", f"{found.ci95[0]:.1f} to {found.ci95[1]:.1f}"
+    yield "standard deviation", f"{found.std:.1f}"
+    yield "median", f"{found.median:.1f}"
+    yield "interquartile mean", f"{found.iqm:.1f}"
+    yield "tenth percentile", f"{found.p10:.1f}"
+    if found.fraction_solved is not None:
+        yield "solved", f"{found.fraction_solved:.0%}"
     laps = [episode.lap_finished for episode in result.episodes]
     if None not in laps:
         finished = task_for(result.env).words.finished or ("finished",)
-        lines[finished[-1]] = f"{sum(map(bool, laps))} of {len(laps)}"
+        yield finished[-1], f"{sum(map(bool, laps))} of {len(laps)}"
     if result.ms_per_action is not None:
-        lines["time per action"] = f"{result.ms_per_action:.1f} ms"
-    lines["seeds"] = f"{seeds[0]} to {seeds[-1]}"
-    lines["frames"] = f"{result.frames:,} in {result.seconds:.1f} s"
-    rows = Table(show_header=False, box=None, title=Text(f"{result.agent} in {result.env}"))
-    for line in lines.items():
-        rows.add_row(*line)
-    return rows
+        yield "time per action", f"{result.ms_per_action:.1f} ms"
+    yield "seeds", f"{seeds[0]} to {seeds[-1]}"
+    yield "frames", f"{result.frames:,} in {result.seconds:.1f} s"
+
+
+@dataclass(frozen=True)
+class Play(Command):
+    """Watch an agent for an episode, in a window where there is a display, or as a film.
+
+    It is the policy that `evaluate` measures. A film of reality shows what V keeps of every frame
+    and what M dreams, side by side; of a committee, those of the first member.
+    """
+
+    agent: str
+    """agent: its folder, its run's folder, or the name of a bundled one"""
+    dream: bool = False
+    """act in M's dream, as V decodes it, instead of in the real environment"""
+    env: str | None = None
+    """Gymnasium id (default: the agent's own environment, or the stock one of a faster one)"""
+    seed: Seed = TEST_SEED_START
+    """seed of the episode or the dream"""
+    video: FilmPath | None = None
+    """write a film to this mp4 file (default: open a window)"""
+    steps: Count = 1000
+    """truncate the episode or dream after so many steps"""
+
+    def ignored(self) -> Mapping[str, str]:
+        """What a dream does without."""
+        return {"env": "a dream has no environment"} if self.dream else {}
+
+    def execute(self) -> None:
+        """Show it."""
+        if self.video is None and not has_display():
+            raise UserError(
+                "there is no display to open a window on; write a film instead: "
+                f"worldmodels play --agent {self.agent} --video play.mp4"
+            )
+        agent = open_member(self.agent)
+        if self.dream or self.video is not None:
+            agent.vision.check_decoder()
+        if self.video is not None:
+            cfg = VideoConfig(max_bytes=5_000_000)
+            frames = self._dream(agent, cfg) if self.dream else self._reality(agent, cfg)
+            print(f"film: {video.write_video(self.video, frames, cfg)}")
+        elif self.dream:
+            show(self._dream(agent, VideoConfig(every=1, panel=288)), f"{self.agent} dreams")
+        else:
+            self._drive()
+
+    def _dream(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
+        dreams = 4 if self.video else 2
+        return video.dream_frames(agent, cfg, dreams, self.steps, self.seed % 2**63)
+
+    def _reality(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
+        """Drive once, then film what was driven."""
+        env_id = self.env or home_of(self.agent)
+        driver = open_driver(self.agent)
+        result = evaluate(driver, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
+        print(f"return {result.mean:.1f} in {result.frames} steps")
+        recording = video.replay(env_id, result.episodes[0])
+        seen = video.views(agent, recording, cfg)
+        title = f"{task_for(env_id).words.episode} {self.seed}"
+        return video.episode_frames(recording, seen, cfg, title)
+
+    def _drive(self) -> None:
+        """Drive an episode in the environment's own window."""
+        driver = open_driver(self.agent)
+        env = envs.make(self.env or home_of(self.agent), render_mode="human")
+        try:
+            driver.check_env(env)
+            (result,) = run_group(
+                [env], PolicyBehaviour(driver), [self.seed], max_steps=self.steps, width=1
+            )
+            print(f"return {result.total_reward:.1f} in {result.length} steps")
+        finally:
+            env.close()
+
+
+def has_display() -> bool:
+    """Whether a window can be opened here."""
+    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
+        return False
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def show(frames: Iterable[Frames], title: str) -> None:
+    """Show frames (H, W, 3) in a window until they end or the window is closed."""
+    import pygame
+
+    pygame.init()
+    try:
+        clock, screen = pygame.time.Clock(), None
+        for frame in frames:
+            if screen is None:
+                screen = pygame.display.set_mode((frame.shape[1], frame.shape[0]))
+                pygame.display.set_caption(title)
+            if any(event.type == pygame.QUIT for event in pygame.event.get()):
+                break
+            screen.blit(pygame.surfarray.make_surface(np.swapaxes(frame, 0, 1)), (0, 0))
+            pygame.display.flip()
+            clock.tick(FPS)
+    finally:
+        pygame.quit()

@@ -15,13 +15,20 @@ import shutil
 import sys
 import textwrap
 import types
-from collections.abc import Iterator
+from abc import ABCMeta
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import tyro
 
 from worldmodels.config import Fields, types_of
 
+ASKS = frozenset({"-h", "--help", "--help-all"})
+"""Words that ask for help."""
 COLUMN = 26
 """Where the texts begin."""
 
@@ -154,3 +161,64 @@ def _wrapped(text: str, width: int, indent: int = 0) -> list[str]:
     return textwrap.wrap(
         " ".join(text.split()), width, subsequent_indent=" " * indent, break_on_hyphens=False
     )
+
+
+# --- without heavy libraries
+
+HEAVY = frozenset(
+    "torch numba scipy cma matplotlib PIL rich safetensors zstandard imageio_ffmpeg "
+    "stable_baselines3 sb3_contrib".split()
+)
+
+
+def _anything(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Anything
+
+
+class _AnythingMeta(ABCMeta):
+    def __getattr__(cls, name: str) -> Any:
+        return _anything(name)
+
+
+class _Anything(metaclass=_AnythingMeta):
+    """Class, function, decorator: whatever a module is asked for when it is imported."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Any:
+        return _Anything
+
+
+class _StandIns(MetaPathFinder, Loader):
+    """Finds every heavy library, and puts a module there that holds whatever it is asked for."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name.partition(".")[0] in HEAVY else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = ModuleType(spec.name)
+        module.__path__ = []
+        module.__getattr__ = _anything  # type: ignore[method-assign]  # as PEP 562 has it
+        return module
+
+    def exec_module(self, module: ModuleType) -> None: ...
+
+
+@contextmanager
+def stand_ins() -> Iterator[None]:
+    """Import stand-ins in place of heavy libraries, and forget at the end whatever saw them.
+
+    Help is read off configurations, which lie beside networks and compiled kernels. Documentation
+    tools mock such imports in the same way (`autodoc_mock_imports` in Sphinx).
+    """
+    finder, before = _StandIns(), set(sys.modules)
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in set(sys.modules) - before:
+            if name.partition(".")[0] in {*HEAVY, "worldmodels", "baselines", "sparse_gan"}:
+                del sys.modules[name]

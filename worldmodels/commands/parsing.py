@@ -28,8 +28,6 @@ from worldmodels.stages.files import LatentsFile, VisionFile, episode_folders
 
 Input: TypeAlias = Literal["data", "latents", "vision"]
 """Options that name what an earlier command has written."""
-ASKS = frozenset({"-h", "--help", "--help-all"})
-"""Words that ask for help."""
 DEFAULT_PRESET = "quick"
 """Preset whose settings hold where none is named."""
 
@@ -58,9 +56,7 @@ class Command(ABC):
         Returns:
             The command; `tyro.MISSING` marks what the user must give.
         """
-        values = {field.name: getattr(preset, field.name) for field in dataclasses.fields(preset)}
-        values["preset"] = flags.get("preset", DEFAULT_PRESET)
-        return blank(cls, values)
+        return blank(cls, {**vars(preset), "preset": flags.get("preset", DEFAULT_PRESET)})
 
     def ignored(self) -> Mapping[str, str]:
         """Options without an effect as the others stand, each with the reason.
@@ -83,18 +79,15 @@ T = TypeVar("T")
 
 
 def blank(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of its defaults, with `tyro.MISSING` where it has none.
+    """A dataclass of its defaults; a field without takes the value of its name, if that fits.
 
-    Args:
-        kind: the dataclass.
-        values: defaults for fields of these names and of their types that have none.
+    `tyro.MISSING` stands for what is missing then.
     """
     given = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # it is a dataclass
         if field.default is field.default_factory is dataclasses.MISSING:
-            value = values.get(field.name)
-            fits = field.name in values and not fault(value, types_of(kind)[field.name])
-            given[field.name] = value if fits else tyro.MISSING
+            value = values.get(field.name, tyro.MISSING)
+            given[field.name] = tyro.MISSING if fault(value, types_of(kind)[field.name]) else value
     with unchecked():
         return kind(**given)
 
@@ -122,7 +115,7 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
     flags, env_id = read_flags(words), None
     if command.source is None:
         env_id = flags.get("env-id")
-    elif not ASKS.intersection(words) and (found := data_env(flags, command.source)):
+    elif not help.ASKS.intersection(words) and (found := data_env(flags, command.source)):
         env_id = envs.from_file(found, "the input")
     preset = load_preset(flags.get("preset", DEFAULT_PRESET), env_id)
     parsed = read(command, words, command.defaults(preset, flags), program)
@@ -133,12 +126,7 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
 
 
 def data_env(flags: Mapping[str, str], source: Input) -> str | None:
-    """The environment that a command's first input is of; None where it cannot be read yet.
-
-    Args:
-        flags: the command line, as `read_flags` gives it.
-        source: name of the option.
-    """
+    """The environment that a command's first input is of; None where it cannot be read yet."""
     if not (path := flags.get(source)):
         return None
     try:
@@ -171,11 +159,7 @@ def trusted_env(words: Sequence[str]) -> list[str]:
 
 
 def refuse_ignored(ignored: Mapping[str, str], flags: Mapping[str, str]) -> None:
-    """Refuse a flag that was given and has no effect.
-
-    Args:
-        ignored: options without an effect, each with the reason, as of `Command.ignored`.
-        flags: as `read_flags` gives them.
+    """Refuse a flag that was given and has no effect, for the reason in ``ignored``.
 
     Raises:
         UserError: names the flag and the reason.
@@ -200,15 +184,15 @@ def read(
         kind: the dataclass.
         args: the words; None takes the process's own.
         default: values of options that are not given; None takes the dataclass's.
-        program: what help calls the command; None takes the process's name.
-        description: what help says that it does; None takes the dataclass's docstring.
+        program: name of the command in help; None takes the process's own.
+        description: what it does; None takes the dataclass's docstring.
 
     Raises:
         ConfigError: a value out of its range; the option is named as it is typed.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
     words = sys.argv[1:] if args is None else args
-    if asked := ASKS.intersection(words):
+    if asked := help.ASKS.intersection(words):
         shown = blank(kind, {}) if default is None else default
         everything = "--help-all" in asked
         print(help.page(kind, shown, program or sys.argv[0], description, everything), flush=True)
@@ -225,11 +209,7 @@ def naming_options(command: object) -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        places = [
-            (*path, *error.path)
-            for path, part in _parts(command)
-            if error.owner in (type(part), object) and _has(part, error)
-        ]
+        places = [(*path, *error.path) for path, part in _parts(command) if _has(part, error)]
         named = error.name and error.owner is not object  # a file's field, say
         if named or len(places) != 1:
             raise
@@ -238,6 +218,8 @@ def naming_options(command: object) -> Iterator[None]:
 
 def _has(part: object, error: ConfigError) -> bool:
     """Whether the value that was refused is this part's."""
+    if error.owner not in (type(part), object):
+        return False
     found = functools.reduce(lambda obj, name: getattr(obj, name, None), error.path, part)
     return found is not None and found == error.value
 
@@ -261,11 +243,7 @@ def read_flags(words: Sequence[str]) -> dict[str, str]:
 
 
 def load_preset(name: str, env_id: str | None = None) -> RunConfig:
-    """The configuration of a preset.
-
-    Args:
-        name: of the preset.
-        env_id: environment; its task may change settings of the preset.
+    """The configuration of a preset, for an environment whose task may change some settings.
 
     Raises:
         UserError: there is no such preset.

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Self
 import tyro
 
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
-from worldmodels.config import Seed, Workers
+from worldmodels.config import Count, Seed, Workers
 from worldmodels.presets import RunConfig
 from worldmodels.runs import Device, FolderPath, read_json
 
@@ -39,7 +39,7 @@ class Run(Command):
     """seed of the whole run"""
     workers: Workers | None = None
     """processes that drive; the result is the same for any number (default: one per usable core)"""
-    max_steps: int | None = None
+    max_steps: Count | None = None
     """truncate episodes of every stage after so many steps; needed where the environment has no
     time limit"""
     device: Device = "cpu"

@@ -44,11 +44,11 @@ def settings(
     *,
     typed: bool = False,
 ) -> RunConfig:
-    """A preset with single settings changed.
+    """A preset with changes such as ``memory.hidden_size=64``.
 
     Args:
         preset: its name.
-        changes: such as ``memory.hidden_size=64``.
+        changes: single settings.
         uses: sections or single settings that the step uses; others are refused.
         env_id: environment; None takes the preset's.
         typed: whether the user has named it, not a file of an earlier step.
