@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
+from worldmodels.config import Count, require
 from worldmodels.dream.backend import Backend
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.noise import EXTRA_UNIFORMS
@@ -53,8 +54,7 @@ class DreamBatch:
         Raises:
             UserError: the parts do not fit each other.
         """
-        if num_dreams < 1:
-            raise UserError(f"the number of dreams is {num_dreams}; it must be at least 1")
+        require("the number of dreams", num_dreams, Count)
         backend = Backend(memories, reward_model, cfg)
         backend.check_starts(starts)
         if action_spec.size != backend.memory_cfg.action_size:

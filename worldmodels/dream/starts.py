@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from worldmodels._tensors import pick, read_tensors
+from worldmodels.config import Count, CountOrZero, require
 from worldmodels.memory.interface import Memory
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write
@@ -153,8 +154,8 @@ def build_starts(
     Raises:
         UserError: no episode has a step, or a weight of the wrong size or without a sum above 0.
     """
-    if count < 1 or warmup < 0:
-        raise UserError(f"dream starts: count {count}, warmup {warmup}; at least 1 and at least 0")
+    require("count", count, Count)
+    require("warmup", warmup, CountOrZero)
     frames = start_frames(latents.offsets)
     if len(frames) == 0:
         raise UserError("no recorded episode has a step, so there is nowhere to start a dream")

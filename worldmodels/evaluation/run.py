@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Annotated, Any, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from worldmodels import envs, executors, runs
-from worldmodels.config import Count, Seed
+from worldmodels.config import Between, Count, Seed, require
 from worldmodels.evaluation.policies import (
     AgentParameters,
     PolicySpec,
@@ -160,8 +160,7 @@ def _check_seeds(seeds: Sequence[int], group_size: int) -> list[int]:
         raise UserError("there are no seeds to evaluate; give at least one episode")
     if min(listed) < 0:
         raise UserError(f"seed {min(listed)} is negative; seeds are 0 or more")
-    if not 1 <= group_size <= GROUP_WIDTH:
-        raise UserError(f"group_size is {group_size}; it must be from 1 to {GROUP_WIDTH}")
+    require("group_size", group_size, Annotated[int, Between(1, GROUP_WIDTH)])
     return listed
 
 

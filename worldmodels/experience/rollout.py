@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels import envs as environments
+from worldmodels.config import Count, Repeat, require
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Policy, PolicyState, UserError
 from worldmodels.tasks import task_of
@@ -210,11 +211,9 @@ def run_group(
             f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
             "there must be at least one seed, and no more than environments or rows"
         )
-    if action_repeat < 1:
-        raise UserError(f"action_repeat is {action_repeat}; it must be at least 1")
-    for name, limit in (("max_steps", max_steps), ("patience", patience)):
-        if limit is not None and limit < 1:
-            raise UserError(f"{name} is {limit}; it must be at least 1, or None for no limit")
+    require("action_repeat", action_repeat, Repeat)
+    require("max_steps", max_steps, Count | None)
+    require("patience", patience, Count | None)
     group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
     limits_of_steps = _Limits(max_steps, patience, action_repeat)
     behaviour.start(seeds)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import Count, CountOrZero, require
 from worldmodels.experience.encoding import BLOCK_FRAMES
 from worldmodels.protocols import UserError
 
@@ -86,11 +87,9 @@ def frame_batches(
     Raises:
         UserError: fewer frames than one batch, or a corrupt block.
     """
-    if batch < 1 or start < 0 or buffer_frames < 1:
-        raise UserError(
-            f"batch is {batch}, start {start}, buffer_frames {buffer_frames}; "
-            "they must be at least 1, 0 and 1"
-        )
+    require("batch", batch, Count)
+    require("start", start, CountOrZero)
+    require("buffer_frames", buffer_frames, Count)
     if drop_last and store.num_frames < batch:
         raise UserError(
             f"the store has {store.num_frames} frames, fewer than one batch of {batch}; "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels import executors
+from worldmodels.config import Seed, require
 from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.metrics import StageSeconds
@@ -65,8 +66,7 @@ class Pipeline:
             UserError: the environment, or that of the test, cannot be used, may never end an
                 episode or has no mirror image, the seed is negative, or there is no such device.
         """
-        if seed < 0:
-            raise UserError(f"seed is {seed}; it must be 0 or more")
+        require("seed", seed, Seed)
         require_device(device)
         spec, task = _check_environments(cfg), task_for(cfg.env_id)
         if cfg.mirror:
