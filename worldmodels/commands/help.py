@@ -60,7 +60,8 @@ def page(command: type, defaults: Any, program: str, about: str | None, everythi
     width = min(max(shutil.get_terminal_size().columns, 80), 100)
     unused, common = getattr(command, "unused", {}), getattr(command, "common", "").split()
     found = [option for option in options(command, defaults) if option.name not in unused]
-    found.sort(key=lambda option: (option.group != "", not option.required))
+    order = list(dict.fromkeys(["", *(option.group for option in found)]))
+    found.sort(key=lambda option: (order.index(option.group), not option.required))
     shown = [o for o in found if everything or not common or o.required or o.name in common]
     usage = ["usage:", program, *(o.usage for o in found if o.required), "[OPTIONS]"]
     lines = _wrapped(" ".join(usage), width, 8)
@@ -87,7 +88,7 @@ def options(command: type, obj: Any, path: Fields = (), group: str = "") -> Iter
         value, text = getattr(obj, field), texts.get(field, "")
         name = option_name(command, (*path, field))
         if dataclasses.is_dataclass(value):
-            inner = f"{name} ({text})" if name else ""
+            inner = f"{name} ({text})" if name and text else name
             yield from options(command, value, (*path, field), inner)
             continue
         required = value is tyro.MISSING
