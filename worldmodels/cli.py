@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         line on stderr, 130 if the user stopped it.
     """
     words = sys.argv[1:] if argv is None else list(argv)
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "--help-all"):
         return guarded(lambda: print(_help(), flush=True))
     if words[0] == "--version":
         return guarded(lambda: print(f"worldmodels {__version__}", flush=True))
@@ -129,19 +129,14 @@ def _fail(text: str) -> int:
 
 
 def _help() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {entry.summary}" for name, entry in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: worldmodels COMMAND [OPTIONS]",
-            "",
-            "Learn an environment from pixels, train a driver inside the learned dream, measure it",
-            "in reality.",
-            "",
-            *lines,
-            "",
-            "`worldmodels COMMAND --help` explains the options that most people need, `--help-all`",
-            "every option; `--version` prints the version.",
-            "Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it.",
-        ]
-    )
+    lines = "\n".join(f"  {name:18}{entry.summary}" for name, entry in COMMANDS.items())
+    return f"""\
+usage: worldmodels COMMAND [OPTIONS]
+
+Learn an environment from pixels, train a policy inside the learned dream, measure it in reality.
+
+{lines}
+
+`worldmodels COMMAND --help` explains the options that most people need, `--help-all` every option;
+`--version` prints the version.
+Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it."""

@@ -142,15 +142,11 @@ class Evaluate(Command):
                 "policy that it is of, for example --policy residual"
             )
         if self._policy == "controller":
-            return policy_of(self.agent)
+            folder = Path(self.agent)
+            return drivers.load_driver(folder) if drivers.is_driver(folder) else self.agent
         if self.agent in CONTROLS:
             raise UserError(f"{self.agent} has no V and M for {self.policy}; give an agent")
         return open_driver(self.agent, self._policy, self.planning, self.weights)
-
-
-def policy_of(agent: str) -> PolicySpec:
-    """What `evaluate` can drive: an agent by its name or folder, a baseline's driver opened."""
-    return drivers.load_driver(Path(agent)) if drivers.is_driver(Path(agent)) else agent
 
 
 def home_of(agent: str) -> str:
