@@ -223,7 +223,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("run --vision.z-dim 0", "--vision.z-dim is 0"),
         ("run --out {out} --preset smoke --seed -1", "--seed is -1"),
         ("collect --out {out} --episodes 0", "--episodes is 0; it must be at least 1"),
-        ("collect --out {out} --scale", "need at least one number"),
+        ("collect --out {out} --scale", "--scale is (); it must have at least one entry"),
         ("collect --out {out} --env-id Nowhere-v0 --workers 1", "'Nowhere-v0' is unknown"),
         ("collect --out {out} --agent nobody", "no agent 'nobody'"),
         ("train-vision --data {out}/none --out {out}/v.pt", "no folder of episodes"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from worldmodels import envs, executors, stages
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command, PresetName, load_preset
 from worldmodels.config import (
+    NOT_EMPTY,
     Count,
     CountOrZero,
     Decay,
@@ -25,10 +26,8 @@ from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import UserError
 from worldmodels.runs import FolderPath
 from worldmodels.stages.collection import Drives
-from worldmodels.stages.context import open_stage
 from worldmodels.tasks import task_for
 
 SETTINGS = {
@@ -73,9 +72,9 @@ class Collect(Command):
     """truncate episodes after so many steps; None leaves it to the environment"""
     patience: Count | None
     """truncate episodes after so many steps without a reward above 0; None never does"""
-    scale: tuple[NotNegative, ...]
+    scale: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
     """standard deviations of random actions (ar1), where every action spans -1 to 1"""
-    noise: tuple[NotNegative, ...]
+    noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
     """standard deviations of the noise on the agent's actions, in the same units"""
     bias_spread: NotNegative
     """standard deviation of a constant shift of the agent's actions, drawn once per episode; 0
@@ -137,8 +136,6 @@ class Collect(Command):
 
     def execute(self) -> None:
         """Collect and say what there is."""
-        if not (self.noise if self.agent else self.scale):
-            raise UserError("--noise with an agent, and --scale without, need at least one number")
         if self.agent is not None:
             agent = Agent.from_pretrained(find(self.agent))
             env = envs.make(self.env_id)
@@ -154,7 +151,7 @@ class Collect(Command):
         inputs = [self.env_id, same, self.group, repeat, frames]
         with (
             executors.make(None, self.workers) as executor,
-            open_stage(
+            stages.open_stage(
                 "collect",
                 self.out,
                 inputs,

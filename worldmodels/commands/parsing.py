@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar, 
 
 import tyro
 
-from worldmodels import envs
+from worldmodels import envs, stages
 from worldmodels.commands import help
 from worldmodels.config import ConfigError, Fields, fault, types_of, unchecked, validate
 from worldmodels.executors import usable_cores
@@ -24,7 +24,6 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import check_outputs, require_device
-from worldmodels.stages.files import LatentsFile, VisionFile, episode_folders
 
 Input: TypeAlias = Literal["data", "latents", "vision"]
 """Options that name what an earlier command has written."""
@@ -131,8 +130,8 @@ def data_env(flags: Mapping[str, str], source: Input) -> str | None:
         return None
     try:
         if source == "data":
-            return EpisodeStore(episode_folders([Path(path)])).env_id
-        kind = LatentsFile if source == "latents" else VisionFile
+            return EpisodeStore(stages.episode_folders([Path(path)])).env_id
+        kind = stages.LatentsFile if source == "latents" else stages.VisionFile
         return kind.load(Path(path)).source.env_id
     except UserError:  # the command reads it again, and says what is wrong with it
         return None

@@ -18,14 +18,8 @@ from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.presets import ControllerStageConfig, MemoryStageConfig, StartsConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import Device, FilePath, FolderPath, versions
-from worldmodels.stages.context import StageContext, open_stage
-from worldmodels.stages.controller import World
+from worldmodels.stages import LatentsFile, MemoryFile, Source, StageContext, VisionFile, World
 from worldmodels.stages.files import (
-    LatentsFile,
-    MemoryFile,
-    Source,
-    VisionFile,
-    episode_folders,
     file_digest,
     load_latents,
     load_memories,
@@ -57,7 +51,7 @@ class Stage(Command):
         self, name: str, inputs: Sequence[Any], files: int
     ) -> AbstractContextManager[StageContext]:
         """Begin or resume the stage, in the iteration that so many inputs of data are of."""
-        return open_stage(
+        return stages.open_stage(
             name,
             self.out,
             inputs,
@@ -100,7 +94,7 @@ class TrainVision(Stage):
 
     def execute(self) -> None:
         """Train and write the file."""
-        store = EpisodeStore(episode_folders(self.data))
+        store = EpisodeStore(stages.episode_folders(self.data))
         source, init = Source.of(store), self._init()
         if init is not None and self.init is not None:
             require_same(self.init, init.source, self.data[0], source)
@@ -143,12 +137,12 @@ class Encode(Command):
     def execute(self) -> None:
         """Encode and write the file."""
         vision = VisionFile.load(self.vision)
-        store = EpisodeStore(episode_folders(self.data))
+        store = EpisodeStore(stages.episode_folders(self.data))
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
         mirror = vision.mirror if self.mirror is None else self.mirror
         digest = vision.digest
         inputs = [digest, store.fingerprint, mirror]
-        with open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
+        with stages.open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
             latents = stages.encode(vision.model, store, ctx, mirror=mirror)
             LatentsFile(latents, vision.source, digest, mirror).save(self.out)
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")
