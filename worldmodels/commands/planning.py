@@ -85,11 +85,13 @@ class PlanOnce(Command):
         policy = open_driver(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)
         steps = list(plan_in_dream(policy, self.decisions, self.start, self.seed))
-        print(f"{'decision':>8} {'action':>20} {'score':>8} {'M reward':>9} {'plans':>7} {'ms':>7}")
+        heads = ("decision", "score", "M reward", "plans", "ms", "aleatoric", "epistemic")
+        print(" ".join(f"{head:>9}" for head in heads), " action")
         for t, step in enumerate(steps):
-            action = " ".join(f"{number:+.2f}" for number in step.plan.actions[0])
-            figures = f"{step.plan.score:+8.2f} {step.reward:+9.2f} {step.plan.samples:7}"
-            print(f"{t:8} {action:>20} {figures} {1000 * step.plan.seconds:7.1f}")
+            plan, noise, doubt = step.plan, step.aleatoric.mean(), step.epistemic.mean()
+            figures = f"{plan.score:+9.2f} {step.reward:+9.2f} {plan.samples:9}"
+            action = " ".join(f"{number:+.2f}" for number in plan.actions[0])
+            print(f"{t:9} {figures} {1000 * plan.seconds:9.1f} {noise:9.3f} {doubt:9.3f}  {action}")
         milliseconds = np.median([1000 * step.plan.seconds for step in steps])
         print(
             f"dream return {sum(step.reward for step in steps):.1f} in {len(steps)} decisions; "
