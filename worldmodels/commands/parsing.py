@@ -16,11 +16,10 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar, 
 
 import tyro
 
-from worldmodels import envs, stages
+from worldmodels import envs
 from worldmodels.commands import help
 from worldmodels.config import ConfigError, Fields, fault, types_of, unchecked, validate
 from worldmodels.executors import usable_cores
-from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import check_outputs, require_device
@@ -126,6 +125,9 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
 
 def data_env(flags: Mapping[str, str], source: Input) -> str | None:
     """The environment that a command's first input is of; None where it cannot be read yet."""
+    from worldmodels import stages  # heavy, and most commands do without
+    from worldmodels.experience.store import EpisodeStore
+
     if not (path := flags.get(source)):
         return None
     try:
