@@ -260,7 +260,7 @@ def test_a_run_needs_a_limit_before_it_begins(
     assert "experience.driver_steps, selection.max_steps, test.max_steps" in said
     assert not out.exists()
     assert cli.main([*words, "--max-steps", "0"]) == 2
-    assert "max_steps is 0; it must be at least 1" in capsys.readouterr().err
+    assert "--max-steps is 0; it must be at least 1" in capsys.readouterr().err
 
 
 def test_a_limit_holds_in_every_stage() -> None:
