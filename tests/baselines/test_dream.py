@@ -90,7 +90,7 @@ def config(home: Path, **changes: Any) -> TrainConfig:
 
 def test_a_control_sees_what_c_sees_and_its_actions_are_held() -> None:
     agent = make_agent()
-    driver, state = agent.with_control(LatentControl(Echo())), None
+    driver, state = agent.with_control(LatentControl(Echo(), agent.action_spec)), None
     frames = np.random.default_rng(0).integers(0, 256, (8, 2, 12, 10, 3), dtype=np.uint8)
     actions = []
     for t, obs in enumerate(frames):

@@ -32,13 +32,12 @@ from worldmodels.planning.actor_critic import train_policy
 from worldmodels.planning.config import (
     CEMConfig,
     GradientConfig,
-    Method,
     ObjectiveConfig,
     PlanningConfig,
 )
 from worldmodels.planning.networks import NetworkConfig
-from worldmodels.planning.policy import PlanningPolicy
 from worldmodels.planning.streams import PolicyTrainConfig
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, load_checkpoint, save_checkpoint
@@ -237,7 +236,7 @@ def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
 
 
 @pytest.mark.parametrize("method", ["cem", "gradient", "rollout"])
-def test_planners_search_in_its_dreams(method: Method) -> None:
+def test_planners_search_in_its_dreams(method: str) -> None:
     cfg = PlanningConfig(
         ObjectiveConfig(horizon=3, particles=2, proposal=True),
         CEMConfig(samples=8, iterations=2),

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from worldmodels.planning.config import CEMConfig, GradientConfig, MPPIConfig
 from worldmodels.planning.gradient import GradientPlanner, adam, clip
-from worldmodels.planning.plan import Budget, Plan, coloured_noise
-from worldmodels.planning.sampling import CEM, MPPI
+from worldmodels.planning.plan import Budget, Plan
+from worldmodels.planning.sampling import CEM, MPPI, coloured_noise
 from worldmodels.protocols import UserError
 
 X, A, T = 3, 2, 10

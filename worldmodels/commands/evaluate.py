@@ -17,11 +17,12 @@ from worldmodels import envs
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
 from worldmodels.agent import find
-from worldmodels.commands.stage import of_planners, use_all_cores
+from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
-from worldmodels.planning.config import METHODS, PlanningConfig
-from worldmodels.planning.drivers import Driver, best_driver, open_driver
+from worldmodels.planning import planners
+from worldmodels.planning.config import PlanningConfig
+from worldmodels.policies.opening import best_driver, open_driver
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
@@ -41,7 +42,7 @@ class Evaluate:
     agent: str
     """folder of an agent, of a baseline's driver or of a run, whose agent it then is; name of an
     agent that comes with the package; `random` or `zeros`"""
-    policy: Driver | None = None
+    policy: str | None = None
     """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
     for the agent's committee, or its C with its residual, as far as it has them"""
     weights: Path | None = None
@@ -72,8 +73,7 @@ class Evaluate:
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """Only the agent must be given."""
-        planning = PlanningConfig.of(flags.get("policy", ""))
-        return cls(agent=tyro.MISSING, planning=planning)
+        return cls(agent=tyro.MISSING, planning=planners.defaults(flags.get("policy")))
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of planners that do not drive, and weights that nobody reads."""
@@ -81,8 +81,8 @@ class Evaluate:
             policy = self._policy
         except UserError:  # no such agent, which is said when it is opened
             return {}
-        found = of_planners(policy)
-        if policy in METHODS and not self.planning.objective.critic:
+        found = planners.unused(policy)
+        if policy in planners.PLANNERS and not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
@@ -117,7 +117,7 @@ class Evaluate:
         Console().print(table(result, seeds))
 
     @property
-    def _policy(self) -> Driver:
+    def _policy(self) -> str:
         """Who drives; controls and baselines drive themselves."""
         if self.policy is not None:
             return self.policy

@@ -12,11 +12,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from worldmodels.commands.stage import of_planners, use_all_cores
+from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import Count, CountOrZero, Seed
-from worldmodels.planning.config import Method, PlanningConfig
-from worldmodels.planning.drivers import open_driver
-from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning import planners
+from worldmodels.planning.config import PlanningConfig
+from worldmodels.policies.opening import open_driver
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
 from worldmodels.runs import FilePath, FilmPath, write_json
 from worldmodels.video import VideoConfig, write_video
@@ -32,7 +33,7 @@ class PlanOnce:
 
     agent: str
     """folder of an agent or of its run, or name of an agent that comes with the package"""
-    policy: Method = "icem"
+    policy: planners.Method = "icem"
     """how to search"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     """the planner"""
@@ -52,17 +53,18 @@ class PlanOnce:
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The method's own settings."""
-        return cls(agent=tyro.MISSING, planning=PlanningConfig.of(flags.get("policy", "icem")))
+        return cls(agent=tyro.MISSING, planning=planners.defaults(flags.get("policy", "icem")))
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of other planners, and weights that nobody reads."""
-        found = of_planners(self.policy)
+        found = planners.unused(self.policy)
         if not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
     def execute(self) -> None:
         """Plan, print, and write what was asked for."""
+        planners.get(self.policy)
         use_all_cores()
         policy = open_driver(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)

@@ -17,7 +17,7 @@ from worldmodels.commands.evaluate import home_of
 from worldmodels.config import Count, Seed
 from worldmodels.evaluation import evaluate
 from worldmodels.experience.rollout import PolicyBehaviour, run_group
-from worldmodels.planning.drivers import open_driver, open_member
+from worldmodels.policies.opening import open_driver, open_member
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import FilmPath

@@ -12,7 +12,6 @@ import tyro
 
 from worldmodels.executors import usable_cores
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.planning.config import METHODS
 from worldmodels.presets import ControllerStageConfig
 from worldmodels.protocols import UserError
 from worldmodels.stages.files import LatentsFile, VisionFile, episode_folders
@@ -82,20 +81,6 @@ def of_fine_tuning(training: str, peak: bool, init: object) -> dict[str, str]:
         return {f"{training}.finetune-{name}": why for name in names}
     why = "it is for a training from scratch; --init fine-tunes, for finetune-steps"
     return {f"{training}.{name}": why for name in names}
-
-
-def of_planners(policy: str) -> dict[str, str]:
-    """Options of `PlanningConfig` that have no effect under a policy."""
-    if policy not in METHODS:
-        return {"planning": f"{policy} does not plan"}
-    used = "cem" if policy == "icem" else policy
-    others = ("cem", "mppi", "gradient", "rollout")
-    found = {f"planning.{name}": f"the planner is {policy}" for name in others if name != used}
-    if policy == "rollout":
-        found["planning.objective.proposal"] = "rollouts begin at the proposal anyway"
-    if policy == "gradient":
-        found["planning.objective.disagreement-penalty"] = "gradients have no such term"
-    return found
 
 
 def use_all_cores() -> None:

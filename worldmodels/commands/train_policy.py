@@ -10,15 +10,16 @@ from typing import Self
 import tyro
 
 from worldmodels.agent import Agent
-from worldmodels.commands.stage import OfRunBool, of_planners, use_all_cores
+from worldmodels.commands.stage import OfRunBool, use_all_cores
 from worldmodels.config import Seed
+from worldmodels.planning import planners
 from worldmodels.planning.actor_critic import train_policies
-from worldmodels.planning.config import Method, PlanningConfig
-from worldmodels.planning.drivers import Learned, open_driver, policy_path
+from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
-from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
+from worldmodels.policies.learned import PolicyFile, origin
+from worldmodels.policies.opening import Learned, open_driver, policy_path
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import FilePath, FolderPath, check_output, derive_seed
@@ -49,7 +50,7 @@ class TrainPolicy:
     """file for the networks; None is one named after the policy in the agent's folder"""
     training: PolicyTraining = field(default_factory=PolicyTraining)
     """policy-network and actor-critic"""
-    planner: Method = "icem"
+    planner: planners.Method = "icem"
     """whom imitation imitates"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     """that planner"""
@@ -69,13 +70,13 @@ class TrainPolicy:
             training = PolicyTraining(**vars(residual_training()))
         if policy == "policy-network":
             training = PolicyTraining(steps=300, horizon=12, longest=100, tail=12, critic=False)
-        planning = PlanningConfig.of(flags.get("planner", "icem"))
+        planning = planners.defaults(flags.get("planner", "icem"))
         return cls(agent=tyro.MISSING, training=training, planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of other policies."""
         if self.policy == "imitation":
-            return {"training": "imitation has settings of its own"} | of_planners(self.planner)
+            return {"training": "imitation has settings of its own"} | planners.unused(self.planner)
         why = f"it is for imitation, and policy is {self.policy}"
         found = dict.fromkeys(("planner", "planning", "imitation"), why)
         if not self.training.critic:
@@ -90,6 +91,7 @@ class TrainPolicy:
                 f"--training.network.residual is {self.training.network.residual} and --policy is "
                 f"{self.policy}; a residual needs it above 0, all others need 0"
             )
+        planners.get(self.planner)
         use_all_cores()
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)

@@ -13,6 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from worldmodels.dream.batch import DreamBatch
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Predictor
 
 
@@ -108,11 +109,11 @@ class DreamVecEnv(VecEnv):
 class LatentControl:
     """What an algorithm has learnt in the dream, in C's place: see `Agent.with_control`."""
 
-    def __init__(self, policy: Predictor) -> None:
-        """Take a model or a policy without a recurrent state, which M has already."""
-        self.policy = policy
+    def __init__(self, policy: Predictor, spec: ActionSpec) -> None:
+        """Take a model or policy without a recurrent state, which M has, and its action space."""
+        self.policy, self.spec = policy, spec
 
     def __call__(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """The policy's mode for z (B, Z) and h (B, H): (B, A), or (B,) for a Discrete space."""
+        """The policy's mode for z (B, Z) and h (B, H) as M sees actions: (B, A)."""
         seen = torch.cat([z, h], dim=1).numpy()
-        return torch.from_numpy(np.asarray(self.policy.predict(seen, deterministic=True)[0]))
+        return torch.from_numpy(self.spec.encode(self.policy.predict(seen, deterministic=True)[0]))

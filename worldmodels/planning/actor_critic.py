@@ -1,4 +1,4 @@
-"""Policies trained in the dream: by the gradient through M, and with a critic, as Dreamer does."""
+"""Policies trained in the dream: by the gradient through M, with a critic as in Dreamer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def lambda_returns(
 
     Args:
         reward: (T, B) r.
-        going_on: (T, B) c, chance that the episode goes on.
+        going_on: (T, B) c, chance that the episode continues.
         values: (T, B) of the states after each step, v_1 to v_T.
         discount: g.
         trace: l.
@@ -49,13 +49,8 @@ def losses(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Losses of actor and critic, each a mean over steps and dreams, and metrics.
 
-    Every step weighs as much as the dream is likely to have got there.
-
-    Args:
-        dreamt: one horizon of dreams.
-        critic: learns.
-        target: a slow copy of it, which judges.
-        cfg: the training.
+    Every step weighs as much as the dream is likely to have got there; ``target`` is a slow copy of
+    the critic.
     """
     after = (dreamt.z[1:], dreamt.h[1:])
     nothing = torch.zeros_like(dreamt.reward[1:])
@@ -144,7 +139,7 @@ class _Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Go on from a snapshot; the number of steps done."""
+        """Continue from a snapshot; the number of steps done."""
         for name in _NETWORKS:
             getattr(self, name).load_state_dict(state[name])
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
@@ -157,7 +152,7 @@ class _Learner:
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
-    """Let the weights of the slow network keep that share; the rest is of the fast one's."""
+    """Move the slow network's weights to the fast one's by 1 - ``decay`` of the way."""
     for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
         old.lerp_(new, 1 - decay)
 

@@ -31,8 +31,7 @@ class DifferentiableObjective(Bounds, Protocol):
 class GradientPlanner:
     """Adam on the actions before squashing: ``a = middle + half tanh(u)``.
 
-    Several plans climb side by side; each keeps the best point of its way, and the best of all is
-    executed.
+    Several plans climb side by side; the best point of all of them is executed.
     """
 
     cfg: GradientConfig
@@ -44,7 +43,7 @@ class GradientPlanner:
         candidates: Array,
         rng: np.random.Generator,
     ) -> Plan:
-        """Search; arguments as of `CEM.plan`.
+        """Search; see `CEM.plan` for the arguments.
 
         Raises:
             FloatingPointError: every plan's score is not finite.
@@ -74,14 +73,8 @@ class GradientPlanner:
         if not torch.isfinite(best_score).any():
             raise FloatingPointError("no plan has a finite score; the model has left its range")
         chosen = int(best_score.argmax())
-        return Plan(
-            best[chosen].numpy(),
-            float(best_score[chosen]),
-            np.empty((0, *guess.shape), np.float32),
-            iteration - 1,
-            iteration * len(u),
-            budget.seconds,
-        )
+        done = (iteration - 1, iteration * len(u), budget.seconds)
+        return Plan(best[chosen].numpy(), float(best_score[chosen]), candidates[:0], *done)
 
     def _restarts(
         self, bounds: Bounds, guess: Array, candidates: Array, rng: np.random.Generator

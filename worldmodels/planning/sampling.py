@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels.planning.config import CEMConfig, MPPIConfig
-from worldmodels.planning.plan import Budget, Objective, Plan, coloured_noise
+from worldmodels.planning.plan import Bounds, Budget, Plan
 
 Array = NDArray[np.float32]
+
+
+class Objective(Bounds, Protocol):
+    """What sampling planners maximise."""
+
+    def score(self, plans: Array) -> NDArray[np.float64]:
+        """Judge plans (N, T, A): (N,) scores, the same for the same plan."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,7 @@ class MPPI:
     def plan(
         self, objective: Objective, guess: Array, candidates: Array, rng: np.random.Generator
     ) -> Plan:
-        """Search; arguments as of `CEM.plan`."""
+        """Search; see `CEM.plan` for the arguments."""
         cfg, budget = self.cfg, Budget(self.cfg.budget_ms)
         half = (objective.high - objective.low) / 2
         (mean, judged), iteration = best_start(objective, guess, candidates), 0
@@ -89,14 +98,7 @@ class MPPI:
             judged += len(plans)
             iteration += 1
         score = float(objective.score(mean[None])[0])
-        return Plan(
-            mean,
-            score,
-            np.empty((0, *mean.shape), np.float32),
-            iteration,
-            judged + 1,
-            budget.seconds,
-        )
+        return Plan(mean, score, candidates[:0], iteration, judged + 1, budget.seconds)
 
 
 def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[Array, int]:
@@ -106,3 +108,33 @@ def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[A
     starts = np.concatenate((guess[None], candidates)).astype(np.float32)
     best: Array = starts[objective.score(starts).argmax()]
     return best, len(starts)
+
+
+def coloured_noise(rng: np.random.Generator, shape: tuple[int, int, int], beta: float) -> Array:
+    """Gaussian noise of variance 1 with a power spectrum 1 / f^beta over time.
+
+    By the spectral method of Timmer and Koenig (1995): random Fourier coefficients, scaled; the
+    lowest frequency that T steps can show stands in for frequency 0.
+
+    Args:
+        rng: draws the coefficients.
+        shape: (N, T, A); every plan and every action has its own noise.
+        beta: 0 is white noise.
+    """
+    number, steps, size = shape
+    if beta == 0 or steps < 2:
+        return rng.standard_normal(shape, np.float32)
+    frequency = np.fft.rfftfreq(steps)
+    frequency[0] = frequency[1]
+    scale = frequency ** (-beta / 2)
+    parts = rng.standard_normal((2, number, size, len(frequency)))
+    parts[1, ..., 0] = 0.0  # frequency 0 is real, and so is the highest of an even number of steps
+    parts[0, ..., 0] *= np.sqrt(2)
+    power = 2 * scale[0] ** 2 + 4 * (scale[1:] ** 2).sum()
+    if steps % 2 == 0:
+        parts[1, ..., -1] = 0.0
+        parts[0, ..., -1] *= np.sqrt(2)
+        power -= 2 * scale[-1] ** 2
+    noise = np.fft.irfft((parts[0] + 1j * parts[1]) * scale, steps, axis=-1)
+    unit = noise * (steps / np.sqrt(power))
+    return np.ascontiguousarray(unit.transpose(0, 2, 1)).astype(np.float32)

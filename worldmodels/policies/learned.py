@@ -1,25 +1,23 @@
-"""Trained actors as drivers, and the file that they live in."""
+"""Networks trained in an agent's dreams as policies in C's place, and the file of their weights."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels._tensors import filled, read_facts, read_tensors
 from worldmodels.agent import Agent
+from worldmodels.artifacts import file_of_tensors, weights_digest
 from worldmodels.config import Config, Few, from_json
-from worldmodels.planning.controller import Drive
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
-from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, to_jsonable, versions
+from worldmodels.protocols import LatentPolicy, UserError
+from worldmodels.runs import atomic_write, versions
 
 REMEDY = "train it again"
 SCHEMA = 2
@@ -27,25 +25,23 @@ SCHEMA = 2
 
 
 class ActorControl:
-    """Actors' mean mode in C's place: see `Agent.with_control`."""
+    """The mean of some actors' modes, as a `LatentPolicy`."""
 
     def __init__(self, *actors: Actor) -> None:
         """Take actors of one shape; they act by the mean of their u."""
         self.actors = [actor.eval() for actor in actors]
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
-        """Actions (B, A), or indices (B,) for a Discrete space."""
+        """M's action input (B, A) of z (B, Z) and h (B, H)."""
         u = torch.stack([actor(z, h)[0] for actor in self.actors]).mean(0)
-        first = self.actors[0]
-        numbers = first.act(u)
-        return numbers.argmax(-1) if first.discrete else first.to_input(numbers)
+        return self.actors[0].chosen(u)
 
 
 class StackedActors:
-    """Actors of one shape as one network: `ActorControl` for dreams, where every step counts."""
+    """`ActorControl` as one network for dreams, where every step counts: alike up to rounding."""
 
     def __init__(self, actors: Sequence[Actor]) -> None:
-        """Copy their weights, those of each layer side by side."""
+        """Copy the weights of actors of one shape, those of each layer side by side."""
         self.first, self.layers = actors[0], []
         bodies = [list(actor.body) for actor in actors]
         for parts in zip(*bodies, strict=True):
@@ -53,10 +49,9 @@ class StackedActors:
                 continue
             weight = torch.stack([part.weight.detach() for part in parts])
             bias = torch.stack([part.bias.detach() for part in parts])[:, None]
-            if isinstance(parts[0], nn.Linear):
-                self.layers.append((weight.transpose(1, 2).contiguous(), bias))
-            else:
-                self.layers.append((weight[:, None], bias))
+            linear = isinstance(parts[0], nn.Linear)
+            weight = weight.transpose(1, 2).contiguous() if linear else weight[:, None]
+            self.layers.append((weight, bias))
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
         """M's action input (B, A) of z (B, Z) and h (B, H)."""
@@ -67,10 +62,7 @@ class StackedActors:
             x = torch.baddbmm(b, x, w)
             x = functional.silu(functional.layer_norm(x, x.shape[-1:]) * gain + shift)
         mean = torch.baddbmm(bias, x, weight)[..., : len(first.low)]
-        numbers = first.act(first.changed(mean, z, h).mean(0))
-        if not first.discrete:
-            return first.to_input(numbers)
-        return functional.one_hot(numbers.argmax(-1), len(first.low)).float()
+        return first.chosen(first.changed(mean, z, h).mean(0))
 
 
 @dataclass(frozen=True)
@@ -88,41 +80,34 @@ class PolicyFile:
     """Trained actors of one shape, and the first one's critic where it has one."""
 
     actors: tuple[Actor, ...]
-    """they drive by the mean of their u"""
+    """they act by the mean of their u"""
     critic: Critic | None
     kind: str
     """how it was trained"""
     memory: str
-    """digest of the memories in whose dreams it was trained, and of C for a residual: `origin`"""
+    """digest of the agent's weights that it depends on: `origin`"""
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the weights."""
-        return digest_of(self.actors)
+        return weights_digest(*self.actors)
 
     @property
     def control(self) -> ActorControl:
-        """What drives in C's place."""
+        """What acts in C's place."""
         return ActorControl(*self.actors)
 
     @property
-    def drive(self) -> Drive:
-        """The same as M's action input (B, A), for dreams: alike up to rounding, and faster."""
+    def drive(self) -> LatentPolicy:
+        """The same for dreams: alike up to rounding, and faster."""
         return StackedActors(self.actors)
 
     def save(self, path: Path) -> None:
         """Write one safetensors file, atomically."""
-        tensors = {
-            f"actor.{i}.{name}": tensor
-            for i, actor in enumerate(self.actors)
-            for name, tensor in actor.state_dict().items()
-        }
-        if self.critic is not None:
-            tensors |= {f"critic.{k}": v for k, v in self.critic.state_dict().items()}
-        facts = _Facts(self.kind, self.memory, self.actors[0].cfg, len(self.actors))
-        record = {"schema": SCHEMA, **to_jsonable(facts), "versions": versions()}
-        content = {name: t.contiguous() for name, t in tensors.items()}
-        atomic_write(path, save(content, {"worldmodels": json.dumps(record)}))
+        tensors = _Networks(self.actors, self.critic).state_dict()
+        facts = {"memory": self.memory, "network": self.actors[0].cfg, "actors": len(self.actors)}
+        facts |= {"versions": versions()}
+        atomic_write(path, file_of_tensors(tensors, self.kind, SCHEMA, **facts))
 
     @classmethod
     def load(cls, path: Path, agent: Agent) -> PolicyFile:
@@ -144,48 +129,31 @@ class PolicyFile:
         if facts.memory != origin(agent, cfg):
             whose = "with another M or C" if cfg.residual else "in the dreams of another M"
             raise UserError(f"{path} was trained {whose}; train it again")
-        parts = _parts(file.tensors)
-        names = [f"actor.{i}" for i in range(facts.actors)]
-        if set(parts) - {"critic"} != set(names):
-            raise UserError(f"{path} does not hold {facts.actors} actors; {REMEDY}")
         shape = (agent.z_dim, agent.h_dim)
-        actors = tuple(
-            filled(lambda: Actor(*shape, agent.action_spec, cfg), parts[name], path, REMEDY)
-            for name in names
-        )
-        for actor in actors:
+        valued = any(name.startswith("critic.") for name in file.tensors)
+
+        def fresh() -> _Networks:
+            actors = [Actor(*shape, agent.action_spec, cfg) for _ in range(facts.actors)]
+            return _Networks(actors, Critic(*shape, cfg) if valued else None)
+
+        networks = filled(fresh, file.tensors, path, REMEDY).requires_grad_(False).eval()
+        for actor in networks.actors:
             actor.lead(agent)
-        critic = None
-        if "critic" in parts:
-            critic = filled(lambda: Critic(*shape, cfg), parts["critic"], path, REMEDY)
-        for network in (*actors, *([critic] if critic is not None else [])):
-            network.requires_grad_(False).eval()
-        return cls(actors, critic, facts.kind, facts.memory)
+        return cls(networks.actors, networks.critic, facts.kind, facts.memory)
+
+
+class _Networks(nn.Module):
+    """All of them as one, whose tensors have the names that they have in the file."""
+
+    def __init__(self, actors: Sequence[Actor], critic: Critic | None) -> None:
+        super().__init__()
+        self.actors, self.critic = tuple(actors), critic
+        self.actor = nn.ModuleList(actors)
 
 
 def origin(agent: Agent, cfg: NetworkConfig) -> str:
-    """SHA-256 (hex) of what of an agent a policy is worth nothing without."""
-    memories = digest_of(agent.memories)
+    """SHA-256 (hex) of the agent's weights that a policy depends on: M, and C for a residual."""
+    memories = weights_digest(*agent.memories)
     if not cfg.residual:
         return memories
     return hashlib.sha256(memories.encode() + agent.parameters.tobytes()).hexdigest()
-
-
-def digest_of(models: Sequence[nn.Module]) -> str:
-    """SHA-256 (hex) of the weights of some networks."""
-    digest = hashlib.sha256()
-    for model in models:
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _parts(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """The tensors of each network by its name, "actor.0" or "critic"."""
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        words = name.split(".")
-        first = 2 if words[0] == "actor" else 1
-        parts.setdefault(".".join(words[:first]), {})[".".join(words[first:])] = tensor
-    return parts
