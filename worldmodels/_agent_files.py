@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -89,7 +88,6 @@ class _Part(NamedTuple):
     tensors: dict[str, Tensor]
 
     def network(self, make: Callable[[], N]) -> N:
-        """The network that the file holds."""
         return filled(make, self.tensors, self.path, REMEDY)
 
     def take(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
@@ -107,15 +105,17 @@ def save(agent: Agent, folder: Path, dtype: str) -> Path:
         UserError: unknown dtype, a number that it cannot hold, a full disk, or a folder that holds
             something else than an agent.
     """
-    parts = {"vision": agent.vision.state_dict()}
-    parts["memory"] = nn.ModuleList(agent.memories).state_dict()
-    if agent.starts is not None:
-        arrays = {name: getattr(agent.starts, name) for name in ("z", "h", "c")}
-        parts["starts"] = {n: torch.from_numpy(np.ascontiguousarray(a)) for n, a in arrays.items()}
-    parts = {name: _cast(tensors, dtype, name) for name, tensors in parts.items()}
-    parts["controller"] = {"parameters": torch.from_numpy(agent.parameters)}
+    memories = nn.ModuleList(agent.memories)
+    parts = {
+        "vision": _cast(agent.vision.state_dict(), dtype, "vision"),
+        "memory": _cast(memories.state_dict(), dtype, "memory"),
+        "controller": {"parameters": torch.from_numpy(agent.parameters)},
+    }
     if agent.input_stats is not None:
         parts["controller"] |= agent.input_stats._asdict()
+    if agent.starts is not None:
+        arrays = {name: torch.from_numpy(getattr(agent.starts, name)) for name in ("z", "h", "c")}
+        parts["starts"] = _cast(arrays, dtype, "starts")
     config = AgentConfig(
         **{name: getattr(agent, name) for name in OPTIONS},
         dtype=dtype,
@@ -125,7 +125,7 @@ def save(agent: Agent, folder: Path, dtype: str) -> Path:
         memories=len(agent.memories),
         controller=agent.controller,
     )
-    _write(folder, runs.to_jsonable(config), {name: parts[name] for name in PARTS if name in parts})
+    _write(folder, runs.to_jsonable(config), parts)
     return folder
 
 
@@ -207,13 +207,13 @@ def load(folder: Path) -> dict[str, Any]:
     )
     memories = [memory for memory in ensemble if isinstance(memory, Memory)]
     sizes = (cfg.vision.z_dim, cfg.memory.hidden_size)
-    starts = None
-    if "starts" in parts:
-        widths = (cfg.memories, *sizes, memories[0].carry_size)
-        starts = _starts(parts["starts"], *widths)
-    options = {name: getattr(cfg, name) for name in OPTIONS}
-    c = _controller(parts["controller"], cfg.controller, sizes)
-    return {"vision": vision, "memories": memories, "starts": starts, **c, **options}
+    return {
+        "vision": vision,
+        "memories": memories,
+        "starts": _starts(parts["starts"], memories, *sizes) if "starts" in parts else None,
+        **_controller(parts["controller"], cfg.controller, sizes),
+        **{name: getattr(cfg, name) for name in OPTIONS},
+    }
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -266,17 +266,17 @@ def _controller(part: _Part, cfg: ControllerConfig, sizes: tuple[int, int]) -> d
     parameters, *stats = part.take(shapes)
     if stats and not (stats[1] > 0).all():
         raise UserError(f"{part.path}: tensor 'std' must be above 0 everywhere; {REMEDY}")
-    found = {"controller": cfg, "parameters": parameters.numpy()}
-    return {**found, "input_stats": InputStats(*stats) if stats else None}
+    stated = InputStats(*stats) if stats else None
+    return {"controller": cfg, "parameters": parameters.numpy(), "input_stats": stated}
 
 
-def _starts(part: _Part, memories: int, z_dim: int, hidden: int, carry: int) -> DreamStarts:
+def _starts(part: _Part, memories: list[Memory], z_dim: int, hidden: int) -> DreamStarts:
     """Recorded states: z (S, Z), h (M, S, H) and c (M, S, C)."""
-    z = part.tensors.get("z", torch.zeros(()))
+    (z,) = pick(part.tensors, ("z",), part.path, REMEDY)
     count = len(z) if z.ndim else 0
-    if "z" in part.tensors and not count:
+    if not count:
         raise UserError(f"{part.path} has no recorded states; {REMEDY}")
-    each = (memories, count)
+    each, carry = (len(memories), count), memories[0].carry_size
     states = part.take({"z": (count, z_dim), "h": (*each, hidden), "c": (*each, carry)})
     return DreamStarts(*(tensor.numpy() for tensor in states))
 
@@ -285,10 +285,7 @@ def card(config: Mapping[str, Any]) -> str:
     """The model card: what it drives, how well, on which seeds, from how many real frames."""
     import jinja2
 
-    made = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False
-    )
+    options = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
+    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), **options)
     names = ("vision", "memory", "controller", "frame_spec", "action_spec")
-    text = TEMPLATE.read_text(encoding="utf-8")
-    parts = {name: config[name] for name in names}
-    return made.from_string(text).render({"decoder": True, **config, "parts": parts})
+    return template.render(**{"decoder": True} | config, parts={n: config[n] for n in names})

@@ -64,13 +64,13 @@ class LinearPolicy:
     """C as a `LatentPolicy`, differentiable in z and h."""
 
     def __init__(self, agent: Agent) -> None:
-        """Take C's parameters as they are now: a copy, not a view."""
+        """Copy C's parameters as they are now."""
         self.cfg = agent.controller
         parameters, sizes = torch.tensor(agent.parameters)[None], (agent.z_dim, agent.h_dim)
         self._weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
-        """C's actions."""
+        """M's action inputs (B, A) at z (B, Z) and h (B, H)."""
         seen = h[None] if self.cfg.inputs == "zh" else None
         actions = linear.forward(self._weights, z[None], seen, self.cfg)[0]
         return linear.memory_input(actions, self.cfg)
@@ -108,7 +108,7 @@ class Agent(HoldingPolicy[AgentState]):
             vision: V; it is switched to channels-last memory, which is faster.
             memories: one M, or an ensemble; the controller sees the first one's h.
             controller: shape of C.
-            parameters: (N,) C's parameters.
+            parameters: (N,) of C.
             env_id: the environment that it acts in.
             frame_spec: from the environment's frames to V's.
             action_spec: the environment's action space.
@@ -116,8 +116,7 @@ class Agent(HoldingPolicy[AgentState]):
             input_stats: C's input normalisation, where ``controller.normalize``.
             starts: recorded states for dreams.
             action_repeat: steps of the environment that each action is held for, as in M's data.
-            observation_shape: of the environment's own frames, (H, W), (H, W, 1) or (H, W, 3); None
-                asks the environment for it.
+            observation_shape: of the environment's own frames; None asks the environment for it.
             metadata: what the card says: score, ledger, versions.
             seed: of the noise that samples z when `predict` is not deterministic.
 
@@ -131,8 +130,7 @@ class Agent(HoldingPolicy[AgentState]):
         self.controller, self.input_stats = controller, input_stats
         self.parameters = np.array(parameters, np.float32)
         self.env_id, self.frame_spec, self.action_spec = env_id, frame_spec, action_spec
-        self.reward_model, self.starts = reward_model, starts
-        self.action_repeat = action_repeat
+        self.reward_model, self.starts, self.action_repeat = reward_model, starts, action_repeat
         self._shape: Shape | None = None if observation_shape is None else tuple(observation_shape)
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
@@ -148,11 +146,9 @@ class Agent(HoldingPolicy[AgentState]):
 
     def __repr__(self) -> str:
         """Say what it drives and how big it is."""
-        return (
-            f"Agent({self.env_id!r}, z {self.z_dim}, h {self.h_dim}, "
-            f"{len(self.memories)} memories, "
-            f"controller {self.controller.inputs!r} with {self.parameters.size} parameters)"
-        )
+        sizes = f"z {self.z_dim}, h {self.h_dim}, {len(self.memories)} memories"
+        c = f"controller {self.controller.inputs!r} with {self.parameters.size} parameters"
+        return f"Agent({self.env_id!r}, {sizes}, {c})"
 
     @property
     def z_dim(self) -> int:
@@ -210,12 +206,7 @@ class Agent(HoldingPolicy[AgentState]):
         return (self._other or self.linear)(z, h)
 
     def executed(self, state: AgentState, action: NDArray[Any]) -> AgentState:
-        """The state that `predict` returned, after another action than its own was executed.
-
-        Args:
-            state: of B episodes.
-            action: (B, A) or (B,), as the environment took it.
-        """
+        """The state that `predict` returned, after other actions (B, A) or (B,) were executed."""
         return state._replace(action=self.action_spec.encode(action))
 
     @torch.inference_mode()
@@ -242,8 +233,7 @@ class Agent(HoldingPolicy[AgentState]):
     def decode(self, z: ArrayLike | Tensor) -> NDArray[np.uint8]:
         """Latents (B, Z) to V's frames (B, 64, 64, 3) uint8."""
         frames = self.vision.decode(torch.as_tensor(z, dtype=torch.float32))
-        decoded: NDArray[np.uint8] = to_uint8(frames).numpy()
-        return decoded
+        return np.asarray(to_uint8(frames))
 
     def reseed(self, seed: int) -> None:
         """Start the noise of z anew, where `predict` is not deterministic."""
@@ -259,13 +249,9 @@ class Agent(HoldingPolicy[AgentState]):
         return other
 
     def with_control(self, policy: LatentPolicy, digest: str = "") -> Agent:
-        """The same V and M under another policy than C: a network trained in the dream, say.
+        """The same V and M under another policy than C; it cannot be saved.
 
-        It can be sent to a process where ``policy`` can; it cannot be saved.
-
-        Args:
-            policy: what acts.
-            digest: of its weights, by which an interrupted evaluation knows it again.
+        An interrupted evaluation knows the policy again by the ``digest`` of its weights.
         """
         other = copy.copy(self)
         other._other, other.digest = policy, digest
@@ -280,10 +266,10 @@ class Agent(HoldingPolicy[AgentState]):
     def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
         """Make sure that this agent can act in an environment.
 
+        Where the agent's own one is not installed, this one's observations are its own from now on.
+
         Raises:
-            UserError: its action space or its observations are not those of the agent's own
-                environment. Where that one is not installed, this one's observations are taken for
-                the agent's from now on.
+            UserError: its action space or its observations are not those of the agent's own.
         """
         space = getattr(env, "single_action_space", env.action_space)
         theirs, name = ActionSpec.from_space(space), env.spec.id if env.spec else str(env)
@@ -306,14 +292,11 @@ class Agent(HoldingPolicy[AgentState]):
             )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> Path:
-        """Write the folder as a whole: a kill leaves the old one or the new one.
+        """Write the folder as a whole, and return it: a kill leaves the old one or the new one.
 
         Args:
             folder: its parents are created; an older agent in it is replaced, other files stay.
             dtype: of V's and M's numbers, "float16" or "float32"; C's are always float32.
-
-        Returns:
-            The folder.
 
         Raises:
             UserError: another dtype, a number too large for it, a full disk, or a folder that holds
@@ -333,7 +316,6 @@ class Agent(HoldingPolicy[AgentState]):
         return cls(**files.load(find(path_or_name)))
 
     def _check(self) -> None:
-        """Make sure that the parts belong together."""
         require("action_repeat", self.action_repeat, Repeat)
         if not self.memories:
             raise UserError("an agent needs at least one memory")
@@ -355,9 +337,7 @@ class Agent(HoldingPolicy[AgentState]):
 
 
 def find(path_or_name: str | Path) -> Path:
-    """The folder of an agent: a path, or the name of one that comes with the package.
-
-    A run's folder stands for its agent.
+    """The folder of an agent: a path, a run's path, or the name of one in the package.
 
     Raises:
         UserError: there is none; the text lists what exists.

@@ -65,13 +65,12 @@ class InferredLatent(NamedTuple):
 def infer_latent(
     model: Callable[[Tensor], Tensor], observed: Tensor, size: int, cfg: InferenceConfig
 ) -> InferredLatent:
-    """Find the latent that best explains an observation, by descent.
+    """Find the latent that best explains an observation, by descent; the result has no graph.
 
     Minimises ``|y - g(z)|^2 / (2 d^2) + w |z|^2 / 2``, the negative log posterior of a standard
-    normal z (times w) and a Gaussian observation. The energy may have several minima, so it
-    descends from `InferenceConfig.starts` points, always the same ones: 0, and a Sobol sequence
-    brought to a normal distribution. The least of the minima that they reach is returned; a
-    smaller one that no start leads to is not found.
+    normal z (times w) and a Gaussian observation. The energy may have several minima, so Adam
+    descends from `InferenceConfig.starts` points: 0, and a Sobol sequence brought to a normal
+    distribution. The least of the minima that they reach is returned; there may be a smaller one.
 
     Args:
         model: g, from latents (B', L) to observations (B', Y), differentiable, each row by itself;
@@ -79,9 +78,6 @@ def infer_latent(
         observed: y (B, Y).
         size: L.
         cfg: deviation d, weight w and the descent.
-
-    Returns:
-        Tensors without a graph.
     """
     observed = observed.detach()
     target = observed.repeat(cfg.starts, 1)
@@ -90,26 +86,34 @@ def infer_latent(
         distance = (target - model(latent)).square().sum(-1) / (2 * cfg.deviation**2)
         return distance + cfg.prior * latent.square().sum(-1) / 2
 
+    def slope(latent: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = latent.detach().requires_grad_(True)
+            return torch.autograd.grad(energy_of(leaf).sum(), leaf)[0]
+
+    @torch.no_grad()
+    def better(latent: Tensor) -> tuple[Tensor, Tensor]:
+        energy = energy_of(latent)
+        less = energy < best_energy
+        return torch.where(less[:, None], latent, best), torch.where(less, energy, best_energy)
+
     latent = _starts(size, cfg).to(observed).repeat_interleave(len(observed), 0)
     with torch.no_grad():
         best, best_energy = latent, energy_of(latent)
     without = best_energy[: len(observed)]
     first, second = torch.zeros_like(latent), torch.zeros_like(latent)
     for step in range(cfg.iterations):
-        gradient = _slope(energy_of, latent)
-        direction, first, second = adam(-gradient, first, second, step)
+        direction, first, second = adam(-slope(latent), first, second, step)
         shrink = 0.5 * (1 + math.cos(math.pi * step / cfg.iterations))
         latent = latent + cfg.learning_rate * shrink * direction
-        best, best_energy = _better(energy_of, latent, best, best_energy)
-    reached = best_energy
-    downhill = torch.nn.functional.normalize(-_slope(energy_of, best), dim=-1)
-    end = best
+        best, best_energy = better(latent)
+    reached, end = best_energy, best
+    downhill = torch.nn.functional.normalize(-slope(best), dim=-1)
     for power in range(24):  # steps of length 1, 1/2, ...: what is still to be gained
-        best, best_energy = _better(energy_of, end + downhill * 2.0**-power, best, best_energy)
+        best, best_energy = better(end + downhill * 2.0**-power)
     converged = reached - best_energy <= cfg.tolerance
-
-    energies = best_energy.reshape(cfg.starts, -1)
-    row = energies.argmin(0) * len(observed) + torch.arange(len(observed), device=observed.device)
+    row = best_energy.reshape(cfg.starts, -1).argmin(0) * len(observed)
+    row = row + torch.arange(len(observed), device=observed.device)
     with torch.no_grad():
         explained = model(best[row])
     return InferredLatent(best[row], None, explained, best_energy[row], without, converged[row])
@@ -124,37 +128,14 @@ def _starts(size: int, cfg: InferenceConfig) -> Tensor:
     return points
 
 
-def _slope(energy_of: Callable[[Tensor], Tensor], latent: Tensor) -> Tensor:
-    """Gradient (B, L) of each row's energy."""
-    with torch.enable_grad():
-        leaf = latent.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(energy_of(leaf).sum(), leaf)
-    return gradient
-
-
-@torch.no_grad()
-def _better(
-    energy_of: Callable[[Tensor], Tensor], latent: Tensor, best: Tensor, best_energy: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The better latent (B, L) of each row and its energy (B,)."""
-    energy = energy_of(latent)
-    better = energy < best_energy
-    return torch.where(better[:, None], latent, best), torch.where(better, energy, best_energy)
-
-
 def infer_mixture_latent(
     output: MemoryOutput, observed: Tensor, cfg: InferenceConfig
 ) -> InferredLatent:
-    """The mixture's noise that best explains the next z, exactly.
+    """The mixture's noise that best explains the observed next z (B, Z), exactly.
 
     For component k of a dimension the best noise is ``e = D s_k / (s_k^2 + w d^2)`` with
     ``D = y - mu_k``; of the components the one with the least energy is taken, where choosing it
-    costs ``-w log pi_k``.
-
-    Args:
-        output: M's prediction (B, Z, K).
-        observed: the z that came, (B, Z).
-        cfg: deviation d and weight w.
+    costs ``-w log pi_k``. Of ``cfg`` only d (deviation) and w (prior) are used.
     """
     sigma, d2 = output.log_sigma.exp(), cfg.deviation**2
     away = observed.unsqueeze(-1) - output.mu

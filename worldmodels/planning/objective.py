@@ -58,13 +58,7 @@ class Imagination(Numbers):
         critic: Value | None = None,
         drive: LatentPolicy | None = None,
     ) -> None:
-        """Open an agent's dreams.
-
-        Args:
-            agent: with a reward model.
-            cfg: what plans are judged by.
-            critic: worth of a state; needed where ``cfg.critic``.
-            drive: who makes proposals and acts in dreams beyond plans; None takes C.
+        """Open an agent's dreams; ``drive`` makes proposals and acts beyond plans, by default C.
 
         Raises:
             UserError: the agent cannot dream, or the config asks for what is not there.
@@ -93,16 +87,15 @@ class Imagination(Numbers):
             disagreement_penalty=cfg.disagreement_penalty,
             miss_penalty=cfg.miss_penalty,
         )
-        self.engine = DreamEngine(self.memories, self.reward_model, nowhere, dream)
-        """dreams under plans"""
         follow = DreamConfig(
             horizon=cfg.horizon,
             episodes=cfg.particles,
-            termination="off",
             temperature=cfg.temperature,
+            termination="off",
         )
-        self.follower = DreamEngine(self.memories, self.reward_model, nowhere, follow)
-        """dreams under C, as long as a plan"""
+        parts = (self.memories, self.reward_model, nowhere)
+        self.engine, self.follower = DreamEngine(*parts, dream), DreamEngine(*parts, follow)
+        """dreams under plans, and dreams under C as long as a plan"""
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
         """What C does at z (P, E, Z) and h (P, E, H): M's action inputs (P x E, A)."""
@@ -210,15 +203,12 @@ class UnrolledObjective:
         wide, particles = len(plans), uniform.shape[1]
         rows = wide * particles
 
-        def spread(array: Array) -> Tensor:
-            return torch.from_numpy(array).expand(rows, -1)
-
         members = sorted({0, member})  # the critic and C see the first memory's h, whoever dreams
+        h, c = (torch.from_numpy(x[members])[:, None].expand(-1, rows, -1) for x in belief[1:])
         world = Unrolled(
             [imagination.memories[m] for m in members],
             imagination.reward_model,
-            spread(belief.z),
-            [MemoryState(spread(belief.h[m]), spread(belief.c[m])) for m in members],
+            (torch.from_numpy(belief.z).expand(rows, -1), h, c),
             cfg.temperature,
             cfg.miss_penalty,
         )
@@ -244,17 +234,17 @@ class Unrolled:
         self,
         memories: Sequence[Memory],
         reward_model: RewardModel,
-        z: Tensor,
-        states: Sequence[MemoryState],
+        start: tuple[Tensor, Tensor, Tensor],
         temperature: float = 1.0,
         miss_penalty: float = 0.0,
     ) -> None:
-        """Put R rows at z (R, Z) and the states (R, H) of some memories.
+        """Begin R rows at z (R, Z), h (M, R, H) and c (M, R, C) of M memories.
 
         The first memory gives h, the last one dreams, and all follow.
         """
-        self.memories, self.reward_model = memories, reward_model
-        self.z, self.states, self.temperature = z, list(states), temperature
+        self.memories, self.reward_model, self.temperature = memories, reward_model, temperature
+        self.z, h, c = start
+        self.states = [MemoryState(*parts) for parts in zip(h, c, strict=True)]
         self._priced = DreamConfig(miss_penalty=miss_penalty)
 
     @classmethod
@@ -266,9 +256,9 @@ class Unrolled:
         temperature: float = 1.0,
     ) -> Self:
         """One dream from a belief."""
-        z, h, c = (torch.tensor(part) for part in belief)
-        rows = [MemoryState(h[m : m + 1], c[m : m + 1]) for m in range(len(memories))]
-        return cls(memories, reward_model, z[None], rows, temperature)
+        z, h, c = map(torch.tensor, belief)
+        kept = slice(len(memories))
+        return cls(memories, reward_model, (z[None], h[kept, None], c[kept, None]), temperature)
 
     @property
     def h(self) -> Tensor:

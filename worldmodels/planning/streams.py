@@ -25,7 +25,6 @@ from worldmodels.config import (
     PositiveFraction,
     Size,
 )
-from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Unrolled
@@ -189,14 +188,10 @@ class Streams:
     def _open(self, member: int) -> Unrolled:
         """The dreams of one memory."""
         rows, members = self._shares[member], sorted({0, member})
-        return Unrolled(
-            [self._memories[m] for m in members],
-            self._reward_model,
-            self.z[rows],
-            [MemoryState(self.h[m, rows], self.c[m, rows]) for m in members],
-            self.cfg.temperature,
-            self.cfg.miss_penalty,
-        )
+        start = (self.z[rows], self.h[members][:, rows], self.c[members][:, rows])
+        memories = [self._memories[m] for m in members]
+        settings = (self.cfg.temperature, self.cfg.miss_penalty)
+        return Unrolled(memories, self._reward_model, start, *settings)
 
     def _step(self, world: SharedDreams, action: Tensor) -> tuple[Tensor, Tensor]:
         """Dream one step, such that no dream's gradient at it is longer than allowed."""

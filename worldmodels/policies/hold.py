@@ -32,9 +32,9 @@ class HoldingPolicy(ABC, Generic[S]):
     def __copy__(self) -> Self:
         """The same parts with its own generator, so that neither changes what the other samples."""
         other = object.__new__(type(self))
-        own = (np.random.Generator, StateWatch)
-        parts = self.__dict__.items()
-        other.__dict__.update({k: copy.deepcopy(v) if isinstance(v, own) else v for k, v in parts})
+        for name, part in vars(self).items():
+            own = isinstance(part, np.random.Generator | StateWatch)
+            setattr(other, name, copy.deepcopy(part) if own else part)
         return other
 
     @property
@@ -51,9 +51,9 @@ class HoldingPolicy(ABC, Generic[S]):
         due: NDArray[np.bool_],
         deterministic: bool,
     ) -> S:
-        """The state after a decision for all rows; only those that are ``due`` (B,) are used.
+        """The state after a decision; only rows that are ``due`` (B,) are used.
 
-        All rows are computed, so that the shapes of the products do not depend on the phase.
+        All are computed, so that the shapes of the products do not depend on the phase.
         """
 
     @abstractmethod
@@ -73,47 +73,32 @@ class HoldingPolicy(ABC, Generic[S]):
     ) -> tuple[NDArray[Any], S]:
         """Choose an action for every frame: a new one where a decision is due, the last elsewhere.
 
-        The state carries the memory, so pass it on until the episode ends::
+        See `protocols.Policy` for arguments and results; what is deterministic sees V's mean, not a
+        sample of its posterior. The state carries the memory, so pass it on until the episode ends::
 
             action, state = policy.predict(obs, state, deterministic=True)
-
-        Args:
-            observation: the environment's own frame, (H, W, 3) uint8 (or a grey one), or a batch
-                (B, H, W, 3).
-            state: what the previous call returned; None at the start of all episodes.
-            episode_start: (B,) True where an episode begins: its state is reset.
-            deterministic: act by the mode; an agent sees V's mean, not a sample of its posterior.
-
-        Returns:
-            Actions, (A,) or (B, A) in the type of a Box space, a number or (B,) int64 for a
-            Discrete one, and the new state.
 
         Raises:
             UserError: the frames are of another shape or type than the environment's, their number
                 is not the state's, or the weights are so large that the computation overflows.
         """
-        chosen = self._act(observation, state, episode_start, deterministic, self.action_repeat)
-        if self._remembers(chosen[1]):
+        repeat = self.action_repeat
+        action, new = self._act(repeat, observation, state, episode_start, deterministic)
+        if self._remembers(new):
             self._watch.note(state, episode_start)
-        return chosen
+        return action, new
 
-    def decide(
-        self,
-        observation: NDArray[np.uint8],
-        state: S | None = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = False,
-    ) -> tuple[NDArray[Any], S]:
-        """Choose new actions now, whatever is being held; see `predict`."""
-        return self._act(observation, state, episode_start, deterministic, 1)
+    def decide(self, *arguments: Any) -> tuple[NDArray[Any], S]:
+        """Choose new actions now, whatever is being held; arguments and results of `predict`."""
+        return self._act(1, *arguments)
 
     def _act(
         self,
-        observation: NDArray[np.uint8],
-        state: Any,
-        episode_start: NDArray[np.bool_] | None,
-        deterministic: bool,
         repeat: int,
+        observation: NDArray[np.uint8],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
     ) -> tuple[NDArray[Any], S]:
         frames, single = as_batch(observation, self.observation_shape)
         starts = as_starts(episode_start, len(frames), None if state is None else len(state.held))
