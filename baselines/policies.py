@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.pixels import PixelConfig, push, shrink
-from worldmodels.policies.hold import HoldingPolicy
+from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape
 from worldmodels.protocols import Predictor
 
@@ -64,19 +64,13 @@ class PixelPolicy(HoldingPolicy[PixelState]):
         """Shape of the raw frames."""
         return self._shape
 
-    def _decide(
-        self,
-        frames: NDArray[np.uint8],
-        state: PixelState | None,
-        starts: NDArray[np.bool_],
-        due: NDArray[np.bool_],
-        deterministic: bool,
-    ) -> PixelState:
-        stack = np.zeros((len(frames), *self.pixels.shape), np.uint8)
-        stack = push(stack if state is None else state.stack, shrink(frames, self.pixels), starts)
-        before = None if state is None else state.lstm
-        action, lstm = self.policy.predict(stack, before, starts, deterministic)
-        return PixelState(stack, action, np.ones(len(frames), np.int64), lstm)
+    def _decide(self, seen: Seen, state: PixelState | None) -> PixelState:
+        batch = len(seen.frames)
+        blank = np.zeros((batch, *self.pixels.shape), np.uint8)
+        before, lstm = (blank, None) if state is None else (state.stack, state.lstm)
+        stack = push(before, shrink(seen.frames, self.pixels), seen.starts)
+        action, lstm = self.policy.predict(stack, lstm, seen.starts, seen.deterministic)
+        return PixelState(stack, action, np.ones(batch, np.int64), lstm)
 
     def _actions(self, state: PixelState) -> NDArray[Any]:
         return state.action

@@ -28,7 +28,7 @@ from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.policies.hold import HoldingPolicy
+from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape, declared_shape
 from worldmodels.protocols import LatentPolicy, UserError
 from worldmodels.runs import agent_folder, mixed_precision
@@ -173,21 +173,13 @@ class Agent(HoldingPolicy[AgentState]):
         return self._sees_memory or self.action_repeat > 1
 
     @torch.inference_mode()
-    def _decide(
-        self,
-        frames: NDArray[np.uint8],
-        state: AgentState | None,
-        starts: NDArray[np.bool_],
-        due: NDArray[np.bool_],
-        deterministic: bool,
-    ) -> AgentState:
-        z = self.perceive(frames, deterministic, self._rng)
+    def _decide(self, seen: Seen, state: AgentState | None) -> AgentState:
+        z = self.perceive(seen.frames, seen.deterministic, self._rng)
         memory = self.memories[0].initial_state(len(z))
         if state is not None and self._sees_memory:
             h, c, last_z, last_action = (torch.from_numpy(part) for part in state[:4])
             memory = self.memories[0].advance(last_z, last_action, MemoryState(h, c))
-            if starts.any():
-                memory = memory.kept(torch.from_numpy(~starts)[:, None])
+            memory = memory.kept(torch.from_numpy(~seen.starts)[:, None])
         action = self.act(z, memory.h)
         parts = (memory.h.numpy(), memory.c.numpy(), z.numpy(), action.numpy())
         new = AgentState(*parts, np.ones(len(z), np.int64))

@@ -58,13 +58,7 @@ class Decisions(NamedTuple):
 def collect_decisions(
     policy: PlanningPolicy, cfg: ImitationConfig, seed: int, checkpoint: Path | None = None
 ) -> Decisions:
-    """Let a planner act in the dream.
-
-    Args:
-        policy: the planner; its agent needs recorded states.
-        cfg: how much to collect.
-        seed: fixes starts, searches and dreams.
-        checkpoint: file that keeps finished dreams; read if it is there.
+    """Let a planner act in the dream; a checkpoint keeps finished dreams, and is read if it exists.
 
     Raises:
         UserError: the agent has no recorded states.
@@ -124,12 +118,7 @@ def imitate(
 ) -> Actor:
     """Fit an actor's mode to what was decided, by least squares in units of half the range.
 
-    Args:
-        agent: whose spaces the actor has.
-        decisions: what to imitate.
-        cfg: the training.
-        seed: fixes weights and order.
-        log: receives ``step, imitation_loss``.
+    The seed fixes weights and order; ``log`` receives ``step, imitation_loss``.
     """
     torch.manual_seed(derive_seed(seed, "networks") % 2**63)
     actor = Actor.of(agent, cfg.network)

@@ -26,12 +26,12 @@ Array = NDArray[np.float32]
 
 
 class Search(Protocol):
-    """What searches for a plan."""
+    """What searches for a plan by the objective that it is registered with."""
 
     def plan(
         self, objective: Any, guess: Array, candidates: Array, rng: np.random.Generator
     ) -> Plan:
-        """Search; see `CEM.plan`. The objective is the one that the planner is registered with."""
+        """Search; see `CEM.plan`."""
         ...
 
 

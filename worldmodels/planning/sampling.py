@@ -26,8 +26,7 @@ class Objective(Bounds, Protocol):
 class CEM:
     """The cross-entropy method (Rubinstein 1999) with what iCEM adds to it, all of it optional.
 
-    A Gaussian over plans, independent between their numbers, is drawn from and fitted to the best
-    of what was drawn, again and again.
+    A Gaussian over plans, independent between their numbers, is drawn from and fitted to the best.
     """
 
     cfg: CEMConfig
@@ -111,15 +110,10 @@ def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[A
 
 
 def coloured_noise(rng: np.random.Generator, shape: tuple[int, int, int], beta: float) -> Array:
-    """Gaussian noise of variance 1 with a power spectrum 1 / f^beta over time.
+    """Gaussian noise (N, T, A) of variance 1 with a power spectrum 1 / f^beta over time T.
 
     By the spectral method of Timmer and Koenig (1995): random Fourier coefficients, scaled; the
-    lowest frequency that T steps can show stands in for frequency 0.
-
-    Args:
-        rng: draws the coefficients.
-        shape: (N, T, A); every plan and every action has its own noise.
-        beta: 0 is white noise.
+    lowest frequency that T steps can show stands in for frequency 0. A beta of 0 is white noise.
     """
     number, steps, size = shape
     if beta == 0 or steps < 2:

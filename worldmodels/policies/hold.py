@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,18 @@ from worldmodels.policies.observations import Shape, StateWatch, as_batch, as_st
 S = TypeVar("S")
 """What such a policy carries for B episodes: a named tuple of arrays, the first axis B, of which
 ``held`` (B,) says for how many frames the action has been given, 1 to k."""
+
+
+class Seen(NamedTuple):
+    """What a policy sees at one call, for B episodes."""
+
+    frames: NDArray[np.uint8]
+    """(B, H, W, C) the environment's own"""
+    starts: NDArray[np.bool_]
+    """(B,) where an episode begins"""
+    due: NDArray[np.bool_]
+    """(B,) where a decision is due"""
+    deterministic: bool
 
 
 class HoldingPolicy(ABC, Generic[S]):
@@ -43,15 +55,8 @@ class HoldingPolicy(ABC, Generic[S]):
         """Shape of the environment's own frames; None where nobody knows it."""
 
     @abstractmethod
-    def _decide(
-        self,
-        frames: NDArray[np.uint8],
-        state: S | None,
-        starts: NDArray[np.bool_],
-        due: NDArray[np.bool_],
-        deterministic: bool,
-    ) -> S:
-        """The state after a decision; only rows that are ``due`` (B,) are used.
+    def _decide(self, seen: Seen, state: S | None) -> S:
+        """The state after a decision; only rows where one is due are used.
 
         All are computed, so that the shapes of the products do not depend on the phase.
         """
@@ -73,8 +78,8 @@ class HoldingPolicy(ABC, Generic[S]):
     ) -> tuple[NDArray[Any], S]:
         """Choose an action for every frame: a new one where a decision is due, the last elsewhere.
 
-        See `protocols.Policy` for arguments and results; what is deterministic sees V's mean, not a
-        sample of its posterior. The state carries the memory, so pass it on until the episode ends::
+        See `protocols.Policy` for arguments and results; an agent that is deterministic sees V's
+        mean, not a sample. The state carries the memory, so pass it on until the episode ends::
 
             action, state = policy.predict(obs, state, deterministic=True)
 
@@ -103,12 +108,13 @@ class HoldingPolicy(ABC, Generic[S]):
         frames, single = as_batch(observation, self.observation_shape)
         starts = as_starts(episode_start, len(frames), None if state is None else len(state.held))
         due = starts if state is None else starts | (state.held >= repeat)
+        seen = Seen(frames, starts, due, deterministic)
         if state is None or due.all():
-            new = self._decide(frames, state, starts, due, deterministic)
+            new = self._decide(seen, state)
         else:
             new = state._replace(held=state.held + 1)
             if due.any():
-                new = self._merge(due, self._decide(frames, state, starts, due, deterministic), new)
+                new = self._merge(due, self._decide(seen, state), new)
         actions = self._actions(new)
         return (actions[0] if single else actions), new
 

@@ -45,14 +45,14 @@ def open_driver(
     cfg: PlanningConfig | None = None,
     weights: Path | None = None,
 ) -> Agent | PlanningPolicy | Committee:
-    """Open an agent under another policy than its C.
+    """Open an agent under any of its policies.
 
     Args:
         agent: folder, or name of an agent that comes with the package.
-        driver: name of the policy; None for the agent's committee, or its C with its residual, as
+        driver: name of the policy; by default the agent's committee, or its C with its residual, as
             far as it has them.
         cfg: of planners; None takes the planner's defaults.
-        weights: file of the trained policy, or of the critic that a planner uses; None takes the
+        weights: file of the trained policy, or of the critic that a planner uses; by default the
             one in the agent's folder.
 
     Raises:
@@ -62,12 +62,14 @@ def open_driver(
     if driver not in names():
         raise UserError(f"there is no policy {show(driver)}; there are {', '.join(names())}")
     if driver == "committee":
-        return _open_committee(agent)
+        if not (others := other_members(agent)):
+            raise UserError(f"{agent} has no committee; `worldmodels committee` makes one")
+        return Committee([open_member(folder) for folder in (find(agent), *others)])
     opened = Agent.from_pretrained(agent)
     if driver == "controller":
         return opened
     if driver in planners.PLANNERS:
-        return _open_planner(agent, opened, driver, cfg, weights)
+        return _open_planner(agent, opened, driver, cfg or planners.defaults(driver), weights)
     file = PolicyFile.load(weights or policy_path(agent, driver), opened)
     return opened.with_control(
         file.control, config_hash([file.digest, file.memory, opened.metadata])
@@ -75,13 +77,8 @@ def open_driver(
 
 
 def _open_planner(
-    agent: str | Path,
-    opened: Agent,
-    method: str,
-    cfg: PlanningConfig | None,
-    weights: Path | None,
+    agent: str | Path, opened: Agent, method: str, cfg: PlanningConfig, weights: Path | None
 ) -> PlanningPolicy:
-    cfg = planners.defaults(method) if cfg is None else cfg
     critic = None
     if cfg.objective.critic:
         path = weights or policy_path(agent, "actor-critic")
@@ -94,13 +91,6 @@ def _open_planner(
         file = PolicyFile.load(residual, opened)
         drive, digest = file.drive, file.digest
     return PlanningPolicy(opened, method, cfg, critic, drive=drive, drive_digest=digest)
-
-
-def _open_committee(agent: str | Path) -> Committee:
-    others = other_members(agent)
-    if not others:
-        raise UserError(f"{agent} has no committee; `worldmodels committee` makes one")
-    return Committee([open_member(folder) for folder in (find(agent), *others)])
 
 
 def open_member(agent: str | Path) -> Agent:

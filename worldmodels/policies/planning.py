@@ -16,7 +16,7 @@ from worldmodels.planning import planners
 from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.objective import Belief, Imagination
 from worldmodels.planning.plan import Plan
-from worldmodels.policies.hold import HoldingPolicy
+from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape
 from worldmodels.protocols import LatentPolicy
 from worldmodels.runs import config_hash, derive_seed
@@ -65,7 +65,7 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
             cfg: its settings; None takes its defaults.
             critic: worth of states, where ``cfg.objective.critic``.
             seed: of the search and of the dreams.
-            drive: who acts in dreams beyond plans; None takes the agent's C.
+            drive: what acts in dreams beyond plans; None takes the agent's C.
             drive_digest: names it, for evaluations that can be resumed.
 
         Raises:
@@ -107,18 +107,11 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
     def _actions(self, state: PlannerState) -> NDArray[Any]:
         return self.agent.action_spec.decode(state.action)
 
-    def _decide(
-        self,
-        frames: NDArray[np.uint8],
-        state: PlannerState | None,
-        starts: NDArray[np.bool_],
-        due: NDArray[np.bool_],
-        deterministic: bool,
-    ) -> PlannerState:
+    def _decide(self, seen: Seen, state: PlannerState | None) -> PlannerState:
         """Perceive all rows, plan for those that are due and attended."""
-        batch = len(frames)
+        batch, starts, due = len(seen.frames), seen.starts, seen.due
         old = self._blank(batch) if state is None else state
-        z = self.agent.perceive(frames, deterministic, self._rng).numpy()
+        z = self.agent.perceive(seen.frames, seen.deterministic, self._rng).numpy()
         h, c = self._remember(old, starts)
         if self._attended is not None and len(self._attended) == batch:
             due = due & self._attended
@@ -133,13 +126,7 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         return PlannerState(z, h, c, action, np.ones(batch, np.int64), plans, decisions + 1)
 
     def plan(self, belief: Belief, before: Plan | None, seed: int) -> Plan:
-        """Search for a plan from a belief.
-
-        Args:
-            belief: what is known now.
-            before: the plan of the decision before, to start from; None at the beginning.
-            seed: of the search and of the dreams.
-        """
+        """Search for a plan from a belief, starting from the plan of the decision before."""
         imagination, horizon = self.imagination, self.cfg.objective.horizon
         kind = planners.get(self.method)
         objective = kind.objective(imagination, belief, derive_seed(seed, "dreams"))
