@@ -21,13 +21,14 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
+from worldmodels.planning.gradient import shortened
 from worldmodels.planning.networks import (
     Actor,
     Critic,
     Inputs,
     NetworkConfig,
 )
-from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams, shortened
+from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams
 from worldmodels.policies.learned import ActorControl, PolicyFile, StackedActors, origin
 from worldmodels.protocols import UserError
 

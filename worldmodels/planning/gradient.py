@@ -67,7 +67,9 @@ class GradientPlanner:
             best_score = torch.where(better, scores.detach().double(), best_score)
             if iteration < cfg.iterations:
                 (gradient,) = torch.autograd.grad(total, leaf)
-                step, first, second = adam(clip(gradient, cfg.clip_norm), first, second, iteration)
+                step, first, second = adam(
+                    shortened(gradient, cfg.clip_norm), first, second, iteration
+                )
                 u = leaf.detach() + cfg.learning_rate * step
             iteration += 1
         if not torch.isfinite(best_score).any():
@@ -107,10 +109,12 @@ def adam(
     return unbiased / (deviation + 1e-8), first, second
 
 
-def clip(gradient: Tensor, norm: float) -> Tensor:
-    """Limit each plan's gradient (R, T, A) to a norm; a plan without a finite one stands still."""
-    size = gradient.flatten(1).norm(dim=1)
-    finite = torch.isfinite(size)
-    scale = torch.ones_like(size) if norm == 0 else (norm / size.clamp_min(1e-12)).clamp_max(1)
-    kept = torch.where(finite[:, None, None], gradient, torch.zeros_like(gradient))
-    return kept * torch.where(finite, scale, torch.zeros_like(scale))[:, None, None]
+def shortened(gradient: Tensor, limit: float) -> Tensor:
+    """Rows (B, ...) of at most that norm, or any at 0; a row that is not finite counts as 0."""
+    rows = gradient.flatten(1)
+    rows = torch.where(torch.isfinite(rows).all(-1, keepdim=True), rows, 0.0)
+    if limit:
+        rows = rows * (
+            limit / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(limit)
+        )
+    return rows.view_as(gradient)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -30,12 +30,9 @@ Array = NDArray[np.float32]
 class Belief(NamedTuple):
     """What is known about the world now, by V and by each of M memories."""
 
-    z: Array
-    """(Z,)"""
-    h: Array
-    """(M, H)"""
-    c: Array
-    """(M, C)"""
+    z: Array  # (Z,)
+    h: Array  # (M, H)
+    c: Array  # (M, C)
 
     @classmethod
     def recorded(cls, starts: DreamStarts, index: int) -> Belief:
@@ -132,26 +129,21 @@ class DreamObjective:
         imagination, shape = self._imagination, plans.shape[1:]
 
         def make_act(population: Tensor) -> Act:
-            steps = imagination.to_input(population.view(len(population), *shape)).unbind(1)
-            return _follow(iter(steps), imagination)
+            steps = iter(imagination.to_input(population.view(len(population), *shape)).unbind(1))
+
+            def act(z: Tensor, h: Tensor) -> Tensor:
+                action = next(steps, None)
+                if action is None:  # the plan has ended
+                    return imagination.act(z, h)
+                return action[:, None].expand(-1, z.shape[1], -1)
+
+            return act
 
         return imagination.dream(make_act, plans, self._belief, self._seed)
 
     def score(self, plans: Array) -> NDArray[np.float64]:
         """Scores (N,) of plans (N, T, A): the mean, or the mean of the worst dreams."""
         return conditional_value_at_risk(self.returns(plans), self._imagination.cfg.risk)
-
-
-def _follow(steps: Iterator[Tensor], imagination: Imagination) -> Act:
-    """Act by plans, one (P, A) a step, and by C when they have ended."""
-
-    def act(z: Tensor, h: Tensor) -> Tensor:
-        action = next(steps, None)
-        if action is None:
-            return imagination.act(z, h)
-        return action[:, None].expand(-1, z.shape[1], -1)
-
-    return act
 
 
 def conditional_value_at_risk(returns: NDArray[np.float64], share: float) -> NDArray[np.float64]:
@@ -296,10 +288,8 @@ class Unrolled:
 class Uncertainty(NamedTuple):
     """Variance of the next z by its cause; the two add up to the variance of the ensemble."""
 
-    aleatoric: Tensor
-    """(B, Z) mean over memories of each one's own variance"""
-    epistemic: Tensor
-    """(B, Z) variance over memories of their means; 0 where there is one memory"""
+    aleatoric: Tensor  # (B, Z) mean over memories of each one's own variance
+    epistemic: Tensor  # (B, Z) variance over memories of their means; 0 where there is one memory
 
 
 def decompose(outputs: Sequence[MemoryOutput]) -> Uncertainty:

@@ -26,6 +26,7 @@ from worldmodels.config import (
     Size,
 )
 from worldmodels.memory.mixture import mixture_noise
+from worldmodels.planning.gradient import shortened
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Unrolled
 from worldmodels.protocols import UserError
@@ -111,20 +112,13 @@ def residual_training() -> PolicyTrainConfig:
 class Imagined(NamedTuple):
     """T steps of B dreams under an actor."""
 
-    z: Tensor
-    """(T + 1, B, Z)"""
-    h: Tensor
-    """(T + 1, B, H)"""
-    reward: Tensor
-    """(T, B) expected"""
-    alive: Tensor
-    """(T, B) chance that a dream continues after this step"""
-    log_prob: Tensor
-    """(T, B) of what the actor tried"""
-    entropy: Tensor
-    """(T, B) of the actor, in nats, before squashing"""
-    beyond: Tensor
-    """(B,) C's rewards in the tail, discounted to its beginning"""
+    z: Tensor  # (T + 1, B, Z)
+    h: Tensor  # (T + 1, B, H)
+    reward: Tensor  # (T, B) expected
+    alive: Tensor  # (T, B) chance that a dream continues after this step
+    log_prob: Tensor  # (T, B) of what the actor tried
+    entropy: Tensor  # (T, B) of the actor, in nats, before squashing
+    beyond: Tensor  # (B,) C's rewards in the tail, discounted to its beginning
 
 
 class Streams:
@@ -260,11 +254,3 @@ class SharedDreams:
     def _look(self) -> None:
         self.z = torch.cat([part.z for part in self.parts])
         self.h = torch.cat([part.h for part in self.parts])
-
-
-def shortened(gradient: Tensor, limit: float) -> Tensor:
-    """Rows (B, N) of at most that norm; a row that is not finite counts as 0."""
-    gradient = torch.where(torch.isfinite(gradient).all(-1, keepdim=True), gradient, 0.0)
-    norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-    shorter: Tensor = gradient * (limit / norm.clamp_min(limit))
-    return shorter
