@@ -57,12 +57,10 @@ class PixelPolicy(HoldingPolicy[PixelState]):
         """
         super().__init__()
         self.policy, self.pixels, self.digest = policy, pixels, digest
-        self.action_repeat, self._shape = pixels.skip, observation_shape
+        self.action_repeat, self.observation_shape = pixels.skip, observation_shape
 
-    @property
-    def observation_shape(self) -> Shape | None:
-        """Shape of the raw frames."""
-        return self._shape
+    def _shape(self) -> Shape | None:
+        return self.observation_shape
 
     def _decide(self, seen: Seen, state: PixelState | None) -> PixelState:
         batch = len(seen.frames)

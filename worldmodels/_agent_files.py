@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -49,8 +49,6 @@ PARTS = ("vision", "memory", "controller", "starts")
 SCHEMA = 1
 """Layout of the folder; a reader refuses others."""
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
-
 OPTIONS = (
     *("env_id", "frame_spec", "action_spec", "reward_model"),
     *("action_repeat", "observation_shape", "metadata"),
@@ -63,7 +61,7 @@ class AgentConfig(Config):
     """What `config.json` says of an agent, beside the schema, its files' digests and versions."""
 
     env_id: str
-    dtype: str = "float16"
+    dtype: Literal["float16", "float32"] = "float16"
     observation_shape: ObservationShape | None = None
     frame_spec: FrameSpec
     action_spec: ActionSpec
@@ -75,10 +73,6 @@ class AgentConfig(Config):
     reward_model: RewardModel | None
     action_repeat: Repeat = 1
     metadata: Mapping[str, Any]
-
-    def _check(self) -> None:
-        if self.dtype not in DTYPES:
-            self.refuse("dtype", f"one of {', '.join(DTYPES)}")
 
 
 class _Part(NamedTuple):
@@ -105,6 +99,15 @@ def save(agent: Agent, folder: Path, dtype: str) -> Path:
         UserError: unknown dtype, a number that it cannot hold, a full disk, or a folder that holds
             something else than an agent.
     """
+    config = AgentConfig(
+        **{name: getattr(agent, name) for name in OPTIONS},
+        dtype=dtype,  # type: ignore[arg-type]  # whatever it is, it is checked
+        vision=agent.vision.cfg,
+        decoder=agent.vision.decoder is not None,
+        memory=agent.memories[0].cfg,
+        memories=len(agent.memories),
+        controller=agent.controller,
+    )
     memories = nn.ModuleList(agent.memories)
     parts = {
         "vision": _cast(agent.vision.state_dict(), dtype, "vision"),
@@ -116,25 +119,14 @@ def save(agent: Agent, folder: Path, dtype: str) -> Path:
     if agent.starts is not None:
         arrays = {name: torch.from_numpy(getattr(agent.starts, name)) for name in ("z", "h", "c")}
         parts["starts"] = _cast(arrays, dtype, "starts")
-    config = AgentConfig(
-        **{name: getattr(agent, name) for name in OPTIONS},
-        dtype=dtype,
-        vision=agent.vision.cfg,
-        decoder=agent.vision.decoder is not None,
-        memory=agent.memories[0].cfg,
-        memories=len(agent.memories),
-        controller=agent.controller,
-    )
     _write(folder, runs.to_jsonable(config), parts)
     return folder
 
 
 def _cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tensor]:
-    if dtype not in DTYPES:
-        raise UserError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
     out = {}
     for name, tensor in tensors.items():
-        out[name] = tensor.detach().cpu().to(DTYPES[dtype]).contiguous()
+        out[name] = tensor.detach().cpu().to(getattr(torch, dtype)).contiguous()
         if not torch.isfinite(out[name]).all():
             raise UserError(
                 f"{part}: tensor {name!r} has numbers that are not finite in {dtype}; "

@@ -127,7 +127,7 @@ class Agent(HoldingPolicy[AgentState]):
         self.parameters = np.array(parameters, np.float32)
         self.env_id, self.frame_spec, self.action_spec = env_id, frame_spec, action_spec
         self.reward_model, self.starts, self.action_repeat = reward_model, starts, action_repeat
-        self._shape: Shape | None = None if observation_shape is None else tuple(observation_shape)
+        self._given: Shape | None = None if observation_shape is None else tuple(observation_shape)
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
         """let V compute in bfloat16 on batches, where the machine multiplies it fast: slightly
@@ -137,6 +137,8 @@ class Agent(HoldingPolicy[AgentState]):
         self.digest = ""
         """names the weights of what acts in C's place, for evaluations that can be resumed"""
         self._check()
+        self.z_dim, self.h_dim = vision.cfg.z_dim, self.memories[0].cfg.hidden_size
+        """sizes of V's latent and of M's features"""
         self.linear = LinearPolicy(self)
         """C, whatever acts"""
 
@@ -147,19 +149,12 @@ class Agent(HoldingPolicy[AgentState]):
         return f"Agent({self.env_id!r}, {sizes}, {c})"
 
     @property
-    def z_dim(self) -> int:
-        """Size of V's latent."""
-        return self.vision.cfg.z_dim
-
-    @property
-    def h_dim(self) -> int:
-        """Size of M's features h."""
-        return self.memories[0].cfg.hidden_size
-
-    @property
     def observation_shape(self) -> Shape | None:
         """Shape of the environment's own frames; None where the environment is not installed."""
-        return declared_shape(self.env_id) if self._shape is None else self._shape
+        return declared_shape(self.env_id) if self._given is None else self._given
+
+    def _shape(self) -> Shape | None:
+        return self.observation_shape
 
     @property
     def _sees_memory(self) -> bool:
@@ -272,7 +267,7 @@ class Agent(HoldingPolicy[AgentState]):
         pixels = getattr(env, "single_observation_space", env.observation_space)
         require_pixels(pixels, name)
         if self.observation_shape is None:
-            self._shape = pixels.shape
+            self._given = pixels.shape
         elif self.observation_shape != pixels.shape:
             raise UserError(
                 f"this agent sees frames {self.observation_shape}; {name} gives {pixels.shape}: "
@@ -312,7 +307,7 @@ class Agent(HoldingPolicy[AgentState]):
             raise UserError("the memories of an ensemble must have the same config")
         size = self.action_spec.size
         for what, got, right in (
-            ("M's z_dim", cfg.z_dim, self.z_dim),
+            ("M's z_dim", cfg.z_dim, self.vision.cfg.z_dim),
             ("M's action_size", cfg.action_size, size),
             ("C's outputs", self.controller.outputs, size),
         ):

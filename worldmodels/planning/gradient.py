@@ -67,9 +67,8 @@ class GradientPlanner:
             best_score = torch.where(better, scores.detach().double(), best_score)
             if iteration < cfg.iterations:
                 (gradient,) = torch.autograd.grad(total, leaf)
-                step, first, second = adam(
-                    shortened(gradient, cfg.clip_norm), first, second, iteration
-                )
+                gradient = shortened(gradient, cfg.clip_norm)
+                step, first, second = adam(gradient, first, second, iteration)
                 u = leaf.detach() + cfg.learning_rate * step
             iteration += 1
         if not torch.isfinite(best_score).any():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -14,14 +13,13 @@ from numpy.typing import NDArray
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, NotNegative, Positive, Size
 from worldmodels.dream.starts import DreamStarts
+from worldmodels.planning.actor_critic import Log
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
-
-Log = Callable[..., None]
 
 
 @dataclass(frozen=True)

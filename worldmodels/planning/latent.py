@@ -92,7 +92,11 @@ def infer_latent(
         less = energy < best_energy
         return torch.where(less[:, None], latent, best), torch.where(less, energy, best_energy)
 
-    latent = _starts(size, cfg).to(observed).repeat_interleave(len(observed), 0)
+    sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
+    drawn = sobol.draw(cfg.starts, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    starts = cfg.start_std * torch.special.ndtri(drawn)
+    starts[0] = 0
+    latent = starts.to(observed).repeat_interleave(len(observed), 0)
     with torch.no_grad():
         best, best_energy = latent, energy_of(latent)
     without = best_energy[: len(observed)]
@@ -112,15 +116,6 @@ def infer_latent(
     with torch.no_grad():
         explained = model(best[row])
     return InferredLatent(best[row], None, explained, best_energy[row], without, converged[row])
-
-
-def _starts(size: int, cfg: InferenceConfig) -> Tensor:
-    """Latents (starts, L) to descend from, the first of them 0."""
-    sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
-    spread = sobol.draw(cfg.starts, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
-    points: Tensor = cfg.start_std * torch.special.ndtri(spread)
-    points[0] = 0
-    return points
 
 
 def infer_mixture_latent(

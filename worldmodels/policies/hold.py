@@ -46,9 +46,8 @@ class HoldingPolicy(ABC, Generic[S]):
             setattr(other, name, copy.deepcopy(part) if own else part)
         return other
 
-    @property
     @abstractmethod
-    def observation_shape(self) -> Shape | None:
+    def _shape(self) -> Shape | None:
         """Shape of the environment's own frames; None where nobody knows it."""
 
     @abstractmethod
@@ -102,7 +101,7 @@ class HoldingPolicy(ABC, Generic[S]):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], S]:
-        frames, single = as_batch(observation, self.observation_shape)
+        frames, single = as_batch(observation, self._shape())
         starts = as_starts(episode_start, len(frames), None if state is None else len(state.held))
         due = starts if state is None else starts | (state.held >= repeat)
         seen = Seen(frames, starts, due, deterministic)

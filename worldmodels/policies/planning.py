@@ -80,9 +80,7 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         """Say how it plans."""
         return f"PlanningPolicy({self.method!r}, {self.agent!r})"
 
-    @property
-    def observation_shape(self) -> Shape | None:
-        """The agent's."""
+    def _shape(self) -> Shape | None:
         return self.agent.observation_shape
 
     def check_env(self, env: gym.Env[Any, Any]) -> None:
