@@ -22,7 +22,7 @@ from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.planning import planners
 from worldmodels.planning.config import PlanningConfig
-from worldmodels.policies.opening import best_driver, open_driver
+from worldmodels.policies.opening import Named, best_driver, open_driver
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
@@ -42,7 +42,7 @@ class Evaluate:
     agent: str
     """folder of an agent, of a baseline's driver or of a run, whose agent it then is; name of an
     agent that comes with the package; `random` or `zeros`"""
-    policy: str | None = None
+    policy: Named = None
     """what drives on the agent's V and M: its own C, a planner, or a policy of `train-policy`; None
     for the agent's committee, or its C with its residual, as far as it has them"""
     weights: Path | None = None

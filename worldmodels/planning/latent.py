@@ -23,6 +23,13 @@ from worldmodels.memory.interface import MemoryOutput
 from worldmodels.memory.mixture import mixture_mean
 from worldmodels.planning.gradient import adam
 
+LEARNING_RATE = 0.05
+"""First one of Adam."""
+START_STD = 2.0
+"""Standard deviation of the points to descend from; above 1 they also cover what is rare."""
+TOLERANCE = 0.01
+"""Nats that a further step downhill may still gain from a latent that counts as converged."""
+
 
 @dataclass(frozen=True)
 class InferenceConfig(Config):
@@ -34,15 +41,9 @@ class InferenceConfig(Config):
     """weight of the prior; 0 lets the latent explain everything"""
     iterations: Count = 300
     """steps of Adam (models that are given as functions)"""
-    learning_rate: Positive = 0.05
-    """of Adam"""
     starts: Count = 32
     """descents of each observation (models that are given as functions), of which the best counts:
     from 0, and from points spread over the prior"""
-    start_std: Positive = 2.0
-    """standard deviation of those points; above 1 they also cover what is rare"""
-    tolerance: Positive = 0.01
-    """nats that a further step downhill may still gain from a latent that counts as converged"""
 
 
 class InferredLatent(NamedTuple):
@@ -68,8 +69,7 @@ def infer_latent(
     distribution. The least of the minima that they reach is returned; there may be a smaller one.
 
     Args:
-        model: g, from latents (B', L) to observations (B', Y), differentiable, each row by itself;
-            it gets starts x B rows at once.
+        model: g, from latents (starts x B, L) to observations (starts x B, Y), each row by itself.
         observed: y (B, Y).
         size: L.
         cfg: deviation d, weight w and the descent.
@@ -94,7 +94,7 @@ def infer_latent(
 
     sobol = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
     drawn = sobol.draw(cfg.starts, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
-    starts = cfg.start_std * torch.special.ndtri(drawn)
+    starts = START_STD * torch.special.ndtri(drawn)
     starts[0] = 0
     latent = starts.to(observed).repeat_interleave(len(observed), 0)
     with torch.no_grad():
@@ -104,13 +104,13 @@ def infer_latent(
     for step in range(cfg.iterations):
         direction, first, second = adam(-slope(latent), first, second, step)
         shrink = 0.5 * (1 + math.cos(math.pi * step / cfg.iterations))
-        latent = latent + cfg.learning_rate * shrink * direction
+        latent = latent + LEARNING_RATE * shrink * direction
         best, best_energy = better(latent)
     reached, end = best_energy, best
     downhill = torch.nn.functional.normalize(-slope(best), dim=-1)
     for power in range(24):  # steps of length 1, 1/2, ...: what is still to be gained
         best, best_energy = better(end + downhill * 2.0**-power)
-    converged = reached - best_energy <= cfg.tolerance
+    converged = reached - best_energy <= TOLERANCE
     row = best_energy.reshape(cfg.starts, -1).argmin(0) * len(observed)
     row = row + torch.arange(len(observed), device=observed.device)
     with torch.no_grad():

@@ -146,18 +146,17 @@ class DreamObjective:
         return conditional_value_at_risk(self.returns(plans), self._imagination.cfg.risk)
 
 
-def conditional_value_at_risk(returns: NDArray[np.float64], share: float) -> NDArray[np.float64]:
-    """Mean of the worst ``share`` of the returns (N, E), at least of one: (N,); 1 is the mean.
+def conditional_value_at_risk(returns: NDArray[np.float64], fraction: float) -> NDArray[np.float64]:
+    """Mean of the worst ``fraction`` of the returns (N, E), at least of one: (N,); 1 is the mean.
 
     CVaR of Rockafellar and Uryasev (2000), estimated from equally likely samples.
     """
-    worst = np.sort(returns, axis=1)[:, : _worst_count(returns.shape[1], share)]
-    mean: NDArray[np.float64] = worst.mean(1)
-    return mean
+    worst = np.sort(returns, axis=1)[:, : _worst_count(returns.shape[1], fraction)]
+    return np.asarray(worst.mean(1))
 
 
-def _worst_count(particles: int, share: float) -> int:
-    return max(1, math.ceil(share * particles - 1e-9))
+def _worst_count(particles: int, fraction: float) -> int:
+    return max(1, math.ceil(fraction * particles - 1e-9))
 
 
 class UnrolledObjective:

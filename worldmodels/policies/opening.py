@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
+
+import tyro
 
 from worldmodels.agent import Agent, find
 from worldmodels.config import show
@@ -22,6 +24,10 @@ Learned: TypeAlias = Literal["residual", "policy-network", "imitation", "actor-c
 def names() -> list[str]:
     """Whatever can act on an agent's V and M."""
     return ["controller", "committee", *get_args(Learned), *planners.PLANNERS]
+
+
+Named: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="{" + ",".join(names()) + "}")]
+"""An option that names one."""
 
 
 def policy_path(agent: str | Path, kind: str) -> Path:

@@ -46,7 +46,6 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         method: str,
         cfg: PlanningConfig | None = None,
         critic: Value | None = None,
-        seed: int = 0,
         drive: LatentPolicy | None = None,
         drive_digest: str = "",
     ) -> None:
@@ -57,7 +56,6 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
             method: name of the planner.
             cfg: its settings; None takes its defaults.
             critic: worth of states, where ``cfg.objective.critic``.
-            seed: of the search and of the dreams.
             drive: what acts in dreams beyond plans; None takes the agent's C.
             drive_digest: names it, for evaluations that can be resumed.
 
@@ -74,7 +72,7 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         self.digest = config_hash(what)
         """of what it does, so that an interrupted evaluation knows it again"""
         self._attended: NDArray[np.bool_] | None = None
-        self.reseed(seed)
+        self.reseed(0)
 
     def __repr__(self) -> str:
         """Say how it plans."""
