@@ -27,8 +27,10 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning import planners
-from worldmodels.planning.config import CEMConfig, ObjectiveConfig, PlanningConfig
 from worldmodels.planning.objective import Belief
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.runs import machine, write_json
 from worldmodels.tasks.car_racing import CAR_RACING

@@ -29,13 +29,11 @@ from worldmodels.memory.transformer import Transformer, TransformerConfig
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.planning.actor_critic import train_policy
-from worldmodels.planning.config import (
-    CEMConfig,
-    GradientConfig,
-    ObjectiveConfig,
-    PlanningConfig,
-)
+from worldmodels.planning.gradient import GradientConfig
 from worldmodels.planning.networks import NetworkConfig
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import MemoryStageConfig, RunConfig

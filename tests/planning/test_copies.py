@@ -13,8 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.planning.conftest import MakeAgent
-from worldmodels.planning.config import CEMConfig, ObjectiveConfig, PlanningConfig
 from worldmodels.planning.networks import Actor, NetworkConfig
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig
 from worldmodels.policies.ensemble import Committee
 from worldmodels.policies.learned import PolicyFile
 from worldmodels.policies.opening import open_driver

@@ -13,7 +13,6 @@ from worldmodels.agent import Agent
 from worldmodels.dream.engine import DreamEngine
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.config import ObjectiveConfig
 from worldmodels.planning.objective import (
     Belief,
     DreamObjective,
@@ -21,7 +20,7 @@ from worldmodels.planning.objective import (
     UnrolledObjective,
     conditional_value_at_risk,
 )
-from worldmodels.planning.plan import straight_through
+from worldmodels.planning.plan import ObjectiveConfig, straight_through
 from worldmodels.protocols import UserError
 
 T, A, N = 5, 3, 4

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.planning.config import CEMConfig, GradientConfig, MPPIConfig
-from worldmodels.planning.gradient import GradientPlanner, adam, shortened
+from worldmodels.planning.gradient import GradientConfig, GradientPlanner, adam, shortened
 from worldmodels.planning.plan import Budget, Plan
-from worldmodels.planning.sampling import CEM, MPPI, coloured_noise
+from worldmodels.planning.sampling import CEM, MPPI, CEMConfig, MPPIConfig, coloured_noise
 from worldmodels.protocols import UserError
 
 X, A, T = 3, 2, 10

@@ -17,17 +17,13 @@ from worldmodels.artifacts import weights_digest
 from worldmodels.cli import main
 from worldmodels.planning import planners
 from worldmodels.planning.actor_critic import train_policy
-from worldmodels.planning.config import (
-    CEMConfig,
-    GradientConfig,
-    MPPIConfig,
-    ObjectiveConfig,
-    PlanningConfig,
-)
+from worldmodels.planning.gradient import GradientConfig
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.networks import NetworkConfig
 from worldmodels.planning.objective import DreamObjective
-from worldmodels.planning.plan import Plan
+from worldmodels.planning.plan import ObjectiveConfig, Plan
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig, MPPIConfig
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.policies.learned import PolicyFile
 from worldmodels.policies.opening import best_driver, open_driver, policy_path

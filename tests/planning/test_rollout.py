@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tests.planning.conftest import MakeAgent
 from tests.planning.test_objective import belief_of
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.planning.config import ObjectiveConfig, PlanningConfig, RolloutConfig
 from worldmodels.planning.objective import DreamObjective, Imagination
-from worldmodels.planning.rollout import RolloutObjective, Rollouts
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.rollout import RolloutConfig, RolloutObjective, Rollouts
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
 

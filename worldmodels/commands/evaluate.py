@@ -21,7 +21,7 @@ from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.planning import planners
-from worldmodels.planning.config import PlanningConfig
+from worldmodels.planning.planners import PlanningConfig
 from worldmodels.policies.opening import Named, best_driver, open_driver
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError

@@ -15,7 +15,7 @@ from rich.table import Table
 from worldmodels.commands.stage import use_all_cores
 from worldmodels.config import Count, CountOrZero, Seed
 from worldmodels.planning import planners
-from worldmodels.planning.config import PlanningConfig
+from worldmodels.planning.planners import PlanningConfig
 from worldmodels.policies.opening import open_driver
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig

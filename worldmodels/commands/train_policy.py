@@ -14,8 +14,8 @@ from worldmodels.commands.stage import OfRunBool, use_all_cores
 from worldmodels.config import Seed
 from worldmodels.planning import planners
 from worldmodels.planning.actor_critic import train_policies
-from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
+from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import Learned, open_driver, policy_path

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.planning.config import GradientConfig
+from worldmodels.config import Config, Count, NotNegative, Positive, Size
 from worldmodels.planning.plan import Bounds, Budget, Plan
 
 Array = NDArray[np.float32]
@@ -25,6 +25,24 @@ class DifferentiableObjective(Bounds, Protocol):
     def returns(self, plans: Tensor) -> Tensor:
         """Judge plans (N, T, A): (N,) scores that can be differentiated."""
         ...
+
+
+@dataclass(frozen=True)
+class GradientConfig(Config):
+    """Optimal control by back-propagation through the unrolled M."""
+
+    iterations: Count = 20
+    """steps of Adam"""
+    restarts: Size = 4
+    """plans that are improved side by side: the warm start, proposals, and random ones"""
+    learning_rate: Positive = 0.1
+    """of Adam, on actions before they are squashed into their bounds by tanh"""
+    spread: NotNegative = 0.5
+    """standard deviation of the random restarts around the warm start, before squashing"""
+    clip_norm: NotNegative = 10.0
+    """largest norm of one plan's gradient; 0 does not limit it"""
+    budget_ms: NotNegative = 0.0
+    """same as of CEM"""
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from worldmodels.dream.world import reward_of
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean, mixture_variance
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.config import ObjectiveConfig
-from worldmodels.planning.plan import Numbers
+from worldmodels.planning.plan import Numbers, ObjectiveConfig
 from worldmodels.protocols import LatentPolicy, UserError
 
 Array = NDArray[np.float32]

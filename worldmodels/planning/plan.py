@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels.config import Config, Horizon, HorizonOrZero, NotNegative, PositiveFraction, Size
 from worldmodels.envs.spaces import ActionSpec
 
 Array = NDArray[np.float32]
 AnyArray = TypeVar("AnyArray", Tensor, Array)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Config):
+    """What a plan is judged by: M's dreams under it, summed up to one number."""
+
+    horizon: Horizon = 15
+    """decisions in a plan; each is held for the agent's action_repeat steps of the environment"""
+    tail: HorizonOrZero = 0
+    """decisions of C in the dream after the plan's end, so that a plan is also judged by what C can
+    make of where it leads"""
+    critic: bool = False
+    """add a critic's value of the state at the end; needs an actor-critic trained in the dream"""
+    around: Literal["best", "controller"] = "best"
+    """policy that continues after a plan's end, proposes plans, and is improved by rollouts: C with
+    its residual where the agent has one, or C alone"""
+    proposal: bool = False
+    """let C's own plans, from its dreams, compete with the searched ones and start the search"""
+    particles: Size = 4
+    """dreams that a plan is judged on, by common random numbers"""
+    discount: PositiveFraction = 0.99
+    """weight of a reward relative to the one before it"""
+    temperature: NotNegative = 1.0
+    """tau of the mixture; at 0 the latent is not sampled and one particle is enough"""
+    risk: PositiveFraction = 1.0
+    """fraction of the worst dreams that counts (CVaR); 1 is the mean"""
+    disagreement_penalty: NotNegative = 0.0
+    """subtracted from the reward per unit of the memories' disagreement; needs several memories"""
+    miss_penalty: NotNegative = 0.0
+    """subtracted from the reward of a step in which M expects no event, same as in evolution: plans
+    cannot show that one missed tile takes the end of the lap with it"""
 
 
 @dataclass(frozen=True)

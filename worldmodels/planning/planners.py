@@ -1,6 +1,6 @@
 """All planners, by their names on the command line: a new one is a file and a line at the end.
 
-A planner that has options of its own also has a field in `PlanningConfig`.
+A planner that has options of its own also has a field in `PlanningConfig`, just below.
 """
 
 from __future__ import annotations
@@ -13,16 +13,27 @@ import numpy as np
 import tyro
 from numpy.typing import NDArray
 
-from worldmodels.config import show
-from worldmodels.planning.config import CEMConfig, ObjectiveConfig, PlanningConfig, RolloutConfig
-from worldmodels.planning.gradient import GradientPlanner
+from worldmodels.config import Config, show
+from worldmodels.planning.gradient import GradientConfig, GradientPlanner
 from worldmodels.planning.objective import Belief, DreamObjective, Imagination, UnrolledObjective
-from worldmodels.planning.plan import Plan
-from worldmodels.planning.rollout import RolloutObjective, Rollouts
-from worldmodels.planning.sampling import CEM, MPPI
+from worldmodels.planning.plan import ObjectiveConfig, Plan
+from worldmodels.planning.rollout import RolloutConfig, RolloutObjective, Rollouts
+from worldmodels.planning.sampling import CEM, MPPI, CEMConfig, MPPIConfig
 from worldmodels.protocols import UserError
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PlanningConfig(Config):
+    """A planner: how plans are judged, and the settings of each method."""
+
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    cem: CEMConfig = field(default_factory=CEMConfig)
+    """methods cem and icem"""
+    mppi: MPPIConfig = field(default_factory=MPPIConfig)
+    gradient: GradientConfig = field(default_factory=GradientConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
 class Search(Protocol):

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels.config import Config, Count, Fraction, NotNegative, Size
 from worldmodels.dream.engine import Act
-from worldmodels.planning.config import RolloutConfig
 from worldmodels.planning.objective import Belief, Imagination, conditional_value_at_risk
 from worldmodels.planning.plan import Bounds, Budget, Plan
 
@@ -65,6 +65,23 @@ class RolloutObjective:
             return act
 
         return imagination.dream(make_act, changes, self._belief, self._seed)
+
+
+@dataclass(frozen=True)
+class RolloutConfig(Config):
+    """Policy improvement by rollouts: changes of the policy's actions, dreamt and compared."""
+
+    changes: Size = 11
+    """changes that are drawn at each decision, beside no change at all"""
+    hold: Count = 3
+    """decisions that a change lasts in a dream; only the first one is executed"""
+    spread: NotNegative = 0.3
+    """standard deviation of a change, in units of half the action's range"""
+    margin: NotNegative = 2.0
+    """the policy is overruled where a change gains more than so many standard errors of the gain"""
+    alarm: Fraction = 0.0
+    """search only where the worst of the policy's own dreams returns less than that fraction of the
+    best; 0 always searches"""
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.planning.config import CEMConfig, MPPIConfig
+from worldmodels.config import (
+    AtLeast,
+    Config,
+    Count,
+    Decay,
+    Limit,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+)
 from worldmodels.planning.plan import Bounds, Budget, Plan
 
 Array = NDArray[np.float32]
@@ -20,6 +29,63 @@ class Objective(Bounds, Protocol):
     def score(self, plans: Array) -> NDArray[np.float64]:
         """Judge plans (N, T, A): (N,) scores, the same for the same plan."""
         ...
+
+
+@dataclass(frozen=True)
+class CEMConfig(Config):
+    """The cross-entropy method; with the defaults of `icem` it is iCEM."""
+
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 192
+    """plans drawn in the first iteration"""
+    iterations: Count = 4
+    """times that a Gaussian is drawn from and fitted to the best"""
+    elites: PositiveFraction = 0.1
+    """fraction of the plans that it is fitted to"""
+    spread: NotNegative = 0.5
+    """first standard deviation, in units of half the action's range"""
+    floor: NotNegative = 0.02
+    """smallest standard deviation, in such units"""
+    momentum: Decay = 0.1
+    """weight of the Gaussian before in each fit"""
+    beta: NotNegative = 0.0
+    """exponent of the noise's power spectrum over time, 1 / f^beta; 0 is white, 2 is Brownian"""
+    decay: PositiveFraction = 1.0
+    """factor on the number of samples from iteration to iteration"""
+    keep: Decay = 0.0
+    """fraction of the elites that compete again, in the next iteration and in the next decision"""
+    execute: Literal["mean", "best"] = "mean"
+    """what is done in the end: the Gaussian's mean, unless a proposal is better, or the best plan
+    that was seen"""
+    budget_ms: NotNegative = 0.0
+    """stop before an iteration that would not end within so many milliseconds; 0 is no limit, and
+    then plans are the same for the same seed"""
+
+    @classmethod
+    def icem(cls) -> CEMConfig:
+        """Give iCEM (Pinneri et al. 2020, arXiv:2008.06389).
+
+        Coloured noise, fewer samples from iteration to iteration, elites kept and shifted, and the
+        best plan executed.
+        """
+        return cls(beta=2.0, decay=0.8, keep=0.3, execute="best")
+
+
+@dataclass(frozen=True)
+class MPPIConfig(Config):
+    """Model-predictive path integral control (Williams et al. 2017, arXiv:1707.02342)."""
+
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 384
+    """plans drawn around the mean in each iteration"""
+    iterations: Count = 2
+    """times that the mean is moved"""
+    spread: NotNegative = 0.3
+    """standard deviation of the noise, in units of half the action's range"""
+    temperature: Positive = 0.2
+    """lambda: plans are weighed by exp(score / lambda), scores standardised over the plans"""
+    beta: NotNegative = 1.0
+    """exponent of the noise's power spectrum over time, 1 / f^beta"""
+    budget_ms: NotNegative = 0.0
+    """same as of CEM"""
 
 
 @dataclass(frozen=True)

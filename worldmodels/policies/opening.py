@@ -10,7 +10,7 @@ import tyro
 from worldmodels.agent import Agent, find
 from worldmodels.config import show
 from worldmodels.planning import planners
-from worldmodels.planning.config import PlanningConfig
+from worldmodels.planning.planners import PlanningConfig
 from worldmodels.policies.ensemble import Committee, other_members
 from worldmodels.policies.learned import PolicyFile
 from worldmodels.policies.planning import PlanningPolicy

@@ -13,9 +13,9 @@ from worldmodels.agent import Agent
 from worldmodels.dream.engine import Value
 from worldmodels.memory.interface import MemoryState
 from worldmodels.planning import planners
-from worldmodels.planning.config import PlanningConfig
 from worldmodels.planning.objective import Belief, Imagination
 from worldmodels.planning.plan import Plan
+from worldmodels.planning.planners import PlanningConfig
 from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape
 from worldmodels.protocols import LatentPolicy
