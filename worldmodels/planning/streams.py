@@ -162,22 +162,22 @@ class Streams:
 
     def imagine(self, actor: Actor, gradient: bool) -> Imagined:
         """Dream one horizon; ``gradient`` keeps the graph from rewards to actions."""
-        world = SharedDreams([self._open(m) for m in range(len(self._memories))])
-        z, h, rest = [world.z], [world.h], []
+        parts, rest = [self._open(m) for m in range(len(self._memories))], []
+        seen = [_look(parts)]
         for _ in range(self.cfg.horizon):
-            seen = (world.z, world.h) if gradient else (world.z.detach(), world.h.detach())
-            mean, log_std = actor(*seen)
+            z, h = seen[-1]
+            mean, log_std = actor(z, h) if gradient else actor(z.detach(), h.detach())
             u = mean + log_std.exp() * torch.randn(mean.shape, generator=self.generator)
             density = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
-            reward, alive = self._step(world, actor.tried(u if gradient else u.detach()))
+            reward, alive = self._step(parts, actor.tried(u if gradient else u.detach()))
             log_prob = density.log_prob(u.detach()).sum(-1)
             rest.append((reward, alive, log_prob, density.entropy().sum(-1)))
-            z.append(world.z)
-            h.append(world.h)
+            seen.append(_look(parts))
+        z, h = (torch.stack(column) for column in zip(*seen, strict=True))
         reward, alive, log_prob, entropy = (torch.stack(part) for part in zip(*rest, strict=True))
-        self._carry_on(world, alive)
-        beyond = self._tail(world)
-        return Imagined(torch.stack(z), torch.stack(h), reward, alive, log_prob, entropy, beyond)
+        self._carry_on(parts, alive)
+        beyond = self._tail(parts, *seen[-1])
+        return Imagined(z, h, reward, alive, log_prob, entropy, beyond)
 
     def _open(self, member: int) -> Unrolled:
         """The dreams of one memory."""
@@ -187,29 +187,35 @@ class Streams:
         settings = (self.cfg.temperature, self.cfg.miss_penalty)
         return Unrolled(memories, self._reward_model, start, *settings)
 
-    def _step(self, world: SharedDreams, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Dream one step, such that no dream's gradient at it is longer than allowed."""
-        reward, alive = world.step(action, *mixture_noise(world.z, self.generator))
+    def _step(self, parts: Sequence[Unrolled], action: Tensor) -> list[Tensor]:
+        """Rewards and chances to continue, (B,) each, of one step.
+
+        No dream's gradient at this step will be longer than allowed.
+        """
+        drawn = (action, *mixture_noise(self.z, self.generator))
+        given = zip(*(x.split([len(rows) for rows in self._shares]) for x in drawn), strict=True)
+        paid = [part.step(*mine) for part, mine in zip(parts, given, strict=True)]
         limit = self.cfg.clip_dream / self.cfg.dreams
-        for dreams in world.parts:
+        for dreams in parts:
             for part in (dreams.z, *(x for state in dreams.states for x in state)):
                 if self.cfg.clip_dream and part.requires_grad:
                     part.register_hook(partial(shortened, limit=limit))
-        return reward, alive
+        return [torch.cat(column) for column in zip(*paid, strict=True)]
 
-    def _tail(self, world: SharedDreams) -> Tensor:
+    def _tail(self, parts: Sequence[Unrolled], z: Tensor, h: Tensor) -> Tensor:
         """C's discounted rewards (B,) when it continues from there."""
-        weight, total = torch.ones(len(world.z)), torch.zeros(len(world.z))
+        weight, total = torch.ones(len(z)), torch.zeros(len(z))
         for _ in range(self.cfg.tail):
-            reward, alive = self._step(world, self._controller(world.z, world.h))
+            reward, alive = self._step(parts, self._controller(z, h))
             total = total + weight * reward
             weight = weight * alive * self.cfg.discount
+            z, h = _look(parts)
         return total
 
-    def _carry_on(self, world: SharedDreams, alive: Tensor) -> None:
+    def _carry_on(self, parts: Sequence[Unrolled], alive: Tensor) -> None:
         """Keep where the dreams are; restart those that have ended or are too old."""
-        z, h, c = world.z.detach(), self.h.clone(), self.c.clone()
-        for member, (rows, dreams) in enumerate(zip(self._shares, world.parts, strict=True)):
+        z, h, c = _look(parts)[0].detach(), self.h.clone(), self.c.clone()
+        for member, (rows, dreams) in enumerate(zip(self._shares, parts, strict=True)):
             for m, state in zip(sorted({0, member}), dreams.states, strict=True):
                 h[m, rows], c[m, rows] = state.h.detach(), state.c.detach()
         age = self.age + self.cfg.horizon
@@ -228,29 +234,6 @@ class Streams:
         return [part[..., drawn, :] for part in self._starts]
 
 
-class SharedDreams:
-    """Dreams of several memories side by side, stepped as one batch.
-
-    Attributes:
-        parts: the dreams of each memory, in the order of the batch's rows.
-        z: (B, Z).
-        h: (B, H) of the first memory.
-    """
-
-    def __init__(self, parts: Sequence[Unrolled]) -> None:
-        """Take the parts as they are."""
-        self.parts = parts
-        self._sizes = [len(part.z) for part in parts]
-        self._look()
-
-    def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Same as `Unrolled.step`."""
-        given = zip(*(x.split(self._sizes) for x in (action, uniform, normal)), strict=True)
-        paid = [part.step(*mine) for part, mine in zip(self.parts, given, strict=True)]
-        self._look()
-        reward, alive = (torch.cat(column) for column in zip(*paid, strict=True))
-        return reward, alive
-
-    def _look(self) -> None:
-        self.z = torch.cat([part.z for part in self.parts])
-        self.h = torch.cat([part.h for part in self.parts])
+def _look(parts: Sequence[Unrolled]) -> tuple[Tensor, Tensor]:
+    """What a policy sees of all dreams: z (B, Z) and the first memory's h (B, H)."""
+    return torch.cat([part.z for part in parts]), torch.cat([part.h for part in parts])
