@@ -83,5 +83,4 @@ def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path, digest:
     policy = build_policy(recipe, seen, drivers.action_space(agent.action_spec))
     drivers.assign(policy, tensors, world)
     sums = runs.read_json(world / "config.json")["sha256"]
-    control = LatentControl(policy, agent.action_spec)
-    return agent.with_control(control, digest and runs.config_hash([digest, sums]))
+    return agent.with_control(LatentControl(policy), digest and runs.config_hash([digest, sums]))

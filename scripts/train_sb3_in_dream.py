@@ -21,8 +21,7 @@ def main(agent: str, steps: int = 200_000, dreams: int = 16, episodes: int = 4) 
     vector = gym.make_vec("worldmodels/Dream-v0", dreams, agent=loaded, horizon=250)
     ppo = PPO("MlpPolicy", DreamVecEnv(vector), n_steps=256, batch_size=512, seed=0, verbose=1)
     ppo.learn(steps)
-    control = LatentControl(ppo, loaded.action_spec)
-    driver = loaded.with_control(control)  # V, M and held actions are the agent's
+    driver = loaded.with_control(LatentControl(ppo))  # V, M and held actions are the agent's
     seeds = range(500_000, 500_000 + episodes)
     result = evaluation.evaluate(driver, loaded.env_id, seeds, workers=1)
     print(f"real return {result.mean:.1f}")

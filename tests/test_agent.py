@@ -20,6 +20,7 @@ from baselines import drivers
 from baselines.bookkeeping import Bookkeeping, inherit
 from worldmodels import agent as module
 from worldmodels import runs
+from worldmodels._tensors import read_tensors
 from worldmodels.agent import Agent, AgentState, find
 from worldmodels.commands.evaluate import home_of
 from worldmodels.controller.linear import ControllerConfig, InputStats, num_parameters
@@ -344,6 +345,19 @@ def test_damaged_tensors_are_named(
     record["sha256"][part] = hashlib.sha256(file.read_bytes()).hexdigest()
     config.write_text(json.dumps(record))
     with pytest.raises(UserError, match=message):
+        Agent.from_pretrained(folder)
+
+
+def test_every_file_says_what_it_is(tmp_path: Path) -> None:
+    folder = make().save_pretrained(tmp_path / "agent")
+    header = json.loads(read_tensors(folder / "controller.safetensors", "").text)
+    record = json.loads((folder / "config.json").read_text())
+    assert header["kind"] == "controller" and header["source"] == {"env_id": "CarRacing-v3"}
+    assert header["depends"] == {p: record["sha256"][p] for p in ("vision", "memory")}
+    (folder / "vision.safetensors").write_bytes((folder / "memory.safetensors").read_bytes())
+    record["sha256"]["vision"] = record["sha256"]["memory"]
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"vision\.safetensors holds 'memory', not vision"):
         Agent.from_pretrained(folder)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from baselines import drivers
@@ -54,6 +55,10 @@ def make_agent(seed: int = 0) -> Agent:
 class Echo:
     """Predicts the first two numbers of what it sees."""
 
+    action_space: spaces.Space[Any] = spaces.Box(
+        np.array([-1, 0], np.float32), np.array([1, 2], np.float32)
+    )
+
     def predict(
         self,
         observation: Any,
@@ -90,7 +95,7 @@ def config(home: Path, **changes: Any) -> TrainConfig:
 
 def test_a_control_sees_what_c_sees_and_its_actions_are_held() -> None:
     agent = make_agent()
-    driver, state = agent.with_control(LatentControl(Echo(), agent.action_spec)), None
+    driver, state = agent.with_control(LatentControl(Echo())), None
     frames = np.random.default_rng(0).integers(0, 256, (8, 2, 12, 10, 3), dtype=np.uint8)
     actions = []
     for t, obs in enumerate(frames):

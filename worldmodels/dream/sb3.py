@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
@@ -106,12 +107,18 @@ class DreamVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
+class Learnt(Predictor, Protocol):
+    """An algorithm that knows its actions."""
+
+    action_space: spaces.Space[Any]
+
+
 class LatentControl:
     """What an algorithm has learnt in the dream, in C's place: see `Agent.with_control`."""
 
-    def __init__(self, policy: Predictor, spec: ActionSpec) -> None:
-        """Take a model or policy without a recurrent state, which M has, and its action space."""
-        self.policy, self.spec = policy, spec
+    def __init__(self, policy: Learnt) -> None:
+        """Take a model or a policy without a recurrent state, which M has already."""
+        self.policy, self.spec = policy, ActionSpec.from_space(policy.action_space)
 
     def __call__(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         """The policy's mode for z (B, Z) and h (B, H) as M sees actions: (B, A)."""
