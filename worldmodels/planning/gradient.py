@@ -7,13 +7,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.config import Config, Count, NotNegative, Positive, Size
-from worldmodels.planning.plan import Bounds, Budget, Plan
-
-Array = NDArray[np.float32]
+from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 
 EDGE = 0.98
 """A guess is drawn this far into its bounds; at the bounds themselves tanh has no gradient."""
@@ -24,7 +21,6 @@ class DifferentiableObjective(Bounds, Protocol):
 
     def returns(self, plans: Tensor) -> Tensor:
         """Judge plans (N, T, A): (N,) scores that can be differentiated."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,8 @@ from worldmodels.dream.world import reward_of
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean, mixture_variance
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.plan import Numbers, ObjectiveConfig
+from worldmodels.planning.plan import Array, Numbers, ObjectiveConfig
 from worldmodels.protocols import LatentPolicy, UserError
-
-Array = NDArray[np.float32]
 
 
 class Belief(NamedTuple):

@@ -11,17 +11,14 @@ from typing import Annotated, Any, Protocol, TypeAlias
 
 import numpy as np
 import tyro
-from numpy.typing import NDArray
 
 from worldmodels.config import Config, show
 from worldmodels.planning.gradient import GradientConfig, GradientPlanner
 from worldmodels.planning.objective import Belief, DreamObjective, Imagination, UnrolledObjective
-from worldmodels.planning.plan import ObjectiveConfig, Plan
+from worldmodels.planning.plan import Array, ObjectiveConfig, Plan
 from worldmodels.planning.rollout import RolloutConfig, RolloutObjective, Rollouts
 from worldmodels.planning.sampling import CEM, MPPI, CEMConfig, MPPIConfig
 from worldmodels.protocols import UserError
-
-Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,6 @@ class Search(Protocol):
         self, objective: Any, guess: Array, candidates: Array, rng: np.random.Generator
     ) -> Plan:
         """Search; see `CEM.plan`."""
-        ...
 
 
 def near_controller(search: CEMConfig | None = None, particles: int = 4) -> PlanningConfig:

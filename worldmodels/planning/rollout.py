@@ -17,9 +17,7 @@ from torch import Tensor
 from worldmodels.config import Config, Count, Fraction, NotNegative, Size
 from worldmodels.dream.engine import Act
 from worldmodels.planning.objective import Belief, Imagination, conditional_value_at_risk
-from worldmodels.planning.plan import Bounds, Budget, Plan
-
-Array = NDArray[np.float32]
+from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 
 
 class ChangeObjective(Bounds, Protocol):
@@ -29,7 +27,6 @@ class ChangeObjective(Bounds, Protocol):
 
     def returns(self, changes: Array, hold: int) -> NDArray[np.float64]:
         """Returns (N, E) of changes (N, A) of the policy's actions that last ``hold`` decisions."""
-        ...
 
 
 class RolloutObjective:

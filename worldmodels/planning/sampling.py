@@ -18,9 +18,7 @@ from worldmodels.config import (
     Positive,
     PositiveFraction,
 )
-from worldmodels.planning.plan import Bounds, Budget, Plan
-
-Array = NDArray[np.float32]
+from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 
 
 class Objective(Bounds, Protocol):
@@ -28,7 +26,6 @@ class Objective(Bounds, Protocol):
 
     def score(self, plans: Array) -> NDArray[np.float64]:
         """Judge plans (N, T, A): (N,) scores, the same for the same plan."""
-        ...
 
 
 @dataclass(frozen=True)
