@@ -277,7 +277,8 @@ def card(config: Mapping[str, Any]) -> str:
     """The model card: what it drives, how well, on which seeds, from how many real frames."""
     import jinja2
 
-    options = dict.fromkeys(("trim_blocks", "lstrip_blocks", "keep_trailing_newline"), True)
-    template = jinja2.Template(TEMPLATE.read_text(encoding="utf-8"), **options)
+    made = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    template = made.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = ("vision", "memory", "controller", "frame_spec", "action_spec")
-    return template.render(**{"decoder": True} | config, parts={n: config[n] for n in names})
+    parts = {name: config[name] for name in names}
+    return template.render({"decoder": True, **config, "parts": parts})

@@ -220,7 +220,7 @@ def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
     agent = make_agent()
     assert agent.starts is not None and agent.reward_model is not None
     parts = (agent.memories, agent.reward_model, agent.starts, agent.action_spec)
-    dreams = DreamBatch(*parts, DreamConfig(dropout=0.2), 4)  # type: ignore[arg-type]  # its own
+    dreams = DreamBatch(*parts, DreamConfig(dropout=0.2), 4)
     rng = np.random.default_rng(0)
     dreams.restart(np.arange(4), rng, np.arange(4))
     state = MemoryState(*(torch.from_numpy(x[0, :4]) for x in (agent.starts.h, agent.starts.c)))
@@ -230,7 +230,7 @@ def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
     assert step.obs.shape == (4, Z + H) and dreams.observation_space.contains(step.obs[0])
     says = "backend is 'kernels'; it must be torch or auto, since M is a Transformer"
     with pytest.raises(UserError, match=says):
-        DreamBatch(*parts, DreamConfig(backend="kernels"), 4)  # type: ignore[arg-type]
+        DreamBatch(*parts, DreamConfig(backend="kernels"), 4)
 
 
 @pytest.mark.parametrize("method", ["cem", "gradient", "rollout"])

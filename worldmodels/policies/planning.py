@@ -129,8 +129,8 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
             own = imagination.proposals(belief, derive_seed(seed, "proposals"))
             candidates = np.concatenate((own.mean(0, keepdims=True), own, candidates))
         rng = np.random.default_rng(derive_seed(seed, "search"))
-        plans = [guess.astype(np.float32), candidates.astype(np.float32)]
-        return self.planner.plan(objective, *plans, rng)
+        guess, candidates = guess.astype(np.float32), candidates.astype(np.float32)
+        return self.planner.plan(objective, guess, candidates, rng)
 
     @torch.inference_mode()
     def _remember(
