@@ -48,10 +48,10 @@ class AgentState(NamedTuple):
     (`Agent.executed`), where that was not the agent's own.
     """
 
-    h: NDArray[np.float32]  # (B, H) M's features at the last decision
-    c: NDArray[np.float32]  # (B, C) what else M carries
-    z: NDArray[np.float32]  # (B, Z) latent of that frame
-    action: NDArray[np.float32]  # (B, A) action taken there, as M sees it
+    h: NDArray[np.float32]  #: (B, H) M's features at the last decision
+    c: NDArray[np.float32]  #: (B, C) what else M carries
+    z: NDArray[np.float32]  #: (B, Z) latent of that frame
+    action: NDArray[np.float32]  #: (B, A) action taken there, as M sees it
     held: NDArray[np.int64]
     """(B,) steps of the environment that it has been chosen for, 1 to `Agent.action_repeat`"""
 

@@ -45,9 +45,9 @@ class ImitationConfig(Config):
 class Decisions(NamedTuple):
     """What a planner decided where."""
 
-    z: NDArray[np.float32]  # (N, Z)
-    h: NDArray[np.float32]  # (N, H)
-    numbers: NDArray[np.float32]  # (N, A) first numbers of the plans, within the actor's bounds
+    z: NDArray[np.float32]  #: (N, Z)
+    h: NDArray[np.float32]  #: (N, H)
+    numbers: NDArray[np.float32]  #: (N, A) first numbers of the plans, within the actor's bounds
 
 
 def collect_decisions(

@@ -49,13 +49,13 @@ class InferenceConfig(Config):
 class InferredLatent(NamedTuple):
     """A latent, and the energies with and without it, for B observations."""
 
-    latent: Tensor  # (B, L) the standard normal part; in M (B, Z)
-    component: Tensor | None  # (B, Z) component of the mixture; None for other models
-    explained: Tensor  # (B, Y) what the model says with the latent
-    energy: Tensor  # (B,) with the latent: distance and prior, in nats up to a constant
+    latent: Tensor  #: (B, L) the standard normal part; in M (B, Z)
+    component: Tensor | None  #: (B, Z) component of the mixture; None for other models
+    explained: Tensor  #: (B, Y) what the model says with the latent
+    energy: Tensor  #: (B,) with the latent: distance and prior, in nats up to a constant
     energy_without: Tensor
     """(B,) without: the distance to what the model says on average, or at latent 0"""
-    converged: Tensor  # (B,) whether the descent has come to its end; an exact solution always has
+    converged: Tensor  #: (B,) whether the descent has come to its end; an exact solution always has
 
 
 def infer_latent(

@@ -27,9 +27,9 @@ from worldmodels.protocols import LatentPolicy, UserError
 class Belief(NamedTuple):
     """What is known about the world now, by V and by each of M memories."""
 
-    z: Array  # (Z,)
-    h: Array  # (M, H)
-    c: Array  # (M, C)
+    z: Array  #: (Z,)
+    h: Array  #: (M, H)
+    c: Array  #: (M, C)
 
     @classmethod
     def recorded(cls, starts: DreamStarts, index: int) -> Belief:
@@ -284,8 +284,8 @@ class Unrolled:
 class Uncertainty(NamedTuple):
     """Variance of the next z by its cause; the two add up to the variance of the ensemble."""
 
-    aleatoric: Tensor  # (B, Z) mean over memories of each one's own variance
-    epistemic: Tensor  # (B, Z) variance over memories of their means; 0 where there is one memory
+    aleatoric: Tensor  #: (B, Z) mean over memories of each one's own variance
+    epistemic: Tensor  #: (B, Z) variance over memories of their means; 0 where there is one memory
 
 
 def decompose(outputs: Sequence[MemoryOutput]) -> Uncertainty:

@@ -53,12 +53,12 @@ class ObjectiveConfig(Config):
 class Plan:
     """What a planner decided; its first action is executed, the rest starts the next search."""
 
-    actions: Array  # (T, A)
-    score: float  # what the objective says of it
-    kept: Array  # (K, T, A) other plans worth another look at the next decision; K may be 0
-    iterations: int  # of the search; fewer than configured where a time budget ran out
-    samples: int  # plans that were judged
-    seconds: float  # that the search took
+    actions: Array  #: (T, A)
+    score: float  #: what the objective says of it
+    kept: Array  #: (K, T, A) other plans worth another look at the next decision; K may be 0
+    iterations: int  #: of the search; fewer than configured where a time budget ran out
+    samples: int  #: plans that were judged
+    seconds: float  #: that the search took
 
     def shifted(self) -> Plan:
         """The plan one decision later: without its first action, its last one repeated."""
@@ -70,8 +70,8 @@ class Plan:
 class Bounds(Protocol):
     """Where a plan's numbers lie."""
 
-    low: Array  # (A,) smallest
-    high: Array  # (A,) largest
+    low: Array  #: (A,) smallest
+    high: Array  #: (A,) largest
 
 
 class Numbers:

@@ -73,10 +73,8 @@ class Planner:
     """field of `PlanningConfig` with its own settings, where it has any"""
     objective: Callable[[Imagination, Belief, int], Any] = DreamObjective
     """what judges its plans from a belief, by the common random numbers of a seed"""
-    defaults: Callable[[], PlanningConfig] = near_controller
-    """settings for planning with an agent"""
-    proposals: bool = True
-    """whether C's own plans may compete with the searched ones"""
+    defaults: Callable[[], PlanningConfig] = near_controller  #: settings for planning with an agent
+    proposals: bool = True  #: whether C's own plans may compete with the searched ones
     unused: Mapping[str, str] = field(default_factory=dict)
     """options of the objective that have no effect, each with the reason"""
 

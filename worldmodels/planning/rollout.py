@@ -23,7 +23,7 @@ from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 class ChangeObjective(Bounds, Protocol):
     """What rollouts compare."""
 
-    own: Array  # (A,) what the policy does now, unchanged
+    own: Array  #: (A,) what the policy does now, unchanged
 
     def returns(self, changes: Array, hold: int) -> NDArray[np.float64]:
         """Returns (N, E) of changes (N, A) of the policy's actions that last ``hold`` decisions."""

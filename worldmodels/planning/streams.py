@@ -112,13 +112,13 @@ def residual_training() -> PolicyTrainConfig:
 class Imagined(NamedTuple):
     """T steps of B dreams under an actor."""
 
-    z: Tensor  # (T + 1, B, Z)
-    h: Tensor  # (T + 1, B, H)
-    reward: Tensor  # (T, B) expected
-    alive: Tensor  # (T, B) chance that a dream continues after this step
-    log_prob: Tensor  # (T, B) of what the actor tried
-    entropy: Tensor  # (T, B) of the actor, in nats, before squashing
-    beyond: Tensor  # (B,) C's rewards in the tail, discounted to its beginning
+    z: Tensor  #: (T + 1, B, Z)
+    h: Tensor  #: (T + 1, B, H)
+    reward: Tensor  #: (T, B) expected
+    alive: Tensor  #: (T, B) chance that a dream continues after this step
+    log_prob: Tensor  #: (T, B) of what the actor tried
+    entropy: Tensor  #: (T, B) of the actor, in nats, before squashing
+    beyond: Tensor  #: (B,) C's rewards in the tail, discounted to its beginning
 
 
 class Streams:

@@ -20,9 +20,9 @@ S = TypeVar("S")
 class Seen(NamedTuple):
     """What a policy sees at one call, for B episodes."""
 
-    frames: NDArray[np.uint8]  # (B, H, W, C) the environment's own
-    starts: NDArray[np.bool_]  # (B,) where an episode begins
-    due: NDArray[np.bool_]  # (B,) where a decision is due
+    frames: NDArray[np.uint8]  #: (B, H, W, C) the environment's own
+    starts: NDArray[np.bool_]  #: (B,) where an episode begins
+    due: NDArray[np.bool_]  #: (B,) where a decision is due
     deterministic: bool
 
 

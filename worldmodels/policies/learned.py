@@ -79,13 +79,10 @@ class _Facts(Config):
 class PolicyFile:
     """Trained actors of one shape, and the first one's critic where it has one."""
 
-    actors: tuple[Actor, ...]
-    """they act by the mean of their u"""
+    actors: tuple[Actor, ...]  #: they act by the mean of their u
     critic: Critic | None
-    kind: str
-    """how it was trained"""
-    memory: str
-    """digest of the agent's weights that it depends on: `origin`"""
+    kind: str  #: how it was trained
+    memory: str  #: digest of the agent's weights that it depends on: `origin`
 
     @property
     def digest(self) -> str:

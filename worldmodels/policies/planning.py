@@ -25,13 +25,13 @@ from worldmodels.runs import config_hash, derive_seed
 class PlannerState(NamedTuple):
     """What a planner carries from step to step, for B episodes."""
 
-    z: NDArray[np.float32]  # (B, Z) latent of the last decision's frame
-    h: NDArray[np.float32]  # (B, M, H) of every memory there
-    c: NDArray[np.float32]  # (B, M, C)
-    action: NDArray[np.float32]  # (B, A) action decided there, as M sees it
-    held: NDArray[np.int64]  # (B,) steps of the environment that it has been chosen for
-    plans: NDArray[np.object_]  # (B,) the `Plan`s; None before the first one
-    decisions: NDArray[np.int64]  # (B,) decisions so far, which seed the search
+    z: NDArray[np.float32]  #: (B, Z) latent of the last decision's frame
+    h: NDArray[np.float32]  #: (B, M, H) of every memory there
+    c: NDArray[np.float32]  #: (B, M, C)
+    action: NDArray[np.float32]  #: (B, A) action decided there, as M sees it
+    held: NDArray[np.int64]  #: (B,) steps of the environment that it has been chosen for
+    plans: NDArray[np.object_]  #: (B,) the `Plan`s; None before the first one
+    decisions: NDArray[np.int64]  #: (B,) decisions so far, which seed the search
 
 
 class PlanningPolicy(HoldingPolicy[PlannerState]):
