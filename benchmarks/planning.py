@@ -26,9 +26,12 @@ from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.config import METHODS, CEMConfig, ObjectiveConfig, PlanningConfig
+from worldmodels.planning import planners
 from worldmodels.planning.objective import Belief
-from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.runs import machine, write_json
 from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig
@@ -123,8 +126,8 @@ def works_of(args: Args) -> dict[str, Callable[[], float]]:
         return float(sum(engine.rollout(make_act, plans, i).steps for i in range(args.iterations)))
 
     works = {"engine": bare, "cem": planning(policy)}
-    for method in METHODS[1:]:
-        defaults = replace(PlanningConfig.of(method), objective=objective)
+    for method in [*planners.PLANNERS][1:]:
+        defaults = replace(planners.defaults(method), objective=objective)
         works[method] = planning(PlanningPolicy(agent, method, defaults))
     return works
 

@@ -20,16 +20,18 @@ from baselines import drivers
 from baselines.bookkeeping import Bookkeeping, inherit
 from worldmodels import agent as module
 from worldmodels import runs
-from worldmodels.agent import Agent, AgentState, StartArrays, find
+from worldmodels._tensors import read_tensors
+from worldmodels.agent import Agent, AgentState, find
 from worldmodels.commands.evaluate import home_of
 from worldmodels.controller.linear import ControllerConfig, InputStats, num_parameters
+from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation.policies import stamp
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.drivers import open_driver, policy_path
+from worldmodels.policies.opening import open_driver, policy_path
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import RunFolder
 from worldmodels.tasks.car_racing import CAR_RACING
@@ -176,7 +178,7 @@ def test_grey_frames_and_z_only_and_bfloat16() -> None:
 def test_folder_gives_the_agent_back(tmp_path: Path, dtype: str) -> None:
     rng = np.random.default_rng(0)
     stats = InputStats.of(torch.randn(20, Z + H, generator=torch.Generator().manual_seed(0)))
-    starts = StartArrays(
+    starts = DreamStarts(
         *(rng.standard_normal(s).astype(np.float32) for s in ((5, Z), (2, 5, H), (2, 5, H)))
     )
     agent = make(
@@ -333,7 +335,7 @@ def test_damaged_folders_are_named(tmp_path: Path) -> None:
 def test_damaged_tensors_are_named(
     tmp_path: Path, part: str, name: str, value: torch.Tensor | None, message: str
 ) -> None:
-    starts = StartArrays(*(np.zeros(shape, np.float32) for shape in ((5, Z), (1, 5, H), (1, 5, H))))
+    starts = DreamStarts(*(np.zeros(shape, np.float32) for shape in ((5, Z), (1, 5, H), (1, 5, H))))
     folder = make(starts=starts).save_pretrained(tmp_path / "agent", "float32")
     file, config = folder / f"{part}.safetensors", folder / "config.json"
     tensors = load_file(file)
@@ -343,6 +345,19 @@ def test_damaged_tensors_are_named(
     record["sha256"][part] = hashlib.sha256(file.read_bytes()).hexdigest()
     config.write_text(json.dumps(record))
     with pytest.raises(UserError, match=message):
+        Agent.from_pretrained(folder)
+
+
+def test_every_file_says_what_it_is(tmp_path: Path) -> None:
+    folder = make().save_pretrained(tmp_path / "agent")
+    header = json.loads(read_tensors(folder / "controller.safetensors", "").text)
+    record = json.loads((folder / "config.json").read_text())
+    assert header["kind"] == "controller" and header["source"] == {"env_id": "CarRacing-v3"}
+    assert header["depends"] == {p: record["sha256"][p] for p in ("vision", "memory")}
+    (folder / "vision.safetensors").write_bytes((folder / "memory.safetensors").read_bytes())
+    record["sha256"]["vision"] = record["sha256"]["memory"]
+    (folder / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=r"vision\.safetensors holds 'memory', not vision"):
         Agent.from_pretrained(folder)
 
 

@@ -27,7 +27,6 @@ LEAVES = [
     "runs",
     "metrics",
     "executors",
-    "_agent_files",
 ]
 STAGES = [
     "envs",
@@ -39,7 +38,7 @@ STAGES = [
     "dream",
     "controller",
     "evaluation",
-    "planning",
+    "planning",  # and the policies that act by it
     "video",
     "pages",
 ]
@@ -57,6 +56,9 @@ SEAMS = {  # where sparse_gan touches the pipeline: one file for each thing that
     "sparse_gan.gan.dreams": {"agent", "controller", "dream", "dream.env", "vision"},
     "sparse_gan.gan.pictures": {"video"},
 }
+
+ACTING = tuple(f"worldmodels.policies.{n}" for n in ("ensemble", "learned", "opening", "planning"))
+"""Policies that act by planners and trained networks."""
 
 BASELINES = {
     # baselines that begin with an agent's V and M
@@ -77,7 +79,7 @@ def allowed_in(part: str) -> set[str]:
     if part == "controller":  # sees a ReturnFunction, wherever the returns come from
         return set(LEAVES)
     if part == "agent":
-        return {*LEAVES, "envs", "policies", "vision", "memory", "controller"}
+        return {*LEAVES, "envs", "policies", "vision", "memory", "dream", "controller"}
     if part == "dream.env":  # an agent's dream as an environment: Gymnasium's registry names it
         return {*LEAVES, "envs", "vision", "memory", "dream", "agent"}
     if part in STAGES:
@@ -95,6 +97,10 @@ def part_of(module: str) -> str:
     names = module.split(".")
     if names[1:3] == ["dream", "env"]:
         return "dream.env"
+    if names[1:2] == ["_agent_files"]:
+        return "agent"
+    if module.startswith(ACTING):
+        return "planning"
     return names[1] if len(names) > 1 else ""
 
 

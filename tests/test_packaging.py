@@ -80,7 +80,7 @@ def test_import_is_cheap_and_repeatable() -> None:
 
 def test_the_public_names_are_exported_lazily() -> None:
     from worldmodels.agent import Agent
-    from worldmodels.planning.drivers import open_driver
+    from worldmodels.policies.opening import open_driver
 
     assert worldmodels.Agent is Agent
     assert worldmodels.open_driver is open_driver

@@ -24,8 +24,8 @@ from worldmodels.metrics import RECORDS, read_lines
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.pipeline.work import drivers
-from worldmodels.planning.committee import other_members
-from worldmodels.planning.drivers import best_driver
+from worldmodels.policies.ensemble import other_members
+from worldmodels.policies.opening import best_driver
 from worldmodels.presets import (
     PRESETS,
     CommitteeStageConfig,

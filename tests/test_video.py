@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from worldmodels import video
-from worldmodels.agent import Agent, StartArrays
+from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
+from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation import EpisodeRecord, evaluate
@@ -44,7 +45,7 @@ def agent() -> Agent:
         frame_spec=FrameSpec(84),
         action_spec=ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         reward_model=RewardModel("hit", -0.1, 3.3),
-        starts=StartArrays(*(rng.standard_normal(s).astype(np.float32) for s in shapes)),
+        starts=DreamStarts(*(rng.standard_normal(s).astype(np.float32) for s in shapes)),
     )
 
 

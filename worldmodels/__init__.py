@@ -15,7 +15,7 @@ import gymnasium
 
 if TYPE_CHECKING:
     from worldmodels.agent import Agent
-    from worldmodels.planning.drivers import open_driver
+    from worldmodels.policies.opening import open_driver
     from worldmodels.tasks import Task, register_task
 
 __version__ = "0.1.0"
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> Any:
 
         return Agent
     if name == "open_driver":
-        from worldmodels.planning.drivers import open_driver
+        from worldmodels.policies.opening import open_driver
 
         return open_driver
     if name in ("Task", "register_task"):

@@ -6,49 +6,127 @@ Part of `worldmodels.agent`; use it from there.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
-from safetensors.torch import save as format_tensors
 from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
 from worldmodels._outputs import FOLDER
-from worldmodels._tensors import pick, read_tensors, require_shape
-from worldmodels.config import from_json, show
+from worldmodels._tensors import filled, pick, read_facts, read_tensors, require_shape
+from worldmodels.artifacts import file_of_tensors
+from worldmodels.config import Config, Few, Repeat, from_json, show
+from worldmodels.controller import linear
+from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.kinds import AnyMemoryConfig, build
+from worldmodels.memory.rewards import RewardModel
+from worldmodels.policies.observations import ObservationShape
 from worldmodels.protocols import UserError
+from worldmodels.vision.vae import ConvVAE, VAEConfig
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from worldmodels.agent import Agent
+
+N = TypeVar("N", bound=nn.Module)
 
 CONFIG = "config.json"
 CARD = "README.md"
+TEMPLATE = Path(__file__).parent / "agents" / "card.md.j2"
 REMEDY = "copy or write the agent again"
 PARTS = ("vision", "memory", "controller", "starts")
 """Files of tensors; only the last may be missing."""
 SCHEMA = 1
 """Layout of the folder; a reader refuses others."""
 
-DTYPES = {"float16": torch.float16, "float32": torch.float32}
+OPTIONS = (
+    *("env_id", "frame_spec", "action_spec", "reward_model"),
+    *("action_repeat", "observation_shape", "metadata"),
+)
+"""Keywords of `Agent` that are fields of its config."""
 
 
-def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tensor]:
-    """Tensors in the dtype of the file.
+@dataclass(frozen=True, kw_only=True)
+class AgentConfig(Config):
+    """What `config.json` says of an agent, beside the schema, its files' digests and versions."""
+
+    env_id: str
+    dtype: Literal["float16", "float32"] = "float16"
+    observation_shape: ObservationShape | None = None
+    frame_spec: FrameSpec
+    action_spec: ActionSpec
+    vision: VAEConfig
+    decoder: bool = True
+    memory: AnyMemoryConfig
+    memories: Few
+    controller: ControllerConfig
+    reward_model: RewardModel | None
+    action_repeat: Repeat = 1
+    metadata: Mapping[str, Any]
+
+
+class _Part(NamedTuple):
+    """A file of tensors."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+
+    def network(self, make: Callable[[], N]) -> N:
+        return filled(make, self.tensors, self.path, REMEDY)
+
+    def take(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
+        """Some tensors, float32, of these shapes."""
+        found = pick(self.tensors, shapes, self.path, REMEDY)
+        for tensor, (name, shape) in zip(found, shapes.items(), strict=True):
+            require_shape(tensor, shape, name, self.path)
+        return [tensor.float() for tensor in found]
+
+
+def save(agent: Agent, folder: Path, dtype: str) -> Path:
+    """Write all files beside the folder, then put them in its place; a link to it stays.
 
     Raises:
-        UserError: unknown dtype, or a number that it cannot hold.
+        UserError: unknown dtype, a number that it cannot hold, a full disk, or a folder that holds
+            something else than an agent.
     """
-    if dtype not in DTYPES:
-        raise UserError(f"dtype is {dtype!r}; allowed: {', '.join(DTYPES)}")
+    config = AgentConfig(
+        **{name: getattr(agent, name) for name in OPTIONS},
+        dtype=dtype,  # type: ignore[arg-type]  # whatever it is, it is checked
+        vision=agent.vision.cfg,
+        decoder=agent.vision.decoder is not None,
+        memory=agent.memories[0].cfg,
+        memories=len(agent.memories),
+        controller=agent.controller,
+    )
+    memories = nn.ModuleList(agent.memories)
+    parts = {
+        "vision": _cast(agent.vision.state_dict(), dtype, "vision"),
+        "memory": _cast(memories.state_dict(), dtype, "memory"),
+        "controller": {"parameters": torch.from_numpy(agent.parameters)},
+    }
+    if agent.input_stats is not None:
+        parts["controller"] |= agent.input_stats._asdict()
+    if agent.starts is not None:
+        arrays = {name: torch.from_numpy(getattr(agent.starts, name)) for name in ("z", "h", "c")}
+        parts["starts"] = _cast(arrays, dtype, "starts")
+    _write(folder, runs.to_jsonable(config), parts)
+    return folder
+
+
+def _cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tensor]:
     out = {}
     for name, tensor in tensors.items():
-        out[name] = tensor.detach().cpu().to(DTYPES[dtype]).contiguous()
+        out[name] = tensor.detach().cpu().to(getattr(torch, dtype)).contiguous()
         if not torch.isfinite(out[name]).all():
             raise UserError(
                 f"{part}: tensor {name!r} has numbers that are not finite in {dtype}; "
@@ -57,24 +135,24 @@ def cast(tensors: Mapping[str, Tensor], dtype: str, part: str) -> dict[str, Tens
     return out
 
 
-def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str, Tensor]]) -> Path:
-    """Write all files beside the folder, then put them in its place; a link to it stays."""
-    runs.check_output(folder, "the agent's folder", FOLDER)
-    given, folder = folder, Path(os.path.realpath(folder))
+def _write(given: Path, config: dict[str, Any], parts: Mapping[str, dict[str, Tensor]]) -> None:
+    runs.check_output(given, "the agent's folder", FOLDER)
+    folder = Path(os.path.realpath(given))
     if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
         raise UserError(f"{given} holds something else than an agent; choose an empty folder")
     runs.make_folder(folder.parent)
     token = uuid.uuid4().hex[:12]
     new, old = (folder.with_name(f".{folder.name}-{what}-{token}") for what in ("new", "old"))
     try:
-        sums = {}
-        for part, content in tensors.items():
-            data = format_tensors(content)
+        sums: dict[str, str] = {}
+        for part, tensors in parts.items():
+            facts = {"source": {"env_id": config["env_id"]}, "depends": dict(sums)}
+            data = file_of_tensors(tensors, part, SCHEMA, **facts)
             runs.atomic_write(new / f"{part}.safetensors", data)
             sums[part] = hashlib.sha256(data).hexdigest()
         full = {"schema": SCHEMA, **config, "sha256": sums, "versions": runs.versions()}
         runs.write_json(new / CONFIG, full)
-        runs.atomic_write(new / CARD, card(runs.to_jsonable(full)))
+        runs.atomic_write(new / CARD, card(full))
         with disk_errors(given):
             if folder.exists():
                 _keep_others(folder, new)
@@ -83,36 +161,51 @@ def save(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, dict[str
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
-    return given
 
 
 def _keep_others(folder: Path, new: Path) -> None:
     """Copy what is not the agent's own from the folder that is about to be replaced."""
     own = {CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS)}
     for entry in folder.iterdir():
-        if entry.name in own:
-            continue
-        if entry.is_dir():
-            shutil.copytree(entry, new / entry.name)
-        else:
-            shutil.copy2(entry, new / entry.name)
+        if entry.name not in own:
+            copy = shutil.copytree if entry.is_dir() else shutil.copy2
+            copy(entry, new / entry.name)
 
 
-def load(folder: Path, kind: type[T]) -> tuple[T, dict[str, dict[str, Tensor]]]:
-    """Read the config, as a dataclass, and every file of tensors that it names, in their own dtype.
+def load(folder: Path) -> dict[str, Any]:
+    """The arguments of an `Agent`, read from its folder.
 
     Raises:
-        UserError: a file is missing, damaged, or of another schema.
+        UserError: a file is missing, damaged, or of another schema; a tensor is of another shape.
     """
     config = read_config(folder)
-    built = from_json(kind, config, f"{folder / CONFIG}: ", ignore_unknown=True)
+    cfg = from_json(AgentConfig, config, f"{folder / CONFIG}: ", ignore_unknown=True)
     sums = config["sha256"]
-    if not isinstance(sums, dict) or not {"vision", "memory", "controller"} <= set(sums):
+    if not isinstance(sums, dict) or not set(PARTS[:3]) <= set(sums):
         raise UserError(
             f"{folder / CONFIG}: sha256 is {show(sums)}; it must name the files vision, memory and "
             "controller: write the agent again"
         )
-    return built, {p: _read(folder / f"{p}.safetensors", sums[p]) for p in PARTS if p in sums}
+    parts = {p: _read(folder, p, sums[p]) for p in PARTS if p in sums}
+    vision = parts["vision"].network(lambda: ConvVAE(cfg.vision, decoder=cfg.decoder))
+    held = {name.partition(".")[0] for name in parts["memory"].tensors}
+    if held != {str(number) for number in range(cfg.memories)}:
+        raise UserError(
+            f"{folder / CONFIG}: memories is {cfg.memories}, but memory.safetensors holds "
+            f"{len(held)}"
+        )
+    ensemble = parts["memory"].network(
+        lambda: nn.ModuleList(build(cfg.memory) for _ in range(cfg.memories))
+    )
+    memories = [memory for memory in ensemble if isinstance(memory, Memory)]
+    sizes = (cfg.vision.z_dim, cfg.memory.hidden_size)
+    return {
+        "vision": vision,
+        "memories": memories,
+        "starts": _starts(parts["starts"], memories, *sizes) if "starts" in parts else None,
+        **_controller(parts["controller"], cfg.controller, sizes),
+        **{name: getattr(cfg, name) for name in OPTIONS},
+    }
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -142,132 +235,50 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def _read(path: Path, digest: str) -> dict[str, Tensor]:
+def _read(folder: Path, part: str, digest: str) -> _Part:
+    path = folder / f"{part}.safetensors"
     try:
         file = read_tensors(path, REMEDY)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist; the agent's folder is not whole") from None
     if file.digest != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
-    return file.tensors
+    if file.text:  # earlier versions wrote no header
+        kind = read_facts(file, dict, path, REMEDY).get("kind")
+        if kind != part:
+            raise UserError(f"{path} holds {show(kind)}, not {part}; {REMEDY}")
+    return _Part(path, file.tensors)
 
 
-def check_count(tensors: Mapping[str, Tensor], count: int, folder: Path) -> None:
-    """Compare the number of memories with what their file holds, before they are built."""
-    held = {name.partition(".")[0] for name in tensors}
-    if held != {str(number) for number in range(count)}:
-        raise UserError(
-            f"{folder / CONFIG}: memories is {count}, but memory.safetensors holds {len(held)}"
-        )
+def _controller(part: _Part, cfg: ControllerConfig, sizes: tuple[int, int]) -> dict[str, Any]:
+    """C's config, parameters, and the statistics of its inputs where they are normalised."""
+    shapes = {"parameters": (linear.num_parameters(cfg, *sizes),)}
+    if cfg.normalize:
+        shapes |= dict.fromkeys(("mean", "std"), (linear.num_inputs(cfg, *sizes),))
+    parameters, *stats = part.take(shapes)
+    if stats and not (stats[1] > 0).all():
+        raise UserError(f"{part.path}: tensor 'std' must be above 0 everywhere; {REMEDY}")
+    stated = InputStats(*stats) if stats else None
+    return {"controller": cfg, "parameters": parameters.numpy(), "input_stats": stated}
 
 
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix: str = "") -> None:
-    """Give a network the tensors whose names begin with ``prefix``, as float32.
-
-    Raises:
-        UserError: a tensor is missing or has another shape; it and both shapes are named.
-    """
-    state = {}
-    for name, wanted in module.state_dict().items():
-        found = tensors.get(prefix + name)
-        if found is None:
-            raise UserError(f"{path} lacks the tensor {prefix + name!r}; write the agent again")
-        require_shape(found, tuple(wanted.shape), prefix + name, path)
-        state[name] = found.float()
-    module.load_state_dict(state, assign=True)
-
-
-def parameters(tensors: Mapping[str, Tensor], folder: Path) -> Tensor:
-    """(N,) C's parameters, float32; `linear.unflatten` refuses another number of them."""
-    path = folder / "controller.safetensors"
-    (found,) = pick(tensors, ("parameters",), path, REMEDY)
-    require_shape(found, (found.numel(),), "parameters", path)
-    return found.float()
-
-
-def input_stats(tensors: Mapping[str, Tensor], width: int, folder: Path) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (I,) of C's inputs, of that width.
-
-    Raises:
-        UserError: one is missing, of another shape, or no such number.
-    """
-    path = folder / "controller.safetensors"
-    mean, std = pick(tensors, ("mean", "std"), path, REMEDY)
-    for name, tensor in (("mean", mean), ("std", std)):
-        require_shape(tensor, (width,), name, path)
-    if not (std.float() > 0).all():
-        raise UserError(f"{path}: tensor 'std' must be above 0 everywhere; {REMEDY}")
-    return mean.float(), std.float()
-
-
-def starts(
-    tensors: Mapping[str, Tensor], widths: Mapping[str, int], memories: int, folder: Path
-) -> list[Tensor]:
-    """Recorded states: z (S, Z), h (M, S, H) and c (M, S, C), float32; ``widths`` has Z, H and C.
-
-    Raises:
-        UserError: one is missing or of another shape, or there are no states.
-    """
-    path = folder / "starts.safetensors"
-    found = dict(zip(widths, pick(tensors, widths, path, REMEDY), strict=True))
-    count = len(found["z"]) if found["z"].ndim else 0
+def _starts(part: _Part, memories: list[Memory], z_dim: int, hidden: int) -> DreamStarts:
+    """Recorded states: z (S, Z), h (M, S, H) and c (M, S, C)."""
+    (z,) = pick(part.tensors, ("z",), part.path, REMEDY)
+    count = len(z) if z.ndim else 0
     if not count:
-        raise UserError(f"{path} has no recorded states; {REMEDY}")
-    for name, tensor in found.items():
-        shape = (count, widths[name]) if name == "z" else (memories, count, widths[name])
-        require_shape(tensor, shape, name, path)
-    return [tensor.float() for tensor in found.values()]
+        raise UserError(f"{part.path} has no recorded states; {REMEDY}")
+    each, carry = (len(memories), count), memories[0].carry_size
+    states = part.take({"z": (count, z_dim), "h": (*each, hidden), "c": (*each, carry)})
+    return DreamStarts(*(tensor.numpy() for tensor in states))
 
 
 def card(config: Mapping[str, Any]) -> str:
     """The model card: what it drives, how well, on which seeds, from how many real frames."""
-    metadata = config["metadata"]
-    lines = [
-        f"# A driver for {config['env_id']}",
-        "",
-        "A world-model agent: a convolutional VAE (V) sees, a sequence model (M) remembers and",
-        "predicts, and a small controller (C) acts on what both know.",
-        *([] if config.get("decoder", True) else ["It is stored without V's decoder: to drive."]),
-        "",
-        "```python",
-        "import gymnasium, worldmodels",
-        "",
-        'driver = worldmodels.open_driver("path/to/this/folder")',
-        f"env = gymnasium.make({json.dumps(config['env_id'])})",
-        "obs, info = env.reset(seed=1_000_000)",
-        "state, over = None, False",
-        "while not over:",
-        "    action, state = driver.predict(obs, state, deterministic=True)",
-        "    obs, reward, terminated, truncated, info = env.step(action)",
-        "    over = terminated or truncated",
-        "```",
-        "",
-    ]
-    evaluation = metadata.get("evaluation")
-    if evaluation:
-        lines += ["## Score", "", _score(evaluation), ""]
-    ledger = metadata.get("frames")
-    if ledger:
-        totals = ledger.get("totals", ledger)
-        lines += ["## Frames used", "", "| kind | frames |", "|---|---|"]
-        lines += [f"| {kind} | {count:,} |" for kind, count in totals.items()] + [""]
-    lines += ["## Parts", "", "| part | shape |", "|---|---|"]
-    for part in ("vision", "memory", "controller", "frame_spec", "action_spec"):
-        shape = ", ".join(f"{k} {v}" for k, v in config[part].items() if v != [])
-        lines.append(f"| {part} | {shape} |")
-    lines += [f"| memories | {config['memories']} |", "", "## Versions", ""]
-    lines += [f"- {name} {version}" for name, version in config["versions"].items()]
-    return "\n".join(lines) + "\n"
+    import jinja2
 
-
-def _score(evaluation: Mapping[str, Any]) -> str:
-    text = f"Mean return {evaluation['mean']:.1f} +- {evaluation['std']:.1f}"
-    if "ci95" in evaluation:
-        text += " (95% interval of the mean {:.1f} to {:.1f})".format(*evaluation["ci95"])
-    episodes = evaluation.get("episodes")
-    count = len(episodes) if isinstance(episodes, list) else episodes
-    text += f" over {count} episodes"
-    seeds = evaluation.get("seeds")
-    if seeds:
-        text += f", seeds {min(seeds)} to {max(seeds)}"
-    return f"{text}, deterministic."
+    made = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    template = made.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    names = ("vision", "memory", "controller", "frame_spec", "action_spec")
+    parts = {name: config[name] for name in names}
+    return template.render({"decoder": True, **config, "parts": parts})

@@ -112,13 +112,15 @@ def filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path, rem
     Raises:
         UserError: a tensor is missing, of another shape, or not finite.
     """
-    with torch.device("meta"):
-        wanted = make().state_dict()
+    with torch.device("meta"):  # the weights come from the file: draw none
+        network = make()
+    wanted = network.state_dict()
     if unknown := [name for name in tensors if name not in wanted]:
         raise UserError(f"{path} has the unknown tensor {show(unknown[0])}; {remedy}")
+    state = {}
     for name, found in zip(wanted, pick(tensors, wanted, path, remedy), strict=True):
         require_shape(found, tuple(wanted[name].shape), name, path)
-    require_finite(tensors, path, remedy)
-    network = make()
-    network.load_state_dict({name: tensors[name] for name in wanted})
+        state[name] = found.to(wanted[name].dtype, copy=True)
+    require_finite(state, path, remedy)
+    network.load_state_dict(state, assign=True)
     return network

@@ -19,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldmodels._files import atomic_write, parse_json, read_regular
+from worldmodels._jsonable import to_jsonable
 from worldmodels._shapes import check
 from worldmodels.protocols import UserError
 
@@ -202,3 +203,26 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "bytes":
         return bytes.fromhex(held)
     return {"int": int, "float": float}[kind](held)
+
+
+def file_of_tensors(tensors: Mapping[str, Tensor], kind: str, schema: int, **facts: Any) -> bytes:
+    """A safetensors file of named tensors, for files that other programs read too.
+
+    Args:
+        tensors: what it holds, under the names that the networks give them.
+        kind: says in the header what it is, beside ``schema``.
+        schema: layout of the names and facts.
+        facts: what else the header says, such as the source and the digests of other weights.
+    """
+    header = json.dumps(to_jsonable({"schema": schema, "kind": kind, **facts}))
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, {META: header})
+
+
+def weights_digest(*networks: nn.Module) -> str:
+    """SHA-256 (hex) of the names and weights of some networks, one after the other."""
+    digest = hashlib.sha256()
+    for network in networks:
+        for name, tensor in network.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -7,10 +7,14 @@ dream, the real environment and a cluster are interchangeable.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TRAINING_SEED_LIMIT = 400_000
 """Environments used for training are reset with seeds below this one."""
@@ -31,6 +35,10 @@ together, a Box of integers); the index of the largest output (all outputs toget
 
 PolicyState: TypeAlias = Any
 """What a recurrent policy carries from step to step; opaque to everyone but the policy."""
+
+
+LatentPolicy: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
+"""From z (B, Z) and h (B, H) to actions as M sees them: (B, A) numbers, or one-hot choices."""
 
 
 class UserError(Exception):

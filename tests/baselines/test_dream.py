@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 
 from baselines import drivers
@@ -53,6 +54,10 @@ def make_agent(seed: int = 0) -> Agent:
 
 class Echo:
     """Predicts the first two numbers of what it sees."""
+
+    action_space: spaces.Space[Any] = spaces.Box(
+        np.array([-1, 0], np.float32), np.array([1, 2], np.float32)
+    )
 
     def predict(
         self,

@@ -21,7 +21,7 @@ from tests.fuzz.guard import Broken, Verdict, call, command, elsewhere
 from tests.fuzz.mutations import Change, apply, changes
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.pages import svg
-from worldmodels.planning.drivers import open_driver
+from worldmodels.policies.opening import open_driver
 from worldmodels.protocols import Policy
 from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
 from worldmodels.stages.files import MemoryFile, VisionFile, load_latents

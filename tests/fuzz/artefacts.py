@@ -27,7 +27,7 @@ from worldmodels.experience.shards import write_shard
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
-from worldmodels.planning.policy_file import PolicyFile, origin
+from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.runs import write_json
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.vision.latents import Latents

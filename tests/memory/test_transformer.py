@@ -29,16 +29,13 @@ from worldmodels.memory.transformer import Transformer, TransformerConfig
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.planning.actor_critic import train_policy
-from worldmodels.planning.config import (
-    CEMConfig,
-    GradientConfig,
-    Method,
-    ObjectiveConfig,
-    PlanningConfig,
-)
+from worldmodels.planning.gradient import GradientConfig
 from worldmodels.planning.networks import NetworkConfig
-from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig
 from worldmodels.planning.streams import PolicyTrainConfig
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, load_checkpoint, save_checkpoint
@@ -223,7 +220,7 @@ def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
     agent = make_agent()
     assert agent.starts is not None and agent.reward_model is not None
     parts = (agent.memories, agent.reward_model, agent.starts, agent.action_spec)
-    dreams = DreamBatch(*parts, DreamConfig(dropout=0.2), 4)  # type: ignore[arg-type]  # its own
+    dreams = DreamBatch(*parts, DreamConfig(dropout=0.2), 4)
     rng = np.random.default_rng(0)
     dreams.restart(np.arange(4), rng, np.arange(4))
     state = MemoryState(*(torch.from_numpy(x[0, :4]) for x in (agent.starts.h, agent.starts.c)))
@@ -233,11 +230,11 @@ def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
     assert step.obs.shape == (4, Z + H) and dreams.observation_space.contains(step.obs[0])
     says = "backend is 'kernels'; it must be torch or auto, since M is a Transformer"
     with pytest.raises(UserError, match=says):
-        DreamBatch(*parts, DreamConfig(backend="kernels"), 4)  # type: ignore[arg-type]
+        DreamBatch(*parts, DreamConfig(backend="kernels"), 4)
 
 
 @pytest.mark.parametrize("method", ["cem", "gradient", "rollout"])
-def test_planners_search_in_its_dreams(method: Method) -> None:
+def test_planners_search_in_its_dreams(method: str) -> None:
     cfg = PlanningConfig(
         ObjectiveConfig(horizon=3, particles=2, proposal=True),
         CEMConfig(samples=8, iterations=2),

@@ -13,15 +13,13 @@ from gymnasium import spaces
 from tests.experience.fakes import EchoPolicy
 from tests.planning.conftest import MakeAgent
 from tests.planning.test_policy import CFG, METHODS, frames
-from worldmodels.controller import linear
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation.policies import RandomDriver
 from worldmodels.experience.exploration import AgentNoiseConfig, build_behaviour
-from worldmodels.planning.committee import Committee
-from worldmodels.planning.config import Method
 from worldmodels.planning.networks import Actor, NetworkConfig
-from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.policy_file import ActorControl, StackedActors
+from worldmodels.policies.ensemble import Committee
+from worldmodels.policies.learned import ActorControl, StackedActors
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import Policy, UserError
 
 B = 3
@@ -60,7 +58,7 @@ def test_an_agent(make_agent: MakeAgent, space: Any) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_planner(make_agent: MakeAgent, space: Any, method: Method) -> None:
+def test_a_planner(make_agent: MakeAgent, space: Any, method: str) -> None:
     agent = make_agent(spec=ActionSpec.from_space(space))
     state = drive(PlanningPolicy(agent, method, CFG), space)
     if agent.action_spec.integer:
@@ -81,7 +79,7 @@ def test_a_trained_policy(make_agent: MakeAgent, space: Any, residual: float) ->
     state = drive(agent.with_control(ActorControl(actor)), space)
     z, h = torch.from_numpy(state.z), torch.from_numpy(state.h)
     with torch.inference_mode():
-        dreamt, shown = StackedActors([actor])(z, h), actor.to_input(actor.mode(z, h))
+        dreamt, shown = StackedActors([actor])(z, h), actor.tried(actor(z, h)[0])
     assert torch.allclose(dreamt, shown, atol=1e-5)
     if agent.action_spec.integer:
         assert torch.equal(dreamt, dreamt.round())
@@ -94,7 +92,7 @@ def test_c_in_the_dream(make_agent: MakeAgent, space: Any) -> None:
     state = drive(agent, space)
     z, h = (torch.from_numpy(part) for part in (state.z, state.h))
     with torch.inference_mode():
-        seen = linear.memory_input(agent.act(z, h), agent.controller).numpy()
+        seen = agent.act(z, h).numpy()
     assert np.array_equal(agent.action_spec.encode(agent.action_spec.decode(seen)), seen)
 
 

@@ -21,15 +21,15 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.actor_critic import lambda_returns, losses, train_policies, train_policy
-from worldmodels.planning.controller import ControllerDrive
+from worldmodels.planning.gradient import shortened
 from worldmodels.planning.networks import (
     Actor,
     Critic,
     Inputs,
     NetworkConfig,
 )
-from worldmodels.planning.policy_file import ActorControl, PolicyFile, StackedActors, origin
-from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams, shortened
+from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams
+from worldmodels.policies.learned import ActorControl, PolicyFile, StackedActors, origin
 from worldmodels.protocols import UserError
 
 T, B = 5, 3
@@ -65,7 +65,7 @@ def test_a_residual_actor_begins_as_c_and_stays_near_it(make_agent: MakeAgent) -
     agent = make_agent()
     actor = Actor.of(agent, NetworkConfig(16, 1, residual=0.3, noise=0.05))
     z, h = torch.randn(64, agent.z_dim), torch.randn(64, agent.h_dim)
-    drive = ControllerDrive(agent)(z, h)
+    drive = agent.linear(z, h)
     torch.testing.assert_close(actor.mode(z, h), drive, atol=0.06, rtol=0)
     with torch.no_grad():
         actor.body[-1].get_parameter("bias").add_(100)
@@ -108,8 +108,6 @@ def test_stacked_actors_act_as_each_on_its_own(
         actors.append(actor.requires_grad_(False))
     z, h = torch.randn(B, agent.z_dim), torch.randn(B, agent.h_dim)
     want = ActorControl(*actors)(z, h)
-    if spec.kind == "discrete":
-        want = torch.nn.functional.one_hot(want, spec.size).float()
     torch.testing.assert_close(StackedActors(actors)(z, h), want)
 
 
@@ -128,7 +126,7 @@ def test_a_residual_belongs_to_one_c(make_agent: MakeAgent, tmp_path: Path) -> N
     ("change", "message"),
     [
         ({"actors": 10**9}, "actors is 1000000000; it must be"),
-        ({"actors": 2}, "does not hold 2 actors"),
+        ({"actors": 2}, r"lacks the tensor 'actor\.1\."),
         ({"network": {"hidden": 65_536, "layers": 1}}, r"has shape .* needs \(65536, "),
         ({"network": []}, "network is .*; it must be an object"),
         ({"memory": None}, "memory is None; it must be a text"),

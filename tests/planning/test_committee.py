@@ -13,10 +13,10 @@ from tests.planning.test_policy import frames
 from worldmodels.agent import Agent, AgentState
 from worldmodels.cli import main
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.planning.committee import Committee, CommitteeState
-from worldmodels.planning.drivers import best_driver, open_driver, open_member, policy_path
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
-from worldmodels.planning.policy_file import PolicyFile, origin
+from worldmodels.policies.ensemble import Committee, CommitteeState
+from worldmodels.policies.learned import PolicyFile, origin
+from worldmodels.policies.opening import best_driver, open_driver, open_member, policy_path
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
 

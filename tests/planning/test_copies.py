@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from tests.planning.conftest import MakeAgent
-from worldmodels.planning.committee import Committee
-from worldmodels.planning.config import CEMConfig, ObjectiveConfig, PlanningConfig
-from worldmodels.planning.controller import ControllerDrive
-from worldmodels.planning.drivers import open_driver
 from worldmodels.planning.networks import Actor, NetworkConfig
-from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.policy_file import PolicyFile
+from worldmodels.planning.plan import ObjectiveConfig
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig
+from worldmodels.policies.ensemble import Committee
+from worldmodels.policies.learned import PolicyFile
+from worldmodels.policies.opening import open_driver
+from worldmodels.policies.planning import PlanningPolicy
 
 PLAN = PlanningConfig(
     ObjectiveConfig(horizon=4, particles=2, proposal=True), CEMConfig(samples=8, iterations=2)
@@ -77,7 +78,7 @@ def test_what_drives_holds_no_views_of_the_parameters(make_agent: MakeAgent) -> 
     """Otherwise a change of the parameters would reach the original's bias, and no copy's."""
     agent = make_agent(action_repeat=1)
     z, h = torch.randn(1, agent.z_dim), torch.randn(1, agent.h_dim)
-    controller = ControllerDrive(agent)
+    controller = agent.linear
     want = agent.act(z, h), controller(z, h)
     agent.parameters[:] = 0
     for other in (agent, copy.deepcopy(agent)):

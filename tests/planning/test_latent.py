@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldmodels.memory.interface import MemoryOutput
 from worldmodels.planning.latent import InferenceConfig, infer_latent, infer_mixture_latent
-from worldmodels.planning.risk import decompose
+from worldmodels.planning.objective import decompose
 from worldmodels.protocols import UserError
 
 B, Z, K, L, Y = 5, 4, 3, 3, 6

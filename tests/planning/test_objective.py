@@ -13,10 +13,14 @@ from worldmodels.agent import Agent
 from worldmodels.dream.engine import DreamEngine
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.config import ObjectiveConfig
-from worldmodels.planning.networks import straight_through
-from worldmodels.planning.objective import Belief, DreamObjective, Imagination, UnrolledObjective
-from worldmodels.planning.risk import conditional_value_at_risk
+from worldmodels.planning.objective import (
+    Belief,
+    DreamObjective,
+    Imagination,
+    UnrolledObjective,
+    conditional_value_at_risk,
+)
+from worldmodels.planning.plan import ObjectiveConfig, straight_through
 from worldmodels.protocols import UserError
 
 T, A, N = 5, 3, 4
@@ -58,14 +62,14 @@ def test_unrolled_and_engine_agree(
     for memory in agent.memories:  # dreams that do not end: the two end them differently
         torch.nn.init.constant_(memory.terminated.bias, -30.0)
     cfg = dataclasses.replace(CFG, **changes)  # type: ignore[arg-type]
-    imagination = Imagination.of(agent, cfg, critic)
+    imagination = Imagination(agent, cfg, critic)
     engine = DreamEngine(
         agent.memories,
         imagination.reward_model,
         imagination.engine.starts,
         dataclasses.replace(imagination.engine.cfg, dtype="float32"),
     )
-    imagination = dataclasses.replace(imagination, engine=engine)
+    imagination.engine = engine
     plans = some_plans()
     dreamt = DreamObjective(imagination, belief_of(agent), 7).score(plans)
     unrolled = UnrolledObjective(imagination, belief_of(agent), 7)
@@ -77,8 +81,9 @@ def test_gradients_agree_with_finite_differences(make_agent: MakeAgent) -> None:
     agent = make_agent()
     agent.memories[0].double()
     cfg = dataclasses.replace(CFG, horizon=3, particles=2, tail=0)
-    objective = UnrolledObjective(Imagination.of(make_agent(), cfg), belief_of(agent), 3)
-    objective._imagination = dataclasses.replace(objective._imagination, memories=agent.memories)
+    imagination = Imagination(make_agent(), cfg)
+    objective = UnrolledObjective(imagination, belief_of(agent), 3)
+    imagination.memories = agent.memories
     objective._belief = Belief(*(part.astype(np.float64) for part in objective._belief))  # type: ignore[arg-type]
     objective._uniform, objective._normal = objective._uniform.double(), objective._normal.double()
     plans = torch.from_numpy(some_plans()[:2, :3].astype(np.float64)).requires_grad_(True)
@@ -87,16 +92,15 @@ def test_gradients_agree_with_finite_differences(make_agent: MakeAgent) -> None:
 
 def test_a_plan_s_score_is_the_same_beside_others(make_agent: MakeAgent) -> None:
     agent = make_agent()
-    objective = DreamObjective(Imagination.of(agent, CFG), belief_of(agent), 1)
+    objective = DreamObjective(Imagination(agent, CFG), belief_of(agent), 1)
     plans = some_plans()
     alone = np.concatenate([objective.score(plans[i : i + 1]) for i in range(N)])
     np.testing.assert_allclose(objective.score(plans), alone, rtol=1e-3, atol=1e-3)
-    assert objective.steps == 2 * N * T * CFG.particles
 
 
 def test_proposals_are_what_c_does(make_agent: MakeAgent) -> None:
     agent = make_agent()
-    imagination = Imagination.of(agent, CFG)
+    imagination = Imagination(agent, CFG)
     own = imagination.proposals(belief_of(agent), 5)
     assert own.shape == (CFG.particles, T, A)
     z, h = (torch.from_numpy(part) for part in (belief_of(agent).z[None], belief_of(agent).h[:1]))
@@ -113,7 +117,7 @@ def test_choices_are_planned_by_scores() -> None:
 
 def test_discrete_agents_can_plan(make_agent: MakeAgent) -> None:
     agent = make_agent(spec=ActionSpec("discrete", 5))
-    imagination = Imagination.of(agent, CFG)
+    imagination = Imagination(agent, CFG)
     assert (imagination.low == -1).all() and len(imagination.low) == 5
     plans = np.random.default_rng(0).uniform(-1, 1, (N, T, 5)).astype(np.float32)
     assert DreamObjective(imagination, belief_of(agent), 1).score(plans).shape == (N,)
@@ -134,14 +138,14 @@ def test_what_is_not_there_cannot_be_asked_for(
     make_agent: MakeAgent, changes: dict[str, float], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        Imagination.of(make_agent(), dataclasses.replace(CFG, **changes))  # type: ignore[arg-type]
+        Imagination(make_agent(), dataclasses.replace(CFG, **changes))  # type: ignore[arg-type]
 
 
 def test_misses_cost(make_agent: MakeAgent) -> None:
     agent, plans = make_agent(reward=RewardModel("hit", hit_value=3.0)), some_plans()
     torch.nn.init.constant_(agent.memories[0].reward.bias, -30.0)  # nothing but misses
     cfg = dataclasses.replace(CFG, discount=1.0, miss_penalty=2.0)
-    score = DreamObjective(Imagination.of(agent, cfg), belief_of(agent), 1).score(plans)
+    score = DreamObjective(Imagination(agent, cfg), belief_of(agent), 1).score(plans)
     np.testing.assert_allclose(score, -2.0 * 3.0 * (CFG.horizon + CFG.tail), rtol=1e-5)
 
 
@@ -149,7 +153,7 @@ def test_disagreement_costs(make_agent: MakeAgent) -> None:
     agent, plans = make_agent(2), some_plans()
     scores = [
         DreamObjective(
-            Imagination.of(agent, dataclasses.replace(CFG, disagreement_penalty=penalty)),
+            Imagination(agent, dataclasses.replace(CFG, disagreement_penalty=penalty)),
             belief_of(agent),
             1,
         ).score(plans)

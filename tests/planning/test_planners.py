@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.planning.config import CEMConfig, GradientConfig, MPPIConfig
-from worldmodels.planning.gradient import GradientPlanner, adam, clip
-from worldmodels.planning.plan import Budget, Plan, coloured_noise
-from worldmodels.planning.sampling import CEM, MPPI
+from worldmodels.planning.gradient import GradientConfig, GradientPlanner, adam, shortened
+from worldmodels.planning.plan import Budget, Plan
+from worldmodels.planning.sampling import CEM, MPPI, CEMConfig, MPPIConfig, coloured_noise
 from worldmodels.protocols import UserError
 
 X, A, T = 3, 2, 10
@@ -178,7 +177,7 @@ def test_adam_is_torch_s() -> None:
 
 def test_a_plan_without_a_finite_gradient_stands_still() -> None:
     gradient = torch.stack([torch.full((T, A), torch.nan), torch.ones(T, A)])
-    clipped = clip(gradient, 0.5)
+    clipped = shortened(gradient, 0.5)
     assert (clipped[0] == 0).all()
     assert clipped[1].norm() == pytest.approx(0.5, rel=1e-5)
 

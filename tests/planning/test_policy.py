@@ -13,23 +13,21 @@ from numpy.typing import NDArray
 
 from tests.planning.conftest import MakeAgent
 from worldmodels.agent import Agent
+from worldmodels.artifacts import weights_digest
 from worldmodels.cli import main
+from worldmodels.planning import planners
 from worldmodels.planning.actor_critic import train_policy
-from worldmodels.planning.config import (
-    CEMConfig,
-    GradientConfig,
-    Method,
-    MPPIConfig,
-    ObjectiveConfig,
-    PlanningConfig,
-)
-from worldmodels.planning.drivers import best_driver, open_driver, policy_path
+from worldmodels.planning.gradient import GradientConfig
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.networks import NetworkConfig
-from worldmodels.planning.plan import Plan
-from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.policy_file import PolicyFile, digest_of
+from worldmodels.planning.objective import DreamObjective
+from worldmodels.planning.plan import ObjectiveConfig, Plan
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.planning.sampling import CEMConfig, MPPIConfig
 from worldmodels.planning.streams import PolicyTrainConfig
+from worldmodels.policies.learned import PolicyFile
+from worldmodels.policies.opening import best_driver, open_driver, policy_path
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
 
@@ -42,7 +40,7 @@ CFG = PlanningConfig(
 SMALL = PolicyTrainConfig(
     steps=4, dreams=8, horizon=3, network=NetworkConfig(8, 1), checkpoint_every=2, log_every=1
 )
-METHODS: tuple[Method, ...] = ("cem", "icem", "mppi", "gradient", "rollout")
+METHODS: tuple[str, ...] = ("cem", "icem", "mppi", "gradient", "rollout")
 
 
 def frames(batch: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -51,7 +49,7 @@ def frames(batch: int, seed: int = 0) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_planners_are_policies_that_hold_their_decisions(
-    make_agent: MakeAgent, method: Method
+    make_agent: MakeAgent, method: str
 ) -> None:
     policy = PlanningPolicy(make_agent(), method, CFG)
     assert isinstance(policy, Policy)
@@ -61,7 +59,7 @@ def test_planners_are_policies_that_hold_their_decisions(
     assert first.shape == (2, 3)
     np.testing.assert_array_equal(held, first)
     assert not np.array_equal(fresh, first)
-    assert len(policy.latencies) == 4
+    assert state.decisions.tolist() == [2, 2]
     single, _ = policy.predict(frames(1)[0], deterministic=True)
     assert single.shape == (3,)
 
@@ -84,7 +82,6 @@ def test_rows_nobody_looks_at_are_not_planned_for(make_agent: MakeAgent) -> None
     policy = PlanningPolicy(make_agent(action_repeat=1), "cem", CFG)
     policy.attend(np.array([True, False, True]))
     _, state = policy.predict(frames(3), deterministic=True)
-    assert len(policy.latencies) == 2
     assert [plan is None for plan in state.plans] == [False, True, False]
     alone = PlanningPolicy(make_agent(action_repeat=1), "cem", CFG)
     action, _ = alone.predict(frames(3), deterministic=True)
@@ -151,7 +148,7 @@ class TestCommands:
     def test_a_learned_policy_drives_from_its_agent_s_folder(self, folder: Path) -> None:
         agent = Agent.from_pretrained(folder)
         actor, critic = train_policy(agent, SMALL, seed=0)
-        file = PolicyFile((actor,), critic, "actor-critic", digest_of(agent.memories))
+        file = PolicyFile((actor,), critic, "actor-critic", weights_digest(*agent.memories))
         file.save(policy_path(folder, "actor-critic"))
         driver = open_driver(folder, "actor-critic")
         assert driver.digest
@@ -239,3 +236,41 @@ def test_a_plan_s_shift_is_kept_between_decisions(make_agent: MakeAgent) -> None
     assert plan is not None
     policy.predict(frames(1, 1), state, deterministic=True)
     np.testing.assert_array_equal(guesses[1], plan.shifted().actions)
+
+
+class Shooting:
+    """A planner of a few lines: the best of some random plans."""
+
+    def plan(
+        self,
+        objective: DreamObjective,
+        guess: NDArray[np.float32],
+        candidates: NDArray[np.float32],
+        rng: np.random.Generator,
+    ) -> Plan:
+        drawn = rng.uniform(objective.low, objective.high, (6, *guess.shape)).astype(np.float32)
+        scores = objective.score(drawn)
+        best = int(scores.argmax())
+        return Plan(drawn[best], float(scores[best]), drawn[:0], 1, len(drawn), 0.0)
+
+
+def test_a_planner_that_is_registered_is_an_option_of_the_commands(
+    make_agent: MakeAgent,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_agent().save_pretrained(tmp_path / "agent")
+    words = ["plan", "--agent", str(folder), "--policy", "shooting", "--decisions", "2"]
+    assert main(words) == 2
+    assert "the planner is 'shooting'; there are cem, icem" in capsys.readouterr().err
+    monkeypatch.setitem(planners.PLANNERS, "shooting", planners.Planner(lambda _: Shooting()))
+    out = tmp_path / "out.json"
+    assert main([*words, "--json", str(out)]) == 0
+    assert read_json(out)["policy"] == "shooting"
+    assert [step["samples"] for step in read_json(out)["decisions"]] == [6, 6]
+    words = ["evaluate", *words[1:5], "--episodes", "1", "--max-steps", "4", "--workers", "1"]
+    assert main([*words, "--json", str(out)]) == 0
+    assert read_json(out)["agent"].endswith("(shooting)")
+    assert main([*words, "--planning.cem.samples", "9"]) == 2
+    assert "the planner is shooting" in capsys.readouterr().err

@@ -20,18 +20,19 @@ from baselines.pixels import PixelConfig
 from baselines.policies import PixelPolicy
 from tests.baselines.test_pixels import Spy
 from tests.test_agent import PEDALS, Pixels, make
-from worldmodels.agent import Agent, StartArrays
+from worldmodels.agent import Agent
+from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.committee import Committee
-from worldmodels.planning.config import PlanningConfig
-from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.planning import planners
+from worldmodels.policies.ensemble import Committee
 from worldmodels.policies.observations import (
     FORGETFUL_CALLS,
     as_batch,
     as_starts,
     declared_shape,
 )
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import Policy, UserError
 
 COLOUR, GREY = (96, 96, 3), (96, 96)
@@ -43,11 +44,11 @@ def zeros(*shape: int) -> NDArray[np.uint8]:
 
 def planner() -> PlanningPolicy:
     rng = np.random.default_rng(0)
-    starts = StartArrays(
+    starts = DreamStarts(
         *(rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (1, 3, 8), (1, 3, 8)))
     )
     agent = make(starts=starts, reward_model=RewardModel("hit"))
-    return PlanningPolicy(agent, "rollout", PlanningConfig.of("rollout"))
+    return PlanningPolicy(agent, "rollout", planners.defaults("rollout"))
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {

@@ -15,9 +15,9 @@ from worldmodels._agent_files import CONFIG
 from worldmodels._files import disk_errors
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command
-from worldmodels.planning.committee import FOLDER, Committee, other_members
-from worldmodels.planning.drivers import open_member, own_driver, policy_path
-from worldmodels.planning.policy_file import PolicyFile
+from worldmodels.policies.ensemble import FOLDER, Committee, other_members
+from worldmodels.policies.learned import PolicyFile
+from worldmodels.policies.opening import open_member, own_driver, policy_path
 from worldmodels.protocols import UserError
 from worldmodels.runs import FolderPath, make_folder, read_json
 

@@ -17,12 +17,12 @@ from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command
-from worldmodels.commands.planning import of_planners
 from worldmodels.config import Count, Episodes, Seed, Workers
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.experience.rollout import PolicyBehaviour, run_group
-from worldmodels.planning.config import METHODS, PlanningConfig
-from worldmodels.planning.drivers import Driver, best_driver, open_driver, open_member
+from worldmodels.planning import planners
+from worldmodels.planning.planners import PlanningConfig
+from worldmodels.policies.opening import Named, best_driver, open_driver, open_member
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import FilePath, FilmPath, FolderPath, RunFolder, config_hash, read_json
@@ -49,7 +49,7 @@ class Evaluate(Command):
     agent: str
     """what to measure: an agent or a baseline (its folder, its run's folder, or the name of a
     bundled one), `random` or `zeros`"""
-    policy: Driver | None = None
+    policy: Named = None
     """what acts on the agent's V and M: its C, a planner, or a network of `train-policy` (default:
     the agent's committee or residual where it has one, else its C)"""
     weights: Path | None = None
@@ -79,7 +79,7 @@ class Evaluate(Command):
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The planner's own settings."""
-        planning = PlanningConfig.of(flags.get("policy", ""))
+        planning = planners.defaults(flags.get("policy"))
         return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
@@ -88,8 +88,8 @@ class Evaluate(Command):
             policy = self._policy
         except UserError:  # no such agent, which is said when it is opened
             return {}
-        found = of_planners(policy)
-        if policy in METHODS and not self.planning.objective.critic:
+        found = planners.unused(policy)
+        if policy in planners.PLANNERS and not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
@@ -128,7 +128,7 @@ class Evaluate(Command):
             print(f"  {name:20} {value}")
 
     @property
-    def _policy(self) -> Driver:
+    def _policy(self) -> str:
         """Who drives; controls and baselines drive themselves."""
         if self.policy is not None:
             return self.policy

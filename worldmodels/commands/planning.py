@@ -13,13 +13,14 @@ import numpy as np
 from worldmodels.agent import Agent
 from worldmodels.commands.parsing import Command
 from worldmodels.config import Count, CountOrZero, Seed
+from worldmodels.planning import planners
 from worldmodels.planning.actor_critic import train_policies
-from worldmodels.planning.config import METHODS, Method, PlanningConfig
-from worldmodels.planning.drivers import Learned, open_driver, policy_path
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
-from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.policy_file import PolicyFile, origin
+from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
+from worldmodels.policies.learned import PolicyFile, origin
+from worldmodels.policies.opening import Learned, open_driver, policy_path
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
@@ -49,7 +50,7 @@ class PlanOnce(Command):
 
     agent: str
     """agent: its folder, its run's folder, or the name of a bundled one"""
-    policy: Method = "icem"
+    policy: planners.Method = "icem"
     """planner"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     """the planner"""
@@ -70,18 +71,19 @@ class PlanOnce(Command):
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The planner's own settings."""
-        planning = PlanningConfig.of(flags.get("policy", "icem"))
+        planning = planners.defaults(flags.get("policy", "icem"))
         return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of other planners, and weights that nobody reads."""
-        found = of_planners(self.policy)
+        found = planners.unused(self.policy)
         if not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
     def execute(self) -> None:
         """Plan, print, and write what was asked for."""
+        planners.get(self.policy)
         policy = open_driver(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)
         steps = list(plan_in_dream(policy, self.decisions, self.start, self.seed))
@@ -143,7 +145,7 @@ class TrainPolicy(Command):
     """file to write (default: one named after the policy in the agent's folder)"""
     training: PolicyTrainConfig = field(default_factory=PolicyTrainConfig)
     """training of residual, actor-critic and policy-network"""
-    planner: Method = "icem"
+    planner: planners.Method = "icem"
     """planner that imitation learns from"""
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     """the planner that imitation learns from"""
@@ -162,13 +164,13 @@ class TrainPolicy(Command):
             training = residual_training()
         if flags.get("policy") == "policy-network":
             training = PolicyTrainConfig(steps=300, horizon=12, longest=100, tail=12, critic=False)
-        planning = PlanningConfig.of(flags.get("planner", "icem"))
+        planning = planners.defaults(flags.get("planner", "icem"))
         return replace(super().defaults(preset, flags), training=training, planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
         """Settings of other policies."""
         if self.policy == "imitation":
-            return {"training": "imitation has settings of its own"} | of_planners(self.planner)
+            return {"training": "imitation has settings of its own"} | planners.unused(self.planner)
         why = f"it is for imitation, and policy is {self.policy}"
         found = dict.fromkeys(("planner", "planning", "imitation"), why)
         if not self.training.critic:
@@ -183,6 +185,7 @@ class TrainPolicy(Command):
                 f"--training.network.residual is {self.training.network.residual} and --policy is "
                 f"{self.policy}; a residual needs it above 0, all others need 0"
             )
+        planners.get(self.planner)
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
         check_output(out, "--out")  # the agent's folder may not be writable
@@ -213,17 +216,3 @@ class TrainPolicy(Command):
         log = partial(stage.log, "policy", policy=self.policy)
         actor = imitate(agent, decisions, self.imitation, seed=seed, log=log)
         return PolicyFile((actor,), None, self.policy, memory)
-
-
-def of_planners(policy: str) -> dict[str, str]:
-    """Options of `PlanningConfig` that have no effect under a policy."""
-    if policy not in METHODS:
-        return {"planning": f"{policy} does not plan"}
-    used = "cem" if policy == "icem" else policy
-    others = ("cem", "mppi", "gradient", "rollout")
-    found = {f"planning.{name}": f"the planner is {policy}" for name in others if name != used}
-    if policy == "rollout":
-        found["planning.objective.proposal"] = "rollouts begin at the proposal anyway"
-    if policy == "gradient":
-        found["planning.objective.disagreement-penalty"] = "gradients have no such term"
-    return found

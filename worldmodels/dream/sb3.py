@@ -8,11 +8,13 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from worldmodels.dream.batch import DreamBatch
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Predictor
 
 
@@ -105,14 +107,20 @@ class DreamVecEnv(VecEnv):
         return [False for _ in self._get_indices(indices)]
 
 
+class Learnt(Predictor, Protocol):
+    """An algorithm that knows its actions."""
+
+    action_space: spaces.Space[Any]
+
+
 class LatentControl:
     """What an algorithm has learnt in the dream, in C's place: see `Agent.with_control`."""
 
-    def __init__(self, policy: Predictor) -> None:
+    def __init__(self, policy: Learnt) -> None:
         """Take a model or a policy without a recurrent state, which M has already."""
-        self.policy = policy
+        self.policy, self.spec = policy, ActionSpec.from_space(policy.action_space)
 
     def __call__(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """The policy's mode for z (B, Z) and h (B, H): (B, A), or (B,) for a Discrete space."""
+        """The policy's mode for z (B, Z) and h (B, H) as M sees actions: (B, A)."""
         seen = torch.cat([z, h], dim=1).numpy()
-        return torch.from_numpy(np.asarray(self.policy.predict(seen, deterministic=True)[0]))
+        return torch.from_numpy(self.spec.encode(self.policy.predict(seen, deterministic=True)[0]))

@@ -23,7 +23,7 @@ from worldmodels.metrics import StageSeconds
 from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import Iteration, agent_files
 from worldmodels.pipeline.work import Work
-from worldmodels.planning.committee import FOLDER as COMMITTEE
+from worldmodels.policies.ensemble import FOLDER as COMMITTEE
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import Device, LedgerEntry, RunFolder, config_hash, require_device

@@ -1,4 +1,4 @@
-"""Policies trained in the dream: by the gradient through M, and with a critic, as Dreamer does."""
+"""Policies trained in the dream: by the gradient through M, with a critic as in Dreamer."""
 
 from __future__ import annotations
 
@@ -26,15 +26,9 @@ def lambda_returns(
 ) -> Tensor:
     """Returns (T, B): ``R_t = r_t + g c_t ((1 - l) v_{t+1} + l R_{t+1})``, ``R_T = v_T``.
 
-    Equation 4 of Dreamer (Hafner et al. 2020, arXiv:1912.01603), written backwards as in its
-    second version.
-
-    Args:
-        reward: (T, B) r.
-        going_on: (T, B) c, chance that the episode goes on.
-        values: (T, B) of the states after each step, v_1 to v_T.
-        discount: g.
-        trace: l.
+    Equation 4 of Dreamer (Hafner et al. 2020, arXiv:1912.01603), written backwards as in its second
+    version: rewards r (T, B), chances c (T, B) that the episode continues, values v_1 to v_T (T, B)
+    of the states after each step, discount g and trace l.
     """
     following, found = values[-1], []
     for t in reversed(range(len(reward))):
@@ -49,13 +43,8 @@ def losses(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Losses of actor and critic, each a mean over steps and dreams, and metrics.
 
-    Every step weighs as much as the dream is likely to have got there.
-
-    Args:
-        dreamt: one horizon of dreams.
-        critic: learns.
-        target: a slow copy of it, which judges.
-        cfg: the training.
+    Every step weighs as much as the dream is likely to have got there; ``target`` is a slow copy of
+    the critic.
     """
     after = (dreamt.z[1:], dreamt.h[1:])
     nothing = torch.zeros_like(dreamt.reward[1:])
@@ -74,9 +63,8 @@ def losses(
         advantage = (returns - target(*before)).detach() / scale
         actor_loss = -(reached * dreamt.log_prob * advantage).mean()
     actor_loss = actor_loss - cfg.entropy * (reached * dreamt.entropy).mean()
-    error = nn.functional.smooth_l1_loss(
-        guess / scale, (returns / scale).detach(), reduction="none"
-    )
+    aim = (returns / scale).detach()
+    error = nn.functional.smooth_l1_loss(guess / scale, aim, reduction="none")
     critic_loss = (reached * error).mean()
     metrics = {
         "actor_loss": actor_loss,
@@ -89,10 +77,11 @@ def losses(
     return actor_loss, critic_loss, {name: value.detach() for name, value in metrics.items()}
 
 
-class _Learner:
+class _Learner(nn.Module):
     """Networks, their optimisers and their dreams: all that a checkpoint keeps."""
 
     def __init__(self, agent: Agent, cfg: PolicyTrainConfig, seed: int) -> None:
+        super().__init__()
         torch.manual_seed(derive_seed(seed, "networks") % 2**63)
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "dreams") % 2**63)
         self.actor = Actor.of(agent, cfg.network)
@@ -134,9 +123,8 @@ class _Learner:
 
     def snapshot(self, step: int) -> dict[str, Any]:
         """The resume state."""
-        networks = {name: getattr(self, name).state_dict() for name in _NETWORKS}
         return {
-            **networks,
+            **{name: network.state_dict() for name, network in self.named_children()},
             "step": step,
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "streams": self.streams.state(),
@@ -144,9 +132,9 @@ class _Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Go on from a snapshot; the number of steps done."""
-        for name in _NETWORKS:
-            getattr(self, name).load_state_dict(state[name])
+        """Continue from a snapshot; the number of steps done."""
+        for name, network in self.named_children():
+            network.load_state_dict(state[name])
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         self.streams.restore(state["streams"])
@@ -157,12 +145,9 @@ class _Learner:
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
-    """Let the weights of the slow network keep that share; the rest is of the fast one's."""
+    """Move the slow network's weights to the fast one's by 1 - ``decay`` of the way."""
     for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
         old.lerp_(new, 1 - decay)
-
-
-_NETWORKS = ("actor", "average", "critic", "target")
 
 
 def train_policy(
@@ -194,11 +179,11 @@ def train_policy(
             metrics = learner.step()
             if done % cfg.log_every == 0 or done == cfg.steps:
                 values = {name: float(value) for name, value in metrics.items()}
-                if not math.isfinite(values["actor_loss"] + values["critic_loss"]):
+                found = values["actor_loss"], values["critic_loss"]
+                if not math.isfinite(sum(found)):
                     raise UserError(
-                        f"the policy's losses are {values['actor_loss']} and "
-                        f"{values['critic_loss']} at step {done}: lower the learning rate "
-                        f"({cfg.learning_rate}) or the horizon ({cfg.horizon})"
+                        f"the policy's losses are {found[0]} and {found[1]} at step {done}: lower "
+                        f"the learning rate ({cfg.learning_rate}) or the horizon ({cfg.horizon})"
                     )
                 if log is not None:
                     log(step=done, **values)
@@ -217,27 +202,18 @@ def train_policies(
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> tuple[tuple[Actor, ...], Critic | None]:
-    """Train all actors that a config asks for, as `train_policy`, and the first one's critic.
+    """Train all actors that a config asks for by `train_policy`, and the first one's critic.
 
-    Args:
-        agent: with recorded states.
-        cfg: the training.
-        seed: of the first; the others' are derived from it.
-        checkpoint: file for the first one's resume state; the others' lie beside it.
-        log: receives ``member, step, ...``.
+    The seeds of further actors are derived; their checkpoints lie beside the first one's.
     """
     actors, critics = [], []
     for member in range(cfg.actors):
         path = checkpoint
         if path is not None and member:
             path = path.with_name(f"{path.stem}-{member}{path.suffix}")
-        actor, critic = train_policy(
-            agent,
-            cfg,
-            seed=derive_seed(seed, "member", member) if member else seed,
-            checkpoint=path,
-            log=None if log is None else partial(log, member=member),
-        )
+        own = derive_seed(seed, "member", member) if member else seed
+        tell = None if log is None else partial(log, member=member)
+        actor, critic = train_policy(agent, cfg, seed=own, checkpoint=path, log=tell)
         actors.append(actor)
         critics.append(critic)
     return tuple(actors), critics[0]

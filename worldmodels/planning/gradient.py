@@ -7,13 +7,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.planning.config import GradientConfig
-from worldmodels.planning.plan import Bounds, Budget, Plan
-
-Array = NDArray[np.float32]
+from worldmodels.config import Config, Count, NotNegative, Positive, Size
+from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 
 EDGE = 0.98
 """A guess is drawn this far into its bounds; at the bounds themselves tanh has no gradient."""
@@ -24,15 +21,31 @@ class DifferentiableObjective(Bounds, Protocol):
 
     def returns(self, plans: Tensor) -> Tensor:
         """Judge plans (N, T, A): (N,) scores that can be differentiated."""
-        ...
+
+
+@dataclass(frozen=True)
+class GradientConfig(Config):
+    """Optimal control by back-propagation through the unrolled M."""
+
+    iterations: Count = 20
+    """steps of Adam"""
+    restarts: Size = 4
+    """plans that are improved side by side: the warm start, proposals, and random ones"""
+    learning_rate: Positive = 0.1
+    """of Adam, on actions before they are squashed into their bounds by tanh"""
+    spread: NotNegative = 0.5
+    """standard deviation of the random restarts around the warm start, before squashing"""
+    clip_norm: NotNegative = 10.0
+    """largest norm of one plan's gradient; 0 does not limit it"""
+    budget_ms: NotNegative = 0.0
+    """same as of CEM"""
 
 
 @dataclass(frozen=True)
 class GradientPlanner:
     """Adam on the actions before squashing: ``a = middle + half tanh(u)``.
 
-    Several plans climb side by side; each keeps the best point of its way, and the best of all is
-    executed.
+    Several plans climb side by side; the best point of all of them is executed.
     """
 
     cfg: GradientConfig
@@ -44,7 +57,7 @@ class GradientPlanner:
         candidates: Array,
         rng: np.random.Generator,
     ) -> Plan:
-        """Search; arguments as of `CEM.plan`.
+        """Search; see `CEM.plan` for the arguments.
 
         Raises:
             FloatingPointError: every plan's score is not finite.
@@ -68,20 +81,15 @@ class GradientPlanner:
             best_score = torch.where(better, scores.detach().double(), best_score)
             if iteration < cfg.iterations:
                 (gradient,) = torch.autograd.grad(total, leaf)
-                step, first, second = adam(clip(gradient, cfg.clip_norm), first, second, iteration)
+                gradient = shortened(gradient, cfg.clip_norm)
+                step, first, second = adam(gradient, first, second, iteration)
                 u = leaf.detach() + cfg.learning_rate * step
             iteration += 1
         if not torch.isfinite(best_score).any():
             raise FloatingPointError("no plan has a finite score; the model has left its range")
         chosen = int(best_score.argmax())
-        return Plan(
-            best[chosen].numpy(),
-            float(best_score[chosen]),
-            np.empty((0, *guess.shape), np.float32),
-            iteration - 1,
-            iteration * len(u),
-            budget.seconds,
-        )
+        done = (iteration - 1, iteration * len(u), budget.seconds)
+        return Plan(best[chosen].numpy(), float(best_score[chosen]), candidates[:0], *done)
 
     def _restarts(
         self, bounds: Bounds, guess: Array, candidates: Array, rng: np.random.Generator
@@ -114,10 +122,12 @@ def adam(
     return unbiased / (deviation + 1e-8), first, second
 
 
-def clip(gradient: Tensor, norm: float) -> Tensor:
-    """Limit each plan's gradient (R, T, A) to a norm; a plan without a finite one stands still."""
-    size = gradient.flatten(1).norm(dim=1)
-    finite = torch.isfinite(size)
-    scale = torch.ones_like(size) if norm == 0 else (norm / size.clamp_min(1e-12)).clamp_max(1)
-    kept = torch.where(finite[:, None, None], gradient, torch.zeros_like(gradient))
-    return kept * torch.where(finite, scale, torch.zeros_like(scale))[:, None, None]
+def shortened(gradient: Tensor, limit: float) -> Tensor:
+    """Rows (B, ...) of at most that norm, or any at 0; a row that is not finite counts as 0."""
+    rows = gradient.flatten(1)
+    rows = torch.where(torch.isfinite(rows).all(-1, keepdim=True), rows, 0.0)
+    if limit:
+        rows = rows * (
+            limit / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(limit)
+        )
+    return rows.view_as(gradient)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, NotNegative, Positive, Size
+from worldmodels.dream.starts import DreamStarts
+from worldmodels.planning.actor_critic import Log
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
-from worldmodels.planning.policy import PlanningPolicy
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
-
-Log = Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class ImitationConfig(Config):
     """How plans are collected and imitated."""
 
     dreams: Size = 64
-    """dreams in which the planner drives, each from a recorded state"""
+    """dreams under the planner, each from a recorded state"""
     decisions: Count = 20
     """decisions in each of them"""
     noise: NotNegative = 0.1
-    """deviation of what is executed from what was planned, as a share of half the range: the
-    network learns to come back"""
+    """standard deviation of what is executed around what was planned, in units of half the range:
+    the network learns to come back"""
     epochs: Count = 60
     """passes over the collected decisions"""
     batch: Size = 128
@@ -42,33 +42,18 @@ class ImitationConfig(Config):
     network: NetworkConfig = field(default_factory=NetworkConfig)
 
 
-@dataclass(frozen=True)
-class Decisions:
+class Decisions(NamedTuple):
     """What a planner decided where."""
 
-    z: NDArray[np.float32]
-    """(N, Z)"""
-    h: NDArray[np.float32]
-    """(N, H)"""
-    numbers: NDArray[np.float32]
-    """(N, A) first numbers of the plans, within the actor's bounds"""
-
-    def with_more(self, other: Decisions) -> Decisions:
-        """Both."""
-        pairs = ((self.z, other.z), (self.h, other.h), (self.numbers, other.numbers))
-        return Decisions(*(np.concatenate(pair) for pair in pairs))
+    z: NDArray[np.float32]  #: (N, Z)
+    h: NDArray[np.float32]  #: (N, H)
+    numbers: NDArray[np.float32]  #: (N, A) first numbers of the plans, within the actor's bounds
 
 
 def collect_decisions(
     policy: PlanningPolicy, cfg: ImitationConfig, seed: int, checkpoint: Path | None = None
 ) -> Decisions:
-    """Let a planner drive in the dream.
-
-    Args:
-        policy: the planner; its agent needs recorded states.
-        cfg: how much to collect.
-        seed: fixes starts, searches and dreams.
-        checkpoint: file that keeps finished dreams; read if it is there.
+    """Let a planner act in the dream; a checkpoint keeps finished dreams, and is read if it exists.
 
     Raises:
         UserError: the agent has no recorded states.
@@ -82,27 +67,28 @@ def collect_decisions(
     if checkpoint is not None and checkpoint.exists():
         kept = load_checkpoint(checkpoint)
         first = int(kept["dreams"])
-        found = Decisions(*(kept[name].numpy() for name in ("z", "h", "numbers")))
+        found = Decisions(*(kept[name].numpy() for name in Decisions._fields))
     with progress(cfg.dreams, "plans to imitate", unit="dreams") as bar:
         bar.advance(first)
         for dream in range(first, cfg.dreams):
-            found = found.with_more(_drive(policy, cfg, derive_seed(seed, "imitation", dream)))
+            more = _drive(policy, agent.starts, cfg, derive_seed(seed, "imitation", dream))
+            found = Decisions(*(np.concatenate(pair) for pair in zip(found, more, strict=True)))
             if checkpoint is not None:
-                tensors = {n: torch.from_numpy(getattr(found, n)) for n in ("z", "h", "numbers")}
+                tensors = {n: torch.from_numpy(a) for n, a in found._asdict().items()}
                 save_checkpoint(checkpoint, {"dreams": dream + 1, **tensors})
             bar.advance()
     return found
 
 
 @torch.no_grad()
-def _drive(policy: PlanningPolicy, cfg: ImitationConfig, seed: int) -> Decisions:
+def _drive(
+    policy: PlanningPolicy, starts: DreamStarts, cfg: ImitationConfig, seed: int
+) -> Decisions:
     """One dream under the planner, until it ends; every memory follows, the last one dreams."""
-    agent, imagination = policy.agent, policy.imagination
-    starts, rng = agent.starts, np.random.default_rng(seed)
-    assert starts is not None
+    imagination, rng = policy.imagination, np.random.default_rng(seed)
     belief = Belief.recorded(starts, int(rng.integers(len(starts.z))))
     temperature = policy.cfg.objective.temperature
-    world = Unrolled.of(agent.memories, imagination.reward_model, belief, temperature)
+    world = Unrolled.of(imagination.memories, imagination.reward_model, belief, temperature)
     half = (imagination.high - imagination.low) / 2
     plan: Plan | None = None
     seen: list[tuple[NDArray[np.float32], ...]] = []
@@ -112,11 +98,10 @@ def _drive(policy: PlanningPolicy, cfg: ImitationConfig, seed: int) -> Decisions
         seen.append((belief.z, belief.h[0], plan.actions[0]))
         moved = plan.actions[:1] + cfg.noise * half * rng.standard_normal(half.shape)
         numbers = np.clip(moved, imagination.low, imagination.high).astype(np.float32)
-        uniform, normal = rng.random(shape), rng.standard_normal(shape)
+        noise = [rng.random(shape), rng.standard_normal(shape)]
         _, alive = world.step(
             imagination.to_input(torch.from_numpy(numbers)),
-            torch.from_numpy(uniform.astype(np.float32)),
-            torch.from_numpy(normal.astype(np.float32)),
+            *(torch.from_numpy(array.astype(np.float32)) for array in noise),
         )
         if float(alive) < 0.5:
             break
@@ -126,20 +111,15 @@ def _drive(policy: PlanningPolicy, cfg: ImitationConfig, seed: int) -> Decisions
 def imitate(
     agent: Agent, decisions: Decisions, cfg: ImitationConfig, *, seed: int, log: Log | None = None
 ) -> Actor:
-    """Fit an actor's mode to what was decided, by least squares over half of each range.
+    """Fit an actor's mode to what was decided, by least squares in units of half the range.
 
-    Args:
-        agent: whose spaces the actor has.
-        decisions: what to imitate.
-        cfg: the training.
-        seed: fixes weights and order.
-        log: receives ``step, imitation_loss``.
+    The seed fixes weights and order; ``log`` receives ``step, imitation_loss``.
     """
     torch.manual_seed(derive_seed(seed, "networks") % 2**63)
     actor = Actor.of(agent, cfg.network)
     optimiser = torch.optim.Adam(actor.parameters(), lr=cfg.learning_rate)
     order = torch.Generator().manual_seed(derive_seed(seed, "order") % 2**63)
-    z, h, numbers = (torch.from_numpy(getattr(decisions, n)) for n in ("z", "h", "numbers"))
+    z, h, numbers = map(torch.from_numpy, decisions)
     half = (actor.high - actor.low) / 2
     for epoch in progress(range(cfg.epochs), "imitation", unit="epoch"):
         total = 0.0

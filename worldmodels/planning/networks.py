@@ -8,7 +8,6 @@ from typing import Annotated, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldmodels.agent import Agent
@@ -16,14 +15,15 @@ from worldmodels.config import AtLeast, Config, Limit, NotNegative, Positive, Si
 from worldmodels.controller.components import Components, controller_inputs
 from worldmodels.controller.linear import ControllerConfig
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.planning.controller import ControllerDrive, Drive
 from worldmodels.planning.gradient import squash
+from worldmodels.planning.plan import Numbers
+from worldmodels.protocols import LatentPolicy
 
 NEAR_EDGE = 0.76
-"""An untrained actor acts near zero, but no nearer to a bound than this share of half a range."""
+"""An untrained actor acts near zero, but no nearer to a bound than this part of half a range."""
 
 LOG_STD = (-4.0, 1.0)
-"""Bounds of the actor's log deviation, before squashing."""
+"""Bounds of the log of the actor's standard deviation, before squashing."""
 
 C_EDGE = 0.995
 """C's actions are taken this far into their bounds at most; at the bounds tanh has no inverse."""
@@ -43,9 +43,9 @@ class NetworkConfig(Config):
     residual: NotNegative = 0.0
     """learn what to change in C's actions instead of actions: the largest change of an action's u
     (action = middle + half tanh(u)). The search then stays where C's own data lie. 0 is an actor
-    from nothing"""
+    from scratch"""
     noise: Positive | None = None
-    """deviation of the actor's u in training; None learns it"""
+    """standard deviation of the actor's u in training; None learns it"""
 
 
 class Inputs(nn.Module):
@@ -71,8 +71,7 @@ class Inputs(nn.Module):
         """Find the components of the agent's recorded states; fewer states have fewer of them."""
         if self.all or agent.starts is None:
             return self
-        starts = agent.starts
-        seen = controller_inputs(ControllerConfig(), starts.z, starts.h[0])
+        seen = controller_inputs(ControllerConfig(), agent.starts.z, agent.starts.h[0])
         count = min(self.size, len(seen))
         found = Components.of(seen, count, ControllerConfig())
         self.mean.copy_(torch.from_numpy(found.mean))
@@ -97,11 +96,10 @@ def perceptron(inputs: int, outputs: int, cfg: NetworkConfig) -> nn.Sequential:
 
 
 class Actor(nn.Module):
-    """A Gaussian over u, squashed into the actions' bounds by tanh.
+    """A Gaussian over u, squashed into the actions' bounds by tanh; see `Numbers`.
 
-    For a Discrete space the bounds are [-1, 1] for each choice, and the largest number acts. With
-    `NetworkConfig.residual` the mean is C's u and a bounded change of it (residual policy learning,
-    Silver et al. 2018, arXiv:1812.06298).
+    With `NetworkConfig.residual` the mean is C's u and a bounded change of it (residual policy
+    learning, Silver et al. 2018, arXiv:1812.06298).
     """
 
     low: Tensor
@@ -111,14 +109,14 @@ class Actor(nn.Module):
     def __init__(self, z_dim: int, h_dim: int, spec: ActionSpec, cfg: NetworkConfig) -> None:
         """Build an actor that begins near action 0 (global generator)."""
         super().__init__()
-        self.cfg, self.discrete, self.whole = cfg, spec.kind == "discrete", spec.integer
-        low, high = bounds_of(spec)
+        self.cfg, self.numbers = cfg, Numbers(spec)
+        low, high = self.numbers.low, self.numbers.high
         near = np.clip(-(high + low) / (high - low), -NEAR_EDGE, NEAR_EDGE)
         for name, value in (("low", low), ("high", high), ("shift", np.arctanh(near))):
             self.register_buffer(name, torch.from_numpy(value.astype(np.float32)))
         self.inputs = Inputs(z_dim, h_dim, cfg)
         self.body = perceptron(self.inputs.size, 2 * spec.size, cfg)
-        self.controller: Drive | None = None
+        self.controller: LatentPolicy | None = None
 
     @classmethod
     def of(cls, agent: Agent, cfg: NetworkConfig) -> Self:
@@ -131,10 +129,10 @@ class Actor(nn.Module):
     def lead(self, agent: Agent) -> None:
         """Let a residual change the actions of this agent's C."""
         if self.cfg.residual:
-            self.controller = ControllerDrive(agent)
+            self.controller = agent.linear
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log deviation of u, each (B, A), from z (B, Z) and h (B, H)."""
+        """Mean and log standard deviation of u, each (B, A), from z (B, Z) and h (B, H)."""
         mean, raw = self.body(self.inputs(z, h)).chunk(2, dim=-1)
         low, high = LOG_STD
         log_std = (raw - 1.0).clamp(low, high)
@@ -146,13 +144,10 @@ class Actor(nn.Module):
         """The u (..., B, A) that outputs (..., B, A) of the body ask for."""
         if self.controller is None:
             return mean + self.shift
-        bound = self.cfg.residual
-        return self._unsquashed(self.controller(z, h)) + bound * torch.tanh(mean / bound)
-
-    def _unsquashed(self, numbers: Tensor) -> Tensor:
-        """The u (B, A) of numbers within the bounds."""
         middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        return torch.atanh(((numbers - middle) / half).clamp(-C_EDGE, C_EDGE))
+        own = torch.atanh(((self.controller(z, h) - middle) / half).clamp(-C_EDGE, C_EDGE))
+        bound = self.cfg.residual
+        return own + bound * torch.tanh(mean / bound)
 
     def act(self, u: Tensor) -> Tensor:
         """U (B, A) as numbers within the bounds."""
@@ -162,11 +157,15 @@ class Actor(nn.Module):
         """The actor's likeliest numbers (B, A)."""
         return self.act(self(z, h)[0])
 
-    def to_input(self, numbers: Tensor) -> Tensor:
-        """Numbers (B, A) as M sees actions: as they are, whole, or one-hot."""
-        if self.discrete:
-            return straight_through(numbers)
-        return rounded(numbers) if self.whole else numbers
+    def tried(self, u: Tensor) -> Tensor:
+        """M's action input (B, A) for u (B, A), with a gradient."""
+        return self.numbers.to_input(self.act(u))
+
+    def chosen(self, u: Tensor) -> Tensor:
+        """M's action input (B, A) for u (B, A), without one for choices, which are 0 and 1."""
+        if not self.numbers.discrete:
+            return self.tried(u)
+        return nn.functional.one_hot(self.act(u).argmax(-1), len(self.low)).float()
 
 
 class Critic(nn.Module):
@@ -185,25 +184,3 @@ class Critic(nn.Module):
         """Values (B,) of z (B, Z) and h (B, H)."""
         value: Tensor = self.body(self.inputs(z, h)).squeeze(-1)
         return self.scale * value
-
-
-def straight_through(scores: Tensor) -> Tensor:
-    """The largest of the scores (..., n) one-hot, with the gradient of their softmax.
-
-    The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432).
-    """
-    soft = torch.softmax(4 * scores, dim=-1)
-    hard = nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
-    return hard + soft - soft.detach()
-
-
-def rounded(numbers: Tensor) -> Tensor:
-    """The nearest whole numbers, with the gradient of the numbers themselves."""
-    return numbers + (numbers.round() - numbers).detach()
-
-
-def bounds_of(spec: ActionSpec) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Bounds (A,) of the numbers that an actor gives for an action space."""
-    if spec.kind == "discrete":
-        return np.full(spec.size, -1, np.float32), np.full(spec.size, 1, np.float32)
-    return np.array(spec.low, np.float32), np.array(spec.high, np.float32)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -11,33 +11,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.agent import Agent, Starts
+from worldmodels.agent import Agent
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine, Value
-from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
+from worldmodels.dream.engine import Act, DreamEngine, MakeAct, Value
+from worldmodels.dream.noise import DreamNoise
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import reward_of
-from worldmodels.memory.interface import Memory, MemoryState
+from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
+from worldmodels.memory.mixture import mixture_mean, mixture_variance
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.planning.config import ObjectiveConfig
-from worldmodels.planning.controller import ControllerDrive, Drive
-from worldmodels.planning.networks import bounds_of, rounded, straight_through
-from worldmodels.planning.risk import conditional_value_at_risk, worst_count
-from worldmodels.protocols import UserError
+from worldmodels.planning.plan import Array, Numbers, ObjectiveConfig
+from worldmodels.protocols import LatentPolicy, UserError
 
 
 class Belief(NamedTuple):
-    """What is known about the world now, by the eye and by each of M memories."""
+    """What is known about the world now, by V and by each of M memories."""
 
-    z: NDArray[np.float32]
-    """(Z,)"""
-    h: NDArray[np.float32]
-    """(M, H)"""
-    c: NDArray[np.float32]
-    """(M, C)"""
+    z: Array  #: (Z,)
+    h: Array  #: (M, H)
+    c: Array  #: (M, C)
 
     @classmethod
-    def recorded(cls, starts: Starts, index: int) -> Belief:
+    def recorded(cls, starts: DreamStarts, index: int) -> Belief:
         """What every memory knew at a recorded state."""
         return cls(starts.z[index], starts.h[:, index], starts.c[:, index])
 
@@ -47,49 +42,22 @@ class Belief(NamedTuple):
         return DreamStarts(self.z[None], self.h[:, None], self.c[:, None])
 
 
-@dataclass(frozen=True)
-class Imagination:
+class Imagination(Numbers):
     """An agent's dreams as planners use them; opened once, then asked about many beliefs."""
 
-    memories: Sequence[Memory]
-    reward_model: RewardModel
-    cfg: ObjectiveConfig
-    low: NDArray[np.float32]
-    """(A,) smallest numbers in a plan"""
-    high: NDArray[np.float32]
-    """(A,) largest"""
-    discrete: bool
-    """a plan holds a score for each choice, and the largest one acts"""
-    whole: bool
-    """actions are whole numbers, to which a plan's numbers are rounded"""
-    controller: Drive
-    """who makes proposals and drives in the dream beyond a plan"""
-    critic: Value | None
-    """worth of the state at the end"""
-    engine: DreamEngine
-    """dreams under plans"""
-    follower: DreamEngine
-    """dreams under C, as long as a plan"""
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         agent: Agent,
         cfg: ObjectiveConfig,
         critic: Value | None = None,
-        drive: Drive | None = None,
-    ) -> Imagination:
-        """Open an agent's dreams.
-
-        Args:
-            agent: with a reward model.
-            cfg: what plans are judged by.
-            critic: worth of a state; needed where ``cfg.critic``.
-            drive: who drives in dreams beyond plans; None takes C.
+        drive: LatentPolicy | None = None,
+    ) -> None:
+        """Open an agent's dreams; ``drive`` makes proposals and acts beyond plans, by default C.
 
         Raises:
             UserError: the agent cannot dream, or the config asks for what is not there.
         """
+        super().__init__(agent.action_spec)
         if agent.reward_model is None:
             raise UserError("this agent has no reward model, so it cannot plan; train M again")
         if cfg.critic and critic is None:
@@ -98,6 +66,12 @@ class Imagination:
         followed = cfg.disagreement_penalty > 0
         if followed and len(agent.memories) < 2:
             cfg.refuse("disagreement_penalty", "0 without several memories; this agent has one")
+        self.memories, self.reward_model, self.cfg = agent.memories, agent.reward_model, cfg
+        self.controller: LatentPolicy = drive or agent.linear
+        self.critic = critic if cfg.critic else None
+        members, carry = len(agent.memories), agent.memories[0].carry_size
+        shapes = ((agent.z_dim,), (members, agent.h_dim), (members, carry))
+        nowhere = Belief(*(np.zeros(shape, np.float32) for shape in shapes)).starts
         dream = DreamConfig(
             horizon=cfg.horizon + cfg.tail,
             episodes=cfg.particles,
@@ -107,93 +81,79 @@ class Imagination:
             disagreement_penalty=cfg.disagreement_penalty,
             miss_penalty=cfg.miss_penalty,
         )
-        low, high = bounds_of(agent.action_spec)
-        discrete = agent.action_spec.kind == "discrete"
-        nowhere = _zeros(agent).starts
         follow = DreamConfig(
             horizon=cfg.horizon,
             episodes=cfg.particles,
-            termination="off",
             temperature=cfg.temperature,
+            termination="off",
         )
-        engines = [
-            DreamEngine(agent.memories, agent.reward_model, nowhere, d) for d in (dream, follow)
-        ]
-        return cls(
-            agent.memories,
-            agent.reward_model,
-            cfg,
-            low,
-            high,
-            discrete,
-            agent.action_spec.integer,
-            drive or ControllerDrive(agent),
-            critic if cfg.critic else None,
-            *engines,
-        )
+        parts = (self.memories, self.reward_model, nowhere)
+        self.engine, self.follower = DreamEngine(*parts, dream), DreamEngine(*parts, follow)
+        """dreams under plans, and dreams under C as long as a plan"""
 
-    def proposals(self, belief: Belief, seed: int) -> NDArray[np.float32]:
+    def act(self, z: Tensor, h: Tensor) -> Tensor:
+        """What C does at z (P, E, Z) and h (P, E, H): M's action inputs (P x E, A)."""
+        return self.controller(z.flatten(0, 1), h.flatten(0, 1))
+
+    def dream(
+        self, make_act: MakeAct, population: Array, belief: Belief, seed: int
+    ) -> NDArray[np.float64]:
+        """Returns (N, particles) under what a population (N, ...) does, from a belief."""
+        self.engine.starts = belief.starts
+        flat = np.ascontiguousarray(population.reshape(len(population), -1), np.float32)
+        return self.engine.rollout(make_act, flat, seed, value=self.critic).returns
+
+    def proposals(self, belief: Belief, seed: int) -> Array:
         """What C would do: its actions (K, T, A) in each of K dreams, K the particles."""
         self.follower.starts = belief.starts
-
-        def make_act(population: Tensor) -> Act:
-            return lambda z, h: self.controller(z.flatten(0, 1), h.flatten(0, 1))
-
         nobody = np.zeros((1, 0), np.float32)
-        record = self.follower.rollout(make_act, nobody, seed, record=True).record
+        record = self.follower.rollout(lambda _: self.act, nobody, seed, record=True).record
         assert record is not None
-        actions: NDArray[np.float32] = record.action[0]
-        return actions * 2 - 1 if self.discrete else actions
-
-    def to_input(self, plans: Tensor) -> Tensor:
-        """Plans (..., A) as M sees actions: as they are, whole, or one-hot."""
-        if self.discrete:
-            return straight_through(plans)
-        return rounded(plans) if self.whole else plans
+        actions: Array = record.action[0]
+        return self.of_input(actions)
 
 
 class DreamObjective:
     """Scores of plans from one belief, by the dream engine."""
 
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
-        """Dream from ``belief`` with the luck of ``seed``, the same for all plans."""
+        """Dream from ``belief`` with the random numbers of ``seed``, the same for all plans."""
         self.low, self.high = imagination.low, imagination.high
-        self._imagination, self._starts, self._seed = imagination, belief.starts, seed
-        self.steps = 0
-        """of M so far"""
+        self._imagination, self._belief, self._seed = imagination, belief, seed
 
-    def returns(self, plans: NDArray[np.float32]) -> NDArray[np.float64]:
+    def returns(self, plans: Array) -> NDArray[np.float64]:
         """Returns (N, particles) of plans (N, T, A)."""
-        imagination = self._imagination
-        engine = imagination.engine
-        engine.starts = self._starts
-        shape = plans.shape[1:]
+        imagination, shape = self._imagination, plans.shape[1:]
 
         def make_act(population: Tensor) -> Act:
-            steps = imagination.to_input(population.view(len(population), *shape)).unbind(1)
-            return _follow(iter(steps), imagination.controller)
+            steps = iter(imagination.to_input(population.view(len(population), *shape)).unbind(1))
 
-        result = engine.rollout(
-            make_act, plans.reshape(len(plans), -1), self._seed, value=imagination.critic
-        )
-        self.steps += result.steps
-        return result.returns
+            def act(z: Tensor, h: Tensor) -> Tensor:
+                action = next(steps, None)
+                if action is None:  # the plan has ended
+                    return imagination.act(z, h)
+                return action[:, None].expand(-1, z.shape[1], -1)
 
-    def score(self, plans: NDArray[np.float32]) -> NDArray[np.float64]:
+            return act
+
+        return imagination.dream(make_act, plans, self._belief, self._seed)
+
+    def score(self, plans: Array) -> NDArray[np.float64]:
         """Scores (N,) of plans (N, T, A): the mean, or the mean of the worst dreams."""
         return conditional_value_at_risk(self.returns(plans), self._imagination.cfg.risk)
 
 
-def _follow(steps: Iterator[Tensor], controller: Drive) -> Act:
-    """Act by plans, one (P, A) a step, and by C when they have ended."""
+def conditional_value_at_risk(returns: NDArray[np.float64], fraction: float) -> NDArray[np.float64]:
+    """Mean of the worst ``fraction`` of the returns (N, E), at least of one: (N,); 1 is the mean.
 
-    def act(z: Tensor, h: Tensor) -> Tensor:
-        action = next(steps, None)
-        if action is None:
-            return controller(z.flatten(0, 1), h.flatten(0, 1))
-        return action[:, None].expand(-1, z.shape[1], -1)
+    CVaR of Rockafellar and Uryasev (2000), estimated from equally likely samples.
+    """
+    worst = np.sort(returns, axis=1)[:, : _worst_count(returns.shape[1], fraction)]
+    return np.asarray(worst.mean(1))
 
-    return act
+
+def _worst_count(particles: int, fraction: float) -> int:
+    return max(1, math.ceil(fraction * particles - 1e-9))
 
 
 class UnrolledObjective:
@@ -204,82 +164,75 @@ class UnrolledObjective:
     """
 
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
-        """As `DreamObjective`; particle e is dreamt by memory e mod M."""
+        """Same as `DreamObjective`; particle e is dreamt by memory e mod M."""
         cfg = imagination.cfg
         self.low, self.high = imagination.low, imagination.high
         self._imagination, self._belief = imagination, belief
-        z_dim, particles = len(belief.z), cfg.particles
-        noise = DreamNoise(seed, [(e, -1) for e in range(particles)], z_dim)
-        drawn = [tuple(a.copy() for a in noise.step()) for _ in range(cfg.horizon + cfg.tail)]
-        self._uniform = torch.from_numpy(np.stack([u for u, _ in drawn]))
-        self._normal = torch.from_numpy(np.stack([n for _, n in drawn]))
-        assert self._uniform.shape[2] == z_dim + EXTRA_UNIFORMS
+        noise = DreamNoise(seed, [(e, -1) for e in range(cfg.particles)], len(belief.z))
+        drawn = [[a.copy() for a in noise.step()] for _ in range(cfg.horizon + cfg.tail)]
+        self._uniform, self._normal = (
+            torch.from_numpy(np.stack(steps)) for steps in zip(*drawn, strict=True)
+        )
 
     def returns(self, plans: Tensor) -> Tensor:
         """Scores (N,) of plans (N, T, A); the gradient of CVaR is that of the dreams that count."""
-        imagination, cfg = self._imagination, self._imagination.cfg
-        members = len(imagination.memories)
+        cfg, members = self._imagination.cfg, len(self._imagination.memories)
         parts = [
             self._dream(plans, m, slice(m, None, members))
             for m in range(min(members, cfg.particles))
         ]
-        worst = torch.cat(parts, 1).sort(1).values[:, : worst_count(cfg.particles, cfg.risk)]
+        worst = torch.cat(parts, 1).sort(1).values[:, : _worst_count(cfg.particles, cfg.risk)]
         return worst.mean(1)
 
     def _dream(self, plans: Tensor, member: int, mine: slice) -> Tensor:
         """Returns (N, particles of this memory)."""
-        imagination, belief = self._imagination, self._belief
+        imagination, belief, cfg = self._imagination, self._belief, self._imagination.cfg
         uniform, normal = self._uniform[:, mine], self._normal[:, mine]
         wide, particles = len(plans), uniform.shape[1]
         rows = wide * particles
 
-        def spread(array: NDArray[np.float32]) -> Tensor:
-            return torch.from_numpy(array).expand(rows, -1)
-
-        # The critic and C see the first memory's h, whoever dreams.
-        members = [0] if member == 0 else [0, member]
-        states = [MemoryState(spread(belief.h[m]), spread(belief.c[m])) for m in members]
-        memories = [imagination.memories[m] for m in members]
+        members = sorted({0, member})  # the critic and C see the first memory's h, whoever dreams
+        h, c = (torch.from_numpy(x[members])[:, None].expand(-1, rows, -1) for x in belief[1:])
         world = Unrolled(
-            memories,
+            [imagination.memories[m] for m in members],
             imagination.reward_model,
-            spread(belief.z),
-            states,
-            imagination.cfg.temperature,
-            imagination.cfg.miss_penalty,
+            (torch.from_numpy(belief.z).expand(rows, -1), h, c),
+            cfg.temperature,
+            cfg.miss_penalty,
         )
         actions = imagination.to_input(plans).repeat_interleave(particles, 0)
         weight, total = torch.ones(rows), torch.zeros(rows)
         for t in range(len(uniform)):
             inside = t < plans.shape[1]
             action = actions[:, t] if inside else imagination.controller(world.z, world.h)
-            u, n = uniform[t].repeat(wide, 1), normal[t].repeat(wide, 1)
-            reward, alive = world.step(action, u, n)
+            reward, alive = world.step(
+                action, uniform[t].repeat(wide, 1), normal[t].repeat(wide, 1)
+            )
             total = total + weight * reward
-            weight = weight * alive * imagination.cfg.discount
+            weight = weight * alive * cfg.discount
         if imagination.critic is not None:
             total = total + weight * imagination.critic(world.z, world.h)
         return total.view(wide, particles)
 
 
 class Unrolled:
-    """A batch of dreams with gradients; `z` and `h` are what a driver sees."""
+    """A batch of dreams with gradients; a policy sees `z` and `h`."""
 
     def __init__(
         self,
         memories: Sequence[Memory],
         reward_model: RewardModel,
-        z: Tensor,
-        states: Sequence[MemoryState],
+        start: tuple[Tensor, Tensor, Tensor],
         temperature: float = 1.0,
         miss_penalty: float = 0.0,
     ) -> None:
-        """Put R rows at z (R, Z) and the states (R, H) of one or two memories.
+        """Begin R rows at z (R, Z), h (M, R, H) and c (M, R, C) of M memories.
 
-        The first memory gives h, the last one dreams.
+        The first memory gives h, the last one dreams, and all follow.
         """
-        self.memories, self.reward_model = memories, reward_model
-        self.z, self.states, self.temperature = z, list(states), temperature
+        self.memories, self.reward_model, self.temperature = memories, reward_model, temperature
+        self.z, h, c = start
+        self.states = [MemoryState(*parts) for parts in zip(h, c, strict=True)]
         self._priced = DreamConfig(miss_penalty=miss_penalty)
 
     @classmethod
@@ -290,10 +243,10 @@ class Unrolled:
         belief: Belief,
         temperature: float = 1.0,
     ) -> Self:
-        """One dream from a belief, which the last of these memories dreams; the others follow."""
-        z, h, c = (torch.tensor(part) for part in belief)
-        rows = [MemoryState(h[m : m + 1], c[m : m + 1]) for m in range(len(memories))]
-        return cls(memories, reward_model, z[None], rows, temperature)
+        """One dream from a belief."""
+        z, h, c = map(torch.tensor, belief)
+        kept = slice(len(memories))
+        return cls(memories, reward_model, (z[None], h[kept, None], c[kept, None]), temperature)
 
     @property
     def h(self) -> Tensor:
@@ -315,7 +268,7 @@ class Unrolled:
             normal: (R, Z).
 
         Returns:
-            Expected reward (R,) and chance that the dream goes on (R,).
+            Expected reward (R,) and chance that the dream continues (R,).
         """
         *watching, dreaming = self.memories
         for m, memory in enumerate(watching):
@@ -328,10 +281,42 @@ class Unrolled:
         return reward, torch.sigmoid(-out.terminated_logit)
 
 
-def _zeros(agent: Agent) -> Belief:
-    memories = agent.memories
-    h, c = (
-        np.zeros((len(memories), width), np.float32)
-        for width in (agent.h_dim, memories[0].carry_size)
-    )
-    return Belief(np.zeros(agent.z_dim, np.float32), h, c)
+class Uncertainty(NamedTuple):
+    """Variance of the next z by its cause; the two add up to the variance of the ensemble."""
+
+    aleatoric: Tensor  #: (B, Z) mean over memories of each one's own variance
+    epistemic: Tensor  #: (B, Z) variance over memories of their means; 0 where there is one memory
+
+
+def decompose(outputs: Sequence[MemoryOutput]) -> Uncertainty:
+    """Split what several memories predict (B, Z, K), by the law of total variance."""
+    own = torch.stack([mixture_variance(o.log_pi, o.mu, o.log_sigma) for o in outputs])
+    means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
+    return Uncertainty(own.mean(0), means.var(0, correction=0))
+
+
+@torch.inference_mode()
+def along(
+    memories: Sequence[Memory],
+    z: Tensor,
+    states: Sequence[MemoryState],
+    actions: Tensor,
+) -> list[Uncertainty]:
+    """Uncertainty at every step of a plan, along the mean of all memories' predictions.
+
+    Args:
+        memories: M of them.
+        z: (B, Z) now.
+        states: M states (B, H).
+        actions: (B, T, A) as M sees them.
+
+    Returns:
+        T records of (B, Z).
+    """
+    states, found = list(states), []
+    for action in actions.unbind(1):
+        steps = [m.step(z, action, s) for m, s in zip(memories, states, strict=True)]
+        outputs, states = [out for out, _ in steps], [state for _, state in steps]
+        found.append(decompose(outputs))
+        z = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs]).mean(0)
+    return found

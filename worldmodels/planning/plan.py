@@ -1,69 +1,114 @@
-"""What planners share: plans, the clock of an anytime budget, and noise with a colour."""
+"""What planners share: plans, the numbers that they consist of, and the clock of a time budget."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from worldmodels.config import Config, Horizon, HorizonOrZero, NotNegative, PositiveFraction, Size
+from worldmodels.envs.spaces import ActionSpec
+
+Array = NDArray[np.float32]
+AnyArray = TypeVar("AnyArray", Tensor, Array)
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Config):
+    """What a plan is judged by: M's dreams under it, summed up to one number."""
+
+    horizon: Horizon = 15
+    """decisions in a plan; each is held for the agent's action_repeat steps of the environment"""
+    tail: HorizonOrZero = 0
+    """decisions of C in the dream after the plan's end, so that a plan is also judged by what C can
+    make of where it leads"""
+    critic: bool = False
+    """add a critic's value of the state at the end; needs an actor-critic trained in the dream"""
+    around: Literal["best", "controller"] = "best"
+    """policy that continues after a plan's end, proposes plans, and is improved by rollouts: C with
+    its residual where the agent has one, or C alone"""
+    proposal: bool = False
+    """let C's own plans, from its dreams, compete with the searched ones and start the search"""
+    particles: Size = 4
+    """dreams that a plan is judged on, by common random numbers"""
+    discount: PositiveFraction = 0.99
+    """weight of a reward relative to the one before it"""
+    temperature: NotNegative = 1.0
+    """tau of the mixture; at 0 the latent is not sampled and one particle is enough"""
+    risk: PositiveFraction = 1.0
+    """fraction of the worst dreams that counts (CVaR); 1 is the mean"""
+    disagreement_penalty: NotNegative = 0.0
+    """subtracted from the reward per unit of the memories' disagreement; needs several memories"""
+    miss_penalty: NotNegative = 0.0
+    """subtracted from the reward of a step in which M expects no event, same as in evolution: plans
+    cannot show that one missed tile takes the end of the lap with it"""
 
 
 @dataclass(frozen=True)
 class Plan:
     """What a planner decided; its first action is executed, the rest starts the next search."""
 
-    actions: NDArray[np.float32]
-    """(T, A)"""
-    score: float
-    """what the objective says of it"""
-    kept: NDArray[np.float32]
-    """(K, T, A) other plans worth another look at the next decision; K may be 0"""
-    iterations: int
-    """of the search; fewer than asked for where a budget of time ran out"""
-    samples: int
-    """plans that were judged"""
-    seconds: float
-    """that the search took"""
+    actions: Array  #: (T, A)
+    score: float  #: what the objective says of it
+    kept: Array  #: (K, T, A) other plans worth another look at the next decision; K may be 0
+    iterations: int  #: of the search; fewer than configured where a time budget ran out
+    samples: int  #: plans that were judged
+    seconds: float  #: that the search took
 
     def shifted(self) -> Plan:
         """The plan one decision later: without its first action, its last one repeated."""
-        kept = shift(self.kept)
-        return Plan(shift(self.actions[None])[0], self.score, kept, 0, 0, 0.0)
-
-
-def shift(plans: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Plans (K, T, A) without their first action, the last one repeated."""
-    return np.concatenate((plans[:, 1:], plans[:, -1:]), axis=1)
+        plans = np.concatenate((self.actions[None], self.kept))
+        later = np.concatenate((plans[:, 1:], plans[:, -1:]), axis=1)
+        return replace(self, actions=later[0], kept=later[1:])
 
 
 class Bounds(Protocol):
-    """Where actions lie."""
+    """Where a plan's numbers lie."""
 
-    @property
-    def low(self) -> NDArray[np.float32]:
-        """(A,) smallest actions."""
-        ...
-
-    @property
-    def high(self) -> NDArray[np.float32]:
-        """(A,) largest actions."""
-        ...
+    low: Array  #: (A,) smallest
+    high: Array  #: (A,) largest
 
 
-class Objective(Bounds, Protocol):
-    """What sampling planners maximise."""
+class Numbers:
+    """The numbers that plans and actors consist of: a Box's actions, or a score for each choice."""
 
-    def score(self, plans: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Judge plans (N, T, A): (N,) scores, the same for the same plan."""
-        ...
+    def __init__(self, spec: ActionSpec) -> None:
+        """Take the bounds of an action space; scores lie in [-1, 1], and the largest one acts."""
+        self.discrete, self.whole = spec.kind == "discrete", spec.integer
+        unit = np.ones(spec.size, np.float32)
+        self.low = -unit if self.discrete else np.array(spec.low, np.float32)
+        self.high = unit if self.discrete else np.array(spec.high, np.float32)
+
+    def to_input(self, numbers: Tensor) -> Tensor:
+        """Numbers (..., A) as M sees actions, with a gradient: as they are, whole, or one-hot."""
+        if self.discrete:
+            return straight_through(numbers)
+        return numbers + (numbers.round() - numbers).detach() if self.whole else numbers
+
+    def of_input(self, action: AnyArray) -> AnyArray:
+        """M's action input (..., A) as numbers: choices from [0, 1] to [-1, 1]."""
+        return action * 2 - 1 if self.discrete else action
+
+
+def straight_through(scores: Tensor) -> Tensor:
+    """The largest of the scores (..., n) one-hot, with the gradient of their softmax.
+
+    The straight-through estimator (Bengio et al. 2013, arXiv:1308.3432).
+    """
+    soft = torch.softmax(4 * scores, dim=-1)
+    hard = torch.nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).to(scores.dtype)
+    return hard + soft - soft.detach()
 
 
 class Budget:
     """The clock of an anytime planner: says whether one more iteration fits."""
 
-    def __init__(self, milliseconds: float) -> None:
+    def __init__(self, milliseconds: float = 0.0) -> None:
         """Start the clock; 0 is no limit."""
         self._limit = milliseconds / 1000
         self._began = self._last = time.perf_counter()
@@ -75,44 +120,12 @@ class Budget:
         return time.perf_counter() - self._began
 
     def allows(self, done: int) -> bool:
-        """Whether to go on after ``done`` iterations; the first one is always done.
+        """Whether to continue after ``done`` iterations; the first one is always done.
 
-        The longest iteration so far is what the next one is expected to take.
+        The next iteration is expected to take as long as the longest so far.
         """
         now = time.perf_counter()
         if done:
             self._longest = max(self._longest, now - self._last)
         self._last = now
         return not self._limit or not done or now - self._began + self._longest <= self._limit
-
-
-def coloured_noise(
-    rng: np.random.Generator, shape: tuple[int, int, int], beta: float
-) -> NDArray[np.float32]:
-    """Gaussian noise of variance 1 with a power spectrum 1 / f^beta over time.
-
-    By the spectral method of Timmer and Koenig (1995): random Fourier coefficients, scaled; the
-    lowest frequency that T steps can show stands in for frequency 0.
-
-    Args:
-        rng: draws the coefficients.
-        shape: (N, T, A); every plan and every action has its own noise.
-        beta: 0 is white noise.
-    """
-    number, steps, size = shape
-    if beta == 0 or steps < 2:
-        return rng.standard_normal(shape, np.float32)
-    frequency = np.fft.rfftfreq(steps)
-    frequency[0] = frequency[1]
-    scale = frequency ** (-beta / 2)
-    parts = rng.standard_normal((2, number, size, len(frequency)))
-    parts[1, ..., 0] = 0.0  # frequency 0 is real, and so is the highest of an even number of steps
-    parts[0, ..., 0] *= np.sqrt(2)
-    power = 2 * scale[0] ** 2 + 4 * (scale[1:] ** 2).sum()
-    if steps % 2 == 0:
-        parts[1, ..., -1] = 0.0
-        parts[0, ..., -1] *= np.sqrt(2)
-        power -= 2 * scale[-1] ** 2
-    noise = np.fft.irfft((parts[0] + 1j * parts[1]) * scale, steps, axis=-1)
-    unit = noise * (steps / np.sqrt(power))
-    return np.ascontiguousarray(unit.transpose(0, 2, 1)).astype(np.float32)

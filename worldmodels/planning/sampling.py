@@ -3,22 +3,93 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels.planning.config import CEMConfig, MPPIConfig
-from worldmodels.planning.plan import Budget, Objective, Plan, coloured_noise
+from worldmodels.config import (
+    AtLeast,
+    Config,
+    Count,
+    Decay,
+    Limit,
+    NotNegative,
+    Positive,
+    PositiveFraction,
+)
+from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 
-Array = NDArray[np.float32]
+
+class Objective(Bounds, Protocol):
+    """What sampling planners maximise."""
+
+    def score(self, plans: Array) -> NDArray[np.float64]:
+        """Judge plans (N, T, A): (N,) scores, the same for the same plan."""
+
+
+@dataclass(frozen=True)
+class CEMConfig(Config):
+    """The cross-entropy method; with the defaults of `icem` it is iCEM."""
+
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 192
+    """plans drawn in the first iteration"""
+    iterations: Count = 4
+    """times that a Gaussian is drawn from and fitted to the best"""
+    elites: PositiveFraction = 0.1
+    """fraction of the plans that it is fitted to"""
+    spread: NotNegative = 0.5
+    """first standard deviation, in units of half the action's range"""
+    floor: NotNegative = 0.02
+    """smallest standard deviation, in such units"""
+    momentum: Decay = 0.1
+    """weight of the Gaussian before in each fit"""
+    beta: NotNegative = 0.0
+    """exponent of the noise's power spectrum over time, 1 / f^beta; 0 is white, 2 is Brownian"""
+    decay: PositiveFraction = 1.0
+    """factor on the number of samples from iteration to iteration"""
+    keep: Decay = 0.0
+    """fraction of the elites that compete again, in the next iteration and in the next decision"""
+    execute: Literal["mean", "best"] = "mean"
+    """what is done in the end: the Gaussian's mean, unless a proposal is better, or the best plan
+    that was seen"""
+    budget_ms: NotNegative = 0.0
+    """stop before an iteration that would not end within so many milliseconds; 0 is no limit, and
+    then plans are the same for the same seed"""
+
+    @classmethod
+    def icem(cls) -> CEMConfig:
+        """Give iCEM (Pinneri et al. 2020, arXiv:2008.06389).
+
+        Coloured noise, fewer samples from iteration to iteration, elites kept and shifted, and the
+        best plan executed.
+        """
+        return cls(beta=2.0, decay=0.8, keep=0.3, execute="best")
+
+
+@dataclass(frozen=True)
+class MPPIConfig(Config):
+    """Model-predictive path integral control (Williams et al. 2017, arXiv:1707.02342)."""
+
+    samples: Annotated[int, AtLeast(2), Limit(65_536)] = 384
+    """plans drawn around the mean in each iteration"""
+    iterations: Count = 2
+    """times that the mean is moved"""
+    spread: NotNegative = 0.3
+    """standard deviation of the noise, in units of half the action's range"""
+    temperature: Positive = 0.2
+    """lambda: plans are weighed by exp(score / lambda), scores standardised over the plans"""
+    beta: NotNegative = 1.0
+    """exponent of the noise's power spectrum over time, 1 / f^beta"""
+    budget_ms: NotNegative = 0.0
+    """same as of CEM"""
 
 
 @dataclass(frozen=True)
 class CEM:
     """The cross-entropy method (Rubinstein 1999) with what iCEM adds to it, all of it optional.
 
-    A Gaussian over plans, independent between their numbers, is drawn from and fitted to the best
-    of what was drawn, again and again.
+    A Gaussian over plans, independent between their numbers, is drawn from and fitted to the best.
     """
 
     cfg: CEMConfig
@@ -74,7 +145,7 @@ class MPPI:
     def plan(
         self, objective: Objective, guess: Array, candidates: Array, rng: np.random.Generator
     ) -> Plan:
-        """Search; arguments as of `CEM.plan`."""
+        """Search; see `CEM.plan` for the arguments."""
         cfg, budget = self.cfg, Budget(self.cfg.budget_ms)
         half = (objective.high - objective.low) / 2
         (mean, judged), iteration = best_start(objective, guess, candidates), 0
@@ -89,14 +160,7 @@ class MPPI:
             judged += len(plans)
             iteration += 1
         score = float(objective.score(mean[None])[0])
-        return Plan(
-            mean,
-            score,
-            np.empty((0, *mean.shape), np.float32),
-            iteration,
-            judged + 1,
-            budget.seconds,
-        )
+        return Plan(mean, score, candidates[:0], iteration, judged + 1, budget.seconds)
 
 
 def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[Array, int]:
@@ -106,3 +170,28 @@ def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[A
     starts = np.concatenate((guess[None], candidates)).astype(np.float32)
     best: Array = starts[objective.score(starts).argmax()]
     return best, len(starts)
+
+
+def coloured_noise(rng: np.random.Generator, shape: tuple[int, int, int], beta: float) -> Array:
+    """Gaussian noise (N, T, A) of variance 1 with a power spectrum 1 / f^beta over time T.
+
+    By the spectral method of Timmer and Koenig (1995): random Fourier coefficients, scaled; the
+    lowest frequency that T steps can show stands in for frequency 0. A beta of 0 is white noise.
+    """
+    number, steps, size = shape
+    if beta == 0 or steps < 2:
+        return rng.standard_normal(shape, np.float32)
+    frequency = np.fft.rfftfreq(steps)
+    frequency[0] = frequency[1]
+    scale = frequency ** (-beta / 2)
+    parts = rng.standard_normal((2, number, size, len(frequency)))
+    parts[1, ..., 0] = 0.0  # frequency 0 is real, and so is the highest of an even number of steps
+    parts[0, ..., 0] *= np.sqrt(2)
+    power = 2 * scale[0] ** 2 + 4 * (scale[1:] ** 2).sum()
+    if steps % 2 == 0:
+        parts[1, ..., -1] = 0.0
+        parts[0, ..., -1] *= np.sqrt(2)
+        power -= 2 * scale[-1] ** 2
+    noise = np.fft.irfft((parts[0] + 1j * parts[1]) * scale, steps, axis=-1)
+    unit = noise * (steps / np.sqrt(power))
+    return np.ascontiguousarray(unit.transpose(0, 2, 1)).astype(np.float32)

@@ -1,1 +1,1 @@
-"""What acts: the checks that all policies share."""
+"""What acts: agents alone, under planners, under trained networks, and several together."""

@@ -34,9 +34,9 @@ def as_batch(observation: ArrayLike, shape: Shape | None) -> tuple[NDArray[np.ui
 
     Args:
         observation: one observation or a batch (B, ...) of them, B at least 1, uint8. Grey ones may
-            have a channel axis or not, whatever `shape` has.
-        shape: of one observation; None where nobody knows it. Then only layouts pass that can be
-            read in one way: (H, W), (H, W, C) and (B, H, W, C), with C 1 or 3.
+            have a channel axis or not, whatever ``shape`` has.
+        shape: of one observation; None where nobody knows it. Then only unambiguous layouts pass:
+            (H, W), (H, W, C) and (B, H, W, C), with C 1 or 3.
 
     Returns:
         (B, H, W, C), and True where there was a single observation.
@@ -105,14 +105,10 @@ def as_starts(
 
 @lru_cache(maxsize=32)
 def declared_shape(env_id: str) -> Shape | None:
-    """The shape of an environment's observations, asked of the environment itself.
+    """The shape of an environment's observations; None where the environment cannot be made here.
 
-    Args:
-        env_id: a Gymnasium id. The module of ``module:id`` is not imported for this: ids come from
-            agents' folders, and looking at one must not run code that it names.
-
-    Returns:
-        The shape; None where the environment cannot be made here.
+    The module of ``module:id`` is not imported for this: ids come from agents' folders, and looking
+    at one must not run code that it names.
     """
     module = env_id.rpartition(":")[0]
     if module and module not in sys.modules:
@@ -129,9 +125,7 @@ def declared_shape(env_id: str) -> Shape | None:
 class StateWatch:
     """Warns once when the caller of a recurrent policy drops its state again and again."""
 
-    def __init__(self) -> None:
-        """Begin at no calls."""
-        self._calls = 0
+    _calls = 0
 
     def note(self, state: Any, episode_start: Any) -> None:
         """Count a call of `predict`; call it from there, so that the warning names its caller."""

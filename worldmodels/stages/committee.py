@@ -14,8 +14,8 @@ import numpy as np
 from worldmodels.agent import Agent
 from worldmodels.evaluation import EvaluationResult, evaluate_many
 from worldmodels.metrics import CommitteeSelection
-from worldmodels.planning.committee import FOLDER, Committee
-from worldmodels.planning.drivers import open_member
+from worldmodels.policies.ensemble import FOLDER, Committee
+from worldmodels.policies.opening import open_member
 from worldmodels.presets import SelectionConfig
 from worldmodels.stages.context import StageContext
 

@@ -10,8 +10,8 @@ from worldmodels.agent import Agent
 from worldmodels.evaluation import evaluate_many
 from worldmodels.metrics import ResidualSelection
 from worldmodels.planning.actor_critic import train_policies
-from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig
+from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.presets import SelectionConfig
 from worldmodels.runs import derive_seed
 from worldmodels.stages.committee import remove_members

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from worldmodels.evaluation import EvaluationResult, evaluate
-from worldmodels.planning.drivers import best_driver, open_driver, open_member
+from worldmodels.policies.opening import best_driver, open_driver, open_member
 from worldmodels.presets import TestConfig
 from worldmodels.stages.context import StageContext
 from worldmodels.video import film

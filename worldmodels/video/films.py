@@ -11,7 +11,6 @@ import torch
 
 from worldmodels import runs
 from worldmodels.agent import Agent
-from worldmodels.controller import linear
 from worldmodels.evaluation import EvaluationResult, one_thread
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
@@ -129,7 +128,6 @@ def dream_frames(
             picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
             yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
         action = agent.act(z, state.h)
-        action = linear.memory_input(action, agent.controller)
         noise = mixture_noise(z, generator)
         z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
         if agent.reward_model is not None:

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from worldmodels.planning.objective import Belief, Unrolled
+from worldmodels.planning.objective import Belief, Uncertainty, Unrolled, along
 from worldmodels.planning.plan import Plan
-from worldmodels.planning.policy import PlanningPolicy
-from worldmodels.planning.risk import Uncertainty, along
+from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 from worldmodels.video.config import Frames, VideoConfig

@@ -1,4 +1,4 @@
-"""Agents that drive together, each with V, M and C of its own.
+"""Agents that act together, each with V, M and C of its own.
 
 What a world model gets wrong it gets wrong in its own way: its V overlooks something else, its M
 dreams of other roads. Members that never saw each other's weights seldom err at the same place.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worldmodels._agent_files import CONFIG
 from worldmodels.agent import Agent, AgentState, find
-from worldmodels.planning.policy_file import digest_of
+from worldmodels.artifacts import weights_digest
 from worldmodels.policies.observations import StateWatch
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
@@ -30,13 +30,13 @@ CommitteeState: TypeAlias = tuple[AgentState, ...]
 
 
 class Committee:
-    """A `Policy` that drives by the mean of its members' actions, or by their majority.
+    """A `Policy` that acts by the mean of its members' actions, or by their majority.
 
-    Every member learns which action was executed, so each M knows what the car really did.
+    Every member learns which action was executed, so each M knows what really happened.
     """
 
     def __init__(self, members: Sequence[Agent]) -> None:
-        """Seat the members.
+        """Join the members.
 
         Args:
             members: for one action space and with one `action_repeat`; earlier ones win ties.
@@ -61,15 +61,15 @@ class Committee:
         self._watch = StateWatch()
 
     def __repr__(self) -> str:
-        """Say who sits in it."""
+        """Name its members."""
         return f"Committee({', '.join(map(repr, self.members))})"
 
     def __copy__(self) -> Self:
-        """The same members, each with its own generator: see `Agent.__copy__`."""
+        """The same members, each with its own generator: see `HoldingPolicy.__copy__`."""
         return type(self)([copy.copy(member) for member in self.members])
 
     def check_env(self, env: gym.Env[Any, Any]) -> None:
-        """As `Agent.check_env`, for every member."""
+        """Same as `Agent.check_env`, for every member."""
         for member in self.members:
             member.check_env(env)
 
@@ -85,15 +85,11 @@ class Committee:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], CommitteeState]:
-        """Ask all members and act in the middle; arguments and errors as of `Agent.decide`.
+        """Ask all members and act in the middle; arguments, results and errors of `Agent.predict`.
 
         The state carries the members' memories, so pass it on until the episode ends::
 
             action, state = committee.predict(obs, state, deterministic=True)
-
-        Returns:
-            Actions, (A,) or (B, A) float32 for a Box space, a number or (B,) int64 for a Discrete
-            one, and the members' states.
         """
         self._watch.note(state, episode_start)
         if state is None and episode_start is None:
@@ -105,11 +101,11 @@ class Committee:
         ]
         action = self._together(np.stack([answer for answer, _ in answers]))
         rows = np.atleast_1d(action) if self._votes else np.atleast_2d(action)
-        states = tuple(
+        states = [
             member.executed(own, rows)
             for member, (_, own) in zip(self.members, answers, strict=True)
-        )
-        return action, states
+        ]
+        return action, tuple(states)
 
     @property
     def _votes(self) -> bool:
@@ -126,11 +122,11 @@ class Committee:
 
 
 def other_members(agent: str | Path) -> list[Path]:
-    """Folders of the members beside the first; none where an agent drives alone."""
+    """Folders of the members beside the first; none where an agent acts alone."""
     return sorted(file.parent for file in (find(agent) / FOLDER).glob(f"*/{CONFIG}"))
 
 
 def _identity(member: Agent) -> list[Any]:
-    """What makes it drive as it does, so the same with and without what only dreams need."""
-    weights = digest_of([member.vision.without_decoder(), *member.memories])
+    """What makes it act as it does, so the same with and without what only dreams need."""
+    weights = weights_digest(member.vision.without_decoder(), *member.memories)
     return [weights, member.parameters, member.digest]
