@@ -27,7 +27,7 @@ from worldmodels.memory.rewards import RewardModel
 from worldmodels.memory.train import train_memory
 from worldmodels.presets import quick
 from worldmodels.runs import Device, machine, require_device, versions, write_json
-from worldmodels.stages.evolution import DreamEvolution
+from worldmodels.stages.controller import DreamEvolution
 from worldmodels.vision.latents import ENCODE_BATCH, Latents, encode_frames
 from worldmodels.vision.train import train_vision
 from worldmodels.vision.vae import ConvVAE

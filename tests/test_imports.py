@@ -205,7 +205,7 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("worldmodels.pipeline", "from scripts import run_pipeline"),
         ("worldmodels.stages.vision", "from worldmodels.pipeline import Pipeline"),
         ("worldmodels.stages.vision", "from worldmodels.commands.stage import use_all_cores"),
-        ("worldmodels.memory.train", "from worldmodels.stages.latents import held_out"),
+        ("worldmodels.memory.train", "from worldmodels.stages.vision import held_out"),
         ("worldmodels.vision.train", "from sparse_gan.energy import energy"),
         ("baselines.ppo", "from worldmodels.memory.mdn_rnn import MDNRNN"),
         ("baselines.ppo", "from worldmodels import Agent"),

@@ -29,12 +29,8 @@ def digests(root: Path, outputs: Iterable[Path]) -> dict[str, str]:
 
 def damaged(root: Path, wanted: Mapping[str, str]) -> list[Path]:
     """Files below ``root`` that are missing, or have another SHA-256 than they had."""
-    paths = [root / name for name in wanted]
-    with ThreadPoolExecutor() as pool:
-        found = list(pool.map(digest, paths))
-    return [
-        path for path, one, name in zip(paths, found, wanted, strict=True) if one != wanted[name]
-    ]
+    found = digests(root, (root / name for name in wanted))
+    return [root / name for name, one in wanted.items() if found.get(name) != one]
 
 
 def discard(paths: Iterable[Path]) -> None:

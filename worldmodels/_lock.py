@@ -80,19 +80,17 @@ def _acquire(name: str, thread: int, folder: Path) -> bool:
             if not _lock(descriptor):
                 os.close(descriptor)
                 return False
-            if _is_at(descriptor, path):
-                break
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
             os.close(descriptor)  # its last holder has removed it in between
         _HELD[name] = _Held(descriptor, path, thread)
-        _sign(descriptor)
+        words = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}
+        with suppress(OSError):  # a full disk
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(words).encode())  # for others' error
         return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
 
 
 def _release(name: str) -> None:
@@ -122,22 +120,11 @@ def _lock(descriptor: int) -> bool:
             import fcntl
 
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, FAR)
-    except ImportError:
-        return True
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # a file system without locks
+    except (ImportError, OSError):  # a system, or a file system, without locks
         return True
     return True
-
-
-def _sign(descriptor: int) -> None:
-    """Say who holds the lock, for others' error."""
-    words = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}
-    with suppress(OSError):  # a full disk
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(words).encode())
 
 
 def _holder(folder: Path) -> str:

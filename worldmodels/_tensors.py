@@ -33,24 +33,28 @@ class TensorFile(NamedTuple):
     """facts as JSON; empty where there are none"""
 
 
-def read_tensors(path: Path, remedy: str) -> TensorFile:
+def read_tensors(path: Path, remedy: str, finite: bool = True) -> TensorFile:
     """Read a safetensors file.
 
     Args:
         path: a regular file.
         remedy: what to do where it is damaged, for the error.
+        finite: refuse numbers that are not finite.
 
     Raises:
         FileNotFoundError: there is no such file.
         UserError: it is damaged, or has numbers that are not finite.
     """
     data = read_regular(path)
+    if data[:4] == b"PK\x03\x04":
+        raise UserError(f"{path} is a pickle of an earlier version, which is not read; {remedy}")
     try:
         tensors: dict[str, Tensor] = load(data)
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{path} is damaged ({reason[:200]}); {remedy}") from error
-    require_finite(tensors, path, remedy)
+    if finite:
+        require_finite(tensors, path, remedy)
     header = parse_json(
         data[8 : 8 + int.from_bytes(data[:8], "little")], f"{path} is damaged ({{}}); {remedy}"
     )

@@ -12,31 +12,29 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 from torch import Tensor
 
-from worldmodels._files import atomic_write, parse_json, read_regular
+from worldmodels._files import atomic_write, parse_json
 from worldmodels._shapes import check
+from worldmodels._tensors import FACTS, read_facts, read_tensors
 from worldmodels.protocols import UserError
 
 SCHEMA = 1
 """Layout of the files; a reader refuses others."""
 
-META = "worldmodels"
-"""Key of our header in a file's metadata."""
+REMEDY = "delete it and run the stage again"
 
 
 class _Header(TypedDict):
     kind: str
     schema: int
     state: dict[str, Any]
-    sha256: NotRequired[str]
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
@@ -57,7 +55,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "che
     packed = _pack(dict(state), tensors, "state")
     text = json.dumps({"kind": kind, "schema": SCHEMA, "state": packed}, allow_nan=False)
     header = json.dumps({"text": text, "sha256": _digest(text, tensors)})
-    atomic_write(path, save(tensors, {META: header}))
+    atomic_write(path, save(tensors, {FACTS: header}))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -68,37 +66,28 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     source = Path(path)
     try:
-        data = read_regular(source)
+        file = read_tensors(source, REMEDY, finite=False)
     except FileNotFoundError:
         raise UserError(f"checkpoint {source} does not exist") from None
-    if data[:4] == b"PK\x03\x04":
-        raise _unreadable(source, "it is a pickle of an earlier version, which is not read")
-    try:
-        tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-        header = json.loads(metadata[META])
-        text, digest = header["text"], header["sha256"]
-    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise _unreadable(source, reason[:200]) from error
-    if not isinstance(text, str) or digest != _digest(text, tensors):
-        raise _unreadable(source, "it is damaged")
-    content = parse_json(text, f"checkpoint {source} cannot be read ({{}})")
+    header = read_facts(file, dict, source, REMEDY)
+    if header.keys() != {"text", "sha256"}:
+        raise UserError(
+            f"{source} has the format of an earlier version, which is not read; {REMEDY}"
+        )
+    text = header["text"]
+    if not isinstance(text, str) or header["sha256"] != _digest(text, file.tensors):
+        raise UserError(f"{source} is damaged; {REMEDY}")
+    content = parse_json(text, f"{source} is damaged ({{}}); {REMEDY}")
     check(content, _Header, str(source))
     if content["schema"] != SCHEMA:
-        raise _unreadable(source, f"its schema is {content['schema']}, not {SCHEMA}")
+        raise UserError(f"{source} has schema {content['schema']}, not {SCHEMA}; {REMEDY}")
     try:
-        state: dict[str, Any] = _unpack(content["state"], tensors)
+        state: dict[str, Any] = _unpack(content["state"], file.tensors)
     except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise _unreadable(source, str(error) or type(error).__name__) from error
+        raise UserError(
+            f"{source} is damaged ({error or type(error).__name__}); {REMEDY}"
+        ) from error
     return state
-
-
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"checkpoint {path} cannot be read ({reason}); delete it and run the stage again"
-    )
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -127,23 +116,11 @@ def _pack(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
     if isinstance(value, Tensor):
         return {"tensor": _put(value.detach().cpu(), tensors)}
     if isinstance(value, np.ndarray | np.number | np.bool_):
-        return _pack_array(value, tensors, place)
-    return _pack_plain(value, place)
-
-
-def _pack_array(
-    value: NDArray[Any] | np.number[Any] | np.bool_, tensors: dict[str, Tensor], place: str
-) -> dict[str, Any]:
-    """Arrays and numbers of numpy."""
-    array = value if isinstance(value, np.ndarray) else np.array([value])
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{place} is an array of {array.dtype}, not of numbers")
-    kind = "array" if array is value else "scalar"
-    return {kind: _put(torch.from_numpy(_native(array)), tensors)}
-
-
-def _pack_plain(value: Any, place: str) -> Any:
-    """Numbers and bytes."""
+        array = value if isinstance(value, np.ndarray) else np.array([value])
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{place} is an array of {array.dtype}, not of numbers")
+        kind = "array" if array is value else "scalar"
+        return {kind: _put(torch.from_numpy(_native(array)), tensors)}
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else {"int": str(value)}
     if isinstance(value, float):

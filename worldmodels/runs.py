@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
@@ -49,41 +49,12 @@ from worldmodels._shapes import check
 from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
-__all__ = [
-    "FILM",
-    "FOLDER",
-    "FRAME_KINDS",
-    "SCHEMA_VERSION",
-    "Device",
-    "FilePath",
-    "FilmPath",
-    "FolderPath",
-    "ProgressBar",
-    "RunFolder",
-    "agent_folder",
-    "atomic_path",
-    "atomic_write",
-    "check_output",
-    "check_outputs",
-    "config_hash",
-    "derive_seed",
-    "has_fast_bfloat16",
-    "load_checkpoint",
-    "locked",
-    "machine",
-    "make_folder",
-    "mixed_precision",
-    "parse_json",
-    "progress",
-    "read_json",
-    "read_json_lines",
-    "read_regular",
-    "require_device",
-    "save_checkpoint",
-    "to_jsonable",
-    "versions",
-    "write_json",
-]
+__all__ = ["FRAME_KINDS", "RunFolder", "agent_folder", "load_checkpoint", "save_checkpoint"]
+__all__ += ["atomic_path", "atomic_write", "locked", "make_folder", "parse_json", "read_json"]
+__all__ += ["read_json_lines", "read_regular", "write_json"]
+__all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
+__all__ += ["Device", "has_fast_bfloat16", "machine", "mixed_precision", "require_device"]
+__all__ += ["ProgressBar", "config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
 
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; raised when a reader must tell old from new."""
@@ -143,36 +114,18 @@ class RunFolder:
         elif not self.path.is_dir():
             raise UserError(f"there is no run folder {self.path}; `worldmodels run` makes one")
         self._log_is_whole = False
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def frames_file(self) -> Path:
-        """The ledger of frames."""
-        return self.path / "frames.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of what training resumes from."""
-        return self.path / "checkpoints"
-
-    @property
-    def agent(self) -> Path:
-        """Folder of the finished agent, which `Agent.from_pretrained` reads."""
-        return self.path / "agent"
-
-    @property
-    def report(self) -> Path:
-        """The page about the run."""
-        return self.path / "report.html"
+        self.config_file = self.path / "config.json"
+        """the resolved configuration"""
+        self.metrics_file = self.path / "metrics.jsonl"
+        """one JSON object a line"""
+        self.frames_file = self.path / "frames.json"
+        """the ledger of frames"""
+        self.checkpoints = self.path / "checkpoints"
+        """folder of what training resumes from"""
+        self.agent = self.path / "agent"
+        """folder of the finished agent, which `Agent.from_pretrained` reads"""
+        self.report = self.path / "report.html"
+        """the page about the run"""
 
     def __repr__(self) -> str:
         """Show the path."""
@@ -323,15 +276,15 @@ class RunFolder:
             discard([self.frames_file])
 
     def settle(
-        self, stages: Sequence[str], keys: Sequence[str], known: Sequence[LedgerEntry] = ()
+        self, stages: Sequence[str], current: Collection[str], known: Sequence[LedgerEntry] = ()
     ) -> None:
-        """Count what the present agent cost: of these stages' work, the given keys alone.
+        """Count what the present agent cost; other work of these stages is superseded.
 
         Args:
             stages: first words of the keys of the stages in question, such as "collect".
-            keys: of the work that the present agent comes from; entries of other work of these
-                stages are superseded. Keys end in 8 letters of the stage's hash; entries that other
-                commands made, which have longer ones, are left as they are.
+            current: first 8 letters of the hashes of the stages that the present agent comes from.
+                Keys of a run's stages end in them; entries that other commands made, which end in
+                longer ones, are left as they are.
             known: entries that the stages recorded when they were done; they are entered again
                 where the ledger has lost or changed them.
         """
@@ -342,7 +295,7 @@ class RunFolder:
             entry = sure.pop(entry["key"], entry)
             if words[0] in stages and len(words) <= 3 and len(words[-1]) == 8:
                 entry.pop("superseded", None)
-                if entry["key"] not in keys:
+                if words[-1] not in current:
                     entry["superseded"] = True
             entries.append(entry)
         ledger = _ledger([*entries, *sure.values()])
@@ -382,9 +335,8 @@ class RunFolder:
         if record.get("sources", sources) != sources:
             return False
         if "files" not in record:
-            if self._stage(name).exists() and files:
-                frames = record.get("frames", self._frames_of(inputs_hash))
-                self._write_record(name, inputs_hash, record["outputs"], files, sources, frames)
+            if files:
+                self.mark_done(name, inputs_hash, record["outputs"], files, sources)
             return True
         bad = damaged(self.path, record["files"])
         for path in bad:
@@ -397,7 +349,7 @@ class RunFolder:
         self,
         name: str,
         inputs_hash: str,
-        outputs: dict[str, Any],
+        outputs: Any,
         files: Sequence[Path] = (),
         sources: str = "",
     ) -> None:
@@ -406,23 +358,11 @@ class RunFolder:
         Args:
             name: of the stage.
             inputs_hash: as for `stage_done`.
-            outputs: figures; the record keeps them.
+            outputs: figures, a dict or a dataclass; the record keeps them.
             files: what it has written, files and folders in this one; the record keeps a digest of
                 every file.
             sources: as for `stage_done`.
         """
-        frames = self._frames_of(inputs_hash)
-        self._write_record(name, inputs_hash, outputs, files, sources, frames)
-
-    def _write_record(
-        self,
-        name: str,
-        inputs_hash: str,
-        outputs: dict[str, Any],
-        files: Sequence[Path],
-        sources: str,
-        frames: list[LedgerEntry],
-    ) -> None:
         record = to_jsonable(
             {
                 "stage": name,
@@ -431,7 +371,7 @@ class RunFolder:
                 "time": time.time(),
                 "outputs": outputs,
                 "files": digests(self.path, files),
-                "frames": frames,
+                "frames": self._frames_of(inputs_hash),
             }
         )
         write_json(self._stage(name), {**record, "sha256": config_hash(record)})

@@ -196,7 +196,7 @@ CUTS = (
     "worldmodels.stages.collect",
     "worldmodels.stages.train_vision",
     "worldmodels.stages.train_memory",
-    "worldmodels.stages.evolution.DreamEvolution.run",
+    "worldmodels.stages.controller.DreamEvolution.run",
     "worldmodels.commands.train_policy.train_policies",
     "worldmodels.commands.train_policy.collect_decisions",
     "worldmodels.commands.study.Study.cell",

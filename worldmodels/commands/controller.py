@@ -18,8 +18,9 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.presets import RunConfig, StartsConfig
 from worldmodels.runs import Device, FolderPath, require_device, versions
 from worldmodels.stages.context import open_stage
-from worldmodels.stages.controller import World
 from worldmodels.stages.files import (
+    LatentsFile,
+    MemoryFile,
     VisionFile,
     file_digest,
     load_latents,
@@ -116,7 +117,7 @@ class TrainController:
                 self.controller,
                 self.dream,
                 self.starts,
-                world,
+                *world,
                 ctx,
                 init=init,
                 metadata={"seed": self.seed, "versions": versions()},
@@ -125,20 +126,11 @@ class TrainController:
             ctx.count_frames("dream", evolved.frames)
         print(f"agent, evolved over {evolved.frames:,} dreamt frames: {self.out}")
 
-    def _world(self) -> World:
+    def _world(self) -> tuple[VisionFile, list[MemoryFile], list[LatentsFile]]:
         """V, M and latents, which must belong together."""
         vision, memories = VisionFile.load(self.vision), load_memories(self.memory)
         parts = load_latents(self.latents)
-        newest = memories[-1]
-        for path, file in ((self.memory[-1], newest), (self.latents[0], parts[0])):
+        for path, file in ((self.memory[-1], memories[-1]), (self.latents[0], parts[0])):
             require_same(path, file.source, self.vision, vision.source)
             require_vision(path, file.vision, self.vision, vision.digest)
-        return World(
-            vision.source,
-            vision.model,
-            [model for file in reversed(memories) for model in file.models],
-            newest.reward,
-            [part.latents for part in parts],
-            parts[0].mirror,
-            newest.posterior_noise,
-        )
+        return vision, memories[::-1], parts

@@ -84,8 +84,7 @@ class TrainMemory:
         require_device(self.device)
         use_all_cores()
         parts = load_latents(self.latents)
-        newest = parts[-1]
-        init = self._init(newest)
+        init = self._init(parts[-1])
         files = [file_digest(path) for path in (*self.latents, *([self.init] if self.init else []))]
         inputs = [self.memory, self.memory_training, files]
         with open_stage(
@@ -97,19 +96,14 @@ class TrainMemory:
             iteration=len(parts) - 1,
             device=self.device,
         ) as ctx:
-            memories = stages.train_memory(
+            file = stages.train_memory(
                 self.memory,
                 self.memory_training,
-                [part.latents for part in parts],
+                parts,
                 ctx,
-                mirror=newest.mirror,
-                init=None if init is None else [model.state_dict() for model in init.models],
-                kind=None if init is None else init.reward.kind,
+                init=init,
             )
-            noise = self.memory_training.posterior_noise
-            MemoryFile(memories.models, memories.reward, newest.source, newest.vision, noise).save(
-                self.out
-            )
+            file.save(self.out)
         frames = sum(part.latents.num_frames for part in parts)
         print(f"M, trained on {frames:,} frames: {self.out}")
 

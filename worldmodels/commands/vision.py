@@ -19,7 +19,6 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import Device, FilePath, FolderPath, require_device
 from worldmodels.stages.context import open_stage
 from worldmodels.stages.files import (
-    LatentsFile,
     Source,
     VisionFile,
     episode_folders,
@@ -97,15 +96,15 @@ class TrainVision:
             iteration=len(self.data) - 1,
             device=self.device,
         ) as ctx:
-            model = stages.train_vision(
+            file = stages.train_vision(
                 training,
                 self.vision,
                 store,
                 ctx,
                 mirror=self.mirror,
-                init=None if init is None else init.model.state_dict(),
+                init=init,
             )
-            VisionFile(model, source, self.mirror).save(self.out)
+            file.save(self.out)
         print(f"V, trained on the frames of {len(store):,} episodes: {self.out}")
 
     def _init(self) -> VisionFile | None:
@@ -148,8 +147,8 @@ class Encode:
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
         mirror = vision.mirror if self.mirror is None else self.mirror
         inputs = [vision.digest, store.fingerprint, mirror]
-        digest = vision.digest
         with open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
-            latents = stages.encode(vision.model, store, ctx, mirror=mirror)
-            LatentsFile(latents, vision.source, digest, mirror).save(self.out)
+            file = stages.encode(vision, store, ctx, mirror=mirror)
+            file.save(self.out)
+        latents = file.latents
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")

@@ -27,9 +27,8 @@ def test(
     """
     seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
     chosen = best_driver(folder)
-    opened = open_driver(folder, chosen)
     result = evaluate(
-        folder if chosen == "controller" else opened,
+        folder if chosen == "controller" else open_driver(folder, chosen),
         test_env_id,
         seeds,
         executor=ctx.executor,
@@ -37,6 +36,7 @@ def test(
         keep_actions=True,
         max_steps=cfg.max_steps,
     )
+    ctx.count_frames("test", result.frames)
     result.write(out / "evaluation.json")
     ci95 = result.summary.ci95
     interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
