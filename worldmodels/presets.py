@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from functools import partial, reduce
+from typing import Annotated, Any, Literal, TypeVar
 
 from worldmodels.config import (
     NOT_EMPTY,
@@ -30,7 +31,6 @@ from worldmodels.config import (
     SizeOrZero,
 )
 from worldmodels.controller.evolve import EvolveConfig
-from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
@@ -54,6 +54,14 @@ T = TypeVar("T")
 
 DEFAULT_ENV = "worldmodels/CarRacing-v3"
 """Environment of a run that names none."""
+
+LIMITS = (
+    "experience.explore_steps",
+    "experience.driver_steps",
+    "selection.max_steps",
+    "test.max_steps",
+)
+"""Settings that limit the length of episodes."""
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,6 @@ class ExperienceConfig(Config):
     """longest kick, in steps"""
     group: GroupSize = 8
     """episodes driven side by side by one worker, and stored in one shard"""
-
-    @property
-    def needs_selection(self) -> bool:
-        """Whether what is collected depends on which controller was selected."""
-        return self.driver_snapshots == "selected"
 
 
 @dataclass(frozen=True)
@@ -347,21 +350,12 @@ class RunConfig(Config):
             return self
         if max_steps < 1:
             raise UserError(f"max_steps is {max_steps}; it must be at least 1")
-        cfg = self.experience
+        limits = self.limits().items()
+        return changed(self, {name: min(own or max_steps, max_steps) for name, own in limits})
 
-        def least(own: int | None) -> int:
-            return max_steps if own is None else min(own, max_steps)
-
-        return dataclasses.replace(
-            self,
-            experience=dataclasses.replace(
-                cfg, explore_steps=least(cfg.explore_steps), driver_steps=least(cfg.driver_steps)
-            ),
-            selection=dataclasses.replace(
-                self.selection, max_steps=least(self.selection.max_steps)
-            ),
-            test=dataclasses.replace(self.test, max_steps=least(self.test.max_steps)),
-        )
+    def limits(self) -> dict[str, int | None]:
+        """Longest episode of each kind, by the name of its setting; None: no limit of ours."""
+        return {name: reduce(getattr, name.split("."), self) for name in LIMITS}  # type: ignore[misc]  # mypy follows no getattr
 
     def begins_memory(self, number: int) -> bool:
         """Whether M begins anew in a round."""
@@ -376,18 +370,16 @@ class RunConfig(Config):
         return number <= self.vision_training.finetune_rounds or self.begins_vision(number)
 
     def vision_training_of(self, number: int) -> VisionTrainConfig:
-        """How V is trained in a round."""
-        steps = self.fresh.vision_steps
-        if number == 0 or steps is None or not self.begins_vision(number):
-            return self.vision_training
-        return dataclasses.replace(self.vision_training, steps=steps)
+        """How V is trained in an iteration."""
+        steps = self.fresh.vision_steps if number and self.begins_vision(number) else None
+        cfg = self.vision_training
+        return cfg if steps is None else dataclasses.replace(cfg, steps=steps)
 
     def memory_training_of(self, number: int) -> MemoryTrainConfig:
-        """How M is trained in a round."""
-        steps = self.fresh.memory_steps
-        if number == 0 or steps is None or not self.begins_memory(number):
-            return self.memory_training
-        return dataclasses.replace(self.memory_training, steps=steps)
+        """How M is trained in an iteration."""
+        steps = self.fresh.memory_steps if number and self.begins_memory(number) else None
+        cfg = self.memory_training
+        return cfg if steps is None else dataclasses.replace(cfg, steps=steps)
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -420,165 +412,138 @@ def changed(cfg: T, settings: Mapping[str, Any]) -> T:
     return dataclasses.replace(cfg, **values)  # type: ignore[type-var]  # every T here is a dataclass
 
 
-def _of_task(cfg: RunConfig, preset: str) -> RunConfig:
-    """A preset with what the task of its environment changes in it."""
-    return changed(cfg, task_for(cfg.env_id).settings.get(preset, {}))
+SMOKE: dict[str, Any] = {
+    "iterations": 2,
+    "experience.explore_episodes": 4,
+    "experience.explore_steps": 40,
+    "experience.driver_episodes": 2,
+    "experience.driver_steps": 40,
+    "experience.driver_snapshots": "all",
+    "experience.group": 2,
+    "vision.z_dim": 8,
+    "vision.width": 8,
+    "vision_training.steps": 10,
+    "vision_training.finetune_steps": 5,
+    "vision_training.batch_size": 16,
+    "vision_training.checkpoint_every": 4,
+    "vision_training.log_every": 5,
+    "memory.hidden_size": 32,
+    "memory_training.steps": 10,
+    "memory_training.finetune_steps": 6,
+    "memory_training.streams": 4,
+    "memory_training.length": 16,
+    "memory_training.checkpoint_every": 4,
+    "memory_training.log_every": 5,
+    "dream.horizon": 20,
+    "dream.episodes": 4,
+    "starts.count": 32,
+    "starts.warmup": 8,
+    "controller.components": 8,
+    "controller.miss_after": 2,
+    "controller.evolve.strategy.population": 8,
+    "controller.evolve.generations": 4,
+    "controller.evolve.mean_every": 2,
+    "controller.evolve.average": 2,
+    "controller.evolve.checkpoint_every": 2,
+    "selection.episodes": 2,
+    "selection.finalists": 2,
+    "selection.final_episodes": 2,
+    "selection.max_steps": 50,
+    "residual.enabled": True,
+    "residual.training.steps": 6,
+    "residual.training.actors": 2,
+    "residual.training.dreams": 4,
+    "residual.training.horizon": 3,
+    "residual.training.critic_first": 2,
+    "residual.training.checkpoint_every": 2,
+    "residual.training.log_every": 3,
+    "committee.enabled": True,
+    "test.episodes": 2,
+    "test.max_steps": 50,
+}
+"""Everything once and tiny: under a minute, for tests. The agent learns nothing."""
+
+QUICK: dict[str, Any] = {
+    "iterations": 4,
+    "experience.explore_episodes": 600,
+    "experience.explore_scales": (0.2, 0.4, 0.7),
+    "experience.driver_noise": (0.0, 0.05, 0.15, 0.3),
+    "experience.driver_snapshots": "all",
+    "experience.kick_steps": 5,
+    "vision_training.steps": 1800,
+    "vision_training.finetune_steps": 600,
+    "vision_training.finetune_rounds": 1,
+    "vision_training.batch_size": 32,
+    "vision_training.kl_tolerance": 1.0,
+    "memory.newest_repeats": 2,
+    "memory_training.steps": 4000,
+    "memory_training.finetune_steps": 2500,
+    "memory_training.streams": 24,
+    "memory_training.length": 32,
+    "memory_training.learning_rate": 6e-3,
+    "memory_training.finetune_learning_rate": 3e-3,
+    "memory_training.bfloat16": True,
+    "memory_training.checkpoint_every": 500,
+    "memory_training.log_every": 50,
+    "dream.horizon": 250,
+    "dream.termination": "sampled",
+    "starts.newest_weight": 3.0,
+    "starts.loss_before": 15,
+    "controller.components": 32,
+    "controller.evolve.generations": 80,
+    "controller.evolve.mean_every": 20,
+    "controller.evolve.average": 30,
+    "controller.miss_after": 30,
+    "controller.memory_rounds": 3,
+    "controller.carry_on": False,
+    "selection.episodes": 12,
+    "selection.early_episodes": 2,
+    "selection.late_rounds": 2,
+    "selection.finalists": 2,
+    "selection.final_episodes": 16,
+    "residual.enabled": True,
+    "residual.training.actors": 1,
+    "test.episodes": 20,
+}
+"""From nothing to an agent within 30 minutes on two cores, installation included.
+
+Where its numbers come from is told in docs/results/dream.md.
+"""
+
+FULL: dict[str, Any] = QUICK | {
+    "iterations": 8,
+    "fresh.rounds": 3,
+    "fresh.vision_steps": 6000,
+    "fresh.memory_steps": 6000,
+    "vision_training.steps": 2500,
+    "vision_training.finetune_steps": 1000,
+    "memory_training.finetune_steps": 3000,
+    "controller.evolve.generations": 60,
+    "controller.memory_rounds": 1,
+    "selection.episodes": 16,
+    "selection.late_rounds": 3,
+    "selection.finalists": 3,
+    "selection.final_episodes": 40,
+    "residual.enabled": False,
+    "residual.training.actors": 2,
+    "committee.enabled": True,
+    "test.episodes": NUM_TEST_SEEDS,
+}
+"""The best agent that we know how to make, tested on all tracks.
+
+Within 90 minutes on two cores and a million real frames, those of selection included.
+"""
 
 
-def smoke(env_id: str = DEFAULT_ENV) -> RunConfig:
-    """Everything once and tiny: under a minute, for tests. The agent learns nothing."""
-    cfg = RunConfig(
-        env_id=env_id,
-        iterations=2,
-        experience=ExperienceConfig(
-            explore_episodes=4,
-            explore_steps=40,
-            driver_episodes=2,
-            driver_steps=40,
-            driver_snapshots="all",
-            group=2,
-        ),
-        vision=VAEConfig(z_dim=8, width=8),
-        vision_training=VisionTrainConfig(
-            steps=10, finetune_steps=5, batch_size=16, checkpoint_every=4, log_every=5
-        ),
-        memory=MemoryStageConfig(hidden_size=32),
-        memory_training=MemoryTrainConfig(
-            steps=10, finetune_steps=6, streams=4, length=16, checkpoint_every=4, log_every=5
-        ),
-        dream=DreamConfig(horizon=20, episodes=4),
-        starts=StartsConfig(count=32, warmup=8),
-        controller=ControllerStageConfig(
-            components=8,
-            miss_after=2,
-            evolve=EvolveConfig(
-                strategy=StrategyConfig(population=8),
-                generations=4,
-                mean_every=2,
-                average=2,
-                checkpoint_every=2,
-            ),
-        ),
-        selection=SelectionConfig(episodes=2, finalists=2, final_episodes=2, max_steps=50),
-        residual=ResidualStageConfig(
-            enabled=True,
-            training=dataclasses.replace(
-                residual_training(),
-                steps=6,
-                actors=2,
-                dreams=4,
-                horizon=3,
-                critic_first=2,
-                checkpoint_every=2,
-                log_every=3,
-            ),
-        ),
-        committee=CommitteeStageConfig(enabled=True),
-        test=TestConfig(episodes=2, max_steps=50),
-    )
-    return _of_task(cfg, "smoke")
+def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:
+    """A preset, with what the task of the environment changes in it."""
+    cfg = changed(RunConfig(env_id=env_id), settings)
+    return changed(cfg, task_for(env_id).settings.get(name, {}))
 
 
-def quick(env_id: str = DEFAULT_ENV) -> RunConfig:
-    """From nothing to an agent within 30 minutes on two cores, installation included.
+smoke = partial(_preset, "smoke", SMOKE)
+quick = partial(_preset, "quick", QUICK)
+full = partial(_preset, "full", FULL)
 
-    Where its numbers come from is told in docs/results/dream.md.
-    """
-    return _of_task(_quick(env_id), "quick")
-
-
-def _quick(env_id: str) -> RunConfig:
-    """The preset `quick` of an environment that nothing is known about."""
-    return RunConfig(
-        env_id=env_id,
-        iterations=4,
-        experience=ExperienceConfig(
-            explore_episodes=600,
-            explore_steps=250,
-            explore_scales=(0.2, 0.4, 0.7),
-            driver_episodes=64,
-            driver_noise=(0.0, 0.05, 0.15, 0.3),
-            driver_snapshots="all",
-            kick_steps=5,
-        ),
-        vision_training=VisionTrainConfig(
-            steps=1800,
-            finetune_steps=600,
-            finetune_rounds=1,
-            batch_size=32,
-            kl_tolerance=1.0,
-        ),
-        memory=MemoryStageConfig(newest_repeats=2),
-        memory_training=MemoryTrainConfig(
-            steps=4000,
-            finetune_steps=2500,
-            streams=24,
-            length=32,
-            learning_rate=6e-3,
-            finetune_learning_rate=3e-3,
-            bfloat16=True,
-            checkpoint_every=500,
-            log_every=50,
-        ),
-        dream=DreamConfig(horizon=250, termination="sampled"),
-        starts=StartsConfig(newest_weight=3.0, loss_before=15),
-        controller=ControllerStageConfig(
-            components=32,
-            evolve=EvolveConfig(generations=80, mean_every=20, average=30),
-            miss_after=30,
-            memory_rounds=3,
-            carry_on=False,
-        ),
-        selection=SelectionConfig(
-            episodes=12,
-            early_episodes=2,
-            late_rounds=2,
-            finalists=2,
-            final_episodes=16,
-        ),
-        residual=ResidualStageConfig(
-            enabled=True, training=dataclasses.replace(residual_training(), actors=1)
-        ),
-        test=TestConfig(episodes=20),
-    )
-
-
-def full(env_id: str = DEFAULT_ENV) -> RunConfig:
-    """The best agent that we know how to make, tested on all tracks.
-
-    Within 90 minutes on two cores and a million real frames, those of selection included.
-    """
-    cfg = _quick(env_id)
-    cfg = dataclasses.replace(
-        cfg,
-        iterations=8,
-        fresh=FreshConfig(rounds=3, vision_steps=6000, memory_steps=6000),
-        vision_training=dataclasses.replace(
-            cfg.vision_training, steps=2500, finetune_steps=1000, finetune_rounds=1
-        ),
-        memory_training=dataclasses.replace(cfg.memory_training, steps=4000, finetune_steps=3000),
-        controller=dataclasses.replace(
-            cfg.controller,
-            evolve=EvolveConfig(generations=60, mean_every=20, average=30),
-            memory_rounds=1,
-        ),
-        selection=dataclasses.replace(
-            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=40
-        ),
-        residual=ResidualStageConfig(training=dataclasses.replace(residual_training(), actors=2)),
-        committee=CommitteeStageConfig(enabled=True),
-        test=TestConfig(),
-    )
-    return _of_task(cfg, "full")
-
-
-class Preset(Protocol):
-    """Gives the settings of an environment."""
-
-    def __call__(self, env_id: str = ...) -> RunConfig:
-        """The settings, with what the environment's task changes in them."""
-        ...
-
-
-PRESETS: dict[str, Preset] = {"smoke": smoke, "quick": quick, "full": full}
-"""Presets by name."""
+PRESETS: dict[str, Callable[..., RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
+"""Presets by name; each gives the settings for an environment."""

@@ -153,7 +153,7 @@ class Pipeline:
             names = ("frames", "episodes", "fingerprint")
             return {name: getattr(found, name) for name in names}
 
-        driver = _key(previous, "select" if own.needs_selection else "controller")
+        driver = _key(previous, "select" if own.driver_snapshots == "selected" else "controller")
         inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, driver]
         self._stage("collect", this, inputs, work, lambda: [this.experience])
 
@@ -385,13 +385,7 @@ def _check_environments(cfg: RunConfig) -> ActionSpec:
     Returns:
         The action space of both.
     """
-    limits = {
-        "experience.explore_steps": cfg.experience.explore_steps,
-        "experience.driver_steps": cfg.experience.driver_steps,
-        "selection.max_steps": cfg.selection.max_steps,
-        "test.max_steps": cfg.test.max_steps,
-    }
-    unlimited = [name for name, limit in limits.items() if limit is None]
+    unlimited = [name for name, limit in cfg.limits().items() if limit is None]
     spaces = {}
     for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
         env = make(env_id)
