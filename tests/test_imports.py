@@ -18,9 +18,7 @@ LEAVES = [
     "_shapes",
     "_jsonable",
     "_files",
-    "_tensors",
     "artifacts",
-    "_digests",
     "_lock",
     "_outputs",
     "_progress",
@@ -64,7 +62,7 @@ BASELINES = {
     "baselines.dream": {"agent", "dream"},
     "baselines.evolution": {"agent", "controller", "experience"},
     # what a file of tensors holds is read in one place
-    "baselines.drivers": {"_tensors"},
+    "baselines.drivers": {"artifacts"},
 }
 """What single modules of `baselines` may import beside what all may."""
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from worldmodels import runs
 from worldmodels._files import disk_errors
 from worldmodels._outputs import FOLDER
-from worldmodels._tensors import pick, read_tensors, require_shape
+from worldmodels.artifacts import pick, read_tensors, require_shape
 from worldmodels.config import from_json, show
 from worldmodels.protocols import UserError
 

@@ -1,8 +1,9 @@
-"""Files of tensors and plain values, without pickle: one safetensors file with a header.
+"""Files of tensors, without pickle: safetensors with what the file says of itself in its metadata.
 
-The tensors lie in the file as they are; everything else (names, numbers, lists, the shape of nested
-dicts) is JSON in its metadata, with a kind, a schema, and a digest of all of it. Nothing in such a
-file can run code, and no changed bit goes unseen. Part of `worldmodels.runs`; use it from there.
+Two layers. `read_tensors`, `read_facts` and `filled` read any safetensors file with every number
+checked. `save_checkpoint` and `load_checkpoint` keep nested containers of tensors, arrays and plain
+values exactly: the tensors as they are, all else as JSON in a header with a kind, a schema and a
+digest of everything. Nothing in such a file can run code, and no changed bit goes unseen.
 """
 
 from __future__ import annotations
@@ -10,25 +11,41 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
 
-from worldmodels._files import atomic_write, parse_json
+from worldmodels._files import atomic_write, parse_json, read_regular
 from worldmodels._shapes import check
-from worldmodels._tensors import FACTS, read_facts, read_tensors
+from worldmodels.config import show
 from worldmodels.protocols import UserError
 
+N = TypeVar("N", bound=nn.Module)
+
+FACTS = "worldmodels"
+"""Key of our own facts, as JSON, in a file's metadata."""
+
 SCHEMA = 1
-"""Layout of the files; a reader refuses others."""
+"""Layout of checkpoints; a reader refuses others."""
 
 REMEDY = "delete it and run the stage again"
+
+
+class TensorFile(NamedTuple):
+    """What a file holds."""
+
+    tensors: dict[str, Tensor]
+    digest: str
+    """SHA-256 (hex) of the file"""
+    text: str
+    """facts as JSON; empty where there are none"""
 
 
 class _Header(TypedDict):
@@ -37,15 +54,97 @@ class _Header(TypedDict):
     state: dict[str, Any]
 
 
+def read_tensors(path: Path, remedy: str, finite: bool = True) -> TensorFile:
+    """Read a safetensors file; ``remedy`` says in errors what to do where it is damaged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or has numbers that are not finite and must be.
+    """
+    data = read_regular(path)
+    if data[:4] == b"PK\x03\x04":
+        raise UserError(f"{path} is a pickle of an earlier version, which is not read; {remedy}")
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason[:200]}); {remedy}") from error
+    if finite:
+        require_finite(tensors, path, remedy)
+    header = parse_json(
+        data[8 : 8 + int.from_bytes(data[:8], "little")], f"{path} is damaged ({{}}); {remedy}"
+    )
+    text = (header.get("__metadata__") or {}).get(FACTS, "")
+    return TensorFile(tensors, hashlib.sha256(data).hexdigest(), text)
+
+
+def read_facts(file: TensorFile, kind: Any, path: Path, remedy: str) -> dict[str, Any]:
+    """What a file says of itself.
+
+    Raises:
+        UserError: it says nothing, or something else than a `kind`.
+    """
+    if not file.text:
+        raise UserError(f"{path} was not written by worldmodels: it has no facts; {remedy}")
+    facts: dict[str, Any] = parse_json(file.text, f"{path} has damaged facts ({{}}); {remedy}")
+    check(facts, kind, str(path))
+    return facts
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
+    """Refuse numbers that are not finite; whole numbers always are."""
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or not torch.isfinite(tensor.float()).all():
+            raise UserError(
+                f"{path}: tensor {show(name)} has numbers that are not finite; {remedy}"
+            )
+
+
+def pick(
+    tensors: Mapping[str, Tensor], names: Iterable[str], path: Path, remedy: str
+) -> list[Tensor]:
+    """Some of the tensors, in this order; `UserError` names the first that is missing."""
+    for name in names:
+        if name not in tensors:
+            raise UserError(f"{path} lacks the tensor {name!r}; {remedy}")
+    return [tensors[name] for name in names]
+
+
+def require_shape(found: Tensor, wanted: tuple[int, ...], name: str, path: Path) -> None:
+    """Refuse a tensor of another shape than its file's facts need."""
+    if found.shape != wanted:
+        raise UserError(
+            f"{path}: tensor {name!r} has shape {tuple(found.shape)}, but its configuration needs "
+            f"{wanted}"
+        )
+
+
+def filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path, remedy: str) -> N:
+    """A network with the weights of a file.
+
+    The shapes are compared before the network is made, since a damaged configuration can ask for
+    more memory than there is.
+
+    Raises:
+        UserError: a tensor is missing, of another shape, or not finite.
+    """
+    with torch.device("meta"):
+        wanted = make().state_dict()
+    if unknown := [name for name in tensors if name not in wanted]:
+        raise UserError(f"{path} has the unknown tensor {show(unknown[0])}; {remedy}")
+    for name, found in zip(wanted, pick(tensors, wanted, path, remedy), strict=True):
+        require_shape(found, tuple(wanted[name].shape), name, path)
+    require_finite(tensors, path, remedy)
+    network = make()
+    network.load_state_dict({name: tensors[name] for name in wanted})
+    return network
+
+
 def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
     """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
 
     Types, dtypes, keys and the order of arrays in memory are kept exactly, since sums round by it.
-
-    Args:
-        path: the file.
-        state: what `load_checkpoint` shall give back; no objects of other classes.
-        kind: says in the file's header what it is.
+    The header says which ``kind`` of file it is.
 
     Raises:
         TypeError: an object of another class; the place of it is named.
@@ -166,16 +265,14 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, held),) = value.items()
-    if kind == "dict":
-        return {key: _unpack(inner, tensors) for key, inner in held}
-    if kind == "tuple":
-        return tuple(_unpack(inner, tensors) for inner in held)
-    if kind == "tensor":
-        return _take(held, tensors)
-    if kind == "array":
-        return _take(held, tensors).numpy()
-    if kind == "scalar":
-        return _take(held, tensors).numpy()[0]
-    if kind == "bytes":
-        return bytes.fromhex(held)
-    return {"int": int, "float": float}[kind](held)
+    readers: dict[str, Callable[[Any], Any]] = {
+        "dict": lambda items: {key: _unpack(inner, tensors) for key, inner in items},
+        "tuple": lambda items: tuple(_unpack(inner, tensors) for inner in items),
+        "tensor": lambda where: _take(where, tensors),
+        "array": lambda where: _take(where, tensors).numpy(),
+        "scalar": lambda where: _take(where, tensors).numpy()[0],
+        "bytes": bytes.fromhex,
+        "int": int,
+        "float": float,
+    }
+    return readers[kind](held)

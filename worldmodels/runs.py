@@ -6,14 +6,17 @@ last line of the metrics is repaired, and counting the same frames again changes
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
-from worldmodels._digests import damaged, digests, discard
 from worldmodels._files import (
     atomic_path,
     atomic_write,
@@ -273,7 +276,7 @@ class RunFolder:
             self.frames()
         except UserError as error:
             print(f"== {error}: it is made again from the stages' records", flush=True)
-            discard([self.frames_file])
+            _discard([self.frames_file])
 
     def settle(
         self, stages: Sequence[str], current: Collection[str], known: Sequence[LedgerEntry] = ()
@@ -338,11 +341,13 @@ class RunFolder:
             if files:
                 self.mark_done(name, inputs_hash, record["outputs"], files, sources)
             return True
-        bad = damaged(self.path, record["files"])
+        wanted = record["files"]
+        found = _digests(self.path, (self.path / name for name in wanted))
+        bad = [self.path / name for name, one in wanted.items() if found.get(name) != one]
         for path in bad:
             what = "is not as it was written" if path.exists() else "is missing"
             print(f"== {path} {what}: {name} is done again", flush=True)
-        discard(bad)
+        _discard(bad)
         return not bad
 
     def mark_done(
@@ -370,7 +375,7 @@ class RunFolder:
                 "sources": sources,
                 "time": time.time(),
                 "outputs": outputs,
-                "files": digests(self.path, files),
+                "files": _digests(self.path, files),
                 "frames": self._frames_of(inputs_hash),
             }
         )
@@ -442,6 +447,43 @@ def agent_folder(path: Path) -> Path:
     """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
     agent = path / "agent"
     return agent if (agent / "config.json").is_file() else path
+
+
+def _digests(root: Path, outputs: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 (hex) of every file among some outputs, files or folders, by its path below root."""
+    found = (path.rglob("*") if path.is_dir() else [path] for path in outputs)
+    paths = sorted(path for inner in found for path in inner if path.is_file())
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        pairs = zip(paths, pool.map(_digest, paths), strict=True)
+        return {path.relative_to(root).as_posix(): one for path, one in pairs if one is not None}
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 (hex) of a file; None where it cannot be read.
+
+    A file is hashed once in a process, unless its size or its times have changed since. Nothing is
+    kept from one process to the next: a flipped bit changes neither.
+    """
+    try:
+        stat = path.stat()
+        return _hash(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=65_536)
+def _hash(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _discard(paths: Iterable[Path]) -> None:
+    """Remove damaged files, so that the stage that wrote them finds them missing."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:

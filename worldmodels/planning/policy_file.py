@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from worldmodels._tensors import filled, read_facts, read_tensors
 from worldmodels.agent import Agent
+from worldmodels.artifacts import filled, read_facts, read_tensors
 from worldmodels.config import Config, Few, from_json
 from worldmodels.planning.controller import Drive
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig

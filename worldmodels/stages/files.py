@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from worldmodels._shapes import check
-from worldmodels._tensors import filled, require_finite
-from worldmodels.artifacts import load_checkpoint, save_checkpoint
+from worldmodels.artifacts import filled, load_checkpoint, require_finite, save_checkpoint
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels._tensors import pick, require_shape
+from worldmodels.artifacts import pick, require_shape
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
