@@ -101,7 +101,7 @@ def kill(setup: Setup, rng: random.Random) -> str:
     """Take back the stages from a random moment on, do them again, and kill that at the moment."""
     paths = (setup.finished / "stages").rglob("*.json")
     records = sorted((read_json(path) for path in paths), key=lambda record: record["time"])
-    began = (setup.finished / "began").stat().st_mtime
+    began = setup.finished.with_suffix(".began").stat().st_mtime
     moment = rng.uniform(began, records[-1]["time"])
     place = next(n for n, record in enumerate(records) if record["time"] > moment)
     for record in records[place:]:
@@ -137,12 +137,11 @@ def lose(setup: Setup, rng: random.Random) -> str:
     path = rng.choice(sorted(setup.out.rglob("*")))
     if path.is_dir():
         shutil.rmtree(path)
-    elif emptied := rng.random() < 0.5:
+    elif rng.random() < 0.5:
         path.write_bytes(b"")
     else:
         path.unlink()
-    how = "deleted" if not path.exists() else "emptied" if emptied else ""
-    return f"{path.relative_to(setup.out)} {how}"
+    return f"{path.relative_to(setup.out)} {'emptied' if path.exists() else 'deleted'}"
 
 
 CASES: dict[str, Callable[[Setup, random.Random], str]] = {
@@ -162,7 +161,7 @@ def finish(setup: Setup) -> None:
     process = setup.start(setup.finished)
     while process.is_alive() and "\n== collect/00\n" not in f"\n{told(setup.finished)}":
         time.sleep(0.01)
-    (setup.finished / "began").touch()
+    setup.finished.with_suffix(".began").touch()
     process.join()
     if process.exitcode:
         raise SystemExit(f"the undisturbed run failed: {told(setup.finished, 'error')}")

@@ -44,12 +44,9 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
     Where the system has no locks of files, nothing is locked.
 
-    Args:
-        folder: what is written into.
-        wait: seconds to wait for another process that holds it.
-
     Raises:
-        UserError: another process, or another thread of this one, holds the lock.
+        UserError: another process, or another thread of this one, still holds the lock after
+            ``wait`` seconds.
     """
     make_folder(folder)
     name, thread = os.path.realpath(folder), threading.get_ident()

@@ -73,7 +73,7 @@ class ExperienceConfig(Config):
     explore_steps: Count | None = 250
     """their longest length; short ones see more road, since a random car soon leaves it"""
     explore_scales: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.3, 0.5, 0.8)
-    """deviations of the AR(1) noise, an equal share of the episodes each"""
+    """standard deviations of the AR(1) noise, an equal share of the episodes each"""
     explore_rho: Decay = 0.9
     """how much of that noise is left one action later"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
@@ -83,14 +83,12 @@ class ExperienceConfig(Config):
     driver_steps: Count | None = None
     """their longest length; None leaves it to the environment"""
     driver_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
-    """deviations of the AR(1) noise on the driver's actions, an equal share each"""
+    """standard deviations of the AR(1) noise on the driver's actions, an equal share each"""
     driver_snapshots: Literal["selected", "all"] = "selected"
-    """who drives in later rounds: the controller that selection chose, or every snapshot of the
-    last evolution, an equal share of the episodes each. The late ones live on M's mistakes; their
-    accidents are what M has to see"""
+    """who drives in later iterations: the selected controller, or every snapshot of the last
+    evolution, an equal share of the episodes each: their accidents are what M has to see"""
     driver_bias_spread: NotNegative = 0.0
-    """deviation of a shift of the driver's actions, drawn once an episode; an episode with noise 0
-    has none"""
+    """standard deviation of a shift of the driver's actions, drawn once an episode with noise"""
     patience: Count | None = None
     """truncate a random episode after that many steps without a reward above 0; None never does"""
     driver_patience: Count | None = None
@@ -108,8 +106,7 @@ class MemoryStageConfig(Config):
     """M: of which kind, how many, and what their reward head says."""
 
     kind: Kind = field(default="lstm", metadata={"omit_default": True})
-    """lstm: the paper's MDN-RNN, which has compiled kernels to dream by; transformer: a causal one
-    with the same heads, which sees the last 32 decisions"""
+    """lstm: the paper's MDN-RNN, with compiled kernels; transformer: sees the last 32 decisions"""
     ensemble: Few = 1
     """memories trained from different seeds; the controller sees the first one's h"""
     hidden_size: Size = 256
@@ -182,11 +179,11 @@ class ControllerStageConfig(Config):
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     """the evolution of an iteration"""
     miss_after: CountOrZero = 0
-    """generations before the dream's `miss_penalty` is charged: a beginner that misses all tiles
-    does better to stand still than to try"""
+    """generations before the dream's `miss_penalty` is charged, which would teach a beginner to
+    stand still"""
     memory_rounds: Count = 1
-    """evolve in the memories of the last so many rounds, as far as V has stayed the same since: an
-    ensemble that costs no training. C sees the newest one's h"""
+    """evolve in an ensemble of the last N iterations' memories that share the current V; C sees
+    the newest one's h"""
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
@@ -197,10 +194,7 @@ class ControllerStageConfig(Config):
 
 @dataclass(frozen=True)
 class ResidualStageConfig(Config):
-    """The last stage of learning: a bounded change of the chosen C, in the dream of its M.
-
-    It is kept if it is better than C alone, on as many fresh selection tracks as the finalists had.
-    """
+    """A bounded change of the chosen C, learnt in the dream of its M; kept if it drives better."""
 
     enabled: bool = False
     """learn one"""
@@ -227,8 +221,8 @@ class SelectionConfig(Config):
     episodes: Count = 16
     """real episodes per checkpoint, the same tracks for all"""
     early_episodes: Count | None = None
-    """episodes per checkpoint in all but the last `late_rounds` rounds, which alone can then give
-    the run's agent; None for as many as in those, and for no difference between rounds"""
+    """episodes per checkpoint in all but the last `late_rounds` iterations, which alone can then
+    give the run's agent; None: same as `episodes`"""
     late_rounds: Count = 3
     """how many rounds are late"""
     finalists: Count = 3
@@ -240,8 +234,8 @@ class SelectionConfig(Config):
     max_steps: Count | None = None
     """truncate episodes after that many steps; None leaves it to the environment"""
     reward_bound: float | None = None
-    """largest mean reward per step that the environment can pay over a dream; beyond it a dream
-    raises an alarm. None for unknown"""
+    """largest mean reward per step that the environment can pay; a dream beyond it raises an
+    alarm. None for unknown"""
 
     def _check(self) -> None:
         if (self.early_episodes or 0) > self.episodes:
@@ -275,18 +269,18 @@ class TestConfig(Config):
 
 @dataclass(frozen=True)
 class FreshConfig(Config):
-    """Late rounds that begin M anew, from all frames so far, and the first of them V as well.
+    """Late iterations that train M from scratch, on all frames so far, and the first of them V too.
 
-    The others go on from the round before. What grew from the first, random frames keeps a trace of
-    them; and models that share no weights go wrong in different places.
+    What grew from the first, random frames keeps a trace of them; and models that share no weights
+    go wrong in different places.
     """
 
     rounds: CountOrZero = 0
     """how many, the last of the run"""
     vision_steps: Count | None = None
-    """gradient steps of V in the first of them; None for as many as in the run's first round"""
+    """gradient steps of V in the first of them; None: as many as in the run's first iteration"""
     memory_steps: Count | None = None
-    """gradient steps of M in each of them; None for as many as in the run's first round"""
+    """gradient steps of M in each of them; None: as many as in the run's first iteration"""
 
 
 @dataclass(frozen=True)
@@ -304,11 +298,10 @@ class RunConfig(Config):
     frame_rows: Size | None = None
     """rows of the environment's frames that V sees, from the top; None takes the task's, or all"""
     mirror: bool = False
-    """train V and M on the mirror image of every episode as well, left and right exchanged: twice
-    the data for no more frames. Dreams begin in the originals alone. Only where the task has a
-    symmetry, as CarRacing has"""
+    """train V and M on the horizontal flip of every episode as well: twice the data for no more
+    frames. Only where the task has a symmetry, as CarRacing has"""
     fresh: FreshConfig = field(default_factory=FreshConfig)
-    """late rounds that begin V and M anew"""
+    """late iterations that train V and M from scratch"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
     """what is collected"""
     vision: VAEConfig = field(default_factory=VAEConfig)
@@ -358,15 +351,15 @@ class RunConfig(Config):
         return {name: reduce(getattr, name.split("."), self) for name in LIMITS}  # type: ignore[misc]  # mypy follows no getattr
 
     def begins_memory(self, number: int) -> bool:
-        """Whether M begins anew in a round."""
+        """Whether M is trained from scratch in an iteration."""
         return number == 0 or number >= self.iterations - self.fresh.rounds
 
     def begins_vision(self, number: int) -> bool:
-        """Whether V begins anew in a round."""
+        """Whether V is trained from scratch in an iteration."""
         return number == 0 or number == self.iterations - self.fresh.rounds
 
     def trains_vision(self, number: int) -> bool:
-        """Whether V is trained in a round; in the others it stays as the round before left it."""
+        """Whether V is trained in an iteration; in the others it stays as it is."""
         return number <= self.vision_training.finetune_rounds or self.begins_vision(number)
 
     def vision_training_of(self, number: int) -> VisionTrainConfig:
@@ -395,12 +388,7 @@ class RunConfig(Config):
 
 
 def changed(cfg: T, settings: Mapping[str, Any]) -> T:
-    """A configuration with some fields replaced, named as on the command line.
-
-    Args:
-        cfg: a dataclass of dataclasses.
-        settings: from names such as ``dream.temperature`` to values.
-    """
+    """A configuration with some fields replaced, by names such as ``dream.temperature``."""
     inner: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         first, _, rest = name.partition(".")

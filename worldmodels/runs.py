@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
 from worldmodels._files import (
     atomic_path,
@@ -62,8 +62,10 @@ __all__ += ["ProgressBar", "config_hash", "derive_seed", "progress", "to_jsonabl
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; raised when a reader must tell old from new."""
 
-FRAME_KINDS = ("collection", "selection", "test", "model_free", "dream")
+FrameKind: TypeAlias = Literal["collection", "selection", "test", "model_free", "dream"]
 """What frames are spent on; all but "dream" are steps of the real environment."""
+
+FRAME_KINDS: tuple[FrameKind, ...] = get_args(FrameKind)
 
 
 class LedgerEntry(TypedDict):
@@ -71,8 +73,7 @@ class LedgerEntry(TypedDict):
 
     key: str
     """names the work that used them"""
-    kind: Literal["collection", "selection", "test", "model_free", "dream"]
-    """one of `FRAME_KINDS`"""
+    kind: FrameKind
     frames: Annotated[int, AtLeast(0)]
     """steps of an environment"""
     superseded: NotRequired[bool]
@@ -105,11 +106,7 @@ class RunFolder:
     """One run on disk: configuration, metrics, ledger, finished stages, checkpoints, agent."""
 
     def __init__(self, path: str | Path, create: bool = True) -> None:
-        """Open a run folder, creating it unless told not to.
-
-        Raises:
-            UserError: the folder is missing and `create` is off, or the disk refuses it.
-        """
+        """Open a run folder, creating it unless told not to; `UserError` where it cannot be."""
         self.path = Path(path)
         if create:
             check_output(self.path, "the run folder", FOLDER)
@@ -130,27 +127,16 @@ class RunFolder:
         self.report = self.path / "report.html"
         """the page about the run"""
 
-    def __repr__(self) -> str:
-        """Show the path."""
-        return f"RunFolder({str(self.path)!r})"
-
     def lock(self, wait: float = 0.0) -> AbstractContextManager[None]:
-        """Keep other processes from writing into this folder; see `locked`.
-
-        Args:
-            wait: seconds to wait for another process.
-        """
+        """Keep other processes from writing into this folder; see `locked`."""
         return locked(self.path, wait)
 
     def claim(self, settings: Mapping[str, Any], same: Sequence[str]) -> None:
         """Make sure that this folder is new, or that the run in it is the one to be resumed.
 
-        Args:
-            settings: the resolved configuration of the run that is about to begin or resume.
-            same: fields that must not have changed.
-
         Raises:
-            UserError: one of them has, and is named; or the configuration in the folder is damaged.
+            UserError: one of the fields ``same`` is another in the ``settings`` than it is in the
+                folder's configuration, or that is damaged.
         """
         if not self.config_file.exists():
             return
@@ -180,11 +166,7 @@ class RunFolder:
         write_json(self.config_file, record)
 
     def read_config(self) -> dict[str, Any]:
-        """Return what `write_config` wrote.
-
-        Raises:
-            UserError: the file is missing, corrupt, or of another schema.
-        """
+        """What `write_config` wrote; `UserError` if it is missing or cannot be read."""
         record = read_json(self.config_file)
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema != SCHEMA_VERSION:
@@ -196,11 +178,7 @@ class RunFolder:
         return dict(record)
 
     def log(self, stage: str, **metrics: Any) -> None:
-        """Append one line to the metrics: the time (UNIX seconds), the stage and the figures given.
-
-        Raises:
-            UserError: the disk is full or refuses the file.
-        """
+        """Append one line to the metrics: the time (UNIX seconds), the stage and the figures."""
         record = to_jsonable({"time": time.time(), "stage": stage, **metrics})
         line = json.dumps(record, allow_nan=False) + "\n"
         with disk_errors(self.metrics_file):
@@ -211,22 +189,15 @@ class RunFolder:
                 file.write(line)
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """Return the logged records, of one stage or of all, oldest first.
+        """The logged records, of one stage or of all, oldest first; `UserError` names a bad line.
 
-        Raises:
-            UserError: a line is no record. A torn last line, left by a kill, is passed over.
+        A torn last line, left by a kill, is passed over.
         """
         records: list[dict[str, Any]] = read_json_lines(self.metrics_file, _Metrics)
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
-        """Drop a stage's metrics, because it starts again with other inputs.
-
-        Args:
-            stage: its name, as given to `log`.
-            iteration: drop only records whose "iteration" is this; None drops all of the stage.
-            name: drop only records whose "name" is this; None drops them whatever it is.
-        """
+        """Drop a stage's metrics, or those with this "iteration" and "name" alone."""
         records = self.metrics()
         kept = [
             record
@@ -244,12 +215,8 @@ class RunFolder:
 
         The ledger lists all work that was ever done in this folder; its totals are what the present
         agent cost. Work that was redone with other settings stays listed and is not in the totals
-        (`settle`); the same work done once more, since its outputs were lost, counts once.
-
-        Args:
-            kind: one of `FRAME_KINDS`.
-            frames: environment steps, each of one observed frame.
-            key: names the work that used them, such as "collect/0/<hash of its inputs>".
+        (`settle`); the same work done once more, since its outputs were lost, counts once. The key
+        names the work, such as "collect/0/<hash of its inputs>".
 
         Raises:
             ValueError: unknown kind, negative number, or the key stands for other frames already.
@@ -358,15 +325,10 @@ class RunFolder:
         files: Sequence[Path] = (),
         sources: str = "",
     ) -> None:
-        """Record that a stage is finished, with what later stages and the report want to know.
+        """Record that a stage is finished, with figures that later stages and the report want.
 
-        Args:
-            name: of the stage.
-            inputs_hash: as for `stage_done`.
-            outputs: figures, a dict or a dataclass; the record keeps them.
-            files: what it has written, files and folders in this one; the record keeps a digest of
-                every file.
-            sources: as for `stage_done`.
+        The record keeps a digest of every file among ``files``, which may be folders in this one;
+        the rest is as for `stage_done`.
         """
         record = to_jsonable(
             {
@@ -391,11 +353,7 @@ class RunFolder:
         ]
 
     def stage_outputs(self, name: str) -> dict[str, Any]:
-        """Return the outputs that `mark_done` recorded.
-
-        Raises:
-            UserError: the stage was never finished, or its record is damaged.
-        """
+        """The outputs that `mark_done` recorded; `UserError` if there are none."""
         return read_json(self._stage(name), _Done)["outputs"]
 
     def stage_frames(self, name: str) -> list[LedgerEntry]:

@@ -69,8 +69,7 @@ class Pipeline:
             device: where V and M are trained and dream; what is done stays valid on the other.
 
         Raises:
-            UserError: the environment, or that of the test, cannot be used, may never end an
-                episode or has no mirror image, the seed is negative, or there is no such device.
+            UserError: an environment, the seed or the device cannot be used.
         """
         if seed < 0:
             raise UserError(f"seed is {seed}; it must be 0 or more")
@@ -326,12 +325,8 @@ class Pipeline:
     ) -> None:
         """Do the work unless it is done with these inputs; the iteration gets the stage's key.
 
-        Args:
-            name: of the stage.
-            iteration: that it belongs to.
-            inputs: its settings, and the keys of the stages that it reads.
-            work: does it.
-            files: what it writes, called when its key is known.
+        The inputs are the stage's settings and the keys of the stages that it reads; ``files`` says
+        what it writes, and is called when its key is known.
         """
         key = config_hash([name, iteration.number, self.seed, inputs])
         label = f"{name}/{iteration.number:02d}"
@@ -380,11 +375,7 @@ def run_pipeline(
 
 
 def _check_environments(cfg: RunConfig) -> ActionSpec:
-    """Make the run's environments once, so that it fails before anything is learnt.
-
-    Returns:
-        The action space of both.
-    """
+    """Make the run's environments once, so that it fails at once; return their action space."""
     unlimited = [name for name, limit in cfg.limits().items() if limit is None]
     spaces = {}
     for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):

@@ -30,12 +30,7 @@ class Iteration:
     """One pass through the loop and the folder of its results."""
 
     def __init__(self, number: int, folder: Path) -> None:
-        """Name the files.
-
-        Args:
-            number: counted from 0.
-            folder: of the results, in ``iterations`` of the run folder.
-        """
+        """Name the files in ``folder``, which lies in ``iterations`` of the run folder."""
         self.number, self.folder = number, folder
         self.keys: dict[str, str] = {}
         """stage -> key, of the stages that are done"""
@@ -98,13 +93,9 @@ class Iteration:
         ctx: StageContext,
         memories: Sequence[MemoryFile] = (),
     ) -> Evolved:
-        """Evolve C in the dream of this iteration's M.
+        """Evolve C in the dream of some memories, the newest first; none: of `dreaming_rounds`.
 
-        Args:
-            cfg: of the run.
-            previous: the iteration before, whose C the search begins at if ``cfg`` says so.
-            ctx: seed, device, checkpoints and metrics.
-            memories: that dream, the newest first; empty for those of `dreaming_rounds`.
+        The search begins at the C of the iteration before, if ``cfg`` says so.
         """
         begin = previous if cfg.controller.carry_on else None
         rounds = [] if memories else dreaming_rounds(cfg, self.number)
@@ -130,11 +121,7 @@ class Iteration:
 
 
 def _existing(path: Path) -> Path:
-    """The path of V or M.
-
-    Raises:
-        UserError: there is no such file, as in runs of versions that wrote pickles.
-    """
+    """The path of V or M; `UserError` without it, as in runs of versions that wrote pickles."""
     if not path.exists():
         raise UserError(
             f"{path} does not exist; an earlier version may have made this run, and its files of "

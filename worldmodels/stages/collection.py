@@ -112,16 +112,9 @@ def collect(
     action_repeat: int,
     frame_spec: FrameSpec,
 ) -> Collected:
-    """Drive and record; what the folder holds already is kept.
+    """Drive and record, ``group`` episodes side by side; what the folder holds already is kept.
 
-    Args:
-        drives: who drives, how often and how long.
-        env_id: any environment that `envs.make` accepts.
-        out: folder; each behaviour gets one of its own in it.
-        ctx: seed, executor and metrics.
-        group: episodes driven side by side by one worker, and stored in one shard.
-        action_repeat: steps of the environment that each action is held for.
-        frame_spec: from the environment's frames to V's.
+    Each behaviour gets a folder of its own in ``out``.
 
     Raises:
         UserError: as `worldmodels.experience.collect.collect`.
@@ -167,13 +160,7 @@ def collect(
 def snapshot_folders(
     agent: Path, snapshots: Mapping[int, NDArray[np.float32]], out: Path
 ) -> list[Path]:
-    """Folders for `load_driver`, one for each snapshot of C that evolution kept.
-
-    Args:
-        agent: folder of the agent whose C was evolved.
-        snapshots: generation -> (N,) parameters.
-        out: folder for the folders.
-    """
+    """Folders in ``out`` for `load_driver`, one for each snapshot (N,) of an agent's C."""
     folders = []
     for generation in sorted(snapshots):
         folder = out / f"{generation:04d}"

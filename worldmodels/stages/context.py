@@ -100,14 +100,11 @@ def open_stage(
         out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
         inputs: all that the result depends on beside ``seed`` and ``iteration``; checkpoints of
             other inputs are deleted.
-        run: run folder for metrics, seconds and frames; None writes nothing.
+        run: run folder for metrics, seconds and frames, which is locked; None writes nothing.
         seed: as that of the run.
         iteration: counted from 0; part of the seeds, as in a run.
         executor: where episodes are driven; None uses this process.
         device: where V and M compute.
-
-    Raises:
-        UserError: another process works in the run folder.
     """
     opened = None if run is None else RunFolder(run)
     with nullcontext() if opened is None else opened.lock():
@@ -129,10 +126,7 @@ def open_stage(
 def timed(name: str, ctx: StageContext, resumed: bool) -> Iterator[None]:
     """Drop the lines of metrics that a stage is about to write again; log its seconds in the end.
 
-    Args:
-        name: of the stage.
-        ctx: has the run folder.
-        resumed: whether it continues from a checkpoint; it then keeps what it logged before.
+    A stage that resumes from a checkpoint keeps what it logged before.
     """
     if ctx.run is not None:
         if not resumed:

@@ -100,9 +100,6 @@ def evolve_controller(
         ctx: seed, device, checkpoints and metrics.
         init: agent whose C the search begins at; None begins at zero.
         metadata: of the agent.
-
-    Raises:
-        UserError: ``init`` has another C, or the latents are too few.
     """
     device = "cpu" if dream.backend == "kernels" else ctx.device
     models = [model.to(device) for file in memories for model in file.models]
@@ -158,13 +155,8 @@ def recorded_starts(
 ) -> DreamStarts:
     """Recorded states, weighted as ``cfg`` says, each with every memory's state warmed up to it.
 
-    Args:
-        cfg: how many, and their weights.
-        parts: latents of each iteration, the newest last. None of them is a flipped episode: V and
-            M know both worlds, C drives in one.
-        memories: warmed up to every state.
-        seed: fixes the choice.
-        posterior_noise: fraction of V's posterior standard deviation that is sampled into z.
+    None of the episodes, the newest last, is a flipped one: V and M know both worlds, C drives in
+    one. ``posterior_noise`` is the fraction of V's posterior standard deviation sampled into z.
     """
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
@@ -234,8 +226,7 @@ class DreamEvolution:
     def returns(self, **changes: object) -> DreamReturns:
         """Judge of populations (P, N) by the dream's rewards alone, no penalty for misses.
 
-        Args:
-            changes: fields of `DreamConfig` that are to be otherwise.
+        ``changes`` are fields of `DreamConfig` that are to be otherwise.
         """
         changes = {"miss_penalty": 0.0, **changes}
         return self._judge(dataclasses.replace(self.dream, **changes))  # type: ignore[arg-type]  # mypy takes the dict's values for one type

@@ -165,15 +165,11 @@ class MemoryFile:
 
 
 def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
-    """Several files of latents, in the order given.
-
-    Raises:
-        UserError: one cannot be read, or they are of different environments or Vs, or only some of
-            them have horizontal flips.
-    """
+    """Several files of latents, in the order given; `UserError` if they do not go together."""
     files = [LatentsFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        _require_match(path, file, paths[0], files[0])
+        require_same(path, file.source, paths[0], files[0].source)
+        require_vision(path, file.vision, paths[0], files[0].vision)
         if file.mirror != files[0].mirror:
             raise UserError(
                 f"{path} has mirror {file.mirror}, but {paths[0]} has {files[0].mirror}; encode "
@@ -183,28 +179,15 @@ def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
 
 
 def load_memories(paths: Sequence[Path]) -> list[MemoryFile]:
-    """Several files of M, in the order given, all of one shape.
-
-    Raises:
-        UserError: one cannot be read, or they do not go together.
-    """
+    """Several files of M, in the order given; `UserError` if they do not go together."""
     files = [MemoryFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
-        _require_match(path, file, paths[0], files[0])
+        require_same(path, file.source, paths[0], files[0].source)
+        require_vision(path, file.vision, paths[0], files[0].vision)
         mine, other = file.models[0].cfg, files[0].models[0].cfg
         if mine != other:
             raise UserError(f"{path} holds {mine}, but {paths[0]} holds {other}; one shape dreams")
     return files
-
-
-def _require_match(
-    path: Path,
-    file: LatentsFile | MemoryFile,
-    other_path: Path,
-    other: LatentsFile | MemoryFile,
-) -> None:
-    require_same(path, file.source, other_path, other.source)
-    require_vision(path, file.vision, other_path, other.vision)
 
 
 def episode_folders(given: Sequence[Path]) -> list[Path]:

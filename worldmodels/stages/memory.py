@@ -28,19 +28,11 @@ def train_memory(
     init: MemoryFile | None = None,
     kind: RewardKind | None = None,
 ) -> MemoryFile:
-    """Train every member of the ensemble; they are returned on the CPU, in evaluation mode.
+    """Train every member of the ensemble on the latents of all iterations, the newest last.
 
-    Args:
-        cfg: shape of M, and how often an epoch plays the newest iteration's episodes.
-        training: the training.
-        parts: latents of each iteration, the newest last.
-        ctx: seed, device, checkpoints and metrics.
-        init: M to fine-tune (for ``training.finetune_steps``); None trains from scratch.
-        kind: form of the reward that earlier iterations found, for ``cfg.reward`` "auto"; None
-            takes that of ``init``, or reads it off the rewards.
-
-    Raises:
-        UserError: a loss is not finite.
+    With ``init`` M is fine-tuned, for ``training.finetune_steps``. For ``cfg.reward`` "auto",
+    ``kind`` is the form of the reward that earlier iterations found; None takes that of ``init``,
+    or reads it off the rewards. M is returned on the CPU, in evaluation mode.
     """
     latents = Latents.concatenate([part.latents for part in parts])
     newest = parts[-1]
@@ -77,12 +69,9 @@ def train_memory(
 def reward_model(
     cfg: MemoryStageConfig, latents: Latents, kind: RewardKind | None = None
 ) -> RewardModel:
-    """What the reward head's target is.
+    """What the reward head's target is, by the rewards of some latents.
 
-    Args:
-        cfg: names the form of the reward, or "auto".
-        latents: whose rewards fix the constants, and the form if nothing else does.
-        kind: form for "auto"; None reads it off the rewards.
+    Its form is that of ``cfg``; for "auto" it is ``kind``, or what the rewards look like.
     """
     if cfg.reward != "auto":
         kind = cfg.reward

@@ -72,15 +72,10 @@ def select(
     *,
     episodes: int | None = None,
 ) -> Selected:
-    """Drive every snapshot of C on the selection tracks; the agent gets the best one.
+    """Drive every snapshot of C on the selection tracks; the agent in ``folder`` gets the best one.
 
-    Args:
-        cfg: the tracks.
-        dream: in which the snapshots were evolved, for the alarm.
-        folder: agent whose C was evolved; it is written again with the chosen one.
-        candidates: the snapshots.
-        ctx: executor and metrics.
-        episodes: on each snapshot; None takes ``cfg.episodes``.
+    ``dream``, in which they were evolved, is needed for the alarm (`dream_alarm`); ``episodes``
+    drives so many tracks instead of ``cfg.episodes``.
     """
     agent = Agent.from_pretrained(folder)
     generations = sorted(candidates.snapshots)
@@ -159,11 +154,8 @@ def choose(
 ) -> Chosen:
     """Let the finalists drive on further tracks; the winner becomes the agent in ``out``.
 
-    Args:
-        cfg: the tracks.
-        finalists: the best on their own selection first; one alone drives no more.
-        out: folder for the agent; what belonged to another agent is removed from it.
-        ctx: seed, executor and metrics.
+    The best on their own selection come first; one alone drives no more. What belonged to another
+    agent is removed from ``out``.
     """
     winner, mean = finalists[0], finalists[0].real_mean
     if len(finalists) > 1 and cfg.final_episodes:
@@ -203,14 +195,7 @@ def remove_residual(agent: Path) -> None:
 def learn_residual(
     training: PolicyTrainConfig, cfg: SelectionConfig, folder: Path, ctx: StageContext
 ) -> Residual:
-    """Learn a bounded change of an agent's C in its dream; keep it if it drives better.
-
-    Args:
-        training: of the change.
-        cfg: the tracks.
-        folder: of the agent.
-        ctx: seed, executor, checkpoints and metrics.
-    """
+    """Learn a bounded change of an agent's C in its dream; keep it if it drives better."""
     remove_members(folder)
     agent = Agent.from_pretrained(folder)
     actors, critic = train_policies(
@@ -274,11 +259,7 @@ def add_members(
     Tried are the agent with each of the others, and with all of them, on selection tracks on which
     nothing was chosen before; the agent alone drives them too, and stays alone if it is better.
 
-    Args:
-        cfg: the tracks.
-        folder: of the agent.
-        others: iteration -> folder of its agent, the best first; with none nothing is tried.
-        ctx: executor, place for the candidates, and metrics.
+    ``others`` are folders of agents by their iteration, the best first; with none nothing is tried.
     """
     remove_members(folder)
     if not others:

@@ -34,15 +34,10 @@ def train_vision(
     mirror: bool = False,
     init: VisionFile | None = None,
 ) -> VisionFile:
-    """Train V; it is returned on the CPU, in evaluation mode.
+    """Train V on a store's episodes, one in twenty of which is held out.
 
-    Args:
-        cfg: the training.
-        shape: of V.
-        store: episodes of all iterations so far; one in twenty is held out.
-        ctx: seed, device, checkpoints and metrics.
-        mirror: flip half of the frames horizontally.
-        init: V to fine-tune (for ``cfg.finetune_steps``); None trains from scratch.
+    ``mirror`` flips half of the frames horizontally. With ``init`` V is fine-tuned, for
+    ``cfg.finetune_steps``. It is returned on the CPU, in evaluation mode.
 
     Raises:
         UserError: the environment has no known horizontal flip, or the loss is not finite.
@@ -77,15 +72,8 @@ def encode(
 ) -> LatentsFile:
     """Encode every episode of a store with V.
 
-    Args:
-        vision: V.
-        store: episodes of one iteration.
-        ctx: device.
-        mirror: let each episode be followed by its horizontal flip; None does so if V was trained
-            on flips.
-
-    Raises:
-        UserError: the environment has no known horizontal flip.
+    ``mirror`` lets each episode be followed by its horizontal flip; None does so if V was trained
+    on flips.
     """
     mirror = vision.mirror if mirror is None else mirror
     flip, digest = mirror_of(store) if mirror else None, vision.digest
@@ -96,11 +84,7 @@ def encode(
 
 
 def mirror_of(store: EpisodeStore) -> Symmetry:
-    """The horizontal flip of a store's environment.
-
-    Raises:
-        UserError: it has none that is known, or the episodes name a module that is not imported.
-    """
+    """The horizontal flip of a store's environment; `UserError` where none is known."""
     env_id = from_file(store.env_id, "a header of the episodes")
     return task_for(env_id).flip(store.env_id, store.frame_spec, store.action_spec)
 
