@@ -115,7 +115,7 @@ def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
     assert [int(folder.name) for folder in folders] == sorted(snapshots) == [2, 4]
     for folder in folders:
         agent = load_driver(folder)
-        np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)].numpy())
+        np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)])
     assert first.drivers("selected") == [first.agent]
 
 

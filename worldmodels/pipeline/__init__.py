@@ -43,7 +43,7 @@ LEDGER = ("collect", "dream", "select", "final", "residual", "committee", "test"
 """First words of the keys under which the stages enter frames into the ledger."""
 
 Work: TypeAlias = Callable[[StageContext], Any]
-"""Does a stage; returns what later stages and the report want to know, as JSON or a dataclass."""
+"""Does a stage; returns what later stages and the report want to know, in a dict or dataclass."""
 
 
 class Pipeline:
@@ -166,17 +166,15 @@ class Pipeline:
         previous = None if cfg.begins_vision(number) else before[-1]
         training, everything = cfg.vision_training_of(number), [*before, this]
 
-        def work(ctx: StageContext) -> dict[str, Any]:
-            this.folder.mkdir(parents=True, exist_ok=True)
+        def work(ctx: StageContext) -> None:
             if not cfg.trains_vision(number):
                 copy_file(before[-1].vision, this.vision)
-                return {}
+                return
             init = None if previous is None else previous.load_vision()
-            store = store_of(everything)
-            stages.train_vision(
-                training, cfg.vision, store, ctx, mirror=cfg.mirror, init=init
-            ).save(this.vision)
-            return {}
+            vision = stages.train_vision(
+                training, cfg.vision, store_of(everything), ctx, mirror=cfg.mirror, init=init
+            )
+            vision.save(this.vision)
 
         past = [iteration.keys["collect"] for iteration in everything]
         mirror = ["mirror"] if cfg.mirror else []
@@ -187,14 +185,13 @@ class Pipeline:
         """Encode every episode so far with this iteration's V, one file per iteration."""
         frozen, everything = not self.cfg.trains_vision(this.number), [*before, this]
 
-        def work(ctx: StageContext) -> dict[str, Any]:
+        def work(ctx: StageContext) -> None:
             for iteration in everything:
                 target = this.latents(iteration.number)
                 if frozen and iteration is not this:
                     copy_file(before[-1].latents(iteration.number), target)
                 else:
                     stages.encode(this.load_vision(), store_of([iteration]), ctx).save(target)
-            return {}
 
         past = [iteration.keys["collect"] for iteration in everything]
         files = [this.latents(iteration.number) for iteration in everything]
@@ -206,14 +203,12 @@ class Pipeline:
         previous = None if cfg.begins_memory(number) else before[-1]
         training = cfg.memory_training_of(number)
 
-        def work(ctx: StageContext) -> dict[str, Any]:
+        def work(ctx: StageContext) -> None:
             init = None if previous is None else previous.load_memory()
             kind = before[0].load_memory().reward.kind if before else None
             parts = this.load_latents()
-            stages.train_memory(cfg.memory, training, parts, ctx, init=init, kind=kind).save(
-                this.memory
-            )
-            return {}
+            memory = stages.train_memory(cfg.memory, training, parts, ctx, init=init, kind=kind)
+            memory.save(this.memory)
 
         inputs = [cfg.memory, training, this.keys["encode"], _key(previous, "memory")]
         self._stage("memory", this, inputs, work, lambda: [this.memory])
@@ -298,8 +293,7 @@ class Pipeline:
             winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
             finalists = self._finalists(iterations)
             others = {f.iteration: f.agent for f in finalists if f.iteration != winner}
-            found = stages.add_members(cfg.selection, agent, others, ctx)
-            return {"rounds": []} if found is None else found
+            return stages.add_members(cfg.selection, agent, others, ctx) or {"rounds": []}
 
         inputs = [cfg.committee, cfg.selection, final.keys["residual"]]
         self._stage("committee", final, inputs, work, lambda: [agent / COMMITTEE])
@@ -328,32 +322,27 @@ class Pipeline:
         The inputs are the stage's settings and the keys of the stages that it reads; ``files`` says
         what it writes, and is called when its key is known.
         """
-        key = config_hash([name, iteration.number, self.seed, inputs])
-        label = f"{name}/{iteration.number:02d}"
-        iteration.keys[name] = key
+        key, number = config_hash([name, iteration.number, self.seed, inputs]), iteration.number
+        label, iteration.keys[name] = f"{name}/{number:02d}", key
         sources = config_hash([self.results[read] for read in _keys(inputs, self.results)])
         if not self.run.stage_done(label, key, sources, files()):
+            self.context.say(label)
             state = self.run.checkpoints / label.replace("/", "-")
-            outputs = self._do(name, iteration.number, key, state, work)
-            self.run.mark_done(label, key, outputs, files(), sources)
+            resumed = (state / "key").exists() and (state / "key").read_text() == key
+            if not resumed:
+                shutil.rmtree(state, ignore_errors=True)
+                state.mkdir(parents=True)
+                (state / "key").write_text(key)
+            ledger = f"{label if number < self.cfg.iterations else name}/{key[:8]}"
+            ctx = dataclasses.replace(
+                self.context, iteration=number, state=state, key=key, ledger=ledger
+            )
+            with timed(name, ctx, resumed):
+                outputs = work(ctx)
+            self.run.mark_done(label, key, {} if outputs is None else outputs, files(), sources)
             shutil.rmtree(state, ignore_errors=True)
         self.results[key] = self.run.stage_result(label)
         self.frames += self.run.stage_frames(label)
-
-    def _do(self, name: str, number: int, key: str, state: Path, work: Work) -> Any:
-        """Do a stage's work in the folder ``state``, which it resumes from."""
-        self.context.say(f"{name}/{number:02d}")
-        resumed = (state / "key").exists() and (state / "key").read_text() == key
-        if not resumed:
-            shutil.rmtree(state, ignore_errors=True)
-            state.mkdir(parents=True)
-            (state / "key").write_text(key)
-        place = f"{name}/{number:02d}" if number < self.cfg.iterations else name
-        ctx = dataclasses.replace(
-            self.context, iteration=number, state=state, key=key, ledger=f"{place}/{key[:8]}"
-        )
-        with timed(name, ctx, resumed):
-            return work(ctx)
 
 
 def run_pipeline(

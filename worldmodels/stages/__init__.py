@@ -13,8 +13,14 @@ from worldmodels.stages.context import StageContext, open_stage
 from worldmodels.stages.controller import Candidates, evolve_controller
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile, episode_folders
 from worldmodels.stages.memory import train_memory
-from worldmodels.stages.selection import Finalist, add_members, choose, learn_residual, select
-from worldmodels.stages.testing import test
+from worldmodels.stages.selection import (
+    Finalist,
+    add_members,
+    choose,
+    learn_residual,
+    select,
+    test,
+)
 from worldmodels.stages.vision import encode, train_vision
 
 __all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]

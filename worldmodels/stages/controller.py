@@ -50,15 +50,13 @@ class Candidates:
 
     def save(self, path: Path) -> None:
         """Write them, atomically."""
-        snapshots = {g: torch.from_numpy(p.copy()) for g, p in self.snapshots.items()}
-        content = {"snapshots": snapshots, "dreamed": dict(self.dreamed)}
-        save_checkpoint(path, content, "controllers")
+        save_checkpoint(path, vars(self), "controllers")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
         content = load_checkpoint(path)
-        snapshots = {g: tensor.numpy() for g, tensor in content["snapshots"].items()}
+        snapshots = {g: np.asarray(found) for g, found in content["snapshots"].items()}
         return cls(snapshots, content["dreamed"])
 
 

@@ -1,7 +1,7 @@
-"""The stages that choose by real driving: a snapshot, the run's agent, its residual, its committee.
+"""The stages of real driving: a snapshot, the run's agent, its residual, its committee, the test.
 
-All of them drive tracks of the selection; those that chose an agent do not judge it a second time,
-since its mean there is the best of several, and flatters it.
+All but the test drive tracks of the selection; those that chose an agent do not judge it a second
+time, since its mean there is the best of several, and flatters it.
 """
 
 from __future__ import annotations
@@ -17,17 +17,24 @@ import numpy as np
 
 from worldmodels.agent import Agent
 from worldmodels.dream.config import DreamConfig
-from worldmodels.evaluation import AgentParameters, EvaluationResult, PolicySpec, evaluate_many
+from worldmodels.evaluation import (
+    AgentParameters,
+    EvaluationResult,
+    PolicySpec,
+    evaluate,
+    evaluate_many,
+)
 from worldmodels.metrics import CommitteeSelection, Final, ResidualSelection, Selection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.committee import FOLDER, Committee
-from worldmodels.planning.drivers import open_member
+from worldmodels.planning.drivers import best_driver, open_driver, open_member
 from worldmodels.planning.policy_file import PolicyFile, origin
 from worldmodels.planning.streams import PolicyTrainConfig
-from worldmodels.presets import SelectionConfig
+from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import derive_seed, versions
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.controller import Candidates
+from worldmodels.video import film
 
 RESIDUAL = "residual.safetensors"
 """The residual in an agent's folder."""
@@ -310,3 +317,35 @@ def _member(agent: Path, folder: Path) -> Agent:
 
 def _shown(result: EvaluationResult) -> str:
     return f"{result.mean:.0f} +- {result.summary.std:.0f}"
+
+
+def test(
+    cfg: TestConfig, env_id: str, test_env_id: str, folder: Path, out: Path, ctx: StageContext
+) -> EvaluationResult:
+    """Drive the test tracks once, every episode counted; film three of them.
+
+    The result and the films go to ``out``. The random policy and the films use ``env_id``, in which
+    the agent learnt: it has the physics and rewards of ``test_env_id``, and is faster.
+    """
+    seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
+    chosen = best_driver(folder)
+    result = evaluate(
+        folder if chosen == "controller" else open_driver(folder, chosen),
+        test_env_id,
+        seeds,
+        executor=ctx.executor,
+        name=folder.name + ("" if chosen == "controller" else f" ({chosen})"),
+        keep_actions=True,
+        max_steps=cfg.max_steps,
+    )
+    ctx.count_frames("test", result.frames)
+    result.write(out / "evaluation.json")
+    ci95 = result.summary.ci95
+    interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
+    ctx.say(f"test: {result.mean:.0f}{interval} over {len(seeds)} tracks")
+    if cfg.random_driver:
+        random = evaluate("random", env_id, seeds, executor=ctx.executor, max_steps=cfg.max_steps)
+        random.write(out / "evaluation_random.json")
+    if cfg.videos:
+        film(open_member(folder), env_id, result, out / "media")
+    return result
