@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels._shapes import check
 from worldmodels.artifacts import filled, load_checkpoint, require_finite, save_checkpoint
@@ -26,6 +26,7 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel
+from worldmodels.planning.policy_file import digest_of
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable, versions
 from worldmodels.vision.latents import Latents
@@ -91,7 +92,7 @@ class VisionFile:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the weights."""
-        return digest_of(self.model)
+        return digest_of([self.model])
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
@@ -225,15 +226,6 @@ def require_vision(path: Path, vision: str, other_path: Path, other: str) -> Non
             f"{path} and {other_path} are of different Vs; encode with one V, "
             "then train M on those latents"
         )
-
-
-def digest_of(model: nn.Module) -> str:
-    """SHA-256 (hex) of a network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def file_digest(path: Path) -> str:
