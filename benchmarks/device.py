@@ -114,7 +114,7 @@ def dream_generations(device: Device) -> float:
     memories = [MDNRNN(network).to(device).eval()]
     starts = build_starts(memories, latents(), 512, 40, np.random.default_rng(0))
     dream = replace(CFG.dream, termination="off", miss_penalty=0.0)
-    search = DreamEvolution.of(CFG.controller, dream, memories, REWARD, starts, ENV, ACTIONS)
+    search = DreamEvolution(CFG.controller, dream, memories, REWARD, starts, ENV, ACTIONS)
     judge, x0 = search.returns(), search.first_parameters(0)
     population = np.tile(x0, (CFG.controller.evolve.strategy.population, 1))
     judge(population, 0)  # compiles

@@ -128,16 +128,9 @@ class MemoryStageConfig(Config):
     def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MemoryConfig:
         """Shape of one memory, whose reward head is of this kind."""
         config, _ = KINDS[self.kind]
-        return config(
-            z_dim=z_dim,
-            action_size=action_size,
-            hidden_size=self.hidden_size,
-            mixtures=self.mixtures,
-            sigma_floor=self.sigma_floor,
-            dropout=self.dropout,
-            residual=self.residual,
-            reward=reward,
-        )
+        names = ("hidden_size", "mixtures", "sigma_floor", "dropout", "residual")
+        own: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return config(z_dim=z_dim, action_size=action_size, reward=reward, **own)
 
     def _check(self) -> None:
         try:

@@ -19,7 +19,7 @@ from worldmodels._agent_files import CONFIG
 from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.pages import build_report
-from worldmodels.pipeline.iteration import Iteration, agent_files, copy_file, store_of
+from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
 from worldmodels.planning.committee import FOLDER as COMMITTEE
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -227,7 +227,9 @@ class Pipeline:
 
         begin = _key(previous, "select") if cfg.controller.carry_on else None
         inputs = [cfg.dream, cfg.starts, cfg.controller, this.keys["memory"], begin]
-        self._stage("controller", this, inputs, work, lambda: this.evolved_files)
+        large = [path for path in agent_files(this.agent) if path.name not in SMALL]
+        files = [this.candidates, this.evolved, *large]
+        self._stage("controller", this, inputs, work, lambda: files)
 
     def _select(self, this: Iteration) -> None:
         """Drive every snapshot of C on the selection tracks; the best is the iteration's agent."""
@@ -242,7 +244,8 @@ class Pipeline:
             )
 
         inputs = [cfg, episodes, this.keys["controller"]]
-        self._stage("select", this, inputs, work, lambda: this.selected_files)
+        files = [this.agent / name for name in SMALL]
+        self._stage("select", this, inputs, work, lambda: files)
 
     def _choose(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Let the best iterations' agents drive on further tracks; the winner is the run's."""

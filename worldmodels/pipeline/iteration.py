@@ -53,17 +53,6 @@ class Iteration:
         """Latents of an iteration's episodes under this one's V."""
         return self.folder / f"latents-{number:02d}.safetensors"
 
-    @property
-    def evolved_files(self) -> list[Path]:
-        """What the evolution of C leaves: of the agent, what selection does not change."""
-        own = [path for path in agent_files(self.agent) if path.name not in SMALL]
-        return [self.candidates, self.evolved, *own]
-
-    @property
-    def selected_files(self) -> list[Path]:
-        """What the selection of C leaves: of the agent, what it has written anew."""
-        return [self.agent / name for name in SMALL]
-
     def keep_evolved(self) -> None:
         """Copy the agent's small files, so that a selection can begin from them again."""
         for name in SMALL:

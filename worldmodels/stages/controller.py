@@ -105,7 +105,7 @@ def evolve_controller(
     begins = recorded_starts(
         starts, originals(parts), models, ctx.seed_for("starts"), newest.posterior_noise
     )
-    search = DreamEvolution.of(
+    search = DreamEvolution(
         cfg, dream, models, newest.reward, begins, source.env_id, source.action_spec
     )
     seed = ctx.seed_for("controller")
@@ -172,28 +172,11 @@ def _thinned(starts: DreamStarts) -> DreamStarts:
     return DreamStarts(*(a[..., ::every, :][..., :AGENT_STARTS, :] for a in arrays))
 
 
-@dataclass(frozen=True)
 class DreamEvolution:
     """A controller's shape, and the dream that it is evolved in."""
 
-    stage: ControllerStageConfig
-    """what C sees and how it is evolved"""
-    dream: DreamConfig
-    """the dream, its penalties included"""
-    memories: Sequence[Memory]
-    """the first one's h is what C sees"""
-    reward: RewardModel
-    """meaning of the memories' reward heads"""
-    starts: DreamStarts
-    """where dreams begin"""
-    shape: ControllerConfig
-    """of C"""
-    stats: InputStats | None
-    """mean and standard deviation of C's inputs over the starts; None: they are not standardised"""
-
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         stage: ControllerStageConfig,
         dream: DreamConfig,
         memories: Sequence[Memory],
@@ -201,20 +184,25 @@ class DreamEvolution:
         starts: DreamStarts,
         env_id: str,
         action_spec: ActionSpec,
-    ) -> Self:
-        """Find the shape that the environment's actions ask for."""
-        shape = ControllerConfig.for_action_space(
+    ) -> None:
+        """Find the shape that the environment's actions ask for; C sees the first memory's h."""
+        self.stage, self.dream, self.starts = stage, dream, starts
+        self.memories, self.reward = memories, reward
+        self.shape = ControllerConfig.for_action_space(
             action_spec,
             task_for(from_file(env_id, "V's file")).squash if action_spec.kind == "box" else None,
             inputs=stage.inputs,
             hidden=stage.hidden,
             normalize=stage.normalize,
         )
-        stats = None
-        if shape.normalize:
-            seen = controller_inputs(shape, starts.z, starts.h[0])
-            stats = InputStats.of(torch.from_numpy(seen), floor=0.05)
-        return cls(stage, dream, memories, reward, starts, shape, stats)
+        self.stats: InputStats | None = None
+        """mean and standard deviation of C's inputs over the starts, if they are standardised"""
+        if self.shape.normalize:
+            self.stats = InputStats.of(torch.from_numpy(self._seen()), floor=0.05)
+
+    def _seen(self) -> NDArray[np.float32]:
+        """(S, I) what C sees at the starts."""
+        return controller_inputs(self.shape, self.starts.z, self.starts.h[0])
 
     def first_parameters(self, seed: int) -> Parameters:
         """(N,) where a search begins that carries nothing on."""
@@ -235,8 +223,7 @@ class DreamEvolution:
         penalised = self._judge(self.dream) if self.dream.miss_penalty else returns
         components = None
         if self.stage.components:
-            seen = controller_inputs(self.shape, self.starts.z, self.starts.h[0])
-            components = Components.of(seen, self.stage.components, self.shape)
+            components = Components.of(self._seen(), self.stage.components, self.shape)
 
         def objective(
             population: NDArray[np.float32], seed: int, generation: int
