@@ -296,7 +296,7 @@ class RunFolder:
         Args:
             name: of the stage.
             inputs_hash: of its configuration, and of the keys of the stages that it reads.
-            sources: hash of the results that it reads (`stage_result`).
+            sources: hash of the results that it reads (`stage_found`).
             files: what it writes, for a record without digests.
         """
         record = self._record(name)
@@ -356,15 +356,11 @@ class RunFolder:
         """The outputs that `mark_done` recorded; `UserError` if there are none."""
         return read_json(self._stage(name), _Done)["outputs"]
 
-    def stage_frames(self, name: str) -> list[LedgerEntry]:
-        """Return the entries of the ledger that a finished stage recorded; none if it has none."""
-        record = self._record(name)
-        return [] if record is None else record.get("frames", [])
-
-    def stage_result(self, name: str) -> str:
-        """Hash of what a finished stage has found: its outputs and the digests of its files."""
+    def stage_found(self, name: str) -> tuple[str, list[LedgerEntry]]:
+        """Hash of a finished stage's outputs and files, and what it entered into the ledger."""
         record = read_json(self._stage(name), _Done)
-        return config_hash([record["outputs"], record.get("files", {})])
+        found = [record["outputs"], record.get("files", {})]
+        return config_hash(found), record.get("frames", [])
 
     def _record(self, name: str) -> _Done | None:
         """What is recorded of a stage; None where nothing is, or where it is damaged."""

@@ -58,19 +58,7 @@ class Pipeline:
         preset: str = "custom",
         device: Device = "cpu",
     ) -> None:
-        """Open the run folder.
-
-        Args:
-            cfg: the resolved configuration.
-            out: the run folder; made if it is not there, resumed if it is.
-            seed: fixes every generator of the run.
-            executor: where episodes are driven; None uses this process.
-            preset: the preset's name, for the report.
-            device: where V and M are trained and dream; what is done stays valid on the other.
-
-        Raises:
-            UserError: an environment, the seed or the device cannot be used.
-        """
+        """Open the run folder; the arguments are those of `run_pipeline`, but an executor."""
         if seed < 0:
             raise UserError(f"seed is {seed}; it must be 0 or more")
         require_device(device)
@@ -94,12 +82,7 @@ class Pipeline:
         """what the stages that are done entered into the ledger"""
 
     def execute(self) -> Path:
-        """Run what is not done yet; return the path of the report.
-
-        Raises:
-            UserError: another process works in the folder, or the run in it has another seed or
-                another environment.
-        """
+        """Run what is not done yet; return the path of the report."""
         with self.run.lock():
             self.run.claim(self.settings, ("method", "seed", "env_id"))
             self.run.write_config(self.settings, self.context.device)
@@ -292,11 +275,11 @@ class Pipeline:
             remove_members(agent)
             return
 
-        def work(ctx: StageContext) -> Any:
+        def work(ctx: StageContext) -> dict[str, Any]:
             winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
             finalists = self._finalists(iterations)
             others = {f.iteration: f.agent for f in finalists if f.iteration != winner}
-            return stages.add_members(cfg.selection, agent, others, ctx) or {"rounds": []}
+            return {"rounds": stages.add_members(cfg.selection, agent, others, ctx)}
 
         inputs = [cfg.committee, cfg.selection, final.keys["residual"]]
         self._stage("committee", final, inputs, work, lambda: [agent / COMMITTEE])
@@ -344,8 +327,8 @@ class Pipeline:
                 outputs = work(ctx)
             self.run.mark_done(label, key, {} if outputs is None else outputs, files(), sources)
             shutil.rmtree(state, ignore_errors=True)
-        self.results[key] = self.run.stage_result(label)
-        self.frames += self.run.stage_frames(label)
+        self.results[key], frames = self.run.stage_found(label)
+        self.frames += frames
 
 
 def run_pipeline(
@@ -360,7 +343,12 @@ def run_pipeline(
 
     Running it again resumes it, and redoes only what a changed configuration concerns. One seed
     gives one agent, whatever the number of workers; a GPU adds up in no fixed order, and gives
-    another agent every time.
+    another agent every time. Stages that are done stay valid on another device. The name of the
+    preset is for the report.
+
+    Raises:
+        UserError: an environment, the seed or the device cannot be used; another process works in
+            the folder, or the run in it has another seed or another environment.
     """
     with executors.make(None, workers) as executor:
         return Pipeline(cfg, out, seed, executor, preset, device).execute()

@@ -66,8 +66,6 @@ class Selected:
     """of the chosen snapshot"""
     real_mean: float
     """its mean return on the selection tracks"""
-    dream_selected_real_mean: float
-    """mean return of the snapshot that the dream would have chosen"""
 
 
 def select(
@@ -116,8 +114,7 @@ def select(
     parameters = candidates.snapshots[chosen]
     agent = agent.with_parameters(parameters, iteration=ctx.iteration, generation=chosen)
     agent.save_pretrained(folder, dtype="float32")
-    dream_picks = int(np.argmax([candidates.dreamed[g] for g in generations]))
-    return Selected(chosen, real.mean, results[dream_picks].mean)
+    return Selected(chosen, real.mean)
 
 
 def dream_alarm(cfg: SelectionConfig, dreamt: float, real: EvaluationResult) -> str | None:
@@ -182,18 +179,6 @@ def choose(
     return Chosen(winner.iteration, mean)
 
 
-@dataclass(frozen=True)
-class Residual:
-    """What a bounded change of C is worth."""
-
-    real_mean: float
-    """mean return of C with the change"""
-    controller_mean: float
-    """of C alone, on the same tracks"""
-    kept: bool
-    """whether the agent has it now"""
-
-
 def remove_residual(agent: Path) -> None:
     """Remove the residual of another C from an agent's folder."""
     (agent / RESIDUAL).unlink(missing_ok=True)
@@ -201,7 +186,7 @@ def remove_residual(agent: Path) -> None:
 
 def learn_residual(
     training: PolicyTrainConfig, cfg: SelectionConfig, folder: Path, ctx: StageContext
-) -> Residual:
+) -> ResidualSelection:
     """Learn a bounded change of an agent's C in its dream; keep it if it drives better."""
     remove_members(folder)
     agent = Agent.from_pretrained(folder)
@@ -220,16 +205,14 @@ def learn_residual(
     seeds = range(first, first + number)
     alone, changed = drive(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     kept = bool(changed.mean > alone.mean)
-    ctx.log(
-        "residual_selection",
-        **ResidualSelection(
-            real_mean=changed.mean,
-            real_returns=changed.returns.tolist(),
-            controller_mean=alone.mean,
-            controller_returns=alone.returns.tolist(),
-            kept=kept,
-        ),
+    record = ResidualSelection(
+        real_mean=changed.mean,
+        real_returns=changed.returns.tolist(),
+        controller_mean=alone.mean,
+        controller_returns=alone.returns.tolist(),
+        kept=kept,
     )
+    ctx.log("residual_selection", **record)
     ctx.say(
         f"residual: {_shown(changed)} on {number} tracks, C alone {_shown(alone)}: "
         f"{'kept' if kept else 'C stays alone'}"
@@ -238,19 +221,7 @@ def learn_residual(
         file.save(folder / RESIDUAL)
     else:
         remove_residual(folder)
-    return Residual(changed.mean, alone.mean, kept)
-
-
-@dataclass(frozen=True)
-class AddedMembers:
-    """Which other agents drive beside an agent."""
-
-    rounds: Sequence[int]
-    """their iterations; empty where it drives alone"""
-    real_mean: float
-    """best mean return of several together"""
-    alone_mean: float
-    """mean return of the agent alone, on the same tracks"""
+    return record
 
 
 def remove_members(agent: Path) -> None:
@@ -260,8 +231,8 @@ def remove_members(agent: Path) -> None:
 
 def add_members(
     cfg: SelectionConfig, folder: Path, others: Mapping[int, Path], ctx: StageContext
-) -> AddedMembers | None:
-    """Let an agent drive with other iterations' agents; keep what drives best.
+) -> list[int]:
+    """Let an agent drive with other iterations' agents; keep and return those that help most.
 
     Tried are the agent with each of the others, and with all of them, on selection tracks on which
     nothing was chosen before; the agent alone drives them too, and stays alone if it is better.
@@ -270,7 +241,7 @@ def add_members(
     """
     remove_members(folder)
     if not others:
-        return None
+        return []
     candidates = [[number] for number in others]
     if len(others) > 1:
         candidates.append([*others])
@@ -306,7 +277,7 @@ def add_members(
         f"committee with the agent of iteration {names}: {_shown(together[best])} on {episodes} "
         f"tracks, the agent alone {_shown(alone)}: {'kept' if kept else 'it stays alone'}"
     )
-    return AddedMembers(kept, together[best].mean, alone.mean)
+    return kept
 
 
 def _member(agent: Path, folder: Path) -> Agent:
