@@ -225,7 +225,7 @@ class RunFolder:
             raise ValueError(f"kind is {kind!r}, must be one of {', '.join(FRAME_KINDS)}")
         if frames < 0:
             raise ValueError(f"frames is {frames}, must not be negative")
-        entry: LedgerEntry = {"key": key, "kind": kind, "frames": int(frames)}  # type: ignore[typeddict-item]  # one of FRAME_KINDS
+        entry: LedgerEntry = {"key": key, "kind": kind, "frames": int(frames)}
         entries = self.frames()["entries"]
         for known in entries:
             if known["key"] == key:
