@@ -188,9 +188,9 @@ def main() -> None:
     wanted = [(kind, number) for kind in CASES for number in range(getattr(args, kind))]
     known = {(case["kind"], case["number"]) for case in cases if case["seed"] == args.seed}
     left = [case for case in wanted if case not in known]
-    for kind, number in left:
+    for place, (kind, number) in enumerate(left):
         if time.monotonic() > until:
-            print(f"{len(left)} cases were left, some still are: call it again")
+            print(f"{len(left) - place} cases are left: call it again")
             break
         shutil.rmtree(setup.out, ignore_errors=True)
         shutil.copytree(setup.finished, setup.out)
