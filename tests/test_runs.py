@@ -328,10 +328,10 @@ def test_a_lost_ledger_is_made_again_from_the_stages(tmp_path: Path) -> None:
     _, frames = run.stage_found("test/02")
     run.frames_file.write_text("{")
     run.drop_damaged_ledger()
-    run.settle(["test"], {"01234567"}, frames)
+    run.settle({"01234567"}, frames)
     assert run.frames() == before
     run.frames_file.write_text(run.frames_file.read_text().replace("20", "21"))
-    run.settle(["test"], {"01234567"}, frames)
+    run.settle({"01234567"}, frames)
     assert run.frames() == before
 
 

@@ -245,13 +245,10 @@ class RunFolder:
             print(f"== {error}: it is made again from the stages' records", flush=True)
             _discard([self.frames_file])
 
-    def settle(
-        self, stages: Sequence[str], current: Collection[str], known: Sequence[LedgerEntry] = ()
-    ) -> None:
-        """Count what the present agent cost; other work of these stages is superseded.
+    def settle(self, current: Collection[str], known: Sequence[LedgerEntry] = ()) -> None:
+        """Count what the present agent cost; other work of a run's stages is superseded.
 
         Args:
-            stages: first words of the keys of the stages in question, such as "collect".
             current: first 8 letters of the hashes of the stages that the present agent comes from.
                 Keys of a run's stages end in them; entries that other commands made, which end in
                 longer ones, are left as they are.
@@ -263,7 +260,7 @@ class RunFolder:
         for entry in self.frames()["entries"]:
             words = entry["key"].split("/")
             entry = sure.pop(entry["key"], entry)
-            if words[0] in stages and len(words) <= 3 and len(words[-1]) == 8:
+            if len(words) in (2, 3) and len(words[-1]) == 8:
                 entry.pop("superseded", None)
                 if words[-1] not in current:
                     entry["superseded"] = True

@@ -39,9 +39,6 @@ from worldmodels.tasks import task_for
 TESTED = ("evaluation.json", "evaluation_random.json", "media")
 """What the test leaves in the run folder."""
 
-LEDGER = ("collect", "dream", "select", "final", "residual", "committee", "test")
-"""First words of the keys under which the stages enter frames into the ledger."""
-
 Work: TypeAlias = Callable[[StageContext], Any]
 """Does a stage; returns what later stages and the report want to know, in a dict or dataclass."""
 
@@ -97,8 +94,7 @@ class Pipeline:
             self._learn_residual(final)
             self._add_members(final, iterations)
             self._test(final)
-            current = {key[:8] for key in self.results}
-            self.run.settle(LEDGER, current, self.frames)
+            self.run.settle({key[:8] for key in self.results}, self.frames)
             return build_report(self.run.path)
 
     def _iteration(self, this: Iteration, before: Sequence[Iteration]) -> None:

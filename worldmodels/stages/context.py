@@ -95,16 +95,10 @@ def open_stage(
 ) -> Iterator[StageContext]:
     """Work on one stage outside of `worldmodels run`; if interrupted, the next call resumes it.
 
-    Args:
-        name: of the stage, as the pipeline calls it.
-        out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
-        inputs: all that the result depends on beside ``seed`` and ``iteration``; checkpoints of
-            other inputs are deleted.
-        run: run folder for metrics, seconds and frames, which is locked; None writes nothing.
-        seed: as that of the run.
-        iteration: counted from 0; part of the seeds, as in a run.
-        executor: where episodes are driven; None uses this process.
-        device: where V and M compute.
+    The checkpoints lie in a hidden folder beside ``out`` until it is done, under a hash of
+    ``inputs``, which is all that the result depends on beside the seed and the iteration; those of
+    other inputs are deleted. The run folder, if there is one, is locked, and gets the metrics, the
+    seconds and the frames.
     """
     opened = None if run is None else RunFolder(run)
     with nullcontext() if opened is None else opened.lock():

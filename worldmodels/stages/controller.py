@@ -88,16 +88,12 @@ def evolve_controller(
 ) -> Evolved:
     """Evolve C inside the dream; keep its mean at several generations for the selection.
 
-    Args:
-        cfg: what C sees, and its evolution.
-        dream: the dream.
-        starts: where dreams begin.
-        vision: V.
-        memories: the newest first. All of them dream; C sees h of the first one's first M.
-        parts: latents of each iteration under this V, the newest last.
-        ctx: seed, device, checkpoints and metrics.
-        init: agent whose C the search begins at; None begins at zero.
-        metadata: of the agent.
+    All memories dream, the newest first; C sees h of the first one's first M. The latents are those
+    of each iteration under this V, the newest last. The search begins at the C of ``init``, or at
+    zero; ``metadata`` is for the agent.
+
+    Raises:
+        UserError: ``init`` has another C, or the latents are too few.
     """
     device = "cpu" if dream.backend == "kernels" else ctx.device
     models = [model.to(device) for file in memories for model in file.models]
