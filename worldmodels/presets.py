@@ -357,15 +357,15 @@ class RunConfig(Config):
 
     def vision_training_of(self, number: int) -> VisionTrainConfig:
         """How V is trained in an iteration."""
-        steps = self.fresh.vision_steps if number and self.begins_vision(number) else None
-        cfg = self.vision_training
-        return cfg if steps is None else dataclasses.replace(cfg, steps=steps)
+        cfg, steps = self.vision_training, self.fresh.vision_steps
+        again = number > 0 and self.begins_vision(number)
+        return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
 
     def memory_training_of(self, number: int) -> MemoryTrainConfig:
         """How M is trained in an iteration."""
-        steps = self.fresh.memory_steps if number and self.begins_memory(number) else None
-        cfg = self.memory_training
-        return cfg if steps is None else dataclasses.replace(cfg, steps=steps)
+        cfg, steps = self.memory_training, self.fresh.memory_steps
+        again = number > 0 and self.begins_memory(number)
+        return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
 
     @property
     def frame_spec(self) -> FrameSpec:
