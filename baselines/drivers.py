@@ -117,7 +117,7 @@ def load_driver(folder: Path) -> Policy:
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:
-    from worldmodels._tensors import read_tensors
+    from worldmodels.artifacts import read_tensors
 
     try:
         file = read_tensors(path, "copy the driver again")

@@ -27,7 +27,7 @@ from worldmodels.memory.rewards import RewardModel
 from worldmodels.memory.train import train_memory
 from worldmodels.presets import quick
 from worldmodels.runs import Device, machine, require_device, versions, write_json
-from worldmodels.stages.evolution import DreamEvolution
+from worldmodels.stages.controller import DreamEvolution
 from worldmodels.vision.latents import ENCODE_BATCH, Latents, encode_frames
 from worldmodels.vision.train import train_vision
 from worldmodels.vision.vae import ConvVAE
@@ -114,7 +114,7 @@ def dream_generations(device: Device) -> float:
     memories = [MDNRNN(network).to(device).eval()]
     starts = build_starts(memories, latents(), 512, 40, np.random.default_rng(0))
     dream = replace(CFG.dream, termination="off", miss_penalty=0.0)
-    search = DreamEvolution.of(CFG.controller, dream, memories, REWARD, starts, ENV, ACTIONS)
+    search = DreamEvolution(CFG.controller, dream, memories, REWARD, starts, ENV, ACTIONS)
     judge, x0 = search.returns(), search.first_parameters(0)
     population = np.tile(x0, (CFG.controller.evolve.strategy.population, 1))
     judge(population, 0)  # compiles

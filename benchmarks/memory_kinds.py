@@ -30,8 +30,8 @@ from worldmodels.pipeline.iteration import Iteration
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.runs import Device, machine, read_json, versions, write_json
 from worldmodels.stages.collection import load_driver
-from worldmodels.stages.latents import held_out
 from worldmodels.stages.memory import reward_model
+from worldmodels.stages.vision import held_out
 from worldmodels.vision.latents import Latents, encode_episodes
 
 
@@ -90,7 +90,7 @@ def latents_of(args: Args) -> tuple[Latents, bool]:
     cfg = from_json(RunConfig, read_json(where)["config"], f"{where}: ", ignore_unknown=True)
     number = max(int(folder.name) for folder in (args.run / "iterations").iterdir())
     newest = Iteration(number, args.run / "iterations" / f"{number:02d}")
-    return Latents.concatenate(newest.load_latents()), cfg.mirror
+    return Latents.concatenate([file.latents for file in newest.load_latents()]), cfg.mirror
 
 
 def main(args: Args) -> dict[str, Any]:

@@ -56,7 +56,6 @@ def main(
             action_repeat=cfg.action_repeat,
             frame_spec=cfg.frame_spec,
         )
-        ctx.count_frames("collection", found.frames)
     print(f"{found.frames:,} frames, mean return {found.mean_return:.1f}: {out}")
 
 

@@ -28,8 +28,8 @@ def main(
     cfg, out = settings(preset, set, USES, store.env_id), STAGED / "vision.safetensors"
     inputs = [cfg.vision, cfg.vision_training, cfg.mirror, store.fingerprint]
     with stages.open_stage("vision", out, inputs, STAGED, seed=seed, device=device) as ctx:
-        model = stages.train_vision(cfg.vision_training, cfg.vision, store, ctx, mirror=cfg.mirror)
-        stages.VisionFile(model, stages.Source.of(store), cfg.mirror).save(out)
+        vision = stages.train_vision(cfg.vision_training, cfg.vision, store, ctx, mirror=cfg.mirror)
+        vision.save(out)
     print(f"V, trained on the frames of {len(store)} episodes: {out}")
 
 

@@ -19,12 +19,11 @@ def main(device: Device = "cpu") -> None:
     """
     store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
     vision, out = stages.VisionFile.load(STAGED / "vision.safetensors"), STAGED / "z.safetensors"
-    digest = vision.digest
-    inputs = [digest, store.fingerprint]
+    inputs = [vision.digest, store.fingerprint]
     with stages.open_stage("encode", out, inputs, STAGED, device=device) as ctx:
-        latents = stages.encode(vision.model, store, ctx, mirror=vision.mirror)
-        stages.LatentsFile(latents, vision.source, digest, vision.mirror).save(out)
-    print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {out}")
+        z = stages.encode(vision, store, ctx)
+        z.save(out)
+    print(f"{z.latents.num_frames:,} frames of {z.latents.num_episodes} episodes: {out}")
 
 
 if __name__ == "__main__":

@@ -24,18 +24,13 @@ def main(
         seed: of all steps.
         device: cpu, or cuda for a GPU.
     """
-    file, out = stages.LatentsFile.load(STAGED / "z.safetensors"), STAGED / "memory.safetensors"
-    cfg = settings(preset, set, USES, file.source.env_id)
+    z, out = stages.LatentsFile.load(STAGED / "z.safetensors"), STAGED / "memory.safetensors"
+    cfg = settings(preset, set, USES, z.source.env_id)
     inputs = [cfg.memory, cfg.memory_training, file_digest(STAGED / "z.safetensors")]
     with stages.open_stage("memory", out, inputs, STAGED, seed=seed, device=device) as ctx:
-        memories = stages.train_memory(
-            cfg.memory, cfg.memory_training, [file.latents], ctx, mirror=file.mirror
-        )
-        noise = cfg.memory_training.posterior_noise
-        stages.MemoryFile(memories.models, memories.reward, file.source, file.vision, noise).save(
-            out
-        )
-    print(f"M, trained on {file.latents.num_frames:,} frames: {out}")
+        memory = stages.train_memory(cfg.memory, cfg.memory_training, [z], ctx)
+        memory.save(out)
+    print(f"M, trained on {z.latents.num_frames:,} frames: {out}")
 
 
 if __name__ == "__main__":

@@ -24,28 +24,18 @@ def main(
         seed: of all steps.
         device: cpu, or cuda for a GPU.
     """
-    paths = [
-        STAGED / name for name in ("vision.safetensors", "memory.safetensors", "z.safetensors")
-    ]
+    paths = [STAGED / f"{name}.safetensors" for name in ("vision", "memory", "z")]
     vision = stages.VisionFile.load(paths[0])
     memory = stages.MemoryFile.load(paths[1])
-    latents = stages.LatentsFile.load(paths[2])
+    z = stages.LatentsFile.load(paths[2])
     cfg, out = settings(preset, set, USES, vision.source.env_id), STAGED / "evolved"
-    world = stages.World(
-        vision.source,
-        vision.model,
-        memory.models,
-        memory.reward,
-        [latents.latents],
-        latents.mirror,
-        memory.posterior_noise,
-    )
     inputs = [cfg.controller, cfg.dream, cfg.starts, *map(file_digest, paths)]
     with stages.open_stage("controller", out, inputs, STAGED, seed=seed, device=device) as ctx:
-        evolved = stages.evolve_controller(cfg.controller, cfg.dream, cfg.starts, world, ctx)
+        evolved = stages.evolve_controller(
+            cfg.controller, cfg.dream, cfg.starts, vision, [memory], [z], ctx
+        )
         evolved.agent.save_pretrained(out, dtype="float32")
         evolved.candidates.save(STAGED / "candidates.safetensors")
-        ctx.count_frames("dream", evolved.frames)
     print(f"C, evolved over {evolved.frames:,} dreamt frames: {out}")
 
 

@@ -39,18 +39,14 @@ def main(
         stage = partial(stages.open_stage, run=STAGED, seed=seed, executor=executor)
         with stage("select", selected, cfg.selection) as ctx:
             best = stages.select(cfg.selection, cfg.dream, selected, candidates, ctx)
-            ctx.count_frames("selection", best.frames)
         with stage("final", out, cfg.selection) as ctx:
             finalist = stages.Finalist(0, selected, best.real_mean)
             stages.choose(cfg.selection, [finalist], out, ctx)
         if cfg.residual.enabled:
             with stage("residual", out, cfg.residual) as ctx:
-                found = stages.learn_residual(cfg.residual.training, cfg.selection, out, ctx)
-                ctx.count_frames("selection", found.frames)
-                ctx.count_frames("dream", found.dreamt)
+                stages.learn_residual(cfg.residual.training, cfg.selection, out, ctx)
         with stage("test", out, cfg.test) as ctx:
             result = stages.test(cfg.test, env_id, cfg.test_env, out, STAGED, ctx)
-            ctx.count_frames("test", result.frames)
     print(f"the agent scores {result.mean:.1f} over {len(result.episodes)} episodes: {out}")
 
 

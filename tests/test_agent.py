@@ -20,8 +20,8 @@ from baselines import drivers
 from baselines.bookkeeping import Bookkeeping, inherit
 from worldmodels import agent as module
 from worldmodels import runs
-from worldmodels._tensors import read_tensors
 from worldmodels.agent import Agent, AgentState, find
+from worldmodels.artifacts import read_tensors
 from worldmodels.commands.evaluate import home_of
 from worldmodels.controller.linear import ControllerConfig, InputStats, num_parameters
 from worldmodels.dream.starts import DreamStarts

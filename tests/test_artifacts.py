@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from worldmodels import runs
@@ -124,7 +125,7 @@ def test_every_flipped_bit_and_every_cut_is_seen(tmp_path: Path) -> None:
                 runs.load_checkpoint(file)
     for size in (0, 7, 8, 100, len(data) - 1):
         file.write_bytes(data[:size])
-        with pytest.raises(UserError, match=r"memory\.pt cannot be read \(.+\); delete it"):
+        with pytest.raises(UserError, match=r"memory\.pt is damaged \(.+\); delete it"):
             runs.load_checkpoint(file)
 
 
@@ -135,11 +136,18 @@ def test_pickles_are_refused_unread(tmp_path: Path) -> None:
 
     torch.save({"x": Evil()}, tmp_path / "evil.pt")
     (tmp_path / "raw.pt").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(UserError, match=r"evil\.pt cannot be read \(it is a pickle"):
+    with pytest.raises(UserError, match=r"evil\.pt is a pickle"):
         runs.load_checkpoint(tmp_path / "evil.pt")
-    with pytest.raises(UserError, match=r"raw\.pt cannot be read"):
+    with pytest.raises(UserError, match=r"raw\.pt is damaged"):
         runs.load_checkpoint(tmp_path / "raw.pt")
     assert not (tmp_path / "harm").exists()
+
+
+def test_a_former_format_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "z.safetensors"  # latents, as earlier versions wrote them
+    save_file({"mu": torch.zeros(2, 3)}, path, {"worldmodels": '{"kind": "latents"}'})
+    with pytest.raises(UserError, match=r"has the format of an earlier .*; delete it and"):
+        runs.load_checkpoint(path)
 
 
 def test_what_no_checkpoint_holds_is_named(tmp_path: Path) -> None:

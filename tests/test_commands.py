@@ -358,13 +358,13 @@ def test_damaged_files_are_named(
         ({"schema": 99}, "schema 99"),
         ({"config": {"z_dim": 8, "other": 1}}, "another version"),
         ({"config": {"z_dim": 9, "width": 8}}, r"'to_mu.weight' has shape .* needs \(9, 256\)"),
-        ({"config": []}, r"config is \[\]; it must be a JSON object"),
+        ({"config": []}, r"config is \[\]; it must be an object"),
         (
             {"weights": {"to_mu.weight": 1}},
             r"weights\['to_mu.weight'\] is 1; it must be of class Tensor",
         ),
         ({"source": {"env_id": 3}}, "source lacks frame_spec, action_spec"),
-        ({"kind": None}, "another make"),
+        ({"kind": None}, "another kind"),
     ):
         save_checkpoint(path, {**content, **change})
         with pytest.raises(UserError, match=told):

@@ -23,7 +23,6 @@ from worldmodels.agent import Agent
 from worldmodels.metrics import RECORDS, read_lines
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.pipeline.work import drivers
 from worldmodels.policies.ensemble import other_members
 from worldmodels.policies.opening import best_driver
 from worldmodels.presets import (
@@ -35,13 +34,11 @@ from worldmodels.presets import (
     SelectionConfig,
 )
 from worldmodels.protocols import UserError
-from worldmodels.stages import committee
+from worldmodels.stages import LatentsFile, selection
 from worldmodels.stages.collection import load_driver
 from worldmodels.stages.controller import recorded_starts
-from worldmodels.stages.latents import held_out, originals
-from worldmodels.stages.vision import half_mirrored
+from worldmodels.stages.vision import half_mirrored, held_out, originals
 from worldmodels.tasks.car_racing import Flip
-from worldmodels.vision.latents import Latents
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
 AGENT_FILES = ("vision", "memory", "controller", "starts")
@@ -114,12 +111,12 @@ def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
 def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
     first = Iteration(0, unbroken / "iterations" / "00")
     snapshots = runs.load_checkpoint(first.folder / "controllers.safetensors")["snapshots"]
-    folders = drivers(first, "all")
+    folders = first.drivers("all")
     assert [int(folder.name) for folder in folders] == sorted(snapshots) == [2, 4]
     for folder in folders:
         agent = load_driver(folder)
-        np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)].numpy())
-    assert drivers(first, "selected") == [first.agent]
+        np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)])
+    assert first.drivers("selected") == [first.agent]
 
 
 def test_memories_of_rounds_with_the_same_v_dream_together(tmp_path: Path) -> None:
@@ -189,8 +186,8 @@ def test_a_committee_drives_where_selection_prefers_it(
     (out / "agent" / "committee").mkdir(exist_ok=True)  # half a folder, left by a kill
     judged: list[list[int]] = []
 
-    def judge(policies: Sequence[object], env_id: str, seeds: list[int], **_: object) -> list[Any]:
-        judged.append(seeds)
+    def judge(policies: Sequence[object], env_id: str, seeds: range, **_: object) -> list[Any]:
+        judged.append([*seeds])
         means = [1.0, *[together] * (len(policies) - 1)]
         summary = SimpleNamespace(std=0.0)
         return [
@@ -198,7 +195,7 @@ def test_a_committee_drives_where_selection_prefers_it(
             for m in means
         ]
 
-    monkeypatch.setattr(committee, "evaluate_many", judge)
+    monkeypatch.setattr(selection, "evaluate_many", judge)
     run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
     assert judged == [[500_006, 500_007]]  # 4 chose C, 2 more its residual
     winner = runs.read_json(out / "stages" / "final" / "02.json")["outputs"]["iteration"]
@@ -377,7 +374,8 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
 
 
 def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
-    latents = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
+    path = unbroken / "iterations" / "01" / "latents-01.safetensors"
+    latents = LatentsFile.load(path).latents
     assert latents.num_episodes == 2 * 2
     for first in (0, 2):
         seen, twin = (latents.select([first + k]) for k in (0, 1))
@@ -391,11 +389,11 @@ def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
 
 
 def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
-    part = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
+    file = LatentsFile.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
     cfg = dataclasses.replace(tiny().starts, count=400)
     memory = Agent.from_pretrained(unbroken / "agent").memories[0]
-    starts = recorded_starts(cfg, originals([part], True), [memory], 0, posterior_noise=0.0)
-    seen = part.select([0, 2]).mu
+    starts = recorded_starts(cfg, originals([file]), [memory], 0, posterior_noise=0.0)
+    seen = file.latents.select([0, 2]).mu
     assert all((np.abs(seen - z).max(axis=1) < 1e-6).any() for z in starts.z)
 
 

@@ -289,7 +289,7 @@ def test_a_stage_is_done_only_while_its_files_are_as_it_left_them(
     (folder / "a.bin").write_bytes(b"a" * 100)
     file.write_bytes(b"v" * 100)
     run.mark_done("vision", "abc", {}, [file, folder, tmp_path / "not made"], "read")
-    result = run.stage_result("vision")
+    result = run.stage_found("vision")
     assert run.stage_done("vision", "abc", "read")
     assert not run.stage_done("vision", "abc", "other")  # what it reads has changed
     file.write_bytes(b"w" + b"v" * 99)
@@ -302,7 +302,7 @@ def test_a_stage_is_done_only_while_its_files_are_as_it_left_them(
     (folder / "a.bin").write_bytes(b"a" * 100)
     file.write_bytes(b"v" * 100)
     run.mark_done("vision", "abc", {}, [file, folder], "read")
-    assert run.stage_result("vision") == result
+    assert run.stage_found("vision") == result
     record = tmp_path / "stages" / "vision.json"
     record.write_text(record.read_text().replace("v.bin", "w.bin"))
     assert not run.stage_done("vision", "abc", "read")
@@ -325,13 +325,13 @@ def test_a_lost_ledger_is_made_again_from_the_stages(tmp_path: Path) -> None:
     run.count_frames("test", 20, key)
     run.mark_done("test/02", "0123456789", {})
     before = run.frames()
-    frames = run.stage_frames("test/02")
+    _, frames = run.stage_found("test/02")
     run.frames_file.write_text("{")
     run.drop_damaged_ledger()
-    run.settle(["test"], [key], frames)
+    run.settle({"01234567"}, frames)
     assert run.frames() == before
     run.frames_file.write_text(run.frames_file.read_text().replace("20", "21"))
-    run.settle(["test"], [key], frames)
+    run.settle({"01234567"}, frames)
     assert run.frames() == before
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +14,11 @@ from worldmodels import cli
 from worldmodels.commands.study import read_grid, read_variant
 from worldmodels.evaluation import evaluate_many
 from worldmodels.pipeline import run_pipeline
-from worldmodels.pipeline import study as studies
 from worldmodels.pipeline.iteration import dreaming_rounds
 from worldmodels.pipeline.study import Variant, summarise, to_markdown
 from worldmodels.protocols import UserError
 from worldmodels.settings import with_settings
+from worldmodels.stages import selection
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def short_drives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(studies, "evaluate_many", partial(evaluate_many, max_steps=20))
+    def short(*args: Any, max_steps: int | None, **kwargs: Any) -> Any:
+        return evaluate_many(*args, max_steps=20, **kwargs)
+
+    monkeypatch.setattr(selection, "evaluate_many", short)
 
 
 def study(run: Path, out: Path, *words: str) -> int:

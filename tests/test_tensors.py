@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from worldmodels._tensors import filled, read_facts, read_tensors
+from worldmodels.artifacts import filled, read_facts, read_tensors
 from worldmodels.protocols import UserError
 
 LAYER = {"weight": torch.ones(3, 2), "bias": torch.zeros(3)}

@@ -20,8 +20,14 @@ from torch import Tensor, nn
 from worldmodels import runs
 from worldmodels._files import disk_errors
 from worldmodels._outputs import FOLDER
-from worldmodels._tensors import filled, pick, read_facts, read_tensors, require_shape
-from worldmodels.artifacts import file_of_tensors
+from worldmodels.artifacts import (
+    file_of_tensors,
+    filled,
+    pick,
+    read_facts,
+    read_tensors,
+    require_shape,
+)
 from worldmodels.config import Config, Few, Repeat, from_json, show
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats

@@ -60,11 +60,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents where they are missing.
-
-    Raises:
-        UserError: the disk does not allow it.
-    """
+    """Create a folder and its parents where they are missing; `UserError` if the disk refuses."""
     with disk_errors(path):
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -80,14 +76,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     The temporary file is synced before the rename and its folder after it, so a crash or a power
     cut leaves either the old file or the new one. When the block fails, nothing is left behind.
     Only regular files are replaced: a link stays and what it leads to is replaced, a device or a
-    pipe stays and the finished file is written into it.
-
-    Args:
-        path: where the file shall be; its folder is created. The temporary name keeps a suffix of
-            usual length, for writers that choose a format by it.
-
-    Raises:
-        UserError: the disk is full or refuses the file.
+    pipe stays and the finished file is written into it. The folder is created. The temporary name
+    keeps a suffix of usual length, for writers that choose a format by it.
     """
     target = Path(path)
     suffix = target.suffix if len(target.suffix) <= 12 else ""
@@ -154,11 +144,7 @@ def _sync(path: Path) -> None:
 
 
 def atomic_write(path: str | Path, data: bytes | str) -> None:
-    """Write a whole file or nothing; text is UTF-8.
-
-    Raises:
-        UserError: the disk is full or refuses the file.
-    """
+    """Write a whole file or nothing; text is UTF-8."""
     raw = data.encode() if isinstance(data, str) else data
     with atomic_path(path) as temporary:
         temporary.write_bytes(raw)
@@ -178,15 +164,7 @@ def read_json(path: str | Path) -> Any: ...
 @overload
 def read_json(path: str | Path, kind: type[T]) -> T: ...
 def read_json(path: str | Path, kind: Any = None) -> Any:
-    """Read a JSON file.
-
-    Args:
-        path: a regular file.
-        kind: what it must hold, as `worldmodels._shapes` reads types; None takes anything.
-
-    Raises:
-        UserError: the file is missing, cannot be read, is not JSON, or holds something else.
-    """
+    """Read a JSON file; `UserError` unless it is there and holds a ``kind`` (`_shapes.check`)."""
     source = Path(path)
     try:
         data = read_regular(source)
@@ -203,13 +181,8 @@ def read_json_lines(
 ) -> list[Any]:
     """Read a file of one JSON object a line; none where it is missing.
 
-    Args:
-        path: a regular file.
-        kind: what each line must hold.
-        kind_of: a line that is of this kind -> what it must hold as well.
-
-    Raises:
-        UserError: a line is no such object. A torn last line, which a kill leaves, is passed over.
+    Each line must hold a ``kind``, and what ``kind_of`` says of it, or `UserError` names it. A torn
+    last line, which a kill leaves, is passed over.
     """
     try:
         data = read_regular(path)
@@ -254,13 +227,10 @@ def _reason(error: Exception) -> str:
 def parse_json(text: str | bytes, refusal: str) -> Any:
     """What JSON text says, by the standard's letter and within the numbers that we compute with.
 
-    Args:
-        text: the JSON; bytes are UTF-8.
-        refusal: text of the error; ``{}`` stands for what is wrong.
-
     Raises:
         UserError: it is not JSON, is nested too deep, repeats a key, or has a number that is not
-            finite, or an integer that 64 bits cannot hold.
+            finite, or an integer that 64 bits cannot hold. Its text is ``refusal``, where ``{}``
+            stands for what is wrong.
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text

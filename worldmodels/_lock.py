@@ -44,12 +44,9 @@ def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
 
     Where the system has no locks of files, nothing is locked.
 
-    Args:
-        folder: what is written into.
-        wait: seconds to wait for another process that holds it.
-
     Raises:
-        UserError: another process, or another thread of this one, holds the lock.
+        UserError: another process, or another thread of this one, still holds the lock after
+            ``wait`` seconds.
     """
     make_folder(folder)
     name, thread = os.path.realpath(folder), threading.get_ident()
@@ -80,19 +77,17 @@ def _acquire(name: str, thread: int, folder: Path) -> bool:
             if not _lock(descriptor):
                 os.close(descriptor)
                 return False
-            if _is_at(descriptor, path):
-                break
+            with suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), path.stat()):
+                    break
             os.close(descriptor)  # its last holder has removed it in between
         _HELD[name] = _Held(descriptor, path, thread)
-        _sign(descriptor)
+        words = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}
+        with suppress(OSError):  # a full disk
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps(words).encode())  # for others' error
         return True
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
 
 
 def _release(name: str) -> None:
@@ -122,22 +117,11 @@ def _lock(descriptor: int) -> bool:
             import fcntl
 
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, FAR)
-    except ImportError:
-        return True
     except (BlockingIOError, PermissionError):
         return False
-    except OSError:  # a file system without locks
+    except (ImportError, OSError):  # a system, or a file system, without locks
         return True
     return True
-
-
-def _sign(descriptor: int) -> None:
-    """Say who holds the lock, for others' error."""
-    words = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}
-    with suppress(OSError):  # a full disk
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps(words).encode())
 
 
 def _holder(folder: Path) -> str:

@@ -1,8 +1,9 @@
-"""Files of tensors and plain values, without pickle: one safetensors file with a header.
+"""Files of tensors, without pickle: safetensors with what the file says of itself in its metadata.
 
-The tensors lie in the file as they are; everything else (names, numbers, lists, the shape of nested
-dicts) is JSON in its metadata, with a kind, a schema, and a digest of all of it. Nothing in such a
-file can run code, and no changed bit goes unseen. Part of `worldmodels.runs`; use it from there.
+Two layers. `read_tensors`, `read_facts` and `filled` read any safetensors file with every number
+checked. `save_checkpoint` and `load_checkpoint` keep nested containers of tensors, arrays and plain
+values exactly: the tensors as they are, all else as JSON in a header with a kind, a schema and a
+digest of everything. Nothing in such a file can run code, and no changed bit goes unseen.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 import torch
@@ -24,31 +25,129 @@ from torch import Tensor, nn
 from worldmodels._files import atomic_write, parse_json, read_regular
 from worldmodels._jsonable import to_jsonable
 from worldmodels._shapes import check
+from worldmodels.config import show
 from worldmodels.protocols import UserError
 
-SCHEMA = 1
-"""Layout of the files; a reader refuses others."""
+N = TypeVar("N", bound=nn.Module)
 
-META = "worldmodels"
-"""Key of our header in a file's metadata."""
+FACTS = "worldmodels"
+"""Key of our own facts, as JSON, in a file's metadata."""
+
+SCHEMA = 1
+"""Layout of checkpoints; a reader refuses others."""
+
+REMEDY = "delete it and run the stage again"
+
+
+class TensorFile(NamedTuple):
+    """What a file holds."""
+
+    tensors: dict[str, Tensor]
+    digest: str
+    """SHA-256 (hex) of the file"""
+    text: str
+    """facts as JSON; empty where there are none"""
 
 
 class _Header(TypedDict):
     kind: str
     schema: int
     state: dict[str, Any]
-    sha256: NotRequired[str]
+
+
+def read_tensors(path: Path, remedy: str, finite: bool = True) -> TensorFile:
+    """Read a safetensors file; ``remedy`` says in errors what to do where it is damaged.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is damaged, or has numbers that are not finite and must be.
+    """
+    data = read_regular(path)
+    if data[:4] == b"PK\x03\x04":
+        raise UserError(f"{path} is a pickle of an earlier version, which is not read; {remedy}")
+    try:
+        tensors: dict[str, Tensor] = load(data)
+    except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason[:200]}); {remedy}") from error
+    if finite:
+        require_finite(tensors, path, remedy)
+    header = parse_json(
+        data[8 : 8 + int.from_bytes(data[:8], "little")], f"{path} is damaged ({{}}); {remedy}"
+    )
+    text = (header.get("__metadata__") or {}).get(FACTS, "")
+    return TensorFile(tensors, hashlib.sha256(data).hexdigest(), text)
+
+
+def read_facts(file: TensorFile, kind: Any, path: Path, remedy: str) -> dict[str, Any]:
+    """What a file says of itself.
+
+    Raises:
+        UserError: it says nothing, or something else than a `kind`.
+    """
+    if not file.text:
+        raise UserError(f"{path} was not written by worldmodels: it has no facts; {remedy}")
+    facts: dict[str, Any] = parse_json(file.text, f"{path} has damaged facts ({{}}); {remedy}")
+    check(facts, kind, str(path))
+    return facts
+
+
+def require_finite(tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
+    """Refuse numbers that are not finite; whole numbers always are."""
+    for name, tensor in tensors.items():
+        if tensor.is_complex() or not torch.isfinite(tensor.float()).all():
+            raise UserError(
+                f"{path}: tensor {show(name)} has numbers that are not finite; {remedy}"
+            )
+
+
+def pick(
+    tensors: Mapping[str, Tensor], names: Iterable[str], path: Path, remedy: str
+) -> list[Tensor]:
+    """Some of the tensors, in this order; `UserError` names the first that is missing."""
+    for name in names:
+        if name not in tensors:
+            raise UserError(f"{path} lacks the tensor {name!r}; {remedy}")
+    return [tensors[name] for name in names]
+
+
+def require_shape(found: Tensor, wanted: tuple[int, ...], name: str, path: Path) -> None:
+    """Refuse a tensor of another shape than its file's facts need."""
+    if found.shape != wanted:
+        raise UserError(
+            f"{path}: tensor {name!r} has shape {tuple(found.shape)}, but its configuration needs "
+            f"{wanted}"
+        )
+
+
+def filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path, remedy: str) -> N:
+    """A network with the weights of a file.
+
+    The shapes are compared before the network is made, since a damaged configuration can ask for
+    more memory than there is.
+
+    Raises:
+        UserError: a tensor is missing, of another shape, or not finite.
+    """
+    with torch.device("meta"):  # the weights come from the file: draw none
+        network = make()
+    wanted = network.state_dict()
+    if unknown := [name for name in tensors if name not in wanted]:
+        raise UserError(f"{path} has the unknown tensor {show(unknown[0])}; {remedy}")
+    state = {}
+    for name, found in zip(wanted, pick(tensors, wanted, path, remedy), strict=True):
+        require_shape(found, tuple(wanted[name].shape), name, path)
+        state[name] = found.to(wanted[name].dtype, copy=True)
+    require_finite(state, path, remedy)
+    network.load_state_dict(state, assign=True)
+    return network
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
     """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
 
     Types, dtypes, keys and the order of arrays in memory are kept exactly, since sums round by it.
-
-    Args:
-        path: the file.
-        state: what `load_checkpoint` shall give back; no objects of other classes.
-        kind: says in the file's header what it is.
+    The header says which ``kind`` of file it is.
 
     Raises:
         TypeError: an object of another class; the place of it is named.
@@ -58,7 +157,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "che
     packed = _pack(dict(state), tensors, "state")
     text = json.dumps({"kind": kind, "schema": SCHEMA, "state": packed}, allow_nan=False)
     header = json.dumps({"text": text, "sha256": _digest(text, tensors)})
-    atomic_write(path, save(tensors, {META: header}))
+    atomic_write(path, save(tensors, {FACTS: header}))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -69,37 +168,28 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     source = Path(path)
     try:
-        data = read_regular(source)
+        file = read_tensors(source, REMEDY, finite=False)
     except FileNotFoundError:
         raise UserError(f"checkpoint {source} does not exist") from None
-    if data[:4] == b"PK\x03\x04":
-        raise _unreadable(source, "it is a pickle of an earlier version, which is not read")
-    try:
-        tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__") or {}
-        header = json.loads(metadata[META])
-        text, digest = header["text"], header["sha256"]
-    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise _unreadable(source, reason[:200]) from error
-    if not isinstance(text, str) or digest != _digest(text, tensors):
-        raise _unreadable(source, "it is damaged")
-    content = parse_json(text, f"checkpoint {source} cannot be read ({{}})")
+    header = read_facts(file, dict, source, REMEDY)
+    if header.keys() != {"text", "sha256"}:
+        raise UserError(
+            f"{source} has the format of an earlier version, which is not read; {REMEDY}"
+        )
+    text = header["text"]
+    if not isinstance(text, str) or header["sha256"] != _digest(text, file.tensors):
+        raise UserError(f"{source} is damaged; {REMEDY}")
+    content = parse_json(text, f"{source} is damaged ({{}}); {REMEDY}")
     check(content, _Header, str(source))
     if content["schema"] != SCHEMA:
-        raise _unreadable(source, f"its schema is {content['schema']}, not {SCHEMA}")
+        raise UserError(f"{source} has schema {content['schema']}, not {SCHEMA}; {REMEDY}")
     try:
-        state: dict[str, Any] = _unpack(content["state"], tensors)
+        state: dict[str, Any] = _unpack(content["state"], file.tensors)
     except (LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise _unreadable(source, str(error) or type(error).__name__) from error
+        raise UserError(
+            f"{source} is damaged ({error or type(error).__name__}); {REMEDY}"
+        ) from error
     return state
-
-
-def _unreadable(path: Path, reason: str) -> UserError:
-    return UserError(
-        f"checkpoint {path} cannot be read ({reason}); delete it and run the stage again"
-    )
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -128,23 +218,11 @@ def _pack(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
     if isinstance(value, Tensor):
         return {"tensor": _put(value.detach().cpu(), tensors)}
     if isinstance(value, np.ndarray | np.number | np.bool_):
-        return _pack_array(value, tensors, place)
-    return _pack_plain(value, place)
-
-
-def _pack_array(
-    value: NDArray[Any] | np.number[Any] | np.bool_, tensors: dict[str, Tensor], place: str
-) -> dict[str, Any]:
-    """Arrays and numbers of numpy."""
-    array = value if isinstance(value, np.ndarray) else np.array([value])
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"{place} is an array of {array.dtype}, not of numbers")
-    kind = "array" if array is value else "scalar"
-    return {kind: _put(torch.from_numpy(_native(array)), tensors)}
-
-
-def _pack_plain(value: Any, place: str) -> Any:
-    """Numbers and bytes."""
+        array = value if isinstance(value, np.ndarray) else np.array([value])
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"{place} is an array of {array.dtype}, not of numbers")
+        kind = "array" if array is value else "scalar"
+        return {kind: _put(torch.from_numpy(_native(array)), tensors)}
     if isinstance(value, int):
         return value if -(2**63) <= value < 2**63 else {"int": str(value)}
     if isinstance(value, float):
@@ -190,19 +268,17 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, held),) = value.items()
-    if kind == "dict":
-        return {key: _unpack(inner, tensors) for key, inner in held}
-    if kind == "tuple":
-        return tuple(_unpack(inner, tensors) for inner in held)
-    if kind == "tensor":
-        return _take(held, tensors)
-    if kind == "array":
-        return _take(held, tensors).numpy()
-    if kind == "scalar":
-        return _take(held, tensors).numpy()[0]
-    if kind == "bytes":
-        return bytes.fromhex(held)
-    return {"int": int, "float": float}[kind](held)
+    readers: dict[str, Callable[[Any], Any]] = {
+        "dict": lambda items: {key: _unpack(inner, tensors) for key, inner in items},
+        "tuple": lambda items: tuple(_unpack(inner, tensors) for inner in items),
+        "tensor": lambda where: _take(where, tensors),
+        "array": lambda where: _take(where, tensors).numpy(),
+        "scalar": lambda where: _take(where, tensors).numpy()[0],
+        "bytes": bytes.fromhex,
+        "int": int,
+        "float": float,
+    }
+    return readers[kind](held)
 
 
 def file_of_tensors(tensors: Mapping[str, Tensor], kind: str, schema: int, **facts: Any) -> bytes:
@@ -215,7 +291,7 @@ def file_of_tensors(tensors: Mapping[str, Tensor], kind: str, schema: int, **fac
         facts: what else the header says, such as the source and the digests of other weights.
     """
     header = json.dumps(to_jsonable({"schema": schema, "kind": kind, **facts}))
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, {META: header})
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, {FACTS: header})
 
 
 def weights_digest(*networks: nn.Module) -> str:

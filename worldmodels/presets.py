@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from functools import partial, reduce
+from typing import Annotated, Any, Literal, TypeVar
 
 from worldmodels.config import (
     NOT_EMPTY,
@@ -30,7 +31,6 @@ from worldmodels.config import (
     SizeOrZero,
 )
 from worldmodels.controller.evolve import EvolveConfig
-from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
@@ -54,6 +54,14 @@ T = TypeVar("T")
 DEFAULT_ENV = "worldmodels/CarRacing-v3"
 """Environment of a run that names none."""
 
+LIMITS = (
+    "experience.explore_steps",
+    "experience.driver_steps",
+    "selection.max_steps",
+    "test.max_steps",
+)
+"""Settings that limit the length of episodes."""
+
 
 @dataclass(frozen=True)
 class ExperienceConfig(Config):
@@ -64,7 +72,7 @@ class ExperienceConfig(Config):
     explore_steps: Count | None = 250
     """their longest length; short ones see more road, since a random car soon leaves it"""
     explore_scales: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.3, 0.5, 0.8)
-    """deviations of the AR(1) noise, an equal share of the episodes each"""
+    """standard deviations of the AR(1) noise, an equal share of the episodes each"""
     explore_rho: Decay = 0.9
     """how much of that noise is left one action later"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
@@ -74,14 +82,12 @@ class ExperienceConfig(Config):
     driver_steps: Count | None = None
     """their longest length; None leaves it to the environment"""
     driver_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
-    """deviations of the AR(1) noise on the driver's actions, an equal share each"""
+    """standard deviations of the AR(1) noise on the driver's actions, an equal share each"""
     driver_snapshots: Literal["selected", "all"] = "selected"
-    """who drives in later rounds: the controller that selection chose, or every snapshot of the
-    last evolution, an equal share of the episodes each. The late ones live on M's mistakes; their
-    accidents are what M has to see"""
+    """who drives in later iterations: the selected controller, or every snapshot of the last
+    evolution, an equal share of the episodes each: their accidents are what M has to see"""
     driver_bias_spread: NotNegative = 0.0
-    """deviation of a shift of the driver's actions, drawn once an episode; an episode with noise 0
-    has none"""
+    """standard deviation of a shift of the driver's actions, drawn once an episode with noise"""
     patience: Count | None = None
     """truncate a random episode after that many steps without a reward above 0; None never does"""
     driver_patience: Count | None = None
@@ -93,19 +99,13 @@ class ExperienceConfig(Config):
     group: GroupSize = 8
     """episodes driven side by side by one worker, and stored in one shard"""
 
-    @property
-    def needs_selection(self) -> bool:
-        """Whether what is collected depends on which controller was selected."""
-        return self.driver_snapshots == "selected"
-
 
 @dataclass(frozen=True)
 class MemoryStageConfig(Config):
     """M: of which kind, how many, and what their reward head says."""
 
     kind: Kind = field(default="lstm", metadata={"omit_default": True})
-    """lstm: the paper's MDN-RNN, which has compiled kernels to dream by; transformer: a causal one
-    with the same heads, which sees the last 32 decisions"""
+    """lstm: the paper's MDN-RNN, with compiled kernels; transformer: sees the last 32 decisions"""
     ensemble: Few = 1
     """memories trained from different seeds; the controller sees the first one's h"""
     hidden_size: Size = 256
@@ -127,16 +127,9 @@ class MemoryStageConfig(Config):
     def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MemoryConfig:
         """Shape of one memory, whose reward head is of this kind."""
         config, _ = KINDS[self.kind]
-        return config(
-            z_dim=z_dim,
-            action_size=action_size,
-            hidden_size=self.hidden_size,
-            mixtures=self.mixtures,
-            sigma_floor=self.sigma_floor,
-            dropout=self.dropout,
-            residual=self.residual,
-            reward=reward,
-        )
+        names = ("hidden_size", "mixtures", "sigma_floor", "dropout", "residual")
+        own: dict[str, Any] = {name: getattr(self, name) for name in names}
+        return config(z_dim=z_dim, action_size=action_size, reward=reward, **own)
 
     def _check(self) -> None:
         try:
@@ -178,11 +171,11 @@ class ControllerStageConfig(Config):
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     """the evolution of an iteration"""
     miss_after: CountOrZero = 0
-    """generations before the dream's `miss_penalty` is charged: a beginner that misses all tiles
-    does better to stand still than to try"""
+    """generations before the dream's `miss_penalty` is charged, which would teach a beginner to
+    stand still"""
     memory_rounds: Count = 1
-    """evolve in the memories of the last so many rounds, as far as V has stayed the same since: an
-    ensemble that costs no training. C sees the newest one's h"""
+    """evolve in an ensemble of the last N iterations' memories that share the current V; C sees
+    the newest one's h"""
     carry_on: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
@@ -193,10 +186,7 @@ class ControllerStageConfig(Config):
 
 @dataclass(frozen=True)
 class ResidualStageConfig(Config):
-    """The last stage of learning: a bounded change of the chosen C, in the dream of its M.
-
-    It is kept if it is better than C alone, on as many fresh selection tracks as the finalists had.
-    """
+    """A bounded change of the chosen C, learnt in the dream of its M; kept if it drives better."""
 
     enabled: bool = False
     """learn one"""
@@ -223,8 +213,8 @@ class SelectionConfig(Config):
     episodes: Count = 16
     """real episodes per checkpoint, the same tracks for all"""
     early_episodes: Count | None = None
-    """episodes per checkpoint in all but the last `late_rounds` rounds, which alone can then give
-    the run's agent; None for as many as in those, and for no difference between rounds"""
+    """episodes per checkpoint in all but the last `late_rounds` iterations, which alone can then
+    give the run's agent; None: same as `episodes`"""
     late_rounds: Count = 3
     """how many rounds are late"""
     finalists: Count = 3
@@ -236,8 +226,8 @@ class SelectionConfig(Config):
     max_steps: Count | None = None
     """truncate episodes after that many steps; None leaves it to the environment"""
     reward_bound: float | None = None
-    """largest mean reward per step that the environment can pay over a dream; beyond it a dream
-    raises an alarm. None for unknown"""
+    """largest mean reward per step that the environment can pay; a dream beyond it raises an
+    alarm. None for unknown"""
 
     def _check(self) -> None:
         if (self.early_episodes or 0) > self.episodes:
@@ -271,18 +261,18 @@ class TestConfig(Config):
 
 @dataclass(frozen=True)
 class FreshConfig(Config):
-    """Late rounds that begin M anew, from all frames so far, and the first of them V as well.
+    """Late iterations that train M from scratch, on all frames so far, and the first of them V too.
 
-    The others go on from the round before. What grew from the first, random frames keeps a trace of
-    them; and models that share no weights go wrong in different places.
+    What grew from the first, random frames keeps a trace of them; and models that share no weights
+    go wrong in different places.
     """
 
     rounds: CountOrZero = 0
     """how many, the last of the run"""
     vision_steps: Count | None = None
-    """gradient steps of V in the first of them; None for as many as in the run's first round"""
+    """gradient steps of V in the first of them; None: as many as in the run's first iteration"""
     memory_steps: Count | None = None
-    """gradient steps of M in each of them; None for as many as in the run's first round"""
+    """gradient steps of M in each of them; None: as many as in the run's first iteration"""
 
 
 @dataclass(frozen=True)
@@ -300,11 +290,10 @@ class RunConfig(Config):
     frame_rows: Size | None = None
     """rows of the environment's frames that V sees, from the top; None takes the task's, or all"""
     mirror: bool = False
-    """train V and M on the mirror image of every episode as well, left and right exchanged: twice
-    the data for no more frames. Dreams begin in the originals alone. Only where the task has a
-    symmetry, as CarRacing has"""
+    """train V and M on the horizontal flip of every episode as well: twice the data for no more
+    frames. Only where the task has a symmetry, as CarRacing has"""
     fresh: FreshConfig = field(default_factory=FreshConfig)
-    """late rounds that begin V and M anew"""
+    """late iterations that train V and M from scratch"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
     """what is collected"""
     vision: VAEConfig = field(default_factory=VAEConfig)
@@ -344,47 +333,36 @@ class RunConfig(Config):
         """The same with no episode longer than so many steps; None changes nothing."""
         if max_steps is None:
             return self
-        cfg = self.experience
+        limits = self.limits().items()
+        return changed(self, {name: min(own or max_steps, max_steps) for name, own in limits})
 
-        def least(own: int | None) -> int:
-            return max_steps if own is None else min(own, max_steps)
-
-        return dataclasses.replace(
-            self,
-            experience=dataclasses.replace(
-                cfg, explore_steps=least(cfg.explore_steps), driver_steps=least(cfg.driver_steps)
-            ),
-            selection=dataclasses.replace(
-                self.selection, max_steps=least(self.selection.max_steps)
-            ),
-            test=dataclasses.replace(self.test, max_steps=least(self.test.max_steps)),
-        )
+    def limits(self) -> dict[str, int | None]:
+        """Longest episode of each kind, by the name of its setting; None: no limit of ours."""
+        return {name: reduce(getattr, name.split("."), self) for name in LIMITS}  # type: ignore[misc]  # mypy follows no getattr
 
     def begins_memory(self, number: int) -> bool:
-        """Whether M begins anew in a round."""
+        """Whether M is trained from scratch in an iteration."""
         return number == 0 or number >= self.iterations - self.fresh.rounds
 
     def begins_vision(self, number: int) -> bool:
-        """Whether V begins anew in a round."""
+        """Whether V is trained from scratch in an iteration."""
         return number == 0 or number == self.iterations - self.fresh.rounds
 
     def trains_vision(self, number: int) -> bool:
-        """Whether V is trained in a round; in the others it stays as the round before left it."""
+        """Whether V is trained in an iteration; in the others it stays as it is."""
         return number <= self.vision_training.finetune_rounds or self.begins_vision(number)
 
     def vision_training_of(self, number: int) -> VisionTrainConfig:
-        """How V is trained in a round."""
-        steps = self.fresh.vision_steps
-        if number == 0 or steps is None or not self.begins_vision(number):
-            return self.vision_training
-        return dataclasses.replace(self.vision_training, steps=steps)
+        """How V is trained in an iteration."""
+        cfg, steps = self.vision_training, self.fresh.vision_steps
+        again = number > 0 and self.begins_vision(number)
+        return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
 
     def memory_training_of(self, number: int) -> MemoryTrainConfig:
-        """How M is trained in a round."""
-        steps = self.fresh.memory_steps
-        if number == 0 or steps is None or not self.begins_memory(number):
-            return self.memory_training
-        return dataclasses.replace(self.memory_training, steps=steps)
+        """How M is trained in an iteration."""
+        cfg, steps = self.memory_training, self.fresh.memory_steps
+        again = number > 0 and self.begins_memory(number)
+        return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -400,12 +378,7 @@ class RunConfig(Config):
 
 
 def changed(cfg: T, settings: Mapping[str, Any]) -> T:
-    """A configuration with some fields replaced, named as on the command line.
-
-    Args:
-        cfg: a dataclass of dataclasses.
-        settings: from names such as ``dream.temperature`` to values.
-    """
+    """A configuration with some fields replaced, by names such as ``dream.temperature``."""
     inner: dict[str, dict[str, Any]] = {}
     for name, value in settings.items():
         first, _, rest = name.partition(".")
@@ -417,165 +390,138 @@ def changed(cfg: T, settings: Mapping[str, Any]) -> T:
     return dataclasses.replace(cfg, **values)  # type: ignore[type-var]  # every T here is a dataclass
 
 
-def _of_task(cfg: RunConfig, preset: str) -> RunConfig:
-    """A preset with what the task of its environment changes in it."""
-    return changed(cfg, task_for(cfg.env_id).settings.get(preset, {}))
+SMOKE: dict[str, Any] = {
+    "iterations": 2,
+    "experience.explore_episodes": 4,
+    "experience.explore_steps": 40,
+    "experience.driver_episodes": 2,
+    "experience.driver_steps": 40,
+    "experience.driver_snapshots": "all",
+    "experience.group": 2,
+    "vision.z_dim": 8,
+    "vision.width": 8,
+    "vision_training.steps": 10,
+    "vision_training.finetune_steps": 5,
+    "vision_training.batch_size": 16,
+    "vision_training.checkpoint_every": 4,
+    "vision_training.log_every": 5,
+    "memory.hidden_size": 32,
+    "memory_training.steps": 10,
+    "memory_training.finetune_steps": 6,
+    "memory_training.streams": 4,
+    "memory_training.length": 16,
+    "memory_training.checkpoint_every": 4,
+    "memory_training.log_every": 5,
+    "dream.horizon": 20,
+    "dream.episodes": 4,
+    "starts.count": 32,
+    "starts.warmup": 8,
+    "controller.components": 8,
+    "controller.miss_after": 2,
+    "controller.evolve.strategy.population": 8,
+    "controller.evolve.generations": 4,
+    "controller.evolve.mean_every": 2,
+    "controller.evolve.average": 2,
+    "controller.evolve.checkpoint_every": 2,
+    "selection.episodes": 2,
+    "selection.finalists": 2,
+    "selection.final_episodes": 2,
+    "selection.max_steps": 50,
+    "residual.enabled": True,
+    "residual.training.steps": 6,
+    "residual.training.actors": 2,
+    "residual.training.dreams": 4,
+    "residual.training.horizon": 3,
+    "residual.training.critic_first": 2,
+    "residual.training.checkpoint_every": 2,
+    "residual.training.log_every": 3,
+    "committee.enabled": True,
+    "test.episodes": 2,
+    "test.max_steps": 50,
+}
+"""Everything once and tiny: under a minute, for tests. The agent learns nothing."""
+
+QUICK: dict[str, Any] = {
+    "iterations": 4,
+    "experience.explore_episodes": 600,
+    "experience.explore_scales": (0.2, 0.4, 0.7),
+    "experience.driver_noise": (0.0, 0.05, 0.15, 0.3),
+    "experience.driver_snapshots": "all",
+    "experience.kick_steps": 5,
+    "vision_training.steps": 1800,
+    "vision_training.finetune_steps": 600,
+    "vision_training.finetune_rounds": 1,
+    "vision_training.batch_size": 32,
+    "vision_training.kl_tolerance": 1.0,
+    "memory.newest_repeats": 2,
+    "memory_training.steps": 4000,
+    "memory_training.finetune_steps": 2500,
+    "memory_training.streams": 24,
+    "memory_training.length": 32,
+    "memory_training.learning_rate": 6e-3,
+    "memory_training.finetune_learning_rate": 3e-3,
+    "memory_training.bfloat16": True,
+    "memory_training.checkpoint_every": 500,
+    "memory_training.log_every": 50,
+    "dream.horizon": 250,
+    "dream.termination": "sampled",
+    "starts.newest_weight": 3.0,
+    "starts.loss_before": 15,
+    "controller.components": 32,
+    "controller.evolve.generations": 80,
+    "controller.evolve.mean_every": 20,
+    "controller.evolve.average": 30,
+    "controller.miss_after": 30,
+    "controller.memory_rounds": 3,
+    "controller.carry_on": False,
+    "selection.episodes": 12,
+    "selection.early_episodes": 2,
+    "selection.late_rounds": 2,
+    "selection.finalists": 2,
+    "selection.final_episodes": 16,
+    "residual.enabled": True,
+    "residual.training.actors": 1,
+    "test.episodes": 20,
+}
+"""From nothing to an agent within 30 minutes on two cores, installation included.
+
+Where its numbers come from is told in docs/results/dream.md.
+"""
+
+FULL: dict[str, Any] = QUICK | {
+    "iterations": 8,
+    "fresh.rounds": 3,
+    "fresh.vision_steps": 6000,
+    "fresh.memory_steps": 6000,
+    "vision_training.steps": 2500,
+    "vision_training.finetune_steps": 1000,
+    "memory_training.finetune_steps": 3000,
+    "controller.evolve.generations": 60,
+    "controller.memory_rounds": 1,
+    "selection.episodes": 16,
+    "selection.late_rounds": 3,
+    "selection.finalists": 3,
+    "selection.final_episodes": 40,
+    "residual.enabled": False,
+    "residual.training.actors": 2,
+    "committee.enabled": True,
+    "test.episodes": NUM_TEST_SEEDS,
+}
+"""The best agent that we know how to make, tested on all tracks.
+
+Within 90 minutes on two cores and a million real frames, those of selection included.
+"""
 
 
-def smoke(env_id: str = DEFAULT_ENV) -> RunConfig:
-    """Everything once and tiny: under a minute, for tests. The agent learns nothing."""
-    cfg = RunConfig(
-        env_id=env_id,
-        iterations=2,
-        experience=ExperienceConfig(
-            explore_episodes=4,
-            explore_steps=40,
-            driver_episodes=2,
-            driver_steps=40,
-            driver_snapshots="all",
-            group=2,
-        ),
-        vision=VAEConfig(z_dim=8, width=8),
-        vision_training=VisionTrainConfig(
-            steps=10, finetune_steps=5, batch_size=16, checkpoint_every=4, log_every=5
-        ),
-        memory=MemoryStageConfig(hidden_size=32),
-        memory_training=MemoryTrainConfig(
-            steps=10, finetune_steps=6, streams=4, length=16, checkpoint_every=4, log_every=5
-        ),
-        dream=DreamConfig(horizon=20, episodes=4),
-        starts=StartsConfig(count=32, warmup=8),
-        controller=ControllerStageConfig(
-            components=8,
-            miss_after=2,
-            evolve=EvolveConfig(
-                strategy=StrategyConfig(population=8),
-                generations=4,
-                mean_every=2,
-                average=2,
-                checkpoint_every=2,
-            ),
-        ),
-        selection=SelectionConfig(episodes=2, finalists=2, final_episodes=2, max_steps=50),
-        residual=ResidualStageConfig(
-            enabled=True,
-            training=dataclasses.replace(
-                residual_training(),
-                steps=6,
-                actors=2,
-                dreams=4,
-                horizon=3,
-                critic_first=2,
-                checkpoint_every=2,
-                log_every=3,
-            ),
-        ),
-        committee=CommitteeStageConfig(enabled=True),
-        test=TestConfig(episodes=2, max_steps=50),
-    )
-    return _of_task(cfg, "smoke")
+def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:
+    """A preset, with what the task of the environment changes in it."""
+    cfg = changed(RunConfig(env_id=env_id), settings)
+    return changed(cfg, task_for(env_id).settings.get(name, {}))
 
 
-def quick(env_id: str = DEFAULT_ENV) -> RunConfig:
-    """From nothing to an agent within 30 minutes on two cores, installation included.
+smoke = partial(_preset, "smoke", SMOKE)
+quick = partial(_preset, "quick", QUICK)
+full = partial(_preset, "full", FULL)
 
-    Where its numbers come from is told in docs/results/dream.md.
-    """
-    return _of_task(_quick(env_id), "quick")
-
-
-def _quick(env_id: str) -> RunConfig:
-    """The preset `quick` of an environment that nothing is known about."""
-    return RunConfig(
-        env_id=env_id,
-        iterations=4,
-        experience=ExperienceConfig(
-            explore_episodes=600,
-            explore_steps=250,
-            explore_scales=(0.2, 0.4, 0.7),
-            driver_episodes=64,
-            driver_noise=(0.0, 0.05, 0.15, 0.3),
-            driver_snapshots="all",
-            kick_steps=5,
-        ),
-        vision_training=VisionTrainConfig(
-            steps=1800,
-            finetune_steps=600,
-            finetune_rounds=1,
-            batch_size=32,
-            kl_tolerance=1.0,
-        ),
-        memory=MemoryStageConfig(newest_repeats=2),
-        memory_training=MemoryTrainConfig(
-            steps=4000,
-            finetune_steps=2500,
-            streams=24,
-            length=32,
-            learning_rate=6e-3,
-            finetune_learning_rate=3e-3,
-            bfloat16=True,
-            checkpoint_every=500,
-            log_every=50,
-        ),
-        dream=DreamConfig(horizon=250, termination="sampled"),
-        starts=StartsConfig(newest_weight=3.0, loss_before=15),
-        controller=ControllerStageConfig(
-            components=32,
-            evolve=EvolveConfig(generations=80, mean_every=20, average=30),
-            miss_after=30,
-            memory_rounds=3,
-            carry_on=False,
-        ),
-        selection=SelectionConfig(
-            episodes=12,
-            early_episodes=2,
-            late_rounds=2,
-            finalists=2,
-            final_episodes=16,
-        ),
-        residual=ResidualStageConfig(
-            enabled=True, training=dataclasses.replace(residual_training(), actors=1)
-        ),
-        test=TestConfig(episodes=20),
-    )
-
-
-def full(env_id: str = DEFAULT_ENV) -> RunConfig:
-    """The best agent that we know how to make, tested on all tracks.
-
-    Within 90 minutes on two cores and a million real frames, those of selection included.
-    """
-    cfg = _quick(env_id)
-    cfg = dataclasses.replace(
-        cfg,
-        iterations=8,
-        fresh=FreshConfig(rounds=3, vision_steps=6000, memory_steps=6000),
-        vision_training=dataclasses.replace(
-            cfg.vision_training, steps=2500, finetune_steps=1000, finetune_rounds=1
-        ),
-        memory_training=dataclasses.replace(cfg.memory_training, steps=4000, finetune_steps=3000),
-        controller=dataclasses.replace(
-            cfg.controller,
-            evolve=EvolveConfig(generations=60, mean_every=20, average=30),
-            memory_rounds=1,
-        ),
-        selection=dataclasses.replace(
-            cfg.selection, episodes=16, late_rounds=3, finalists=3, final_episodes=40
-        ),
-        residual=ResidualStageConfig(training=dataclasses.replace(residual_training(), actors=2)),
-        committee=CommitteeStageConfig(enabled=True),
-        test=TestConfig(),
-    )
-    return _of_task(cfg, "full")
-
-
-class Preset(Protocol):
-    """Gives the settings of an environment."""
-
-    def __call__(self, env_id: str = ...) -> RunConfig:
-        """The settings, with what the environment's task changes in them."""
-        ...
-
-
-PRESETS: dict[str, Preset] = {"smoke": smoke, "quick": quick, "full": full}
-"""Presets by name."""
+PRESETS: dict[str, Callable[..., RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
+"""Presets by name; each gives the settings for an environment."""

@@ -1,8 +1,7 @@
 """The leaf that every module may import: what stages promise each other, and nothing else.
 
-A driver is whatever has Stable-Baselines3's `predict`; a controller is judged by whatever turns a
-population of parameters into returns. Neither side knows what stands behind the other, so the
-dream, the real environment and a cluster are interchangeable.
+A policy is whatever has Stable-Baselines3's `predict`; a controller is judged by whatever turns a
+population of parameters into returns, be it a dream, the real environment or a cluster.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ LatentPolicy: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 
 
 class UserError(Exception):
-    """A mistake the user can mend: the text names what is wrong, where, and what would be right.
+    """A mistake the user can fix: the text names what is wrong, where, and what would be right.
 
     The command line prints it as one line and exits with status 2, without a traceback.
     """
@@ -50,7 +49,7 @@ class UserError(Exception):
 
 @runtime_checkable
 class Policy(Protocol):
-    """A driver, with the call that Stable-Baselines3 made customary."""
+    """What acts, with the call that Stable-Baselines3 made customary."""
 
     def predict(
         self,
@@ -75,7 +74,6 @@ class Policy(Protocol):
         Raises:
             UserError: the observations are not of the environment's shape.
         """
-        ...
 
 
 class Predictor(Protocol):
@@ -89,7 +87,6 @@ class Predictor(Protocol):
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], Any]:
         """Choose actions."""
-        ...
 
 
 @runtime_checkable
@@ -97,13 +94,7 @@ class ReturnFunction(Protocol):
     """What a controller is optimised against: a population of parameters in, mean returns out."""
 
     def __call__(self, population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-        """Judge a whole population at once.
+        """(P,) mean returns, higher is better, of a population (P, N), one candidate a row.
 
-        Args:
-            population: (P, N) parameters, one candidate a row.
-            seed: fixes starts and noise, the same for all candidates, so that they are comparable.
-
-        Returns:
-            (P,) mean returns, higher is better.
+        ``seed`` fixes starts and noise, the same for all candidates, so that they are comparable.
         """
-        ...

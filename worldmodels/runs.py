@@ -6,14 +6,17 @@ last line of the metrics is repaired, and counting the same frames again changes
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
 
-from worldmodels._digests import damaged, digests, discard
 from worldmodels._files import (
     atomic_path,
     atomic_write,
@@ -49,47 +52,20 @@ from worldmodels._shapes import check
 from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
-__all__ = [
-    "FILM",
-    "FOLDER",
-    "FRAME_KINDS",
-    "SCHEMA_VERSION",
-    "Device",
-    "FilePath",
-    "FilmPath",
-    "FolderPath",
-    "ProgressBar",
-    "RunFolder",
-    "agent_folder",
-    "atomic_path",
-    "atomic_write",
-    "check_output",
-    "check_outputs",
-    "config_hash",
-    "derive_seed",
-    "has_fast_bfloat16",
-    "load_checkpoint",
-    "locked",
-    "machine",
-    "make_folder",
-    "mixed_precision",
-    "parse_json",
-    "progress",
-    "read_json",
-    "read_json_lines",
-    "read_regular",
-    "require_device",
-    "save_checkpoint",
-    "to_jsonable",
-    "versions",
-    "write_json",
-]
+__all__ = ["FRAME_KINDS", "RunFolder", "agent_folder", "load_checkpoint", "save_checkpoint"]
+__all__ += ["atomic_path", "atomic_write", "locked", "make_folder", "parse_json", "read_json"]
+__all__ += ["read_json_lines", "read_regular", "write_json"]
+__all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
+__all__ += ["Device", "has_fast_bfloat16", "machine", "mixed_precision", "require_device"]
+__all__ += ["ProgressBar", "config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
 
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; raised when a reader must tell old from new."""
 
-FRAME_KINDS = ("collection", "selection", "test", "model_free", "dream")
+FrameKind: TypeAlias = Literal["collection", "selection", "test", "model_free", "dream"]
 """What frames are spent on; all but "dream" are steps of the real environment."""
+
+FRAME_KINDS: tuple[FrameKind, ...] = get_args(FrameKind)
 
 
 class LedgerEntry(TypedDict):
@@ -97,8 +73,7 @@ class LedgerEntry(TypedDict):
 
     key: str
     """names the work that used them"""
-    kind: Literal["collection", "selection", "test", "model_free", "dream"]
-    """one of `FRAME_KINDS`"""
+    kind: FrameKind
     frames: Annotated[int, AtLeast(0)]
     """steps of an environment"""
     superseded: NotRequired[bool]
@@ -131,11 +106,7 @@ class RunFolder:
     """One run on disk: configuration, metrics, ledger, finished stages, checkpoints, agent."""
 
     def __init__(self, path: str | Path, create: bool = True) -> None:
-        """Open a run folder, creating it unless told not to.
-
-        Raises:
-            UserError: the folder is missing and `create` is off, or the disk refuses it.
-        """
+        """Open a run folder, creating it unless told not to; `UserError` where it cannot be."""
         self.path = Path(path)
         if create:
             check_output(self.path, "the run folder", FOLDER)
@@ -143,58 +114,29 @@ class RunFolder:
         elif not self.path.is_dir():
             raise UserError(f"there is no run folder {self.path}; `worldmodels run` makes one")
         self._log_is_whole = False
-
-    @property
-    def config_file(self) -> Path:
-        """The resolved configuration."""
-        return self.path / "config.json"
-
-    @property
-    def metrics_file(self) -> Path:
-        """One JSON object a line."""
-        return self.path / "metrics.jsonl"
-
-    @property
-    def frames_file(self) -> Path:
-        """The ledger of frames."""
-        return self.path / "frames.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of what training resumes from."""
-        return self.path / "checkpoints"
-
-    @property
-    def agent(self) -> Path:
-        """Folder of the finished agent, which `Agent.from_pretrained` reads."""
-        return self.path / "agent"
-
-    @property
-    def report(self) -> Path:
-        """The page about the run."""
-        return self.path / "report.html"
-
-    def __repr__(self) -> str:
-        """Show the path."""
-        return f"RunFolder({str(self.path)!r})"
+        self.config_file = self.path / "config.json"
+        """the resolved configuration"""
+        self.metrics_file = self.path / "metrics.jsonl"
+        """one JSON object a line"""
+        self.frames_file = self.path / "frames.json"
+        """the ledger of frames"""
+        self.checkpoints = self.path / "checkpoints"
+        """folder of what training resumes from"""
+        self.agent = self.path / "agent"
+        """folder of the finished agent, which `Agent.from_pretrained` reads"""
+        self.report = self.path / "report.html"
+        """the page about the run"""
 
     def lock(self, wait: float = 0.0) -> AbstractContextManager[None]:
-        """Keep other processes from writing into this folder; see `locked`.
-
-        Args:
-            wait: seconds to wait for another process.
-        """
+        """Keep other processes from writing into this folder; see `locked`."""
         return locked(self.path, wait)
 
     def claim(self, settings: Mapping[str, Any], same: Sequence[str]) -> None:
         """Make sure that this folder is new, or that the run in it is the one to be resumed.
 
-        Args:
-            settings: the resolved configuration of the run that is about to begin or resume.
-            same: fields that must not have changed.
-
         Raises:
-            UserError: one of them has, and is named; or the configuration in the folder is damaged.
+            UserError: one of the fields ``same`` is another in the ``settings`` than it is in the
+                folder's configuration, or that is damaged.
         """
         if not self.config_file.exists():
             return
@@ -224,11 +166,7 @@ class RunFolder:
         write_json(self.config_file, record)
 
     def read_config(self) -> dict[str, Any]:
-        """Return what `write_config` wrote.
-
-        Raises:
-            UserError: the file is missing, corrupt, or of another schema.
-        """
+        """What `write_config` wrote; `UserError` if it is missing or cannot be read."""
         record = read_json(self.config_file)
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema != SCHEMA_VERSION:
@@ -240,11 +178,7 @@ class RunFolder:
         return dict(record)
 
     def log(self, stage: str, **metrics: Any) -> None:
-        """Append one line to the metrics: the time (UNIX seconds), the stage and the figures given.
-
-        Raises:
-            UserError: the disk is full or refuses the file.
-        """
+        """Append one line to the metrics: the time (UNIX seconds), the stage and the figures."""
         record = to_jsonable({"time": time.time(), "stage": stage, **metrics})
         line = json.dumps(record, allow_nan=False) + "\n"
         with disk_errors(self.metrics_file):
@@ -255,22 +189,15 @@ class RunFolder:
                 file.write(line)
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """Return the logged records, of one stage or of all, oldest first.
+        """The logged records, of one stage or of all, oldest first; `UserError` names a bad line.
 
-        Raises:
-            UserError: a line is no record. A torn last line, left by a kill, is passed over.
+        A torn last line, left by a kill, is passed over.
         """
         records: list[dict[str, Any]] = read_json_lines(self.metrics_file, _Metrics)
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
-        """Drop a stage's metrics, because it starts again with other inputs.
-
-        Args:
-            stage: its name, as given to `log`.
-            iteration: drop only records whose "iteration" is this; None drops all of the stage.
-            name: drop only records whose "name" is this; None drops them whatever it is.
-        """
+        """Drop a stage's metrics, or those with this "iteration" and "name" alone."""
         records = self.metrics()
         kept = [
             record
@@ -288,12 +215,8 @@ class RunFolder:
 
         The ledger lists all work that was ever done in this folder; its totals are what the present
         agent cost. Work that was redone with other settings stays listed and is not in the totals
-        (`settle`); the same work done once more, since its outputs were lost, counts once.
-
-        Args:
-            kind: one of `FRAME_KINDS`.
-            frames: environment steps, each of one observed frame.
-            key: names the work that used them, such as "collect/0/<hash of its inputs>".
+        (`settle`); the same work done once more, since its outputs were lost, counts once. The key
+        names the work, such as "collect/0/<hash of its inputs>".
 
         Raises:
             ValueError: unknown kind, negative number, or the key stands for other frames already.
@@ -302,7 +225,7 @@ class RunFolder:
             raise ValueError(f"kind is {kind!r}, must be one of {', '.join(FRAME_KINDS)}")
         if frames < 0:
             raise ValueError(f"frames is {frames}, must not be negative")
-        entry: LedgerEntry = {"key": key, "kind": kind, "frames": int(frames)}  # type: ignore[typeddict-item]  # one of FRAME_KINDS
+        entry: LedgerEntry = {"key": key, "kind": kind, "frames": int(frames)}
         entries = self.frames()["entries"]
         for known in entries:
             if known["key"] == key:
@@ -320,18 +243,15 @@ class RunFolder:
             self.frames()
         except UserError as error:
             print(f"== {error}: it is made again from the stages' records", flush=True)
-            discard([self.frames_file])
+            _discard([self.frames_file])
 
-    def settle(
-        self, stages: Sequence[str], keys: Sequence[str], known: Sequence[LedgerEntry] = ()
-    ) -> None:
-        """Count what the present agent cost: of these stages' work, the given keys alone.
+    def settle(self, current: Collection[str], known: Sequence[LedgerEntry] = ()) -> None:
+        """Count what the present agent cost; other work of a run's stages is superseded.
 
         Args:
-            stages: first words of the keys of the stages in question, such as "collect".
-            keys: of the work that the present agent comes from; entries of other work of these
-                stages are superseded. Keys end in 8 letters of the stage's hash; entries that other
-                commands made, which have longer ones, are left as they are.
+            current: first 8 letters of the hashes of the stages that the present agent comes from.
+                Keys of a run's stages end in them; entries that other commands made, which end in
+                longer ones, are left as they are.
             known: entries that the stages recorded when they were done; they are entered again
                 where the ledger has lost or changed them.
         """
@@ -340,9 +260,9 @@ class RunFolder:
         for entry in self.frames()["entries"]:
             words = entry["key"].split("/")
             entry = sure.pop(entry["key"], entry)
-            if words[0] in stages and len(words) <= 3 and len(words[-1]) == 8:
+            if len(words) in (2, 3) and len(words[-1]) == 8:
                 entry.pop("superseded", None)
-                if entry["key"] not in keys:
+                if words[-1] not in current:
                     entry["superseded"] = True
             entries.append(entry)
         ledger = _ledger([*entries, *sure.values()])
@@ -373,7 +293,7 @@ class RunFolder:
         Args:
             name: of the stage.
             inputs_hash: of its configuration, and of the keys of the stages that it reads.
-            sources: hash of the results that it reads (`stage_result`).
+            sources: hash of the results that it reads (`stage_found`).
             files: what it writes, for a record without digests.
         """
         record = self._record(name)
@@ -382,47 +302,31 @@ class RunFolder:
         if record.get("sources", sources) != sources:
             return False
         if "files" not in record:
-            if self._stage(name).exists() and files:
-                frames = record.get("frames", self._frames_of(inputs_hash))
-                self._write_record(name, inputs_hash, record["outputs"], files, sources, frames)
+            if files:
+                self.mark_done(name, inputs_hash, record["outputs"], files, sources)
             return True
-        bad = damaged(self.path, record["files"])
+        wanted = record["files"]
+        found = _digests(self.path, (self.path / name for name in wanted))
+        bad = [self.path / name for name, one in wanted.items() if found.get(name) != one]
         for path in bad:
             what = "is not as it was written" if path.exists() else "is missing"
             print(f"== {path} {what}: {name} is done again", flush=True)
-        discard(bad)
+        _discard(bad)
         return not bad
 
     def mark_done(
         self,
         name: str,
         inputs_hash: str,
-        outputs: dict[str, Any],
+        outputs: Any,
         files: Sequence[Path] = (),
         sources: str = "",
     ) -> None:
-        """Record that a stage is finished, with what later stages and the report want to know.
+        """Record that a stage is finished, with figures that later stages and the report want.
 
-        Args:
-            name: of the stage.
-            inputs_hash: as for `stage_done`.
-            outputs: figures; the record keeps them.
-            files: what it has written, files and folders in this one; the record keeps a digest of
-                every file.
-            sources: as for `stage_done`.
+        The record keeps a digest of every file among ``files``, which may be folders in this one;
+        the rest is as for `stage_done`.
         """
-        frames = self._frames_of(inputs_hash)
-        self._write_record(name, inputs_hash, outputs, files, sources, frames)
-
-    def _write_record(
-        self,
-        name: str,
-        inputs_hash: str,
-        outputs: dict[str, Any],
-        files: Sequence[Path],
-        sources: str,
-        frames: list[LedgerEntry],
-    ) -> None:
         record = to_jsonable(
             {
                 "stage": name,
@@ -430,8 +334,8 @@ class RunFolder:
                 "sources": sources,
                 "time": time.time(),
                 "outputs": outputs,
-                "files": digests(self.path, files),
-                "frames": frames,
+                "files": _digests(self.path, files),
+                "frames": self._frames_of(inputs_hash),
             }
         )
         write_json(self._stage(name), {**record, "sha256": config_hash(record)})
@@ -446,22 +350,14 @@ class RunFolder:
         ]
 
     def stage_outputs(self, name: str) -> dict[str, Any]:
-        """Return the outputs that `mark_done` recorded.
-
-        Raises:
-            UserError: the stage was never finished, or its record is damaged.
-        """
+        """The outputs that `mark_done` recorded; `UserError` if there are none."""
         return read_json(self._stage(name), _Done)["outputs"]
 
-    def stage_frames(self, name: str) -> list[LedgerEntry]:
-        """Return the entries of the ledger that a finished stage recorded; none if it has none."""
-        record = self._record(name)
-        return [] if record is None else record.get("frames", [])
-
-    def stage_result(self, name: str) -> str:
-        """Hash of what a finished stage has found: its outputs and the digests of its files."""
+    def stage_found(self, name: str) -> tuple[str, list[LedgerEntry]]:
+        """Hash of a finished stage's outputs and files, and what it entered into the ledger."""
         record = read_json(self._stage(name), _Done)
-        return config_hash([record["outputs"], record.get("files", {})])
+        found = [record["outputs"], record.get("files", {})]
+        return config_hash(found), record.get("frames", [])
 
     def _record(self, name: str) -> _Done | None:
         """What is recorded of a stage; None where nothing is, or where it is damaged."""
@@ -502,6 +398,43 @@ def agent_folder(path: Path) -> Path:
     """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
     agent = path / "agent"
     return agent if (agent / "config.json").is_file() else path
+
+
+def _digests(root: Path, outputs: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 (hex) of every file among some outputs, files or folders, by its path below root."""
+    found = (path.rglob("*") if path.is_dir() else [path] for path in outputs)
+    paths = sorted(path for inner in found for path in inner if path.is_file())
+    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+        pairs = zip(paths, pool.map(_digest, paths), strict=True)
+        return {path.relative_to(root).as_posix(): one for path, one in pairs if one is not None}
+
+
+def _digest(path: Path) -> str | None:
+    """SHA-256 (hex) of a file; None where it cannot be read.
+
+    A file is hashed once in a process, unless its size or its times have changed since. Nothing is
+    kept from one process to the next: a flipped bit changes neither.
+    """
+    try:
+        stat = path.stat()
+        return _hash(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=65_536)
+def _hash(path: Path, *_: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _discard(paths: Iterable[Path]) -> None:
+    """Remove damaged files, so that the stage that wrote them finds them missing."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:

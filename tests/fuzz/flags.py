@@ -196,7 +196,7 @@ CUTS = (
     "worldmodels.stages.collect",
     "worldmodels.stages.train_vision",
     "worldmodels.stages.train_memory",
-    "worldmodels.stages.evolution.DreamEvolution.run",
+    "worldmodels.stages.controller.DreamEvolution.run",
     "worldmodels.commands.planning.train_policies",
     "worldmodels.commands.planning.collect_decisions",
     "worldmodels.commands.study.Study.cell",

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from tests.planning.conftest import PEDALS, MakeAgent
-from worldmodels._tensors import read_tensors
 from worldmodels.agent import Agent
+from worldmodels.artifacts import read_tensors
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN

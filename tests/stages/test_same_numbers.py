@@ -27,7 +27,6 @@ from worldmodels.stages import (
     VisionFile,
     episode_folders,
 )
-from worldmodels.vision.latents import Latents
 
 SEED = 3
 SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "scripts").glob("[1-6]_*.py"))
@@ -79,8 +78,8 @@ def same_weights(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-def same_latents(found: Latents, path: Path) -> None:
-    wanted = Latents.load(path)
+def same_latents(*paths: Path) -> None:
+    found, wanted = (LatentsFile.load(path).latents for path in paths)
     for name in ("mu", "logvar", "action", "reward", "terminated", "offsets", "seeds"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
 
@@ -95,9 +94,9 @@ def test_the_commands_do_what_the_first_iteration_does(ran: Path, tmp_path: Path
     parts = ["--vision", v, "--memory", m, "--latents", z]
     train("train-controller", *parts, "--out", tmp_path / "a")
     same_weights(VisionFile.load(v).model, VisionFile.load(first.vision).model)
-    same_latents(LatentsFile.load(z).latents, first.latents(0))
+    same_latents(z, first.latents(0))
     same_weights(MemoryFile.load(m).models[0], first.load_memory().models[0])
-    snapshots = first.load_candidates().snapshots
+    snapshots = Candidates.load(first.candidates).snapshots
     agent, last = Agent.from_pretrained(tmp_path / "a"), max(snapshots)
     np.testing.assert_array_equal(agent.parameters, snapshots[last])
     for name in ("vision", "memory", "starts"):
@@ -134,7 +133,7 @@ def test_the_commands_do_what_a_later_iteration_does(ran: Path, tmp_path: Path) 
     same_weights(MemoryFile.load(m1).models[0], second.load_memory().models[0])
     parts = ["--vision", v1, "--memory", m1, "--latents", z0, z1, "--init", first.agent]
     train("train-controller", *parts, "--out", tmp_path / "a")
-    snapshots = second.load_candidates().snapshots
+    snapshots = Candidates.load(second.candidates).snapshots
     agent = Agent.from_pretrained(tmp_path / "a")
     np.testing.assert_array_equal(agent.parameters, snapshots[max(snapshots)])
 

@@ -47,7 +47,7 @@ def test_encoding_is_the_encoder_whatever_the_batch() -> None:
     assert np.array_equal(part, mu[:7])
 
 
-def test_episodes_lie_end_to_end(tmp_path: Path) -> None:
+def test_episodes_lie_end_to_end() -> None:
     episodes = [episode(0, 5), episode(1, 9), episode(2, 3)]
     latents = encode_episodes(make_model(), episodes, SPEC)
     assert latents.offsets.tolist() == [0, 6, 16, 20]
@@ -56,8 +56,7 @@ def test_episodes_lie_end_to_end(tmp_path: Path) -> None:
     assert np.array_equal(latents.action[6:15], episodes[1].action)
     assert not latents.action[15].any()
     assert np.array_equal(latents.reward[6:15], episodes[1].reward)
-    latents.save(tmp_path / "latents.safetensors")
-    again = Latents.load(tmp_path / "latents.safetensors")
+    again = Latents.of(latents.tensors(), Path("z"), "encode again")
     np.testing.assert_allclose(again.mu, latents.mu, atol=2e-3)
     assert np.array_equal(again.offsets, latents.offsets)
     chosen = latents.select([2, 0])
@@ -71,14 +70,17 @@ def test_an_episode_given_up_ends_the_dream() -> None:
     assert latents.terminated.tolist() == [False, True]
 
 
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "latents.safetensors"
-    encode_episodes(make_model(), [episode(0, 5)], SPEC).save(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match=r"latents\.safetensors is damaged"):
-        Latents.load(path)
-    with pytest.raises(UserError, match="nowhere"):
-        Latents.load(tmp_path / "nowhere")
+def test_tensors_that_do_not_fit_each_other_are_named() -> None:
+    tensors = encode_episodes(make_model(), [episode(0, 5)], SPEC).tensors()
+    for name, tensor, message in (
+        ("reward", tensors["reward"][:-1], "'reward' has shape"),
+        ("offsets", tensors["offsets"] + 1, "has offsets of no episodes"),
+    ):
+        with pytest.raises(UserError, match=message):
+            Latents.of({**tensors, name: tensor}, Path("z"), "encode again")
+    del tensors["mu"]
+    with pytest.raises(UserError, match="lacks the tensor 'mu'; encode again"):
+        Latents.of(tensors, Path("z"), "encode again")
 
 
 def test_nothing_to_concatenate_is_said() -> None:

@@ -170,7 +170,6 @@ class Collect(Command):
                 action_repeat=repeat,
                 frame_spec=frames,
             )
-            ctx.count_frames("collection", found.frames)
         print(
             f"{found.frames:,} frames in {found.episodes} episodes with a mean return of "
             f"{found.mean_return:.1f}: {self.out}"

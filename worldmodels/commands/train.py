@@ -18,7 +18,7 @@ from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.presets import ControllerStageConfig, MemoryStageConfig, StartsConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import Device, FilePath, FolderPath, versions
-from worldmodels.stages import LatentsFile, MemoryFile, Source, StageContext, VisionFile, World
+from worldmodels.stages import LatentsFile, MemoryFile, Source, StageContext, VisionFile
 from worldmodels.stages.files import (
     file_digest,
     load_latents,
@@ -101,11 +101,10 @@ class TrainVision(Stage):
         training = self.vision_training
         inputs = [self.vision, training, self.mirror, store.fingerprint, init and init.digest]
         with self.open("vision", inputs, len(self.data)) as ctx:
-            weights = None if init is None else init.model.state_dict()
-            model = stages.train_vision(
-                training, self.vision, store, ctx, mirror=self.mirror, init=weights
+            file = stages.train_vision(
+                training, self.vision, store, ctx, mirror=self.mirror, init=init
             )
-            VisionFile(model, source, self.mirror).save(self.out)
+            file.save(self.out)
         print(f"V, trained on the frames of {len(store):,} episodes: {self.out}")
 
     def _init(self) -> VisionFile | None:
@@ -140,11 +139,11 @@ class Encode(Command):
         store = EpisodeStore(stages.episode_folders(self.data))
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
         mirror = vision.mirror if self.mirror is None else self.mirror
-        digest = vision.digest
-        inputs = [digest, store.fingerprint, mirror]
+        inputs = [vision.digest, store.fingerprint, mirror]
         with stages.open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
-            latents = stages.encode(vision.model, store, ctx, mirror=mirror)
-            LatentsFile(latents, vision.source, digest, mirror).save(self.out)
+            file = stages.encode(vision, store, ctx, mirror=mirror)
+            file.save(self.out)
+        latents = file.latents
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")
 
 
@@ -182,24 +181,12 @@ class TrainMemory(Stage):
     def execute(self) -> None:
         """Train every member of the ensemble and write the file."""
         parts = load_latents(self.latents)
-        newest = parts[-1]
-        init = self._init(newest)
+        init = self._init(parts[-1])
         files = [file_digest(path) for path in (*self.latents, *([self.init] if self.init else []))]
         inputs = [self.memory, self.memory_training, files]
         with self.open("memory", inputs, len(parts)) as ctx:
-            memories = stages.train_memory(
-                self.memory,
-                self.memory_training,
-                [part.latents for part in parts],
-                ctx,
-                mirror=newest.mirror,
-                init=None if init is None else [model.state_dict() for model in init.models],
-                kind=None if init is None else init.reward.kind,
-            )
-            noise = self.memory_training.posterior_noise
-            MemoryFile(memories.models, memories.reward, newest.source, newest.vision, noise).save(
-                self.out
-            )
+            file = stages.train_memory(self.memory, self.memory_training, parts, ctx, init=init)
+            file.save(self.out)
         frames = sum(part.latents.num_frames for part in parts)
         print(f"M, trained on {frames:,} frames: {self.out}")
 
@@ -284,32 +271,22 @@ class TrainController(Stage):
                 self.controller,
                 self.dream,
                 self.starts,
-                world,
+                *world,
                 ctx,
                 init=init,
                 metadata={"seed": self.seed, "versions": versions()},
             )
             evolved.agent.save_pretrained(self.out, dtype="float32")
-            ctx.count_frames("dream", evolved.frames)
         print(f"agent, evolved over {evolved.frames:,} dreamt frames: {self.out}")
 
-    def _world(self) -> World:
-        """V, M and latents, which must belong together."""
+    def _world(self) -> tuple[VisionFile, list[MemoryFile], list[LatentsFile]]:
+        """V, M (the newest first) and latents, which must belong together."""
         vision, memories = VisionFile.load(self.vision), load_memories(self.memory)
         parts = load_latents(self.latents)
-        newest = memories[-1]
-        for path, file in ((self.memory[-1], newest), (self.latents[0], parts[0])):
+        for path, file in ((self.memory[-1], memories[-1]), (self.latents[0], parts[0])):
             require_same(path, file.source, self.vision, vision.source)
             require_vision(path, file.vision, self.vision, vision.digest)
-        return World(
-            vision.source,
-            vision.model,
-            [model for file in reversed(memories) for model in file.models],
-            newest.reward,
-            [part.latents for part in parts],
-            parts[0].mirror,
-            newest.posterior_noise,
-        )
+        return vision, memories[::-1], parts
 
 
 def _of_fine_tuning(training: str, names: Sequence[str], init: object) -> dict[str, str]:

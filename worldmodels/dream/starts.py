@@ -5,20 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 
-from worldmodels._tensors import pick, read_tensors
 from worldmodels.config import Count, CountOrZero, require
 from worldmodels.memory.interface import Memory
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write
 
 WARMUP_BATCH = 1024
 """Starts warmed at once."""
@@ -72,28 +68,6 @@ class DreamStarts:
     def __len__(self) -> int:
         """S."""
         return len(self.z)
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, atomically; float16, finer than V and M are sure of."""
-        arrays = {name: getattr(self, name).astype(np.float16) for name in ("z", "h", "c")}
-        atomic_write(path, save(arrays))
-
-    @classmethod
-    def load(cls, path: Path) -> DreamStarts:
-        """Read what `save` wrote.
-
-        Raises:
-            UserError: a missing or damaged file, named.
-        """
-        remedy = "write the agent again"
-        try:
-            tensors = read_tensors(path, remedy).tensors
-            found = pick(tensors, ("z", "h", "c"), path, remedy)
-            return cls(*(tensor.float().numpy() for tensor in found))
-        except (FileNotFoundError, UserError) as error:
-            raise UserError(
-                f"{path} is no readable file of dream starts ({error}); {remedy}"
-            ) from error
 
 
 def start_frames(offsets: NDArray[np.int64]) -> NDArray[np.int64]:

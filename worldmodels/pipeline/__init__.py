@@ -1,43 +1,47 @@
-"""The whole way from nothing to a driver: stages in order, each skipped when nothing has changed.
+"""The whole way from nothing to an agent: stages in order, each skipped when nothing has changed.
 
 One iteration is collect -> V -> encode -> M -> dream and C -> selection; the next collects with the
-driver that was selected. A stage's key is a hash of its configuration and of the keys of what it
-reads, so a changed setting redoes exactly what depends on it, and a killed run goes on where its
-last checkpoint is.
+agent that was selected. A stage's key is a hash of its configuration and of the keys of what it
+reads, so a changed setting redoes exactly what depends on it, and a killed run resumes at its last
+checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from worldmodels import executors
+from worldmodels import executors, stages
+from worldmodels._agent_files import CONFIG
 from worldmodels.config import Seed, require
 from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.metrics import StageSeconds
 from worldmodels.pages import build_report
-from worldmodels.pipeline.iteration import Iteration, agent_files
-from worldmodels.pipeline.work import Work
+from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
 from worldmodels.policies.ensemble import FOLDER as COMMITTEE
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, LedgerEntry, RunFolder, config_hash, require_device
-from worldmodels.stages.committee import remove_members
-from worldmodels.stages.context import StageContext, begin_metrics
-from worldmodels.stages.files import Source
-from worldmodels.stages.residual import remove_residual, residual_file
+from worldmodels.runs import (
+    Device,
+    LedgerEntry,
+    RunFolder,
+    config_hash,
+    require_device,
+    write_json,
+)
+from worldmodels.stages import Candidates, Finalist, StageContext
+from worldmodels.stages.context import timed
+from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residual
 from worldmodels.tasks import task_for
 
 TESTED = ("evaluation.json", "evaluation_random.json", "media")
 """What the test leaves in the run folder."""
 
-LEDGER = ("collect", "dream", "select", "final", "residual", "committee", "test")
-"""First words of the keys under which the stages enter frames into the ledger."""
+Work: TypeAlias = Callable[[StageContext], Any]
+"""Does a stage; returns what later stages and the report want to know, in a dict or dataclass."""
 
 
 class Pipeline:
@@ -52,20 +56,7 @@ class Pipeline:
         preset: str = "custom",
         device: Device = "cpu",
     ) -> None:
-        """Open the run folder.
-
-        Args:
-            cfg: the resolved configuration.
-            out: the run folder; made if it is not there, gone on with if it is.
-            seed: fixes every generator of the run.
-            executor: where episodes are driven; None uses this process.
-            preset: the preset's name, for the report.
-            device: where V and M are trained and dream; what is done stays valid on the other.
-
-        Raises:
-            UserError: the environment, or that of the test, cannot be used, may never end an
-                episode or has no mirror image, the seed is negative, or there is no such device.
-        """
+        """Open the run folder; the arguments are those of `run_pipeline`, but an executor."""
         require("seed", seed, Seed)
         require_device(device)
         spec, task = _check_environments(cfg), task_for(cfg.env_id)
@@ -76,13 +67,11 @@ class Pipeline:
             "preset": preset,
             "seed": seed,
             "task": task.name,
-            **_fields(cfg),
+            **{name: getattr(cfg, name) for name in cfg.__dataclass_fields__},
             "test_env_id": cfg.test_env,
         }
-        source = Source(cfg.env_id, cfg.frame_spec, spec, cfg.action_repeat)
         executor = executor or executors.make("serial", 1)
         self.context = StageContext(seed, run=self.run, executor=executor, device=device)
-        self.work = Work(cfg, self.run, source)
         self.cfg, self.seed = cfg, seed
         self.results: dict[str, str] = {}
         """key of a stage that is done -> hash of what it found"""
@@ -90,228 +79,252 @@ class Pipeline:
         """what the stages that are done entered into the ledger"""
 
     def execute(self) -> Path:
-        """Run what is not done yet; return the path of the report.
-
-        Raises:
-            UserError: another process works in the folder, or the run in it has another seed or
-                another environment.
-        """
+        """Run what is not done yet; return the path of the report."""
         with self.run.lock():
             self.run.claim(self.settings, ("method", "seed", "env_id"))
             self.run.write_config(self.settings, self.context.device)
             self.run.drop_damaged_ledger()
-            return self._execute()
+            iterations: list[Iteration] = []
+            for number in range(self.cfg.iterations):
+                this = Iteration(number, self.run.path / "iterations" / f"{number:02d}")
+                self._iteration(this, iterations)
+                iterations.append(this)
+            final = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
+            self._choose(final, iterations)
+            self._learn_residual(final)
+            self._add_members(final, iterations)
+            self._test(final)
+            self.run.settle({key[:8] for key in self.results}, self.frames)
+            return build_report(self.run.path)
 
-    def _execute(self) -> Path:
-        iterations: list[Iteration] = []
-        for number in range(self.cfg.iterations):
-            iterations.append(self._iteration(number, iterations))
-        final = self._final(iterations)
-        self._residual(final)
-        self._committee(final, iterations)
-        self._test(final)
-        self._settle(iterations, final)
-        return build_report(self.run.path)
-
-    def _settle(self, iterations: list[Iteration], final: Iteration) -> None:
-        """Let the ledger's totals be what this agent cost."""
-        keys = {
-            f"{word}/{iteration.number:02d}/{iteration.keys[name][:8]}"
-            for word, name in (
-                ("collect", "collect"),
-                ("dream", "controller"),
-                ("select", "select"),
-            )
-            for iteration in iterations
-        }
-        keys |= {f"{name}/{key[:8]}" for name, key in final.keys.items()}
-        keys.add(f"dream/residual/{final.keys['residual'][:8]}")
-        self.run.settle(LEDGER, sorted(keys), self.frames)
-
-    def _iteration(self, number: int, before: list[Iteration]) -> Iteration:
-        """One round; every stage's key holds the keys of what it reads."""
-        cfg, work = self.cfg, self.work
-        this = Iteration(number, self.run.path / "iterations" / f"{number:02d}")
+    def _iteration(self, this: Iteration, before: Sequence[Iteration]) -> None:
+        """One pass through the loop; every stage's key holds the keys of what it reads."""
         previous = before[-1] if before else None
-        self._stage(
-            "collect",
-            this,
-            [
+        self._collect(this, previous)
+        self._train_vision(this, before)
+        self._encode(this, before)
+        self._train_memory(this, before)
+        self._evolve_controller(this, previous)
+        self._select(this)
+
+    def _collect(self, this: Iteration, previous: Iteration | None) -> None:
+        """Collect at random, or with the previous iteration's agent and noise."""
+        cfg, own = self.cfg, self.cfg.experience
+
+        def work(ctx: StageContext) -> dict[str, Any]:
+            drives, out = stages.exploration(own), this.experience
+            if previous is not None:
+                folders = previous.drivers(own.driver_snapshots)
+                drives = stages.by_agents(own, folders, this.number)
+            found = stages.collect(
+                drives,
                 cfg.env_id,
-                cfg.experience,
-                cfg.action_repeat,
-                cfg.frame_spec,
-                _key(previous, "select" if cfg.experience.needs_selection else "controller"),
-            ],
-            lambda ctx: work.collect(this, previous, ctx),
-            lambda: [this.experience],
-        )
-        past = [iteration.keys["collect"] for iteration in [*before, this]]
-        self._stage(
-            "vision",
-            this,
-            [
-                cfg.vision,
-                cfg.vision_training_of(number),
-                past,
-                None if cfg.begins_vision(number) else _key(previous, "vision"),
-                *(["mirror"] if cfg.mirror else []),
-            ],
-            lambda ctx: work.train_vision(this, before, ctx),
-            lambda: [this.vision],
-        )
-        self._stage(
-            "encode",
-            this,
-            [this.keys["vision"], past],
-            lambda ctx: work.encode(this, before, ctx),
-            lambda: [this.latents(past) for past in range(number + 1)],
-        )
-        self._stage(
-            "memory",
-            this,
-            [
-                cfg.memory,
-                cfg.memory_training_of(number),
-                this.keys["encode"],
-                None if cfg.begins_memory(number) else _key(previous, "memory"),
-            ],
-            lambda ctx: work.train_memory(this, before, ctx),
-            lambda: [this.memory],
-        )
-        self._stage(
-            "controller",
-            this,
-            [
-                cfg.dream,
-                cfg.starts,
-                cfg.controller,
-                this.keys["memory"],
-                _key(previous, "select") if cfg.controller.carry_on else None,
-            ],
-            lambda ctx: work.evolve_controller(this, previous, ctx),
-            lambda: this.evolved_files,
-        )
-        self._stage(
-            "select",
-            this,
-            [
-                cfg.selection,
-                cfg.selection.episodes_of(number, cfg.iterations),
-                this.keys["controller"],
-            ],
-            lambda ctx: work.select(this, ctx),
-            lambda: this.selected_files,
-        )
-        return this
+                out,
+                ctx,
+                group=own.group,
+                action_repeat=cfg.action_repeat,
+                frame_spec=cfg.frame_spec,
+            )
+            for old in out.parent.glob(f"{this.number:02d}-*"):
+                if old != out:
+                    shutil.rmtree(old)
+            names = ("frames", "episodes", "fingerprint")
+            return {name: getattr(found, name) for name in names}
 
-    def _final(self, iterations: list[Iteration]) -> Iteration:
-        """Choose the agent of the run among the best checkpoints of all iterations."""
-        last = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
-        self._stage(
-            "final",
-            last,
-            [self.cfg.selection, [iteration.keys["select"] for iteration in iterations]],
-            lambda ctx: self.work.choose(iterations, ctx),
-            lambda: agent_files(self.run.agent),
-        )
-        return last
+        driver = _key(previous, "select" if own.driver_snapshots == "selected" else "controller")
+        inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, driver]
+        self._stage("collect", this, inputs, work, lambda: [this.experience])
 
-    def _residual(self, final: Iteration) -> None:
+    def _train_vision(self, this: Iteration, before: Sequence[Iteration]) -> None:
+        """Train V on all frames so far, from the previous iteration's weights if there are any.
+
+        After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents, until
+        the first iteration from scratch (`RunConfig.fresh`).
+        """
+        cfg, number = self.cfg, this.number
+        previous = None if cfg.begins_vision(number) else before[-1]
+        training, everything = cfg.vision_training_of(number), [*before, this]
+
+        def work(ctx: StageContext) -> None:
+            if not cfg.trains_vision(number):
+                copy_file(before[-1].vision, this.vision)
+                return
+            init = None if previous is None else previous.load_vision()
+            vision = stages.train_vision(
+                training, cfg.vision, store_of(everything), ctx, mirror=cfg.mirror, init=init
+            )
+            vision.save(this.vision)
+
+        past = [iteration.keys["collect"] for iteration in everything]
+        mirror = ["mirror"] if cfg.mirror else []
+        inputs = [cfg.vision, training, past, _key(previous, "vision"), *mirror]
+        self._stage("vision", this, inputs, work, lambda: [this.vision])
+
+    def _encode(self, this: Iteration, before: Sequence[Iteration]) -> None:
+        """Encode every episode so far with this iteration's V, one file per iteration."""
+        frozen, everything = not self.cfg.trains_vision(this.number), [*before, this]
+
+        def work(ctx: StageContext) -> None:
+            for iteration in everything:
+                target = this.latents(iteration.number)
+                if frozen and iteration is not this:
+                    copy_file(before[-1].latents(iteration.number), target)
+                else:
+                    stages.encode(this.load_vision(), store_of([iteration]), ctx).save(target)
+
+        past = [iteration.keys["collect"] for iteration in everything]
+        files = [this.latents(iteration.number) for iteration in everything]
+        self._stage("encode", this, [this.keys["vision"], past], work, lambda: files)
+
+    def _train_memory(self, this: Iteration, before: Sequence[Iteration]) -> None:
+        """Train M on all latents so far, from the previous iteration's weights or from scratch."""
+        cfg, number = self.cfg, this.number
+        previous = None if cfg.begins_memory(number) else before[-1]
+        training = cfg.memory_training_of(number)
+
+        def work(ctx: StageContext) -> None:
+            init = None if previous is None else previous.load_memory()
+            kind = before[0].load_memory().reward.kind if before else None
+            parts = this.load_latents()
+            memory = stages.train_memory(cfg.memory, training, parts, ctx, init=init, kind=kind)
+            memory.save(this.memory)
+
+        inputs = [cfg.memory, training, this.keys["encode"], _key(previous, "memory")]
+        self._stage("memory", this, inputs, work, lambda: [this.memory])
+
+    def _evolve_controller(self, this: Iteration, previous: Iteration | None) -> None:
+        """Evolve C inside the dream; keep its mean at several generations for the selection."""
+        cfg = self.cfg
+
+        def work(ctx: StageContext) -> dict[str, Any]:
+            evolved = this.evolve(cfg, previous, ctx)
+            _overwrite(this.agent)
+            evolved.agent.save_pretrained(this.agent, dtype="float32")
+            this.keep_evolved()
+            evolved.candidates.save(this.candidates)
+            return {"dreamed": evolved.candidates.dreamed}
+
+        begin = _key(previous, "select") if cfg.controller.carry_on else None
+        inputs = [cfg.dream, cfg.starts, cfg.controller, this.keys["memory"], begin]
+        large = [path for path in agent_files(this.agent) if path.name not in SMALL]
+        files = [this.candidates, this.evolved, *large]
+        self._stage("controller", this, inputs, work, lambda: files)
+
+    def _select(self, this: Iteration) -> None:
+        """Drive every snapshot of C on the selection tracks; the best is the iteration's agent."""
+        cfg = self.cfg.selection
+        episodes = cfg.episodes_of(this.number, self.cfg.iterations)
+
+        def work(ctx: StageContext) -> Any:
+            this.restore_evolved()
+            candidates = Candidates.load(this.candidates)
+            return stages.select(
+                cfg, self.cfg.dream, this.agent, candidates, ctx, episodes=episodes
+            )
+
+        inputs = [cfg, episodes, this.keys["controller"]]
+        files = [this.agent / name for name in SMALL]
+        self._stage("select", this, inputs, work, lambda: files)
+
+    def _choose(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
+        """Let the best iterations' agents drive on further tracks; the winner is the run's."""
+        cfg, agent = self.cfg.selection, self.run.agent
+
+        def work(ctx: StageContext) -> Any:
+            _overwrite(agent)
+            return stages.choose(cfg, self._finalists(iterations), agent, ctx)
+
+        inputs = [cfg, [iteration.keys["select"] for iteration in iterations]]
+        self._stage("final", final, inputs, work, lambda: agent_files(agent))
+
+    def _finalists(self, iterations: Sequence[Iteration]) -> list[Finalist]:
+        """The best of the iterations' agents on the tracks that chose them, the best first."""
+        cfg = self.cfg.selection
+        if cfg.early_episodes is not None:  # so few episodes of the others prove nothing
+            iterations = iterations[-cfg.late_rounds :]
+        outputs = [self.run.stage_outputs(f"select/{it.number:02d}") for it in iterations]
+        finalists = [
+            Finalist(iteration.number, iteration.agent, float(found["real_mean"]))
+            for iteration, found in zip(iterations, outputs, strict=True)
+        ]
+        return sorted(finalists, key=lambda finalist: -finalist.real_mean)[: cfg.finalists]
+
+    def _learn_residual(self, final: Iteration) -> None:
         """Learn a bounded change of the chosen C."""
-        if not self.cfg.residual.enabled:
+        cfg, agent = self.cfg, self.run.agent
+        if not cfg.residual.enabled:
             final.keys["residual"] = final.keys["final"]
-            remove_residual(self.run.agent)
+            remove_residual(agent)
             return
-        self._stage(
-            "residual",
-            final,
-            [self.cfg.residual, self.cfg.selection, final.keys["final"]],
-            self.work.learn_residual,
-            lambda: [residual_file(self.run.agent)],
-        )
 
-    def _committee(self, final: Iteration, iterations: list[Iteration]) -> None:
+        def work(ctx: StageContext) -> Any:
+            return stages.learn_residual(cfg.residual.training, cfg.selection, agent, ctx)
+
+        inputs = [cfg.residual, cfg.selection, final.keys["final"]]
+        self._stage("residual", final, inputs, work, lambda: [agent / RESIDUAL])
+
+    def _add_members(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Let the other finalists drive beside the agent, if that is better."""
-        if not self.cfg.committee.enabled:
+        cfg, agent = self.cfg, self.run.agent
+        if not cfg.committee.enabled:
             final.keys["committee"] = final.keys["residual"]
-            remove_members(self.run.agent)
+            remove_members(agent)
             return
-        winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
-        finalists = self.work.best_rounds(iterations)
-        others = {f.iteration: f.agent for f in finalists if f.iteration != winner}
-        self._stage(
-            "committee",
-            final,
-            [self.cfg.committee, self.cfg.selection, final.keys["residual"]],
-            lambda ctx: self.work.add_members(others, ctx),
-            lambda: [self.run.agent / COMMITTEE],
-        )
+
+        def work(ctx: StageContext) -> dict[str, Any]:
+            winner = self.run.stage_outputs(f"final/{final.number:02d}")["iteration"]
+            finalists = self._finalists(iterations)
+            others = {f.iteration: f.agent for f in finalists if f.iteration != winner}
+            return {"rounds": stages.add_members(cfg.selection, agent, others, ctx)}
+
+        inputs = [cfg.committee, cfg.selection, final.keys["residual"]]
+        self._stage("committee", final, inputs, work, lambda: [agent / COMMITTEE])
 
     def _test(self, final: Iteration) -> None:
         """Drive the test tracks once and film."""
-        self._stage(
-            "test",
-            final,
-            [self.cfg.test, self.cfg.test_env, final.keys["committee"]],
-            self.work.test,
-            lambda: [self.run.path / name for name in TESTED],
-        )
+        cfg, out = self.cfg, self.run.path
+
+        def work(ctx: StageContext) -> dict[str, Any]:
+            result = stages.test(cfg.test, cfg.env_id, cfg.test_env, self.run.agent, out, ctx)
+            return {"mean": result.mean, "ci95": result.summary.ci95}
+
+        inputs = [cfg.test, cfg.test_env, final.keys["committee"]]
+        self._stage("test", final, inputs, work, lambda: [out / name for name in TESTED])
 
     def _stage(
         self,
         name: str,
         iteration: Iteration,
         inputs: Any,
-        work: Callable[[StageContext], dict[str, Any]],
+        work: Work,
         files: Callable[[], Sequence[Path]],
     ) -> None:
         """Do the work unless it is done with these inputs; the iteration gets the stage's key.
 
-        Args:
-            name: of the stage.
-            iteration: that it belongs to.
-            inputs: its settings, and the keys of the stages that it reads.
-            work: does it.
-            files: what it writes, called when its key is known.
+        The inputs are the stage's settings and the keys of the stages that it reads; ``files`` says
+        what it writes, and is called when its key is known.
         """
-        key = config_hash([name, iteration.number, self.seed, inputs])
-        label = f"{name}/{iteration.number:02d}"
-        iteration.keys[name] = key
+        key, number = config_hash([name, iteration.number, self.seed, inputs]), iteration.number
+        label, iteration.keys[name] = f"{name}/{number:02d}", key
         sources = config_hash([self.results[read] for read in _keys(inputs, self.results)])
         if not self.run.stage_done(label, key, sources, files()):
-            outputs = self._do(label, name, iteration.number, key, work)
-            self.run.mark_done(label, key, outputs, files(), sources)
-            shutil.rmtree(self._state(label), ignore_errors=True)
-        self.results[key] = self.run.stage_result(label)
-        self.frames += self.run.stage_frames(label)
-
-    def _state(self, label: str) -> Path:
-        """Folder that a stage resumes from."""
-        return self.run.checkpoints / label.replace("/", "-")
-
-    def _do(
-        self,
-        label: str,
-        name: str,
-        number: int,
-        key: str,
-        work: Callable[[StageContext], dict[str, Any]],
-    ) -> dict[str, Any]:
-        """Do a stage's work; return its outputs."""
-        self.context.say(label)
-        folder = self._state(label)
-        begun = (folder / "key").exists() and (folder / "key").read_text() == key
-        if not begun:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            (folder / "key").write_text(key)
-        begin_metrics(self.run, name, number, resumed=begun)
-        started = time.perf_counter()
-        outputs = work(dataclasses.replace(self.context, iteration=number, state=folder, key=key))
-        seconds = time.perf_counter() - started
-        self.run.log("stage", iteration=number, **StageSeconds(name=name, seconds=seconds))
-        return outputs
+            self.context.say(label)
+            state = self.run.checkpoints / label.replace("/", "-")
+            resumed = (state / "key").exists() and (state / "key").read_text() == key
+            if not resumed:
+                shutil.rmtree(state, ignore_errors=True)
+                state.mkdir(parents=True)
+                (state / "key").write_text(key)
+            ledger = f"{label if number < self.cfg.iterations else name}/{key[:8]}"
+            ctx = dataclasses.replace(
+                self.context, iteration=number, state=state, key=key, ledger=ledger
+            )
+            with timed(name, ctx, resumed):
+                outputs = work(ctx)
+            self.run.mark_done(label, key, {} if outputs is None else outputs, files(), sources)
+            shutil.rmtree(state, ignore_errors=True)
+        self.results[key], frames = self.run.stage_found(label)
+        self.frames += frames
 
 
 def run_pipeline(
@@ -324,27 +337,22 @@ def run_pipeline(
 ) -> Path:
     """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
 
-    Running it again goes on where it was stopped, and redoes only what a changed configuration
-    concerns. One seed gives one agent, whatever the number of workers; a GPU
-    adds up in no fixed order, and gives another agent every time.
+    Running it again resumes it, and redoes only what a changed configuration concerns. One seed
+    gives one agent, whatever the number of workers; a GPU adds up in no fixed order, and gives
+    another agent every time. Stages that are done stay valid on another device. The name of the
+    preset is for the report.
+
+    Raises:
+        UserError: an environment, the seed or the device cannot be used; another process works in
+            the folder, or the run in it has another seed or another environment.
     """
     with executors.make(None, workers) as executor:
         return Pipeline(cfg, out, seed, executor, preset, device).execute()
 
 
 def _check_environments(cfg: RunConfig) -> ActionSpec:
-    """Make the run's environments once, so that it fails before anything is learnt.
-
-    Returns:
-        The action space of both.
-    """
-    limits = {
-        "experience.explore_steps": cfg.experience.explore_steps,
-        "experience.driver_steps": cfg.experience.driver_steps,
-        "selection.max_steps": cfg.selection.max_steps,
-        "test.max_steps": cfg.test.max_steps,
-    }
-    unlimited = [name for name, limit in limits.items() if limit is None]
+    """Make the run's environments once, so that it fails at once; return their action space."""
+    unlimited = [name for name, limit in cfg.limits().items() if limit is None]
     spaces = {}
     for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
         env = make(env_id)
@@ -364,8 +372,10 @@ def _check_environments(cfg: RunConfig) -> ActionSpec:
     return spec
 
 
-def _fields(cfg: RunConfig) -> dict[str, Any]:
-    return {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
+def _overwrite(agent: Path) -> None:
+    """Let an agent's folder that has lost its configuration be written again."""
+    if agent.is_dir() and not (agent / CONFIG).exists():
+        write_json(agent / CONFIG, {})
 
 
 def _keys(inputs: Any, known: Mapping[str, str]) -> list[str]:
@@ -379,6 +389,3 @@ def _keys(inputs: Any, known: Mapping[str, str]) -> list[str]:
 
 def _key(iteration: Iteration | None, stage: str) -> str | None:
     return None if iteration is None else iteration.keys[stage]
-
-
-__all__ = ["Pipeline", "run_pipeline"]

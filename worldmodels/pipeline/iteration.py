@@ -1,21 +1,21 @@
-"""One iteration of a run: the folder of its results, read and written."""
+"""One iteration of a run: the folder of its results, and what the next stages read from it."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from worldmodels import stages
 from worldmodels._agent_files import CARD, CONFIG, PARTS
+from worldmodels.agent import Agent
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.interface import Memory
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path
-from worldmodels.stages.controller import Candidates
-from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile, episode_folders
-from worldmodels.vision.latents import Latents
+from worldmodels.stages import Candidates, LatentsFile, MemoryFile, StageContext, VisionFile
+from worldmodels.stages.collection import snapshot_folders
+from worldmodels.stages.controller import Evolved
 
 SMALL = (CONFIG, CARD, "controller.safetensors")
 """Files of an agent that the selection of C writes anew; the others stay as they were."""
@@ -26,29 +26,22 @@ def agent_files(agent: Path) -> list[Path]:
     return [agent / name for name in (CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS))]
 
 
-@dataclass
 class Iteration:
-    """One round of the loop and the folder of its results."""
+    """One pass through the loop and the folder of its results."""
 
-    number: int
-    folder: Path
-    keys: dict[str, str] = field(default_factory=dict)
-    """stage -> key, of the stages that are done"""
-
-    @property
-    def agent(self) -> Path:
-        """Agent with the iteration's best controller, float32."""
-        return self.folder / "agent"
-
-    @property
-    def vision(self) -> Path:
-        """V."""
-        return self.folder / "vision.safetensors"
-
-    @property
-    def candidates(self) -> Path:
-        """Snapshots of C."""
-        return self.folder / "controllers.safetensors"
+    def __init__(self, number: int, folder: Path) -> None:
+        """Name the files in ``folder``, which lies in ``iterations`` of the run folder."""
+        self.number, self.folder = number, folder
+        self.keys: dict[str, str] = {}
+        """stage -> key, of the stages that are done"""
+        self.vision = folder / "vision.safetensors"
+        self.memory = folder / "memory.safetensors"
+        self.candidates = folder / "controllers.safetensors"
+        """snapshots of C"""
+        self.agent = folder / "agent"
+        """agent with the iteration's best controller, float32"""
+        self.evolved = folder / "evolved"
+        """the agent's small files as evolution left them, before selection"""
 
     @property
     def experience(self) -> Path:
@@ -59,27 +52,6 @@ class Iteration:
     def latents(self, number: int) -> Path:
         """Latents of an iteration's episodes under this one's V."""
         return self.folder / f"latents-{number:02d}.safetensors"
-
-    @property
-    def memory(self) -> Path:
-        """M, one or an ensemble, and what its reward head means."""
-        return self.folder / "memory.safetensors"
-
-    @property
-    def evolved(self) -> Path:
-        """Folder of the agent's small files as evolution left them, before selection."""
-        return self.folder / "evolved"
-
-    @property
-    def evolved_files(self) -> list[Path]:
-        """What the evolution of C leaves: of the agent, what selection does not change."""
-        own = [path for path in agent_files(self.agent) if path.name not in SMALL]
-        return [self.candidates, self.evolved, *own]
-
-    @property
-    def selected_files(self) -> list[Path]:
-        """What the selection of C leaves: of the agent, what it has written anew."""
-        return [self.agent / name for name in SMALL]
 
     def keep_evolved(self) -> None:
         """Copy the agent's small files, so that a selection can begin from them again."""
@@ -96,24 +68,49 @@ class Iteration:
         return VisionFile.load(_existing(self.vision))
 
     def load_memory(self) -> MemoryFile:
-        """The memories as the iteration left them."""
+        """M as the iteration left it."""
         return MemoryFile.load(_existing(self.memory))
 
-    def load_latents(self) -> list[Latents]:
+    def load_latents(self) -> list[LatentsFile]:
         """Latents of every iteration so far under this one's V, the newest last."""
-        return [LatentsFile.load(self.latents(number)).latents for number in range(self.number + 1)]
+        return [LatentsFile.load(self.latents(number)) for number in range(self.number + 1)]
 
-    def load_candidates(self) -> Candidates:
-        """What the iteration's evolution left for the selection."""
-        return Candidates.load(self.candidates)
+    def evolve(
+        self,
+        cfg: RunConfig,
+        previous: Iteration | None,
+        ctx: StageContext,
+        memories: Sequence[MemoryFile] = (),
+    ) -> Evolved:
+        """Evolve C in the dream of some memories, the newest first; none: of `dreaming_rounds`.
+
+        The search begins at the C of the iteration before, if ``cfg`` says so.
+        """
+        begin = previous if cfg.controller.carry_on else None
+        rounds = [] if memories else dreaming_rounds(cfg, self.number)
+        folders = {number: self.folder.parent / f"{number:02d}" for number in rounds}
+        own = [Iteration(number, folder).load_memory() for number, folder in folders.items()]
+        return stages.evolve_controller(
+            cfg.controller,
+            cfg.dream,
+            cfg.starts,
+            self.load_vision(),
+            memories or own,
+            self.load_latents(),
+            ctx,
+            init=None if begin is None else Agent.from_pretrained(begin.agent),
+        )
+
+    def drivers(self, which: str) -> list[Path]:
+        """Folders for `load_driver`: the iteration's agent ("selected"), or one per snapshot."""
+        if which == "selected":
+            return [self.agent]
+        snapshots = Candidates.load(self.candidates).snapshots
+        return snapshot_folders(self.agent, snapshots, self.folder / "drivers")
 
 
 def _existing(path: Path) -> Path:
-    """The path of V or M.
-
-    Raises:
-        UserError: there is no such file, as in runs of versions that wrote pickles.
-    """
+    """The path of V or M; `UserError` without it, as in runs of versions that wrote pickles."""
     if not path.exists():
         raise UserError(
             f"{path} does not exist; an earlier version may have made this run, and its files of "
@@ -124,7 +121,7 @@ def _existing(path: Path) -> Path:
 
 def store_of(iterations: Sequence[Iteration]) -> EpisodeStore:
     """All episodes of some iterations, in order."""
-    return EpisodeStore(episode_folders([iteration.experience for iteration in iterations]))
+    return EpisodeStore(stages.episode_folders([iteration.experience for iteration in iterations]))
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -141,13 +138,3 @@ def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
     """
     oldest = max(earlier for earlier in range(number + 1) if cfg.trains_vision(earlier))
     return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
-
-
-def dreaming_memories(this: Iteration, rounds: Sequence[int]) -> list[Memory]:
-    """The memories of some iterations, in the order given."""
-    folders = {number: this.folder.parent / f"{number:02d}" for number in rounds}
-    return [
-        memory
-        for number in rounds
-        for memory in Iteration(number, folders[number]).load_memory().models
-    ]

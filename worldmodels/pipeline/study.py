@@ -1,50 +1,38 @@
 """Studies: C evolved again in the dream of a finished run, under other settings, and driven.
 
-A study takes V and the latents of one round as they are, so that its variants differ in nothing but
-what they name. Each variant is a few evolutions with seeds of their own; every snapshot of each is
-judged in the dream, on selection tracks and on test tracks, which shows what the dream would have
-chosen, what the real validation chooses, and what an oracle would.
+A study takes V and the latents of one iteration as they are, so that its variants differ in nothing
+but what they name. Each variant is a few evolutions with seeds of their own; every snapshot of each
+is judged in the dream, on selection tracks and on test tracks, which shows what the dream would
+have chosen, what the real validation chooses, and what an oracle would.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from worldmodels import envs, stages
-from worldmodels.agent import Agent
 from worldmodels.config import Config, Count, CountOrZero, from_json
-from worldmodels.evaluation import AgentParameters, evaluate_many
+from worldmodels.evaluation import AgentParameters
 from worldmodels.executors import Executor
-from worldmodels.memory.interface import Memory
 from worldmodels.memory.kinds import build
-from worldmodels.memory.rewards import RewardModel
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.pipeline.work import world_of
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
-from worldmodels.runs import (
-    RunFolder,
-    config_hash,
-    derive_seed,
-    load_checkpoint,
-    read_json,
-    save_checkpoint,
-    versions,
-    write_json,
-)
+from worldmodels.runs import RunFolder, config_hash, derive_seed, read_json, versions, write_json
 from worldmodels.settings import with_settings
-from worldmodels.stages import Source, StageContext
+from worldmodels.stages import MemoryFile, StageContext
 from worldmodels.stages.controller import Evolved
-from worldmodels.stages.memory import Memories, reward_model
+from worldmodels.stages.memory import reward_model
+from worldmodels.stages.selection import drive
 from worldmodels.vision.latents import Latents
 
 STUDIED = ("dream", "starts", "controller", "memory", "memory_training")
@@ -69,7 +57,7 @@ class Variant:
     """row of the table"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """from settings such as ``dream.temperature`` to values; those of `memory` and
-    `memory_training` train M anew, from a fresh start"""
+    `memory_training` train M from scratch"""
     untrained: bool = False
     """dream with an M of random weights: the control that says what M's training is worth"""
 
@@ -78,7 +66,7 @@ class Variant:
         for name in self.settings:
             field_name = name.replace("-", "_")
             section = field_name.split(".")[0]
-            if section in {f.name for f in fields(RunConfig)} - set(STUDIED):
+            if section in RunConfig.__dataclass_fields__ and section not in STUDIED:
                 raise UserError(
                     f"{name} has no effect in a study, which takes V and the data as they are; a "
                     f"variant can change {', '.join(STUDIED)}"
@@ -88,7 +76,7 @@ class Variant:
 
     @property
     def trains(self) -> bool:
-        """Whether M is trained anew."""
+        """Whether M is trained again."""
         sections = {name.split(".")[0].replace("-", "_") for name in self.settings}
         return not self.untrained and bool(sections & {"memory", "memory_training"})
 
@@ -108,25 +96,26 @@ class StudyConfig(Config):
 
 
 class Study:
-    """One study at work on a run folder; finished cells are kept, so it goes on after a kill."""
+    """One study at work on a run folder; finished cells are kept, so a killed one resumes."""
 
     def __init__(self, run: Path, out: Path, cfg: StudyConfig, executor: Executor) -> None:
         """Open the run.
 
         Raises:
-            UserError: no finished run, or no such round.
+            UserError: no finished run, or no such iteration.
         """
         self.cfg, self.out, self.executor = cfg, out, executor
         record = RunFolder(run, create=False).read_config()["config"]
         self.base = from_json(RunConfig, record, "config.", ignore_unknown=True)
         envs.from_file(self.base.env_id, run / "config.json")
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
-        self.round = Iteration(number, run / "iterations" / f"{number:02d}")
+        folders = run / "iterations"
+        self.round = Iteration(number, folders / f"{number:02d}")
+        self.previous = Iteration(number - 1, folders / f"{number - 1:02d}") if number else None
         if not self.round.candidates.exists():
             raise UserError(
                 f"{self.round.folder} has no controllers: let the run come so far first"
             )
-        self.agent = Agent.from_pretrained(self.round.agent)
         self.key = config_hash([read_json(self.round.agent / "config.json"), number])[:16]
 
     def configuration(self, variant: Variant) -> RunConfig:
@@ -143,22 +132,22 @@ class Study:
         path = self.out / "cells" / f"{name}.json"
         if path.exists():
             return {**read_json(path), "variant": variant.name}
-        cfg = self.configuration(variant)
-        work = self.out / "work" / name
+        cfg, work = self.configuration(variant), self.out / "work" / name
         work.mkdir(parents=True, exist_ok=True)
+        ctx = StageContext(seed, None, work, executor=self.executor)
         began = time.perf_counter()
         memories = self._memories(cfg, variant, seed)
         trained = time.perf_counter()
-        found = self._evolve(cfg, memories, seed, work)
-        snapshots = found.candidates.snapshots
-        population = np.stack([snapshots[g] for g in sorted(snapshots)])
+        found = self.round.evolve(cfg, self.previous, ctx, memories)
+        generations = sorted(found.candidates.snapshots)
+        population = np.stack([found.candidates.snapshots[g] for g in generations])
         judge = found.search.returns(episodes=JUDGING_DREAMS)
         dreamed = judge(population, derive_seed(seed, "judge")).tolist()
         evolved = time.perf_counter()
-        driven = self._drive(cfg, found.agent, snapshots, work)
+        driven = self._drive(cfg, found, work, ctx)
         rows = [
             {"generation": g, "dream": dream, **returns}
-            for g, dream, returns in zip(sorted(snapshots), dreamed, driven, strict=True)
+            for g, dream, returns in zip(generations, dreamed, driven, strict=True)
         ]
         seconds = {"memory": trained - began, "evolution": evolved - trained}
         seconds["drives"] = time.perf_counter() - evolved
@@ -168,81 +157,46 @@ class Study:
         shutil.rmtree(work)
         return cell
 
-    def _memories(self, cfg: RunConfig, variant: Variant, seed: int) -> Memories | None:
+    def _memories(self, cfg: RunConfig, variant: Variant, seed: int) -> list[MemoryFile]:
         """Other memories than the run's own, where the variant asks for them."""
-        if not variant.untrained and not variant.trains:
-            return None
-        parts = self.round.load_latents()
-        kind = self.round.load_memory().reward.kind
-        reward = reward_model(cfg.memory, Latents.concatenate(parts), kind)
-        size = self.agent.action_spec.size
-        shape = cfg.memory.network(self.agent.z_dim, size, reward.kind)
         if variant.untrained:
-            torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
-            return Memories([build(shape).eval() for _ in range(cfg.memory.ensemble)], reward)
-        what = [self.key, cfg.memory, cfg.memory_training, seed]
-        path = self.out / "memories" / f"{config_hash(what)[:16]}.safetensors"
-        if path.exists():
-            return _load_memories(path, [build(shape) for _ in range(cfg.memory.ensemble)], reward)
-        state = path.with_suffix(".state")
-        memories = stages.train_memory(
-            cfg.memory,
-            cfg.memory_training,
-            parts,
-            StageContext(seed, None, state),
-            mirror=cfg.mirror,
-            kind=kind,
-        )
-        save_checkpoint(path, {"models": [model.state_dict() for model in memories.models]})
-        shutil.rmtree(state, ignore_errors=True)
-        return memories
+            return [self._untrained(cfg, seed)]
+        if not variant.trains:
+            return []
+        name = config_hash([self.key, cfg.memory, cfg.memory_training, seed])[:16]
+        path = self.out / "memories" / f"memory-{name}.safetensors"
+        if not path.exists():
+            state = path.with_suffix(".state")
+            ctx, parts = StageContext(seed, None, state), self.round.load_latents()
+            kind = self.round.load_memory().reward.kind
+            stages.train_memory(cfg.memory, cfg.memory_training, parts, ctx, kind=kind).save(path)
+            shutil.rmtree(state, ignore_errors=True)
+        return [MemoryFile.load(path)]
 
-    def _evolve(self, cfg: RunConfig, memories: Memories | None, seed: int, work: Path) -> Evolved:
-        """The agent, its snapshots, and the dream that they were evolved in."""
-        old = self.agent
-        source = Source(cfg.env_id, old.frame_spec, old.action_spec, cfg.action_repeat)
-        world = world_of(cfg, source, self.round, memories)
-        begin = self.round.number > 0 and cfg.controller.carry_on
-        before = self.round.folder.parent / f"{self.round.number - 1:02d}" / "agent"
-        return stages.evolve_controller(
-            cfg.controller,
-            cfg.dream,
-            cfg.starts,
-            world,
-            StageContext(seed, None, work),
-            init=Agent.from_pretrained(before) if begin else None,
-        )
+    def _untrained(self, cfg: RunConfig, seed: int) -> MemoryFile:
+        """Memories of random weights."""
+        own, parts = self.round.load_memory(), self.round.load_latents()
+        latents = Latents.concatenate([part.latents for part in parts])
+        reward = reward_model(cfg.memory, latents, own.reward.kind)
+        shape = cfg.memory.network(latents.z_dim, own.source.action_spec.size, reward.kind)
+        torch.manual_seed(derive_seed(seed, "untrained") % 2**63)
+        models = [build(shape).eval() for _ in range(cfg.memory.ensemble)]
+        noise = cfg.memory_training.posterior_noise
+        return dataclasses.replace(own, models=models, reward=reward, posterior_noise=noise)
 
     def _drive(
-        self,
-        cfg: RunConfig,
-        agent: Agent,
-        snapshots: Mapping[int, NDArray[np.float32]],
-        work: Path,
+        self, cfg: RunConfig, found: Evolved, work: Path, ctx: StageContext
     ) -> list[dict[str, list[float]]]:
         """Real returns of every snapshot on selection and test tracks."""
-        folder = agent.save_pretrained(work / "agent", dtype="float32")
-        drivers = [AgentParameters(folder, snapshots[g]) for g in sorted(snapshots)]
-        first, count = SELECTION_SEED_START, self.cfg.selection_episodes
-        seeds = [*range(first, first + count)]
+        folder = found.agent.save_pretrained(work / "agent", dtype="float32")
+        snapshots, count = found.candidates.snapshots, self.cfg.selection_episodes
+        policies = [AgentParameters(folder, snapshots[g]) for g in sorted(snapshots)]
+        seeds = [*range(SELECTION_SEED_START, SELECTION_SEED_START + count)]
         seeds += range(TEST_SEED_START, TEST_SEED_START + self.cfg.test_episodes)
-        results = evaluate_many(
-            drivers,
-            cfg.env_id,
-            seeds,
-            executor=self.executor,
-            max_steps=cfg.selection.max_steps,
-        )
+        results = drive(policies, cfg.env_id, seeds, cfg.selection.max_steps, ctx)
         return [
             {"selection": list(r.returns[:count]), "test": list(r.returns[count:])} for r in results
         ]
-
-
-def _load_memories(path: Path, models: Sequence[Memory], reward: RewardModel) -> Memories:
-    """What a training of the study saved."""
-    for model, weights in zip(models, load_checkpoint(path)["models"], strict=True):
-        model.load_state_dict(weights)
-    return Memories([model.eval() for model in models], reward)
 
 
 def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -281,8 +235,8 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The summary as a table for people."""
 
     def shown(row: Mapping[str, Any], key: str) -> str:
-        spread = row[f"{key}_std"]
-        return f"{row[key]:.0f}" + ("" if spread is None else f" ± {spread:.0f}")
+        std = row[f"{key}_std"]
+        return f"{row[key]:.0f}" + ("" if std is None else f" ± {std:.0f}")
 
     lines = [
         "| variant | seeds | dream | validated | dream-selected | oracle |",

@@ -9,44 +9,21 @@ log) and the seed of the run, from which each stage derives its own.
 """
 
 from worldmodels.stages.collection import by_agents, collect, exploration
-from worldmodels.stages.committee import add_members
 from worldmodels.stages.context import StageContext, open_stage
-from worldmodels.stages.controller import Candidates, World, evolve_controller
-from worldmodels.stages.files import (
-    LatentsFile,
-    MemoryFile,
-    Source,
-    VisionFile,
-    episode_folders,
-)
-from worldmodels.stages.latents import encode
+from worldmodels.stages.controller import Candidates, evolve_controller
+from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile, episode_folders
 from worldmodels.stages.memory import train_memory
-from worldmodels.stages.residual import learn_residual
-from worldmodels.stages.selection import Finalist, choose, select
-from worldmodels.stages.testing import test
-from worldmodels.stages.vision import train_vision
+from worldmodels.stages.selection import (
+    Finalist,
+    add_members,
+    choose,
+    learn_residual,
+    select,
+    test,
+)
+from worldmodels.stages.vision import encode, train_vision
 
-__all__ = [
-    "Candidates",
-    "Finalist",
-    "LatentsFile",
-    "MemoryFile",
-    "Source",
-    "StageContext",
-    "VisionFile",
-    "World",
-    "add_members",
-    "by_agents",
-    "choose",
-    "collect",
-    "encode",
-    "episode_folders",
-    "evolve_controller",
-    "exploration",
-    "learn_residual",
-    "open_stage",
-    "select",
-    "test",
-    "train_memory",
-    "train_vision",
-]
+__all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]
+__all__ += ["StageContext", "episode_folders", "open_stage"]
+__all__ += ["add_members", "by_agents", "choose", "collect", "encode", "evolve_controller"]
+__all__ += ["exploration", "learn_residual", "select", "test", "train_memory", "train_vision"]

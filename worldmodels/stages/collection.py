@@ -9,20 +9,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
 
 from worldmodels.agent import Agent
+from worldmodels.artifacts import load_checkpoint, save_checkpoint
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.experience.collect import CollectConfig, CollectSummary
+from worldmodels.experience.collect import CollectConfig
 from worldmodels.experience.collect import collect as collect_episodes
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.metrics import Collection
 from worldmodels.presets import ExperienceConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
-from worldmodels.runs import atomic_write, derive_seed, read_json, write_json
+from worldmodels.runs import derive_seed
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.files import episode_folders
+
+SNAPSHOT = "snapshot.safetensors"
+"""File with the parameters of another C than the agent's own."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,6 @@ class Collected:
     frames: int
     """steps of the environment"""
     episodes: int
-    """episodes"""
     mean_return: float
     """mean of the episodes' returns"""
     fingerprint: str
@@ -84,12 +86,7 @@ def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) ->
 
 
 def training_seeds(seed: int, used: int, episodes: int) -> NDArray[np.int64]:
-    """Seeds of the environment: disjoint slices of one shuffle of all training seeds.
-
-    Args:
-        seed: of the run.
-        used: how many seeds of the shuffle come before these.
-        episodes: how many are needed.
+    """(episodes,) seeds of the environment, after ``used`` others of one shuffle of all of them.
 
     Raises:
         UserError: there are not so many.
@@ -115,16 +112,9 @@ def collect(
     action_repeat: int,
     frame_spec: FrameSpec,
 ) -> Collected:
-    """Drive and record; what the folder holds already is kept.
+    """Drive and record, ``group`` episodes side by side; what the folder holds already is kept.
 
-    Args:
-        drives: who drives, how often and how long.
-        env_id: any environment that `envs.make` accepts.
-        out: folder; each behaviour gets one of its own in it.
-        ctx: seed, executor and metrics.
-        group: episodes driven side by side by one worker, and stored in one shard.
-        action_repeat: steps of the environment that each action is held for.
-        frame_spec: from the environment's frames to V's.
+    Each behaviour gets a folder of its own in ``out``.
 
     Raises:
         UserError: as `worldmodels.experience.collect.collect`.
@@ -146,13 +136,16 @@ def collect(
         if len(share)
     ]
     store = EpisodeStore(episode_folders([out]))
-    found = _totals(summaries, store)
+    episodes = sum(summary.episodes for summary in summaries)
+    returns = sum(summary.mean_return * summary.episodes for summary in summaries)
+    frames = sum(summary.frames for summary in summaries)
+    found = Collected(frames, episodes, returns / episodes, store.fingerprint)
     seconds = sum(summary.seconds for summary in summaries)
     ctx.log(
         "collection",
         **Collection(
-            frames=found.frames,
-            episodes=found.episodes,
+            frames=frames,
+            episodes=episodes,
             mean_return=found.mean_return,
             max_return=max(record.entry.total_reward for record in store.episodes),
             seconds=seconds,
@@ -160,33 +153,20 @@ def collect(
             behaviour=[type(behaviour).__name__ for behaviour in drives.behaviours],
         ),
     )
+    ctx.count_frames("collection", frames)
     return found
-
-
-def _totals(summaries: Sequence[CollectSummary], store: EpisodeStore) -> Collected:
-    returns = sum(summary.mean_return * summary.episodes for summary in summaries)
-    episodes = sum(summary.episodes for summary in summaries)
-    frames = sum(summary.frames for summary in summaries)
-    return Collected(frames, episodes, returns / episodes, store.fingerprint)
 
 
 def snapshot_folders(
     agent: Path, snapshots: Mapping[int, NDArray[np.float32]], out: Path
 ) -> list[Path]:
-    """Folders for `load_driver`, one for each snapshot of C that evolution kept.
-
-    Args:
-        agent: folder of the agent whose C was evolved.
-        snapshots: generation -> (N,) parameters.
-        out: folder for the folders.
-    """
+    """Folders in ``out`` for `load_driver`, one for each snapshot (N,) of an agent's C."""
     folders = []
     for generation in sorted(snapshots):
         folder = out / f"{generation:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        content = save({"parameters": np.ascontiguousarray(snapshots[generation])})
-        atomic_write(folder / "parameters.safetensors", content)
-        write_json(folder / "driver.json", {"agent": os.path.relpath(agent, folder)})
+        place = os.path.relpath(agent, folder)
+        content = {"agent": place, "parameters": snapshots[generation]}
+        save_checkpoint(folder / SNAPSHOT, content, "snapshot")
         folders.append(folder)
     return folders
 
@@ -194,12 +174,12 @@ def snapshot_folders(
 def load_driver(folder: Path) -> Agent:
     """Open an agent for collection: V in bfloat16, which is faster and exact enough for data.
 
-    A folder of `snapshot_folders` has another C for the agent that its `driver.json` names.
+    A folder of `snapshot_folders` has another C for the agent that it names.
     """
-    snapshot = folder / "driver.json"
-    if snapshot.exists():
-        agent = Agent.from_pretrained(folder / read_json(snapshot)["agent"])
-        agent = agent.with_parameters(load_file(folder / "parameters.safetensors")["parameters"])
+    if (folder / SNAPSHOT).exists():
+        snapshot = load_checkpoint(folder / SNAPSHOT)
+        agent = Agent.from_pretrained(folder / snapshot["agent"])
+        agent = agent.with_parameters(snapshot["parameters"])
     else:
         agent = Agent.from_pretrained(folder)
     agent.bfloat16 = True

@@ -45,6 +45,8 @@ class StageContext:
     """hash of the stage's inputs: checkpoints of other inputs are refused"""
     ledger: str = ""
     """name of the work in the ledger of frames"""
+    grows: bool = False
+    """whether the same work may be extended later, as a longer collection extends a shorter one"""
 
     def seed_for(self, purpose: str, *parts: int | str) -> int:
         """Seed of one purpose of this iteration."""
@@ -65,14 +67,15 @@ class StageContext:
         print(f"== {text}", flush=True)
 
     def count_frames(self, kind: str, frames: int) -> None:
-        """Enter frames into the ledger, less those that the same work entered before.
-
-        A stage that is repeated counts nothing, one that is extended counts what is new.
-        """
-        if self.run is None:
+        """Enter frames into the ledger, less those that the same work entered before."""
+        if self.run is None or not frames:
             return
-        entries = [entry for entry in self.run.frames()["entries"] if entry["kind"] == kind]
+        if not self.grows:
+            where = self.ledger.removeprefix("controller/")
+            self.run.count_frames(kind, frames, f"dream/{where}" if kind == "dream" else where)
+            return
         work = f"{self.ledger}/{kind}/"
+        entries = [entry for entry in self.run.frames()["entries"] if entry["kind"] == kind]
         known = sum(entry["frames"] for entry in entries if entry["key"].startswith(work))
         if frames > known:
             self.run.count_frames(kind, frames - known, f"{work}{frames}")
@@ -92,59 +95,39 @@ def open_stage(
 ) -> Iterator[StageContext]:
     """Work on one stage outside of `worldmodels run`; if interrupted, the next call resumes it.
 
-    Args:
-        name: of the stage, as the pipeline calls it.
-        out: what it makes; its checkpoints lie in a hidden folder beside it until it is done.
-        inputs: all that the result depends on beside ``seed`` and ``iteration``; checkpoints of
-            other inputs are deleted.
-        run: run folder for metrics, seconds and frames; None writes nothing.
-        seed: as that of the run.
-        iteration: counted from 0; part of the seeds, as in a run.
-        executor: where episodes are driven; None uses this process.
-        device: where V and M compute.
-
-    Raises:
-        UserError: another process works in the run folder.
+    The checkpoints lie in a hidden folder beside ``out`` until it is done, under a hash of
+    ``inputs``, which is all that the result depends on beside the seed and the iteration; those of
+    other inputs are deleted. The run folder, if there is one, is locked, and gets the metrics, the
+    seconds and the frames.
     """
     opened = None if run is None else RunFolder(run)
     with nullcontext() if opened is None else opened.lock():
-        yield from _work(name, out, inputs, opened, seed, iteration, executor, device)
-
-
-def _work(
-    name: str,
-    out: Path,
-    inputs: Any,
-    opened: RunFolder | None,
-    seed: int,
-    iteration: int,
-    executor: Executor | None,
-    device: Device,
-) -> Iterator[StageContext]:
-    target = out.absolute()
-    folder = target.with_name(f".{target.name}-resume")
-    state = folder / config_hash([name, inputs, seed, iteration])[:16]
-    resumed = state.exists()  # the first checkpoint makes it
-    if not resumed:
+        target = out.absolute()
+        folder = target.with_name(f".{target.name}-resume")
+        key = config_hash([name, inputs, seed, iteration])[:16]
+        resumed = (folder / key).exists()  # the first checkpoint makes it
+        if not resumed:
+            shutil.rmtree(folder, ignore_errors=True)
+        ctx = StageContext(
+            seed, iteration, folder / key, opened, executor, device, key, f"{name}/{key}", True
+        )
+        with timed(name, ctx, resumed):
+            yield ctx
         shutil.rmtree(folder, ignore_errors=True)
-    ledger = f"{name}/{state.name}"
-    context = StageContext(
-        seed, iteration, state, opened, executor, device, key=state.name, ledger=ledger
-    )
-    if opened is not None:
-        begin_metrics(opened, name, iteration, resumed)
+
+
+@contextmanager
+def timed(name: str, ctx: StageContext, resumed: bool) -> Iterator[None]:
+    """Drop the lines of metrics that a stage is about to write again; log its seconds in the end.
+
+    A stage that resumes from a checkpoint keeps what it logged before.
+    """
+    if ctx.run is not None:
+        if not resumed:
+            ctx.run.forget(name, ctx.iteration)
+        if name in SUMMARIES:
+            ctx.run.forget(SUMMARIES[name], ctx.iteration)
+        ctx.run.forget("stage", ctx.iteration, name)
     began = time.perf_counter()
-    yield context
-    if opened is not None:
-        seconds = time.perf_counter() - began
-        opened.log("stage", iteration=iteration, **StageSeconds(name=name, seconds=seconds))
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def begin_metrics(run: RunFolder, name: str, iteration: int, resumed: bool) -> None:
-    """Drop the lines of metrics that a stage is about to write again."""
-    if not resumed:
-        run.forget(name, iteration)
-    if name in SUMMARIES:
-        run.forget(SUMMARIES[name], iteration)
-    run.forget("stage", iteration, name)
+    yield
+    ctx.log("stage", **StageSeconds(name=name, seconds=time.perf_counter() - began))

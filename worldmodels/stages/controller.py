@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,39 +13,30 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
-from worldmodels.controller.evolve import Generation
+from worldmodels.artifacts import load_checkpoint, save_checkpoint
+from worldmodels.controller import linear
+from worldmodels.controller.components import Components, controller_inputs, evolve_within
+from worldmodels.controller.evolve import EvolveResult, Generation, Parameters
+from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
+from worldmodels.envs import from_file
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
+from worldmodels.metrics import GenerationStep
 from worldmodels.presets import ControllerStageConfig, StartsConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import load_checkpoint, save_checkpoint
+from worldmodels.runs import progress
 from worldmodels.stages.context import StageContext
-from worldmodels.stages.evolution import DreamEvolution, generation_metrics
-from worldmodels.stages.files import Source
-from worldmodels.stages.latents import originals
+from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile
+from worldmodels.stages.vision import originals
+from worldmodels.tasks import task_for
 from worldmodels.vision.latents import Latents
-from worldmodels.vision.vae import ConvVAE
 
-
-@dataclass(frozen=True)
-class World:
-    """What C is evolved in: V, M, and all that is recorded under this V."""
-
-    source: Source
-    """of the frames"""
-    vision: ConvVAE
-    memories: Sequence[Memory]
-    """all of them dream; C sees the first one's h"""
-    reward: RewardModel
-    """meaning of the memories' reward heads"""
-    parts: Sequence[Latents]
-    """of each iteration, the newest last"""
-    mirror: bool = False
-    """whether every second episode of the latents is a horizontal flip"""
-    posterior_noise: float = 1.0
-    """share of V's posterior deviation that is sampled into z, as in M's training"""
+AGENT_STARTS = 512
+"""As many starts as an agent's folder is given."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +50,13 @@ class Candidates:
 
     def save(self, path: Path) -> None:
         """Write them, atomically."""
-        snapshots = {g: torch.from_numpy(p.copy()) for g, p in self.snapshots.items()}
-        content = {"snapshots": snapshots, "dreamed": dict(self.dreamed)}
-        save_checkpoint(path, content, "controllers")
+        save_checkpoint(path, vars(self), "controllers")
 
     @classmethod
     def load(cls, path: Path) -> Self:
         """Read what `save` wrote."""
         content = load_checkpoint(path)
-        snapshots = {g: tensor.numpy() for g, tensor in content["snapshots"].items()}
+        snapshots = {g: np.asarray(found) for g, found in content["snapshots"].items()}
         return cls(snapshots, content["dreamed"])
 
 
@@ -88,7 +78,9 @@ def evolve_controller(
     cfg: ControllerStageConfig,
     dream: DreamConfig,
     starts: StartsConfig,
-    world: World,
+    vision: VisionFile,
+    memories: Sequence[MemoryFile],
+    parts: Sequence[LatentsFile],
     ctx: StageContext,
     *,
     init: Agent | None = None,
@@ -96,59 +88,46 @@ def evolve_controller(
 ) -> Evolved:
     """Evolve C inside the dream; keep its mean at several generations for the selection.
 
-    Args:
-        cfg: what C sees, and its evolution.
-        dream: the dream.
-        starts: where dreams begin.
-        world: V, M and the latents.
-        ctx: seed, device, checkpoints and metrics.
-        init: agent whose C the search begins at; None begins at zero.
-        metadata: of the agent.
+    All memories dream, the newest first; C sees h of the first one's first M. The latents are those
+    of each iteration under this V, the newest last. The search begins at the C of ``init``, or at
+    zero; ``metadata`` is for the agent.
 
     Raises:
         UserError: ``init`` has another C, or the latents are too few.
     """
     device = "cpu" if dream.backend == "kernels" else ctx.device
-    memories = [memory.to(device) for memory in world.memories]
+    models = [model.to(device) for file in memories for model in file.models]
+    newest, source = memories[0], vision.source
     begins = recorded_starts(
-        starts,
-        originals(world.parts, world.mirror),
-        memories,
-        ctx.seed_for("starts"),
-        world.posterior_noise,
+        starts, originals(parts), models, ctx.seed_for("starts"), newest.posterior_noise
     )
-    source = world.source
-    search = DreamEvolution.of(
-        cfg, dream, memories, world.reward, begins, source.env_id, source.action_spec
+    search = DreamEvolution(
+        cfg, dream, models, newest.reward, begins, source.env_id, source.action_spec
     )
     seed = ctx.seed_for("controller")
-
-    def log(record: Generation, _: Any) -> None:
-        ctx.log("controller", **generation_metrics(record))
-
-    x0 = _first_parameters(search, seed, init)
-    result = search.run(seed, x0, ctx.checkpoint("state.json"), log, ctx.key)
+    result = search.run(seed, _first_parameters(search, seed, init), ctx)
     dreamed = {g.generation: g.mean_return for g in result.history if g.mean_return is not None}
     agent = Agent(
-        world.vision,
-        [memory.cpu() for memory in memories],
+        vision.model,
+        [model.cpu() for model in models],
         search.shape,
         result.parameters,
         env_id=source.env_id,
         frame_spec=source.frame_spec,
         action_spec=source.action_spec,
-        reward_model=world.reward,
+        reward_model=newest.reward,
         input_stats=search.stats,
-        starts=fewer_starts(begins),
+        starts=_thinned(begins),
         action_repeat=source.action_repeat,
         metadata=None if metadata is None else dict(metadata),
     )
     dreams = len(result.history) * cfg.evolve.strategy.population + len(result.snapshots)
     frames = dreams * dream.episodes * dream.horizon
+    ctx.count_frames("dream", frames)
     return Evolved(agent, Candidates(result.snapshots, dreamed), search, frames)
 
 
-def _first_parameters(search: DreamEvolution, seed: int, init: Agent | None) -> NDArray[np.float32]:
+def _first_parameters(search: DreamEvolution, seed: int, init: Agent | None) -> Parameters:
     """(N,) parameters that the search begins at."""
     x0 = search.first_parameters(seed)
     if init is None:
@@ -170,13 +149,8 @@ def recorded_starts(
 ) -> DreamStarts:
     """Recorded states, weighted as ``cfg`` says, each with every memory's state warmed up to it.
 
-    Args:
-        cfg: how many, and their weights.
-        parts: latents of each iteration, the newest last. None of them is a flipped episode: V and
-            M know both worlds, C drives in one.
-        memories: warmed up to every state.
-        seed: fixes the choice.
-        posterior_noise: share of V's posterior deviation that is sampled into z.
+    None of the episodes, the newest last, is a flipped one: V and M know both worlds, C drives in
+    one. ``posterior_noise`` is the fraction of V's posterior standard deviation sampled into z.
     """
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
@@ -188,9 +162,107 @@ def recorded_starts(
     return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, posterior_noise)
 
 
-def fewer_starts(starts: DreamStarts, count: int = 512) -> DreamStarts:
-    """As many starts as an agent's folder is given."""
-    every = max(1, len(starts) // count)
-    return DreamStarts(
-        *(a[..., ::every, :][..., :count, :] for a in (starts.z, starts.h, starts.c))
-    )
+def _thinned(starts: DreamStarts) -> DreamStarts:
+    every = max(1, len(starts) // AGENT_STARTS)
+    arrays = (starts.z, starts.h, starts.c)
+    return DreamStarts(*(a[..., ::every, :][..., :AGENT_STARTS, :] for a in arrays))
+
+
+class DreamEvolution:
+    """A controller's shape, and the dream that it is evolved in."""
+
+    def __init__(
+        self,
+        stage: ControllerStageConfig,
+        dream: DreamConfig,
+        memories: Sequence[Memory],
+        reward: RewardModel,
+        starts: DreamStarts,
+        env_id: str,
+        action_spec: ActionSpec,
+    ) -> None:
+        """Find the shape that the environment's actions ask for; C sees the first memory's h."""
+        self.stage, self.dream, self.starts = stage, dream, starts
+        self.memories, self.reward = memories, reward
+        self.shape = ControllerConfig.for_action_space(
+            action_spec,
+            task_for(from_file(env_id, "V's file")).squash if action_spec.kind == "box" else None,
+            inputs=stage.inputs,
+            hidden=stage.hidden,
+            normalize=stage.normalize,
+        )
+        self.stats: InputStats | None = None
+        """mean and standard deviation of C's inputs over the starts, if they are standardised"""
+        if self.shape.normalize:
+            self.stats = InputStats.of(torch.from_numpy(self._seen()), floor=0.05)
+
+    def _seen(self) -> NDArray[np.float32]:
+        """(S, I) what C sees at the starts."""
+        return controller_inputs(self.shape, self.starts.z, self.starts.h[0])
+
+    def first_parameters(self, seed: int) -> Parameters:
+        """(N,) where a search begins that carries nothing on."""
+        size = self.memories[0].cfg
+        return linear.initial_parameters(self.shape, size.z_dim, size.hidden_size, seed)
+
+    def returns(self, **changes: object) -> DreamReturns:
+        """Judge of populations (P, N) by the dream's rewards alone, no penalty for misses.
+
+        ``changes`` are fields of `DreamConfig` that are to be otherwise.
+        """
+        changes = {"miss_penalty": 0.0, **changes}
+        return self._judge(dataclasses.replace(self.dream, **changes))  # type: ignore[arg-type]  # mypy takes the dict's values for one type
+
+    def run(self, seed: int, x0: Parameters, ctx: StageContext) -> EvolveResult:
+        """Evolve, beginning at ``x0`` (N,); the means of snapshots are judged without penalty."""
+        returns, after = self.returns(), self.stage.miss_after
+        penalised = self._judge(self.dream) if self.dream.miss_penalty else returns
+        components = None
+        if self.stage.components:
+            components = Components.of(self._seen(), self.stage.components, self.shape)
+
+        def objective(
+            population: NDArray[np.float32], seed: int, generation: int
+        ) -> NDArray[np.float64]:
+            return (penalised if generation > after else returns)(population, seed)
+
+        with progress(self.stage.evolve.generations, "C", unit="generations") as bar:
+
+            def note(record: Generation, _: Parameters) -> None:
+                bar.advance(dream=record.mean)
+                step = GenerationStep(
+                    generation=record.generation,
+                    dream_best=record.best,
+                    dream_mean=record.mean,
+                    dream_std=record.std,
+                    dream_of_mean=record.mean_return,
+                    sigma=record.sigma,
+                    seconds=record.seconds,
+                )
+                ctx.log("controller", **step)
+
+            return evolve_within(
+                components,
+                returns,
+                self.stage.evolve,
+                seed,
+                x0,
+                checkpoint=ctx.checkpoint("state.json"),
+                on_generation=note,
+                key=ctx.key,
+                objective=objective,
+            )
+
+    def _judge(self, cfg: DreamConfig) -> DreamReturns:
+        size, shape = self.memories[0].cfg, self.shape
+
+        def make_act(population: torch.Tensor) -> Act:
+            weights = linear.unflatten(population, shape, size.z_dim, size.hidden_size, self.stats)
+
+            def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+                seen = h if shape.inputs == "zh" else None
+                return linear.memory_input(linear.forward(weights, z, seen, shape), shape)
+
+            return act
+
+        return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)

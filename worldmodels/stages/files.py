@@ -8,36 +8,36 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypeVar
 
 import torch
-from safetensors.numpy import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldmodels._shapes import check
-from worldmodels._tensors import filled, read_facts, read_tensors
+from worldmodels.artifacts import (
+    filled,
+    load_checkpoint,
+    require_finite,
+    save_checkpoint,
+    weights_digest,
+)
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.folders import MANIFEST, shard_files
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.memory.interface import Memory, MemoryConfig
-from worldmodels.memory.kinds import FAMILY, build
+from worldmodels.memory.interface import Memory
+from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
-from worldmodels.runs import (
-    atomic_path,
-    load_checkpoint,
-    save_checkpoint,
-    to_jsonable,
-    versions,
-)
+from worldmodels.runs import to_jsonable, versions
 from worldmodels.vision.latents import Latents
 from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+F = TypeVar("F", bound=Config)
 
 REMEDY = "make it again"
 SCHEMA = 1
@@ -45,28 +45,6 @@ SCHEMA = 1
 
 MAKERS = {"vision": "train-vision", "latents": "encode", "memory": "train-memory"}
 """The command that makes each kind of file."""
-
-
-class _Vision(TypedDict):
-    config: dict[str, Any]
-    source: dict[str, Any]
-    mirror: NotRequired[bool]
-    weights: dict[str, Tensor]
-
-
-class _Memory(TypedDict):
-    config: dict[str, Any]
-    source: dict[str, Any]
-    reward: dict[str, Any]
-    vision: str
-    posterior_noise: NotRequired[float]
-    weights: list[dict[str, Tensor]]
-
-
-class _Latents(TypedDict):
-    source: dict[str, Any]
-    vision: str
-    mirror: NotRequired[bool]
 
 
 @dataclass(frozen=True)
@@ -85,6 +63,29 @@ class Source(Config):
 
 
 @dataclass(frozen=True)
+class _VisionFacts(Config):
+    config: VAEConfig
+    source: Source
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class _LatentsFacts(Config):
+    source: Source
+    vision: str
+    mirror: bool = False
+
+
+@dataclass(frozen=True)
+class _MemoryFacts(Config):
+    config: AnyMemoryConfig
+    reward: RewardModel
+    source: Source
+    vision: str
+    posterior_noise: float = 1.0
+
+
+@dataclass(frozen=True)
 class VisionFile:
     """V as `train-vision` leaves it."""
 
@@ -96,22 +97,20 @@ class VisionFile:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the weights."""
-        return digest_of(self.model)
+        return weights_digest(self.model)
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        facts = {"config": self.model.cfg, "source": self.source, "mirror": self.mirror}
-        _save(path, "vision", weights=self.model.state_dict(), **facts)
+        facts = _VisionFacts(self.model.cfg, self.source, self.mirror)
+        _save(path, "vision", facts, self.model.state_dict())
 
     @classmethod
     def load(cls, path: Path) -> VisionFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
-        content = _load(path, "vision", _Vision)
-        cfg = from_json(VAEConfig, content["config"], f"{path}: config.")
-        model = filled(lambda: ConvVAE(cfg), content["weights"], path, REMEDY)
+        facts, weights = _load(path, "vision", _VisionFacts, dict[str, Tensor])
+        model = filled(lambda: ConvVAE(facts.config), weights, path, REMEDY)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
-        source = from_json(Source, content["source"], f"{path}: source.")
-        return cls(model.eval(), source, bool(content.get("mirror", False)))
+        return cls(model.eval(), facts.source, facts.mirror)
 
 
 @dataclass(frozen=True)
@@ -126,26 +125,17 @@ class LatentsFile:
     """whether each episode is followed by its horizontal flip"""
 
     def save(self, path: Path) -> None:
-        """Write them, atomically: a safetensors file of `Latents`, the rest as its metadata."""
-        facts = {"kind": "latents", "schema": SCHEMA, "source": self.source, "vision": self.vision}
-        facts |= {"mirror": self.mirror}
-        with atomic_path(path) as temporary:
-            self.latents.save(temporary)
-            content = json.dumps(to_jsonable({**facts, "versions": versions()}))
-            temporary.write_bytes(save(load_file(temporary), {"worldmodels": content}))
+        """Write them, atomically."""
+        facts = _LatentsFacts(self.source, self.vision, self.mirror)
+        _save(path, "latents", facts, self.latents.tensors())
 
     @classmethod
     def load(cls, path: Path) -> LatentsFile:
         """Read them; `UserError` names the file if it is missing, damaged or of another kind."""
-        if not path.is_file():
-            raise UserError(f"there is no file {path}; `worldmodels encode` makes one")
-        file = read_tensors(path, "encode again")
-        facts = read_facts(file, dict, path, "encode again")
-        _check_kind(path, facts, "latents")
-        check(facts, _Latents, str(path))
-        latents = Latents.of(file.tensors, path, "encode again")
-        source = from_json(Source, facts["source"], f"{path}: source.")
-        return cls(latents, source, facts["vision"], facts.get("mirror", False))
+        facts, tensors = _load(path, "latents", _LatentsFacts, dict[str, Tensor])
+        require_finite(tensors, path, "encode again")
+        latents = Latents.of(tensors, path, "encode again")
+        return cls(latents, facts.source, facts.vision, facts.mirror)
 
 
 @dataclass(frozen=True)
@@ -154,44 +144,34 @@ class MemoryFile:
 
     models: Sequence[Memory]
     reward: RewardModel
+    """meaning of their reward heads"""
     source: Source
     vision: str
     """digest of the V whose latents it knows"""
     posterior_noise: float = 1.0
-    """share of V's posterior deviation that was sampled into z in its training"""
+    """fraction of V's posterior standard deviation that was sampled into z in its training"""
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        weights = [model.state_dict() for model in self.models]
-        facts = {"source": self.source, "vision": self.vision, "reward": self.reward}
-        facts |= {"posterior_noise": self.posterior_noise}
-        _save(path, "memory", config=self.models[0].cfg, weights=weights, **facts)
+        facts = _MemoryFacts(
+            self.models[0].cfg, self.reward, self.source, self.vision, self.posterior_noise
+        )
+        _save(path, "memory", facts, [model.state_dict() for model in self.models])
 
     @classmethod
     def load(cls, path: Path) -> MemoryFile:
         """Read it; `UserError` names the file if it is missing, damaged or of another kind."""
-        content = _load(path, "memory", _Memory)
-        record, where = content["config"], f"{path}: config."
-        cfg: MemoryConfig = from_json(FAMILY.pick(record, where), record, where)
+        facts, members = _load(path, "memory", _MemoryFacts, list[dict[str, Tensor]])
         models = [
-            filled(lambda: build(cfg), weights, path, REMEDY).eval()
-            for weights in content["weights"]
+            filled(lambda: build(facts.config), weights, path, REMEDY).eval() for weights in members
         ]
         if not models:
             raise UserError(f"{path} holds no M; {REMEDY}")
-        reward = from_json(RewardModel, content["reward"], f"{path}: reward.")
-        source = from_json(Source, content["source"], f"{path}: source.")
-        noise = float(content.get("posterior_noise", 1.0))
-        return cls(models, reward, source, content["vision"], noise)
+        return cls(models, facts.reward, facts.source, facts.vision, facts.posterior_noise)
 
 
 def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
-    """Several files of latents, in the order given.
-
-    Raises:
-        UserError: one cannot be read, or they are of different environments or Vs, or only some of
-            them have horizontal flips.
-    """
+    """Several files of latents, in the order given; `UserError` if they do not go together."""
     files = [LatentsFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         require_same(path, file.source, paths[0], files[0].source)
@@ -205,11 +185,7 @@ def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
 
 
 def load_memories(paths: Sequence[Path]) -> list[MemoryFile]:
-    """Several files of M, in the order given, all of one shape.
-
-    Raises:
-        UserError: one cannot be read, or they do not go together.
-    """
+    """Several files of M, in the order given; `UserError` if they do not go together."""
     files = [MemoryFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         require_same(path, file.source, paths[0], files[0].source)
@@ -257,39 +233,27 @@ def require_vision(path: Path, vision: str, other_path: Path, other: str) -> Non
         )
 
 
-def digest_of(model: nn.Module) -> str:
-    """SHA-256 (hex) of a network's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
 def file_digest(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _save(path: Path, kind: str, *, weights: Any, **facts: Any) -> None:
-    plain = to_jsonable({**facts, "kind": kind, "schema": SCHEMA, "versions": versions()})
-    save_checkpoint(path, {**plain, "weights": weights}, kind)
+def _save(path: Path, kind: str, facts: Config, weights: Any) -> None:
+    header = {"kind": kind, "schema": SCHEMA, "versions": versions(), **to_jsonable(facts)}
+    save_checkpoint(path, {**header, "weights": weights}, kind)
 
 
-def _load(path: Path, kind: str, holds: type[Any]) -> dict[str, Any]:
+def _load(path: Path, kind: str, facts: type[F], weights: Any) -> tuple[F, Any]:
+    """What a file of this kind says, and its tensors, which are of the type ``weights``."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; `worldmodels {MAKERS[kind]}` makes one")
     content = load_checkpoint(path)
-    _check_kind(path, content, kind)
-    check(content, holds, str(path))
-    return content
-
-
-def _check_kind(path: Path, facts: Mapping[str, Any], kind: str) -> None:
-    found, schema = facts.get("kind"), facts.get("schema")
+    found, schema = content.get("kind"), content.get("schema")
     if found != kind:
-        what = f"is a file of {found}" if found else "is of another make"
+        what = f"is a file of {found}" if found else "is of another kind"
         raise UserError(f"{path} {what}; one of {kind} is needed: `worldmodels {MAKERS[kind]}`")
     if schema != SCHEMA:
-        raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; make it again")
+        raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; {REMEDY}")
+    check(content.get("weights"), weights, str(path), "weights")
+    return from_json(facts, content, f"{path}: ", ignore_unknown=True), content["weights"]

@@ -2,64 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from torch import Tensor
 
 from worldmodels.memory import train
 from worldmodels.memory.calibration import calibrate
-from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardKind, RewardModel
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model
 from worldmodels.presets import MemoryStageConfig
 from worldmodels.runs import derive_seed
 from worldmodels.stages.context import StageContext
-from worldmodels.stages.latents import held_out
+from worldmodels.stages.files import LatentsFile, MemoryFile
+from worldmodels.stages.vision import held_out
 from worldmodels.vision.latents import Latents
-
-
-@dataclass(frozen=True)
-class Memories:
-    """M: one or an ensemble, and what its reward head means."""
-
-    models: Sequence[Memory]
-    reward: RewardModel
 
 
 def train_memory(
     cfg: MemoryStageConfig,
     training: MemoryTrainConfig,
-    parts: Sequence[Latents],
+    parts: Sequence[LatentsFile],
     ctx: StageContext,
     *,
-    mirror: bool = False,
-    init: Sequence[Mapping[str, Tensor]] | None = None,
+    init: MemoryFile | None = None,
     kind: RewardKind | None = None,
-) -> Memories:
-    """Train every member of the ensemble and return them on the CPU, in evaluation mode.
+) -> MemoryFile:
+    """Train every member of the ensemble on the latents of all iterations, the newest last.
 
-    Args:
-        cfg: shape of M, and how often an epoch plays the newest iteration's episodes.
-        training: the training.
-        parts: latents of each iteration, the newest last.
-        ctx: seed, device, checkpoints and metrics.
-        mirror: whether every second episode is the horizontal flip of the one before.
-        init: weights of each member to fine-tune (for ``training.finetune_steps``); None trains
-            from scratch.
-        kind: form of the reward that earlier iterations found, for ``cfg.reward`` "auto".
-
-    Raises:
-        UserError: a loss is not finite.
+    With ``init`` M is fine-tuned, for ``training.finetune_steps``. For ``cfg.reward`` "auto",
+    ``kind`` is the form of the reward that earlier iterations found; None takes that of ``init``,
+    or reads it off the rewards. M is returned on the CPU, in evaluation mode.
     """
-    latents = Latents.concatenate(parts)
-    held = held_out(latents.num_episodes, mirror)
+    latents = Latents.concatenate([part.latents for part in parts])
+    newest = parts[-1]
+    held = held_out(latents.num_episodes, newest.mirror)
     repeats = np.ones(latents.num_episodes, np.int64)
     if len(parts) > 1:
-        repeats[-parts[-1].num_episodes :] = cfg.newest_repeats
-    reward = reward_model(cfg, latents, kind)
+        repeats[-newest.latents.num_episodes :] = cfg.newest_repeats
+    reward = reward_model(cfg, latents, kind or (init.reward.kind if init else None))
     shape = cfg.network(latents.z_dim, latents.action.shape[1], reward.kind)
     holdout = latents.select(np.flatnonzero(held)) if held.any() else None
     models = [
@@ -71,7 +52,7 @@ def train_memory(
             seed=ctx.seed_for("memory", member),
             holdout=holdout,
             repeats=np.where(held, 0, repeats),
-            init=None if init is None else dict(init[member]),
+            init=None if init is None else init.models[member].state_dict(),
             checkpoint=ctx.checkpoint(f"memory-{member}.safetensors"),
             log=partial(ctx.log, "memory", member=member),
             device=ctx.device,
@@ -82,18 +63,15 @@ def train_memory(
         seed = derive_seed(ctx.seed, "calibration")
         figures = calibrate(models[0], reward, holdout or latents, seed=seed)
         ctx.log("memory_calibration", **figures)
-    return Memories(models, reward)
+    return MemoryFile(models, reward, newest.source, newest.vision, training.posterior_noise)
 
 
 def reward_model(
     cfg: MemoryStageConfig, latents: Latents, kind: RewardKind | None = None
 ) -> RewardModel:
-    """What the reward head's target is.
+    """What the reward head's target is, by the rewards of some latents.
 
-    Args:
-        cfg: names the form of the reward, or "auto".
-        latents: whose rewards fix the constants, and the form if nothing else does.
-        kind: form for "auto"; None reads it off the rewards.
+    Its form is that of ``cfg``; for "auto" it is ``kind``, or what the rewards look like.
     """
     if cfg.reward != "auto":
         kind = cfg.reward

@@ -1,21 +1,25 @@
-"""The stage that trains V on frames."""
+"""The stages that train V on frames, and that encode frames with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldmodels.envs import from_file
+from worldmodels.experience.episode import Episode
 from worldmodels.experience.store import EpisodeStore
+from worldmodels.runs import progress
 from worldmodels.stages.context import StageContext
+from worldmodels.stages.files import LatentsFile, Source, VisionFile
 from worldmodels.tasks import Symmetry, task_for
 from worldmodels.vision import train
+from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import VisionTrainConfig
-from worldmodels.vision.vae import ConvVAE, VAEConfig
+from worldmodels.vision.vae import VAEConfig
 
 HOLDOUT_EVERY = 20
 """One episode in so many is kept from training and used for the validation losses."""
@@ -28,17 +32,12 @@ def train_vision(
     ctx: StageContext,
     *,
     mirror: bool = False,
-    init: Mapping[str, Tensor] | None = None,
-) -> ConvVAE:
-    """Train V and return it on the CPU, in evaluation mode.
+    init: VisionFile | None = None,
+) -> VisionFile:
+    """Train V on a store's episodes, one in twenty of which is held out.
 
-    Args:
-        cfg: the training.
-        shape: of V.
-        store: episodes of all iterations so far; one in twenty is held out.
-        ctx: seed, device, checkpoints and metrics.
-        mirror: flip half of the frames horizontally.
-        init: weights to fine-tune (for ``cfg.finetune_steps``); None trains from scratch.
+    ``mirror`` flips half of the frames horizontally. With ``init`` V is fine-tuned, for
+    ``cfg.finetune_steps``. It is returned on the CPU, in evaluation mode.
 
     Raises:
         UserError: the environment has no known horizontal flip, or the loss is not finite.
@@ -54,25 +53,38 @@ def train_vision(
     validation = sample_frames(holdout, 512)
     if flip is not None:
         validation[1::2] = flip.frames(validation[1::2])
-    return train.train_vision(
+    model = train.train_vision(
         cfg,
         shape,
         batches,
         validation,
         seed=seed,
-        init=None if init is None else dict(init),
+        init=None if init is None else init.model.state_dict(),
         checkpoint=ctx.checkpoint("state.safetensors"),
         log=partial(ctx.log, "vision"),
         device=ctx.device,
-    ).cpu()
+    )
+    return VisionFile(model.cpu(), Source.of(store), mirror)
+
+
+def encode(
+    vision: VisionFile, store: EpisodeStore, ctx: StageContext, *, mirror: bool | None = None
+) -> LatentsFile:
+    """Encode every episode of a store with V.
+
+    ``mirror`` lets each episode be followed by its horizontal flip; None does so if V was trained
+    on flips.
+    """
+    mirror = vision.mirror if mirror is None else mirror
+    flip, digest = mirror_of(store) if mirror else None, vision.digest
+    indices = progress(range(len(store)), "encoding", unit="episodes")
+    episodes = (seen for index in indices for seen in _with_flip(store.read(index), flip))
+    latents = encode_episodes(vision.model.to(ctx.device), episodes, store.action_spec)
+    return LatentsFile(latents, vision.source, digest, mirror)
 
 
 def mirror_of(store: EpisodeStore) -> Symmetry:
-    """The horizontal flip of a store's environment.
-
-    Raises:
-        UserError: it has none that is known, or the episodes name a module that is not imported.
-    """
+    """The horizontal flip of a store's environment; `UserError` where none is known."""
     env_id = from_file(store.env_id, "a header of the episodes")
     return task_for(env_id).flip(store.env_id, store.frame_spec, store.action_spec)
 
@@ -80,7 +92,7 @@ def mirror_of(store: EpisodeStore) -> Symmetry:
 def half_mirrored(
     batches: Iterator[NDArray[np.uint8]], mirror: Symmetry, seed: int, start: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Flip every other frame by chance; the same ones whenever batch number k comes."""
+    """Flip each frame with a chance of one half; the same ones whenever batch number k comes."""
     for number, batch in enumerate(batches, start):
         rows = np.random.default_rng((seed, number)).random(len(batch)) < 0.5
         yield np.where(rows[:, None, None, None], mirror.frames(batch), batch)
@@ -98,3 +110,27 @@ def sample_frames(store: EpisodeStore, count: int) -> NDArray[np.uint8]:
     every = max(1, store.num_frames // count)
     frames = [store.read(index).obs for index in range(len(store))]
     return np.concatenate(frames)[::every][:count]
+
+
+def _with_flip(episode: Episode, mirror: Symmetry | None) -> list[Episode]:
+    if mirror is None:
+        return [episode]
+    obs, action = mirror.frames(episode.obs), mirror.actions(episode.action)
+    return [episode, dataclasses.replace(episode, obs=obs, action=action)]
+
+
+def originals(parts: Sequence[LatentsFile]) -> list[Latents]:
+    """The latents without the flipped episodes, where there are any."""
+    return [
+        part.latents.select(np.arange(0, part.latents.num_episodes, 2))
+        if part.mirror
+        else part.latents
+        for part in parts
+    ]
+
+
+def held_out(episodes: int, mirror: bool) -> NDArray[np.bool_]:
+    """(E,) which encoded episodes are kept for validation, each with its flip; not all of them."""
+    copies = 2 if mirror else 1
+    held: NDArray[np.bool_] = np.arange(episodes) // copies % HOLDOUT_EVERY == 0
+    return ~held if held.all() else held

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 
-from worldmodels._tensors import pick, read_tensors, require_shape
+from worldmodels.artifacts import pick, require_shape
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write, mixed_precision
+from worldmodels.runs import mixed_precision
 from worldmodels.vision.vae import ConvVAE, to_float
 
 ENCODE_BATCH = 256
@@ -66,8 +65,8 @@ class Latents:
         """(E,) steps of each episode."""
         return np.diff(self.offsets) - 1
 
-    def save(self, path: Path) -> None:
-        """Write one safetensors file (mu and logvar as float16), atomically."""
+    def tensors(self) -> dict[str, Tensor]:
+        """As a file holds them: mu and logvar as float16."""
         arrays: dict[str, NDArray[Any]] = {
             "mu": self.mu.astype(np.float16),
             "logvar": self.logvar.astype(np.float16),
@@ -77,25 +76,11 @@ class Latents:
             "offsets": self.offsets,
             "seeds": self.seeds,
         }
-        atomic_write(path, save(arrays))
-
-    @classmethod
-    def load(cls, path: Path) -> Latents:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            UserError: a missing or damaged file, named.
-        """
-        remedy = "delete it to encode again"
-        try:
-            file = read_tensors(path, remedy)
-        except FileNotFoundError:
-            raise UserError(f"there is no file of latents {path}") from None
-        return cls.of(file.tensors, path, remedy)
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], path: Path, remedy: str) -> Latents:
-        """Latents of a file's tensors.
+        """What `tensors` gave, read from a file.
 
         Raises:
             UserError: one is missing or does not fit the others.
