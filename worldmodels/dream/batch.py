@@ -1,4 +1,4 @@
-"""Dreams that someone else acts in: n at once, each begun anew on its own."""
+"""Dreams that someone else acts in: n at once, each restarted on its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import torch
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from worldmodels.dream.backend import Backend
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.noise import EXTRA_UNIFORMS
+from worldmodels.dream.engine import DreamEngine
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import with_penalty
+from worldmodels.dream.world import EXTRA_UNIFORMS, Array, draw_mask
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
@@ -24,15 +23,15 @@ from worldmodels.protocols import UserError
 class BatchStep(NamedTuple):
     """One step of n dreams."""
 
-    obs: NDArray[np.float32]
+    obs: Array
     """(n, Z + H)"""
-    reward: NDArray[np.float32]
+    reward: Array
     """(n,)"""
     terminated: NDArray[np.bool_]
     """(n,) ended by M"""
     truncated: NDArray[np.bool_]
     """(n,) at the horizon"""
-    disagreement: NDArray[np.float32] | None
+    disagreement: Array | None
     """(n,) where several memories follow every dream"""
 
 
@@ -48,49 +47,35 @@ class DreamBatch:
         cfg: DreamConfig,
         num_dreams: int,
     ) -> None:
-        """Prepare; no dream has begun.
+        """Check that the parts fit each other; no dream has begun.
 
         Raises:
-            UserError: the parts do not fit each other.
+            UserError: they do not.
         """
         if num_dreams < 1:
             raise UserError(f"the number of dreams is {num_dreams}; it must be at least 1")
-        backend = Backend(memories, reward_model, cfg)
-        backend.check_starts(starts)
-        if action_spec.size != backend.memory_cfg.action_size:
+        engine = DreamEngine(memories, reward_model, starts, cfg)
+        z_dim, hidden = engine.memory_cfg.z_dim, engine.memory_cfg.hidden_size
+        if action_spec.size != engine.memory_cfg.action_size:
             raise UserError(
                 f"the action space has {action_spec.size} inputs for M, but M was trained with "
-                f"{backend.memory_cfg.action_size}"
+                f"{engine.memory_cfg.action_size}"
             )
-        self.starts, self.action_spec = starts, action_spec
-        self.cfg, self.num_dreams = cfg, num_dreams
-        self._members = [0] if cfg.ensemble == "first" else list(range(len(memories)))
-        self._world = backend.world(self._members, 0 if len(self._members) == 1 else None)
-        self._z_dim, self._hidden = backend.memory_cfg.z_dim, backend.memory_cfg.hidden_size
+        self.starts, self.action_spec, self.cfg = starts, action_spec, cfg
+        self.num_dreams, self._z_dim = num_dreams, z_dim
+        bound = np.repeat(np.array([np.inf, 1], np.float32), [z_dim, hidden])
+        self.observation_space = spaces.Box(-bound, bound, dtype=np.float32)
+        self.action_space = action_spec.to_space()
         self.elapsed = np.zeros(num_dreams, np.int64)
         """(n,) steps of each dream so far"""
         self._dreamer = np.zeros(num_dreams, np.float32)
-        masks = (len(self._members), num_dreams, self._hidden)
-        h = np.zeros(masks, np.float32)
-        c = np.zeros((*masks[:2], memories[0].carry_size), np.float32)
-        mask = np.ones(masks, np.float32) if cfg.dropout > 0 else None
+        self._members = [0] if cfg.ensemble == "first" else list(range(len(memories)))
+        self._masks = (len(self._members), num_dreams, hidden)
+        mask = np.ones(self._masks, np.float32) if cfg.dropout > 0 else None
+        rows = starts.rows(self._members, np.zeros(num_dreams, np.int64), mask)
+        dreamer = 0 if len(self._members) == 1 else None
         with torch.inference_mode():
-            self._world.begin(np.zeros((num_dreams, self._z_dim), np.float32), h, c, mask)
-
-    @property
-    def observation_space(self) -> spaces.Space[NDArray[np.float32]]:
-        """[z, h] of one dream: z is unbounded, h lies in [-1, 1]."""
-        bound = np.repeat(np.array([np.inf, 1], np.float32), [self._z_dim, self._hidden])
-        return spaces.Box(-bound, bound, dtype=np.float32)
-
-    @property
-    def action_space(self) -> spaces.Box | spaces.Discrete:
-        """The real environment's action space."""
-        return self.action_spec.to_space()
-
-    def _bounds(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        spec = self.action_spec
-        return np.array(spec.low, np.float32), np.array(spec.high, np.float32)
+            self._world = engine.world(self._members, dreamer, rows)
 
     @torch.inference_mode()
     def restart(
@@ -99,7 +84,7 @@ class DreamBatch:
         rng: np.random.Generator,
         start: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
-        """Begin some dreams anew.
+        """Restart some dreams.
 
         Args:
             rows: (k,) which of the n.
@@ -114,15 +99,9 @@ class DreamBatch:
         if len(index) and not (0 <= index.min() and index.max() < len(self.starts)):
             raise UserError(f"start {index.max()} of a dream; there are {len(self.starts)} starts")
         self._dreamer[rows] = rng.random(len(rows), dtype=np.float32)
-        mask = None
-        if self.cfg.dropout > 0:
-            shape = (len(self._members), len(rows), self._hidden)
-            kept = rng.random(shape, dtype=np.float32) >= self.cfg.dropout
-            mask = (kept / np.float32(1 - self.cfg.dropout)).astype(np.float32)
-        h, c = (
-            np.stack([a[m][index] for m in self._members]) for a in (self.starts.h, self.starts.c)
-        )
-        self._world.put(rows, self.starts.z[index], h, c, mask)
+        members, _, hidden = self._masks
+        mask = draw_mask(rng, (members, len(rows), hidden), self.cfg.dropout)
+        self._world.put(rows, self.starts.rows(self._members, index, mask))
         self.elapsed[rows] = 0
         return index
 
@@ -137,14 +116,14 @@ class DreamBatch:
         Raises:
             UserError: an action is not finite or not in the space.
         """
-        encoded = self.action_spec.encode(action)
-        if self.action_spec.kind == "box":
+        spec, n = self.action_spec, self.num_dreams
+        encoded = spec.encode(action)
+        if spec.kind == "box":
             if not np.isfinite(encoded).all():
                 row = int(np.flatnonzero(~np.isfinite(encoded).all(-1))[0])
                 raise UserError(f"action of dream {row} is {encoded[row]}; it must be finite")
-            encoded = np.clip(encoded, *self._bounds())
-        n = self.num_dreams
-        if encoded.shape != (n, self.action_spec.size):
+            encoded = np.clip(encoded, *np.array([spec.low, spec.high], np.float32))
+        if encoded.shape != (n, spec.size):
             raise UserError(
                 f"actions have shape {action.shape}; one for each of {n} dreams is needed"
             )
@@ -152,19 +131,17 @@ class DreamBatch:
         if self.cfg.ensemble == "per_rollout":
             uniform[:, -1] = self._dreamer
         normal = rng.standard_normal((n, self._z_dim), dtype=np.float32)
-        device = self._world.z.device
-        action_input = torch.from_numpy(np.ascontiguousarray(encoded)).to(device)
-        step = with_penalty(self._world.step(action_input, uniform, normal), self.cfg)
+        known = torch.from_numpy(np.ascontiguousarray(encoded)).to(self._world.seen()[0].device)
+        step = self._world.step(known, uniform, normal)
         self.elapsed += 1
         truncated = (self.elapsed >= self.cfg.horizon) & ~step.terminated
         return BatchStep(self.observe(), step.reward, step.terminated, truncated, step.disagreement)
 
-    def observe(self) -> NDArray[np.float32]:
+    def observe(self) -> Array:
         """What the controller sees now: [z, h] (n, Z + H), a copy."""
-        return np.concatenate((self.z, self._world.h.cpu().numpy()), axis=1)
+        return np.concatenate([part.cpu().numpy() for part in self._world.seen()], axis=1)
 
     @property
-    def z(self) -> NDArray[np.float32]:
-        """(n, Z), a view where possible."""
-        z: NDArray[np.float32] = self._world.z.cpu().numpy()
-        return z
+    def z(self) -> Array:
+        """(n, Z), a copy."""
+        return self.observe()[:, : self._z_dim]

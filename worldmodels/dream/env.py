@@ -34,58 +34,68 @@ _METADATA: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 50}
 _VECTOR_METADATA: dict[str, Any] = {**_METADATA, "autoreset_mode": AutoresetMode.NEXT_STEP}
 
 
-def open_dreams(agent: Agent, num_dreams: int, cfg: DreamConfig) -> DreamBatch:
-    """The dreams of an agent's M.
+class _Opened:
+    """An agent's dreams: what the single and the vectorised environment share."""
 
-    Raises:
-        UserError: the agent has no starts or no reward model.
-    """
-    if agent.starts is None or agent.reward_model is None:
-        missing = "recorded starts" if agent.starts is None else "reward model"
-        raise UserError(
-            f"this agent cannot dream: it has no {missing}; use one saved by the pipeline"
+    agent: Agent
+    cfg: DreamConfig
+    render_mode: str | None
+    dreams: DreamBatch
+
+    def _open(
+        self,
+        agent: AgentLike,
+        count: int,
+        render_mode: str | None,
+        cfg: DreamConfig | None,
+        changes: dict[str, Any],
+    ) -> None:
+        """Set the attributes above; see `Dream` for the arguments."""
+        if render_mode not in (None, "rgb_array"):
+            raise UserError(f"render_mode is {render_mode!r}; the dream knows 'rgb_array' and None")
+        known = {field.name for field in dataclasses.fields(DreamConfig)}
+        unknown = sorted(changes.keys() - known)
+        if unknown:
+            options = ", ".join(sorted(known))
+            raise UserError(f"the dream has no option {unknown[0]!r}; it has {options}")
+        agent = agent if isinstance(agent, Agent) else Agent.from_pretrained(agent)
+        if agent.starts is None or agent.reward_model is None:
+            missing = "recorded starts" if agent.starts is None else "reward model"
+            raise UserError(
+                f"this agent cannot dream: it has no {missing}; use one saved by the pipeline"
+            )
+        self.agent, self.render_mode = agent, render_mode
+        self.cfg = dataclasses.replace(cfg or DreamConfig(horizon=1000), **changes)
+        starts = DreamStarts(agent.starts.z, agent.starts.h, agent.starts.c)
+        self.dreams = DreamBatch(
+            agent.memories, agent.reward_model, starts, agent.action_spec, self.cfg, count
         )
-    starts = DreamStarts(agent.starts.z, agent.starts.h, agent.starts.c)
-    return DreamBatch(
-        agent.memories, agent.reward_model, starts, agent.action_spec, cfg, num_dreams
-    )
+
+    def __copy__(self) -> Self:
+        """A deep copy, since two environments cannot share a dream."""
+        return copy.deepcopy(self)
+
+    def _begin(self, rng: np.random.Generator, options: dict[str, Any] | None) -> NDArray[np.int64]:
+        """Restart all, at drawn starts or at ``options={"start": i}`` or (n,) indices."""
+        rows, given = np.arange(self.dreams.num_dreams), None
+        if options and "start" in options:
+            given = np.asarray(options["start"])
+            if not np.issubdtype(given.dtype, np.integer) or given.shape not in ((), rows.shape):
+                found = options["start"]
+                raise UserError(f'options["start"] is {found!r}; one index for each dream')
+            given = np.broadcast_to(given, rows.shape).astype(np.int64)
+        return self.dreams.restart(rows, rng, given)
+
+    def _pictures(self) -> NDArray[np.uint8] | None:
+        """V's pictures of z, enlarged: (n, 384, 384, 3) uint8; None without a render mode."""
+        if self.render_mode is None:
+            return None
+        frames = torch.from_numpy(self.agent.decode(self.dreams.z)).permute(0, 3, 1, 2).float()
+        large = torch.nn.functional.interpolate(frames, scale_factor=RENDER_SCALE, mode="bilinear")
+        return np.ascontiguousarray(large.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
-def _prepare(
-    agent: AgentLike, render_mode: str | None, cfg: DreamConfig | None, changes: dict[str, Any]
-) -> tuple[Agent, DreamConfig]:
-    if render_mode not in (None, "rgb_array"):
-        raise UserError(f"render_mode is {render_mode!r}; the dream knows 'rgb_array' and None")
-    known = {field.name for field in dataclasses.fields(DreamConfig)}
-    unknown = sorted(changes.keys() - known)
-    if unknown:
-        raise UserError(
-            f"the dream has no option {unknown[0]!r}; it has {', '.join(sorted(known))}"
-        )
-    base = DreamConfig(horizon=1000) if cfg is None else cfg
-    loaded = agent if isinstance(agent, Agent) else Agent.from_pretrained(agent)
-    return loaded, dataclasses.replace(base, **changes)
-
-
-def _pictures(agent: Agent, z: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Latents (n, Z) as V's frames, enlarged: (n, 384, 384, 3) uint8."""
-    frames = torch.from_numpy(agent.decode(z)).permute(0, 3, 1, 2).float()
-    large = torch.nn.functional.interpolate(frames, scale_factor=RENDER_SCALE, mode="bilinear")
-    pictures: NDArray[np.uint8] = large.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return np.ascontiguousarray(pictures)
-
-
-def _start_option(options: dict[str, Any] | None, count: int) -> NDArray[np.int64] | None:
-    """``options={"start": i}`` or (n,) indices."""
-    if not options or "start" not in options:
-        return None
-    start = np.asarray(options["start"])
-    if not np.issubdtype(start.dtype, np.integer) or start.shape not in ((), (count,)):
-        raise UserError(f'options["start"] is {options["start"]!r}; one index for each dream')
-    return np.broadcast_to(start, (count,)).astype(np.int64)
-
-
-class Dream(gym.Env[NDArray[np.float32], Any]):
+class Dream(_Opened, gym.Env[NDArray[np.float32], Any]):
     """One dream; observations are [z, h] (Z + H,) float32.
 
     A step of the dream is a step of M: `Agent.action_repeat` steps of the real environment.
@@ -111,49 +121,39 @@ class Dream(gym.Env[NDArray[np.float32], Any]):
         Raises:
             UserError: no such agent, no such option, or a value out of its range.
         """
-        self.agent, self.cfg = _prepare(agent, render_mode, cfg, changes)
-        self.render_mode = render_mode
-        self._dreams = open_dreams(self.agent, 1, self.cfg)
-        self.observation_space = self._dreams.observation_space
-        self.action_space = self._dreams.action_space
+        self._open(agent, 1, render_mode, cfg, changes)
+        self.observation_space = self.dreams.observation_space
+        self.action_space = self.dreams.action_space
         self._begun = False
-
-    def __copy__(self) -> Self:
-        """A deep copy, since two environments cannot share a dream."""
-        return copy.deepcopy(self)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin at a recorded state, drawn or given as ``options={"start": index}``."""
         super().reset(seed=seed)
-        index = self._dreams.restart(np.array([0]), self.np_random, _start_option(options, 1))
+        index = self._begin(self.np_random, options)
         self._begun = True
-        return self._dreams.observe()[0], {"start": int(index[0])}
+        return self.dreams.observe()[0], {"start": int(index[0])}
 
     def step(self, action: Any) -> tuple[NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Dream one step; actions outside a Box are clipped to it."""
         if not self._begun:
             raise gym.error.ResetNeeded("call reset() before the first step() of a dream")
-        step = self._dreams.step(np.asarray(action)[None], self.np_random)
+        step = self.dreams.step(np.asarray(action)[None], self.np_random)
+        obs, reward, terminated, truncated = (part[0] for part in step[:4])
         info: dict[str, Any] = {}
         if step.disagreement is not None:
             info["disagreement"] = float(step.disagreement[0])
-        return (
-            step.obs[0],
-            float(step.reward[0]),
-            bool(step.terminated[0]),
-            bool(step.truncated[0]),
-            info,
-        )
+        return obs, float(reward), bool(terminated), bool(truncated), info
 
     def render(self) -> NDArray[np.uint8] | None:
         """V's picture of z, (384, 384, 3) uint8; None without a render mode."""
-        return None if self.render_mode is None else _pictures(self.agent, self._dreams.z)[0]
+        pictures = self._pictures()
+        return None if pictures is None else pictures[0]
 
 
-class DreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
-    """n dreams in step; a dream that ended begins anew at the next step (Gymnasium's NEXT_STEP)."""
+class DreamVector(_Opened, VectorEnv[NDArray[np.float32], Any, Any]):
+    """n dreams in step; one that ended restarts at the next step (Gymnasium's NEXT_STEP)."""
 
     metadata = _VECTOR_METADATA
 
@@ -166,30 +166,23 @@ class DreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
         **changes: Any,
     ) -> None:
         """Open n dreams; the same arguments as `Dream`."""
-        self.agent, self.cfg = _prepare(agent, render_mode, cfg, changes)
-        self.render_mode, self.num_envs = render_mode, num_envs
-        self.dreams = open_dreams(self.agent, num_envs, self.cfg)
+        self._open(agent, num_envs, render_mode, cfg, changes)
+        self.num_envs = num_envs
         self.single_observation_space = self.dreams.observation_space
         self.single_action_space = self.dreams.action_space
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._ended: NDArray[np.bool_] | None = None
 
-    def __copy__(self) -> Self:
-        """A deep copy: see `Dream`."""
-        return copy.deepcopy(self)
-
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.float32], dict[str, Any]]:
         """Begin all dreams, at drawn starts or at ``options={"start": (n,) indices}``.
 
-        One stream of chance serves all dreams, so there is one seed.
+        One generator serves all dreams, so there is one seed.
         """
         super().reset(seed=seed)
-        rows = np.arange(self.num_envs)
-        given = _start_option(options, self.num_envs)
-        index = self.dreams.restart(rows, self.np_random, given)
+        index = self._begin(self.np_random, options)
         self._ended = np.zeros(self.num_envs, np.bool_)
         return self.dreams.observe(), {"start": index, "_start": np.ones(self.num_envs, np.bool_)}
 
@@ -202,7 +195,7 @@ class DreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
         NDArray[np.bool_],
         dict[str, Any],
     ]:
-        """Dream one step; where a dream had ended, its action is ignored and a new one begins."""
+        """Dream one step; where a dream had ended, its action is ignored and it restarts."""
         if self._ended is None:
             raise gym.error.ResetNeeded("call reset() before the first step() of the dreams")
         begin = self._ended
@@ -224,4 +217,5 @@ class DreamVector(VectorEnv[NDArray[np.float32], Any, Any]):
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """V's picture of every z, each (384, 384, 3) uint8; None without a render mode."""
-        return None if self.render_mode is None else tuple(_pictures(self.agent, self.dreams.z))
+        pictures = self._pictures()
+        return None if pictures is None else tuple(pictures)

@@ -14,33 +14,30 @@ from torch.nn import functional
 
 from worldmodels.dream import kernels
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.world import WorldStep, disagreement_of, ended, reward_of
+from worldmodels.dream.world import Array, Rows, World
 from worldmodels.memory.interface import Memory
-from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 
 ROWS, COLUMNS = 4, 16
 """M's matrices are padded with zeros to multiples of these: the LSTM's inputs and the heads'
 outputs. With 291 and 482 a step of the dream took 1.15 times as long (MKL, float32, Zen 3)."""
 
-_DERIVED = frozenset(
-    ("_x", "_gates", "_heads", "_inputs", "_hiddens", "_arrays", "_ends", "_means", "z", "h")
-)
-"""Attributes of `KernelWorld` that `begin` derives: scratch, and views of the state's arrays."""
-
 
 @dataclass(frozen=True)
 class PackedMemory:
     """A memory's weights as the kernels want them."""
 
+    cfg: MDNRNNConfig
+    """of the memory"""
     lstm: Tensor
     """(I, 4H), I >= H + Z + A: h, z, the action and zeros go in as one row"""
-    lstm_bias: NDArray[np.float32]
+    lstm_bias: Array
     """(4H,)"""
     heads: Tensor
     """(H, N), N >= 3KZ + 2: columns k Z + d, so that loops over d run along memory, then reward
     and termination, then zeros"""
-    heads_bias: NDArray[np.float32]
+    heads_bias: Array
     """(3KZ + 2,)"""
 
     @classmethod
@@ -57,6 +54,7 @@ class PackedMemory:
         lstm = torch.cat((weight_hh, weight_ih), dim=1)
         lstm = functional.pad(lstm, (0, -lstm.shape[1] % ROWS))
         return cls(
+            cfg,
             lstm.detach().t().to(dtype).contiguous(),
             (bias + frozen).detach().float().numpy().copy(),
             heads.detach().t().to(dtype).contiguous(),
@@ -64,16 +62,19 @@ class PackedMemory:
         )
 
 
+PACKED: dict[type[Memory], Callable[[Any, torch.dtype], PackedMemory]] = {MDNRNN: PackedMemory.of}
+"""Kinds of M that the kernels know, and how their weights are packed."""
+
+
 def _as_array(matrix: Tensor) -> NDArray[Any]:
     """The same memory as an array; bfloat16 as uint16."""
     return (matrix.view(torch.uint16) if matrix.dtype == torch.bfloat16 else matrix).numpy()
 
 
-class KernelWorld:
-    """The dream by compiled kernels: a `World` that means the same as `TorchWorld`.
+class KernelWorld(World):
+    """The dream by compiled kernels: it means the same as `TorchWorld`.
 
-    Everything a step touches is allocated once, in `begin`. Copies and pickles take the state alone
-    and rebuild the views of it, since a copied view no longer shows what a step writes.
+    Everything that a step touches is allocated once.
     """
 
     def __init__(
@@ -81,73 +82,54 @@ class KernelWorld:
         packed: Sequence[PackedMemory],
         dreamer: int | None,
         reward_model: RewardModel,
-        memory_cfg: Any,
         cfg: DreamConfig,
+        rows: Rows,
     ) -> None:
-        """Prepare; arguments as of `TorchWorld`, with the memories' packed weights."""
-        self.packed, self.dreamer = list(packed), dreamer
-        self.reward_model, self.cfg = reward_model, cfg
-        self.components, self.memory_cfg = memory_cfg.mixtures, memory_cfg
-        self.residual = memory_cfg.residual
+        """Same as `TorchWorld`, with the memories' packed weights."""
+        super().__init__(dreamer, reward_model, cfg)
+        self.packed, first = list(packed), packed[0]
         self._dreaming = list(range(len(packed))) if dreamer is None else [dreamer]
-        self._heads_bias = np.stack([self.packed[m].heads_bias for m in self._dreaming])
-
-    def begin(
-        self,
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """See `World.begin`."""
-        (members, rows, hidden), first = h.shape, self.packed[0]
-        self._z, self._h, self._c = z.copy(), h.copy(), c.copy()
-        self._mask = np.ones((members, 1, hidden), np.float32) if mask is None else mask.copy()
+        self._heads_bias = np.stack([packed[m].heads_bias for m in self._dreaming])
+        members, count, hidden = rows.h.shape
+        self._z, self._h, self._c = rows.z.copy(), rows.h.copy(), rows.c.copy()
+        ones = np.ones((members, 1, hidden), np.float32)
+        self._mask = ones if rows.mask is None else rows.mask.copy()
         dtype = first.lstm.dtype
-        self._x = torch.zeros((members, rows, len(first.lstm)), dtype=dtype)
-        copies = rows // self._mask.shape[1]
-        masked = h * np.tile(self._mask, (1, copies, 1))
-        self._x[:, :, :hidden] = torch.from_numpy(masked)
-        self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
-        self._heads = torch.empty((len(self._dreaming), rows, first.heads.shape[1]), dtype=dtype)
-        self._inputs = [self._x[m] for m in range(members)]
-        self._hiddens = [self._x[m, :, :hidden] for m in range(members)]
-        self._arrays = _as_array(self._x), _as_array(self._gates), _as_array(self._heads)
-        self._ends = np.empty((2, rows), np.float32)
-        self._means = np.empty((members, *z.shape), np.float32)
-        self.z, self.h = torch.from_numpy(self._z), torch.from_numpy(self._h[0])
+        x = torch.zeros((members, count, len(first.lstm)), dtype=dtype)
+        masked = rows.h * np.tile(self._mask, (1, count // self._mask.shape[1], 1))
+        x[:, :, :hidden] = torch.from_numpy(masked)
+        self._x, self._gates = x, torch.empty((count, 4 * hidden), dtype=dtype)
+        self._heads = torch.empty((len(self._dreaming), count, first.heads.shape[1]), dtype=dtype)
+        self._inputs = [x[m] for m in range(members)]
+        self._hiddens = [x[m, :, :hidden] for m in range(members)]
+        self._arrays = _as_array(x), _as_array(self._gates), _as_array(self._heads)
+        self._ends = np.empty((2, count), np.float32)
+        self._means = np.empty((members, *rows.z.shape), np.float32)
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Everything except what `begin` derives from it."""
-        return {name: value for name, value in vars(self).items() if name not in _DERIVED}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the state alone: a copied view no longer shows what a step writes."""
+        rows = Rows(self._z, self._h, self._c, self._mask)
+        return KernelWorld, (self.packed, self.dreamer, self.reward_model, self.cfg, rows)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state; views and scratch come from `begin`."""
-        self.__dict__.update(state)
-        if "_z" in state:
-            self.begin(self._z, self._h, self._c, self._mask)
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """See `World.seen`."""
+        return torch.from_numpy(self._z), torch.from_numpy(self._h[0])
 
-    def put(
-        self,
-        rows: NDArray[np.int64],
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
+    def put(self, index: NDArray[np.int64], rows: Rows) -> None:
         """See `World.put`."""
-        self._z[rows], self._h[:, rows], self._c[:, rows] = z, h, c
-        if mask is not None:
-            self._mask[:, rows] = mask
-            h = h * mask
-        self._x[:, torch.from_numpy(rows), : h.shape[2]] = torch.from_numpy(h).to(self._x.dtype)
+        self._z[index], self._h[:, index], self._c[:, index] = rows.z, rows.h, rows.c
+        masked = rows.h
+        if rows.mask is not None:
+            self._mask[:, index] = rows.mask
+            masked = rows.h * rows.mask
+        at = torch.from_numpy(index)
+        self._x[:, at, : masked.shape[2]] = torch.from_numpy(masked).to(self._x.dtype)
 
-    def step(
-        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
-    ) -> WorldStep:
-        """See `World.step`."""
+    def _advance(
+        self, action: Tensor, uniform: Array, normal: Array
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         xs, gates, heads = self._arrays
-        actions = action.float().numpy()
+        actions, cfg = action.float().numpy(), self.packed[0].cfg
         for m, memory in enumerate(self.packed):
             kernels.put_inputs(self._z, actions, xs[m], self._h.shape[2])
             torch.mm(self._inputs[m], memory.lstm, out=self._gates)
@@ -156,14 +138,14 @@ class KernelWorld:
             )
         for i, m in enumerate(self._dreaming):
             torch.mm(self._hiddens[m], self.packed[m].heads, out=self._heads[i])
-        before = self._z.copy() if self.residual else None
+        before = self._z.copy() if cfg.residual else None
         kernels.sample_latents(
             heads,
             self._heads_bias,
-            self.components,
+            cfg.mixtures,
             self.cfg.temperature,
-            self.memory_cfg.sigma_floor,
-            self.memory_cfg.sigma_ceiling,
+            cfg.sigma_floor,
+            cfg.sigma_ceiling,
             uniform,
             normal,
             self._z,
@@ -171,20 +153,9 @@ class KernelWorld:
         )
         if before is not None:
             self._z += before
-        disagreement = None
+        means = None
         if self.dreamer is None:
-            kernels.mixture_means(heads, self._heads_bias, self.components, self._means)
-            disagreement = disagreement_of(torch.from_numpy(self._means)).numpy()
-        # Row r takes the luck of dream r mod n: rows as (R / n, n), the luck for each of the n.
-        n, z_dim = len(uniform), self._z.shape[1]
-        luck = torch.from_numpy(uniform[:, z_dim : z_dim + 2])
-        reward, logit = torch.from_numpy(self._ends).view(2, -1, n).unbind()
-        return WorldStep(
-            reward_of(self.reward_model, self.cfg, reward, luck[:, 0]).numpy().ravel(),
-            ended(self.cfg, logit, luck[:, 1]).numpy().ravel(),
-            disagreement,
-        )
-
-
-PACKED: dict[type[Memory], Callable[[Any, torch.dtype], PackedMemory]] = {MDNRNN: PackedMemory.of}
-"""Kinds of M that the kernels know, and how their weights are packed."""
+            kernels.mixture_means(heads, self._heads_bias, cfg.mixtures, self._means)
+            means = torch.from_numpy(self._means)
+        reward, logit = torch.from_numpy(self._ends).unbind()
+        return reward, logit, means

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,40 +16,30 @@ from worldmodels.dream.batch import DreamBatch
 from worldmodels.protocols import Predictor
 
 
-class DreamVector(Protocol):
-    """What is needed of `worldmodels.dream.env.DreamVector`."""
-
-    dreams: DreamBatch
-    render_mode: str | None
-
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """Pictures of all dreams."""
-        ...
-
-
 class DreamVecEnv(VecEnv):
-    """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends begins anew at once."""
+    """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends restarts at once."""
 
     def __init__(self, vector: Any, seed: int = 0) -> None:
         """Wrap what ``gymnasium.make_vec("worldmodels/Dream-v0", ...)`` returned.
 
         Args:
-            vector: a `DreamVector`, wrapped or not.
+            vector: a `worldmodels.dream.env.DreamVector`, wrapped or not.
             seed: of the dreams, until `seed` is called.
         """
-        self._vector: DreamVector = vector.unwrapped
-        self._dreams, self.render_mode = self._vector.dreams, self._vector.render_mode
+        self._vector = vector.unwrapped
+        self._dreams: DreamBatch = self._vector.dreams
+        self.render_mode = self._vector.render_mode
         space = self._dreams.action_space
         super().__init__(self._dreams.num_dreams, self._dreams.observation_space, space)
         self._rng = np.random.default_rng(seed)
         self._actions: NDArray[Any] = np.empty(0)
 
     def __copy__(self) -> Self:
-        """A deep copy: see `Dream`."""
+        """A deep copy: see `worldmodels.dream.env.Dream`."""
         return copy.deepcopy(self)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the chance of all dreams; it takes effect at once."""
+        """Seed all dreams; it takes effect at once."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         return [seed] * self.num_envs
@@ -70,8 +60,8 @@ class DreamVecEnv(VecEnv):
         done = step.terminated | step.truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         obs = step.obs
-        rows = np.flatnonzero(done)
-        if len(rows):
+        if done.any():
+            rows = np.flatnonzero(done)
             for row in rows:
                 infos[row]["terminal_observation"] = step.obs[row]
                 infos[row]["TimeLimit.truncated"] = bool(step.truncated[row])

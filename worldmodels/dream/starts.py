@@ -5,57 +5,30 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 from torch import Tensor
 
-from worldmodels._tensors import pick, read_tensors
+from worldmodels.dream.world import Array, Rows
 from worldmodels.memory.interface import Memory
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_write
+from worldmodels.vision.latents import Latents
 
 WARMUP_BATCH = 1024
 """Starts warmed at once."""
-
-
-class RecordedLatents(Protocol):
-    """The part of `worldmodels.vision.latents.Latents` that starts are cut from; F frames."""
-
-    @property
-    def mu(self) -> NDArray[np.float32]:
-        """(F, Z) posterior means."""
-        ...
-
-    @property
-    def logvar(self) -> NDArray[np.float32]:
-        """(F, Z) posterior log variances."""
-        ...
-
-    @property
-    def action(self) -> NDArray[np.float32]:
-        """(F, A) encoded action taken at each frame; unused at an episode's last frame."""
-        ...
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """(E + 1,) first frame of each episode, and F."""
-        ...
 
 
 @dataclass(frozen=True)
 class DreamStarts:
     """S recorded states, as each of M memories would know them."""
 
-    z: NDArray[np.float32]
+    z: Array
     """(S, Z)"""
-    h: NDArray[np.float32]
+    h: Array
     """(M, S, H): one warmed state per memory"""
-    c: NDArray[np.float32]
+    c: Array
     """(M, S, C)"""
 
     def __post_init__(self) -> None:
@@ -72,38 +45,36 @@ class DreamStarts:
         """S."""
         return len(self.z)
 
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, atomically; float16, finer than V and M are sure of."""
-        arrays = {name: getattr(self, name).astype(np.float16) for name in ("z", "h", "c")}
-        atomic_write(path, save(arrays))
-
-    @classmethod
-    def load(cls, path: Path) -> DreamStarts:
-        """Read what `save` wrote.
+    def check(self, memories: Sequence[Memory]) -> None:
+        """Refuse starts that other memories were warmed for.
 
         Raises:
-            UserError: a missing or damaged file, named.
+            UserError: the shapes differ.
         """
-        remedy = "write the agent again"
-        try:
-            tensors = read_tensors(path, remedy).tensors
-            found = pick(tensors, ("z", "h", "c"), path, remedy)
-            return cls(*(tensor.float().numpy() for tensor in found))
-        except (FileNotFoundError, UserError) as error:
+        cfg, shape = memories[0].cfg, (len(memories), len(self))
+        expected = (
+            (len(self), cfg.z_dim),
+            (*shape, cfg.hidden_size),
+            (*shape, memories[0].carry_size),
+        )
+        found = (self.z.shape, self.h.shape, self.c.shape)
+        if found != expected:
             raise UserError(
-                f"{path} is no readable file of dream starts ({error}); {remedy}"
-            ) from error
+                "dream starts have z {}, h {} and c {}; ".format(*found)
+                + "these memories need {}, {} and {}: ".format(*expected)
+                + "build the starts again with these memories"
+            )
 
-
-def start_frames(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Frames that a dream can begin at: all but each episode's last, after which nothing comes."""
-    last = np.zeros(int(offsets[-1]), np.bool_)
-    last[offsets[1:] - 1] = True
-    return np.flatnonzero(~last)
+    def rows(
+        self, members: Sequence[int], index: NDArray[np.int64], mask: Array | None = None
+    ) -> Rows:
+        """Rows at the starts of ``index`` (R,), as some of the memories know them."""
+        h, c = (np.stack([state[m][index] for m in members]) for state in (self.h, self.c))
+        return Rows(self.z[index], h, c, mask)
 
 
 def before_losses(
-    reward: NDArray[np.float32], offsets: NDArray[np.int64], before: int, streak: int
+    reward: Array, offsets: NDArray[np.int64], before: int, streak: int
 ) -> NDArray[np.bool_]:
     """Frames from which the driver was soon to be lost: where dreams should begin more often.
 
@@ -131,7 +102,7 @@ def before_losses(
 
 def build_starts(
     memories: Sequence[Memory],
-    latents: RecordedLatents,
+    latents: Latents,
     count: int,
     warmup: int,
     rng: np.random.Generator,
@@ -142,8 +113,8 @@ def build_starts(
 
     Args:
         memories: M memories; the recorded prefix is played to each.
-        latents: recorded episodes as (mu, logvar) and actions.
-        count: S, starts to choose (with replacement).
+        latents: recorded episodes as (mu, logvar) and actions, F frames.
+        count: S, starts to choose (with replacement); not an episode's last frame.
         warmup: most recorded steps to play before a start; nearer to the episode's beginning all
             of its steps are played, from a state of zeros as in reality.
         rng: chooses frames and samples z from its posterior.
@@ -155,7 +126,7 @@ def build_starts(
     """
     if count < 1 or warmup < 0:
         raise UserError(f"dream starts: count {count}, warmup {warmup}; at least 1 and at least 0")
-    frames = start_frames(latents.offsets)
+    frames = np.setdiff1d(np.arange(latents.offsets[-1]), latents.offsets[1:] - 1)
     if len(frames) == 0:
         raise UserError("no recorded episode has a step, so there is nowhere to start a dream")
     chance = None if weight is None else _chance(weight, frames, len(latents.mu))
@@ -164,11 +135,8 @@ def build_starts(
         _warm(memories, latents, chosen[first : first + WARMUP_BATCH], warmup, rng, posterior_noise)
         for first in range(0, count, WARMUP_BATCH)
     ]
-    return DreamStarts(
-        np.concatenate([p.z for p in parts]),
-        np.concatenate([p.h for p in parts], axis=1),
-        np.concatenate([p.c for p in parts], axis=1),
-    )
+    z, h, c = zip(*parts, strict=True)
+    return DreamStarts(np.concatenate(z), np.concatenate(h, axis=1), np.concatenate(c, axis=1))
 
 
 def _chance(
@@ -186,13 +154,13 @@ def _chance(
 @torch.inference_mode()
 def _warm(
     memories: Sequence[Memory],
-    latents: RecordedLatents,
+    latents: Latents,
     frames: NDArray[np.int64],
     warmup: int,
     rng: np.random.Generator,
     share: float,
-) -> DreamStarts:
-    """Play the ``warmup`` steps before each frame; before an episode's beginning h stays 0."""
+) -> tuple[Array, Array, Array]:
+    """z, h and c after the steps before each frame; before an episode's beginning h stays 0."""
     first = latents.offsets[np.searchsorted(latents.offsets, frames, side="right") - 1]
     longest = int(np.minimum(frames - first, warmup).max())
     device = memories[0].device
@@ -209,8 +177,9 @@ def _warm(
         index = np.maximum(index, first)
         z = sampled_z(index)
         action = torch.from_numpy(latents.action[index]).to(device)
-        for m, memory in enumerate(memories):
-            states[m] = memory.advance(z, action, states[m]).kept(begun)
-    h = torch.stack([s.h for s in states]).float().cpu().numpy()
-    c = torch.stack([s.c for s in states]).float().cpu().numpy()
-    return DreamStarts(sampled_z(frames).cpu().numpy(), h, c)
+        states = [
+            memory.advance(z, action, state).kept(begun)
+            for memory, state in zip(memories, states, strict=True)
+        ]
+    h, c = (torch.stack(parts).float().cpu().numpy() for parts in zip(*states, strict=True))
+    return sampled_z(frames).cpu().numpy(), h, c

@@ -1,10 +1,15 @@
-"""One step of the dream for a batch of rows, in plain torch: the reference, on any device."""
+"""One step of the dream for a batch of rows: its noise, its rewards and ends, and M in plain torch.
+
+A dream's start, mask and noise depend on (seed, episode) and, unless candidates share them, on the
+candidate; never on how many dreams run beside it, on the device, or on the thread.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,62 +21,102 @@ from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean
 from worldmodels.memory.rewards import RewardModel
 
+Array = NDArray[np.float32]
+
+BLOCK = 32
+"""Steps of noise drawn at a time."""
+
+EXTRA_UNIFORMS = 3
+"""Uniform numbers per step beyond one per latent dimension: reward, termination, memory."""
+
+_START, _STEPS = 1, 2
+
+
+def draw_mask(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Array | None:
+    """Dropout mask, scaled by 1/(1-p); None without dropout."""
+    if dropout <= 0:
+        return None
+    kept = rng.random(shape, dtype=np.float32) >= dropout
+    return (kept / np.float32(1 - dropout)).astype(np.float32)
+
+
+class DreamNoise:
+    """Noise of n dreams, step by step; each dream has counter-based streams of its own."""
+
+    def __init__(self, seed: int, dreams: Sequence[tuple[int, int]], z_dim: int) -> None:
+        """Open the streams.
+
+        Args:
+            seed: of the whole rollout.
+            dreams: n keys (episode, candidate); the candidate is -1 where all share their noise.
+            z_dim: Z.
+        """
+        self.n = len(dreams)
+        self._keys = [(seed, episode, candidate + 1) for episode, candidate in dreams]
+        self._streams = [self._open(key, _STEPS) for key in self._keys]
+        self._uniform = np.empty((BLOCK, self.n, z_dim + EXTRA_UNIFORMS), np.float32)
+        self._normal = np.empty((BLOCK, self.n, z_dim), np.float32)
+        self._next = BLOCK
+
+    @staticmethod
+    def _open(key: tuple[int, int, int], purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, purpose))))
+
+    def begin(
+        self, starts: int, shape: tuple[int, int], dropout: float
+    ) -> tuple[NDArray[np.int64], Array | None]:
+        """Draw where dreams begin, and their dropout masks.
+
+        Args:
+            starts: S, number of starts to choose from.
+            shape: (M, H) of a mask.
+            dropout: probability of dropping a unit.
+
+        Returns:
+            (n,) indices of starts; (M, n, H) masks scaled by 1/(1-p), or None without dropout.
+        """
+        streams = [self._open(key, _START) for key in self._keys]
+        index = np.array([stream.integers(starts) for stream in streams], np.int64)
+        masks = [draw_mask(stream, shape, dropout) for stream in streams]
+        drawn = [mask for mask in masks if mask is not None]
+        return index, np.stack(drawn, 1) if drawn else None
+
+    def step(self) -> tuple[Array, Array]:
+        """Noise of the next step: uniform (n, Z + 3) in [0, 1) and standard normal (n, Z).
+
+        The arrays are views that the next block overwrites.
+        """
+        if self._next == BLOCK:
+            for i, stream in enumerate(self._streams):
+                self._uniform[:, i] = stream.random(self._uniform[:, i].shape, dtype=np.float32)
+                self._normal[:, i] = stream.standard_normal(self._normal[:, i].shape, np.float32)
+            self._next = 0
+        self._next += 1
+        return self._uniform[self._next - 1], self._normal[self._next - 1]
+
+
+class Rows(NamedTuple):
+    """Where R dreams are, as each of M memories knows it."""
+
+    z: Array
+    """(R, Z)"""
+    h: Array
+    """(M, R, H)"""
+    c: Array
+    """(M, R, C)"""
+    mask: Array | None = None
+    """(M, n, H) dropout, row r takes mask r mod n; None without dropout"""
+
 
 class WorldStep(NamedTuple):
     """What a step of the dream gives, for R rows."""
 
-    reward: NDArray[np.float32]
-    """(R,)"""
+    reward: Array
+    """(R,) penalties subtracted"""
     terminated: NDArray[np.bool_]
     """(R,)"""
-    disagreement: NDArray[np.float32] | None
-    """(R,) deviation of the memories' means of z; None where one memory dreams alone"""
-
-
-class World(Protocol):
-    """A batch of dreams; after `begin`, `z` and `h` are what the controller sees."""
-
-    @property
-    def z(self) -> Tensor:
-        """(R, Z) float32."""
-        ...
-
-    @property
-    def h(self) -> Tensor:
-        """(R, H) float32, of the first memory."""
-        ...
-
-    def begin(
-        self,
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """Put R rows at z (R, Z), h (M, R, H), c (M, R, C), masks (M, n, H); row r has r mod n."""
-        ...
-
-    def put(
-        self,
-        rows: NDArray[np.int64],
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """Begin k rows anew; shapes as in `begin` for k rows, which had a mask each or none."""
-        ...
-
-    def step(
-        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
-    ) -> WorldStep:
-        """Dream one step; row r takes action (R, A) and the noise of row r mod n."""
-        ...
-
-
-def disagreement_of(means: Tensor) -> Tensor:
-    """Root mean square, over z, of the deviation across memories of their means (M, R, Z): (R,)."""
-    return means.var(0, correction=0).mean(-1).sqrt()
+    disagreement: Array | None
+    """(R,) standard deviation of the memories' means of z; None where one memory dreams alone"""
 
 
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
@@ -93,19 +138,57 @@ def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
     return probability > cfg.termination_threshold
 
 
-def with_penalty(step: WorldStep, cfg: DreamConfig) -> WorldStep:
-    """The step after the memories' disagreement has cost reward, or has ended the dream."""
-    if step.disagreement is None:
-        return step
-    reward = step.reward - np.float32(cfg.disagreement_penalty) * step.disagreement
-    if cfg.disagreement_limit <= 0:
-        return step._replace(reward=reward)
-    too_far = step.disagreement > cfg.disagreement_limit
-    return step._replace(reward=reward, terminated=step.terminated | too_far)
+class World(ABC):
+    """A batch of R dreams."""
+
+    def __init__(self, dreamer: int | None, reward_model: RewardModel, cfg: DreamConfig) -> None:
+        """Keep what every kind needs.
+
+        Args:
+            dreamer: which of the memories dreams; None draws one for every row and step.
+            reward_model: meaning of the reward head.
+            cfg: temperature, reward, termination and disagreement are read.
+        """
+        self.dreamer, self.reward_model, self.cfg = dreamer, reward_model, cfg
+
+    @abstractmethod
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """What the controller sees: z (R, Z) and the first memory's h (R, H), float32."""
+
+    @abstractmethod
+    def put(self, index: NDArray[np.int64], rows: Rows) -> None:
+        """Restart the k rows of ``index``; they have a mask each where the world has masks."""
+
+    @abstractmethod
+    def _advance(
+        self, action: Tensor, uniform: Array, normal: Array
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Draw z_{t+1}.
+
+        Returns:
+            Outputs (R,) of the reward and the termination head of the memory that dreams; every
+            memory's mean of z (M, R, Z) where the one that dreams is drawn.
+        """
+
+    def step(self, action: Tensor, uniform: Array, normal: Array) -> WorldStep:
+        """Dream one step: row r takes action (R, A) and the noise (n, ...) of row r mod n."""
+        cfg, (n, width) = self.cfg, uniform.shape
+        output, logit, means = self._advance(action, uniform, normal)
+        luck = torch.from_numpy(uniform[:, width - EXTRA_UNIFORMS :]).to(output.device)
+        paid = reward_of(self.reward_model, cfg, output.view(-1, n), luck[:, 0])
+        reward: Array = paid.cpu().numpy().ravel()
+        terminated = ended(cfg, logit.view(-1, n), luck[:, 1]).cpu().numpy().ravel()
+        if means is None:
+            return WorldStep(reward, terminated, None)
+        disagreement = means.var(0, correction=0).mean(-1).sqrt().cpu().numpy()
+        reward = reward - np.float32(cfg.disagreement_penalty) * disagreement
+        if cfg.disagreement_limit > 0:
+            terminated = terminated | (disagreement > cfg.disagreement_limit)
+        return WorldStep(reward, terminated, disagreement)
 
 
-class TorchWorld:
-    """The dream by `Memory.step`; bfloat16 by autocast."""
+class TorchWorld(World):
+    """The dream by `Memory.step`: the reference, on any device; bfloat16 by autocast."""
 
     def __init__(
         self,
@@ -114,90 +197,55 @@ class TorchWorld:
         reward_model: RewardModel,
         cfg: DreamConfig,
         bfloat16: bool,
+        rows: Rows,
     ) -> None:
-        """Prepare.
+        """Put dreams at ``rows``; the first of the memories gives the controller its h."""
+        super().__init__(dreamer, reward_model, cfg)
+        self.memories, self.bfloat16 = list(memories), bfloat16
+        self._z = self._to_device(rows.z)
+        states = zip(rows.h, rows.c, strict=True)
+        self._states = [MemoryState(self._to_device(h), self._to_device(c)) for h, c in states]
+        masks = [None] * len(self.memories) if rows.mask is None else rows.mask
+        self._masks = [None if mask is None else self._repeat(mask) for mask in masks]
 
-        Args:
-            memories: the first one gives the controller its h.
-            dreamer: which of them dreams; None draws one for every row and step.
-            reward_model: meaning of the reward head.
-            cfg: temperature, reward and termination are read.
-            bfloat16: multiply in bfloat16.
-        """
-        self.memories, self.dreamer = list(memories), dreamer
-        self.reward_model, self.cfg, self.bfloat16 = reward_model, cfg, bfloat16
-        self.device = memories[0].device
-        self._mask: list[Tensor] | None = None
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """See `World.seen`."""
+        return self._z, self._states[0].h
 
-    def begin(
-        self,
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """See `World.begin`."""
-        self.z = self._to_device(z)
-        self.states = [
-            MemoryState(self._to_device(a), self._to_device(b)) for a, b in zip(h, c, strict=True)
-        ]
-        self._mask = None if mask is None else [self._rows(m) for m in mask]
-
-    def put(
-        self,
-        rows: NDArray[np.int64],
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
+    def put(self, index: NDArray[np.int64], rows: Rows) -> None:
         """See `World.put`."""
-        self.z[rows] = self._to_device(z)
-        for m, state in enumerate(self.states):
-            state.h[rows], state.c[rows] = self._to_device(h[m]), self._to_device(c[m])
-            if self._mask is not None and mask is not None:
-                self._mask[m][rows] = self._to_device(mask[m])
+        self._z[index] = self._to_device(rows.z)
+        for m, (state, mask) in enumerate(zip(self._states, self._masks, strict=True)):
+            state.h[index] = self._to_device(rows.h[m])
+            state.c[index] = self._to_device(rows.c[m])
+            if mask is not None and rows.mask is not None:
+                mask[index] = self._to_device(rows.mask[m])
 
-    @property
-    def h(self) -> Tensor:
-        """(R, H) of the first memory."""
-        return self.states[0].h
+    def _to_device(self, array: Array) -> Tensor:
+        return torch.tensor(array, dtype=torch.float32, device=self.memories[0].device)
 
-    def _to_device(self, array: NDArray[np.float32]) -> Tensor:
-        return torch.tensor(array, dtype=torch.float32, device=self.device)
-
-    def _rows(self, array: NDArray[np.float32]) -> Tensor:
+    def _repeat(self, array: Array) -> Tensor:
         """Noise of n dreams (n, ...) for all R rows."""
-        return self._to_device(array).repeat(len(self.z) // len(array), 1)
+        return self._to_device(array).repeat(len(self._z) // len(array), 1)
 
-    def step(
-        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
-    ) -> WorldStep:
-        """See `World.step`."""
-        u, noise = self._rows(uniform), self._rows(normal)
-        outputs = self._run(action)
-        z_dim = self.z.shape[1]
-        means = None
+    def _advance(
+        self, action: Tensor, uniform: Array, normal: Array
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        outputs = []
+        device = self._z.device.type
+        cast = torch.autocast(device, torch.bfloat16) if self.bfloat16 else nullcontext()
+        for m, memory in enumerate(self.memories):
+            with cast:
+                output, state = memory.step(self._z, action, self._states[m], self._masks[m])
+            self._states[m] = MemoryState(state.h.float(), state.c.float())
+            outputs.append(MemoryOutput(*(x.float() for x in output)))
+        drawn, means = self._repeat(uniform), None
         if self.dreamer is None:
             means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
-        out = self._choose(outputs, u[:, z_dim + 2])
-        self.z = out.sample(u[:, :z_dim], noise, self.cfg.temperature)
-        return WorldStep(
-            reward_of(self.reward_model, self.cfg, out.reward, u[:, z_dim]).cpu().numpy(),
-            ended(self.cfg, out.terminated_logit, u[:, z_dim + 1]).cpu().numpy(),
-            None if means is None else disagreement_of(means).cpu().numpy(),
-        )
-
-    def _run(self, action: Tensor) -> list[MemoryOutput]:
-        outputs = []
-        cast = torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
-        for i, memory in enumerate(self.memories):
-            mask = None if self._mask is None else self._mask[i]
-            with cast:
-                output, state = memory.step(self.z, action, self.states[i], mask)
-            self.states[i] = MemoryState(state.h.float(), state.c.float())
-            outputs.append(MemoryOutput(*(x.float() for x in output)))
-        return outputs
+        out = self._choose(outputs, drawn[:, -1])
+        latents = drawn[:, :-EXTRA_UNIFORMS]
+        self._z = out.sample(latents, self._repeat(normal), self.cfg.temperature)
+        return out.reward, out.terminated_logit, means
 
     def _choose(self, outputs: list[MemoryOutput], uniform: Tensor) -> MemoryOutput:
         if self.dreamer is not None:

@@ -14,9 +14,8 @@ from torch import Tensor
 from worldmodels.agent import Agent, Starts
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, Value
-from worldmodels.dream.noise import EXTRA_UNIFORMS, DreamNoise
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import reward_of
+from worldmodels.dream.world import EXTRA_UNIFORMS, DreamNoise, reward_of
 from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.config import ObjectiveConfig
