@@ -95,7 +95,7 @@ class Candidates:
     def __init__(self, agent: Agent, population: NDArray[np.float32]) -> None:
         """Lay out controllers (C, N) for batched products."""
         self._agent, self._count = agent, len(population)
-        self._weights = linear.unflatten(
+        self._weights = linear.Controllers(
             torch.from_numpy(population),
             agent.controller,
             agent.z_dim,
@@ -114,9 +114,8 @@ class Candidates:
         rows = torch.from_numpy(np.flatnonzero(active))
         z = torch.zeros(len(obs), agent.z_dim)
         z[rows] = agent.encode(obs[active])[0]
-        h = self._memory.h.view(self._count, -1, agent.h_dim) if cfg.inputs == "zh" else None
-        action = linear.forward(self._weights, z.view(self._count, -1, agent.z_dim), h, cfg)
-        action = action.flatten(0, 1)
+        h = self._memory.h.view(self._count, -1, agent.h_dim)
+        action = self._weights.act(z.view(self._count, -1, agent.z_dim), h).flatten(0, 1)
         if cfg.inputs == "zh":
             known = linear.memory_input(action, cfg)
             self._memory = agent.memories[0].advance(z, known, self._memory)

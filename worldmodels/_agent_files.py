@@ -178,7 +178,7 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], path: Path, prefix:
 
 
 def parameters(tensors: Mapping[str, Tensor], folder: Path) -> Tensor:
-    """(N,) C's parameters, float32; `linear.unflatten` refuses another number of them."""
+    """(N,) C's parameters, float32; `linear.Controllers` refuses another number of them."""
     path = folder / "controller.safetensors"
     (found,) = pick(tensors, ("parameters",), path, REMEDY)
     require_shape(found, (found.numel(),), "parameters", path)

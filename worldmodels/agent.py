@@ -312,8 +312,7 @@ class Agent:
         """What drives, C or another in its place: see `Control`."""
         if self._control is not None:
             return self._control(z, h)
-        seen = h[None] if self.controller.inputs == "zh" else None
-        return linear.forward(self._weights, z[None], seen, self.controller)[0]
+        return self._weights.act(z[None], h[None])[0]
 
     def _hold(self, state: AgentState) -> tuple[NDArray[Any], AgentState]:
         """The actions of before, held for one step more."""
@@ -502,9 +501,9 @@ class Agent:
         memory = self.memories[0].advance(z, action, MemoryState(h, c))
         return memory.kept(torch.from_numpy(~begins)[:, None]) if begins.any() else memory
 
-    def _build_weights(self) -> linear.Weights:
+    def _build_weights(self) -> linear.Controllers:
         params = torch.tensor(self.parameters)[None]  # not a view, which copies would not have
-        return linear.unflatten(params, self.controller, self.z_dim, self.h_dim, self.input_stats)
+        return linear.Controllers(params, self.controller, self.z_dim, self.h_dim, self.input_stats)
 
     def _memory_tensors(self) -> dict[str, Tensor]:
         each = [memory.state_dict() for memory in self.memories]

@@ -28,12 +28,8 @@ class ActionSpace(Protocol):
         """``"box"`` or ``"discrete"``."""
 
     @property
-    def dim(self) -> int:
-        """Dimensions of a Box, or 1 for Discrete."""
-
-    @property
     def size(self) -> int:
-        """Width of M's action input: ``dim`` of a Box, number of actions of a Discrete."""
+        """Width A of M's action input: dimensions of a Box, number of actions of a Discrete."""
 
     @property
     def low(self) -> Any:
@@ -111,18 +107,14 @@ class ControllerConfig(Config):
             UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
                 there are not as many rules as dimensions.
         """
-        rule: Squash = "argmax" if spec.kind == "discrete" else "scaled"
-        if spec.kind == "box" and spec.integer:
-            rule = "whole"
-        squash = (rule,) * spec.size
-        if rule == "argmax":
-            return cls(inputs, hidden, squash, normalize=normalize)
-        if own is not None and len(own) != spec.dim:
-            raise UserError(f"the task has {len(own)} squashing rules for {spec.dim} actions")
-        if own is not None and not {"scaled", "whole"} & set(own):
-            return cls(inputs, hidden, own, normalize=normalize)
-        squash = own or squash
-        low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
+        box = spec.kind == "box"
+        if box and own is not None and len(own) != spec.size:
+            raise UserError(f"the task has {len(own)} squashing rules for {spec.size} actions")
+        rule: Squash = "argmax" if not box else "whole" if spec.integer else "scaled"
+        squash = own if box and own is not None else (rule,) * spec.size
+        low = high = ()
+        if {"scaled", "whole"} & set(squash):
+            low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
         return cls(inputs, hidden, squash, low, high, normalize)
 
 
@@ -143,25 +135,6 @@ class InputStats(NamedTuple):
         return cls(flat.mean(0).float(), std.float())
 
 
-class Weights(NamedTuple):
-    """A population's matrices, laid out for batched products: ready for many steps.
-
-    Outputs stand before inputs: with a handful of outputs, ``W x^T`` is several times as fast as
-    ``x W``.
-    """
-
-    wz: Tensor
-    """(P, O, Z) from the latent"""
-    wh: Tensor | None
-    """(P, O, H) from the hidden state; None for inputs="z" """
-    bias: Tensor
-    """(P, O, 1)"""
-    w2: Tensor | None = None
-    """(P, A, O) of the second layer, where there is a hidden one"""
-    bias2: Tensor | None = None
-    """(P, A, 1)"""
-
-
 def num_inputs(cfg: ControllerConfig, z_dim: int, h_dim: int) -> int:
     """Width of what C sees."""
     return z_dim + h_dim if cfg.inputs == "zh" else z_dim
@@ -175,67 +148,77 @@ def num_parameters(cfg: ControllerConfig, z_dim: int = 32, h_dim: int = 256) -> 
     return (width + 1) * cfg.outputs
 
 
-def unflatten(
-    params: Tensor,
-    cfg: ControllerConfig,
-    z_dim: int = 32,
-    h_dim: int = 256,
-    stats: InputStats | None = None,
-    dtype: torch.dtype | None = None,
-) -> Weights:
-    """Cut flat parameters (P, N) into matrices; do it once, then `forward` at every step.
+class Controllers:
+    """A population of controllers, laid out for batched products: ready for many steps.
 
-    The layout is weight (O, I) row by row, then bias (O,), for each layer in turn. With ``stats``
-    the standardisation is folded into the first layer, so that it costs nothing per step:
-    ``W ((x - mean) / std) + b = (W / std) x + (b - W mean / std)``.
-
-    Raises:
-        UserError: the number of parameters is not this controller's.
+    Outputs stand before inputs in every matrix: with a handful of outputs, ``W x^T`` is several
+    times as fast as ``x W``.
     """
-    assert params.ndim == 2, f"params are (P, N), got {tuple(params.shape)}"
-    count, width = params.shape[0], num_inputs(cfg, z_dim, h_dim)
-    expected = num_parameters(cfg, z_dim, h_dim)
-    if params.shape[1] != expected:
-        raise UserError(
-            f"controller parameters: {params.shape[1]} given, {expected} needed for inputs "
-            f"{cfg.inputs!r} of width {width}, hidden {cfg.hidden}, outputs {cfg.outputs}"
-        )
-    if cfg.normalize and stats is None:
-        raise UserError("ControllerConfig.normalize is set, but no input statistics were given")
-    first = cfg.hidden or cfg.outputs
-    cut = first * width
-    weight = params[:, :cut].reshape(count, first, width)
-    bias = params[:, cut : cut + first].reshape(count, first, 1)
-    if cfg.normalize and stats is not None:
-        weight = weight / stats.std.to(params.device)
-        bias = bias - (weight @ stats.mean.to(params.device)).reshape(count, first, 1)
-    w2 = bias2 = None
-    if cfg.hidden:
-        rest = params[:, cut + first :]
-        w2 = rest[:, : -cfg.outputs].reshape(count, cfg.outputs, cfg.hidden)
-        bias2 = rest[:, -cfg.outputs :].reshape(count, cfg.outputs, 1)
-    wh = weight[..., z_dim:] if cfg.inputs == "zh" else None
-    parts = (weight[..., :z_dim], wh, bias, w2, bias2)
-    return Weights(*(None if p is None else p.to(dtype or p.dtype).contiguous() for p in parts))  # type: ignore[arg-type]  # the three first are never None
 
+    def __init__(
+        self,
+        params: Tensor,
+        cfg: ControllerConfig,
+        z_dim: int = 32,
+        h_dim: int = 256,
+        stats: InputStats | None = None,
+    ) -> None:
+        """Cut flat parameters (P, N) into matrices.
 
-def forward(weights: Weights, z: Tensor, h: Tensor | None, cfg: ControllerConfig) -> Tensor:
-    """Act: z (P, B, Z) and h (P, B, H) to actions (P, B, A), or indices (P, B) for Discrete.
+        The layout is weight (O, I) row by row, then bias (O,), for each layer in turn. With
+        ``stats`` the standardisation is folded into the first layer, so that it costs nothing per
+        step: ``W ((x - mean) / std) + b = (W / std) x + (b - W mean / std)``.
 
-    One set of weights (P = 1) may be given states with any P: it then drives them all.
-    """
-    if weights.bias.shape[0] == 1 and z.shape[0] != 1:
-        flat = forward(
-            weights, z.flatten(0, 1)[None], None if h is None else h.flatten(0, 1)[None], cfg
-        )
-        return flat.reshape(*z.shape[:2], *flat.shape[2:])
-    out = torch.bmm(weights.wz, z.transpose(1, 2)) + weights.bias
-    if weights.wh is not None:
-        assert h is not None, "inputs='zh' needs h"
-        out = out + torch.bmm(weights.wh, h.transpose(1, 2))
-    if weights.w2 is not None and weights.bias2 is not None:
-        out = torch.bmm(weights.w2, out.tanh()) + weights.bias2
-    return squash(out.transpose(1, 2), cfg)
+        Raises:
+            UserError: the number of parameters is not this controller's, or there are no ``stats``
+                where it standardises its inputs.
+        """
+        assert params.ndim == 2, f"params are (P, N), got {tuple(params.shape)}"
+        self.cfg, self.count, width = cfg, len(params), num_inputs(cfg, z_dim, h_dim)
+        expected = num_parameters(cfg, z_dim, h_dim)
+        if params.shape[1] != expected:
+            raise UserError(
+                f"controller parameters: {params.shape[1]} given, {expected} needed for inputs "
+                f"{cfg.inputs!r} of width {width}, hidden {cfg.hidden}, outputs {cfg.outputs}"
+            )
+        layers, at, inputs = list[tuple[Tensor, Tensor]](), 0, width
+        for outputs in filter(None, (cfg.hidden, cfg.outputs)):
+            end = at + outputs * inputs
+            weight = params[:, at:end].reshape(self.count, outputs, inputs)
+            layers.append((weight, params[:, end : end + outputs, None]))
+            at, inputs = end + outputs, outputs
+        weight, bias = layers[0]
+        if cfg.normalize:
+            if stats is None:
+                raise UserError(
+                    "ControllerConfig.normalize is set, but no input statistics were given"
+                )
+            weight = weight / stats.std.to(params.device)
+            bias = bias - (weight @ stats.mean.to(params.device))[..., None]
+        self._wz = weight[..., :z_dim].contiguous()
+        self._wh = weight[..., z_dim:].contiguous() if cfg.inputs == "zh" else None
+        self._bias = bias.contiguous()
+        self._second = [part.contiguous() for part in layers[1]] if cfg.hidden else None
+
+    def act(self, z: Tensor, h: Tensor) -> Tensor:
+        """Actions (P, B, A), or indices (P, B) for Discrete, at z (P, B, Z) and h (P, B, H).
+
+        A single controller may be given states with any P: it then drives them all.
+        """
+        if self.count == 1 and z.shape[0] != 1:
+            flat = self.act(z.flatten(0, 1)[None], h.flatten(0, 1)[None])
+            return flat.reshape(*z.shape[:2], *flat.shape[2:])
+        out = torch.bmm(self._wz, z.transpose(1, 2)) + self._bias
+        if self._wh is not None:
+            out = out + torch.bmm(self._wh, h.transpose(1, 2))
+        if self._second is not None:
+            weight, bias = self._second
+            out = torch.bmm(weight, out.tanh()) + bias
+        return squash(out.transpose(1, 2), self.cfg)
+
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """The same actions as M sees them (P, B, A)."""
+        return memory_input(self.act(z, h), self.cfg)
 
 
 def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
@@ -279,11 +262,9 @@ def initial_parameters(
 
     A hidden layer starts at small random weights: at zero every unit is the same, without effect.
     """
-    count = num_parameters(cfg, z_dim, h_dim)
-    params = np.zeros(count, np.float32)
-    if cfg.hidden:
-        width = num_inputs(cfg, z_dim, h_dim)
-        cut = cfg.hidden * width
-        rng = np.random.default_rng(seed)
-        params[:cut] = rng.standard_normal(cut).astype(np.float32) / np.sqrt(width)
+    params = np.zeros(num_parameters(cfg, z_dim, h_dim), np.float32)
+    width = num_inputs(cfg, z_dim, h_dim)
+    cut = cfg.hidden * width
+    drawn = np.random.default_rng(seed).standard_normal(cut).astype(np.float32)
+    params[:cut] = drawn / np.sqrt(width)
     return params

@@ -15,8 +15,8 @@ from torch.nn import functional
 from worldmodels.dream import kernels
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.world import Array, Rows, World
-from worldmodels.memory.interface import Memory
-from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.interface import Memory, MemoryConfig
+from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.rewards import RewardModel
 
 ROWS, COLUMNS = 4, 16
@@ -28,7 +28,7 @@ outputs. With 291 and 482 a step of the dream took 1.15 times as long (MKL, floa
 class PackedMemory:
     """A memory's weights as the kernels want them."""
 
-    cfg: MDNRNNConfig
+    cfg: MemoryConfig
     """of the memory"""
     lstm: Tensor
     """(I, 4H), I >= H + Z + A: h, z, the action and zeros go in as one row"""

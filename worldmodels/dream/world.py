@@ -180,7 +180,7 @@ class World(ABC):
         terminated = ended(cfg, logit.view(-1, n), luck[:, 1]).cpu().numpy().ravel()
         if means is None:
             return WorldStep(reward, terminated, None)
-        disagreement = means.var(0, correction=0).mean(-1).sqrt().cpu().numpy()
+        disagreement: Array = means.var(0, correction=0).mean(-1).sqrt().cpu().numpy()
         reward = reward - np.float32(cfg.disagreement_penalty) * disagreement
         if cfg.disagreement_limit > 0:
             terminated = terminated | (disagreement > cfg.disagreement_limit)

@@ -20,14 +20,10 @@ class ControllerDrive:
 
     def __init__(self, agent: Agent) -> None:
         """Take C's weights as they are now."""
-        self.cfg = agent.controller
         parameters = torch.tensor(agent.parameters)[None]
         sizes = (agent.z_dim, agent.h_dim)
-        self.weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
+        self.weights = linear.Controllers(parameters, agent.controller, *sizes, agent.input_stats)
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
         """C's actions."""
-        seen = h[None] if self.cfg.inputs == "zh" else None
-        return linear.memory_input(
-            linear.forward(self.weights, z[None], seen, self.cfg)[0], self.cfg
-        )
+        return self.weights(z[None], h[None])[0]

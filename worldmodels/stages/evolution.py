@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -17,7 +18,7 @@ from worldmodels.controller.components import Components, controller_inputs, evo
 from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, Parameters
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
+from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs import from_file
 from worldmodels.envs.spaces import ActionSpec
@@ -131,17 +132,14 @@ class DreamEvolution:
         return Components.of(seen, self.stage.components, self.shape)
 
     def _judge(self, cfg: DreamConfig) -> DreamReturns:
-        size, shape = self.memories[0].cfg, self.shape
-
-        def make_act(population: torch.Tensor) -> Act:
-            weights = linear.unflatten(population, shape, size.z_dim, size.hidden_size, self.stats)
-
-            def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-                seen = h if shape.inputs == "zh" else None
-                return linear.memory_input(linear.forward(weights, z, seen, shape), shape)
-
-            return act
-
+        size = self.memories[0].cfg
+        make_act = partial(
+            linear.Controllers,
+            cfg=self.shape,
+            z_dim=size.z_dim,
+            h_dim=size.hidden_size,
+            stats=self.stats,
+        )
         return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
 
 
