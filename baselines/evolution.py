@@ -23,8 +23,8 @@ from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
 from worldmodels.config import Config, Count, Seed, SizeOrZero, Workers
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, controller_inputs, evolve_within
-from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
+from worldmodels.controller.components import Components, controller_inputs
+from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation, evolve
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.envs import from_file, require_limit
 from worldmodels.executors import Executor
@@ -246,7 +246,7 @@ class _Session:
             began = time.perf_counter()
             self.returns.frames = 0
 
-            def note(record: Generation, mean: NDArray[np.float32]) -> None:
+            def note(record: Generation) -> None:
                 nonlocal began
                 now = time.perf_counter()
                 self._note(record, now - began)
@@ -261,15 +261,15 @@ class _Session:
                 average=self.cfg.average,
                 checkpoint_every=1,
             )
-            self.result = evolve_within(
-                self._components(),
+            self.result = evolve(
                 self.returns,
                 settings,
                 runs.derive_seed(self.cfg.seed, "evolution"),
                 self._first_mean(),
-                checkpoint=self.run.checkpoints / "evolution.json",
+                checkpoint=self.run.checkpoints / "evolution.safetensors",
                 on_generation=note,
                 key=runs.config_hash([self.cfg.drive, self.agent.env_id]),
+                components=self._components(),
             )
 
     def _components(self) -> Components | None:

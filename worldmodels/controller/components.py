@@ -8,28 +8,19 @@ linear too.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from worldmodels.config import ConfigError
-from worldmodels.controller.evolve import (
-    EvolveConfig,
-    EvolveResult,
-    Objective,
-    OnGeneration,
-    evolve,
-)
 from worldmodels.controller.linear import ControllerConfig
-from worldmodels.protocols import ReturnFunction, UserError
+from worldmodels.protocols import UserError
 
 Parameters = NDArray[np.float32]
 
 _FLOOR = 0.01
-"""Added to every input's deviation: an input that stands still is no direction."""
+"""Added to every input's standard deviation: an input that stands still is no direction."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +32,7 @@ class Components:
     mean: NDArray[np.float64]
     """(I,) of the inputs"""
     analysis: NDArray[np.float64]
-    """(K, I) from an input's distance to the mean to components of deviation 1"""
+    """(K, I) from an input's distance to the mean to components of standard deviation 1"""
     synthesis: NDArray[np.float64]
     """(I, K) and back, as far as K components reach"""
 
@@ -73,13 +64,6 @@ class Components:
         return cls(
             controller, mean, (first / deviation).T / scale, scale[:, None] * first * deviation
         )
-
-    @property
-    def num_parameters(self) -> int:
-        """n: what is searched."""
-        first = self.controller.hidden or self.controller.outputs
-        rest = (first + 1) * self.controller.outputs if self.controller.hidden else 0
-        return first * (len(self.analysis) + 1) + rest
 
     def expand(self, population: ArrayLike) -> Parameters:
         """Controllers on the components, (P, n), as controllers on the inputs, (P, N)."""
@@ -115,47 +99,3 @@ def controller_inputs(controller: ControllerConfig, z: ArrayLike, h: ArrayLike) 
     """What C sees, (M, I), of latents z (M, Z) and hidden states h (M, H)."""
     parts = [z, h] if controller.inputs == "zh" else [z]
     return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
-
-
-def evolve_within(
-    components: Components | None,
-    returns: ReturnFunction,
-    cfg: EvolveConfig,
-    seed: int,
-    x0: Parameters,
-    checkpoint: Path | None = None,
-    on_generation: OnGeneration | None = None,
-    key: str = "",
-    objective: Objective | None = None,
-) -> EvolveResult:
-    """Evolve a controller in components of its inputs, or in all its parameters (None).
-
-    As `evolve`; start and result are controllers on all inputs, (N,), in both cases, while
-    ``on_generation`` is given the mean as it is searched.
-    """
-    if components is None:
-        return evolve(returns, cfg, len(x0), seed, x0, checkpoint, on_generation, key, objective)
-
-    def judged(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-        return returns(components.expand(population), seed)
-
-    def aimed(population: NDArray[np.float32], seed: int, generation: int) -> NDArray[np.float64]:
-        assert objective is not None, "used only where there is one"
-        return objective(components.expand(population), seed, generation)
-
-    start = components.compress(x0[None])[0]
-    found = evolve(
-        judged,
-        cfg,
-        components.num_parameters,
-        seed,
-        start,
-        checkpoint,
-        on_generation,
-        key,
-        aimed if objective else None,
-    )
-    snapshots = {g: components.expand(mean[None])[0] for g, mean in found.snapshots.items()}
-    return dataclasses.replace(
-        found, parameters=components.expand(found.parameters[None])[0], snapshots=snapshots
-    )

@@ -123,11 +123,11 @@ def evolve_controller(
     )
     seed = ctx.seed_for("controller")
 
-    def log(record: Generation, _: Any) -> None:
+    def log(record: Generation) -> None:
         ctx.log("controller", **generation_metrics(record))
 
     x0 = _first_parameters(search, seed, init)
-    result = search.run(seed, x0, ctx.checkpoint("state.json"), log, ctx.key)
+    result = search.run(seed, x0, ctx.checkpoint("state.safetensors"), log, ctx.key)
     dreamed = {g.generation: g.mean_return for g in result.history if g.mean_return is not None}
     agent = Agent(
         world.vision,

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, controller_inputs, evolve_within
-from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, Parameters
+from worldmodels.controller.components import Components, Parameters, controller_inputs
+from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, evolve
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine, DreamReturns
@@ -108,12 +108,12 @@ class DreamEvolution:
 
         with progress(self.stage.evolve.generations, "C", unit="generations") as bar:
 
-            def note(record: Generation, mean: Parameters) -> bool | None:
+            def note(record: Generation) -> None:
                 bar.advance(dream=record.mean)
-                return None if on_generation is None else on_generation(record, mean)
+                if on_generation is not None:
+                    on_generation(record)
 
-            return evolve_within(
-                self._components(),
+            return evolve(
                 returns,
                 self.stage.evolve,
                 seed,
@@ -122,6 +122,7 @@ class DreamEvolution:
                 on_generation=note,
                 key=key,
                 objective=objective,
+                components=self._components(),
             )
 
     def _components(self) -> Components | None:
