@@ -6,6 +6,7 @@ thread with everything it touches in that core's cache; threads meet only when a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.kernel_world import PACKED, KernelWorld
-from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import Array, DreamNoise, Rows, TorchWorld, World, WorldStep
+from worldmodels.dream.starts import Array, DreamStarts
+from worldmodels.dream.world import DreamNoise, TorchWorld, World, WorldStep
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
@@ -46,34 +47,6 @@ RECORD_LIMIT = 1 << 28
 """Most bytes that a recording may take."""
 
 
-@dataclass(frozen=True)
-class DreamRecord:
-    """Every step of a rollout; values after a dream's end are undefined."""
-
-    z: Array
-    """(P, E, T + 1, Z)"""
-    action: Array
-    """(P, E, T, A), as M saw them"""
-    reward: Array
-    """(P, E, T)"""
-
-    @classmethod
-    def empty(cls, shape: tuple[int, int], steps: int, z_dim: int, action_size: int) -> DreamRecord:
-        """Zeros for (P, E) dreams of T steps.
-
-        Raises:
-            UserError: that would take more than `RECORD_LIMIT` bytes.
-        """
-        size = 4 * shape[0] * shape[1] * steps * (z_dim + action_size + 1)
-        if size > RECORD_LIMIT:
-            raise UserError(
-                f"recording {shape[0]} x {shape[1]} dreams of {steps} steps takes "
-                f"{size >> 20} MiB; record fewer (at most {RECORD_LIMIT >> 20} MiB)"
-            )
-        ends = (steps + 1, z_dim), (steps, action_size), (steps,)
-        return cls(*(np.zeros((*shape, *end), np.float32) for end in ends))
-
-
 @dataclass
 class DreamResult:
     """What P candidates met in E dreams each; while they dream, running sums."""
@@ -84,17 +57,14 @@ class DreamResult:
     """(P, E) steps until the end, that step included"""
     terminated: NDArray[np.bool_]
     """(P, E) whether M ended the dream"""
-    disagreement: NDArray[np.float64] | None
-    """(P, E) mean over a dream's steps; None unless ensemble is "per_step" and memories several"""
-    record: DreamRecord | None = None
-    """every step, where asked for"""
+    actions: Array | None = None
+    """(P, E, T, A) as M saw them, where asked for; undefined after a dream's end"""
 
     @classmethod
-    def zeros(cls, shape: tuple[int, ...], followed: bool) -> DreamResult:
-        """Dreams before their first step; ``followed`` where disagreement is summed."""
+    def zeros(cls, *shape: int, actions: Array | None = None) -> DreamResult:
+        """Dreams before their first step."""
         ended = np.zeros(shape, np.bool_)
-        disagreement = np.zeros(shape) if followed else None
-        return cls(np.zeros(shape), np.zeros(shape, np.int64), ended, disagreement)
+        return cls(np.zeros(shape), np.zeros(shape, np.int64), ended, actions)
 
     @property
     def steps(self) -> int:
@@ -106,8 +76,6 @@ class DreamResult:
         alive = ~self.terminated
         self.returns += np.where(alive, weight * step.reward.astype(np.float64), 0.0)
         self.lengths += alive
-        if self.disagreement is not None and step.disagreement is not None:
-            self.disagreement += np.where(alive, step.disagreement, 0.0)
         self.terminated |= step.terminated
 
 
@@ -167,20 +135,27 @@ class DreamEngine:
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32
         self._packed = None if pack is None else [pack(memory, dtype) for memory in memories]
 
-    def world(self, members: Sequence[int], dreamer: int | None, rows: Rows) -> World:
-        """A batch of dreams.
+    def world(
+        self,
+        members: Sequence[int],
+        dreamer: int | None,
+        index: NDArray[np.int64],
+        mask: Array | None,
+    ) -> World:
+        """A batch of R dreams.
 
         Args:
             members: memories that run; the first of them gives h.
             dreamer: place in ``members`` of the one that dreams; None draws one per row and step.
-            rows: where they begin.
+            index: (R,) starts where they begin.
+            mask: (members, n, H) dropout, row r takes mask r mod n; None without dropout.
         """
-        reward_model, cfg = self.reward_model, self.cfg
+        states = self.starts.at(members, index)
         if self._packed is not None:
             packed = [self._packed[m] for m in members]
-            return KernelWorld(packed, dreamer, reward_model, cfg, rows)
-        memories = [self.memories[m] for m in members]
-        return TorchWorld(memories, dreamer, reward_model, cfg, self._bfloat16, rows)
+            return KernelWorld(packed, dreamer, self.reward_model, self.cfg, states, mask)
+        memories, model = [self.memories[m] for m in members], self.reward_model
+        return TorchWorld(memories, dreamer, model, self.cfg, self._bfloat16, states, mask)
 
     def rollout(
         self,
@@ -198,7 +173,7 @@ class DreamEngine:
             population: (P, N) parameters.
             seed: fixes starts, masks and noise, whatever the population's size.
             episodes: E dreams per candidate; None takes the config's.
-            record: keep every step; refused where that would take more than 256 MiB.
+            record: keep the actions; refused where that would take more than 256 MiB.
             value: worth of the state at the horizon, discounted and added to the returns of dreams
                 that have not ended there.
 
@@ -208,10 +183,14 @@ class DreamEngine:
         """
         assert population.ndim == 2, f"population is (P, N), got {population.shape}"
         shape = (len(population), self.cfg.episodes if episodes is None else episodes)
-        sizes = self.cfg.horizon, self.memory_cfg.z_dim, self.memory_cfg.action_size
-        followed = self.cfg.ensemble == "per_step" and len(self.memories) > 1
-        total = DreamResult.zeros(shape, followed)
-        total.record = DreamRecord.empty(shape, *sizes) if record else None
+        sizes = (*shape, self.cfg.horizon, self.memory_cfg.action_size)
+        if record and 4 * math.prod(sizes) > RECORD_LIMIT:
+            raise UserError(
+                f"recording {shape[0]} x {shape[1]} dreams of {self.cfg.horizon} steps takes "
+                f"{4 * math.prod(sizes) >> 20} MiB; record fewer (at most {RECORD_LIMIT >> 20} MiB)"
+            )
+        actions = np.zeros(sizes, np.float32) if record else None
+        total = DreamResult.zeros(*shape, actions=actions)
 
         @torch.inference_mode()
         def run(chunk: _Chunk) -> None:
@@ -226,8 +205,6 @@ class DreamEngine:
                 f"dream returns of candidate {bad[0]} of {shape[0]} (seed {seed}) are not finite: "
                 f"{total.returns[bad[0]]}"
             )
-        if total.disagreement is not None:
-            total.disagreement /= total.lengths
         return total
 
     def _chunks(self, count: int, episodes: int) -> list[_Chunk]:
@@ -284,34 +261,24 @@ class DreamEngine:
         noise = DreamNoise(seed, keys, self.memory_cfg.z_dim)
         masks = (len(chunk.members), self.memory_cfg.hidden_size)
         index, mask = noise.begin(len(self.starts), masks, cfg.dropout)
-        begin = self.starts.rows(chunk.members, np.tile(index, rows // noise.n), mask)
-        world = self.world(chunk.members, chunk.dreamer, begin)
-        part, weight = DreamResult.zeros((rows,), total.disagreement is not None), 1.0
-        book = total.record
-
-        def note(array: Array, t: int, entry: Array) -> None:
-            array[:, :, t][where] = entry.reshape(*shape, *entry.shape[1:])
-
-        if book is not None:
-            note(book.z, 0, begin.z)
+        index = np.tile(index, rows // noise.n)
+        world = self.world(chunk.members, chunk.dreamer, index, mask)
+        part, weight = DreamResult.zeros(rows), 1.0
         for t in range(cfg.horizon):
             z, h = world.seen()
             action = act(z.view(*shape, -1), h.view(*shape, -1)).reshape(rows, -1)
-            step = world.step(action, *noise.step())
-            if book is not None:
-                note(book.action, t, action.float().cpu().numpy())
-                note(book.reward, t, step.reward)
-                note(book.z, t + 1, world.seen()[0].cpu().numpy())
-            part.add(step, weight)
+            if total.actions is not None:
+                taken = action.float().cpu().numpy().reshape(*shape, -1)
+                total.actions[:, :, t][where] = taken
+            part.add(world.step(action, *noise.step()), weight)
             weight *= cfg.discount
             if part.terminated.all():
                 break
-        if value is not None:
-            rest = value(*world.seen()).double().cpu().numpy()
-            part.returns += np.where(part.terminated, 0.0, weight * rest)
-        for name in ("returns", "lengths", "terminated", "disagreement"):
-            if getattr(part, name) is not None:
-                getattr(total, name)[where] = getattr(part, name).reshape(shape)
+        rest = 0.0 if value is None else weight * value(*world.seen()).double().cpu().numpy()
+        returns = part.returns + np.where(part.terminated, 0.0, rest)
+        total.returns[where] = returns.reshape(shape)
+        total.lengths[where] = part.lengths.reshape(shape)
+        total.terminated[where] = part.terminated.reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from worldmodels.dream import kernels
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.world import Array, Rows, World
+from worldmodels.dream.starts import Array, DreamStarts
+from worldmodels.dream.world import World
 from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.rewards import RewardModel
@@ -83,20 +84,20 @@ class KernelWorld(World):
         dreamer: int | None,
         reward_model: RewardModel,
         cfg: DreamConfig,
-        rows: Rows,
+        states: DreamStarts,
+        mask: Array | None,
     ) -> None:
         """Same as `TorchWorld`, with the memories' packed weights."""
         super().__init__(dreamer, reward_model, cfg)
         self.packed, first = list(packed), packed[0]
         self._dreaming = list(range(len(packed))) if dreamer is None else [dreamer]
         self._heads_bias = np.stack([packed[m].heads_bias for m in self._dreaming])
-        members, count, hidden = rows.h.shape
-        self._z, self._h, self._c = rows.z.copy(), rows.h.copy(), rows.c.copy()
-        ones = np.ones((members, 1, hidden), np.float32)
-        self._mask = ones if rows.mask is None else rows.mask.copy()
+        members, count, hidden = states.h.shape
+        self._z, self._h, self._c = states.z.copy(), states.h.copy(), states.c.copy()
+        self._mask = np.ones((members, 1, hidden), np.float32) if mask is None else mask.copy()
         dtype = first.lstm.dtype
         x = torch.zeros((members, count, len(first.lstm)), dtype=dtype)
-        masked = rows.h * np.tile(self._mask, (1, count // self._mask.shape[1], 1))
+        masked = states.h * np.tile(self._mask, (1, count // self._mask.shape[1], 1))
         x[:, :, :hidden] = torch.from_numpy(masked)
         self._x, self._gates = x, torch.empty((count, 4 * hidden), dtype=dtype)
         self._heads = torch.empty((len(self._dreaming), count, first.heads.shape[1]), dtype=dtype)
@@ -104,24 +105,25 @@ class KernelWorld(World):
         self._hiddens = [x[m, :, :hidden] for m in range(members)]
         self._arrays = _as_array(x), _as_array(self._gates), _as_array(self._heads)
         self._ends = np.empty((2, count), np.float32)
-        self._means = np.empty((members, *rows.z.shape), np.float32)
+        self._means = np.empty((members, *states.z.shape), np.float32)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the state alone: a copied view no longer shows what a step writes."""
-        rows = Rows(self._z, self._h, self._c, self._mask)
-        return KernelWorld, (self.packed, self.dreamer, self.reward_model, self.cfg, rows)
+        states = DreamStarts(self._z, self._h, self._c)
+        parts = (self.packed, self.dreamer, self.reward_model, self.cfg, states, self._mask)
+        return KernelWorld, parts
 
     def seen(self) -> tuple[Tensor, Tensor]:
         """See `World.seen`."""
         return torch.from_numpy(self._z), torch.from_numpy(self._h[0])
 
-    def put(self, index: NDArray[np.int64], rows: Rows) -> None:
+    def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
         """See `World.put`."""
-        self._z[index], self._h[:, index], self._c[:, index] = rows.z, rows.h, rows.c
-        masked = rows.h
-        if rows.mask is not None:
-            self._mask[:, index] = rows.mask
-            masked = rows.h * rows.mask
+        self._z[index], self._h[:, index], self._c[:, index] = states.z, states.h, states.c
+        masked = states.h
+        if mask is not None:
+            self._mask[:, index] = mask
+            masked = states.h * mask
         at = torch.from_numpy(index)
         self._x[:, at, : masked.shape[2]] = torch.from_numpy(masked).to(self._x.dtype)
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from worldmodels.dream.batch import DreamBatch
 from worldmodels.protocols import Predictor
 
 
@@ -26,11 +25,10 @@ class DreamVecEnv(VecEnv):
             vector: a `worldmodels.dream.env.DreamVector`, wrapped or not.
             seed: of the dreams, until `seed` is called.
         """
-        self._vector = vector.unwrapped
-        self._dreams: DreamBatch = self._vector.dreams
-        self.render_mode = self._vector.render_mode
-        space = self._dreams.action_space
-        super().__init__(self._dreams.num_dreams, self._dreams.observation_space, space)
+        self._vector = dreams = vector.unwrapped
+        self.render_mode = dreams.render_mode
+        spaces = dreams.single_observation_space, dreams.single_action_space
+        super().__init__(dreams.num_envs, *spaces)
         self._rng = np.random.default_rng(seed)
         self._actions: NDArray[Any] = np.empty(0)
 
@@ -46,8 +44,8 @@ class DreamVecEnv(VecEnv):
 
     def reset(self) -> VecEnvObs:
         """Begin all dreams."""
-        self._dreams.restart(np.arange(self.num_envs), self._rng)
-        obs: NDArray[np.float32] = self._dreams.observe()
+        self._vector.restart(np.arange(self.num_envs), self._rng)
+        obs: NDArray[np.float32] = self._vector.observe()
         return obs
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -56,17 +54,16 @@ class DreamVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Dream one step; ``terminal_observation`` is in the info of a dream that ended."""
-        step = self._dreams.step(self._actions, self._rng)
-        done = step.terminated | step.truncated
+        step, truncated = self._vector.dream(self._actions, self._rng)
+        done, obs = step.terminated | truncated, self._vector.observe()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        obs = step.obs
         if done.any():
             rows = np.flatnonzero(done)
             for row in rows:
-                infos[row]["terminal_observation"] = step.obs[row]
-                infos[row]["TimeLimit.truncated"] = bool(step.truncated[row])
-            self._dreams.restart(rows, self._rng)
-            obs = self._dreams.observe()
+                infos[row]["terminal_observation"] = obs[row]
+                infos[row]["TimeLimit.truncated"] = bool(truncated[row])
+            self._vector.restart(rows, self._rng)
+            obs = self._vector.observe()
         return obs, step.reward, done, infos
 
     def close(self) -> None:

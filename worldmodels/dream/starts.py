@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.dream.world import Array, Rows
 from worldmodels.memory.interface import Memory
 from worldmodels.protocols import UserError
 from worldmodels.vision.latents import Latents
+
+Array = NDArray[np.float32]
 
 WARMUP_BATCH = 1024
 """Starts warmed at once."""
@@ -65,12 +66,10 @@ class DreamStarts:
                 + "build the starts again with these memories"
             )
 
-    def rows(
-        self, members: Sequence[int], index: NDArray[np.int64], mask: Array | None = None
-    ) -> Rows:
-        """Rows at the starts of ``index`` (R,), as some of the memories know them."""
+    def at(self, members: Sequence[int], index: NDArray[np.int64]) -> DreamStarts:
+        """The states of ``index`` (R,), as some of the memories know them."""
         h, c = (np.stack([state[m][index] for m in members]) for state in (self.h, self.c))
-        return Rows(self.z[index], h, c, mask)
+        return DreamStarts(self.z[index], h, c)
 
 
 def before_losses(
@@ -129,7 +128,15 @@ def build_starts(
     frames = np.setdiff1d(np.arange(latents.offsets[-1]), latents.offsets[1:] - 1)
     if len(frames) == 0:
         raise UserError("no recorded episode has a step, so there is nowhere to start a dream")
-    chance = None if weight is None else _chance(weight, frames, len(latents.mu))
+    chance = None
+    if weight is not None:
+        if weight.shape != (len(latents.mu),):
+            needs = f"needs ({len(latents.mu)},)"
+            raise UserError(f"weight of the dream starts has shape {weight.shape}, {needs}")
+        chance = np.asarray(weight[frames], np.float64)
+        if not (np.isfinite(chance).all() and (chance >= 0).all() and chance.sum() > 0):
+            raise UserError("weights of the dream starts must be finite, not negative, not all 0")
+        chance = chance / chance.sum()
     chosen = np.sort(rng.choice(frames, size=count, p=chance))
     parts = [
         _warm(memories, latents, chosen[first : first + WARMUP_BATCH], warmup, rng, posterior_noise)
@@ -137,18 +144,6 @@ def build_starts(
     ]
     z, h, c = zip(*parts, strict=True)
     return DreamStarts(np.concatenate(z), np.concatenate(h, axis=1), np.concatenate(c, axis=1))
-
-
-def _chance(
-    weight: NDArray[np.float64], frames: NDArray[np.int64], total: int
-) -> NDArray[np.float64]:
-    if weight.shape != (total,):
-        raise UserError(f"weight of the dream starts has shape {weight.shape}, needs ({total},)")
-    kept = np.asarray(weight[frames], np.float64)
-    if not (np.isfinite(kept).all() and (kept >= 0).all() and kept.sum() > 0):
-        raise UserError("weights of the dream starts must be finite, not negative, not all 0")
-    chance: NDArray[np.float64] = kept / kept.sum()
-    return chance
 
 
 @torch.inference_mode()

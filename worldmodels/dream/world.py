@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean
 from worldmodels.memory.rewards import RewardModel
-
-Array = NDArray[np.float32]
 
 BLOCK = 32
 """Steps of noise drawn at a time."""
@@ -95,19 +94,6 @@ class DreamNoise:
         return self._uniform[self._next - 1], self._normal[self._next - 1]
 
 
-class Rows(NamedTuple):
-    """Where R dreams are, as each of M memories knows it."""
-
-    z: Array
-    """(R, Z)"""
-    h: Array
-    """(M, R, H)"""
-    c: Array
-    """(M, R, C)"""
-    mask: Array | None = None
-    """(M, n, H) dropout, row r takes mask r mod n; None without dropout"""
-
-
 class WorldStep(NamedTuple):
     """What a step of the dream gives, for R rows."""
 
@@ -156,8 +142,8 @@ class World(ABC):
         """What the controller sees: z (R, Z) and the first memory's h (R, H), float32."""
 
     @abstractmethod
-    def put(self, index: NDArray[np.int64], rows: Rows) -> None:
-        """Restart the k rows of ``index``; they have a mask each where the world has masks."""
+    def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
+        """Restart the k rows of ``index`` at k states; where the world has masks, one for each."""
 
     @abstractmethod
     def _advance(
@@ -197,29 +183,33 @@ class TorchWorld(World):
         reward_model: RewardModel,
         cfg: DreamConfig,
         bfloat16: bool,
-        rows: Rows,
+        states: DreamStarts,
+        mask: Array | None,
     ) -> None:
-        """Put dreams at ``rows``; the first of the memories gives the controller its h."""
+        """Put R rows at the R ``states``; row r has mask r mod n of (M, n, H).
+
+        The first of the memories gives the controller its h.
+        """
         super().__init__(dreamer, reward_model, cfg)
         self.memories, self.bfloat16 = list(memories), bfloat16
-        self._z = self._to_device(rows.z)
-        states = zip(rows.h, rows.c, strict=True)
-        self._states = [MemoryState(self._to_device(h), self._to_device(c)) for h, c in states]
-        masks = [None] * len(self.memories) if rows.mask is None else rows.mask
-        self._masks = [None if mask is None else self._repeat(mask) for mask in masks]
+        self._z = self._to_device(states.z)
+        pairs = zip(states.h, states.c, strict=True)
+        self._states = [MemoryState(self._to_device(h), self._to_device(c)) for h, c in pairs]
+        masks = [None] * len(self.memories) if mask is None else mask
+        self._masks = [None if each is None else self._repeat(each) for each in masks]
 
     def seen(self) -> tuple[Tensor, Tensor]:
         """See `World.seen`."""
         return self._z, self._states[0].h
 
-    def put(self, index: NDArray[np.int64], rows: Rows) -> None:
+    def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
         """See `World.put`."""
-        self._z[index] = self._to_device(rows.z)
-        for m, (state, mask) in enumerate(zip(self._states, self._masks, strict=True)):
-            state.h[index] = self._to_device(rows.h[m])
-            state.c[index] = self._to_device(rows.c[m])
-            if mask is not None and rows.mask is not None:
-                mask[index] = self._to_device(rows.mask[m])
+        self._z[index] = self._to_device(states.z)
+        for m, (state, kept) in enumerate(zip(self._states, self._masks, strict=True)):
+            state.h[index] = self._to_device(states.h[m])
+            state.c[index] = self._to_device(states.c[m])
+            if kept is not None and mask is not None:
+                kept[index] = self._to_device(mask[m])
 
     def _to_device(self, array: Array) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=self.memories[0].device)

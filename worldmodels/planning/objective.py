@@ -139,10 +139,9 @@ class Imagination:
             return lambda z, h: self.controller(z.flatten(0, 1), h.flatten(0, 1))
 
         nobody = np.zeros((1, 0), np.float32)
-        record = self.follower.rollout(make_act, nobody, seed, record=True).record
-        assert record is not None
-        actions: NDArray[np.float32] = record.action[0]
-        return actions * 2 - 1 if self.discrete else actions
+        actions = self.follower.rollout(make_act, nobody, seed, record=True).actions
+        assert actions is not None
+        return actions[0] * 2 - 1 if self.discrete else actions[0]
 
     def to_input(self, plans: Tensor) -> Tensor:
         """Plans (..., A) as M sees actions: as they are, whole, or one-hot."""
