@@ -89,35 +89,30 @@ Objective = Callable[[Parameters, int, int], NDArray[np.float64]]
 """Judges a population (P, N) by a seed in a generation, counted from 1: (P,), higher is better."""
 
 
-@dataclass
-class _Progress:
-    """What a run carries from generation to generation beside its strategy; n is the search's N."""
-
-    history: list[Generation] = field(default_factory=list)
-    means: list[Vector] = field(default_factory=list)
-    """(n,) each: the last ones, which the controller is the mean of"""
-    snapshots: dict[int, Parameters] = field(default_factory=dict)
-    """generation -> (n,)"""
-    restarts: int = 0
-    since_start: int = 0
-    since_best: int = 0
-    best_mean: float = -np.inf
-    best_snapshot: int = 0
-
-
 class _Search:
-    """A strategy, its progress, and the space that it searches."""
+    """What a run carries from generation to generation; n is the size of the space it searches."""
+
+    _SAVED = (
+        *("means", "snapshots", "restarts", "since_start", "since_best"),
+        *("best_mean", "best_snapshot"),
+    )
 
     def __init__(
         self, cfg: EvolveConfig, seed: int, x0: Parameters, components: Components | None
     ) -> None:
         self.cfg, self.seed, self.components = cfg, seed, components
         self.x0 = x0 if components is None else components.compress(x0[None])[0]
-        self.progress = _Progress()
+        self.history: list[Generation] = []
+        self.means: list[Vector] = []
+        """(n,) each: the last ones, which the controller is the mean of"""
+        self.snapshots: dict[int, Parameters] = {}
+        """generation -> (n,)"""
+        self.restarts = self.since_start = self.since_best = self.best_snapshot = 0
+        self.best_mean = -np.inf
         self.strategy = self._begin(self.x0)
 
     def _begin(self, x0: Parameters) -> strategies.Strategy:
-        seed = runs.derive_seed(self.seed, "strategy", self.progress.restarts)
+        seed = runs.derive_seed(self.seed, "strategy", self.restarts)
         return strategies.make(self.cfg.strategy, seed, x0)
 
     def expand(self, searched: Parameters) -> Parameters:
@@ -127,15 +122,13 @@ class _Search:
     @property
     def mean(self) -> Parameters:
         """(n,) the controller as it stands."""
-        mean = np.mean(self.progress.means, axis=0) if self.progress.means else self.strategy.mean
-        return np.asarray(mean, np.float32)
+        return np.asarray(np.mean(self.means or [self.strategy.mean], axis=0), np.float32)
 
     @property
     def finished(self) -> bool:
         """True once the generations or the seconds are used up."""
-        cfg, history = self.cfg, self.progress.history
-        spent = sum(g.seconds for g in history)
-        return len(history) >= cfg.generations or (cfg.seconds is not None and spent >= cfg.seconds)
+        spent, limit = sum(g.seconds for g in self.history), self.cfg.seconds
+        return len(self.history) >= self.cfg.generations or (limit is not None and spent >= limit)
 
     def tell(self, population: Vector, values: Vector, generation: int) -> None:
         """Update the strategy, and the means that count."""
@@ -143,31 +136,28 @@ class _Search:
             self.strategy.tell(population, values)
         except UserError as error:
             raise UserError(f"generation {generation}: {error}") from error
-        progress = self.progress
-        progress.since_start += 1
-        most = min(self.cfg.average, (progress.since_start + 1) // 2)
-        progress.means = [*progress.means, self.strategy.mean][-most:]
+        self.since_start += 1
+        most = min(self.cfg.average, (self.since_start + 1) // 2)
+        self.means = [*self.means, self.strategy.mean][-most:]
 
     def judge(self, returns: ReturnFunction, generation: int) -> float:
         """Return the mean's own return, keep it as a snapshot, count judgements without gain."""
-        progress, seed = self.progress, runs.derive_seed(self.seed, "mean", generation)
+        seed = runs.derive_seed(self.seed, "mean", generation)
         value = float(returns(self.expand(self.mean[None]), seed)[0])
-        progress.snapshots[generation] = self.mean
-        progress.since_best += 1
-        if value > progress.best_mean:
-            progress.best_mean, progress.best_snapshot = value, generation
-            progress.since_best = 0
+        self.snapshots[generation] = self.mean
+        self.since_best += 1
+        if value > self.best_mean:
+            self.best_mean, self.best_snapshot, self.since_best = value, generation, 0
         return value
 
     def restart_if_stuck(self) -> bool:
         """Start anew from the best snapshot where patience has run out."""
-        progress, patience = self.progress, self.cfg.restart_patience
-        if not patience or progress.since_best < patience:
+        if not self.cfg.restart_patience or self.since_best < self.cfg.restart_patience:
             return False
-        progress.restarts += 1
-        progress.since_best = progress.since_start = 0
-        progress.means = []
-        self.strategy = self._begin(progress.snapshots[progress.best_snapshot])
+        self.restarts += 1
+        self.since_best = self.since_start = 0
+        self.means = []
+        self.strategy = self._begin(self.snapshots[self.best_snapshot])
         return True
 
     def key(self, key: str) -> str:
@@ -179,8 +169,10 @@ class _Search:
 
     def save(self, path: Path, key: str) -> None:
         """Write the checkpoint."""
-        state = {"key": self.key(key), "strategy": self.strategy.state_dict()}
-        runs.save_checkpoint(path, {**state, "progress": dataclasses.asdict(self.progress)})
+        saved = {name: getattr(self, name) for name in self._SAVED}
+        history = [dataclasses.asdict(g) for g in self.history]
+        state = {"key": self.key(key), "strategy": self.strategy.state_dict(), "history": history}
+        runs.save_checkpoint(path, {**state, **saved})
 
     def load(self, path: Path, key: str) -> None:
         """Continue from a checkpoint, exactly.
@@ -195,8 +187,9 @@ class _Search:
                 "choose another folder"
             )
         self.strategy.load_state_dict(state["strategy"])
-        self.progress = _Progress(**state["progress"])
-        self.progress.history = [Generation(**g) for g in state["progress"]["history"]]
+        self.history = [Generation(**g) for g in state["history"]]
+        for name in self._SAVED:
+            setattr(self, name, state[name])
 
 
 def evolve(
@@ -234,7 +227,7 @@ def evolve(
     search = _Search(cfg, seed, np.array(x0, np.float32), components)
     if checkpoint is not None and checkpoint.exists():
         search.load(checkpoint, key)
-    history = search.progress.history
+    history = search.history
     while not search.finished:
         began, g = time.perf_counter(), len(history) + 1
         # one generation: sample, judge on shared seeds, update
@@ -265,5 +258,5 @@ def evolve(
             on_generation(record)
         if checkpoint is not None and (g % cfg.checkpoint_every == 0 or search.finished):
             search.save(checkpoint, key)
-    snapshots = {g: search.expand(mean[None])[0] for g, mean in search.progress.snapshots.items()}
+    snapshots = {g: search.expand(mean[None])[0] for g, mean in search.snapshots.items()}
     return EvolveResult(search.expand(search.mean[None])[0], tuple(history), snapshots)

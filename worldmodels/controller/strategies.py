@@ -62,8 +62,7 @@ class Strategy(ABC):
         return float(np.sqrt(np.mean(np.square(self._deviations()))))
 
     @abstractmethod
-    def _deviations(self) -> Vector:
-        """(N,)."""
+    def _deviations(self) -> Vector: ...
 
     @abstractmethod
     def ask(self) -> Vector:
@@ -88,8 +87,7 @@ class Strategy(ABC):
         self._learn(population, returns)
 
     @abstractmethod
-    def _learn(self, population: Vector, returns: Vector) -> None:
-        """`tell`, after its checks."""
+    def _learn(self, population: Vector, returns: Vector) -> None: ...
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
