@@ -94,18 +94,23 @@ class KernelWorld(World):
         self._heads_bias = np.stack([packed[m].heads_bias for m in self._dreaming])
         members, count, hidden = states.h.shape
         self._z, self._h, self._c = states.z.copy(), states.h.copy(), states.c.copy()
-        self._mask = np.ones((members, 1, hidden), np.float32) if mask is None else mask.copy()
+        self._mask = None if mask is None else mask.copy()
         dtype = first.lstm.dtype
-        x = torch.zeros((members, count, len(first.lstm)), dtype=dtype)
-        masked = states.h * np.tile(self._mask, (1, count // self._mask.shape[1], 1))
-        x[:, :, :hidden] = torch.from_numpy(masked)
-        self._x, self._gates = x, torch.empty((count, 4 * hidden), dtype=dtype)
+        self._x = torch.zeros((members, count, len(first.lstm)), dtype=dtype)
+        """rows [h masked, z, action, zeros]"""
+        self._gates = torch.empty((count, 4 * hidden), dtype=dtype)
         self._heads = torch.empty((len(self._dreaming), count, first.heads.shape[1]), dtype=dtype)
-        self._inputs = [x[m] for m in range(members)]
-        self._hiddens = [x[m, :, :hidden] for m in range(members)]
-        self._arrays = _as_array(x), _as_array(self._gates), _as_array(self._heads)
         self._ends = np.empty((2, count), np.float32)
         self._means = np.empty((members, *states.z.shape), np.float32)
+        self._write_hidden()
+
+    def _write_hidden(self) -> None:
+        """Put h, masked, where M's next step and its heads read it."""
+        h = self._h
+        if self._mask is not None:
+            members, n, hidden = self._mask.shape
+            h = (h.reshape(members, -1, n, hidden) * self._mask[:, None]).reshape(h.shape)
+        self._x[:, :, : h.shape[2]] = torch.from_numpy(h)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the state alone: a copied view no longer shows what a step writes."""
@@ -120,26 +125,23 @@ class KernelWorld(World):
     def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
         """See `World.put`."""
         self._z[index], self._h[:, index], self._c[:, index] = states.z, states.h, states.c
-        masked = states.h
-        if mask is not None:
+        if self._mask is not None:
             self._mask[:, index] = mask
-            masked = states.h * mask
-        at = torch.from_numpy(index)
-        self._x[:, at, : masked.shape[2]] = torch.from_numpy(masked).to(self._x.dtype)
+        self._write_hidden()
 
     def _advance(
         self, action: Tensor, uniform: Array, normal: Array
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        xs, gates, heads = self._arrays
-        actions, cfg = action.float().numpy(), self.packed[0].cfg
+        cfg, hidden = self.packed[0].cfg, self._h.shape[2]
+        known = torch.cat((torch.from_numpy(self._z), action.float()), dim=1)
+        self._x[:, :, hidden : hidden + known.shape[1]] = known
+        gates, heads = _as_array(self._gates), _as_array(self._heads)
         for m, memory in enumerate(self.packed):
-            kernels.put_inputs(self._z, actions, xs[m], self._h.shape[2])
-            torch.mm(self._inputs[m], memory.lstm, out=self._gates)
-            kernels.lstm_update(
-                gates, memory.lstm_bias, self._mask[m], self._c[m], self._h[m], xs[m]
-            )
+            torch.mm(self._x[m], memory.lstm, out=self._gates)
+            kernels.lstm_update(gates, memory.lstm_bias, self._c[m], self._h[m])
+        self._write_hidden()
         for i, m in enumerate(self._dreaming):
-            torch.mm(self._hiddens[m], self.packed[m].heads, out=self._heads[i])
+            torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
         before = self._z.copy() if cfg.residual else None
         kernels.sample_latents(
             heads,

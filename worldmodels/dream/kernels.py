@@ -39,11 +39,6 @@ def _load(x: Any) -> Any:
     raise NotImplementedError
 
 
-def _store(array: Any, i: Any, j: Any, x: Any) -> None:
-    """Put a float32 into a matrix, rounded to the nearest even; compiled only."""
-    raise NotImplementedError
-
-
 # Numba compares the signatures of an overload and of what it returns, annotations included.
 
 
@@ -56,20 +51,6 @@ def _overload_load(x: Any) -> Callable[[Any], Any]:
         return x
 
     return load_bfloat16 if x == types.uint16 else load_float32
-
-
-@overload(_store, inline="always")
-def _overload_store(array: Any, i: Any, j: Any, x: Any) -> Callable[[Any, Any, Any, Any], None]:
-    def store_bfloat16(array: Any, i: Any, j: Any, x: Any) -> None:
-        bits = np.float32(x).view(np.uint32)
-        odd = np.uint32(np.uint32(bits >> np.uint32(16)) & np.uint32(1))
-        rounded = np.uint32(bits + np.uint32(odd + np.uint32(0x7FFF)))
-        array[i, j] = np.uint16(np.uint32(rounded >> np.uint32(16)))
-
-    def store_float32(array: Any, i: Any, j: Any, x: Any) -> None:
-        array[i, j] = x
-
-    return store_bfloat16 if array.dtype == types.uint16 else store_float32
 
 
 @njit(inline="always", fastmath=_FLAGS)
@@ -91,10 +72,8 @@ def _clip(x: Any, low: Any, high: Any) -> Any:
 def lstm_update(
     gates: NDArray[Any],
     bias: NDArray[np.float32],
-    mask: NDArray[np.float32],
     c: NDArray[np.float32],
     h: NDArray[np.float32],
-    x: NDArray[Any],
 ) -> None:
     """LSTM's pointwise part, in place.
 
@@ -105,14 +84,11 @@ def lstm_update(
     Args:
         gates: (R, 4H) input, forget, cell, output, without their bias.
         bias: (4H,).
-        mask: (n, H) dropout; row r takes row r mod n.
         c: (R, H), updated.
         h: (R, H), overwritten.
-        x: (R, >= H), whose first H columns become h * mask.
     """
     size = c.shape[1]
     for r in range(c.shape[0]):
-        m = r % mask.shape[0]
         for j in range(size):
             i = _clip(_load(gates[r, j]) + bias[j], -_GATE_LIMIT, _GATE_LIMIT)
             f = _clip(_load(gates[r, size + j]) + bias[size + j], -_GATE_LIMIT, _GATE_LIMIT)
@@ -123,11 +99,7 @@ def lstm_update(
             new = (c[r, j] * di * dg + (_ONE - eg) * df) / (df * di * dg)
             c[r, j] = new
             ec = _exp(-_TWO * _clip(new, -_TANH_LIMIT, _TANH_LIMIT))
-            out = (_ONE - ec) / ((_ONE + _exp(-o)) * (_ONE + ec))
-            h[r, j] = out
-        # A loop of its own: LLVM does not vectorise one that reads and writes bfloat16.
-        for j in range(size):
-            _store(x, r, j, h[r, j] * mask[m, j])
+            h[r, j] = (_ONE - ec) / ((_ONE + _exp(-o)) * (_ONE + ec))
 
 
 @njit(inline="always", fastmath=_FLAGS, error_model="numpy")
@@ -225,18 +197,6 @@ def sample_latents(
             z[r, d] = mean[d] + spread * sigma * normal[s, d]
         ends[0, r] = _load(row[3 * block]) + offset[3 * block]
         ends[1, r] = _load(row[3 * block + 1]) + offset[3 * block + 1]
-
-
-@compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
-def put_inputs(
-    z: NDArray[np.float32], action: NDArray[np.float32], x: NDArray[Any], column: int
-) -> None:
-    """Write [z (R, Z), action (R, A)] into x (R, ...) from ``column`` on."""
-    for r in range(z.shape[0]):
-        for d in range(z.shape[1]):
-            _store(x, r, column + d, z[r, d])
-        for d in range(action.shape[1]):
-            _store(x, r, column + z.shape[1] + d, action[r, d])
 
 
 @compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
