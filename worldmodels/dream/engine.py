@@ -20,7 +20,7 @@ from torch import Tensor
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.kernel_world import PACKED, KernelWorld
 from worldmodels.dream.starts import Array, DreamStarts
-from worldmodels.dream.world import DreamNoise, TorchWorld, World, WorldStep
+from worldmodels.dream.world import Batch, DreamNoise, TorchWorld, World, WorldStep
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
@@ -142,20 +142,15 @@ class DreamEngine:
         index: NDArray[np.int64],
         mask: Array | None,
     ) -> World:
-        """A batch of R dreams.
+        """R dreams: some of the memories at the starts of ``index`` (R,); the rest as in `Batch`.
 
-        Args:
-            members: memories that run; the first of them gives h.
-            dreamer: place in ``members`` of the one that dreams; None draws one per row and step.
-            index: (R,) starts where they begin.
-            mask: (members, n, H) dropout, row r takes mask r mod n; None without dropout.
+        ``dreamer`` is a place in ``members``.
         """
         states = self.starts.at(members, index)
+        batch = Batch(self.reward_model, self.cfg, dreamer, states, mask)
         if self._packed is not None:
-            packed = [self._packed[m] for m in members]
-            return KernelWorld(packed, dreamer, self.reward_model, self.cfg, states, mask)
-        memories, model = [self.memories[m] for m in members], self.reward_model
-        return TorchWorld(memories, dreamer, model, self.cfg, self._bfloat16, states, mask)
+            return KernelWorld([self._packed[m] for m in members], batch)
+        return TorchWorld([self.memories[m] for m in members], batch, self._bfloat16)
 
     def rollout(
         self,

@@ -13,12 +13,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from worldmodels.dream import kernels
-from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.starts import Array, DreamStarts
-from worldmodels.dream.world import World
+from worldmodels.dream.world import Batch, World
 from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.mdn_rnn import MDNRNN
-from worldmodels.memory.rewards import RewardModel
 
 ROWS, COLUMNS = 4, 16
 """M's matrices are padded with zeros to multiples of these: the LSTM's inputs and the heads'
@@ -75,74 +73,53 @@ def _as_array(matrix: Tensor) -> NDArray[Any]:
 class KernelWorld(World):
     """The dream by compiled kernels: it means the same as `TorchWorld`.
 
-    Everything that a step touches is allocated once.
+    Everything that a step touches is allocated once. Kernels get views that are made anew at every
+    step: kept ones would no longer belong to the tensors of a copy.
     """
 
-    def __init__(
-        self,
-        packed: Sequence[PackedMemory],
-        dreamer: int | None,
-        reward_model: RewardModel,
-        cfg: DreamConfig,
-        states: DreamStarts,
-        mask: Array | None,
-    ) -> None:
-        """Same as `TorchWorld`, with the memories' packed weights."""
-        super().__init__(dreamer, reward_model, cfg)
+    def __init__(self, packed: Sequence[PackedMemory], batch: Batch) -> None:
+        """Dream by the packed weights of M memories."""
+        super().__init__(batch)
         self.packed, first = list(packed), packed[0]
-        self._dreaming = list(range(len(packed))) if dreamer is None else [dreamer]
+        self._dreaming = list(range(len(packed))) if self.dreamer is None else [self.dreamer]
         self._heads_bias = np.stack([packed[m].heads_bias for m in self._dreaming])
-        members, count, hidden = states.h.shape
-        self._z, self._h, self._c = states.z.copy(), states.h.copy(), states.c.copy()
-        self._mask = None if mask is None else mask.copy()
-        dtype = first.lstm.dtype
-        self._x = torch.zeros((members, count, len(first.lstm)), dtype=dtype)
+        members, (rows, hidden), dtype = len(packed), self.h[0].shape, first.lstm.dtype
+        self._x = torch.zeros((members, rows, len(first.lstm)), dtype=dtype)
         """rows [h masked, z, action, zeros]"""
-        self._gates = torch.empty((count, 4 * hidden), dtype=dtype)
-        self._heads = torch.empty((len(self._dreaming), count, first.heads.shape[1]), dtype=dtype)
-        self._ends = np.empty((2, count), np.float32)
-        self._means = np.empty((members, *states.z.shape), np.float32)
+        self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
+        self._heads = torch.empty((len(self._dreaming), rows, first.heads.shape[1]), dtype=dtype)
+        self._ends = torch.empty((2, rows))
+        self._means = torch.empty((members, *self.z.shape))
         self._write_hidden()
 
     def _write_hidden(self) -> None:
         """Put h, masked, where M's next step and its heads read it."""
-        h = self._h
-        if self._mask is not None:
-            members, n, hidden = self._mask.shape
-            h = (h.reshape(members, -1, n, hidden) * self._mask[:, None]).reshape(h.shape)
-        self._x[:, :, : h.shape[2]] = torch.from_numpy(h)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copy and pickle the state alone: a copied view no longer shows what a step writes."""
-        states = DreamStarts(self._z, self._h, self._c)
-        parts = (self.packed, self.dreamer, self.reward_model, self.cfg, states, self._mask)
-        return KernelWorld, parts
-
-    def seen(self) -> tuple[Tensor, Tensor]:
-        """See `World.seen`."""
-        return torch.from_numpy(self._z), torch.from_numpy(self._h[0])
+        for m, h in enumerate(self.h):
+            if self.mask is not None:
+                n, hidden = self.mask[m].shape
+                h = (h.view(-1, n, hidden) * self.mask[m]).view(h.shape)
+            self._x[m, :, : h.shape[1]] = h
 
     def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
         """See `World.put`."""
-        self._z[index], self._h[:, index], self._c[:, index] = states.z, states.h, states.c
-        if self._mask is not None:
-            self._mask[:, index] = mask
+        super().put(index, states, mask)
         self._write_hidden()
 
     def _advance(
         self, action: Tensor, uniform: Array, normal: Array
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        cfg, hidden = self.packed[0].cfg, self._h.shape[2]
-        known = torch.cat((torch.from_numpy(self._z), action.float()), dim=1)
+        cfg, hidden = self.packed[0].cfg, self.h[0].shape[1]
+        known = torch.cat((self.z, action.float()), dim=1)
         self._x[:, :, hidden : hidden + known.shape[1]] = known
-        gates, heads = _as_array(self._gates), _as_array(self._heads)
+        gates, heads, z = _as_array(self._gates), _as_array(self._heads), self.z.numpy()
         for m, memory in enumerate(self.packed):
             torch.mm(self._x[m], memory.lstm, out=self._gates)
-            kernels.lstm_update(gates, memory.lstm_bias, self._c[m], self._h[m])
+            c, h = self.c[m].numpy(), self.h[m].numpy()
+            kernels.lstm_update(gates, memory.lstm_bias, c, h)
         self._write_hidden()
         for i, m in enumerate(self._dreaming):
             torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
-        before = self._z.copy() if cfg.residual else None
+        before = self.z.clone() if cfg.residual else None
         kernels.sample_latents(
             heads,
             self._heads_bias,
@@ -152,14 +129,12 @@ class KernelWorld(World):
             cfg.sigma_ceiling,
             uniform,
             normal,
-            self._z,
-            self._ends,
+            z,
+            self._ends.numpy(),
         )
         if before is not None:
-            self._z += before
-        means = None
-        if self.dreamer is None:
-            kernels.mixture_means(heads, self._heads_bias, cfg.mixtures, self._means)
-            means = torch.from_numpy(self._means)
-        reward, logit = torch.from_numpy(self._ends).unbind()
-        return reward, logit, means
+            self.z += before
+        if self.dreamer is not None:
+            return self._ends[0], self._ends[1], None
+        kernels.mixture_means(heads, self._heads_bias, cfg.mixtures, self._means.numpy())
+        return self._ends[0], self._ends[1], self._means

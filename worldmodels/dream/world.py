@@ -124,26 +124,47 @@ def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
     return probability > cfg.termination_threshold
 
 
+class Batch(NamedTuple):
+    """R dreams of M memories before their first step."""
+
+    reward_model: RewardModel
+    """meaning of the reward head"""
+    cfg: DreamConfig
+    """temperature, reward, termination and disagreement are read"""
+    dreamer: int | None
+    """which of the memories dreams; None draws one for every row and step"""
+    states: DreamStarts
+    """R of them; the first memory gives the controller its h"""
+    mask: Array | None
+    """(M, n, H) dropout, row r takes mask r mod n; None without dropout"""
+
+
 class World(ABC):
-    """A batch of R dreams."""
+    """R dreams, as each of M memories knows them."""
 
-    def __init__(self, dreamer: int | None, reward_model: RewardModel, cfg: DreamConfig) -> None:
-        """Keep what every kind needs.
+    def __init__(self, batch: Batch, device: torch.device | None = None) -> None:
+        """Put the rows where they begin; on the CPU where no device is given."""
+        self.reward_model, self.cfg, self.dreamer, states, mask = batch
+        self.device = device
+        self.z = self._tensor(states.z)
+        self.h, self.c = ([self._tensor(a) for a in part] for part in (states.h, states.c))
+        self.mask = None if mask is None else self._tensor(mask)
 
-        Args:
-            dreamer: which of the memories dreams; None draws one for every row and step.
-            reward_model: meaning of the reward head.
-            cfg: temperature, reward, termination and disagreement are read.
-        """
-        self.dreamer, self.reward_model, self.cfg = dreamer, reward_model, cfg
+    def _tensor(self, array: Array) -> Tensor:
+        return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    @abstractmethod
     def seen(self) -> tuple[Tensor, Tensor]:
         """What the controller sees: z (R, Z) and the first memory's h (R, H), float32."""
+        return self.z, self.h[0]
 
-    @abstractmethod
     def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
         """Restart the k rows of ``index`` at k states; where the world has masks, one for each."""
+        self.z[index] = self._tensor(states.z)
+        for mine, new in ((self.h, states.h), (self.c, states.c)):
+            for state, array in zip(mine, new, strict=True):
+                state[index] = self._tensor(array)
+        if self.mask is not None and mask is not None:
+            self.mask[:, index] = self._tensor(mask)
 
     @abstractmethod
     def _advance(
@@ -176,65 +197,34 @@ class World(ABC):
 class TorchWorld(World):
     """The dream by `Memory.step`: the reference, on any device; bfloat16 by autocast."""
 
-    def __init__(
-        self,
-        memories: Sequence[Memory],
-        dreamer: int | None,
-        reward_model: RewardModel,
-        cfg: DreamConfig,
-        bfloat16: bool,
-        states: DreamStarts,
-        mask: Array | None,
-    ) -> None:
-        """Put R rows at the R ``states``; row r has mask r mod n of (M, n, H).
-
-        The first of the memories gives the controller its h.
-        """
-        super().__init__(dreamer, reward_model, cfg)
+    def __init__(self, memories: Sequence[Memory], batch: Batch, bfloat16: bool) -> None:
+        """Dream by M memories."""
+        super().__init__(batch, memories[0].device)
         self.memories, self.bfloat16 = list(memories), bfloat16
-        self._z = self._to_device(states.z)
-        pairs = zip(states.h, states.c, strict=True)
-        self._states = [MemoryState(self._to_device(h), self._to_device(c)) for h, c in pairs]
-        masks = [None] * len(self.memories) if mask is None else mask
-        self._masks = [None if each is None else self._repeat(each) for each in masks]
 
-    def seen(self) -> tuple[Tensor, Tensor]:
-        """See `World.seen`."""
-        return self._z, self._states[0].h
-
-    def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
-        """See `World.put`."""
-        self._z[index] = self._to_device(states.z)
-        for m, (state, kept) in enumerate(zip(self._states, self._masks, strict=True)):
-            state.h[index] = self._to_device(states.h[m])
-            state.c[index] = self._to_device(states.c[m])
-            if kept is not None and mask is not None:
-                kept[index] = self._to_device(mask[m])
-
-    def _to_device(self, array: Array) -> Tensor:
-        return torch.tensor(array, dtype=torch.float32, device=self.memories[0].device)
-
-    def _repeat(self, array: Array) -> Tensor:
+    def _repeat(self, noise: Tensor) -> Tensor:
         """Noise of n dreams (n, ...) for all R rows."""
-        return self._to_device(array).repeat(len(self._z) // len(array), 1)
+        return noise.repeat(len(self.z) // len(noise), 1)
 
     def _advance(
         self, action: Tensor, uniform: Array, normal: Array
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         outputs = []
-        device = self._z.device.type
+        device = self.z.device.type
         cast = torch.autocast(device, torch.bfloat16) if self.bfloat16 else nullcontext()
         for m, memory in enumerate(self.memories):
+            mask = None if self.mask is None else self._repeat(self.mask[m])
             with cast:
-                output, state = memory.step(self._z, action, self._states[m], self._masks[m])
-            self._states[m] = MemoryState(state.h.float(), state.c.float())
+                state = MemoryState(self.h[m], self.c[m])
+                output, state = memory.step(self.z, action, state, mask)
+            self.h[m], self.c[m] = state.h.float(), state.c.float()
             outputs.append(MemoryOutput(*(x.float() for x in output)))
-        drawn, means = self._repeat(uniform), None
+        drawn, means = self._repeat(self._tensor(uniform)), None
         if self.dreamer is None:
             means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
         out = self._choose(outputs, drawn[:, -1])
-        latents = drawn[:, :-EXTRA_UNIFORMS]
-        self._z = out.sample(latents, self._repeat(normal), self.cfg.temperature)
+        latents, noise = drawn[:, :-EXTRA_UNIFORMS], self._repeat(self._tensor(normal))
+        self.z = out.sample(latents, noise, self.cfg.temperature)
         return out.reward, out.terminated_logit, means
 
     def _choose(self, outputs: list[MemoryOutput], uniform: Tensor) -> MemoryOutput:
