@@ -23,8 +23,8 @@ from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
 from worldmodels.config import Config, Count, Seed, SizeOrZero, Workers
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, controller_inputs
 from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation, evolve
+from worldmodels.controller.linear import Components, controller_inputs
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.envs import from_file, require_limit
 from worldmodels.executors import Executor

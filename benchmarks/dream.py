@@ -138,7 +138,7 @@ def measure(args: Args) -> Best:
     square = torch.randn(SQUARE, SQUARE, dtype=torch.bfloat16)
     best = Best()
     for engine in engines.values():
-        engine.rollout(CONTROLLERS, population[:2], 0, episodes=2)  # compiles
+        engine.rollout(CONTROLLERS, population[:2], 0)  # compiles
     for seed in range(args.rounds):
         for name, engine in engines.items():
             rollout = lambda engine=engine, seed=seed: engine.rollout(CONTROLLERS, population, seed)  # noqa: E731

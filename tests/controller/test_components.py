@@ -9,9 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.controller.acting import act
-from worldmodels.controller.components import Components
 from worldmodels.controller.evolve import EvolveConfig, evolve
-from worldmodels.controller.linear import ControllerConfig, num_parameters
+from worldmodels.controller.linear import Components, ControllerConfig, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.protocols import UserError
 

@@ -155,9 +155,9 @@ def test_bfloat16_stays_near_float32(backend: str) -> None:
 def test_bfloat16_has_the_same_mean_return() -> None:
     population = make_population(count=1)
     exact, rough = (
-        make_engine(dtype=dtype, backend="kernels", horizon=20, chunk_rows=256).rollout(
-            make_act, population, 1, episodes=600
-        )
+        make_engine(
+            dtype=dtype, backend="kernels", horizon=20, chunk_rows=256, episodes=600
+        ).rollout(make_act, population, 1)
         for dtype in ("float32", "bfloat16")
     )
     error = (exact.returns - rough.returns).mean()
@@ -175,7 +175,7 @@ def test_a_candidates_return_does_not_depend_on_company(backend: str, common: bo
     for other in others:
         again = make_engine(**options, **other).rollout(make_act, population, 3).returns
         np.testing.assert_allclose(again, together, atol=1e-4)
-    fewer = make_engine(**options).rollout(make_act, population[:2], 3, episodes=2).returns
+    fewer = make_engine(**options, episodes=2).rollout(make_act, population[:2], 3).returns
     np.testing.assert_allclose(fewer, together[:2, :2], atol=1e-4)
 
 
@@ -223,14 +223,16 @@ def test_nothing_counts_after_the_end(backend: str) -> None:
 def test_sampled_termination_has_ms_probability() -> None:
     memories = make_memories()
     set_termination(memories[0], float(np.log(0.2 / 0.8)))
-    engine = make_engine(memories, backend="kernels", termination="sampled", horizon=40)
-    result = engine.rollout(make_act, make_population(count=1), 1, episodes=2000)
+    engine = make_engine(
+        memories, backend="kernels", termination="sampled", horizon=40, episodes=2000
+    )
+    result = engine.rollout(make_act, make_population(count=1), 1)
     assert result.lengths.mean() == pytest.approx(5, rel=0.1)
 
 
 def test_sampled_reward_pays_all_or_nothing() -> None:
-    engine = make_engine(reward="sampled", backend="kernels", horizon=1)
-    paid = np.unique(engine.rollout(make_act, make_population(), 1, 40).returns.round(4))
+    engine = make_engine(reward="sampled", backend="kernels", horizon=1, episodes=40)
+    paid = np.unique(engine.rollout(make_act, make_population(), 1).returns.round(4))
     np.testing.assert_allclose(paid, [REWARD.base, REWARD.base + REWARD.hit_value], atol=1e-3)
 
 
@@ -257,11 +259,11 @@ def test_copies_of_one_memory_dream_as_it_does(mode: str) -> None:
 @torch.no_grad()
 def test_disagreement_is_the_deviation_of_the_means() -> None:
     memories, starts = make_memories(3), make_starts(3)
-    options: dict[str, Any] = {"ensemble": "per_step", "horizon": 1}
+    options: dict[str, Any] = {"ensemble": "per_step", "horizon": 1, "episodes": 1}
     population = np.zeros((1, PARAMETERS), np.float32)
     free, paid = (
         make_engine(memories, starts, **options, disagreement_penalty=penalty).rollout(
-            make_act, population, 2, episodes=1
+            make_act, population, 2
         )
         for penalty in (0.0, 1.0)
     )
@@ -351,8 +353,9 @@ def test_returns_are_means() -> None:
 
 
 def test_a_recording_too_large_is_refused() -> None:
+    engine = make_engine(horizon=100_000, episodes=1000)
     with pytest.raises(UserError, match="record fewer"):
-        make_engine(horizon=100_000).rollout(make_act, make_population(), 0, 1000, record=True)
+        engine.rollout(make_act, make_population(), 0, record=True)
 
 
 @pytest.mark.parametrize(

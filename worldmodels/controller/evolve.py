@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from worldmodels import runs
 from worldmodels.config import Config, Count, CountOrZero, NotNegative, Positive
 from worldmodels.controller import strategies
-from worldmodels.controller.components import Components, Parameters
+from worldmodels.controller.linear import Components, Parameters
 from worldmodels.controller.strategies import StrategyConfig, Vector
 from worldmodels.protocols import ReturnFunction, UserError
 

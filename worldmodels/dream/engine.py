@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.kernel_world import PACKED, KernelWorld
+from worldmodels.dream.kernels import PACKED, KernelWorld
 from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.dream.world import Batch, DreamNoise, TorchWorld, World, WorldStep
 from worldmodels.memory.interface import Memory
@@ -39,9 +39,8 @@ DEVICE_ROWS = 1 << 16
 """Rows stepped together on a device that is no CPU."""
 
 MOST_THREADS = 4
-"""Threads where the config leaves their number open. More were slower, probably by contention for
-the GIL between two compiled steps: a generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4,
-8 and 16 of them."""
+"""Threads where the config leaves their number open. More were slower, probably GIL contention: a
+generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4, 8 and 16 of them."""
 
 RECORD_LIMIT = 1 << 28
 """Most bytes that a recording may take."""
@@ -157,7 +156,6 @@ class DreamEngine:
         make_act: MakeAct,
         population: Array,
         seed: int,
-        episodes: int | None = None,
         record: bool = False,
         value: Value | None = None,
     ) -> DreamResult:
@@ -167,7 +165,6 @@ class DreamEngine:
             make_act: turns parameters into actions.
             population: (P, N) parameters.
             seed: fixes starts, masks and noise, whatever the population's size.
-            episodes: E dreams per candidate; None takes the config's.
             record: keep the actions; refused where that would take more than 256 MiB.
             value: worth of the state at the horizon, discounted and added to the returns of dreams
                 that have not ended there.
@@ -177,7 +174,7 @@ class DreamEngine:
             FloatingPointError: a return is not finite; the candidate is named.
         """
         assert population.ndim == 2, f"population is (P, N), got {population.shape}"
-        shape = (len(population), self.cfg.episodes if episodes is None else episodes)
+        shape = (len(population), self.cfg.episodes)
         sizes = (*shape, self.cfg.horizon, self.memory_cfg.action_size)
         if record and 4 * math.prod(sizes) > RECORD_LIMIT:
             raise UserError(

@@ -14,9 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, Parameters, controller_inputs
 from worldmodels.controller.evolve import EvolveResult, Generation, OnGeneration, evolve
-from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.controller.linear import (
+    Components,
+    ControllerConfig,
+    InputStats,
+    Parameters,
+    controller_inputs,
+)
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
