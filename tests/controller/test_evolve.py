@@ -170,9 +170,9 @@ def test_restart_begins_again_when_nothing_improves() -> None:
 
 def test_returns_that_are_no_numbers_name_the_generation() -> None:
     def broken(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-        return np.full(len(population), np.inf)
+        return np.where(np.arange(len(population)) == 3, np.nan, 1.0)
 
-    with pytest.raises(UserError, match="generation 1: the return of candidate 0 is inf"):
+    with pytest.raises(UserError, match="generation 1: the return of candidate 3 is nan"):
         evolve(broken, config(), 0, ZEROS)
 
 

@@ -148,15 +148,6 @@ def test_a_state_with_an_unknown_entry_is_refused() -> None:
         strategy.load_state_dict({**state, "arrays": {**state["arrays"], "os.system": 1.0}})
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_returns_that_are_no_numbers_stop_the_run(name: str) -> None:
-    strategy = strategies.make(config(name), 0, ZEROS)
-    returns = np.zeros(P)
-    returns[3] = np.nan
-    with pytest.raises(UserError, match="candidate 3"):
-        strategy.tell(strategy.ask(), returns)
-
-
 def test_centred_ranks_equal_scipys() -> None:
     values = np.array([3.0, -1.0, 3.0, 7.0, 0.0])
     want = (rankdata(values) - 1) / 4 - 0.5

@@ -131,11 +131,20 @@ class _Search:
         return len(self.history) >= self.cfg.generations or (limit is not None and spent >= limit)
 
     def tell(self, population: Vector, values: Vector, generation: int) -> None:
-        """Update the strategy, and the means that count."""
-        try:
-            self.strategy.tell(population, values)
-        except UserError as error:
-            raise UserError(f"generation {generation}: {error}") from error
+        """Update the strategy, and the means that count.
+
+        Raises:
+            UserError: a value is not finite.
+        """
+        assert values.shape == (len(population),), f"{values.shape} returns of {len(population)}"
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise UserError(
+                f"generation {generation}: the return of candidate {bad[0]} is {values[bad[0]]} "
+                f"({bad.size} of {len(values)} are not finite); a return must be a number: look at "
+                "M's reward and the dream's settings"
+            )
+        self.strategy.tell(population, values)
         self.since_start += 1
         most = min(self.cfg.average, (self.since_start + 1) // 2)
         self.means = [*self.means, self.strategy.mean][-most:]
@@ -243,16 +252,9 @@ def evolve(
         mean_return = search.judge(returns, g) if due else None
         sigma = search.strategy.sigma
         restarted = due and g < cfg.generations and search.restart_if_stuck()
-        record = Generation(
-            g,
-            float(values.max()),
-            float(values.mean()),
-            float(values.std()),
-            sigma,
-            time.perf_counter() - began,
-            mean_return,
-            restarted,
-        )
+        best, mean, std = (float(x) for x in (values.max(), values.mean(), values.std()))
+        seconds = time.perf_counter() - began
+        record = Generation(g, best, mean, std, sigma, seconds, mean_return, restarted)
         history.append(record)
         if on_generation is not None:
             on_generation(record)

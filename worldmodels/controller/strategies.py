@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,65 +45,7 @@ class StrategyConfig(Config):
             self.refuse("population", f"even for {self.name}")
 
 
-class Strategy(ABC):
-    """What the evolution loop sees of a strategy."""
-
-    cfg: StrategyConfig
-
-    @property
-    @abstractmethod
-    def mean(self) -> Vector:
-        """(N,) the distribution's mean: the result."""
-
-    @property
-    def sigma(self) -> float:
-        """Root mean square of the parameters' standard deviations in the next generation."""
-        return float(np.sqrt(np.mean(np.square(self._deviations()))))
-
-    @abstractmethod
-    def _deviations(self) -> Vector: ...
-
-    @abstractmethod
-    def ask(self) -> Vector:
-        """Sample the next generation (P, N)."""
-
-    def tell(self, population: Vector, returns: Vector) -> None:
-        """Learn from the returns (P,), higher is better, of what `ask` gave (P, N).
-
-        Raises:
-            UserError: a return is not finite.
-        """
-        size = self.cfg.population
-        assert np.ndim(population) == 2, f"population is (P, N), got {np.shape(population)}"
-        assert len(population) == len(returns) == size, f"{len(returns)} returns, not {size}"
-        bad = np.flatnonzero(~np.isfinite(returns))
-        if bad.size:
-            raise UserError(
-                f"the return of candidate {bad[0]} is {returns[bad[0]]} ({bad.size} of {size} are "
-                "not finite); a return must be a number: look at M's reward and the dream's "
-                "settings"
-            )
-        self._learn(population, returns)
-
-    @abstractmethod
-    def _learn(self, population: Vector, returns: Vector) -> None: ...
-
-    @abstractmethod
-    def state_dict(self) -> dict[str, Any]:
-        """Copies of all that is needed to continue: numbers, strings, arrays and dicts of them."""
-
-    @abstractmethod
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where the state was taken."""
-
-
-def make(cfg: StrategyConfig, seed: int, x0: ArrayLike) -> Strategy:
-    """Build the strategy that ``cfg.name`` names, with its mean at ``x0`` (N,)."""
-    kind = CMA if cfg.name in ("cma", "sep_cma") else Mirrored
-    return kind(cfg, np.array(x0, np.float64), seed)
-
-
-class CMA(Strategy):
+class CMA:
     """CMA-ES of the `cma` package (Hansen, arXiv:1604.00772), with negative updates.
 
     As "sep_cma" with a diagonal covariance (Ros & Hansen 2008), for larger controllers. The package
@@ -138,16 +79,19 @@ class CMA(Strategy):
         """(N,) the distribution's mean."""
         return np.array(self._es.mean, np.float64)
 
-    def _deviations(self) -> Vector:
+    @property
+    def sigma(self) -> float:
+        """Root mean square of the parameters' standard deviations in the next generation."""
         with _quiet():
-            return np.asarray(self._es.stds)
+            return float(np.sqrt(np.mean(np.square(self._es.stds))))
 
     def ask(self) -> Vector:
         """Sample the next generation (P, N)."""
         with _quiet():
             return np.array(self._es.ask(), np.float64)
 
-    def _learn(self, population: Vector, returns: Vector) -> None:
+    def tell(self, population: Vector, returns: Vector) -> None:
+        """Learn from the returns (P,), higher is better, of what `ask` gave (P, N)."""
         with _quiet():
             self._es.tell(list(np.array(population, np.float64)), [-float(r) for r in returns])
 
@@ -156,11 +100,7 @@ class CMA(Strategy):
         return {"arrays": _plain(self._es), "generator": self._generator.get_state(legacy=False)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state.
-
-        Raises:
-            UserError: it has entries that CMA-ES does not know.
-        """
+        """Continue exactly from a state; an entry that CMA-ES does not know is a `UserError`."""
         if not self._es.countiter:  # the package makes some of its objects in the first generation
             self.tell(self.ask(), np.zeros(self.cfg.population))
         _restore(self._es, state["arrays"])
@@ -212,7 +152,7 @@ def _restore(es: Any, arrays: dict[str, Any]) -> None:
         setattr(owners[owner], attribute, arrays[value] if isinstance(value, str) else value)
 
 
-class Mirrored(Strategy):
+class Mirrored:
     """Mirrored samples around a mean that Adam moves: PEPG and OpenES.
 
     PEPG is "parameter-exploring policy gradients with symmetric sampling" (Sehnke et al. 2010),
@@ -234,15 +174,18 @@ class Mirrored(Strategy):
         """(N,) the distribution's mean."""
         return self._mean.copy()
 
-    def _deviations(self) -> Vector:
-        return self._std
+    @property
+    def sigma(self) -> float:
+        """Root mean square of the parameters' standard deviations in the next generation."""
+        return float(np.sqrt(np.mean(np.square(self._std))))
 
     def ask(self) -> Vector:
         """Sample (P, N): the first half, then its mirror image about the mean."""
         half = self._rng.standard_normal((self.cfg.population // 2, self._mean.size)) * self._std
         return np.concatenate([self._mean + half, self._mean - half])
 
-    def _learn(self, population: Vector, returns: Vector) -> None:
+    def tell(self, population: Vector, returns: Vector) -> None:
+        """Learn from the returns (P,), higher is better, of what `ask` gave (P, N)."""
         cfg, half = self.cfg, self.cfg.population // 2
         eps = np.asarray(population[:half]) - self._mean
         plus, minus = np.split(centred_ranks(returns), 2)
@@ -270,11 +213,20 @@ class Mirrored(Strategy):
         return {**arrays, "_steps": self._steps, "generator": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue exactly from a state."""
         for name in self._ARRAYS:
             setattr(self, name, state[name].copy())
         self._steps = state["_steps"]
         self._rng.bit_generator.state = state["generator"]
+
+
+Strategy: TypeAlias = CMA | Mirrored
+
+
+def make(cfg: StrategyConfig, seed: int, x0: ArrayLike) -> Strategy:
+    """Build the strategy that ``cfg.name`` names, with its mean at ``x0`` (N,)."""
+    kind = CMA if cfg.name in ("cma", "sep_cma") else Mirrored
+    return kind(cfg, np.array(x0, np.float64), seed)
 
 
 def centred_ranks(returns: ArrayLike) -> Vector:

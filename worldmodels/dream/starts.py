@@ -53,12 +53,9 @@ class DreamStarts:
             UserError: the shapes differ.
         """
         cfg, shape = memories[0].cfg, (len(memories), len(self))
-        expected = (
-            (len(self), cfg.z_dim),
-            (*shape, cfg.hidden_size),
-            (*shape, memories[0].carry_size),
-        )
-        found = (self.z.shape, self.h.shape, self.c.shape)
+        h, c = (*shape, cfg.hidden_size), (*shape, memories[0].carry_size)
+        expected = (shape[1], cfg.z_dim), h, c
+        found = self.z.shape, self.h.shape, self.c.shape
         if found != expected:
             raise UserError(
                 "dream starts have z {}, h {} and c {}; ".format(*found)
