@@ -8,7 +8,6 @@ from pathlib import Path
 import cma
 import numpy as np
 import pytest
-from scipy.stats import rankdata
 
 from worldmodels.controller import strategies
 from worldmodels.controller.strategies import CMA, StrategyConfig, Vector
@@ -148,11 +147,16 @@ def test_a_state_with_an_unknown_entry_is_refused() -> None:
         strategy.load_state_dict({**state, "arrays": {**state["arrays"], "os.system": 1.0}})
 
 
-def test_centred_ranks_equal_scipys() -> None:
-    values = np.array([3.0, -1.0, 3.0, 7.0, 0.0])
-    want = (rankdata(values) - 1) / 4 - 0.5
-    np.testing.assert_allclose(strategies.centred_ranks(values), want)
-    assert not strategies.centred_ranks(np.ones(4)).any()
+@pytest.mark.parametrize("name", ["pepg", "openes"])
+def test_only_ranks_count_and_equal_returns_teach_nothing(name: str) -> None:
+    def mean_after(returns: Vector) -> Vector:
+        strategy = strategies.make(config(name), 0, ZEROS)
+        strategy.tell(strategy.ask(), returns)
+        return strategy.mean
+
+    returns = np.random.default_rng(0).standard_normal(P)
+    np.testing.assert_array_equal(mean_after(returns), mean_after(np.exp(3 * returns)))
+    np.testing.assert_array_equal(mean_after(np.ones(P)), ZEROS)
 
 
 def test_paper_sized_problem_starts_at_the_given_mean() -> None:

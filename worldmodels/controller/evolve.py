@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,8 +173,7 @@ class _Search:
         """Hash of all that fixes the search; a longer run may continue a shorter one."""
         length: dict[str, Any] = {"generations": 1, "seconds": None, "checkpoint_every": 1}
         cfg = dataclasses.replace(self.cfg, **length)
-        same: Sequence[Any] = (cfg, self.x0.size, self.seed, self.x0, key)
-        return runs.config_hash(same)
+        return runs.config_hash((cfg, self.x0.size, self.seed, self.x0, key))
 
     def save(self, path: Path, key: str) -> None:
         """Write the checkpoint."""

@@ -104,9 +104,9 @@ class ControllerConfig(Config):
         Args:
             spec: the space.
             own: the rules that its task has of its own for a Box; None scales tanh to the bounds.
-            inputs: see the field, as `hidden` and `normalize`.
-            hidden: units of a hidden layer.
-            normalize: standardise the inputs.
+            inputs: see the field.
+            hidden: see the field.
+            normalize: see the field.
 
         Raises:
             UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
@@ -117,7 +117,8 @@ class ControllerConfig(Config):
             raise UserError(f"the task has {len(own)} squashing rules for {spec.size} actions")
         rule: Squash = "argmax" if not box else "whole" if spec.integer else "scaled"
         squash = own if box and own is not None else (rule,) * spec.size
-        low = high = ()
+        low: tuple[float, ...] = ()
+        high = low
         if {"scaled", "whole"} & set(squash):
             low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
         return cls(inputs, hidden, squash, low, high, normalize)
@@ -135,9 +136,8 @@ class InputStats(NamedTuple):
     def of(cls, inputs: Tensor, floor: float = 1e-3) -> InputStats:
         """Measure recorded inputs (M, I); the deviation is kept above ``floor``."""
         assert inputs.ndim == 2, f"inputs are (M, I), got {tuple(inputs.shape)}"
-        flat = inputs.double()
-        std = flat.std(0, correction=0).clamp_min(floor)
-        return cls(flat.mean(0).float(), std.float())
+        std = inputs.double().std(0, correction=0).clamp_min(floor)
+        return cls(inputs.double().mean(0).float(), std.float())
 
 
 def num_inputs(cfg: ControllerConfig, z_dim: int, h_dim: int) -> int:

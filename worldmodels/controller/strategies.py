@@ -20,14 +20,13 @@ from worldmodels.config import AtLeast, Config, Decay, Limit, Positive
 from worldmodels.protocols import UserError
 
 Vector = NDArray[np.float64]
-Name = Literal["cma", "sep_cma", "pepg", "openes"]
 
 
 @dataclass(frozen=True)
 class StrategyConfig(Config):
     """Which evolution strategy, and how it steps."""
 
-    name: Name = "cma"
+    name: Literal["cma", "sep_cma", "pepg", "openes"] = "cma"
     """cma (full covariance), sep_cma (its diagonal only), pepg or openes"""
     population: Annotated[int, AtLeast(4), Limit(65_536)] = 64
     """candidates per generation; pepg and openes sample in mirrored pairs, so an even number"""
@@ -159,8 +158,6 @@ class Mirrored:
     which learns the deviations too; OpenES (Salimans et al. 2017, arXiv:1703.03864) keeps them.
     """
 
-    _ARRAYS = ("_mean", "_std", "_m", "_v")
-
     def __init__(self, cfg: StrategyConfig, x0: Vector, seed: int) -> None:
         """Start at ``x0``."""
         self.cfg = cfg
@@ -185,10 +182,12 @@ class Mirrored:
         return np.concatenate([self._mean + half, self._mean - half])
 
     def tell(self, population: Vector, returns: Vector) -> None:
-        """Learn from the returns (P,), higher is better, of what `ask` gave (P, N)."""
+        """Learn from the ranks, in [-0.5, 0.5], of the returns (P,) of what `ask` gave (P, N)."""
+        from scipy.stats import rankdata  # a second to import
+
         cfg, half = self.cfg, self.cfg.population // 2
         eps = np.asarray(population[:half]) - self._mean
-        plus, minus = np.split(centred_ranks(returns), 2)
+        plus, minus = np.split((rankdata(returns) - 1) / (len(returns) - 1) - 0.5, 2)
         if cfg.name == "openes":
             self._climb((plus - minus) @ eps / (2 * half * cfg.sigma0**2))
             return
@@ -209,15 +208,14 @@ class Mirrored:
 
     def state_dict(self) -> dict[str, Any]:
         """Mean, deviations, Adam's moments and the generator."""
-        arrays = {name: getattr(self, name).copy() for name in self._ARRAYS}
-        return {**arrays, "_steps": self._steps, "generator": self._rng.bit_generator.state}
+        arrays = {name: vars(self)[name] for name in ("_mean", "_std", "_m", "_v", "_steps")}
+        return {**copy.deepcopy(arrays), "generator": self._rng.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly from a state."""
-        for name in self._ARRAYS:
-            setattr(self, name, state[name].copy())
-        self._steps = state["_steps"]
-        self._rng.bit_generator.state = state["generator"]
+        state = copy.deepcopy(state)
+        self._rng.bit_generator.state = state.pop("generator")
+        vars(self).update(state)
 
 
 Strategy: TypeAlias = CMA | Mirrored
@@ -227,16 +225,6 @@ def make(cfg: StrategyConfig, seed: int, x0: ArrayLike) -> Strategy:
     """Build the strategy that ``cfg.name`` names, with its mean at ``x0`` (N,)."""
     kind = CMA if cfg.name in ("cma", "sep_cma") else Mirrored
     return kind(cfg, np.array(x0, np.float64), seed)
-
-
-def centred_ranks(returns: ArrayLike) -> Vector:
-    """Ranks of returns (P,), scaled to [-0.5, 0.5]; equal returns share their mean rank."""
-    values = np.asarray(returns, np.float64)
-    unique, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if unique.size == 1:
-        return np.zeros_like(values)
-    ranks = np.cumsum(counts) - (counts + 1) / 2
-    return np.asarray(ranks[inverse] / (values.size - 1) - 0.5, np.float64)
 
 
 def cma_seed(seed: int) -> int:

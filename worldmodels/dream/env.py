@@ -116,10 +116,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         Args:
             rows: (k,) which of the n.
             rng: draws starts, masks and, for "per_rollout", the memory that dreams.
-            start: (k,) indices of starts instead of drawn ones.
-
-        Returns:
-            (k,) indices of the starts.
+            start: (k,) indices of starts instead of drawn ones, which are returned.
         """
         drawn = rng.integers(len(self._starts), size=len(rows))
         index = drawn if start is None else start

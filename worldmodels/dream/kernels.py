@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from worldmodels._compile import compiled
 from worldmodels.dream.starts import Array, DreamStarts
-from worldmodels.dream.world import Batch, World
+from worldmodels.dream.world import Batch, Outputs, World
 from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.mdn_rnn import MDNRNN
 
@@ -196,10 +196,8 @@ def sample_latents(
             for d in range(size):
                 later = top[d] <= total[d]
                 i = block + k * size + d
-                new_mean, new_sigma = (
-                    _load(row[i]) + offset[i],
-                    _load(row[block + i]) + offset[block + i],
-                )
+                new_mean = _load(row[i]) + offset[i]
+                new_sigma = _load(row[block + i]) + offset[block + i]
                 mean[d] = new_mean if later else mean[d]
                 log_sigma[d] = new_sigma if later else log_sigma[d]
                 top[d] += weight[k, d]
@@ -310,9 +308,7 @@ class KernelWorld(World):
         super().put(index, states, mask)
         self._write_hidden()
 
-    def _advance(
-        self, action: Tensor, uniform: Array, normal: Array
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
         cfg, hidden = self.packed[0].cfg, self.h[0].shape[1]
         known = torch.cat((self.z, action.float()), dim=1)
         self._x[:, :, hidden : hidden + known.shape[1]] = known

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -43,13 +43,7 @@ class DreamNoise:
     """Noise of n dreams, step by step; each dream has counter-based streams of its own."""
 
     def __init__(self, seed: int, dreams: Sequence[tuple[int, int]], z_dim: int) -> None:
-        """Open the streams.
-
-        Args:
-            seed: of the whole rollout.
-            dreams: n keys (episode, candidate); the candidate is -1 where all share their noise.
-            z_dim: Z.
-        """
+        """Open the streams of n dreams (episode, candidate); -1 where candidates share noise."""
         self.n = len(dreams)
         self._keys = [(seed, episode, candidate + 1) for episode, candidate in dreams]
         self._streams = [self._open(key, _STEPS) for key in self._keys]
@@ -64,16 +58,7 @@ class DreamNoise:
     def begin(
         self, starts: int, shape: tuple[int, int], dropout: float
     ) -> tuple[NDArray[np.int64], Array | None]:
-        """Draw where dreams begin, and their dropout masks.
-
-        Args:
-            starts: S, number of starts to choose from.
-            shape: (M, H) of a mask.
-            dropout: probability of dropping a unit.
-
-        Returns:
-            (n,) indices of starts; (M, n, H) masks scaled by 1/(1-p), or None without dropout.
-        """
+        """Draw (n,) indices of ``starts``, and masks (M, n, H) of `draw_mask`; shape is (M, H)."""
         streams = [self._open(key, _START) for key in self._keys]
         index = np.array([stream.integers(starts) for stream in streams], np.int64)
         masks = [draw_mask(stream, shape, dropout) for stream in streams]
@@ -124,6 +109,11 @@ def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
     return probability > cfg.termination_threshold
 
 
+Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+"""Outputs (R,) of the reward and the termination head of the memory that dreams; every memory's
+mean of z (M, R, Z), where the one that dreams is drawn."""
+
+
 class Batch(NamedTuple):
     """R dreams of M memories before their first step."""
 
@@ -167,24 +157,17 @@ class World(ABC):
             self.mask[:, index] = self._tensor(mask)
 
     @abstractmethod
-    def _advance(
-        self, action: Tensor, uniform: Array, normal: Array
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Draw z_{t+1}.
-
-        Returns:
-            Outputs (R,) of the reward and the termination head of the memory that dreams; every
-            memory's mean of z (M, R, Z) where the one that dreams is drawn.
-        """
+    def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
+        """Draw z_{t+1}; arguments of `step`."""
 
     def step(self, action: Tensor, uniform: Array, normal: Array) -> WorldStep:
         """Dream one step: row r takes action (R, A) and the noise (n, ...) of row r mod n."""
         cfg, (n, width) = self.cfg, uniform.shape
         output, logit, means = self._advance(action, uniform, normal)
-        luck = torch.from_numpy(uniform[:, width - EXTRA_UNIFORMS :]).to(output.device)
-        paid = reward_of(self.reward_model, cfg, output.view(-1, n), luck[:, 0])
+        extra = torch.from_numpy(uniform[:, width - EXTRA_UNIFORMS :]).to(output.device)
+        paid = reward_of(self.reward_model, cfg, output.view(-1, n), extra[:, 0])
         reward: Array = paid.cpu().numpy().ravel()
-        terminated = ended(cfg, logit.view(-1, n), luck[:, 1]).cpu().numpy().ravel()
+        terminated = ended(cfg, logit.view(-1, n), extra[:, 1]).cpu().numpy().ravel()
         if means is None:
             return WorldStep(reward, terminated, None)
         disagreement: Array = means.var(0, correction=0).mean(-1).sqrt().cpu().numpy()
@@ -206,9 +189,7 @@ class TorchWorld(World):
         """Noise of n dreams (n, ...) for all R rows."""
         return noise.repeat(len(self.z) // len(noise), 1)
 
-    def _advance(
-        self, action: Tensor, uniform: Array, normal: Array
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
         outputs = []
         device = self.z.device.type
         cast = torch.autocast(device, torch.bfloat16) if self.bfloat16 else nullcontext()

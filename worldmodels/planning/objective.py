@@ -141,7 +141,8 @@ class Imagination:
         nobody = np.zeros((1, 0), np.float32)
         actions = self.follower.rollout(make_act, nobody, seed, record=True).actions
         assert actions is not None
-        return actions[0] * 2 - 1 if self.discrete else actions[0]
+        played: NDArray[np.float32] = actions[0]
+        return played * 2 - 1 if self.discrete else played
 
     def to_input(self, plans: Tensor) -> Tensor:
         """Plans (..., A) as M sees actions: as they are, whole, or one-hot."""
