@@ -323,29 +323,20 @@ class Components:
 
     def expand(self, population: ArrayLike) -> Parameters:
         """Controllers on the components, (P, n), as controllers on the inputs, (P, N)."""
-        weight, bias, rest = self._cut(population, len(self.analysis))
-        full = weight @ self.analysis
-        return _join(full, bias - full @ self.mean, rest)
+        return self._map(population, self.analysis, -1)
 
     def compress(self, population: ArrayLike) -> Parameters:
         """Controllers on the inputs, (P, N), as nearly as the components can say it, (P, n)."""
-        weight, bias, rest = self._cut(population, len(self.mean))
-        return _join(weight @ self.synthesis, bias + weight @ self.mean, rest)
+        return self._map(population, self.synthesis, 1)
 
-    def _cut(
-        self, population: ArrayLike, width: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """First layer's weight (P, O, width) and bias (P, O), and all other parameters (P, R)."""
+    def _map(self, population: ArrayLike, matrix: NDArray[np.float64], sign: int) -> Parameters:
+        """Put ``matrix`` behind the first layer, whose bias takes the mean in (1) or out (-1)."""
         flat = np.asarray(population, np.float64)
         assert flat.ndim == 2, f"a population is (P, N), got {flat.shape}"
-        first = self.controller.hidden or self.controller.outputs
-        end = first * width
-        weight = flat[:, :end].reshape(len(flat), first, width)
-        return weight, flat[:, end : end + first], flat[:, end + first :]
-
-
-def _join(
-    weight: NDArray[np.float64], bias: NDArray[np.float64], rest: NDArray[np.float64]
-) -> Parameters:
-    parts = [weight.reshape(len(weight), -1), bias, rest]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+        outputs, width = self.controller.hidden or self.controller.outputs, len(matrix)
+        weight, rest = np.split(flat, [outputs * width], axis=1)
+        weight = weight.reshape(len(flat), outputs, width)
+        mapped = weight @ matrix
+        shift = sign * ((mapped if sign < 0 else weight) @ self.mean)
+        parts = [mapped.reshape(len(flat), -1), rest[:, :outputs] + shift, rest[:, outputs:]]
+        return np.concatenate(parts, axis=1).astype(np.float32)
