@@ -92,10 +92,7 @@ Objective = Callable[[Parameters, int, int], NDArray[np.float64]]
 class _Search:
     """What a run carries from generation to generation; n is the size of the space it searches."""
 
-    _SAVED = (
-        *("means", "snapshots", "restarts", "since_start", "since_best"),
-        *("best_mean", "best_snapshot"),
-    )
+    _SAVED = "means snapshots restarts since_start since_best best_mean best_snapshot".split()
 
     def __init__(
         self, cfg: EvolveConfig, seed: int, x0: Parameters, components: Components | None

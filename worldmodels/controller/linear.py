@@ -104,9 +104,7 @@ class ControllerConfig(Config):
         Args:
             spec: the space.
             own: the rules that its task has of its own for a Box; None scales tanh to the bounds.
-            inputs: see the field.
-            hidden: see the field.
-            normalize: see the field.
+            inputs, hidden, normalize: see the fields.
 
         Raises:
             UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
@@ -262,9 +260,8 @@ def initial_parameters(cfg: ControllerConfig, z_dim: int, h_dim: int, seed: int)
     """
     params = np.zeros(num_parameters(cfg, z_dim, h_dim), np.float32)
     width = num_inputs(cfg, z_dim, h_dim)
-    cut = cfg.hidden * width
-    drawn = np.random.default_rng(seed).standard_normal(cut).astype(np.float32)
-    params[:cut] = drawn / np.sqrt(width)
+    drawn = np.random.default_rng(seed).standard_normal(cfg.hidden * width)
+    params[: len(drawn)] = drawn.astype(np.float32) / np.sqrt(width)
     return params
 
 

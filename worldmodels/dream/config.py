@@ -58,8 +58,8 @@ class DreamConfig(Config):
     backend: Literal["auto", "kernels", "torch"] = "auto"
     """compiled kernels (CPU) or plain torch (any device); auto takes kernels on a CPU"""
     threads: Annotated[int, AtLeast(0), Limit(1024)] = 0
-    """threads that dream side by side on a CPU; 0 takes as many as torch does, but no more than 4:
-    eight were slower than two, probably by contention for the GIL"""
+    """threads that dream side by side on a CPU; 0 takes as many as torch does, but no more than 4
+    (eight were slower than two, probably GIL contention)"""
     chunk_rows: Annotated[int, AtLeast(1), Limit(10**6)] = 512
     """dreams stepped together by one thread; bounds the memory whatever the population"""
 

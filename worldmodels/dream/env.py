@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -100,9 +100,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
             self._world = engine.world(self._members, dreamer, self._elapsed, mask)
         self._ended, self._begun = np.zeros(num_envs, np.bool_), False
 
-    def __copy__(self) -> Self:
-        """A deep copy, since two environments cannot share a dream."""
-        return copy.deepcopy(self)
+    __copy__ = copy.deepcopy  # two environments cannot share a dream
 
     @torch.inference_mode()
     def restart(
@@ -237,9 +235,7 @@ class Dream(gym.Env[Array, Any]):
         self.observation_space = self._vector.single_observation_space
         self.action_space = self._vector.single_action_space
 
-    def __copy__(self) -> Self:
-        """A deep copy: see `DreamVector`."""
-        return copy.deepcopy(self)
+    __copy__ = copy.deepcopy  # see `DreamVector`
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

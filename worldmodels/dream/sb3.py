@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,9 +32,7 @@ class DreamVecEnv(VecEnv):
         self._rng = np.random.default_rng(seed)
         self._actions: NDArray[Any] = np.empty(0)
 
-    def __copy__(self) -> Self:
-        """A deep copy: see `worldmodels.dream.env.Dream`."""
-        return copy.deepcopy(self)
+    __copy__ = copy.deepcopy  # two environments cannot share a dream
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
         """Seed all dreams; it takes effect at once."""
