@@ -104,7 +104,9 @@ class ControllerConfig(Config):
         Args:
             spec: the space.
             own: the rules that its task has of its own for a Box; None scales tanh to the bounds.
-            inputs, hidden, normalize: see the fields.
+            inputs: see the field.
+            hidden: see the field.
+            normalize: see the field.
 
         Raises:
             UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
