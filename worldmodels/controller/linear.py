@@ -179,7 +179,7 @@ class Controllers:
                 where it standardises its inputs.
         """
         assert params.ndim == 2, f"params are (P, N), got {tuple(params.shape)}"
-        self.cfg, self.count, width = cfg, len(params), num_inputs(cfg, z_dim, h_dim)
+        self.cfg, count, width = cfg, len(params), num_inputs(cfg, z_dim, h_dim)
         expected = num_parameters(cfg, z_dim, h_dim)
         if params.shape[1] != expected:
             raise UserError(
@@ -189,7 +189,7 @@ class Controllers:
         layers, at, inputs = list[tuple[Tensor, Tensor]](), 0, width
         for outputs in filter(None, (cfg.hidden, cfg.outputs)):
             end = at + outputs * inputs
-            weight = params[:, at:end].reshape(self.count, outputs, inputs)
+            weight = params[:, at:end].reshape(count, outputs, inputs)
             layers.append((weight, params[:, end : end + outputs, None]))
             at, inputs = end + outputs, outputs
         weight, bias = layers[0]
@@ -206,13 +206,7 @@ class Controllers:
         self._second = [part.contiguous() for part in layers[1]] if cfg.hidden else None
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
-        """Actions (P, B, A), or indices (P, B) for Discrete, at z (P, B, Z) and h (P, B, H).
-
-        A single controller may be given states with any P: it then drives them all.
-        """
-        if self.count == 1 and z.shape[0] != 1:
-            flat = self.act(z.flatten(0, 1)[None], h.flatten(0, 1)[None])
-            return flat.reshape(*z.shape[:2], *flat.shape[2:])
+        """Actions (P, B, A), or indices (P, B) for Discrete, at z (P, B, Z) and h (P, B, H)."""
         out = torch.bmm(self._wz, z.transpose(1, 2)) + self._bias
         if self._wh is not None:
             out = out + torch.bmm(self._wh, h.transpose(1, 2))
