@@ -232,9 +232,8 @@ def evolve(
     search = _Search(cfg, seed, np.array(x0, np.float32), components)
     if checkpoint is not None and checkpoint.exists():
         search.load(checkpoint, key)
-    history = search.history
     while not search.finished:
-        began, g = time.perf_counter(), len(history) + 1
+        began, g = time.perf_counter(), len(search.history) + 1
         # one generation: sample, judge on shared seeds, update
         population = search.strategy.ask()
         searched = population.astype(np.float32)
@@ -251,10 +250,10 @@ def evolve(
         best, mean, std = (float(x) for x in (values.max(), values.mean(), values.std()))
         seconds = time.perf_counter() - began
         record = Generation(g, best, mean, std, sigma, seconds, mean_return, restarted)
-        history.append(record)
+        search.history.append(record)
         if on_generation is not None:
             on_generation(record)
         if checkpoint is not None and (g % cfg.checkpoint_every == 0 or search.finished):
             search.save(checkpoint, key)
     snapshots = {g: search.expand(mean[None])[0] for g, mean in search.snapshots.items()}
-    return EvolveResult(search.expand(search.mean[None])[0], tuple(history), snapshots)
+    return EvolveResult(search.expand(search.mean[None])[0], tuple(search.history), snapshots)

@@ -46,9 +46,8 @@ class DreamConfig(Config):
     disagreement_limit: NotNegative = 0.0
     """a dream ends where disagreement exceeds this; 0 is no limit (per_step only)"""
     miss_penalty: NotNegative = 0.0
-    """subtracted from the reward of a step in which M expects no event (CarRacing: no new tile), in
-    units of an event's; what a dream without an end cannot show is that one missed tile takes the
-    end of the lap with it. Nothing where M's rewards are raw numbers"""
+    """subtracted, in units of an event's reward, from a step in which M expects no event
+    (CarRacing: no new tile; with one missed the lap has no end); nothing where rewards are raw"""
     miss_below: Positive = 0.5
     """expected events at which that begins; it grows in proportion as they are fewer"""
     common_random_numbers: bool = True

@@ -213,8 +213,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         frames = self.agent.decode(self.observe()[:, : self.agent.z_dim])
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2).float()
         large = torch.nn.functional.interpolate(pixels, scale_factor=RENDER_SCALE, mode="bilinear")
-        pictures = large.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-        return tuple(np.ascontiguousarray(pictures))
+        return tuple(large.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
 
 
 class Dream(gym.Env[Array, Any]):

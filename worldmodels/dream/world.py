@@ -100,13 +100,11 @@ def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Ten
 
 
 def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
-    """Whether the dream ends (R,) bool, from the termination head's output (R,)."""
+    """Whether the dream ends (R,) bool: where its probability exceeds a limit, fixed or drawn."""
     if cfg.termination == "off":
         return torch.zeros_like(logit, dtype=torch.bool)
-    probability = torch.sigmoid(logit)
-    if cfg.termination == "sampled":
-        return uniform < probability
-    return probability > cfg.termination_threshold
+    limit = uniform if cfg.termination == "sampled" else cfg.termination_threshold
+    return torch.sigmoid(logit) > limit
 
 
 Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
