@@ -23,8 +23,8 @@ from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
 from worldmodels.config import Config, Count, Seed, SizeOrZero, Workers
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, controller_inputs, evolve_within
-from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation
+from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation, evolve
+from worldmodels.controller.linear import Components, controller_inputs
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.envs import from_file, require_limit
 from worldmodels.executors import Executor
@@ -95,7 +95,7 @@ class Candidates:
     def __init__(self, agent: Agent, population: NDArray[np.float32]) -> None:
         """Lay out controllers (C, N) for batched products."""
         self._agent, self._count = agent, len(population)
-        self._weights = linear.unflatten(
+        self._weights = linear.Controllers(
             torch.from_numpy(population),
             agent.controller,
             agent.z_dim,
@@ -114,9 +114,8 @@ class Candidates:
         rows = torch.from_numpy(np.flatnonzero(active))
         z = torch.zeros(len(obs), agent.z_dim)
         z[rows] = agent.encode(obs[active])[0]
-        h = self._memory.h.view(self._count, -1, agent.h_dim) if cfg.inputs == "zh" else None
-        action = linear.forward(self._weights, z.view(self._count, -1, agent.z_dim), h, cfg)
-        action = action.flatten(0, 1)
+        h = self._memory.h.view(self._count, -1, agent.h_dim)
+        action = self._weights.act(z.view(self._count, -1, agent.z_dim), h).flatten(0, 1)
         if cfg.inputs == "zh":
             known = linear.memory_input(action, cfg)
             self._memory = agent.memories[0].advance(z, known, self._memory)
@@ -247,7 +246,7 @@ class _Session:
             began = time.perf_counter()
             self.returns.frames = 0
 
-            def note(record: Generation, mean: NDArray[np.float32]) -> None:
+            def note(record: Generation) -> None:
                 nonlocal began
                 now = time.perf_counter()
                 self._note(record, now - began)
@@ -262,15 +261,15 @@ class _Session:
                 average=self.cfg.average,
                 checkpoint_every=1,
             )
-            self.result = evolve_within(
-                self._components(),
+            self.result = evolve(
                 self.returns,
                 settings,
                 runs.derive_seed(self.cfg.seed, "evolution"),
                 self._first_mean(),
-                checkpoint=self.run.checkpoints / "evolution.json",
+                checkpoint=self.run.checkpoints / "evolution.safetensors",
                 on_generation=note,
                 key=runs.config_hash([self.cfg.drive, self.agent.env_id]),
+                components=self._components(),
             )
 
     def _components(self) -> Components | None:

@@ -13,23 +13,24 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 from numpy.typing import NDArray
-from torch import Tensor
 
 from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine
+from worldmodels.dream.engine import DreamEngine
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.runs import machine, write_json
 
 CONTROLLER = linear.ControllerConfig()
+CONTROLLERS = partial(linear.Controllers, cfg=CONTROLLER)
 SQUARE = 2048
 ROWS = DreamConfig().chunk_rows
 LARGE = "large product"
@@ -53,12 +54,6 @@ class Args:
     """measure plain torch and float32 too"""
     json: Path | None = None
     """where to write the figures"""
-
-
-def make_act(population: Tensor) -> Act:
-    """The paper's linear controller on [z, h]."""
-    weights = linear.unflatten(population, CONTROLLER)
-    return lambda z, h: linear.forward(weights, z, h, CONTROLLER)
 
 
 def make_engine(cfg: DreamConfig) -> DreamEngine:
@@ -143,10 +138,10 @@ def measure(args: Args) -> Best:
     square = torch.randn(SQUARE, SQUARE, dtype=torch.bfloat16)
     best = Best()
     for engine in engines.values():
-        engine.rollout(make_act, population[:2], 0, episodes=2)  # compiles
+        engine.rollout(CONTROLLERS, population[:2], 0)  # compiles
     for seed in range(args.rounds):
         for name, engine in engines.items():
-            rollout = lambda engine=engine, seed=seed: engine.rollout(make_act, population, seed)  # noqa: E731
+            rollout = lambda engine=engine, seed=seed: engine.rollout(CONTROLLERS, population, seed)  # noqa: E731
             best.time(name, rollout, steps)
         for name, run in bare.items():
             best.time(name, run, ROWS * 50 * threads)

@@ -51,7 +51,7 @@ NETWORKS = [
 SEAMS = {  # where sparse_gan touches the pipeline: one file for each thing that it takes
     "sparse_gan.data": {"envs", "experience"},
     "sparse_gan.gan.comparison": {"vision"},  # V is one of the two that are compared
-    "sparse_gan.gan.dreams": {"agent", "controller", "dream", "dream.env", "vision"},
+    "sparse_gan.gan.dreams": {"agent", "dream", "dream.env", "vision"},
     "sparse_gan.gan.pictures": {"video"},
 }
 
@@ -192,7 +192,7 @@ def test_file_imports_only_to_its_left(path: Path) -> None:
         ("worldmodels.vision", "from .. import memory"),
         ("worldmodels.memory.train", "def late():\n    from worldmodels.dream import engine"),
         ("worldmodels.memory.train", "import worldmodels\nworldmodels.Agent"),
-        ("worldmodels.dream.engine", "from worldmodels.controller.linear import act"),
+        ("worldmodels.dream.engine", "from worldmodels.controller.linear import squash"),
         ("worldmodels.dream.engine", "from worldmodels import Agent"),
         ("worldmodels.dream.engine", "from worldmodels.dream.env import Dream"),
         ("worldmodels.controller.evolve", "from worldmodels.dream.engine import DreamReturns"),

@@ -21,11 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def compiled(**options: Any) -> Callable[[F], F]:
-    """Decorate a function so that numba compiles it once for all processes.
-
-    Args:
-        options: of `numba.njit`.
-    """
+    """Decorate a function so that `numba.njit` compiles it once for all processes."""
 
     def decorate(function: F) -> F:
         for may_cache in (True, False):

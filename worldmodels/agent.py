@@ -61,15 +61,12 @@ class LinearPolicy:
 
     def __init__(self, agent: Agent) -> None:
         """Copy C's parameters as they are now."""
-        self.cfg = agent.controller
         parameters, sizes = torch.tensor(agent.parameters)[None], (agent.z_dim, agent.h_dim)
-        self._weights = linear.unflatten(parameters, self.cfg, *sizes, agent.input_stats)
+        self._one = linear.Controllers(parameters, agent.controller, *sizes, agent.input_stats)
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
         """M's action inputs (B, A) at z (B, Z) and h (B, H)."""
-        seen = h[None] if self.cfg.inputs == "zh" else None
-        actions = linear.forward(self._weights, z[None], seen, self.cfg)[0]
-        return linear.memory_input(actions, self.cfg)
+        return self._one(z[None], h[None])[0]
 
 
 class Agent(HoldingPolicy[AgentState]):

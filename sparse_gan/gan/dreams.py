@@ -7,7 +7,6 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
-from worldmodels.controller import linear
 from worldmodels.dream.env import DreamVector
 from worldmodels.vision.vae import to_float, to_uint8
 
@@ -26,21 +25,12 @@ def dreamt(agent: Agent, count: int, dreams: int = 20, seed: int = 0) -> NDArray
         UserError: the agent cannot dream.
     """
     env = DreamVector(agent, dreams)
-    weights = linear.unflatten(
-        torch.from_numpy(agent.parameters)[None],
-        agent.controller,
-        agent.z_dim,
-        agent.h_dim,
-        agent.input_stats,
-    )
     obs, _ = env.reset(seed=seed)
     found = []
     for _ in range(-(-count // dreams)):
-        z, h = torch.from_numpy(obs)[None].split([agent.z_dim, agent.h_dim], dim=2)
-        seen = h if agent.controller.inputs == "zh" else None
-        action = linear.forward(weights, z, seen, agent.controller)[0]
-        found.append(z[0])
-        obs, *_ = env.step(action.numpy())
+        z, h = torch.from_numpy(obs).split([agent.z_dim, agent.h_dim], dim=1)
+        found.append(z)
+        obs, *_ = env.step(agent.act(z, h).numpy())
     return agent.decode(torch.cat(found)[:count])
 
 

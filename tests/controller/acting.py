@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from worldmodels.controller import linear
-from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.controller.linear import ControllerConfig, Controllers, InputStats
 
 Array = NDArray[np.float32]
 
@@ -21,8 +20,6 @@ def act(
     if params.ndim == 1:
         one = act(params[None], z[None], None if h is None else h[None], cfg, stats)
         return np.asarray(one[0])
-    weights = linear.unflatten(
-        torch.from_numpy(params), cfg, z.shape[-1], 0 if h is None else h.shape[-1], stats
-    )
-    hidden = None if h is None else torch.from_numpy(h)
-    return np.asarray(linear.forward(weights, torch.from_numpy(z), hidden, cfg))
+    hidden = torch.zeros((*z.shape[:-1], 0)) if h is None else torch.from_numpy(h)
+    weights = Controllers(torch.from_numpy(params), cfg, z.shape[-1], hidden.shape[-1], stats)
+    return np.asarray(weights.act(torch.from_numpy(z), hidden))

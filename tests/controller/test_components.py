@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tests.controller.acting import act
-from worldmodels.controller.components import Components, evolve_within
-from worldmodels.controller.evolve import EvolveConfig
-from worldmodels.controller.linear import ControllerConfig, num_parameters
+from worldmodels.controller.evolve import EvolveConfig, evolve
+from worldmodels.controller.linear import Components, ControllerConfig, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.protocols import UserError
 
@@ -24,6 +25,13 @@ def recorded(count: int = 400) -> NDArray[np.float32]:
     return inputs
 
 
+def points(components: Components, count: int) -> NDArray[np.float32]:
+    """Random controllers on the components."""
+    few = dataclasses.replace(components.controller, inputs="z")
+    size = num_parameters(few, len(components.analysis), 0)
+    return np.random.default_rng(1).standard_normal((count, size)).astype(np.float32)
+
+
 def test_components_have_mean_0_and_deviation_1_and_are_uncorrelated() -> None:
     x = recorded()
     found = Components.of(x, 4, ControllerConfig())
@@ -36,7 +44,7 @@ def test_components_have_mean_0_and_deviation_1_and_are_uncorrelated() -> None:
 def test_expanded_it_acts_as_on_the_components(hidden: int) -> None:
     shape, x = ControllerConfig(hidden=hidden), recorded()
     found = Components.of(x, 4, shape)
-    small = np.random.default_rng(1).standard_normal((6, found.num_parameters)).astype(np.float32)
+    small = points(found, 6)
     full = found.expand(small)
     assert full.shape == (6, num_parameters(shape, Z, H))
     seen = ((x - found.mean) @ found.analysis.T).astype(np.float32)
@@ -50,7 +58,7 @@ def test_expanded_it_acts_as_on_the_components(hidden: int) -> None:
 
 def test_compressing_what_was_expanded_gives_it_back() -> None:
     found = Components.of(recorded(), 4, ControllerConfig())
-    small = np.random.default_rng(1).standard_normal((6, found.num_parameters)).astype(np.float32)
+    small = points(found, 6)
     np.testing.assert_allclose(found.compress(found.expand(small)), small, atol=1e-4)
 
 
@@ -58,13 +66,14 @@ def test_an_input_that_stands_still_is_harmless() -> None:
     x = recorded()
     x[:, 2] = 7
     found = Components.of(x, Z + H, ControllerConfig())
-    assert np.isfinite(found.expand(np.ones((1, found.num_parameters)))).all()
+    assert np.isfinite(found.expand(points(found, 1))).all()
 
 
 def test_evolution_within_them_gives_controllers_on_the_inputs() -> None:
     shape, x = ControllerConfig(), recorded()
     found = Components.of(x, 3, shape)
-    target = act(found.expand(np.ones((1, found.num_parameters)))[0], x[:, :Z], x[:, Z:], shape)
+    ones = np.ones_like(points(found, 1))
+    target = act(found.expand(ones)[0], x[:, :Z], x[:, Z:], shape)
 
     def returns(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         assert population.shape[1] == num_parameters(shape, Z, H)
@@ -73,11 +82,10 @@ def test_evolution_within_them_gives_controllers_on_the_inputs() -> None:
 
     cfg = EvolveConfig(StrategyConfig(population=16, sigma0=0.3), generations=60, mean_every=30)
     zeros = np.zeros(num_parameters(shape, Z, H), np.float32)
-    result = evolve_within(found, returns, cfg, 0, zeros)
+    result = evolve(returns, cfg, 0, zeros, components=found)
     assert returns(result.parameters[None], 0)[0] > -5e-3
     assert set(result.snapshots) == {30, 60}
     np.testing.assert_array_equal(result.snapshots[60], result.parameters)
-    assert evolve_within(None, returns, cfg, 0, zeros).parameters.shape == zeros.shape
 
 
 def test_mistakes_are_named() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import cma
 import numpy as np
 import pytest
-from scipy.stats import rankdata
 
 from worldmodels.controller import strategies
 from worldmodels.controller.strategies import CMA, StrategyConfig, Vector
@@ -16,6 +15,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import load_checkpoint, save_checkpoint
 
 N, P = 6, 12
+ZEROS = np.zeros(N)
 NAMES = ("cma", "sep_cma", "pepg", "openes")
 
 
@@ -34,7 +34,7 @@ def config(name: str, **kwargs: float) -> StrategyConfig:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_sphere_is_climbed(name: str) -> None:
-    strategy = strategies.make(config(name, sigma0=0.3, learning_rate=0.05), N, seed=0)
+    strategy = strategies.make(config(name, sigma0=0.3, learning_rate=0.05), 0, ZEROS)
     for _ in range(150):
         x = strategy.ask()
         assert x.shape == (P, N)
@@ -44,7 +44,7 @@ def test_sphere_is_climbed(name: str) -> None:
 
 @pytest.mark.parametrize("seed", [0, 7, 2**63 - 1])
 def test_cma_solves_rosenbrock_as_the_package_does(seed: int) -> None:
-    ours = strategies.make(config("cma", sigma0=0.3), N, seed)
+    ours = strategies.make(config("cma", sigma0=0.3), seed, ZEROS)
     before = np.random.get_state()
     try:
         theirs = cma.CMAEvolutionStrategy(
@@ -67,7 +67,7 @@ def test_cma_solves_rosenbrock_as_the_package_does(seed: int) -> None:
 def test_global_generator_and_arguments_are_left_alone(name: str) -> None:
     np.random.seed(3)
     expected = np.random.RandomState(3).rand(4)
-    strategy = strategies.make(config(name), N, seed=1, x0=np.ones(N))
+    strategy = strategies.make(config(name), 1, np.ones(N))
     x = strategy.ask()
     returns = sphere(x)
     copies = x.copy(), returns.copy()
@@ -82,7 +82,7 @@ def test_global_generator_and_arguments_are_left_alone(name: str) -> None:
 def test_seeds_decide_and_global_state_does_not(name: str) -> None:
     def run(seed: int, noise: int) -> Vector:
         np.random.seed(noise)
-        strategy = strategies.make(config(name), N, seed)
+        strategy = strategies.make(config(name), seed, ZEROS)
         for _ in range(5):
             x = strategy.ask()
             strategy.tell(x, sphere(x))
@@ -95,10 +95,10 @@ def test_seeds_decide_and_global_state_does_not(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resumed_equals_unbroken(name: str) -> None:
-    unbroken = strategies.make(config(name), N, seed=5)
+    unbroken = strategies.make(config(name), 5, ZEROS)
     for generation in range(12):
         if generation == 6:
-            resumed = strategies.make(config(name), N, seed=99)
+            resumed = strategies.make(config(name), 99, ZEROS)
             resumed.load_state_dict(unbroken.state_dict())
         x = unbroken.ask()
         unbroken.tell(x, rosenbrock(x))
@@ -114,7 +114,7 @@ def test_flat_returns_do_not_stop_a_run_and_nothing_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("cma_signals.in").write_text("{'timeout': 0}")
-    strategy = strategies.make(config("cma"), N, seed=0)
+    strategy = strategies.make(config("cma"), 0, ZEROS)
     for _ in range(30):
         x = strategy.ask()
         strategy.tell(x, np.zeros(P))
@@ -124,12 +124,12 @@ def test_flat_returns_do_not_stop_a_run_and_nothing_is_written(
 
 @pytest.mark.parametrize(("name", "size"), [("cma", 60), ("sep_cma", 60), ("cma", 600)])
 def test_state_of_cma_is_plain_arrays_in_any_process(name: str, size: int, tmp_path: Path) -> None:
-    strategy = strategies.make(config(name), size, 3)
+    strategy = strategies.make(config(name), 3, np.zeros(size))
     for _ in range(7):
         population = strategy.ask()
         strategy.tell(population, -np.square(population - 0.3).sum(1))
     save_checkpoint(tmp_path / "state.pt", strategy.state_dict())  # refuses objects and code
-    other = strategies.make(config(name), size, 99)
+    other = strategies.make(config(name), 99, np.zeros(size))
     other.load_state_dict(load_checkpoint(tmp_path / "state.pt"))
     for _ in range(15):  # long enough for the eigenvectors to be computed again
         population = strategy.ask()
@@ -140,36 +140,28 @@ def test_state_of_cma_is_plain_arrays_in_any_process(name: str, size: int, tmp_p
         np.testing.assert_array_equal(strategy.mean, other.mean)
 
 
-def test_a_state_of_another_search_is_refused() -> None:
-    strategy = strategies.make(config("cma"), 5, 0)
+def test_a_state_with_an_unknown_entry_is_refused() -> None:
+    strategy = strategies.make(config("cma"), 0, ZEROS)
     state = strategy.state_dict()
-    with pytest.raises(UserError, match="has 5 parameters, expected 6"):
-        strategies.make(config("cma"), 6, 0).load_state_dict(state)
-    with pytest.raises(UserError, match="earlier version"):
-        strategy.load_state_dict({"pickle": np.zeros(4, np.uint8), "sha256": ""})
     with pytest.raises(UserError, match=r"unknown 'os\.system'"):
         strategy.load_state_dict({**state, "arrays": {**state["arrays"], "os.system": 1.0}})
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_returns_that_are_no_numbers_stop_the_run(name: str) -> None:
-    strategy = strategies.make(config(name), N, seed=0)
-    returns = np.zeros(P)
-    returns[3] = np.nan
-    with pytest.raises(UserError, match="candidate 3"):
+@pytest.mark.parametrize("name", ["pepg", "openes"])
+def test_only_ranks_count_and_equal_returns_teach_nothing(name: str) -> None:
+    def mean_after(returns: Vector) -> Vector:
+        strategy = strategies.make(config(name), 0, ZEROS)
         strategy.tell(strategy.ask(), returns)
+        return strategy.mean
 
-
-def test_centred_ranks_equal_scipys() -> None:
-    values = np.array([3.0, -1.0, 3.0, 7.0, 0.0])
-    want = (rankdata(values) - 1) / 4 - 0.5
-    np.testing.assert_allclose(strategies.centred_ranks(values), want)
-    assert not strategies.centred_ranks(np.ones(4)).any()
+    returns = np.random.default_rng(0).standard_normal(P)
+    np.testing.assert_array_equal(mean_after(returns), mean_after(np.exp(3 * returns)))
+    np.testing.assert_array_equal(mean_after(np.ones(P)), ZEROS)
 
 
 def test_paper_sized_problem_starts_at_the_given_mean() -> None:
     start = np.linspace(-1, 1, 867)
-    strategy = strategies.make(StrategyConfig(), 867, 0, start)
+    strategy = strategies.make(StrategyConfig(), 0, start)
     assert isinstance(strategy, CMA)
     np.testing.assert_array_equal(strategy.mean, start)
     assert strategy.ask().shape == (64, 867)

@@ -17,12 +17,12 @@ from tests.memory.test_memory_train import system
 from tests.pipeline_worker import tiny
 from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
-from worldmodels.dream.batch import DreamBatch
 from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.env import DreamVector
 from worldmodels.dream.starts import build_starts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory import transformer
-from worldmodels.memory.interface import Memory, MemoryState
+from worldmodels.memory.interface import Memory
 from worldmodels.memory.kinds import KINDS, Kind, build
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.memory.transformer import Transformer, TransformerConfig
@@ -219,18 +219,15 @@ def test_a_file_of_m_says_which_kind_it_is(tmp_path: Path) -> None:
 def test_dreams_run_in_torch_and_kernels_are_refused() -> None:
     agent = make_agent()
     assert agent.starts is not None and agent.reward_model is not None
-    parts = (agent.memories, agent.reward_model, agent.starts, agent.action_spec)
-    dreams = DreamBatch(*parts, DreamConfig(dropout=0.2), 4)
-    rng = np.random.default_rng(0)
-    dreams.restart(np.arange(4), rng, np.arange(4))
-    state = MemoryState(*(torch.from_numpy(x[0, :4]) for x in (agent.starts.h, agent.starts.c)))
-    np.testing.assert_array_equal(dreams.observe()[:, Z:], state.h)
+    dreams = DreamVector(agent, 4, dropout=0.2)
+    obs, _ = dreams.reset(seed=0, options={"start": np.arange(4)})
+    np.testing.assert_array_equal(obs[:, Z:], agent.starts.h[0, :4])
     for _ in range(3):
-        step = dreams.step(np.zeros((4, 3), np.float32), rng)
-    assert step.obs.shape == (4, Z + H) and dreams.observation_space.contains(step.obs[0])
+        obs, *_ = dreams.step(np.zeros((4, 3), np.float32))
+    assert obs.shape == (4, Z + H) and dreams.observation_space.contains(obs)
     says = "backend is 'kernels'; it must be torch or auto, since M is a Transformer"
     with pytest.raises(UserError, match=says):
-        DreamBatch(*parts, DreamConfig(backend="kernels"), 4)
+        DreamVector(agent, 4, backend="kernels")
 
 
 @pytest.mark.parametrize("method", ["cem", "gradient", "rollout"])

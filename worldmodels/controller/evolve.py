@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from worldmodels import runs
 from worldmodels.config import Config, Count, CountOrZero, NotNegative, Positive
 from worldmodels.controller import strategies
-from worldmodels.controller.strategies import Strategy, StrategyConfig, Vector
+from worldmodels.controller.linear import Components, Parameters
+from worldmodels.controller.strategies import StrategyConfig, Vector
 from worldmodels.protocols import ReturnFunction, UserError
-
-Parameters = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -35,8 +33,8 @@ class EvolveConfig(Config):
     mean_every: Count = 10
     """every so many generations, and at the last, the mean is judged and kept as a snapshot"""
     average: Count = 1
-    """the mean is that of the last so many generations' distributions, or of the later half of all
-    so far where those are fewer: returns are noisy, and a single mean wanders with them"""
+    """average the mean over the last so many generations, or over the later half of all so far if
+    those are fewer, since returns are noisy"""
     checkpoint_every: Count = 10
     """generations between checkpoints; the last one is always written"""
     restart_patience: CountOrZero = 0
@@ -84,45 +82,66 @@ class EvolveResult:
     """generation -> (N,) mean, wherever the mean was judged: what selection chooses from"""
 
 
-OnGeneration = Callable[[Generation, Parameters], "bool | None"]
-"""Called after each generation with its record and the mean (N,); True ends the run."""
+OnGeneration = Callable[[Generation], None]
+"""Called after each generation with its record."""
 
-Objective = Callable[[NDArray[np.float32], int, int], NDArray[np.float64]]
+Objective = Callable[[Parameters, int, int], NDArray[np.float64]]
 """Judges a population (P, N) by a seed in a generation, counted from 1: (P,), higher is better."""
 
 
-class _State:
-    """What a run carries from generation to generation, and what a checkpoint holds."""
+class _Search:
+    """What a run carries from generation to generation; n is the size of the space it searches."""
 
-    def __init__(self, cfg: EvolveConfig, size: int, seed: int, x0: Parameters) -> None:
-        self.cfg, self.size, self.seed = cfg, size, seed
-        self.strategy = self.begin(0, x0)
-        self.means: list[Vector] = []
+    _SAVED = "means snapshots restarts since_start since_best best_mean best_snapshot".split()
+
+    def __init__(
+        self, cfg: EvolveConfig, seed: int, x0: Parameters, components: Components | None
+    ) -> None:
+        self.cfg, self.seed, self.components = cfg, seed, components
+        self.x0 = x0 if components is None else components.compress(x0[None])[0]
         self.history: list[Generation] = []
+        self.means: list[Vector] = []
+        """(n,) each: the last ones, which the controller is the mean of"""
         self.snapshots: dict[int, Parameters] = {}
-        self.restarts = 0
-        self.since_start = 0
-        self.since_best = 0
+        """generation -> (n,)"""
+        self.restarts = self.since_start = self.since_best = self.best_snapshot = 0
         self.best_mean = -np.inf
-        self.best_snapshot = 0
-        self.stopped = False
+        self.strategy = self._begin(self.x0)
 
-    def begin(self, number: int, x0: Parameters) -> Strategy:
-        """A fresh strategy around ``x0``."""
-        seed = runs.derive_seed(self.seed, "strategy", number)
-        return strategies.make(self.cfg.strategy, self.size, seed, x0)
+    def _begin(self, x0: Parameters) -> strategies.Strategy:
+        seed = runs.derive_seed(self.seed, "strategy", self.restarts)
+        return strategies.make(self.cfg.strategy, seed, x0)
+
+    def expand(self, searched: Parameters) -> Parameters:
+        """Points (P, n) of the search as controllers (P, N)."""
+        return searched if self.components is None else self.components.expand(searched)
 
     @property
     def mean(self) -> Parameters:
-        """(N,) the controller as it stands."""
-        if not self.means:
-            return self.strategy.mean.astype(np.float32)
-        mean: Parameters = np.mean(self.means, axis=0).astype(np.float32)
-        return mean
+        """(n,) the controller as it stands."""
+        return np.asarray(np.mean(self.means or [self.strategy.mean], axis=0), np.float32)
+
+    @property
+    def finished(self) -> bool:
+        """True once the generations or the seconds are used up."""
+        spent, limit = sum(g.seconds for g in self.history), self.cfg.seconds
+        return len(self.history) >= self.cfg.generations or (limit is not None and spent >= limit)
 
     def tell(self, population: Vector, values: Vector, generation: int) -> None:
-        """Update the strategy, and the means that count."""
-        _tell(self.strategy, population, values, generation)
+        """Update the strategy, and the means that count.
+
+        Raises:
+            UserError: a value is not finite.
+        """
+        assert values.shape == (len(population),), f"{values.shape} returns of {len(population)}"
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            raise UserError(
+                f"generation {generation}: the return of candidate {bad[0]} is {values[bad[0]]} "
+                f"({bad.size} of {len(values)} are not finite); a return must be a number: look at "
+                "M's reward and the dream's settings"
+            )
+        self.strategy.tell(population, values)
         self.since_start += 1
         most = min(self.cfg.average, (self.since_start + 1) // 2)
         self.means = [*self.means, self.strategy.mean][-most:]
@@ -130,7 +149,7 @@ class _State:
     def judge(self, returns: ReturnFunction, generation: int) -> float:
         """Return the mean's own return, keep it as a snapshot, count judgements without gain."""
         seed = runs.derive_seed(self.seed, "mean", generation)
-        value = float(returns(self.mean[None], seed)[0])
+        value = float(returns(self.expand(self.mean[None]), seed)[0])
         self.snapshots[generation] = self.mean
         self.since_best += 1
         if value > self.best_mean:
@@ -144,37 +163,21 @@ class _State:
         self.restarts += 1
         self.since_best = self.since_start = 0
         self.means = []
-        self.strategy = self.begin(self.restarts, self.snapshots[self.best_snapshot])
+        self.strategy = self._begin(self.snapshots[self.best_snapshot])
         return True
 
-    def save(self, path: Path, key: str) -> None:
-        """Write the checkpoint under a name that its generation gives, then point to it.
+    def key(self, key: str) -> str:
+        """Hash of all that fixes the search; a longer run may continue a shorter one."""
+        length: dict[str, Any] = {"generations": 1, "seconds": None, "checkpoint_every": 1}
+        cfg = dataclasses.replace(self.cfg, **length)
+        return runs.config_hash((cfg, self.x0.size, self.seed, self.x0, key))
 
-        The pointer is written last and holds the file's hash, so a kill at any moment leaves a
-        whole pair; older files go after it.
-        """
-        target = path.with_name(f"{path.stem}-{len(self.history):06d}.safetensors")
-        runs.save_checkpoint(
-            target,
-            {
-                "strategy": self.strategy.state_dict(),
-                "history": [dataclasses.asdict(g) for g in self.history],
-                "snapshots": dict(self.snapshots),
-                "counters": [
-                    self.restarts,
-                    self.since_start,
-                    self.since_best,
-                    self.best_snapshot,
-                ],
-                "means": list(self.means),
-                "best_mean": float(self.best_mean),
-                "stopped": self.stopped,
-            },
-        )
-        runs.write_json(path, {"file": target.name, "sha256": _sha256(target), "key": key})
-        for old in path.parent.glob(f"{path.stem}-??????.safetensors"):
-            if old != target:
-                old.unlink()
+    def save(self, path: Path, key: str) -> None:
+        """Write the checkpoint."""
+        saved = {name: getattr(self, name) for name in self._SAVED}
+        history = [dataclasses.asdict(g) for g in self.history]
+        state = {"key": self.key(key), "strategy": self.strategy.state_dict(), "history": history}
+        runs.save_checkpoint(path, {**state, **saved})
 
     def load(self, path: Path, key: str) -> None:
         """Continue from a checkpoint, exactly.
@@ -182,37 +185,28 @@ class _State:
         Raises:
             UserError: it is of another run, or unreadable.
         """
-        pointer = runs.read_json(path)
-        if pointer.get("key") != key:
+        state = runs.load_checkpoint(path)
+        if state.get("key") != self.key(key):
             raise UserError(
                 f"checkpoint {path} was written with other settings, seed or start; delete it, or "
                 "choose another folder"
             )
-        file = path.with_name(pointer["file"])
-        data = runs.load_checkpoint(file)
-        if _sha256(file) != pointer["sha256"]:
-            raise UserError(
-                f"checkpoint {file} does not match the SHA-256 in {path.name}; it was changed or "
-                "damaged: delete both and run the stage again"
-            )
-        self.strategy.load_state_dict(data["strategy"])
-        self.history = [Generation(**g) for g in data["history"]]
-        self.snapshots = dict(data["snapshots"])
-        self.restarts, self.since_start, self.since_best, self.best_snapshot = data["counters"]
-        self.means = list(data["means"])
-        self.best_mean, self.stopped = data["best_mean"], data["stopped"]
+        self.strategy.load_state_dict(state["strategy"])
+        self.history = [Generation(**g) for g in state["history"]]
+        for name in self._SAVED:
+            setattr(self, name, state[name])
 
 
 def evolve(
     returns: ReturnFunction,
     cfg: EvolveConfig,
-    num_parameters: int,
     seed: int,
-    x0: ArrayLike | None = None,
+    x0: ArrayLike,
     checkpoint: Path | None = None,
     on_generation: OnGeneration | None = None,
     key: str = "",
     objective: Objective | None = None,
+    components: Components | None = None,
 ) -> EvolveResult:
     """Evolve a controller; the result is the mean of the distribution, not the best sample.
 
@@ -223,80 +217,43 @@ def evolve(
     Args:
         returns: judges a population; higher is better.
         cfg: strategy, length, penalty, checkpoints.
-        num_parameters: N.
         seed: fixes the samples and every generation's starts.
-        x0: (N,) the first mean; zeros if not given.
-        checkpoint: a `.json` path to resume from and to write to; its data lie beside it.
-        on_generation: called with each generation's record and the mean; True ends the run.
+        x0: (N,) the first mean.
+        checkpoint: a `.safetensors` path to resume from and to write to.
+        on_generation: called with each generation's record.
         key: names what ``returns`` depends on, so that a checkpoint of another dream is refused.
         objective: judges the population in place of ``returns``, which then judges the mean alone.
+        components: search in them, from ``x0`` as nearly as they can say it; None searches in all
+            parameters.
 
     Raises:
         UserError: a return is not finite, or the checkpoint is of another run.
     """
-    start = np.zeros(num_parameters, np.float32) if x0 is None else np.array(x0, np.float32)
-    state = _State(cfg, num_parameters, seed, start)
-    full_key = _key(cfg, num_parameters, seed, start, key)
+    search = _Search(cfg, seed, np.array(x0, np.float32), components)
     if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint, full_key)
-    saved = len(state.history)
-    while not _finished(state, cfg):
-        began, g = time.perf_counter(), len(state.history) + 1
+        search.load(checkpoint, key)
+    while not search.finished:
+        began, g = time.perf_counter(), len(search.history) + 1
         # one generation: sample, judge on shared seeds, update
-        population = state.strategy.ask()
-        candidates = population.astype(np.float32)
-        luck = runs.derive_seed(seed, "generation", g)
-        judged = objective(candidates, luck, g) if objective else returns(candidates, luck)
+        population = search.strategy.ask()
+        searched = population.astype(np.float32)
+        candidates, shared = search.expand(searched), runs.derive_seed(seed, "generation", g)
+        judged = objective(candidates, shared, g) if objective else returns(candidates, shared)
         values = np.asarray(judged, np.float64)
-        penalty = cfg.l2 * np.mean(np.square(candidates, dtype=np.float64), axis=1)
-        state.tell(population, values - penalty, g)
+        penalty = cfg.l2 * np.mean(np.square(searched, dtype=np.float64), axis=1)
+        search.tell(population, values - penalty, g)
         # the mean is what counts, so judge it on seeds of its own
         due = g % cfg.mean_every == 0 or g == cfg.generations
-        mean_return = state.judge(returns, g) if due else None
-        mean, sigma = state.mean, state.strategy.sigma
-        restarted = due and g < cfg.generations and state.restart_if_stuck()
-        record = Generation(
-            g,
-            float(values.max()),
-            float(values.mean()),
-            float(values.std()),
-            sigma,
-            time.perf_counter() - began,
-            mean_return,
-            restarted,
-        )
-        state.history.append(record)
-        if on_generation is not None and on_generation(record, mean):
-            state.stopped = True
-        if checkpoint is not None and (g % cfg.checkpoint_every == 0 or _finished(state, cfg)):
-            state.save(checkpoint, full_key)
-            saved = g
-    if checkpoint is not None and saved < len(state.history):
-        state.save(checkpoint, full_key)
-    return EvolveResult(state.mean, tuple(state.history), state.snapshots)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _finished(state: _State, cfg: EvolveConfig) -> bool:
-    """True once the generations or the seconds are used up, or the caller said stop."""
-    if state.stopped or len(state.history) >= cfg.generations:
-        return True
-    return cfg.seconds is not None and sum(g.seconds for g in state.history) >= cfg.seconds
-
-
-def _tell(strategy: Strategy, population: NDArray[np.float64], values: Any, g: int) -> None:
-    """Tell the strategy, naming the generation if a return is no number."""
-    try:
-        strategy.tell(population, values)
-    except UserError as error:
-        raise UserError(f"generation {g}: {error}") from error
-
-
-def _key(cfg: EvolveConfig, size: int, seed: int, x0: Parameters, key: str) -> str:
-    """Hash of all that fixes the search; a longer run may continue a shorter one."""
-    length = {"generations": 1, "seconds": None, "checkpoint_every": 1}
-    same: Sequence[Any] = (dataclasses.replace(cfg, **length), size, seed, x0, key)  # type: ignore[arg-type]  # mypy takes the dict's values for one type
-    return runs.config_hash(same)
+        mean_return = search.judge(returns, g) if due else None
+        sigma = search.strategy.sigma
+        restarted = due and g < cfg.generations and search.restart_if_stuck()
+        best, mean, std = (float(x) for x in (values.max(), values.mean(), values.std()))
+        seconds = time.perf_counter() - began
+        record = Generation(g, best, mean, std, sigma, seconds, mean_return, restarted)
+        search.history.append(record)
+        if on_generation is not None:
+            on_generation(record)
+        if checkpoint is not None and (g % cfg.checkpoint_every == 0 or search.finished):
+            search.save(checkpoint, key)
+    snapshots = {g: search.expand(mean[None])[0] for g, mean in search.snapshots.items()}
+    return EvolveResult(search.expand(search.mean[None])[0], tuple(search.history), snapshots)

@@ -13,11 +13,16 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from worldmodels.config import NOT_EMPTY, Config, SizeOrZero
+from worldmodels.config import NOT_EMPTY, Config, ConfigError, SizeOrZero
 from worldmodels.protocols import Squash, UserError
+
+Parameters = NDArray[np.float32]
+
+LEAST_STD = 0.01
+"""Added to every input's standard deviation: an input that stands still is no direction."""
 
 
 class ActionSpace(Protocol):
@@ -28,12 +33,8 @@ class ActionSpace(Protocol):
         """``"box"`` or ``"discrete"``."""
 
     @property
-    def dim(self) -> int:
-        """Dimensions of a Box, or 1 for Discrete."""
-
-    @property
     def size(self) -> int:
-        """Width of M's action input: ``dim`` of a Box, number of actions of a Discrete."""
+        """Width A of M's action input: dimensions of a Box, number of actions of a Discrete."""
 
     @property
     def low(self) -> Any:
@@ -103,26 +104,23 @@ class ControllerConfig(Config):
         Args:
             spec: the space.
             own: the rules that its task has of its own for a Box; None scales tanh to the bounds.
-            inputs: see the field, as `hidden` and `normalize`.
-            hidden: units of a hidden layer.
-            normalize: standardise the inputs.
+            inputs: see the field.
+            hidden: see the field.
+            normalize: see the field.
 
         Raises:
             UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
                 there are not as many rules as dimensions.
         """
-        rule: Squash = "argmax" if spec.kind == "discrete" else "scaled"
-        if spec.kind == "box" and spec.integer:
-            rule = "whole"
-        squash = (rule,) * spec.size
-        if rule == "argmax":
-            return cls(inputs, hidden, squash, normalize=normalize)
-        if own is not None and len(own) != spec.dim:
-            raise UserError(f"the task has {len(own)} squashing rules for {spec.dim} actions")
-        if own is not None and not {"scaled", "whole"} & set(own):
-            return cls(inputs, hidden, own, normalize=normalize)
-        squash = own or squash
-        low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
+        box = spec.kind == "box"
+        if box and own is not None and len(own) != spec.size:
+            raise UserError(f"the task has {len(own)} squashing rules for {spec.size} actions")
+        rule: Squash = "argmax" if not box else "whole" if spec.integer else "scaled"
+        squash = own if box and own is not None else (rule,) * spec.size
+        low: tuple[float, ...] = ()
+        high = low
+        if {"scaled", "whole"} & set(squash):
+            low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
         return cls(inputs, hidden, squash, low, high, normalize)
 
 
@@ -138,28 +136,8 @@ class InputStats(NamedTuple):
     def of(cls, inputs: Tensor, floor: float = 1e-3) -> InputStats:
         """Measure recorded inputs (M, I); the deviation is kept above ``floor``."""
         assert inputs.ndim == 2, f"inputs are (M, I), got {tuple(inputs.shape)}"
-        flat = inputs.double()
-        std = flat.std(0, correction=0).clamp_min(floor)
-        return cls(flat.mean(0).float(), std.float())
-
-
-class Weights(NamedTuple):
-    """A population's matrices, laid out for batched products: ready for many steps.
-
-    Outputs stand before inputs: with a handful of outputs, ``W x^T`` is several times as fast as
-    ``x W``.
-    """
-
-    wz: Tensor
-    """(P, O, Z) from the latent"""
-    wh: Tensor | None
-    """(P, O, H) from the hidden state; None for inputs="z" """
-    bias: Tensor
-    """(P, O, 1)"""
-    w2: Tensor | None = None
-    """(P, A, O) of the second layer, where there is a hidden one"""
-    bias2: Tensor | None = None
-    """(P, A, 1)"""
+        std = inputs.double().std(0, correction=0).clamp_min(floor)
+        return cls(inputs.double().mean(0).float(), std.float())
 
 
 def num_inputs(cfg: ControllerConfig, z_dim: int, h_dim: int) -> int:
@@ -175,67 +153,71 @@ def num_parameters(cfg: ControllerConfig, z_dim: int = 32, h_dim: int = 256) -> 
     return (width + 1) * cfg.outputs
 
 
-def unflatten(
-    params: Tensor,
-    cfg: ControllerConfig,
-    z_dim: int = 32,
-    h_dim: int = 256,
-    stats: InputStats | None = None,
-    dtype: torch.dtype | None = None,
-) -> Weights:
-    """Cut flat parameters (P, N) into matrices; do it once, then `forward` at every step.
+class Controllers:
+    """A population of controllers, laid out for batched products: ready for many steps.
 
-    The layout is weight (O, I) row by row, then bias (O,), for each layer in turn. With ``stats``
-    the standardisation is folded into the first layer, so that it costs nothing per step:
-    ``W ((x - mean) / std) + b = (W / std) x + (b - W mean / std)``.
-
-    Raises:
-        UserError: the number of parameters is not this controller's.
+    Outputs stand before inputs in every matrix: with a handful of outputs, ``W x^T`` is several
+    times as fast as ``x W``.
     """
-    assert params.ndim == 2, f"params are (P, N), got {tuple(params.shape)}"
-    count, width = params.shape[0], num_inputs(cfg, z_dim, h_dim)
-    expected = num_parameters(cfg, z_dim, h_dim)
-    if params.shape[1] != expected:
-        raise UserError(
-            f"controller parameters: {params.shape[1]} given, {expected} needed for inputs "
-            f"{cfg.inputs!r} of width {width}, hidden {cfg.hidden}, outputs {cfg.outputs}"
-        )
-    if cfg.normalize and stats is None:
-        raise UserError("ControllerConfig.normalize is set, but no input statistics were given")
-    first = cfg.hidden or cfg.outputs
-    cut = first * width
-    weight = params[:, :cut].reshape(count, first, width)
-    bias = params[:, cut : cut + first].reshape(count, first, 1)
-    if cfg.normalize and stats is not None:
-        weight = weight / stats.std.to(params.device)
-        bias = bias - (weight @ stats.mean.to(params.device)).reshape(count, first, 1)
-    w2 = bias2 = None
-    if cfg.hidden:
-        rest = params[:, cut + first :]
-        w2 = rest[:, : -cfg.outputs].reshape(count, cfg.outputs, cfg.hidden)
-        bias2 = rest[:, -cfg.outputs :].reshape(count, cfg.outputs, 1)
-    wh = weight[..., z_dim:] if cfg.inputs == "zh" else None
-    parts = (weight[..., :z_dim], wh, bias, w2, bias2)
-    return Weights(*(None if p is None else p.to(dtype or p.dtype).contiguous() for p in parts))  # type: ignore[arg-type]  # the three first are never None
 
+    def __init__(
+        self,
+        params: Tensor,
+        cfg: ControllerConfig,
+        z_dim: int = 32,
+        h_dim: int = 256,
+        stats: InputStats | None = None,
+    ) -> None:
+        """Cut flat parameters (P, N) into matrices.
 
-def forward(weights: Weights, z: Tensor, h: Tensor | None, cfg: ControllerConfig) -> Tensor:
-    """Act: z (P, B, Z) and h (P, B, H) to actions (P, B, A), or indices (P, B) for Discrete.
+        The layout is weight (O, I) row by row, then bias (O,), for each layer in turn. With
+        ``stats`` the standardisation is folded into the first layer, so that it costs nothing per
+        step: ``W ((x - mean) / std) + b = (W / std) x + (b - W mean / std)``.
 
-    One set of weights (P = 1) may be given states with any P: it then drives them all.
-    """
-    if weights.bias.shape[0] == 1 and z.shape[0] != 1:
-        flat = forward(
-            weights, z.flatten(0, 1)[None], None if h is None else h.flatten(0, 1)[None], cfg
-        )
-        return flat.reshape(*z.shape[:2], *flat.shape[2:])
-    out = torch.bmm(weights.wz, z.transpose(1, 2)) + weights.bias
-    if weights.wh is not None:
-        assert h is not None, "inputs='zh' needs h"
-        out = out + torch.bmm(weights.wh, h.transpose(1, 2))
-    if weights.w2 is not None and weights.bias2 is not None:
-        out = torch.bmm(weights.w2, out.tanh()) + weights.bias2
-    return squash(out.transpose(1, 2), cfg)
+        Raises:
+            UserError: the number of parameters is not this controller's, or there are no ``stats``
+                where it standardises its inputs.
+        """
+        assert params.ndim == 2, f"params are (P, N), got {tuple(params.shape)}"
+        self.cfg, count, width = cfg, len(params), num_inputs(cfg, z_dim, h_dim)
+        expected = num_parameters(cfg, z_dim, h_dim)
+        if params.shape[1] != expected:
+            raise UserError(
+                f"controller parameters: {params.shape[1]} given, {expected} needed for inputs "
+                f"{cfg.inputs!r} of width {width}, hidden {cfg.hidden}, outputs {cfg.outputs}"
+            )
+        layers, at, inputs = list[tuple[Tensor, Tensor]](), 0, width
+        for outputs in filter(None, (cfg.hidden, cfg.outputs)):
+            end = at + outputs * inputs
+            weight = params[:, at:end].reshape(count, outputs, inputs)
+            layers.append((weight, params[:, end : end + outputs, None]))
+            at, inputs = end + outputs, outputs
+        weight, bias = layers[0]
+        if cfg.normalize:
+            if stats is None:
+                raise UserError(
+                    "ControllerConfig.normalize is set, but no input statistics were given"
+                )
+            weight = weight / stats.std.to(params.device)
+            bias = bias - (weight @ stats.mean.to(params.device))[..., None]
+        self._wz = weight[..., :z_dim].contiguous()
+        self._wh = weight[..., z_dim:].contiguous() if cfg.inputs == "zh" else None
+        self._bias = bias.contiguous()
+        self._second = [part.contiguous() for part in layers[1]] if cfg.hidden else None
+
+    def act(self, z: Tensor, h: Tensor) -> Tensor:
+        """Actions (P, B, A), or indices (P, B) for Discrete, at z (P, B, Z) and h (P, B, H)."""
+        out = torch.bmm(self._wz, z.transpose(1, 2)) + self._bias
+        if self._wh is not None:
+            out = out + torch.bmm(self._wh, h.transpose(1, 2))
+        if self._second is not None:
+            weight, bias = self._second
+            out = torch.bmm(weight, out.tanh()) + bias
+        return squash(out.transpose(1, 2), self.cfg)
+
+    def __call__(self, z: Tensor, h: Tensor) -> Tensor:
+        """The same actions as M sees them (P, B, A)."""
+        return memory_input(self.act(z, h), self.cfg)
 
 
 def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
@@ -248,21 +230,16 @@ def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _affine(
-    cfg: ControllerConfig, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Every rule is max(tanh(x) * scale + shift, floor): one fused pass for all outputs."""
-    scale, shift, floor = [], [], []
+def _affine(cfg: ControllerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Every rule is max(tanh(x) * scale + shift, floor): (3, O), one fused pass for all outputs."""
+    columns = []
     for i, rule in enumerate(cfg.squash):
         low, high = {"half": (0.0, 1.0)}.get(rule, (-1.0, 1.0))
         if rule in ("scaled", "whole"):
             low, high = cfg.low[i], cfg.high[i]
-        scale.append((high - low) / 2)
-        shift.append((high + low) / 2)
-        floor.append(0.0 if rule == "clip" else low)
+        columns.append(((high - low) / 2, (high + low) / 2, 0.0 if rule == "clip" else low))
     with torch.inference_mode(False):  # kept for all callers, gradients or not
-        parts = torch.tensor([scale, shift, floor], dtype=dtype, device=device)
-    return parts[0], parts[1], parts[2]
+        return torch.tensor(list(zip(*columns, strict=True)), dtype=dtype, device=device)
 
 
 def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
@@ -272,18 +249,87 @@ def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
     return actions
 
 
-def initial_parameters(
-    cfg: ControllerConfig, z_dim: int, h_dim: int, seed: int
-) -> NDArray[np.float32]:
+def initial_parameters(cfg: ControllerConfig, z_dim: int, h_dim: int, seed: int) -> Parameters:
     """A start (N,): zeros for the linear controller.
 
     A hidden layer starts at small random weights: at zero every unit is the same, without effect.
     """
-    count = num_parameters(cfg, z_dim, h_dim)
-    params = np.zeros(count, np.float32)
-    if cfg.hidden:
-        width = num_inputs(cfg, z_dim, h_dim)
-        cut = cfg.hidden * width
-        rng = np.random.default_rng(seed)
-        params[:cut] = rng.standard_normal(cut).astype(np.float32) / np.sqrt(width)
+    params = np.zeros(num_parameters(cfg, z_dim, h_dim), np.float32)
+    width = num_inputs(cfg, z_dim, h_dim)
+    drawn = np.random.default_rng(seed).standard_normal(cfg.hidden * width)
+    params[: len(drawn)] = drawn.astype(np.float32) / np.sqrt(width)
     return params
+
+
+def controller_inputs(controller: ControllerConfig, z: ArrayLike, h: ArrayLike) -> Parameters:
+    """What C sees, (M, I), of latents z (M, Z) and hidden states h (M, H)."""
+    parts = [z, h] if controller.inputs == "zh" else [z]
+    return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
+
+
+@dataclass(frozen=True)
+class Components:
+    """K principal components of C's inputs, and the maps between both kinds of parameters.
+
+    Of the paper's 867 parameters most weigh directions in which [z, h] hardly varies: an evolution
+    strategy samples them all alike and learns little about each. In the first K components,
+    whitened, C has 3 (K + 1) parameters of one scale, and is still a linear controller on [z, h].
+    """
+
+    controller: ControllerConfig
+    """the controller whose first layer they are put before"""
+    mean: NDArray[np.float64]
+    """(I,) of the inputs"""
+    analysis: NDArray[np.float64]
+    """(K, I) from an input's distance to the mean to components of standard deviation 1"""
+    synthesis: NDArray[np.float64]
+    """(I, K) and back, as far as K components reach"""
+
+    @classmethod
+    def of(cls, inputs: ArrayLike, count: int, controller: ControllerConfig) -> Components:
+        """Find the components of standardised inputs.
+
+        Args:
+            inputs: (M, I) recorded [z, h] (or z).
+            count: K.
+            controller: must not be normalised itself.
+
+        Raises:
+            UserError: more components than inputs, or a normalised controller.
+        """
+        x = np.asarray(inputs, np.float64)
+        assert x.ndim == 2, f"inputs are (M, I), got {x.shape}"
+        if not 1 <= count <= min(x.shape):
+            most = f"{min(x.shape)}, the number of C's inputs (or of dream starts)"
+            must = f"it must be from 1 to {most}, or 0 for a search in all of them"
+            raise ConfigError(object, ("components",), count, must, "components")
+        if controller.normalize:
+            raise UserError("controller.components already standardises; set normalize to false")
+        mean, scale = x.mean(0), x.std(0) + LEAST_STD
+        standard = (x - mean) / scale
+        variance, vectors = np.linalg.eigh(standard.T @ standard / len(x))
+        deviation = np.sqrt(np.maximum(variance[::-1][:count], 1e-12))
+        first = vectors[:, ::-1][:, :count]
+        return cls(
+            controller, mean, (first / deviation).T / scale, scale[:, None] * first * deviation
+        )
+
+    def expand(self, population: ArrayLike) -> Parameters:
+        """Controllers on the components, (P, n), as controllers on the inputs, (P, N)."""
+        return self._map(population, self.analysis, -1)
+
+    def compress(self, population: ArrayLike) -> Parameters:
+        """Controllers on the inputs, (P, N), as nearly as the components can say it, (P, n)."""
+        return self._map(population, self.synthesis, 1)
+
+    def _map(self, population: ArrayLike, matrix: NDArray[np.float64], sign: int) -> Parameters:
+        """Put ``matrix`` behind the first layer, whose bias takes the mean in (1) or out (-1)."""
+        flat = np.asarray(population, np.float64)
+        assert flat.ndim == 2, f"a population is (P, N), got {flat.shape}"
+        outputs, width = self.controller.hidden or self.controller.outputs, len(matrix)
+        weight, rest = np.split(flat, [outputs * width], axis=1)
+        weight = weight.reshape(len(flat), outputs, width)
+        mapped = weight @ matrix
+        shift = sign * ((mapped if sign < 0 else weight) @ self.mean)
+        parts = [mapped.reshape(len(flat), -1), rest[:, :outputs] + shift, rest[:, outputs:]]
+        return np.concatenate(parts, axis=1).astype(np.float32)

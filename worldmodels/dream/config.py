@@ -46,9 +46,8 @@ class DreamConfig(Config):
     disagreement_limit: NotNegative = 0.0
     """a dream ends where disagreement exceeds this; 0 is no limit (per_step only)"""
     miss_penalty: NotNegative = 0.0
-    """subtracted from the reward of a step in which M expects no event (CarRacing: no new tile), in
-    units of an event's; what a dream without an end cannot show is that one missed tile takes the
-    end of the lap with it. Nothing where M's rewards are raw numbers"""
+    """subtracted, in units of an event's reward, from a step in which M expects no event
+    (CarRacing: no new tile; with one missed the lap has no end); nothing where rewards are raw"""
     miss_below: Positive = 0.5
     """expected events at which that begins; it grows in proportion as they are fewer"""
     common_random_numbers: bool = True
@@ -58,8 +57,8 @@ class DreamConfig(Config):
     backend: Literal["auto", "kernels", "torch"] = "auto"
     """compiled kernels (CPU) or plain torch (any device); auto takes kernels on a CPU"""
     threads: Annotated[int, AtLeast(0), Limit(1024)] = 0
-    """threads that dream side by side on a CPU; 0 takes as many as torch does, but no more than 4:
-    eight were slower than two, as they probably wait for Python's lock"""
+    """threads that dream side by side on a CPU; 0 takes as many as torch does, but no more than 4
+    (eight were slower than two, probably GIL contention)"""
     chunk_rows: Annotated[int, AtLeast(1), Limit(10**6)] = 512
     """dreams stepped together by one thread; bounds the memory whatever the population"""
 

@@ -6,26 +6,31 @@ thread with everything it touches in that core's cache; threads meet only when a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.dream.backend import Backend
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.noise import DreamNoise
-from worldmodels.dream.results import DreamRecord, DreamResult, Recorder, Tally
-from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import with_penalty
+from worldmodels.dream.kernels import PACKED, KernelWorld
+from worldmodels.dream.starts import Array, DreamStarts
+from worldmodels.dream.world import Batch, DreamNoise, TorchWorld, World, WorldStep
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
+from worldmodels.protocols import UserError
+from worldmodels.runs import has_fast_bfloat16
 
 Act: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """z (P, E, Z) and h (P, E, H) to M's action input (P, E, A): numbers, or one-hot vectors."""
+
+MakeAct: TypeAlias = Callable[[Tensor], Act]
+"""Parameters (P, N) of some candidates to what acts for them; called once per chunk."""
 
 Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """z (R, Z) and h (R, H) to what the rest of each dream is worth (R,)."""
@@ -34,17 +39,43 @@ DEVICE_ROWS = 1 << 16
 """Rows stepped together on a device that is no CPU."""
 
 MOST_THREADS = 4
-"""Threads where the config leaves their number open. More were slower, probably since each needs
-Python's lock between two compiled steps: a generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1,
-2, 4, 8 and 16 of them."""
+"""Threads where the config leaves their number open. More were slower, probably GIL contention: a
+generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4, 8 and 16 of them."""
+
+RECORD_LIMIT = 1 << 28
+"""Most bytes that a recording may take."""
 
 
-class MakeAct(Protocol):
-    """Parameters (P, N) of some candidates to what acts for them; called once per chunk."""
+@dataclass
+class DreamResult:
+    """What P candidates met in E dreams each; while they dream, running sums."""
 
-    def __call__(self, population: Tensor) -> Act:
-        """Prepare the candidates' weights."""
-        ...
+    returns: NDArray[np.float64]
+    """(P, E) discounted sums of rewards, penalties subtracted"""
+    lengths: NDArray[np.int64]
+    """(P, E) steps until the end, that step included"""
+    terminated: NDArray[np.bool_]
+    """(P, E) whether M ended the dream"""
+    actions: Array | None = None
+    """(P, E, T, A) as M saw them, where asked for; undefined after a dream's end"""
+
+    @classmethod
+    def zeros(cls, *shape: int, actions: Array | None = None) -> DreamResult:
+        """Dreams before their first step."""
+        ended = np.zeros(shape, np.bool_)
+        return cls(np.zeros(shape), np.zeros(shape, np.int64), ended, actions)
+
+    @property
+    def steps(self) -> int:
+        """Dream steps that counted."""
+        return int(self.lengths.sum())
+
+    def add(self, step: WorldStep, weight: float) -> None:
+        """Count one step; a dream that has ended adds nothing."""
+        alive = ~self.terminated
+        self.returns += np.where(alive, weight * step.reward.astype(np.float64), 0.0)
+        self.lengths += alive
+        self.terminated |= step.terminated
 
 
 class _Chunk(NamedTuple):
@@ -66,7 +97,7 @@ class DreamEngine:
         starts: DreamStarts,
         cfg: DreamConfig,
     ) -> None:
-        """Prepare the engine; the memories' weights are read now, and not again.
+        """Choose the arithmetic; where kernels do it, the memories' weights are copied now.
 
         Args:
             memories: M memories with the same config; the controller sees the first one's h.
@@ -75,18 +106,56 @@ class DreamEngine:
             cfg: what to dream.
 
         Raises:
-            UserError: memories, starts, reward model and config do not fit each other.
+            UserError: memories, starts, reward model and config do not fit each other, or kernels
+                are asked for on another device than the CPU, or for a kind of M that has none.
         """
-        self.backend = Backend(memories, reward_model, cfg)
-        self.backend.check_starts(starts)
-        self.starts, self.cfg = starts, cfg
+        if not memories:
+            raise UserError("the dream needs at least one memory")
+        self.memory_cfg, self.device = memories[0].cfg, memories[0].device
+        if any(memory.cfg != self.memory_cfg for memory in memories):
+            raise UserError("the memories of an ensemble must have the same config")
+        if reward_model.kind != self.memory_cfg.reward:
+            raise UserError(
+                f"the reward model is {reward_model.kind!r}, "
+                f"but M's reward head says {self.memory_cfg.reward!r}"
+            )
+        self.memories, self.reward_model, self.cfg = list(memories), reward_model, cfg
+        starts.check(self.memories)
+        self.starts = starts
+        kind, on_cpu = type(memories[0]), self.device.type == "cpu"
+        if cfg.backend == "kernels" and not on_cpu:
+            cfg.refuse("backend", f"torch or auto, since M is on {self.device}, not on the CPU")
+        if cfg.backend == "kernels" and kind not in PACKED:
+            says = f"torch or auto, since M is a {kind.__name__}, which has no kernels"
+            cfg.refuse("backend", says)
+        fast = cfg.dtype == "auto" and has_fast_bfloat16(self.device)
+        self._bfloat16 = cfg.dtype == "bfloat16" or fast
+        pack = PACKED.get(kind) if cfg.backend != "torch" and on_cpu else None
+        dtype = torch.bfloat16 if self._bfloat16 else torch.float32
+        self._packed = None if pack is None else [pack(memory, dtype) for memory in memories]
+
+    def world(
+        self,
+        members: Sequence[int],
+        dreamer: int | None,
+        index: NDArray[np.int64],
+        mask: Array | None,
+    ) -> World:
+        """R dreams: some of the memories at the starts of ``index`` (R,); the rest as in `Batch`.
+
+        ``dreamer`` is a place in ``members``.
+        """
+        states = self.starts.at(members, index)
+        batch = Batch(self.reward_model, self.cfg, dreamer, states, mask)
+        if self._packed is not None:
+            return KernelWorld([self._packed[m] for m in members], batch)
+        return TorchWorld([self.memories[m] for m in members], batch, self._bfloat16)
 
     def rollout(
         self,
         make_act: MakeAct,
-        population: NDArray[np.float32],
+        population: Array,
         seed: int,
-        episodes: int | None = None,
         record: bool = False,
         value: Value | None = None,
     ) -> DreamResult:
@@ -96,8 +165,7 @@ class DreamEngine:
             make_act: turns parameters into actions.
             population: (P, N) parameters.
             seed: fixes starts, masks and noise, whatever the population's size.
-            episodes: E dreams per candidate; None takes the config's.
-            record: keep every step; refused where that would take more than 256 MiB.
+            record: keep the actions; refused where that would take more than 256 MiB.
             value: worth of the state at the horizon, discounted and added to the returns of dreams
                 that have not ended there.
 
@@ -106,16 +174,21 @@ class DreamEngine:
             FloatingPointError: a return is not finite; the candidate is named.
         """
         assert population.ndim == 2, f"population is (P, N), got {population.shape}"
-        shape = (len(population), self.cfg.episodes if episodes is None else episodes)
-        memory_cfg, horizon = self.backend.memory_cfg, self.cfg.horizon
-        book = None
-        if record:
-            book = DreamRecord.empty(shape, horizon, memory_cfg.z_dim, memory_cfg.action_size)
-        total = Tally(shape)
+        shape = (len(population), self.cfg.episodes)
+        sizes = (*shape, self.cfg.horizon, self.memory_cfg.action_size)
+        if record and 4 * math.prod(sizes) > RECORD_LIMIT:
+            raise UserError(
+                f"recording {shape[0]} x {shape[1]} dreams of {self.cfg.horizon} steps takes "
+                f"{4 * math.prod(sizes) >> 20} MiB; record fewer (at most {RECORD_LIMIT >> 20} MiB)"
+            )
+        actions = np.zeros(sizes, np.float32) if record else None
+        total = DreamResult.zeros(*shape, actions=actions)
 
+        @torch.inference_mode()
         def run(chunk: _Chunk) -> None:
-            part = self._dream(chunk, make_act, population, seed, book, value)
-            total.put(chunk.candidates, chunk.episodes, part)
+            part = population[chunk.candidates.start : chunk.candidates.stop]
+            act = make_act(torch.from_numpy(np.ascontiguousarray(part)).to(self.device))
+            self._dream(chunk, act, seed, value, total)
 
         self._run_all(run, self._chunks(*shape))
         bad = np.flatnonzero(~np.isfinite(total.returns).all(1))
@@ -124,13 +197,11 @@ class DreamEngine:
                 f"dream returns of candidate {bad[0]} of {shape[0]} (seed {seed}) are not finite: "
                 f"{total.returns[bad[0]]}"
             )
-        followed = self.cfg.ensemble == "per_step" and len(self.backend.memories) > 1
-        disagreement = total.disagreement / total.lengths if followed else None
-        return DreamResult(total.returns, total.lengths, ~total.alive, disagreement, book)
+        return total
 
     def _chunks(self, count: int, episodes: int) -> list[_Chunk]:
         """Cut (candidate, episode) into chunks, each with one set of memories."""
-        number = len(self.backend.memories)
+        number = len(self.memories)
         groups: list[tuple[list[int], int | None]]
         if number == 1 or self.cfg.ensemble == "first":
             groups = [([0], 0)]
@@ -138,27 +209,23 @@ class DreamEngine:
             groups = [(list(range(number)), None)]
         else:  # episode e is dreamt by memory e mod M, and the first one follows for its h
             groups = [([0], 0), *(([0, m], 1) for m in range(1, number))]
-        limit = self._rows_per_chunk(count * episodes)
+        limit = max(self.cfg.chunk_rows, DEVICE_ROWS)
+        if self.device.type == "cpu":
+            limit = max(1, min(self.cfg.chunk_rows, -(-count * episodes // self._threads())))
         chunks = []
-        for g, (members, dreamer) in enumerate(groups):
+        for g, group in enumerate(groups):
             mine = list(range(g, episodes, len(groups)))
             for e in range(0, len(mine), limit):
                 part = mine[e : e + limit]
                 wide = max(1, limit // len(part))
                 for p in range(0, count, wide):
-                    candidates = range(p, min(p + wide, count))
-                    chunks.append(_Chunk(candidates, part, members, dreamer))
+                    chunks.append(_Chunk(range(p, min(p + wide, count)), part, *group))
         return chunks
 
     def _threads(self) -> int:
-        if self.backend.device.type != "cpu":
+        if self.device.type != "cpu":
             return 1
         return self.cfg.threads or min(torch.get_num_threads(), MOST_THREADS)
-
-    def _rows_per_chunk(self, rows: int) -> int:
-        if self.backend.device.type != "cpu":
-            return max(self.cfg.chunk_rows, DEVICE_ROWS)
-        return max(1, min(self.cfg.chunk_rows, -(-rows // self._threads())))
 
     def _run_all(self, run: Callable[[_Chunk], None], chunks: list[_Chunk]) -> None:
         threads = min(self._threads(), len(chunks))
@@ -175,69 +242,45 @@ class DreamEngine:
         finally:
             torch.set_num_threads(before)
 
-    @torch.inference_mode()
     def _dream(
-        self,
-        chunk: _Chunk,
-        make_act: MakeAct,
-        population: NDArray[np.float32],
-        seed: int,
-        book: DreamRecord | None,
-        value: Value | None,
-    ) -> Tally:
-        """Roll one chunk out to its end."""
-        cfg, starts = self.cfg, self.starts
-        wide, tall = len(chunk.candidates), len(chunk.episodes)
-        noise = self._noise(chunk, seed)
-        masks = (len(chunk.members), self.backend.memory_cfg.hidden_size)
-        index, mask = noise.begin(len(starts), masks, cfg.dropout)
-        index = np.tile(index, wide * tall // noise.n)
-        world = self.backend.world(chunk.members, chunk.dreamer)
-        h, c = (
-            np.stack([state[m][index] for m in chunk.members]) for state in (starts.h, starts.c)
-        )
-        world.begin(starts.z[index], h, c, mask)
-        part = np.ascontiguousarray(population[chunk.candidates.start : chunk.candidates.stop])
-        act = make_act(torch.from_numpy(part).to(self.backend.device))
-        tally, weight = Tally((wide * tall,)), 1.0
-        recorder = Recorder(book, chunk.candidates, chunk.episodes)
-        recorder.z(0, world.z)
-        for t in range(cfg.horizon):
-            seen = world.z.view(wide, tall, -1), world.h.view(wide, tall, -1)
-            action = act(*seen).reshape(wide * tall, -1)
-            step = with_penalty(world.step(action, *noise.step()), cfg)
-            recorder.step(t, action, step.reward)
-            recorder.z(t + 1, world.z)
-            tally.add(step, weight)
-            weight *= cfg.discount
-            if not tally.alive.any():
-                break
-        if value is not None:
-            rest = value(world.z, world.h).double().cpu().numpy()
-            tally.returns += np.where(tally.alive, weight * rest, 0.0)
-        return tally
-
-    def _noise(self, chunk: _Chunk, seed: int) -> DreamNoise:
-        candidates = [-1] if self.cfg.common_random_numbers else chunk.candidates
+        self, chunk: _Chunk, act: Act, seed: int, value: Value | None, total: DreamResult
+    ) -> None:
+        """Roll one chunk out to its end, and enter it into the whole."""
+        cfg, shape = self.cfg, (len(chunk.candidates), len(chunk.episodes))
+        rows, where = shape[0] * shape[1], np.ix_(chunk.candidates, chunk.episodes)
+        candidates = [-1] if cfg.common_random_numbers else chunk.candidates
         keys = [(episode, candidate) for candidate in candidates for episode in chunk.episodes]
-        return DreamNoise(seed, keys, self.backend.memory_cfg.z_dim)
+        noise = DreamNoise(seed, keys, self.memory_cfg.z_dim)
+        masks = (len(chunk.members), self.memory_cfg.hidden_size)
+        index, mask = noise.begin(len(self.starts), masks, cfg.dropout)
+        index = np.tile(index, rows // noise.n)
+        world = self.world(chunk.members, chunk.dreamer, index, mask)
+        part, weight = DreamResult.zeros(rows), 1.0
+        for t in range(cfg.horizon):
+            z, h = world.seen()
+            action = act(z.view(*shape, -1), h.view(*shape, -1)).reshape(rows, -1)
+            if total.actions is not None:
+                taken = action.float().cpu().numpy().reshape(*shape, -1)
+                total.actions[:, :, t][where] = taken
+            part.add(world.step(action, *noise.step()), weight)
+            weight *= cfg.discount
+            if part.terminated.all():
+                break
+        rest = 0.0 if value is None else weight * value(*world.seen()).double().cpu().numpy()
+        returns = part.returns + np.where(part.terminated, 0.0, rest)
+        total.returns[where] = returns.reshape(shape)
+        total.lengths[where] = part.lengths.reshape(shape)
+        total.terminated[where] = part.terminated.reshape(shape)
 
 
+@dataclass(frozen=True)
 class DreamReturns:
     """The dream as a `ReturnFunction`: a population's mean returns over the config's episodes."""
 
-    def __init__(self, engine: DreamEngine, make_act: MakeAct) -> None:
-        """Judge by ``engine``, with candidates that act by ``make_act``."""
-        self.engine, self.make_act = engine, make_act
-        self.steps = 0
-        """dream steps so far, for the frame ledger"""
+    engine: DreamEngine
+    make_act: MakeAct
 
-    def __call__(self, population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-        """(P, N) parameters to (P,) mean returns; the seed is the same luck for all."""
-        result = self.engine.rollout(self.make_act, population, seed)
-        self.steps += result.steps
-        mean: NDArray[np.float64] = result.returns.mean(1)
-        return mean
-
-
-__all__ = ["Act", "DreamEngine", "DreamResult", "DreamReturns", "MakeAct", "Value"]
+    def __call__(self, population: Array, seed: int) -> NDArray[np.float64]:
+        """(P, N) parameters to (P,) mean returns; all candidates share the seed's noise."""
+        returns = self.engine.rollout(self.make_act, population, seed).returns
+        return np.asarray(returns.mean(1))

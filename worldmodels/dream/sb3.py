@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -13,53 +13,39 @@ from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
-from worldmodels.dream.batch import DreamBatch
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Predictor
 
 
-class DreamVector(Protocol):
-    """What is needed of `worldmodels.dream.env.DreamVector`."""
-
-    dreams: DreamBatch
-    render_mode: str | None
-
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """Pictures of all dreams."""
-        ...
-
-
 class DreamVecEnv(VecEnv):
-    """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends begins anew at once."""
+    """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends restarts at once."""
 
     def __init__(self, vector: Any, seed: int = 0) -> None:
         """Wrap what ``gymnasium.make_vec("worldmodels/Dream-v0", ...)`` returned.
 
         Args:
-            vector: a `DreamVector`, wrapped or not.
+            vector: a `worldmodels.dream.env.DreamVector`, wrapped or not.
             seed: of the dreams, until `seed` is called.
         """
-        self._vector: DreamVector = vector.unwrapped
-        self._dreams, self.render_mode = self._vector.dreams, self._vector.render_mode
-        space = self._dreams.action_space
-        super().__init__(self._dreams.num_dreams, self._dreams.observation_space, space)
+        self._vector = dreams = vector.unwrapped
+        self.render_mode = dreams.render_mode
+        spaces = dreams.single_observation_space, dreams.single_action_space
+        super().__init__(dreams.num_envs, *spaces)
         self._rng = np.random.default_rng(seed)
         self._actions: NDArray[Any] = np.empty(0)
 
-    def __copy__(self) -> Self:
-        """A deep copy: see `Dream`."""
-        return copy.deepcopy(self)
+    __copy__ = copy.deepcopy  # two environments cannot share a dream
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
-        """Seed the chance of all dreams; it takes effect at once."""
+        """Seed all dreams; it takes effect at once."""
         if seed is not None:
             self._rng = np.random.default_rng(seed)
         return [seed] * self.num_envs
 
     def reset(self) -> VecEnvObs:
         """Begin all dreams."""
-        self._dreams.restart(np.arange(self.num_envs), self._rng)
-        obs: NDArray[np.float32] = self._dreams.observe()
+        self._vector.restart(np.arange(self.num_envs), self._rng)
+        obs: NDArray[np.float32] = self._vector.observe()
         return obs
 
     def step_async(self, actions: NDArray[Any]) -> None:
@@ -68,17 +54,16 @@ class DreamVecEnv(VecEnv):
 
     def step_wait(self) -> VecEnvStepReturn:
         """Dream one step; ``terminal_observation`` is in the info of a dream that ended."""
-        step = self._dreams.step(self._actions, self._rng)
-        done = step.terminated | step.truncated
+        step, truncated = self._vector.dream(self._actions, self._rng)
+        done, obs = step.terminated | truncated, self._vector.observe()
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        obs = step.obs
-        rows = np.flatnonzero(done)
-        if len(rows):
+        if done.any():
+            rows = np.flatnonzero(done)
             for row in rows:
-                infos[row]["terminal_observation"] = step.obs[row]
-                infos[row]["TimeLimit.truncated"] = bool(step.truncated[row])
-            self._dreams.restart(rows, self._rng)
-            obs = self._dreams.observe()
+                infos[row]["terminal_observation"] = obs[row]
+                infos[row]["TimeLimit.truncated"] = bool(truncated[row])
+            self._vector.restart(rows, self._rng)
+            obs = self._vector.observe()
         return obs, step.reward, done, infos
 
     def close(self) -> None:

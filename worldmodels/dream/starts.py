@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,44 +14,23 @@ from torch import Tensor
 from worldmodels.config import Count, CountOrZero, require
 from worldmodels.memory.interface import Memory
 from worldmodels.protocols import UserError
+from worldmodels.vision.latents import Latents
+
+Array = NDArray[np.float32]
 
 WARMUP_BATCH = 1024
 """Starts warmed at once."""
-
-
-class RecordedLatents(Protocol):
-    """The part of `worldmodels.vision.latents.Latents` that starts are cut from; F frames."""
-
-    @property
-    def mu(self) -> NDArray[np.float32]:
-        """(F, Z) posterior means."""
-        ...
-
-    @property
-    def logvar(self) -> NDArray[np.float32]:
-        """(F, Z) posterior log variances."""
-        ...
-
-    @property
-    def action(self) -> NDArray[np.float32]:
-        """(F, A) encoded action taken at each frame; unused at an episode's last frame."""
-        ...
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """(E + 1,) first frame of each episode, and F."""
-        ...
 
 
 @dataclass(frozen=True)
 class DreamStarts:
     """S recorded states, as each of M memories would know them."""
 
-    z: NDArray[np.float32]
+    z: Array
     """(S, Z)"""
-    h: NDArray[np.float32]
+    h: Array
     """(M, S, H): one warmed state per memory"""
-    c: NDArray[np.float32]
+    c: Array
     """(M, S, C)"""
 
     def __post_init__(self) -> None:
@@ -69,16 +47,31 @@ class DreamStarts:
         """S."""
         return len(self.z)
 
+    def check(self, memories: Sequence[Memory]) -> None:
+        """Refuse starts that other memories were warmed for.
 
-def start_frames(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Frames that a dream can begin at: all but each episode's last, after which nothing comes."""
-    last = np.zeros(int(offsets[-1]), np.bool_)
-    last[offsets[1:] - 1] = True
-    return np.flatnonzero(~last)
+        Raises:
+            UserError: the shapes differ.
+        """
+        cfg, shape = memories[0].cfg, (len(memories), len(self))
+        h, c = (*shape, cfg.hidden_size), (*shape, memories[0].carry_size)
+        expected = (shape[1], cfg.z_dim), h, c
+        found = self.z.shape, self.h.shape, self.c.shape
+        if found != expected:
+            raise UserError(
+                "dream starts have z {}, h {} and c {}; ".format(*found)
+                + "these memories need {}, {} and {}: ".format(*expected)
+                + "build the starts again with these memories"
+            )
+
+    def at(self, members: Sequence[int], index: NDArray[np.int64]) -> DreamStarts:
+        """The states of ``index`` (R,), as some of the memories know them."""
+        h, c = (np.stack([state[m][index] for m in members]) for state in (self.h, self.c))
+        return DreamStarts(self.z[index], h, c)
 
 
 def before_losses(
-    reward: NDArray[np.float32], offsets: NDArray[np.int64], before: int, streak: int
+    reward: Array, offsets: NDArray[np.int64], before: int, streak: int
 ) -> NDArray[np.bool_]:
     """Frames from which the driver was soon to be lost: where dreams should begin more often.
 
@@ -106,7 +99,7 @@ def before_losses(
 
 def build_starts(
     memories: Sequence[Memory],
-    latents: RecordedLatents,
+    latents: Latents,
     count: int,
     warmup: int,
     rng: np.random.Generator,
@@ -117,8 +110,8 @@ def build_starts(
 
     Args:
         memories: M memories; the recorded prefix is played to each.
-        latents: recorded episodes as (mu, logvar) and actions.
-        count: S, starts to choose (with replacement).
+        latents: recorded episodes as (mu, logvar) and actions, F frames.
+        count: S, starts to choose (with replacement); not an episode's last frame.
         warmup: most recorded steps to play before a start; nearer to the episode's beginning all
             of its steps are played, from a state of zeros as in reality.
         rng: chooses frames and samples z from its posterior.
@@ -130,44 +123,37 @@ def build_starts(
     """
     require("count", count, Count)
     require("warmup", warmup, CountOrZero)
-    frames = start_frames(latents.offsets)
+    frames = np.setdiff1d(np.arange(latents.offsets[-1]), latents.offsets[1:] - 1)
     if len(frames) == 0:
         raise UserError("no recorded episode has a step, so there is nowhere to start a dream")
-    chance = None if weight is None else _chance(weight, frames, len(latents.mu))
+    chance = None
+    if weight is not None:
+        if weight.shape != (len(latents.mu),):
+            needs = f"needs ({len(latents.mu)},)"
+            raise UserError(f"weight of the dream starts has shape {weight.shape}, {needs}")
+        chance = np.asarray(weight[frames], np.float64)
+        if not (np.isfinite(chance).all() and (chance >= 0).all() and chance.sum() > 0):
+            raise UserError("weights of the dream starts must be finite, not negative, not all 0")
+        chance = chance / chance.sum()
     chosen = np.sort(rng.choice(frames, size=count, p=chance))
     parts = [
         _warm(memories, latents, chosen[first : first + WARMUP_BATCH], warmup, rng, posterior_noise)
         for first in range(0, count, WARMUP_BATCH)
     ]
-    return DreamStarts(
-        np.concatenate([p.z for p in parts]),
-        np.concatenate([p.h for p in parts], axis=1),
-        np.concatenate([p.c for p in parts], axis=1),
-    )
-
-
-def _chance(
-    weight: NDArray[np.float64], frames: NDArray[np.int64], total: int
-) -> NDArray[np.float64]:
-    if weight.shape != (total,):
-        raise UserError(f"weight of the dream starts has shape {weight.shape}, needs ({total},)")
-    kept = np.asarray(weight[frames], np.float64)
-    if not (np.isfinite(kept).all() and (kept >= 0).all() and kept.sum() > 0):
-        raise UserError("weights of the dream starts must be finite, not negative, not all 0")
-    chance: NDArray[np.float64] = kept / kept.sum()
-    return chance
+    z, h, c = zip(*parts, strict=True)
+    return DreamStarts(np.concatenate(z), np.concatenate(h, axis=1), np.concatenate(c, axis=1))
 
 
 @torch.inference_mode()
 def _warm(
     memories: Sequence[Memory],
-    latents: RecordedLatents,
+    latents: Latents,
     frames: NDArray[np.int64],
     warmup: int,
     rng: np.random.Generator,
     share: float,
-) -> DreamStarts:
-    """Play the ``warmup`` steps before each frame; before an episode's beginning h stays 0."""
+) -> tuple[Array, Array, Array]:
+    """z, h and c after the steps before each frame; before an episode's beginning h stays 0."""
     first = latents.offsets[np.searchsorted(latents.offsets, frames, side="right") - 1]
     longest = int(np.minimum(frames - first, warmup).max())
     device = memories[0].device
@@ -184,8 +170,9 @@ def _warm(
         index = np.maximum(index, first)
         z = sampled_z(index)
         action = torch.from_numpy(latents.action[index]).to(device)
-        for m, memory in enumerate(memories):
-            states[m] = memory.advance(z, action, states[m]).kept(begun)
-    h = torch.stack([s.h for s in states]).float().cpu().numpy()
-    c = torch.stack([s.c for s in states]).float().cpu().numpy()
-    return DreamStarts(sampled_z(frames).cpu().numpy(), h, c)
+        states = [
+            memory.advance(z, action, state).kept(begun)
+            for memory, state in zip(memories, states, strict=True)
+        ]
+    h, c = (torch.stack(parts).float().cpu().numpy() for parts in zip(*states, strict=True))
+    return sampled_z(frames).cpu().numpy(), h, c

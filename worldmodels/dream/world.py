@@ -1,10 +1,15 @@
-"""One step of the dream for a batch of rows, in plain torch: the reference, on any device."""
+"""One step of the dream for a batch of rows: its noise, its rewards and ends, and M in plain torch.
+
+A dream's start, mask and noise depend on (seed, episode) and, unless candidates share them, on the
+candidate; never on how many dreams run beside it, on the device, or on the thread.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -12,66 +17,77 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean
 from worldmodels.memory.rewards import RewardModel
+
+BLOCK = 32
+"""Steps of noise drawn at a time."""
+
+EXTRA_UNIFORMS = 3
+"""Uniform numbers per step beyond one per latent dimension: reward, termination, memory."""
+
+_START, _STEPS = 1, 2
+
+
+def draw_mask(rng: np.random.Generator, shape: tuple[int, ...], dropout: float) -> Array | None:
+    """Dropout mask, scaled by 1/(1-p); None without dropout."""
+    if dropout <= 0:
+        return None
+    kept = rng.random(shape, dtype=np.float32) >= dropout
+    return (kept / np.float32(1 - dropout)).astype(np.float32)
+
+
+class DreamNoise:
+    """Noise of n dreams, step by step; each dream has counter-based streams of its own."""
+
+    def __init__(self, seed: int, dreams: Sequence[tuple[int, int]], z_dim: int) -> None:
+        """Open the streams of n dreams (episode, candidate); -1 where candidates share noise."""
+        self.n = len(dreams)
+        self._keys = [(seed, episode, candidate + 1) for episode, candidate in dreams]
+        self._streams = [self._open(key, _STEPS) for key in self._keys]
+        self._uniform = np.empty((BLOCK, self.n, z_dim + EXTRA_UNIFORMS), np.float32)
+        self._normal = np.empty((BLOCK, self.n, z_dim), np.float32)
+        self._next = BLOCK
+
+    @staticmethod
+    def _open(key: tuple[int, int, int], purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(np.random.SeedSequence((*key, purpose))))
+
+    def begin(
+        self, starts: int, shape: tuple[int, int], dropout: float
+    ) -> tuple[NDArray[np.int64], Array | None]:
+        """Draw (n,) indices of ``starts``, and masks (M, n, H) of `draw_mask`; shape is (M, H)."""
+        streams = [self._open(key, _START) for key in self._keys]
+        index = np.array([stream.integers(starts) for stream in streams], np.int64)
+        masks = [draw_mask(stream, shape, dropout) for stream in streams]
+        drawn = [mask for mask in masks if mask is not None]
+        return index, np.stack(drawn, 1) if drawn else None
+
+    def step(self) -> tuple[Array, Array]:
+        """Noise of the next step: uniform (n, Z + 3) in [0, 1) and standard normal (n, Z).
+
+        The arrays are views that the next block overwrites.
+        """
+        if self._next == BLOCK:
+            for i, stream in enumerate(self._streams):
+                self._uniform[:, i] = stream.random(self._uniform[:, i].shape, dtype=np.float32)
+                self._normal[:, i] = stream.standard_normal(self._normal[:, i].shape, np.float32)
+            self._next = 0
+        self._next += 1
+        return self._uniform[self._next - 1], self._normal[self._next - 1]
 
 
 class WorldStep(NamedTuple):
     """What a step of the dream gives, for R rows."""
 
-    reward: NDArray[np.float32]
-    """(R,)"""
+    reward: Array
+    """(R,) penalties subtracted"""
     terminated: NDArray[np.bool_]
     """(R,)"""
-    disagreement: NDArray[np.float32] | None
-    """(R,) deviation of the memories' means of z; None where one memory dreams alone"""
-
-
-class World(Protocol):
-    """A batch of dreams; after `begin`, `z` and `h` are what the controller sees."""
-
-    @property
-    def z(self) -> Tensor:
-        """(R, Z) float32."""
-        ...
-
-    @property
-    def h(self) -> Tensor:
-        """(R, H) float32, of the first memory."""
-        ...
-
-    def begin(
-        self,
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """Put R rows at z (R, Z), h (M, R, H), c (M, R, C), masks (M, n, H); row r has r mod n."""
-        ...
-
-    def put(
-        self,
-        rows: NDArray[np.int64],
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """Begin k rows anew; shapes as in `begin` for k rows, which had a mask each or none."""
-        ...
-
-    def step(
-        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
-    ) -> WorldStep:
-        """Dream one step; row r takes action (R, A) and the noise of row r mod n."""
-        ...
-
-
-def disagreement_of(means: Tensor) -> Tensor:
-    """Root mean square, over z, of the deviation across memories of their means (M, R, Z): (R,)."""
-    return means.var(0, correction=0).mean(-1).sqrt()
+    disagreement: Array | None
+    """(R,) standard deviation of the memories' means of z; None where one memory dreams alone"""
 
 
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
@@ -84,120 +100,111 @@ def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Ten
 
 
 def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
-    """Whether the dream ends (R,) bool, from the termination head's output (R,)."""
+    """Whether the dream ends (R,) bool: where its probability exceeds a limit, fixed or drawn."""
     if cfg.termination == "off":
         return torch.zeros_like(logit, dtype=torch.bool)
-    probability = torch.sigmoid(logit)
-    if cfg.termination == "sampled":
-        return uniform < probability
-    return probability > cfg.termination_threshold
+    limit = uniform if cfg.termination == "sampled" else cfg.termination_threshold
+    return torch.sigmoid(logit) > limit
 
 
-def with_penalty(step: WorldStep, cfg: DreamConfig) -> WorldStep:
-    """The step after the memories' disagreement has cost reward, or has ended the dream."""
-    if step.disagreement is None:
-        return step
-    reward = step.reward - np.float32(cfg.disagreement_penalty) * step.disagreement
-    if cfg.disagreement_limit <= 0:
-        return step._replace(reward=reward)
-    too_far = step.disagreement > cfg.disagreement_limit
-    return step._replace(reward=reward, terminated=step.terminated | too_far)
+Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
+"""Outputs (R,) of the reward and the termination head of the memory that dreams; every memory's
+mean of z (M, R, Z), where the one that dreams is drawn."""
 
 
-class TorchWorld:
-    """The dream by `Memory.step`; bfloat16 by autocast."""
+class Batch(NamedTuple):
+    """R dreams of M memories before their first step."""
 
-    def __init__(
-        self,
-        memories: Sequence[Memory],
-        dreamer: int | None,
-        reward_model: RewardModel,
-        cfg: DreamConfig,
-        bfloat16: bool,
-    ) -> None:
-        """Prepare.
+    reward_model: RewardModel
+    """meaning of the reward head"""
+    cfg: DreamConfig
+    """temperature, reward, termination and disagreement are read"""
+    dreamer: int | None
+    """which of the memories dreams; None draws one for every row and step"""
+    states: DreamStarts
+    """R of them; the first memory gives the controller its h"""
+    mask: Array | None
+    """(M, n, H) dropout, row r takes mask r mod n; None without dropout"""
 
-        Args:
-            memories: the first one gives the controller its h.
-            dreamer: which of them dreams; None draws one for every row and step.
-            reward_model: meaning of the reward head.
-            cfg: temperature, reward and termination are read.
-            bfloat16: multiply in bfloat16.
-        """
-        self.memories, self.dreamer = list(memories), dreamer
-        self.reward_model, self.cfg, self.bfloat16 = reward_model, cfg, bfloat16
-        self.device = memories[0].device
-        self._mask: list[Tensor] | None = None
 
-    def begin(
-        self,
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """See `World.begin`."""
-        self.z = self._to_device(z)
-        self.states = [
-            MemoryState(self._to_device(a), self._to_device(b)) for a, b in zip(h, c, strict=True)
-        ]
-        self._mask = None if mask is None else [self._rows(m) for m in mask]
+class World(ABC):
+    """R dreams, as each of M memories knows them."""
 
-    def put(
-        self,
-        rows: NDArray[np.int64],
-        z: NDArray[np.float32],
-        h: NDArray[np.float32],
-        c: NDArray[np.float32],
-        mask: NDArray[np.float32] | None,
-    ) -> None:
-        """See `World.put`."""
-        self.z[rows] = self._to_device(z)
-        for m, state in enumerate(self.states):
-            state.h[rows], state.c[rows] = self._to_device(h[m]), self._to_device(c[m])
-            if self._mask is not None and mask is not None:
-                self._mask[m][rows] = self._to_device(mask[m])
+    def __init__(self, batch: Batch, device: torch.device | None = None) -> None:
+        """Put the rows where they begin; on the CPU where no device is given."""
+        self.reward_model, self.cfg, self.dreamer, states, mask = batch
+        self.device = device
+        self.z = self._tensor(states.z)
+        self.h, self.c = ([self._tensor(a) for a in part] for part in (states.h, states.c))
+        self.mask = None if mask is None else self._tensor(mask)
 
-    @property
-    def h(self) -> Tensor:
-        """(R, H) of the first memory."""
-        return self.states[0].h
-
-    def _to_device(self, array: NDArray[np.float32]) -> Tensor:
+    def _tensor(self, array: Array) -> Tensor:
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
-    def _rows(self, array: NDArray[np.float32]) -> Tensor:
-        """Noise of n dreams (n, ...) for all R rows."""
-        return self._to_device(array).repeat(len(self.z) // len(array), 1)
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """What the controller sees: z (R, Z) and the first memory's h (R, H), float32."""
+        return self.z, self.h[0]
 
-    def step(
-        self, action: Tensor, uniform: NDArray[np.float32], normal: NDArray[np.float32]
-    ) -> WorldStep:
-        """See `World.step`."""
-        u, noise = self._rows(uniform), self._rows(normal)
-        outputs = self._run(action)
-        z_dim = self.z.shape[1]
-        means = None
+    def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
+        """Restart the k rows of ``index`` at k states; where the world has masks, one for each."""
+        self.z[index] = self._tensor(states.z)
+        for mine, new in ((self.h, states.h), (self.c, states.c)):
+            for state, array in zip(mine, new, strict=True):
+                state[index] = self._tensor(array)
+        if self.mask is not None and mask is not None:
+            self.mask[:, index] = self._tensor(mask)
+
+    @abstractmethod
+    def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
+        """Draw z_{t+1}; arguments of `step`."""
+
+    def step(self, action: Tensor, uniform: Array, normal: Array) -> WorldStep:
+        """Dream one step: row r takes action (R, A) and the noise (n, ...) of row r mod n."""
+        cfg, (n, width) = self.cfg, uniform.shape
+        output, logit, means = self._advance(action, uniform, normal)
+        extra = torch.from_numpy(uniform[:, width - EXTRA_UNIFORMS :]).to(output.device)
+        paid = reward_of(self.reward_model, cfg, output.view(-1, n), extra[:, 0])
+        reward: Array = paid.cpu().numpy().ravel()
+        terminated = ended(cfg, logit.view(-1, n), extra[:, 1]).cpu().numpy().ravel()
+        if means is None:
+            return WorldStep(reward, terminated, None)
+        disagreement: Array = means.var(0, correction=0).mean(-1).sqrt().cpu().numpy()
+        reward = reward - np.float32(cfg.disagreement_penalty) * disagreement
+        if cfg.disagreement_limit > 0:
+            terminated = terminated | (disagreement > cfg.disagreement_limit)
+        return WorldStep(reward, terminated, disagreement)
+
+
+class TorchWorld(World):
+    """The dream by `Memory.step`: the reference, on any device; bfloat16 by autocast."""
+
+    def __init__(self, memories: Sequence[Memory], batch: Batch, bfloat16: bool) -> None:
+        """Dream by M memories."""
+        super().__init__(batch, memories[0].device)
+        self.memories, self.bfloat16 = list(memories), bfloat16
+
+    def _repeat(self, noise: Tensor) -> Tensor:
+        """Noise of n dreams (n, ...) for all R rows."""
+        return noise.repeat(len(self.z) // len(noise), 1)
+
+    def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
+        outputs = []
+        device = self.z.device.type
+        cast = torch.autocast(device, torch.bfloat16) if self.bfloat16 else nullcontext()
+        for m, memory in enumerate(self.memories):
+            mask = None if self.mask is None else self._repeat(self.mask[m])
+            with cast:
+                state = MemoryState(self.h[m], self.c[m])
+                output, state = memory.step(self.z, action, state, mask)
+            self.h[m], self.c[m] = state.h.float(), state.c.float()
+            outputs.append(MemoryOutput(*(x.float() for x in output)))
+        drawn, means = self._repeat(self._tensor(uniform)), None
         if self.dreamer is None:
             means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
-        out = self._choose(outputs, u[:, z_dim + 2])
-        self.z = out.sample(u[:, :z_dim], noise, self.cfg.temperature)
-        return WorldStep(
-            reward_of(self.reward_model, self.cfg, out.reward, u[:, z_dim]).cpu().numpy(),
-            ended(self.cfg, out.terminated_logit, u[:, z_dim + 1]).cpu().numpy(),
-            None if means is None else disagreement_of(means).cpu().numpy(),
-        )
-
-    def _run(self, action: Tensor) -> list[MemoryOutput]:
-        outputs = []
-        cast = torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
-        for i, memory in enumerate(self.memories):
-            mask = None if self._mask is None else self._mask[i]
-            with cast:
-                output, state = memory.step(self.z, action, self.states[i], mask)
-            self.states[i] = MemoryState(state.h.float(), state.c.float())
-            outputs.append(MemoryOutput(*(x.float() for x in output)))
-        return outputs
+        out = self._choose(outputs, drawn[:, -1])
+        latents, noise = drawn[:, :-EXTRA_UNIFORMS], self._repeat(self._tensor(normal))
+        self.z = out.sample(latents, noise, self.cfg.temperature)
+        return out.reward, out.terminated_logit, means
 
     def _choose(self, outputs: list[MemoryOutput], uniform: Tensor) -> MemoryOutput:
         if self.dreamer is not None:

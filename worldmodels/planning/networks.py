@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from worldmodels.agent import Agent
 from worldmodels.config import AtLeast, Config, Limit, NotNegative, Positive, Size, SizeOrZero
-from worldmodels.controller.components import Components, controller_inputs
-from worldmodels.controller.linear import ControllerConfig
+from worldmodels.controller.linear import Components, ControllerConfig, controller_inputs
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.planning.gradient import squash
 from worldmodels.planning.plan import Numbers

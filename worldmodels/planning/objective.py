@@ -14,9 +14,8 @@ from torch import Tensor
 from worldmodels.agent import Agent
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, MakeAct, Value
-from worldmodels.dream.noise import DreamNoise
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import reward_of
+from worldmodels.dream.world import DreamNoise, reward_of
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean, mixture_variance
 from worldmodels.memory.rewards import RewardModel
@@ -107,10 +106,10 @@ class Imagination(Numbers):
         """What C would do: its actions (K, T, A) in each of K dreams, K the particles."""
         self.follower.starts = belief.starts
         nobody = np.zeros((1, 0), np.float32)
-        record = self.follower.rollout(lambda _: self.act, nobody, seed, record=True).record
-        assert record is not None
-        actions: Array = record.action[0]
-        return self.of_input(actions)
+        actions = self.follower.rollout(lambda _: self.act, nobody, seed, record=True).actions
+        assert actions is not None
+        played: Array = actions[0]
+        return self.of_input(played)
 
 
 class DreamObjective:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +16,16 @@ from numpy.typing import NDArray
 from worldmodels.agent import Agent
 from worldmodels.artifacts import load_checkpoint, save_checkpoint
 from worldmodels.controller import linear
-from worldmodels.controller.components import Components, controller_inputs, evolve_within
-from worldmodels.controller.evolve import EvolveResult, Generation, Parameters
-from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.controller.evolve import EvolveResult, Generation, evolve
+from worldmodels.controller.linear import (
+    Components,
+    ControllerConfig,
+    InputStats,
+    Parameters,
+    controller_inputs,
+)
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine, DreamReturns
+from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
 from worldmodels.envs import from_file
 from worldmodels.envs.spaces import ActionSpec
@@ -228,7 +234,7 @@ class DreamEvolution:
 
         with progress(self.stage.evolve.generations, "C", unit="generations") as bar:
 
-            def note(record: Generation, _: Parameters) -> None:
+            def note(record: Generation) -> None:
                 bar.advance(dream=record.mean)
                 step = GenerationStep(
                     generation=record.generation,
@@ -241,28 +247,25 @@ class DreamEvolution:
                 )
                 ctx.log("controller", **step)
 
-            return evolve_within(
-                components,
+            return evolve(
                 returns,
                 self.stage.evolve,
                 seed,
                 x0,
-                checkpoint=ctx.checkpoint("state.json"),
+                checkpoint=ctx.checkpoint("state.safetensors"),
                 on_generation=note,
                 key=ctx.key,
                 objective=objective,
+                components=components,
             )
 
     def _judge(self, cfg: DreamConfig) -> DreamReturns:
-        size, shape = self.memories[0].cfg, self.shape
-
-        def make_act(population: torch.Tensor) -> Act:
-            weights = linear.unflatten(population, shape, size.z_dim, size.hidden_size, self.stats)
-
-            def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-                seen = h if shape.inputs == "zh" else None
-                return linear.memory_input(linear.forward(weights, z, seen, shape), shape)
-
-            return act
-
+        size = self.memories[0].cfg
+        make_act = partial(
+            linear.Controllers,
+            cfg=self.shape,
+            z_dim=size.z_dim,
+            h_dim=size.hidden_size,
+            stats=self.stats,
+        )
         return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
