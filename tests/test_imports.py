@@ -26,6 +26,7 @@ LEAVES = [
     "_progress",
     "_machine",
     "runs",
+    "_training",
     "metrics",
     "executors",
     "_agent_files",

@@ -35,13 +35,12 @@ from worldmodels.presets import (
     SelectionConfig,
 )
 from worldmodels.protocols import UserError
-from worldmodels.stages import committee
+from worldmodels.stages import LatentsFile, committee
 from worldmodels.stages.collection import load_driver
 from worldmodels.stages.controller import recorded_starts
 from worldmodels.stages.latents import held_out, originals
 from worldmodels.stages.vision import half_mirrored
 from worldmodels.tasks.car_racing import Flip
-from worldmodels.vision.latents import Latents
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
 AGENT_FILES = ("vision", "memory", "controller", "starts")
@@ -377,7 +376,7 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
 
 
 def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
-    latents = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
+    latents = LatentsFile.load(unbroken / "iterations" / "01" / "latents-01.safetensors").latents
     assert latents.num_episodes == 2 * 2
     for first in (0, 2):
         seen, twin = (latents.select([first + k]) for k in (0, 1))
@@ -391,7 +390,7 @@ def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
 
 
 def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
-    part = Latents.load(unbroken / "iterations" / "01" / "latents-01.safetensors")
+    part = LatentsFile.load(unbroken / "iterations" / "01" / "latents-01.safetensors").latents
     cfg = dataclasses.replace(tiny().starts, count=400)
     memory = Agent.from_pretrained(unbroken / "agent").memories[0]
     starts = recorded_starts(cfg, originals([part], True), [memory], 0, posterior_noise=0.0)

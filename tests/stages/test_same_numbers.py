@@ -80,7 +80,7 @@ def same_weights(found: torch.nn.Module, wanted: torch.nn.Module) -> None:
 
 
 def same_latents(found: Latents, path: Path) -> None:
-    wanted = Latents.load(path)
+    wanted = LatentsFile.load(path).latents
     for name in ("mu", "logvar", "action", "reward", "terminated", "offsets", "seeds"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
 

@@ -27,8 +27,7 @@ class MDNRNN(Memory):
     """LSTM + mixture density network; 422,368 trainable parameters at the paper's sizes.
 
     The two heads beyond the paper's add 2 (H + 1). The LSTM has one bias as in the paper: torch's
-    second one is frozen at 0. `forward` (a sequence) and `step` share every parameter. The carried
-    state is the LSTM's c.
+    second one is frozen at 0. The carried state is the LSTM's c.
     """
 
     def __init__(self, cfg: MemoryConfig) -> None:
