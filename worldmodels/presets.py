@@ -482,7 +482,7 @@ def smoke(env_id: str = DEFAULT_ENV) -> RunConfig:
 def quick(env_id: str = DEFAULT_ENV) -> RunConfig:
     """From nothing to an agent within 30 minutes on two cores, installation included.
 
-    Where its numbers come from is told in docs/results/dream.md.
+    Where its numbers come from is told in docs/results/lab-notebook.md.
     """
     return _of_task(_quick(env_id), "quick")
 

@@ -109,9 +109,10 @@ def test_losses_ignore_what_comes_after_the_end(memory: MDNRNN) -> None:
     rubbish = valid.logical_not()
 
     def losses(target: Tensor, event: Tensor) -> Tensor:
+        log_prob = mixture_log_prob(output.log_pi, output.mu, output.log_sigma, target)
         return torch.stack(
             (
-                masked_mean(-mixture_log_prob(*output[:3], target).mean(-1), valid),
+                masked_mean(-log_prob.mean(-1), valid),
                 reward_loss("hit", output.reward, event, valid),
                 reward_loss("raw", output.reward, event, valid),
                 event_loss(output.terminated_logit, event, valid),

@@ -1,4 +1,4 @@
-"""A finished run as an entry of docs/results: its files, and a README whose figures are theirs."""
+"""A finished run as an entry of docs/results: its files, and a page whose figures are theirs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ KEPT = (
 )
 
 
-def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
-    """Make an entry of a run; its README.
+def enter(run: Path, page: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
+    """Make an entry of a run; its page.
 
     Args:
         run: folder of a run whose driver was tested.
-        folder: of the entry; its other files are left alone.
-        title: of the README.
+        page: Markdown file to write.
+        folder: for the run's files; others in it are left alone.
+        title: of the page.
         commit: at which the run was made.
-        notes: Markdown for the end of the README: what the figures mean.
+        notes: Markdown for the end of the page: what the figures mean.
 
     Raises:
         UserError: the run is not finished.
@@ -50,8 +51,8 @@ def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> 
             atomic_write(folder / file, (run / file).read_bytes())
     kept = [row for row in read_lines(run / METRICS) if row["stage"] in KEPT]
     atomic_write(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
-    atomic_write(folder / "README.md", text)
-    return folder / "README.md"
+    atomic_write(page, text)
+    return page
 
 
 def readme(run: Path, title: str, commit: str) -> str:

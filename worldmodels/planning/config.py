@@ -166,9 +166,8 @@ class PlanningConfig(Config):
         """Give a method's settings for driving with an agent; of anything else those of CEM.
 
         They lean on the agent's C, which begins the search and drives after the plan's end, so that
-        a small search near it is enough (docs/results/2026-11-24-planning; of rollouts,
-        docs/results/2026-11-26-rollouts). The settings' own defaults are those of a search from
-        nothing.
+        a small search near it is enough (docs/results/entries: 2026-11-24-planning; of rollouts,
+        2026-11-26-rollouts). The settings' own defaults are those of a search from nothing.
         """
         if method == "rollout":
             objective = ObjectiveConfig(horizon=16, particles=16, discount=1.0)
