@@ -19,13 +19,7 @@ _hints = functools.cache(functools.partial(typing.get_type_hints, include_extras
 
 
 def check(value: Any, kind: Any, where: str, path: str = "") -> None:
-    """Compare a value with a type.
-
-    Args:
-        value: what JSON was read as.
-        kind: the type.
-        where: the file.
-        path: the value's place in it; empty for all of it.
+    """Compare a value of the file ``where``, or of a place in it, with a type.
 
     Raises:
         UserError: names the first field that is missing or is something else.

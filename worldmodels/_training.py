@@ -62,7 +62,7 @@ class TrainingLoop(Generic[N]):
             noise: name of the generator that the steps draw from.
             make: gives the network, with fresh weights from the global generator.
             cfg: the training.
-            options: see `Options`.
+            options: where it begins and what it writes.
         """
         torch.manual_seed(options["seed"] % 2**63)
         self.name, self.cfg, self._options = name, cfg, options
@@ -104,11 +104,8 @@ class TrainingLoop(Generic[N]):
             step: the step just made.
             metrics: scalars, "loss" among them.
             per_step: what a step works through: how many, of what.
-            remedy: advice where the loss is not finite.
+            remedy: advice where the loss is not finite, which is a `UserError`.
             validate: gives the validation losses.
-
-        Raises:
-            UserError: the loss is not finite.
         """
         if not self._due(step, self.cfg.log_every):
             return

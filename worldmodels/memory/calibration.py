@@ -17,6 +17,10 @@ from worldmodels.vision.latents import Latents
 
 HORIZONS = (1, 10, 50, 200)
 """Steps ahead at which the open-loop error is measured."""
+WINDOWS, SAMPLES = 64, 16
+"""Windows looked at, and sampled futures of each."""
+BINS = 10
+"""Bins of predicted events, of equal width from 0 to the largest prediction or 1."""
 
 
 def calibrate(
@@ -27,34 +31,23 @@ def calibrate(
     seed: int,
     horizons: Sequence[int] = HORIZONS,
     warmup: int = 40,
-    windows: int = 64,
-    samples: int = 16,
 ) -> dict[str, Any]:
-    """Measure M on recorded episodes, under the recorded actions.
-
-    Args:
-        memory: M.
-        reward: meaning of its reward head.
-        latents: held-out episodes.
-        seed: chooses the windows and drives the sampling.
-        horizons: steps ahead; those longer than any episode are left out.
-        warmup: recorded steps before M runs open-loop.
-        windows: number of windows.
-        samples: sampled futures per window.
+    """Measure M on held-out episodes, under the recorded actions, open-loop after ``warmup`` steps.
 
     Returns:
         ``horizon, error, sigma, persistence``, lists of equal length, in units of z's own standard
         deviation: the RMS error of the mean of the sampled futures, their RMS spread, and the error
-        of predicting no change. Unless the reward is raw also ``hit_reliability``.
+        of predicting no change. Horizons longer than any episode are left out. Unless the reward is
+        raw also ``hit_reliability``.
     """
     longest = int(latents.lengths().max()) - warmup
     kept = sorted(horizon for horizon in horizons if horizon <= longest)
     report: dict[str, Any] = {"horizon": kept, "error": [], "sigma": [], "persistence": []}
     if kept:
-        z, action = _windows(latents, warmup + kept[-1], windows, np.random.default_rng(seed))
+        z, action = _windows(latents, warmup + kept[-1], np.random.default_rng(seed))
         scale = float(latents.mu.std()) or 1.0
         generator = torch.Generator().manual_seed(seed % 2**63)
-        for step, dreamt in enumerate(_futures(memory, z, action, warmup, samples, generator), 1):
+        for step, dreamt in enumerate(_futures(memory, z, action, warmup, generator), 1):
             if step in kept:
                 real = z[:, warmup + step]
                 report["error"].append(_rms(dreamt.mean(1) - real) / scale)
@@ -67,26 +60,26 @@ def calibrate(
 
 @torch.inference_mode()
 def _futures(
-    memory: Memory, z: Tensor, action: Tensor, warmup: int, samples: int, noise: torch.Generator
+    memory: Memory, z: Tensor, action: Tensor, warmup: int, noise: torch.Generator
 ) -> Iterator[Tensor]:
-    """Sampled z (N, samples, Z) one step after another, after ``warmup`` recorded steps."""
+    """Sampled z (N, SAMPLES, Z) one step after another, after ``warmup`` recorded steps."""
     state = memory(z[:, :warmup], action[:, :warmup])[2]
-    state = MemoryState(*(part.repeat_interleave(samples, 0) for part in state))
-    dreamt = z[:, warmup].repeat_interleave(samples, 0)
+    state = MemoryState(*(part.repeat_interleave(SAMPLES, 0) for part in state))
+    dreamt = z[:, warmup].repeat_interleave(SAMPLES, 0)
     for acted in action[:, warmup:].unbind(1):
-        acted = acted.repeat_interleave(samples, 0)
+        acted = acted.repeat_interleave(SAMPLES, 0)
         dreamt, _, state = memory.dream(dreamt, acted, state, mixture_noise(dreamt, noise))
-        yield dreamt.view(len(z), samples, -1)
+        yield dreamt.view(len(z), SAMPLES, -1)
 
 
 @torch.inference_mode()
 def hit_reliability(
-    memory: Memory, reward: RewardModel, latents: Latents, bins: int = 10
+    memory: Memory, reward: RewardModel, latents: Latents
 ) -> dict[str, list[float]]:
     """Predicted number of events in a step against the observed one, over recorded episodes.
 
-    The number is a probability for kind "hit". Bins are of equal width, from 0 to the largest
-    prediction or 1; empty ones are left out. Returns ``predicted, observed, count`` per bin.
+    The number is a probability for kind "hit". Returns ``predicted, observed, count`` of each bin
+    that is not empty.
     """
     probability, event = [], []
     for first, last in zip(latents.offsets[:-1], latents.offsets[1:], strict=True):
@@ -96,7 +89,7 @@ def hit_reliability(
         probability.append(reward.events(out.reward[0]).numpy())
         event.append(reward.target(torch.from_numpy(latents.reward[first : last - 1])).numpy())
     p, y = np.concatenate(probability), np.concatenate(event)
-    place = np.minimum((p * bins / max(1.0, float(p.max()))).astype(np.int64), bins - 1)
+    place = np.minimum((p * BINS / max(1.0, float(p.max()))).astype(np.int64), BINS - 1)
     used = np.unique(place)
     return {
         "predicted": [float(p[place == b].mean()) for b in used],
@@ -105,13 +98,11 @@ def hit_reliability(
     }
 
 
-def _windows(
-    latents: Latents, steps: int, count: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _windows(latents: Latents, steps: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     """Random windows of ``steps`` steps: z (N, steps + 1, Z) at V's mean, action (N, steps, A)."""
     lengths = latents.lengths()
     fitting = np.flatnonzero(lengths >= steps)
-    chosen = rng.choice(fitting, count)
+    chosen = rng.choice(fitting, WINDOWS)
     first = latents.offsets[chosen] + rng.integers(0, lengths[chosen] - steps + 1)
     index: NDArray[np.int64] = first[:, None] + np.arange(steps + 1)
     return torch.from_numpy(latents.mu[index]), torch.from_numpy(latents.action[index[:, :-1]])

@@ -108,11 +108,7 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
         """`forward` without the heads: h_{1..T} (B, T, H) and the last state."""
 
@@ -166,23 +162,19 @@ class Memory(nn.Module, ABC):
         state: MemoryState | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, MemoryOutput, MemoryState]:
-        """Run over a sequence z (B, T, Z), action (B, T, A) float.
+        """Run over a sequence z (B, T, Z), action (B, T, A) float, from a state or the initial one.
 
-        Args:
-            z: latents.
-            action: encoded actions.
-            state: before the first step; None is the initial one.
-            mask: (B, H) from `sample_mask`; None is no dropout.
-
-        Returns:
-            h_{1..T} (B, T, H) without dropout, the predictions (B, T, ...), the last state.
+        The mask (B, H) is of `sample_mask`, and None is no dropout. Returns h_{1..T} (B, T, H)
+        without dropout, the predictions (B, T, ...) and the last state.
         """
+        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
+        state = self.initial_state(len(z)) if state is None else state
         h_seq, last = self.recurrence(z, action, state, mask)
         return h_seq, self.predict(z, h_seq, None if mask is None else mask.unsqueeze(1)), last
 
     def advance(self, z: Tensor, action: Tensor, state: MemoryState) -> MemoryState:
         """The state after one step z (B, Z), action (B, A): `step` without predictions."""
-        return self.recurrence(z.unsqueeze(1), action.unsqueeze(1), state)[1]
+        return self.recurrence(z.unsqueeze(1), action.unsqueeze(1), state, None)[1]
 
     def step(
         self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None = None

@@ -51,16 +51,10 @@ class MDNRNN(Memory):
         return self.cfg.hidden_size
 
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
         """See `Memory.recurrence`."""
-        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
         x = torch.cat((z, action.to(z.dtype)), dim=-1)
-        state = self.initial_state(len(z)) if state is None else state
         if mask is None:
             h_seq, (h, c) = self._fused(x, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
             return h_seq, MemoryState(h.squeeze(0), c.squeeze(0))

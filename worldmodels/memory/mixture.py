@@ -67,10 +67,7 @@ def mixture_variance(log_pi: Tensor, mu: Tensor, log_sigma: Tensor) -> Tensor:
 def select_component(log_pi: Tensor, uniform: Tensor, tau: float = 1.0) -> Tensor:
     """Component (..., Z), int64 in [0, K), by the inverse CDF of ``softmax(log_pi / tau)``.
 
-    Args:
-        log_pi: (..., Z, K); need not be normalised.
-        uniform: (..., Z) in [0, 1).
-        tau: temperature, above 0.
+    ``log_pi`` need not be normalised; ``uniform`` is (..., Z) in [0, 1), and tau above 0.
     """
     weight = torch.exp((log_pi - log_pi.amax(-1, keepdim=True)) / tau)
     cumulative = weight.cumsum(-1)
@@ -84,15 +81,9 @@ def mixture_from_noise(
     """Sample (..., Z) as a deterministic function of given noise.
 
     The paper's temperature (appendix A.2 and its code): the component is drawn from
-    ``softmax(log_pi / tau)`` and its sigma is multiplied by ``sqrt(tau)``.
-
-    Args:
-        log_pi: the mixture.
-        mu: the mixture.
-        log_sigma: the mixture.
-        uniform: (..., Z) in [0, 1), chooses the component.
-        normal: (..., Z) standard normal.
-        tau: temperature, at least 0; at 0 the result is the mean of the likeliest component.
+    ``softmax(log_pi / tau)`` and its sigma is multiplied by ``sqrt(tau)``. ``uniform`` (..., Z) in
+    [0, 1) chooses the component; ``normal`` is (..., Z). At tau 0 the sample is the mean of the
+    likeliest component.
     """
     if tau <= 0:
         return mu.gather(-1, log_pi.argmax(-1, keepdim=True)).squeeze(-1)

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
@@ -22,22 +24,22 @@ from worldmodels.vision.latents import Latents
 
 
 class SequenceBatch(NamedTuple):
-    """Windows of B streams; everything after an episode's end is masked."""
+    """Windows of B streams, float32; everything after an episode's end is masked."""
 
-    mu: NDArray[np.float32]
+    mu: Tensor
     """(B, T + 1, Z) posterior means of the frames"""
-    logvar: NDArray[np.float32]
+    logvar: Tensor
     """(B, T + 1, Z) posterior log variances"""
-    action: NDArray[np.float32]
+    action: Tensor
     """(B, T, A) encoded actions"""
-    reward: NDArray[np.float32]
+    reward: Tensor
     """(B, T)"""
-    terminated: NDArray[np.float32]
+    terminated: Tensor
     """(B, T) 1 where the step ended the episode by termination"""
-    mask: NDArray[np.float32]
+    mask: Tensor
     """(B, T) 1 where the step exists"""
-    restart: NDArray[np.bool_]
-    """(B,) whether the stream starts a new episode here, so that M's state starts at zero"""
+    restart: Tensor
+    """(B,) bool, whether the stream starts a new episode here, so that M's state starts at zero"""
 
 
 class _Window(NamedTuple):
@@ -61,14 +63,9 @@ class SequenceStreams:
         seed: int,
         repeats: NDArray[np.int64] | None = None,
     ) -> None:
-        """Cut ``latents`` into windows.
+        """Cut ``latents`` into windows of T = ``length`` steps, B = ``streams`` to a batch.
 
-        Args:
-            latents: the encoded episodes.
-            length: T, steps per window.
-            streams: B, windows per batch.
-            seed: fixes the order.
-            repeats: (E,) how often an epoch plays each episode; None plays each once.
+        ``repeats`` (E,) says how often an epoch plays each episode; None plays each once.
         """
         if latents.num_episodes == 0:
             raise UserError("there are no episodes to train M on; collect some first")
@@ -119,7 +116,7 @@ class SequenceStreams:
             found = values[frame[:, : valid.shape[1]]]
             return found * (valid if found.ndim == 2 else valid[..., None])
 
-        return SequenceBatch(
+        parts = (
             rows(lat.mu, seen),
             rows(lat.logvar, seen),
             rows(lat.action, acted),
@@ -128,3 +125,4 @@ class SequenceStreams:
             acted.astype(np.float32),
             restart[:, 0],
         )
+        return SequenceBatch(*map(torch.from_numpy, parts))

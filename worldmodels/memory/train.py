@@ -96,47 +96,36 @@ def _rewards(latents: Latents) -> tuple[NDArray[np.float32], float, float]:
     return reward, float(values[counts.argmax()]), counts.max() / len(reward)
 
 
-class _Batch:
-    """A sequence batch as tensors, with z sampled from V's posterior."""
-
-    def __init__(
-        self,
-        batch: SequenceBatch,
-        noise: torch.Generator,
-        cfg: MemoryTrainConfig,
-        reward: RewardModel,
-        device: str,
-    ) -> None:
-        mu, logvar = torch.from_numpy(batch.mu), torch.from_numpy(batch.logvar)
-        std = torch.exp(0.5 * logvar)
-        z = mu + cfg.posterior_noise * std * torch.randn(mu.shape, generator=noise)
-        self.target = z[:, 1:].to(device)
-        if cfg.input_noise:
-            z = z + cfg.input_noise * std * torch.randn(mu.shape, generator=noise)
-        self.z = z[:, :-1].to(device)
-        self.action = torch.from_numpy(batch.action).to(device)
-        self.mask = torch.from_numpy(batch.mask).to(device)
-        self.reward = reward.target(torch.from_numpy(batch.reward).to(device))
-        self.terminated = torch.from_numpy(batch.terminated).to(device)
-        self.carry = torch.from_numpy(~batch.restart).to(device)[:, None]
-
-
 def memory_loss(
-    model: Memory, batch: _Batch, state: MemoryState, dropout: Tensor | None, cfg: MemoryTrainConfig
+    model: Memory,
+    reward: RewardModel,
+    batch: SequenceBatch,
+    state: MemoryState,
+    noise: torch.Generator,
+    cfg: MemoryTrainConfig,
+    dropout: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
-    """Loss of one window of B streams, averaged over the steps that exist.
+    """Loss of one window of B streams, averaged over the steps that exist, and the state after it.
 
+    z is sampled from V's posterior by ``noise``, on the CPU, so that every device sees the same.
     "nll" is the mixture's, in nats per step and **latent dimension**.
     """
-    state = state.kept(batch.carry)
-    with mixed_precision(batch.z.device, cfg.bfloat16):
-        _, low, last = model(batch.z, batch.action, state, dropout)
+    std = torch.exp(0.5 * batch.logvar)
+    z = batch.mu + cfg.posterior_noise * std * torch.randn(std.shape, generator=noise)
+    target = z[:, 1:].to(model.device)
+    if cfg.input_noise:
+        z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
+    dropped = model.sample_mask(len(z), noise) if dropout else None
+    _, _, action, rewards, terminated, mask, restart = (part.to(model.device) for part in batch)
+    state = state.kept(~restart[:, None])
+    with mixed_precision(model.device, cfg.bfloat16):
+        _, low, last = model(z[:, :-1].to(model.device), action, state, dropped)
     out = MemoryOutput(*(part.float() for part in low))
-    nll = masked_mean(-mixture_log_prob(*out[:3], batch.target).mean(-1), batch.mask)
-    reward = reward_loss(model.cfg.reward, out.reward, batch.reward, batch.mask)
-    ends = event_loss(out.terminated_logit, batch.terminated, batch.mask)
-    loss = nll + cfg.reward_weight * reward + cfg.termination_weight * ends
-    parts = {"loss": loss, "nll": nll, "reward_loss": reward, "termination_loss": ends}
+    nll = masked_mean(-mixture_log_prob(*out[:3], target).mean(-1), mask)
+    rewarded = reward_loss(model.cfg.reward, out.reward, reward.target(rewards), mask)
+    ends = event_loss(out.terminated_logit, terminated, mask)
+    loss = nll + cfg.reward_weight * rewarded + cfg.termination_weight * ends
+    parts = {"loss": loss, "nll": nll, "reward_loss": rewarded, "termination_loss": ends}
     metrics = {name: value.detach() for name, value in parts.items()}
     return loss, metrics, MemoryState(last.h.detach(), last.c.detach())
 
@@ -151,35 +140,24 @@ def train_memory(
     repeats: NDArray[np.int64] | None = None,
     **options: Unpack[Options],
 ) -> Memory:
-    """Train M and return it in evaluation mode.
+    """Train M of a shape on latents and return it in evaluation mode.
 
-    Args:
-        cfg: the training.
-        memory: M's shape.
-        reward: gives the reward head's target.
-        latents: encoded episodes to train on.
-        holdout: encoded episodes for the validation loss.
-        repeats: (E,) how often an epoch plays each episode.
-        options: see `worldmodels._training.Options`.
-
-    Raises:
-        UserError: the loss is not finite; names the step.
+    The validation loss is of ``holdout``; ``repeats`` (E,) says how often an epoch plays each
+    episode. Raises a `UserError` that names the step where the loss is not finite.
     """
     loop = TrainingLoop("M", "noise", lambda: build(memory), cfg, options)
-    model, device = loop.model, options.get("device", "cpu")
+    model = loop.model
     fresh = options.get("init") is None
     peak = cfg.learning_rate if fresh else cfg.finetune_learning_rate
     streams = SequenceStreams(latents, cfg.length, cfg.streams, options["seed"], repeats)
     state, batches = model.initial_state(cfg.streams), streams.batches(loop.begin)
     if loop.resumed:
-        state = MemoryState(loop.resumed["h"].to(device), loop.resumed["c"].to(device))
+        state = MemoryState(*(loop.resumed[name].to(model.device) for name in "hc"))
     for step in loop:
         # one gradient step
-        batch = _Batch(next(batches), loop.noise, cfg, reward, device)
-        dropout = model.sample_mask(cfg.streams, loop.noise)
         for group in loop.optimiser.param_groups:
             group["lr"] = _cosine(step, loop.steps, peak)
-        loss, metrics, state = memory_loss(model, batch, state, dropout, cfg)
+        loss, metrics, state = memory_loss(model, reward, next(batches), state, loop.noise, cfg)
         loop.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_value_(loop.trainable, cfg.clip_value)
@@ -209,9 +187,8 @@ def validate(
     state, weight = model.initial_state(width), 0.0
     totals: dict[str, float] = {}
     with torch.inference_mode():
-        for windows in islice(streams.batches(), streams.steps_per_epoch()):
-            batch = _Batch(windows, noise, cfg, reward, str(model.device))
-            _, metrics, state = memory_loss(model, batch, state, None, cfg)
+        for batch in islice(streams.batches(), streams.steps_per_epoch()):
+            _, metrics, state = memory_loss(model, reward, batch, state, noise, cfg, dropout=False)
             count = float(batch.mask.sum())
             weight += count
             for name, value in metrics.items():

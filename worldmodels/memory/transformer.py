@@ -61,16 +61,10 @@ class Transformer(Memory):
         return (self.cfg.context - 1) * (1 + 2 * self.cfg.layers * self.cfg.hidden_size)
 
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
         """See `Memory.recurrence`; the mask concerns the heads alone."""
-        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
-        state, seen = self.initial_state(len(z)) if state is None else state, []
-        x = torch.cat((z, action.to(z.dtype)), dim=-1)
+        x, seen = torch.cat((z, action.to(z.dtype)), dim=-1), []
         for piece in x.split(PIECE, dim=1):
             h, carried = self._attend(piece, state.c)
             state = MemoryState(h[:, -1].to(z.dtype), carried)
@@ -120,11 +114,8 @@ class _Block(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """From x (B, T, H) to (B, T, H) and the keys and values of these steps (B, T, 2, H).
 
-        Args:
-            x: input.
-            past: (B, P, 2, H) keys and values of the steps before.
-            distance: (T, P + T) from each key to each query.
-            visible: (B, T, P + T) which keys each query sees.
+        ``past`` (B, P, 2, H) are those of the steps before; ``distance`` (T, P + T) is from each
+        key to each query, and ``visible`` (B, T, P + T) says which keys each query sees.
         """
         seen = self.attention_norm(x)
         new = self.key_value(seen).unflatten(-1, (2, -1))

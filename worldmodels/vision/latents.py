@@ -103,13 +103,14 @@ class Latents:
 
     def select(self, episodes: Sequence[int] | NDArray[np.int64]) -> Latents:
         """Some of the episodes, in the order given."""
-        return Latents.concatenate([self._one(int(episode)) for episode in episodes])
-
-    def _one(self, episode: int) -> Latents:
-        first, last = (int(frame) for frame in self.offsets[episode : episode + 2])
-        rows = {name: getattr(self, name)[first:last] for name in _PER_FRAME}
-        rows |= {name: getattr(self, name)[episode : episode + 1] for name in _PER_EPISODE}
-        return Latents(**rows, offsets=np.array([0, last - first], np.int64))
+        chosen = np.asarray(episodes, np.int64)
+        spans = [np.arange(*self.offsets[episode : episode + 2]) for episode in chosen]
+        rows = np.concatenate([chosen[:0], *spans])
+        return Latents(
+            **{name: getattr(self, name)[rows] for name in _PER_FRAME},
+            **{name: getattr(self, name)[chosen] for name in _PER_EPISODE},
+            offsets=np.cumsum([0, *map(len, spans)]),
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence[Latents]) -> Latents:
@@ -155,21 +156,19 @@ def encode_episodes(
     An episode that was given up (`Episode.lost`) counts as terminated: otherwise M, having never
     seen long off-track stretches, dreams an early return to the road.
     """
-    return Latents.concatenate([_encode_one(model, one, spec, bfloat16) for one in episodes])
-
-
-def _encode_one(model: ConvVAE, episode: Episode, spec: ActionSpec, bfloat16: bool) -> Latents:
-    mu, logvar = encode_frames(model, episode.obs, bfloat16)
-    action = np.zeros((len(mu), spec.size), np.float32)
-    action[:-1] = spec.encode(episode.action)
-    reward = np.zeros(len(mu), np.float32)
-    reward[:-1] = episode.reward
-    return Latents(
-        mu,
-        logvar,
-        action,
-        reward,
-        terminated=np.array([episode.terminated or episode.lost]),
-        offsets=np.array([0, len(mu)], np.int64),
-        seeds=np.array([episode.seed], np.int64),
-    )
+    parts = []
+    for episode in episodes:
+        mu, logvar = encode_frames(model, episode.obs, bfloat16)
+        action = np.zeros((len(mu), spec.size), np.float32)
+        action[:-1] = spec.encode(episode.action)
+        part = Latents(
+            mu,
+            logvar,
+            action,
+            reward=np.append(episode.reward, np.float32(0)),
+            terminated=np.array([episode.terminated or episode.lost]),
+            offsets=np.array([0, len(mu)], np.int64),
+            seeds=np.array([episode.seed], np.int64),
+        )
+        parts.append(part)
+    return Latents.concatenate(parts)

@@ -55,16 +55,9 @@ def train_vision(
 ) -> ConvVAE:
     """Train V and return it in evaluation mode.
 
-    Args:
-        cfg: the training.
-        vae: V's shape.
-        batches: ``batches(k)`` yields the shuffled batches from number k on, so that a resumed
-            run sees the batches of an unbroken one.
-        holdout: (N, 64, 64, 3) uint8 frames for the validation loss.
-        options: see `worldmodels._training.Options`.
-
-    Raises:
-        UserError: the loss is not finite; names the step.
+    ``batches(k)`` yields the shuffled batches from number k on, so that a resumed run sees the
+    batches of an unbroken one; the validation loss is of ``holdout`` (N, 64, 64, 3) uint8. Raises a
+    `UserError` that names the step where the loss is not finite.
     """
     device = torch.device(options.get("device", "cpu"))
     fast = cfg.bfloat16 and has_fast_bfloat16(device)
