@@ -125,9 +125,9 @@ def memory_loss(
     rewarded = reward_loss(model.cfg.reward, out.reward, reward.target(rewards), mask)
     ends = event_loss(out.terminated_logit, terminated, mask)
     loss = nll + cfg.reward_weight * rewarded + cfg.termination_weight * ends
-    parts = {"loss": loss, "nll": nll, "reward_loss": rewarded, "termination_loss": ends}
-    metrics = {name: value.detach() for name, value in parts.items()}
-    return loss, metrics, MemoryState(last.h.detach(), last.c.detach())
+    metrics = {"loss": loss, "nll": nll, "reward_loss": rewarded, "termination_loss": ends}
+    carried = MemoryState(last.h.detach(), last.c.detach())
+    return loss, {name: value.detach() for name, value in metrics.items()}, carried
 
 
 def train_memory(

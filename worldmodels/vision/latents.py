@@ -117,12 +117,11 @@ class Latents:
         """Lay several sets end to end, in order."""
         if not parts:
             raise UserError("no latents to concatenate: encode at least one shard")
-        starts = np.cumsum([0] + [part.num_frames for part in parts])
-        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
         names = _PER_FRAME + _PER_EPISODE
+        frames = np.concatenate([part.lengths() + 1 for part in parts])
         return cls(
             **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
-            offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
+            offsets=np.append(0, np.cumsum(frames)),
         )
 
 
@@ -148,9 +147,7 @@ def encode_frames(
     return np.concatenate(mus), np.concatenate(logvars)
 
 
-def encode_episodes(
-    model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec, bfloat16: bool = True
-) -> Latents:
+def encode_episodes(model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec) -> Latents:
     """Encode whole episodes, in their order.
 
     An episode that was given up (`Episode.lost`) counts as terminated: otherwise M, having never
@@ -158,17 +155,11 @@ def encode_episodes(
     """
     parts = []
     for episode in episodes:
-        mu, logvar = encode_frames(model, episode.obs, bfloat16)
+        mu, logvar = encode_frames(model, episode.obs)
         action = np.zeros((len(mu), spec.size), np.float32)
         action[:-1] = spec.encode(episode.action)
-        part = Latents(
-            mu,
-            logvar,
-            action,
-            reward=np.append(episode.reward, np.float32(0)),
-            terminated=np.array([episode.terminated or episode.lost]),
-            offsets=np.array([0, len(mu)], np.int64),
-            seeds=np.array([episode.seed], np.int64),
-        )
-        parts.append(part)
+        reward = np.append(episode.reward, np.float32(0))
+        terminated = np.array([episode.terminated or episode.lost])
+        offsets, seeds = np.array([0, len(mu)]), np.array([episode.seed])
+        parts.append(Latents(mu, logvar, action, reward, terminated, offsets, seeds))
     return Latents.concatenate(parts)

@@ -56,12 +56,9 @@ class ConvVAE(nn.Module):
     """
 
     def __init__(self, cfg: VAEConfig, decoder: bool = True) -> None:
-        """Build V with torch's default initialisation, drawn from the global torch generator.
+        """Build V with torch's default initialisation (global generator).
 
-        Args:
-            cfg: its shape.
-            decoder: False leaves the decoder out, five sixths of the parameters. A policy needs
-                the encoder only.
+        Without the decoder, five sixths of the parameters, it still has all that a policy needs.
         """
         super().__init__()
         self.cfg = cfg
@@ -115,11 +112,9 @@ class ConvVAE(nn.Module):
         return torch.sigmoid(self.check_decoder()(self.from_z(z)[:, :, None, None]))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> VAEOutput:
-        """Encode, sample ``z = mu + exp(logvar / 2) * noise`` and decode.
+        """Encode x (B, 3, 64, 64) in [0, 1], sample z and decode.
 
-        Args:
-            x: (B, 3, 64, 64) in [0, 1].
-            noise: (B, Z) standard normal; None takes the mean.
+        ``z = mu + exp(logvar / 2) * noise`` with standard normal noise (B, Z); None takes the mean.
         """
         mu, logvar = self.encode(x)
         z = mu if noise is None else mu + torch.exp(0.5 * logvar) * noise
@@ -135,17 +130,12 @@ def vae_loss(
     the paper's own code (free bits over the whole latent, not per dimension). x is (B, 3, 64, 64)
     in [0, 1], the tolerance in nats per latent dimension.
     """
-    squared = (out.reconstruction.float() - x.float()).square()
-    reconstruction = squared.flatten(1).sum(1)
+    reconstruction = (out.reconstruction.float() - x.float()).square().flatten(1).sum(1)
     mu, logvar = out.mu.float(), out.logvar.float()
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
     loss = (reconstruction + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
-    metrics = {
-        "loss": loss.detach(),
-        "reconstruction": reconstruction.detach().mean(),
-        "kl": kl.detach().mean(),
-    }
-    return loss, metrics
+    metrics = {"loss": loss, "reconstruction": reconstruction.mean(), "kl": kl.mean()}
+    return loss, {name: value.detach() for name, value in metrics.items()}
 
 
 def to_float(frames: Tensor) -> Tensor:
