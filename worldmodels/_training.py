@@ -57,12 +57,8 @@ class TrainingLoop(Generic[N]):
     ) -> None:
         """Make the network and its optimiser, and resume where there is a checkpoint.
 
-        Args:
-            name: V or M, for the progress and for errors.
-            noise: name of the generator that the steps draw from.
-            make: gives the network, with fresh weights from the global generator.
-            cfg: the training.
-            options: where it begins and what it writes.
+        ``name`` is V or M, for the progress and for errors; ``noise`` names the generator that the
+        steps draw from; ``make`` gives the network, its weights from the global generator.
         """
         torch.manual_seed(options["seed"] % 2**63)
         self.name, self.cfg, self._options = name, cfg, options
@@ -100,12 +96,8 @@ class TrainingLoop(Generic[N]):
     ) -> None:
         """Log a line of metrics where one is due, with the validation losses at every fourth.
 
-        Args:
-            step: the step just made.
-            metrics: scalars, "loss" among them.
-            per_step: what a step works through: how many, of what.
-            remedy: advice where the loss is not finite, which is a `UserError`.
-            validate: gives the validation losses.
+        ``metrics`` are scalars, "loss" among them; ``per_step`` is what a step works through: how
+        many, of what. A loss that is not finite is a `UserError` with a remedy.
         """
         if not self._due(step, self.cfg.log_every):
             return

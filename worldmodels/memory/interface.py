@@ -119,11 +119,8 @@ class Memory(nn.Module, ABC):
 
     def initial_state(self, batch: int) -> MemoryState:
         """Zeros, (batch, H) and (batch, C)."""
-        weight = self.mixture.weight
-        return MemoryState(
-            weight.new_zeros(batch, self.cfg.hidden_size),
-            weight.new_zeros(batch, self.carry_size),
-        )
+        zeros = self.mixture.weight.new_zeros
+        return MemoryState(zeros(batch, self.cfg.hidden_size), zeros(batch, self.carry_size))
 
     def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor | None:
         """Dropout mask (batch, H) for whole sequences, scaled by 1/(1-p); None when p is 0.

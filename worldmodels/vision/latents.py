@@ -83,15 +83,9 @@ class Latents:
         mu, action, offsets = found["mu"], found["action"], found["offsets"]
         frames, episodes = len(mu) if mu.ndim else 0, offsets.numel() - 1
         width, actions = (part.shape[1] if part.ndim == 2 else 0 for part in (mu, action))
-        shapes = {
-            "mu": (frames, width),
-            "logvar": (frames, width),
-            "action": (frames, actions),
-            "reward": (frames,),
-            "terminated": (episodes,),
-            "seeds": (episodes,),
-            "offsets": (episodes + 1,),
-        }
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("mu", "logvar"), (frames, width))
+        shapes |= {"action": (frames, actions), "reward": (frames,), "offsets": (episodes + 1,)}
+        shapes |= dict.fromkeys(_PER_EPISODE, (episodes,))
         for name, shape in shapes.items():
             require_shape(found[name], shape, name, path)
         ends = offsets.double()
