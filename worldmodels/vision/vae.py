@@ -94,7 +94,7 @@ class ConvVAE(nn.Module):
         """The decoder; raises a UserError if V has none."""
         if self.decoder is None:
             raise UserError(
-                "this V was stored without its decoder: it can drive but not show what it dreams; "
+                "this V was stored without its decoder: it can act but not show what it dreams; "
                 "take the agent that it came from"
             )
         return self.decoder
