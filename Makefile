@@ -51,7 +51,7 @@ $(VENV)/.bench-installed: pyproject.toml constraints.txt | $(BIN)/python
 venv: $(VENV)/.dev-installed ## only make the virtual environment, tools included
 
 .PHONY: demo
-demo: $(VENV)/.core-installed ## train a driver in its own dream and show it: runs/demo/report.html
+demo: $(VENV)/.core-installed ## train an agent in its own dream and show it: runs/demo/report.html
 	$(BIN)/worldmodels run --preset quick --out runs/demo
 	@echo "The report: runs/demo/report.html"
 
@@ -65,7 +65,7 @@ lint: $(VENV)/.dev-installed ## check style and formatting
 	$(BIN)/ruff format --check .
 
 .PHONY: format
-format: $(VENV)/.dev-installed ## mend style and formatting
+format: $(VENV)/.dev-installed ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -92,7 +92,7 @@ bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's 
 
 .PHONY: compare
 compare: $(VENV)/.core-installed ## compare the committed results: runs/compare/comparison.html
-	$(BIN)/worldmodels compare docs/results/comparison.json --out runs/compare
+	$(BIN)/worldmodels compare benchmarks/results/comparison.json --out runs/compare
 
 .PHONY: clean
 clean: ## remove the virtual environment, caches and built files; runs/ stays

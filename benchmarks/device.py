@@ -1,4 +1,4 @@
-"""What a GPU buys: V, encoding, M and the dream on the processor and on the card.
+"""What a GPU buys: V, encoding, M and the dream on the CPU and on the GPU.
 
     python benchmarks/device.py [--steps 200] [--json FILE]
 
@@ -75,7 +75,7 @@ def encoded_frames(device: Device) -> float:
 
 
 def latents() -> Latents:
-    """Noise in the shape of what `quick` encodes in its first round."""
+    """Noise in the shape of what `quick` encodes in its first iteration."""
     rng = np.random.default_rng(0)
     episodes, length = 120, 250
     frames = episodes * (length + 1)

@@ -4,7 +4,7 @@
     python benchmarks/env.py --parity [--episodes 20] [--every 10] [--json FILE]
 
 The contestants take turns in every round and the best round of each counts. Rates are steps per
-second of processor time, which other work on the machine disturbs less than the clock; the clock's
+second of CPU time, which other work on the machine disturbs less than the clock; the clock's
 rates stand beside them. EnvPool is left out where it is not installed.
 """
 
@@ -74,19 +74,19 @@ class Rate:
 
     steps: int
     cpu: float
-    """seconds of processor time of all its processes"""
+    """seconds of CPU time of all its processes"""
     clock: float
     """seconds by the clock"""
     cores: int = 1
 
     @property
     def per_second(self) -> float:
-        """Steps per second of processor time, times the cores that work."""
+        """Steps per second of CPU time, times the cores that work."""
         return self.steps / self.cpu * self.cores
 
 
 def driven_actions(seed: int) -> list[NDArray[np.float32]]:
-    """A driver's actions over a whole episode."""
+    """A policy's actions over a whole episode."""
     env = FastPhysics()
     env.reset(seed=seed)
     actions = []
@@ -98,7 +98,7 @@ def driven_actions(seed: int) -> list[NDArray[np.float32]]:
 
 
 def gymnasium_run(env: CarRacing, seed: int) -> Callable[[int], None]:
-    """A function that steps an environment through episodes of a driver."""
+    """A function that steps an environment through episodes of a policy."""
     actions = driven_actions(seed)
     at = len(actions)
 
@@ -115,7 +115,7 @@ def gymnasium_run(env: CarRacing, seed: int) -> Callable[[int], None]:
 
 
 def envpool_run(threads: int) -> Callable[[int], None]:
-    """A function that steps EnvPool's environments, which start anew by themselves."""
+    """A function that steps EnvPool's environments, which restart by themselves."""
     import envpool
 
     envs = envpool.make_gymnasium(
@@ -226,7 +226,7 @@ def reset_time(env: CarRacing, count: int = 30) -> float:
 def speed(rounds: int) -> dict[str, Any]:
     """Measure speeds and print them."""
     best = {k: max(v, key=lambda r: r.per_second) for k, v in race(rounds).items()}
-    print(f"\n{'steps per second':24} {'processor':>10} {'clock':>10} {'ours is':>9}")
+    print(f"\n{'steps per second':24} {'CPU':>10} {'clock':>10} {'ours is':>9}")
     for name, rate in best.items():
         ours = best["ours, " + name.split(", ")[1]]
         ratio = f"{ours.per_second / rate.per_second:8.1f}x" if name[:4] in ("stoc", "EnvP") else ""
@@ -249,7 +249,7 @@ def speed(rounds: int) -> dict[str, Any]:
 
 
 def pixel_driver_score(env: CarRacing, seed: int) -> float:
-    """Return of a driver that sees the pixels only."""
+    """Return of a policy that sees the pixels only."""
     obs, total = env.reset(seed=seed)[0], 0.0
     for _ in range(EPISODE):
         obs, reward, terminated, _, _ = env.step(look_ahead(obs))
@@ -286,7 +286,7 @@ def parity(episodes: int, every: int) -> dict[str, Any]:
     ]
     results["pixel_driver"] = scores
     means = np.mean(scores, axis=0)
-    print(f"a driver by pixels: stock {means[0]:.0f}, ours {means[1]:.0f}, per track", scores)
+    print(f"a policy by pixels: stock {means[0]:.0f}, ours {means[1]:.0f}, per track", scores)
     return results
 
 

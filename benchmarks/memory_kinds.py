@@ -42,7 +42,7 @@ class Args:
     run: Path | None = None
     """run folder whose newest latents are used; None lets `agent` drive"""
     agent: str = "car-racing"
-    """who drives without a run folder"""
+    """who acts without a run folder"""
     episodes: int = 40
     """episodes that it drives, half of them with noise"""
     training: MemoryTrainConfig = field(default_factory=MemoryTrainConfig)

@@ -4,7 +4,7 @@
 
 Both train by the same recipe, one update (rollout and epochs) after the other, in turns. A rate is
 real frames, skipped ones counted, per second by the clock; the best round of each counts. Frames
-per processor second, which other work disturbs less, stand beside it where one process does all.
+per CPU second, which other work disturbs less, stand beside it where one process does all.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Round:
     epochs: float
     """seconds of the epochs"""
     cpu: float
-    """processor seconds of this process, all threads"""
+    """CPU seconds of this process, all threads"""
 
     @property
     def rate(self) -> float:
@@ -121,7 +121,7 @@ def report(name: str, rounds: list[Round], workers: int) -> dict[str, Any]:
     cpu = max(one.frames / one.cpu for one in rounds)
     share = best.rollout / (best.rollout + best.epochs)
     text = f"{name:6} {best.rate:8.1f} frames/s, {share:4.0%} of the time in the rollout"
-    print(text + (f", {cpu:8.1f} frames per processor second" if workers == 1 else ""))
+    print(text + (f", {cpu:8.1f} frames per CPU second" if workers == 1 else ""))
     return {
         "frames_per_second": best.rate,
         "frames_per_cpu_second": cpu if workers == 1 else None,

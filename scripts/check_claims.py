@@ -142,7 +142,8 @@ class Claims:
     def read(self, name: str) -> Any:
         """The data of a source."""
         file, mark, part = re.findall(r"^([^#|]+)([#|]?)(.*)$", self.sources[name])[0]
-        lines = (self.root / "docs/results" / file).read_text(encoding="utf-8").splitlines()
+        folder = self.root / ("docs" if file.endswith(".md") else "benchmarks") / "results"
+        lines = (folder / file).read_text(encoding="utf-8").splitlines()
         if mark == "|":
             (row,) = [line for line in lines if line.startswith(f"| {part} |")]
             return row

@@ -56,8 +56,9 @@ def check_claims() -> ModuleType:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout with one document, its data and a test."""
-    results = tmp_path / "docs/results"
+    results, pages = tmp_path / "benchmarks/results", tmp_path / "docs/results"
     results.mkdir(parents=True)
+    pages.mkdir(parents=True)
     episodes = [{"seed": track, "return": value} for track, value in OURS.items()]
     theirs = {"first_seed": 1, "returns": list(THEIRS.values())}
     rows = [
@@ -70,7 +71,7 @@ def checkout(tmp_path: Path) -> Path:
     (results / "part.json").write_text(json.dumps({"theirs": theirs}))
     (results / "frames.json").write_text(json.dumps({"totals": totals}))
     (results / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (results / "speed.md").write_text("| what | rate |\n|---|---|\n| ours | 17,762 steps/s |\n")
+    (pages / "speed.md").write_text("| what | rate |\n|---|---|\n| ours | 17,762 steps/s |\n")
     (tmp_path / "doc.md").write_text(DOCUMENT)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests/test_it.py").write_text("def test_it() -> None: ...\n")

@@ -158,7 +158,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     words = ["train-vision", "--preset", "smoke", "--data", staged / "episodes"]
     words += ["--out", tmp_path / "v.pt"]
     with monkeypatch.context() as patch:
-        patch.setattr("worldmodels.vision.train.save_checkpoint", stop)
+        patch.setattr("worldmodels._training.save_checkpoint", stop)
         assert cli.main([str(word) for word in words]) == 130
     assert list(tmp_path.glob(".v.pt-resume/*/state.safetensors"))
     assert not (tmp_path / "v.pt").exists()

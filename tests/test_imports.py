@@ -23,6 +23,7 @@ LEAVES = [
     "_progress",
     "_machine",
     "runs",
+    "_training",
     "metrics",
     "executors",
 ]

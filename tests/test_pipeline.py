@@ -374,8 +374,7 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
 
 
 def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
-    path = unbroken / "iterations" / "01" / "latents-01.safetensors"
-    latents = LatentsFile.load(path).latents
+    latents = LatentsFile.load(unbroken / "iterations" / "01" / "latents-01.safetensors").latents
     assert latents.num_episodes == 2 * 2
     for first in (0, 2):
         seen, twin = (latents.select([first + k]) for k in (0, 1))

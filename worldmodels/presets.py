@@ -485,7 +485,7 @@ QUICK: dict[str, Any] = {
 }
 """From nothing to an agent within 30 minutes on two cores, installation included.
 
-Where its numbers come from is told in docs/results/dream.md.
+Where its numbers come from is told in docs/results/lab-notebook.md.
 """
 
 FULL: dict[str, Any] = QUICK | {

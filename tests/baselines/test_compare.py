@@ -320,14 +320,14 @@ def test_an_agent_without_its_run_is_one_training_and_has_no_ledger(home: Path) 
 
 def test_the_committed_results_can_be_compared(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
-    listed = root / "docs/results/comparison.json"
+    listed = root / "benchmarks/results/comparison.json"
     page = build_comparison([str(listed)], tmp_path, pictures=False)
     assert "world model (full)" in page.read_text()
     readme = (root / "README.md").read_text().splitlines()
     current = " ".join(line for line in readme if line.startswith("| **"))  # bold: what is now
     for run in runs.read_json(listed)["runs"]:
         folder = run.rpartition("=")[2].split("/")[0]
-        assert folder == "2026-11-26-baselines" or f"docs/results/{folder}/" in current, run
+        assert folder == "2026-11-26-baselines" or f"entries/{folder}.md" in current, run
 
 
 def test_what_is_no_result_is_refused(tmp_path: Path) -> None:

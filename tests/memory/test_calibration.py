@@ -41,7 +41,7 @@ def make_memory(hit_share: float = 0.5) -> MDNRNN:
 
 def test_a_memory_that_knows_nothing_but_the_noise() -> None:
     report = calibrate(
-        make_memory(), REWARD, make_latents(), seed=0, horizons=(1, 5, 500), warmup=10, samples=64
+        make_memory(), REWARD, make_latents(), seed=0, horizons=(1, 5, 500), warmup=10
     )
     assert report["horizon"] == [1, 5]
     assert report["sigma"] == pytest.approx([1, 1], rel=0.1)

@@ -31,13 +31,9 @@ class Average(Memory):
         return self.cfg.z_dim + self.cfg.action_size
 
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
-        state, seen = self.initial_state(len(z)) if state is None else state, []
+        seen = []
         for x in torch.cat((z, action), -1).unbind(1):
             c = 0.9 * state.c + 0.1 * x
             state = MemoryState(torch.tanh(self.read(c)), c)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -9,16 +10,9 @@ import torch
 from torch import Tensor
 
 from worldmodels.memory.interface import MemoryState
-from worldmodels.memory.losses import (
-    count_loss,
-    hit_loss,
-    masked_mean,
-    mixture_nll,
-    raw_reward_loss,
-    termination_loss,
-)
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
-from worldmodels.memory.rewards import RewardModel
+from worldmodels.memory.mixture import mixture_log_prob
+from worldmodels.memory.rewards import RewardModel, event_loss, masked_mean, reward_loss
 from worldmodels.protocols import UserError
 
 B, T, Z, A, H, K = 3, 7, 4, 2, 16, 3
@@ -94,13 +88,14 @@ def test_mask_keeps_its_share_and_its_mean(memory: MDNRNN) -> None:
     assert mask is not None
     assert (mask == 0).float().mean().item() == pytest.approx(SMALL.dropout, abs=0.01)
     assert mask.mean().item() == pytest.approx(1, abs=0.01)
-    assert memory.sample_mask(5, dropout=0.0) is None
+    without = MDNRNN(dataclasses.replace(SMALL, dropout=0.0))
+    assert without.sample_mask(5, torch.Generator()) is None
 
 
 def test_sigma_never_falls_below_the_floor(memory: MDNRNN) -> None:
     with torch.no_grad():
         memory.mixture.bias.fill_(-50)
-    output = memory.heads(torch.zeros(B, H))
+    output = memory.predict(torch.zeros(B, Z), torch.zeros(B, H), None)
     torch.testing.assert_close(output.log_sigma.exp(), torch.full((B, Z, K), SMALL.sigma_floor))
     torch.testing.assert_close(output.log_pi.exp().sum(-1), torch.ones(B, Z))
 
@@ -114,12 +109,13 @@ def test_losses_ignore_what_comes_after_the_end(memory: MDNRNN) -> None:
     rubbish = valid.logical_not()
 
     def losses(target: Tensor, event: Tensor) -> Tensor:
+        log_prob = mixture_log_prob(output.log_pi, output.mu, output.log_sigma, target)
         return torch.stack(
             (
-                mixture_nll(output, target, valid),
-                hit_loss(output.reward, event, valid, pos_weight=3.0),
-                raw_reward_loss(output.reward, event, valid),
-                termination_loss(output.terminated_logit, event, valid),
+                masked_mean(-log_prob.mean(-1), valid),
+                reward_loss("hit", output.reward, event, valid),
+                reward_loss("raw", output.reward, event, valid),
+                event_loss(output.terminated_logit, event, valid),
             )
         )
 
@@ -127,7 +123,7 @@ def test_losses_ignore_what_comes_after_the_end(memory: MDNRNN) -> None:
     assert torch.equal(losses(target, event), losses(dirty_target, event.masked_fill(rubbish, 7)))
     steps = [(b, t) for b in range(B) for t in range(T) if valid[b, t]]
     squared = torch.stack([(output.reward[s] - event[s]) ** 2 for s in steps]).mean()
-    torch.testing.assert_close(raw_reward_loss(output.reward, event, valid), squared)
+    torch.testing.assert_close(reward_loss("raw", output.reward, event, valid), squared)
 
 
 def test_masked_mean_survives_nan_and_an_empty_mask() -> None:
@@ -221,8 +217,8 @@ def test_count_loss_is_poissons_and_least_at_the_mean() -> None:
     rate = torch.nn.functional.softplus(output)
     poisson = -torch.distributions.Poisson(rate).log_prob(count) - torch.lgamma(count + 1)
     want = (poisson * valid)[:, :3].sum() / 3
-    torch.testing.assert_close(count_loss(output, count, valid), want)
+    torch.testing.assert_close(reward_loss("count", output, count, valid), want)
     free = torch.full((1,), math.log(math.e - 1), requires_grad=True)  # a rate of 1
     half_and_more = torch.tensor([[0.5, 1.5]])
-    count_loss(free.expand(1, 2), half_and_more, torch.ones(1, 2)).backward()
+    reward_loss("count", free.expand(1, 2), half_and_more, torch.ones(1, 2)).backward()
     assert free.grad is not None and free.grad.item() == pytest.approx(0, abs=1e-6)

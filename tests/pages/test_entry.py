@@ -1,4 +1,4 @@
-"""Entries of docs/results: whole, and what their README says is what their files say."""
+"""Entries of docs/results: whole, and what their page says is what their files say."""
 
 from __future__ import annotations
 
@@ -10,21 +10,25 @@ import pytest
 from worldmodels.pages.entry import enter
 from worldmodels.protocols import UserError
 
-ENTRY = Path(__file__).parents[2] / "docs/results/2026-11-23-misses"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/results/entries/2026-11-23-misses.md"
+ENTRY = ROOT / "benchmarks/results/2026-11-23-misses"
 
 
 def test_an_entry_says_what_its_files_say(tmp_path: Path) -> None:
-    text = enter(ENTRY, tmp_path / "again", "A missed tile has its price", "0dfe522").read_text()
-    assert (ENTRY / "README.md").read_text().startswith(text)
+    page, title = tmp_path / "page.md", "A missed tile has its price"
+    text = enter(ENTRY, page, tmp_path / "again", title, "0dfe522").read_text()
+    assert PAGE.read_text().startswith(text)
     for file in ("config.json", "frames.json", "evaluation.json", "metrics.jsonl"):
         assert (tmp_path / "again" / file).read_text() == (ENTRY / file).read_text()
     mean = json.loads((ENTRY / "evaluation.json").read_text())["mean"]
     assert f"# A missed tile has its price: {mean:.0f}" in text
-    assert "\n**why**" in enter(ENTRY, tmp_path / "noted", "T", "0", "**why**").read_text()
+    noted = enter(ENTRY, page, tmp_path / "noted", "T", "0", "**why**")
+    assert "\n**why**" in noted.read_text()
 
 
 def test_a_run_that_was_not_tested_is_no_entry(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json.*a run that was tested"):
-        enter(tmp_path / "run", tmp_path / "entry", "T", "0")
-    assert not (tmp_path / "entry").exists()
+        enter(tmp_path / "run", tmp_path / "page.md", tmp_path / "entry", "T", "0")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -2,8 +2,8 @@
 
 Time runs as ``(z_t, a_t, state_t) -> state_{t+1}``; from its features h_{t+1} the heads predict
 z_{t+1}, the reward r_t and whether a_t ended the episode. The controller sees ``[z_t, h_t]``. A new
-M is a subclass of `Memory` with a `recurrence` and a `carry_size`, and one line in
-`worldmodels.memory.kinds`.
+M is one file with a subclass of `Memory`, which has a `recurrence` and a `carry_size`, and one line
+in `worldmodels.memory.kinds`.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ class MemoryConfig(Config):
     sigma_floor: Positive = 0.01
     """smallest standard deviation of a component, added to exp(output)"""
     sigma_ceiling: Positive = 1.0
-    """largest value of exp(output); a component without weight is free to grow, and one sample of
-    it throws a dream out of the world (z's own deviation is about 1)"""
+    """largest value of exp(output): the std of a component without weight grows freely, and a
+    single sample of it ruins a dream (z's own std is about 1)"""
     dropout: Decay = 0.0
-    """share of h dropped where M itself reads it; one mask per sequence"""
+    """fraction of h dropped where M itself reads it; one mask per sequence"""
     residual: bool = False
-    """let the mixtures say how z changes instead of what it becomes: standing still is then free,
-    and M need not carry z through; the paper's says what it becomes"""
+    """let the mixtures predict the change of z, not the next z as in the paper: no change is then
+    free, and M need not carry z through"""
     reward: RewardKind = "hit"
-    """what the reward head says: the logit of a binary event, the rate of events before a softplus,
-    or a scaled real number"""
+    """meaning of the reward head's output: the logit of a binary event, the rate of events before a
+    softplus, or a scaled real number"""
 
     def _check(self) -> None:
         if not self.sigma_floor < self.sigma_ceiling:
@@ -54,15 +54,15 @@ class MemoryConfig(Config):
 
 
 class MemoryState(NamedTuple):
-    """What M knows of the past; zeros are "nothing yet"."""
+    """What M knows of the past; zeros at the start of an episode."""
 
     h: Tensor
     """(B, H) the features, in [-1, 1] and without dropout: what the controller sees"""
     c: Tensor
-    """(B, C) what M carries besides; only M knows its meaning"""
+    """(B, C) what M carries besides, opaque to others"""
 
     def kept(self, rows: Tensor) -> MemoryState:
-        """The same where ``rows`` (B, 1) is 1 or True, and the initial state where it is 0."""
+        """Reset to the initial state where ``rows`` (B, 1) is 0 or False."""
         return MemoryState(self.h * rows, self.c * rows)
 
 
@@ -108,11 +108,7 @@ class Memory(nn.Module, ABC):
 
     @abstractmethod
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
         """`forward` without the heads: h_{1..T} (B, T, H) and the last state."""
 
@@ -123,56 +119,38 @@ class Memory(nn.Module, ABC):
 
     def initial_state(self, batch: int) -> MemoryState:
         """Zeros, (batch, H) and (batch, C)."""
-        weight = self.mixture.weight
-        return MemoryState(
-            weight.new_zeros(batch, self.cfg.hidden_size),
-            weight.new_zeros(batch, self.carry_size),
-        )
+        zeros = self.mixture.weight.new_zeros
+        return MemoryState(zeros(batch, self.cfg.hidden_size), zeros(batch, self.carry_size))
 
-    def sample_mask(
-        self, batch: int, generator: torch.Generator | None = None, dropout: float | None = None
-    ) -> Tensor | None:
+    def sample_mask(self, batch: int, generator: torch.Generator) -> Tensor | None:
         """Dropout mask (batch, H) for whole sequences, scaled by 1/(1-p); None when p is 0.
 
         One mask per sequence (Gal and Ghahramani 2016, arXiv:1512.05287), so a masked M is one
-        consistent world: the dream keeps a mask for a whole rollout.
-
-        Args:
-            batch: number of sequences.
-            generator: on the CPU, so that every device draws the same mask.
-            dropout: overrides the config's probability.
+        consistent world. The generator is on the CPU, so that every device draws the same mask.
         """
-        p = self.cfg.dropout if dropout is None else dropout
+        p = self.cfg.dropout
         if p <= 0:
             return None
         keep = torch.rand((batch, self.cfg.hidden_size), generator=generator) >= p
         return keep.to(self.mixture.weight) / (1 - p)
 
-    def heads(self, h: Tensor) -> MemoryOutput:
-        """Predictions from h (..., H), dropout already applied."""
-        cfg = self.cfg
+    def predict(self, z: Tensor, h: Tensor, mask: Tensor | None) -> MemoryOutput:
+        """Predictions from z (..., Z) and the features h (..., H) of the state that follows it.
+
+        h is without dropout; the mask is broadcast over it, and None is no dropout.
+        """
+        cfg, h = self.cfg, h if mask is None else h * mask
         raw = self.mixture(h).unflatten(-1, (3, cfg.z_dim, cfg.mixtures))
         logit, mu, raw_sigma = raw.unbind(-3)
         floor = torch.full((), math.log(cfg.sigma_floor), dtype=raw.dtype, device=raw.device)
         raw_sigma = raw_sigma.clamp_max(math.log(cfg.sigma_ceiling))
         return MemoryOutput(
             log_pi=functional.log_softmax(logit, dim=-1),
-            mu=mu,
+            mu=mu + z.unsqueeze(-1) if cfg.residual else mu,
             log_sigma=torch.logaddexp(raw_sigma, floor),
             reward=self.reward(h).squeeze(-1),
             terminated_logit=self.terminated(h).squeeze(-1),
         )
-
-    def predict(self, z: Tensor, h: Tensor, mask: Tensor | None) -> MemoryOutput:
-        """Predictions from z (..., Z) and the features h (..., H) of the state that follows it.
-
-        Args:
-            z: counted into the means where the mixtures say changes.
-            h: without dropout.
-            mask: broadcast over h; None is no dropout.
-        """
-        out = self.heads(h if mask is None else h * mask)
-        return out._replace(mu=out.mu + z.unsqueeze(-1)) if self.cfg.residual else out
 
     def forward(
         self,
@@ -181,23 +159,19 @@ class Memory(nn.Module, ABC):
         state: MemoryState | None = None,
         mask: Tensor | None = None,
     ) -> tuple[Tensor, MemoryOutput, MemoryState]:
-        """Run over a sequence.
+        """Run over a sequence z (B, T, Z), action (B, T, A) float, from a state or the initial one.
 
-        Args:
-            z: (B, T, Z).
-            action: (B, T, A) float.
-            state: state before the first step; None is the initial one.
-            mask: (B, H) from `sample_mask`; None is no dropout.
-
-        Returns:
-            h_{1..T} (B, T, H) without dropout, the predictions (B, T, ...), the last state.
+        The mask (B, H) is of `sample_mask`, and None is no dropout. Returns h_{1..T} (B, T, H)
+        without dropout, the predictions (B, T, ...) and the last state.
         """
+        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
+        state = self.initial_state(len(z)) if state is None else state
         h_seq, last = self.recurrence(z, action, state, mask)
         return h_seq, self.predict(z, h_seq, None if mask is None else mask.unsqueeze(1)), last
 
     def advance(self, z: Tensor, action: Tensor, state: MemoryState) -> MemoryState:
         """The state after one step z (B, Z), action (B, A): `step` without predictions."""
-        return self.recurrence(z.unsqueeze(1), action.unsqueeze(1), state)[1]
+        return self.recurrence(z.unsqueeze(1), action.unsqueeze(1), state, None)[1]
 
     def step(
         self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None = None
@@ -214,15 +188,7 @@ class Memory(nn.Module, ABC):
         noise: tuple[Tensor, Tensor],
         tau: float = 1.0,
     ) -> Dreamt:
-        """One step of a dream.
-
-        Args:
-            z: (B, Z).
-            action: (B, A).
-            state: before the step.
-            noise: uniform and normal (B, Z), such as from `mixture_noise`.
-            tau: temperature.
-        """
+        """One step of a dream: z (B, Z), action (B, A), noise from `mixture_noise`, temperature."""
         output, state = self.step(z, action, state)
         return Dreamt(output.sample(*noise, tau), output, state)
 

@@ -10,13 +10,12 @@ from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.transformer import Transformer, TransformerConfig
 
 Kind: TypeAlias = Literal["lstm", "transformer"]
-"""Names on the command line and in JSON."""
 
 KINDS: dict[Kind, tuple[type[MemoryConfig], type[Memory]]] = {
     "lstm": (MDNRNNConfig, MDNRNN),
     "transformer": (TransformerConfig, Transformer),
 }
-"""Class of the config and of the network."""
+"""Name on the command line and in JSON -> class of the config and of the network."""
 
 FAMILY = Family({kind: cfg for kind, (cfg, _) in KINDS.items()}, default="lstm")
 """Configs in JSON; the LSTM's has no entry "kind"."""
@@ -27,5 +26,4 @@ AnyMemoryConfig: TypeAlias = Annotated[MemoryConfig, FAMILY]
 
 def build(cfg: MemoryConfig) -> Memory:
     """M with fresh weights (global generator)."""
-    networks = dict(KINDS.values())
-    return networks[type(cfg)](cfg)
+    return dict(KINDS.values())[type(cfg)](cfg)

@@ -27,8 +27,7 @@ class MDNRNN(Memory):
     """LSTM + mixture density network; 422,368 trainable parameters at the paper's sizes.
 
     The two heads beyond the paper's add 2 (H + 1). The LSTM has one bias as in the paper: torch's
-    second one is frozen at 0. `forward` (a sequence) and `step` share every parameter. The carried
-    state is the LSTM's c.
+    second one is frozen at 0. The carried state is the LSTM's c.
     """
 
     def __init__(self, cfg: MemoryConfig) -> None:
@@ -52,16 +51,10 @@ class MDNRNN(Memory):
         return self.cfg.hidden_size
 
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
         """See `Memory.recurrence`."""
-        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
         x = torch.cat((z, action.to(z.dtype)), dim=-1)
-        state = self.initial_state(len(z)) if state is None else state
         if mask is None:
             h_seq, (h, c) = self._fused(x, (state.h.unsqueeze(0), state.c.unsqueeze(0)))
             return h_seq, MemoryState(h.squeeze(0), c.squeeze(0))

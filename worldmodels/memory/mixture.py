@@ -65,15 +65,9 @@ def mixture_variance(log_pi: Tensor, mu: Tensor, log_sigma: Tensor) -> Tensor:
 
 
 def select_component(log_pi: Tensor, uniform: Tensor, tau: float = 1.0) -> Tensor:
-    """Component drawn by inverting the distribution function of ``softmax(log_pi / tau)``.
+    """Component (..., Z), int64 in [0, K), by the inverse CDF of ``softmax(log_pi / tau)``.
 
-    Args:
-        log_pi: (..., Z, K); need not be normalised.
-        uniform: (..., Z) in [0, 1).
-        tau: temperature, above 0.
-
-    Returns:
-        (..., Z) int64 in [0, K).
+    ``log_pi`` need not be normalised; ``uniform`` is (..., Z) in [0, 1), and tau above 0.
     """
     weight = torch.exp((log_pi - log_pi.amax(-1, keepdim=True)) / tau)
     cumulative = weight.cumsum(-1)
@@ -87,19 +81,12 @@ def mixture_from_noise(
     """Sample (..., Z) as a deterministic function of given noise.
 
     The paper's temperature (appendix A.2 and its code): the component is drawn from
-    ``softmax(log_pi / tau)`` and its sigma is multiplied by ``sqrt(tau)``.
-
-    Args:
-        log_pi: (..., Z, K).
-        mu: (..., Z, K).
-        log_sigma: (..., Z, K).
-        uniform: (..., Z) in [0, 1), chooses the component.
-        normal: (..., Z) standard normal.
-        tau: temperature, at least 0; at 0 the result is the mean of the likeliest component.
+    ``softmax(log_pi / tau)`` and its sigma is multiplied by ``sqrt(tau)``. ``uniform`` (..., Z) in
+    [0, 1) chooses the component; ``normal`` is (..., Z). At tau 0 the sample is the mean of the
+    likeliest component.
     """
     if tau <= 0:
-        component = log_pi.argmax(-1, keepdim=True)
-        return mu.gather(-1, component).squeeze(-1)
+        return mu.gather(-1, log_pi.argmax(-1, keepdim=True)).squeeze(-1)
     component = select_component(log_pi, uniform, tau).unsqueeze(-1)
     mean = mu.gather(-1, component).squeeze(-1)
     sigma = log_sigma.gather(-1, component).squeeze(-1).exp()

@@ -1,4 +1,8 @@
-"""What M's reward head says, and how it becomes a reward."""
+"""From the output of M's reward head to a reward, and the losses of the reward and end heads.
+
+``valid`` (B, T) is 1 for a step of the episode and 0 after its end. A loss is a sum over the valid
+steps divided by their number, so padding changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +26,8 @@ class RewardModel(Config):
     """Turns the reward head's output into a reward; stored in the agent's config.json."""
 
     kind: RewardKind = "hit"
-    """hit: the output is the logit of an event worth hit_value; count: there may be several in a
-    step, and softplus of the output is their expected number; raw: a scaled reward"""
+    """hit: the output is the logit of an event worth hit_value; count: softplus of the output is
+    the expected number of events in a step; raw: a scaled reward"""
     base: float = 0.0
     """reward of every step (kinds hit and count)"""
     hit_value: float = 1.0
@@ -51,25 +55,60 @@ class RewardModel(Config):
         """
         if self.kind == "raw":
             return self.expected(output)
-        if self.kind == "count":
-            rate = functional.softplus(output)
-            chance = below = torch.exp(-rate)
-            count = torch.zeros_like(rate)
-            for number in range(1, _MOST_EVENTS + 1):
-                count += uniform >= below
-                chance = chance * rate / number
-                below = below + chance
-            return self.base + self.hit_value * count
-        return self.base + self.hit_value * (uniform < torch.sigmoid(output)).to(output.dtype)
+        if self.kind == "hit":
+            return self.base + self.hit_value * (uniform < self.events(output)).to(output.dtype)
+        rate = self.events(output)
+        chance = below = torch.exp(-rate)
+        count = torch.zeros_like(rate)
+        for number in range(1, _MOST_EVENTS + 1):
+            count += uniform >= below
+            chance = chance * rate / number
+            below = below + chance
+        return self.base + self.hit_value * count
 
     def target(self, reward: Tensor) -> Tensor:
-        """What the head should say for a recorded reward.
+        """Target of the reward head for a recorded reward (any shape).
 
-        0 or 1 (hit), the number of events, of which fractions are allowed (count), or the scaled
-        reward (raw).
+        0 or 1 (hit), the number of events, which may be a fraction (count), or the scaled reward.
         """
         if self.kind == "raw":
             return (reward - self.shift) / self.scale
         if self.kind == "count":
             return ((reward - self.base) / self.hit_value).clamp_min(0)
         return (reward > self.base + 0.5 * self.hit_value).to(reward.dtype)
+
+
+def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
+    """Mean of ``value`` (B, T) over the steps where ``valid`` (B, T) is not 0; 0 if there is none.
+
+    Values at steps that do not count may be anything, NaN included.
+    """
+    kept = torch.where(valid.bool(), value, torch.zeros_like(value))
+    return kept.sum() / valid.sum().clamp_min(1)
+
+
+def event_loss(logit: Tensor, event: Tensor, valid: Tensor) -> Tensor:
+    """Binary cross-entropy of an event (B, T), 0 or 1, in nats per step; logit (B, T).
+
+    The event may be the end of the episode; a truncated episode's last step is none.
+    """
+    loss = functional.binary_cross_entropy_with_logits(
+        logit, event.to(logit.dtype), reduction="none"
+    )
+    return masked_mean(loss, valid)
+
+
+def reward_loss(kind: RewardKind, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Loss of the reward head's raw output (B, T) for `RewardModel.target` (B, T).
+
+    "hit": binary cross-entropy, in nats per step. "count": Poisson negative log-likelihood of the
+    number of events, up to a constant; as a quasi-likelihood it fits the expected number whatever
+    the distribution, and for fractions. "raw": squared error.
+    """
+    if kind == "hit":
+        return event_loss(output, target, valid)
+    if kind == "raw":
+        return masked_mean((output - target.to(output.dtype)).square(), valid)
+    rate = functional.softplus(output)
+    log_rate = torch.log(rate.clamp_min(1e-8))
+    return masked_mean(rate - target.to(rate.dtype) * log_rate, valid)

@@ -1,8 +1,8 @@
 """A second M: a causal transformer over the last decisions, with the MDN-RNN's heads.
 
 A step's token is its latent and its action. Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745)
-attend to the last ``context`` steps, itself included; where a step lies is known by a learnt bias
-per head and distance alone (as in T5, arXiv:1910.10683), so that a window may begin anywhere. The
+attend to the last ``context`` steps, the present one included. The only positional encoding is a
+learnt bias per head and distance (as in T5, arXiv:1910.10683), so a window may begin anywhere. The
 carried state holds the keys and values of the ``context - 1`` steps before, and whether each of
 them exists.
 """
@@ -20,7 +20,7 @@ from worldmodels.config import AtLeast, Few, Limit
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryState
 
 PIECE = 256
-"""Steps attended to at once: a longer sequence is run piece by piece, for a bounded memory."""
+"""Steps attended to at once: a longer sequence is run piece by piece, to bound the memory."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class TransformerConfig(MemoryConfig):
     context: Annotated[int, AtLeast(2), Limit(4096)] = 32
     """steps that a layer sees, the present one included"""
     layers: Few = 2
-    """blocks; what is known reaches back layers times (context - 1) steps"""
+    """blocks; h depends on the last layers times (context - 1) steps"""
     attention_heads: Few = 4
-    """of each block; they share hidden_size"""
+    """of each block; hidden_size is a multiple of it"""
 
     def _check(self) -> None:
         super()._check()
@@ -61,16 +61,10 @@ class Transformer(Memory):
         return (self.cfg.context - 1) * (1 + 2 * self.cfg.layers * self.cfg.hidden_size)
 
     def recurrence(
-        self,
-        z: Tensor,
-        action: Tensor,
-        state: MemoryState | None = None,
-        mask: Tensor | None = None,
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
         """See `Memory.recurrence`; the mask concerns the heads alone."""
-        assert z.shape[:2] == action.shape[:2], f"z {tuple(z.shape)}, action {tuple(action.shape)}"
-        state, seen = self.initial_state(len(z)) if state is None else state, []
-        x = torch.cat((z, action.to(z.dtype)), dim=-1)
+        x, seen = torch.cat((z, action.to(z.dtype)), dim=-1), []
         for piece in x.split(PIECE, dim=1):
             h, carried = self._attend(piece, state.c)
             state = MemoryState(h[:, -1].to(z.dtype), carried)
@@ -118,21 +112,15 @@ class _Block(nn.Module):
     def forward(
         self, x: Tensor, past: Tensor, distance: Tensor, visible: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Attend.
+        """From x (B, T, H) to (B, T, H) and the keys and values of these steps (B, T, 2, H).
 
-        Args:
-            x: (B, T, H).
-            past: (B, P, 2, H) keys and values of the steps before.
-            distance: (T, P + T) from each key to each query.
-            visible: (B, T, P + T) which keys each query sees.
-
-        Returns:
-            (B, T, H), and the keys and values of these steps (B, T, 2, H).
+        ``past`` (B, P, 2, H) are those of the steps before; ``distance`` (T, P + T) is from each
+        key to each query, and ``visible`` (B, T, P + T) says which keys each query sees.
         """
         seen = self.attention_norm(x)
         new = self.key_value(seen).unflatten(-1, (2, -1))
         old = past.to(new.dtype)
-        # what is carried is large, so it is read where it lies and not put beside the new steps
+        # the carried keys and values are large: they are read in place, not concatenated
         q, old_k, old_v, k, v = (
             part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for part in (self.query(seen), *old.unbind(2), *new.unbind(2))

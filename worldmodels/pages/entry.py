@@ -1,4 +1,4 @@
-"""A finished run as an entry of docs/results: its files, and a README whose figures are theirs."""
+"""A finished run as an entry of docs/results: its files, and a page whose figures are theirs."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ KEPT = (
 )
 
 
-def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
-    """Make an entry of a run; its README.
+def enter(run: Path, page: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
+    """Make an entry of a run; its page.
 
     Args:
         run: folder of a run whose driver was tested.
-        folder: of the entry; its other files are left alone.
-        title: of the README.
+        page: Markdown file to write.
+        folder: for the run's files; others in it are left alone.
+        title: of the page.
         commit: at which the run was made.
-        notes: Markdown for the end of the README: what the figures mean.
+        notes: Markdown for the end of the page: what the figures mean.
 
     Raises:
         UserError: the run is not finished.
@@ -50,8 +51,8 @@ def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> 
             atomic_write(folder / file, (run / file).read_bytes())
     kept = [row for row in read_lines(run / METRICS) if row["stage"] in KEPT]
     atomic_write(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
-    atomic_write(folder / "README.md", text)
-    return folder / "README.md"
+    atomic_write(page, text)
+    return page
 
 
 def readme(run: Path, title: str, commit: str) -> str:
@@ -117,21 +118,21 @@ def claim(tested: Mapping[str, Any], run: Path) -> str:
         f"{tested['env']} (95% interval {tested['ci95'][0]:.0f} to {tested['ci95'][1]:.0f}, "
         f"standard deviation {tested['std']:.0f}, median {tested['median']:.0f}, interquartile "
         f"mean {tested['iqm']:.0f}, tenth percentile {tested['p10']:.0f}{counts}, "
-        f"{lengths.mean():.0f} frames a drive)."
+        f"{lengths.mean():.0f} frames per episode)."
     )
     random = run / RANDOM
     if random.is_file():
-        text += f" A random driver has {read_json(random)['mean']:.0f} on the same tracks."
+        text += f" A random policy scores {read_json(random)['mean']:.0f} on the same tracks."
     return text
 
 
 def _driver(tested: Mapping[str, Any]) -> str:
     """Who drives, and how its parameters were found."""
     if tested["agent"].endswith("(committee)"):
-        return "A committee of one run's drivers, each of which was trained"
+        return "An ensemble of one run's agents, each of which was trained"
     if tested["agent"].endswith("(residual)"):
-        return "A driver whose controller was evolved, and whose residual was learnt,"
-    return "A driver whose controller was evolved"
+        return "An agent whose controller was evolved, and whose residual was learnt,"
+    return "An agent whose controller was evolved"
 
 
 def residual(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -154,26 +155,26 @@ def committee(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if not found:
         return []
     tried = ", ".join(
-        f"with round {' and '.join(map(str, row['rounds']))} {row['real_mean']:.0f}"
+        f"with iteration {' and '.join(map(str, row['rounds']))} {row['real_mean']:.0f}"
         f"{' (kept)' if row['kept'] else ''}"
         for row in found
     )
     return [
-        f"**Committee**: on {len(found[0]['real_returns'])} selection tracks that chose nothing "
+        f"**Ensemble**: on {len(found[0]['real_returns'])} selection tracks that chose nothing "
         f"before, the agent alone {found[0]['alone_mean']:.0f}, {tried}.",
         "",
     ]
 
 
 def rounds(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Every checkpoint's dream and real return, a row per round."""
+    """Every checkpoint's dream and real return, a row per iteration."""
     found = [row for row in rows if row["stage"] == "selection"]
     generations = sorted({row["generation"] for row in found})
     header = " | ".join(f"generation {g}" for g in generations)
     lines = [
-        "**Rounds**: return in the dream / mean over the selection tracks.",
+        "**Iterations**: return in the dream / mean over the selection tracks.",
         "",
-        f"| round | tracks | {header} |",
+        f"| iteration | tracks | {header} |",
         "|---|---|" + "---|" * len(generations),
     ]
     for number in sorted({row["iteration"] for row in found}):

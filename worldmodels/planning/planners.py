@@ -45,7 +45,7 @@ class Search(Protocol):
 def near_controller(search: CEMConfig | None = None, particles: int = 4) -> PlanningConfig:
     """Settings of a planner that leans on C, which begins the search and acts after the plan's end.
 
-    A small search near C is enough (docs/results/2026-11-24-planning). The fields' own defaults are
+    A small search near C is enough (docs/results/entries/2026-11-24-planning.md). The fields' own defaults are
     those of a search from nothing.
     """
     cfg = PlanningConfig()
@@ -59,7 +59,7 @@ def near_controller(search: CEMConfig | None = None, particles: int = 4) -> Plan
 
 
 def _rollouts() -> PlanningConfig:
-    """The settings of docs/results/2026-11-26-rollouts."""
+    """The settings of docs/results/entries/2026-11-26-rollouts.md."""
     objective = ObjectiveConfig(horizon=16, particles=16, discount=1.0)
     return PlanningConfig(objective=objective, rollout=RolloutConfig(alarm=0.75))
 

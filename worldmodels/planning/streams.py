@@ -96,7 +96,7 @@ def residual_training() -> PolicyTrainConfig:
     """How a bounded change of C is learnt.
 
     The bound keeps the actor where M has data, so that it may see all of [z, h]: what C, searched
-    in a few principal components, is blind to. In docs/results/dream.md is what was tried.
+    in a few principal components, is blind to. In docs/results/lab-notebook.md is what was tried.
     """
     return PolicyTrainConfig(
         steps=800,

@@ -1,15 +1,14 @@
 """Episodes as V sees them: (mu, logvar) of every frame, beside actions and rewards.
 
 M resamples ``z = mu + exp(logvar / 2) * noise`` for every batch (the paper's code), so the
-posterior is what is stored, never one sample of it.
+posterior is stored, not a sample of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from worldmodels.runs import mixed_precision
 from worldmodels.vision.vae import ConvVAE, to_float
 
 ENCODE_BATCH = 256
-"""Frames encoded at once; the batch is padded to this width so that results never depend on it."""
+"""Frames encoded at once; batches are padded to this size, so results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +66,8 @@ class Latents:
 
     def tensors(self) -> dict[str, Tensor]:
         """As a file holds them: mu and logvar as float16."""
-        arrays: dict[str, NDArray[Any]] = {
-            "mu": self.mu.astype(np.float16),
-            "logvar": self.logvar.astype(np.float16),
-            "action": self.action,
-            "reward": self.reward,
-            "terminated": self.terminated.astype(np.uint8),
-            "offsets": self.offsets,
-            "seeds": self.seeds,
-        }
+        arrays = dict(vars(self), terminated=self.terminated.astype(np.uint8))
+        arrays |= {name: arrays[name].astype(np.float16) for name in ("mu", "logvar")}
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     @classmethod
@@ -85,46 +77,32 @@ class Latents:
         Raises:
             UserError: one is missing or does not fit the others.
         """
-        names = ("mu", "logvar", "action", "reward", "terminated", "offsets", "seeds")
-        mu, logvar, action, reward, terminated, offsets, seeds = pick(tensors, names, path, remedy)
+        names = [field.name for field in fields(cls)]
+        found = dict(zip(names, pick(tensors, names, path, remedy), strict=True))
+        mu, action, offsets = found["mu"], found["action"], found["offsets"]
         frames, episodes = len(mu) if mu.ndim else 0, offsets.numel() - 1
-        width = mu.shape[1] if mu.ndim == 2 else 0
-        actions = action.shape[1] if action.ndim == 2 else 0
-        for name, tensor, shape in (
-            *(("mu", mu, (frames, width)), ("logvar", logvar, (frames, width))),
-            *(("action", action, (frames, actions)), ("reward", reward, (frames,))),
-            *(("terminated", terminated, (episodes,)), ("seeds", seeds, (episodes,))),
-            ("offsets", offsets, (episodes + 1,)),
-        ):
-            require_shape(tensor, shape, name, path)
+        width, actions = (part.shape[1] if part.ndim == 2 else 0 for part in (mu, action))
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(("mu", "logvar"), (frames, width))
+        shapes |= {"action": (frames, actions), "reward": (frames,), "offsets": (episodes + 1,)}
+        shapes |= dict.fromkeys(_PER_EPISODE, (episodes,))
+        for name, shape in shapes.items():
+            require_shape(found[name], shape, name, path)
         ends = offsets.double()
         whole = episodes > 0 and ends[0] == 0 and ends[-1] == frames
         if not (width and actions and whole and (ends.diff() >= 2).all()):
             raise UserError(f"{path} has offsets of no episodes, or no numbers; {remedy}")
-        return cls(
-            mu=mu.float().numpy(),
-            logvar=logvar.float().numpy(),
-            action=action.float().numpy(),
-            reward=reward.float().numpy(),
-            terminated=terminated.bool().numpy(),
-            offsets=offsets.long().numpy(),
-            seeds=seeds.long().numpy(),
-        )
+        types = {"terminated": torch.bool, "offsets": torch.int64, "seeds": torch.int64}
+        return cls(**{k: part.to(types.get(k, torch.float32)).numpy() for k, part in found.items()})
 
     def select(self, episodes: Sequence[int] | NDArray[np.int64]) -> Latents:
         """Some of the episodes, in the order given."""
-        return Latents.concatenate([self._one(int(episode)) for episode in episodes])
-
-    def _one(self, episode: int) -> Latents:
-        first, last = int(self.offsets[episode]), int(self.offsets[episode + 1])
+        chosen = np.asarray(episodes, np.int64)
+        spans = [np.arange(*self.offsets[episode : episode + 2]) for episode in chosen]
+        rows = np.concatenate([chosen[:0], *spans])
         return Latents(
-            mu=self.mu[first:last],
-            logvar=self.logvar[first:last],
-            action=self.action[first:last],
-            reward=self.reward[first:last],
-            terminated=self.terminated[episode : episode + 1],
-            offsets=np.array([0, last - first], np.int64),
-            seeds=self.seeds[episode : episode + 1],
+            **{name: getattr(self, name)[rows] for name in _PER_FRAME},
+            **{name: getattr(self, name)[chosen] for name in _PER_EPISODE},
+            offsets=np.cumsum([0, *map(len, spans)]),
         )
 
     @classmethod
@@ -132,17 +110,16 @@ class Latents:
         """Lay several sets end to end, in order."""
         if not parts:
             raise UserError("no latents to concatenate: encode at least one shard")
-        starts = np.cumsum([0] + [part.num_frames for part in parts])
-        offsets = [part.offsets[:-1] + start for part, start in zip(parts, starts, strict=False)]
+        names = _PER_FRAME + _PER_EPISODE
+        frames = np.concatenate([part.lengths() + 1 for part in parts])
         return cls(
-            mu=np.concatenate([part.mu for part in parts]),
-            logvar=np.concatenate([part.logvar for part in parts]),
-            action=np.concatenate([part.action for part in parts]),
-            reward=np.concatenate([part.reward for part in parts]),
-            terminated=np.concatenate([part.terminated for part in parts]),
-            offsets=np.concatenate([*offsets, starts[-1:]]).astype(np.int64),
-            seeds=np.concatenate([part.seeds for part in parts]),
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in names},
+            offsets=np.append(0, np.cumsum(frames)),
         )
+
+
+_PER_FRAME = ("mu", "logvar", "action", "reward")
+_PER_EPISODE = ("terminated", "seeds")
 
 
 def encode_frames(
@@ -163,32 +140,19 @@ def encode_frames(
     return np.concatenate(mus), np.concatenate(logvars)
 
 
-def encode_episodes(
-    model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec, bfloat16: bool = True
-) -> Latents:
+def encode_episodes(model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec) -> Latents:
     """Encode whole episodes, in their order.
 
-    An episode that was given up (`Episode.lost`) counts as terminated. What would have come after
-    is in no data, so a dream must not go there either: a car that M never saw lost for longer
-    would find a road again in no time.
+    An episode that was given up (`Episode.lost`) counts as terminated: otherwise M, having never
+    seen long off-track stretches, dreams an early return to the road.
     """
-    parts = [_encode_one(model, episode, spec, bfloat16) for episode in episodes]
+    parts = []
+    for episode in episodes:
+        mu, logvar = encode_frames(model, episode.obs)
+        action = np.zeros((len(mu), spec.size), np.float32)
+        action[:-1] = spec.encode(episode.action)
+        reward = np.append(episode.reward, np.float32(0))
+        terminated = np.array([episode.terminated or episode.lost])
+        offsets, seeds = np.array([0, len(mu)]), np.array([episode.seed])
+        parts.append(Latents(mu, logvar, action, reward, terminated, offsets, seeds))
     return Latents.concatenate(parts)
-
-
-def _encode_one(model: ConvVAE, episode: Episode, spec: ActionSpec, bfloat16: bool) -> Latents:
-    mu, logvar = encode_frames(model, episode.obs, bfloat16)
-    frames = len(mu)
-    action = np.zeros((frames, spec.size), np.float32)
-    action[:-1] = spec.encode(episode.action)
-    reward = np.zeros(frames, np.float32)
-    reward[:-1] = episode.reward
-    return Latents(
-        mu=mu,
-        logvar=logvar,
-        action=action,
-        reward=reward,
-        terminated=np.array([episode.terminated or episode.lost]),
-        offsets=np.array([0, frames], np.int64),
-        seeds=np.array([episode.seed], np.int64),
-    )

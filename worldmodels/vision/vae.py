@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class VAEConfig(Config):
 
 
 class VAEOutput(NamedTuple):
-    """What V says of a batch of frames."""
+    """V's output for a batch of frames."""
 
     reconstruction: Tensor
     """(B, 3, 64, 64) in [0, 1]"""
@@ -37,7 +38,7 @@ class VAEOutput(NamedTuple):
 
 
 class FromPoint(nn.ConvTranspose2d):
-    """A transposed convolution of one pixel: a matrix product, and several times as fast as one."""
+    """Transposed convolution of a single pixel, as a matrix product: several times as fast."""
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         """Spread (B, I, 1, 1) to (B, O, K, K)."""
@@ -55,35 +56,24 @@ class ConvVAE(nn.Module):
     """
 
     def __init__(self, cfg: VAEConfig, decoder: bool = True) -> None:
-        """Build V with torch's default initialisation, drawn from the global torch generator.
+        """Build V with torch's default initialisation (global generator).
 
-        Args:
-            cfg: its shape.
-            decoder: False leaves the decoder out, five sixths of the parameters: it sees all that
-                a driver needs, but shows nothing.
+        Without the decoder, five sixths of the parameters, it still has all that a policy needs.
         """
         super().__init__()
         self.cfg = cfg
-        w = cfg.width
-        self.encoder = nn.Sequential(
-            nn.Conv2d(3, w, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(w, 2 * w, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(2 * w, 4 * w, 4, stride=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(4 * w, 8 * w, 4, stride=2),
-            nn.ReLU(inplace=True),
-        )
-        self.features = 32 * w
-        self.to_mu = nn.Linear(self.features, cfg.z_dim)
-        self.to_logvar = nn.Linear(self.features, cfg.z_dim)
+        w, features = cfg.width, 32 * cfg.width
+        self.encoder = nn.Sequential()
+        for channels, out in pairwise((3, w, 2 * w, 4 * w, 8 * w)):
+            self.encoder.extend((nn.Conv2d(channels, out, 4, stride=2), nn.ReLU(inplace=True)))
+        self.to_mu = nn.Linear(features, cfg.z_dim)
+        self.to_logvar = nn.Linear(features, cfg.z_dim)
         self.decoder: nn.Sequential | None = None
         if not decoder:
             return
-        self.from_z = nn.Linear(cfg.z_dim, self.features)
+        self.from_z = nn.Linear(cfg.z_dim, features)
         self.decoder = nn.Sequential(
-            FromPoint(self.features, 4 * w, 5, stride=2),
+            FromPoint(features, 4 * w, 5, stride=2),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(4 * w, 2 * w, 5, stride=2),
             nn.ReLU(inplace=True),
@@ -93,7 +83,7 @@ class ConvVAE(nn.Module):
         )
 
     def without_decoder(self) -> ConvVAE:
-        """The same V, its weights shared, without what shows latents as frames."""
+        """The same V with shared weights, without the decoder."""
         with torch.device("meta"):
             other = ConvVAE(self.cfg, decoder=False)
         mine = self.state_dict()
@@ -101,14 +91,10 @@ class ConvVAE(nn.Module):
         return other.train(self.training)
 
     def check_decoder(self) -> nn.Sequential:
-        """The decoder, for whoever is going to need it after long work.
-
-        Raises:
-            UserError: V has none.
-        """
+        """The decoder; raises a UserError if V has none."""
         if self.decoder is None:
             raise UserError(
-                "this V was stored without its decoder: it can drive but not show what it dreams; "
+                "this V was stored without its decoder: it can act but not show what it dreams; "
                 "take the agent that it came from"
             )
         return self.decoder
@@ -121,25 +107,14 @@ class ConvVAE(nn.Module):
         features = self.encoder(x).flatten(1)
         return self.to_mu(features), self.to_logvar(features)
 
-    def decode_logits(self, z: Tensor) -> Tensor:
-        """Latents (B, Z) to pixel logits (B, 3, 64, 64).
-
-        Raises:
-            UserError: V has no decoder.
-        """
-        logits: Tensor = self.check_decoder()(self.from_z(z)[:, :, None, None])
-        return logits
-
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, Z) to frames (B, 3, 64, 64) in [0, 1]."""
-        return torch.sigmoid(self.decode_logits(z))
+        """Latents (B, Z) to frames (B, 3, 64, 64) in [0, 1]; a UserError without a decoder."""
+        return torch.sigmoid(self.check_decoder()(self.from_z(z)[:, :, None, None]))
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> VAEOutput:
-        """Encode, sample ``z = mu + exp(logvar / 2) * noise`` and decode.
+        """Encode x (B, 3, 64, 64) in [0, 1], sample z and decode.
 
-        Args:
-            x: (B, 3, 64, 64) in [0, 1].
-            noise: (B, Z) standard normal; None takes the mean.
+        ``z = mu + exp(logvar / 2) * noise`` with standard normal noise (B, Z); None takes the mean.
         """
         mu, logvar = self.encode(x)
         z = mu if noise is None else mu + torch.exp(0.5 * logvar) * noise
@@ -147,30 +122,20 @@ class ConvVAE(nn.Module):
 
 
 def vae_loss(
-    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5, weight: Tensor | None = None
+    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error summed over a frame's pixels, plus the KL divergence with a tolerance.
 
     ``sum (x - x')^2 + max(KL, kl_tolerance * Z)`` per frame, averaged over the batch: the loss of
-    the paper's own code (free bits over the whole latent, not per dimension).
-
-    Args:
-        out: V's output for ``x``.
-        x: (B, 3, 64, 64) in [0, 1].
-        kl_tolerance: nats per latent dimension that cost nothing.
-        weight: optional (3, 64, 64) or (64, 64) weight of each pixel's error.
+    the paper's own code (free bits over the whole latent, not per dimension). x is (B, 3, 64, 64)
+    in [0, 1], the tolerance in nats per latent dimension.
     """
-    squared = (out.reconstruction.float() - x.float()).square()
-    reconstruction = (squared if weight is None else squared * weight).flatten(1).sum(1)
+    reconstruction = (out.reconstruction.float() - x.float()).square().flatten(1).sum(1)
     mu, logvar = out.mu.float(), out.logvar.float()
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
     loss = (reconstruction + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
-    metrics = {
-        "loss": loss.detach(),
-        "reconstruction": reconstruction.detach().mean(),
-        "kl": kl.detach().mean(),
-    }
-    return loss, metrics
+    metrics = {"loss": loss, "reconstruction": reconstruction.mean(), "kl": kl.mean()}
+    return loss, {name: value.detach() for name, value in metrics.items()}
 
 
 def to_float(frames: Tensor) -> Tensor:

@@ -1,0 +1,125 @@
+"""What the trainings of V and M share: setup, resume, metrics and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Required, TypedDict, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from worldmodels.config import Config, Count, CountOrZero, Rate
+from worldmodels.protocols import UserError
+from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
+
+N = TypeVar("N", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """How a network is trained."""
+
+    steps: Count
+    """gradient steps from scratch"""
+    finetune_steps: CountOrZero
+    """gradient steps when fine-tuned from an earlier iteration's weights"""
+    learning_rate: Rate
+    """peak of Adam's schedule"""
+    checkpoint_every: Count = 200
+    """steps between two checkpoints"""
+    log_every: Count = 25
+    """steps between two lines of metrics"""
+
+
+class Options(TypedDict, total=False):
+    """Where a training begins, and where it writes."""
+
+    seed: Required[int]
+    """fixes initial weights, order and noise"""
+    init: dict[str, Tensor] | None
+    """weights to fine-tune (for ``cfg.finetune_steps``); None trains from scratch"""
+    checkpoint: Path | None
+    """file for the resume state; read if it exists"""
+    log: Callable[..., None] | None
+    """receives ``step, loss, ..., val_loss`` and a rate as keyword arguments"""
+    device: str
+
+
+class TrainingLoop(Generic[N]):
+    """Iterates over the gradient steps that are left, each counted from 0."""
+
+    def __init__(
+        self, name: str, noise: str, make: Callable[[], N], cfg: TrainConfig, options: Options
+    ) -> None:
+        """Make the network and its optimiser, and resume where there is a checkpoint.
+
+        ``name`` is V or M, for the progress and for errors; ``noise`` names the generator that the
+        steps draw from; ``make`` gives the network, its weights from the global generator.
+        """
+        torch.manual_seed(options["seed"] % 2**63)
+        self.name, self.cfg, self._options = name, cfg, options
+        self.model = make().to(options.get("device", "cpu"))
+        init = options.get("init")
+        if init is not None:
+            self.model.load_state_dict(init)
+        self.steps = cfg.steps if init is None else cfg.finetune_steps
+        self.trainable = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trainable, lr=cfg.learning_rate, fused=True)
+        self.noise = torch.Generator()  # on the CPU, so that every device draws the same
+        self.noise.manual_seed(derive_seed(options["seed"], noise) % 2**63)
+        self.resumed: dict[str, Any] = {}
+        """what the checkpoint holds; empty without one"""
+        checkpoint = options.get("checkpoint")
+        if checkpoint is not None and checkpoint.exists():
+            self.resumed = load_checkpoint(checkpoint)
+            self.model.load_state_dict(self.resumed["model"])
+            self.optimiser.load_state_dict(self.resumed["optimiser"])
+            self.noise.set_state(self.resumed["noise"])
+        self.begin = int(self.resumed.get("step", 0))
+
+    def __iter__(self) -> Iterator[int]:
+        """Steps that are left, with their progress shown."""
+        self._started, self._since = time.perf_counter(), self.begin
+        yield from progress(range(self.begin, self.steps), self.name, unit="step")
+
+    def report(
+        self,
+        step: int,
+        metrics: Mapping[str, Tensor | int],
+        per_step: tuple[int, str],
+        remedy: str,
+        validate: Callable[[], Mapping[str, float]] | None,
+    ) -> None:
+        """Log a line of metrics where one is due, with the validation losses at every fourth.
+
+        ``metrics`` are scalars, "loss" among them; ``per_step`` is what a step works through: how
+        many, of what. A loss that is not finite is a `UserError` with a remedy.
+        """
+        if not self._due(step, self.cfg.log_every):
+            return
+        values = {k: float(v) if isinstance(v, Tensor) else v for k, v in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise UserError(f"{self.name}'s loss is {values['loss']} at step {step}: {remedy}")
+        count, unit = per_step
+        rate = (step + 1 - self._since) * count / (time.perf_counter() - self._started)
+        if validate is not None and self._due(step, 4 * self.cfg.log_every):
+            values |= validate()
+        if log := self._options.get("log"):
+            log(step=step + 1, **{f"{unit}_per_second": rate}, **values)
+        self._started, self._since = time.perf_counter(), step + 1
+
+    def keep(self, step: int, **more: Any) -> None:
+        """Write a checkpoint where one is due, with ``more`` that a resume needs."""
+        checkpoint = self._options.get("checkpoint")
+        if checkpoint is None or not self._due(step, self.cfg.checkpoint_every):
+            return
+        networks = {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
+        state = {"step": step + 1, **more, **networks, "noise": self.noise.get_state()}
+        save_checkpoint(checkpoint, state)
+
+    def _due(self, step: int, every: int) -> bool:
+        return (step + 1) % every == 0 or step + 1 == self.steps
