@@ -42,6 +42,7 @@ COMMANDS = {
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
     "compare": Entry("compare:Compare", "compare methods, with intervals over runs and tracks"),
     "report": Entry("report:Report", "write the page about a run"),
+    "export-minari": Entry("export_minari:ExportMinari", "write episodes as a Minari dataset"),
     "play": Entry("play:Play", "watch a driver, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""

@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from worldmodels.experience.encoding import BLOCK_FRAMES
-from worldmodels.experience.episode import Episode
+from worldmodels.experience.episode import BLOCK_FRAMES, Episode
 from worldmodels.experience.shards import Shard, write_shard
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
@@ -63,7 +62,6 @@ def test_round_trip(tmp_path: Path, steps: int) -> None:
     write_shard(tmp_path / "a.shard", episodes, META)
     store = EpisodeStore([tmp_path])
     assert all(same(store.read(i), episode) for i, episode in enumerate(episodes))
-    assert store.verify() > 0
 
 
 @given(data=st.data(), steps=st.integers(1, 70), discrete=st.booleans())
@@ -125,7 +123,9 @@ def test_one_flipped_bit_anywhere_is_found(
     raw[int(place * len(raw))] ^= 1
     path.write_bytes(raw)
     with pytest.raises(UserError, match=str(path)):
-        Shard(path).verify()
+        store = EpisodeStore([path.parent])
+        for index in range(2):
+            store.read(index)
 
 
 def test_a_corrupt_block_is_named_and_the_others_are_still_read(shard: Shard) -> None:
@@ -138,8 +138,6 @@ def test_a_corrupt_block_is_named_and_the_others_are_still_read(shard: Shard) ->
     assert len(store.read_frames(1, 0, BLOCK_FRAMES)) == BLOCK_FRAMES
     with pytest.raises(UserError, match=r"a\.shard is corrupt in frame block 1 of episode 1"):
         store.read(1)
-    with pytest.raises(UserError, match="frame block 1 of episode 1"):
-        store.verify()
 
 
 def test_another_format_version_is_refused(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:

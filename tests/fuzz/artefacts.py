@@ -22,8 +22,8 @@ from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.folders import MANIFEST
 from worldmodels.experience.shards import write_shard
+from worldmodels.experience.store import MANIFEST
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig

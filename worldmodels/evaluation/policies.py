@@ -128,6 +128,26 @@ def _load(folder: Path, stamp: str) -> Agent:
     return Agent.from_pretrained(folder)
 
 
+def identify(policy: PolicySpec) -> Any:
+    """What tells a policy from all others, for JSON.
+
+    Raises:
+        UserError: it is an object that does not tell.
+    """
+    if policy in ("random", "zeros"):
+        return policy
+    if isinstance(policy, AgentParameters):
+        return [stamp(policy.agent)[1], policy.parameters]
+    if isinstance(policy, str | Path):
+        return stamp(policy)[1]
+    if digest := getattr(policy, "digest", ""):
+        return digest
+    raise UserError(
+        "resume needs an agent's folder or name, or a policy that names its weights in an "
+        "attribute `digest`"
+    )
+
+
 def check_picklable(policies: Sequence[PolicySpec]) -> None:
     """Make sure that policies can be sent to processes.
 

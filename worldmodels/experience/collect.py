@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldmodels import envs, executors
 from worldmodels.config import AtLeast, Between, Config, Count, Limit, Repeat
-from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
+from worldmodels.experience.episode import EpisodeEncoder
 from worldmodels.experience.exploration import (
     AgentNoiseConfig,
     BehaviourConfig,
@@ -23,14 +24,9 @@ from worldmodels.experience.exploration import (
     build_behaviour,
     describe,
 )
-from worldmodels.experience.folders import MANIFEST, shard_files
-from worldmodels.experience.recorder import Recorder
-from worldmodels.experience.rollout import (
-    GROUP_WIDTH,
-    run_group,
-    shared_envs,
-)
+from worldmodels.experience.rollout import GROUP_WIDTH, run_group, shared_envs
 from worldmodels.experience.shards import SUFFIX, Shard, write_shard
+from worldmodels.experience.store import MANIFEST, shard_files
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import make_folder, progress, to_jsonable, versions, write_json
 from worldmodels.tasks import task_of
@@ -132,22 +128,42 @@ def collect(
     _check_seeds(seeds)
     env = shared_envs(env_id, 1, env_kwargs)[0]
     build_behaviour(behaviour, env, load_policy)  # a mistake is told before anything is started
-    spec = frame_spec or task_of(env).frame_spec
     if not isinstance(behaviour, AgentNoiseConfig):
         load_policy = None  # workers need not import what it is defined in
-    meta = _meta(cfg, env_id, behaviour, env_kwargs, spec, ActionSpec.from_space(env.action_space))
+    spec = frame_spec or task_of(env).frame_spec
+    try:
+        kwargs = to_jsonable(env_kwargs or {})
+    except TypeError as error:
+        raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
+    found = versions()
+    meta = to_jsonable(
+        {
+            "env_id": env_id,
+            "env_kwargs": kwargs,
+            "frame_spec": spec,
+            "frame_shape": (spec.size, spec.size, 3),
+            "action_spec": ActionSpec.from_space(env.action_space),
+            "behaviour": describe(behaviour),
+            "max_steps": cfg.max_steps,
+            "patience": cfg.patience,
+            "action_repeat": cfg.action_repeat,
+            "versions": {name: found[name] for name in VERSIONS_KEPT},
+        }
+    )
     make_folder(out)
+    groups = [tuple(seeds[i : i + cfg.group]) for i in range(0, len(seeds), cfg.group)]
     tasks = [
-        _Task(path, group, env_id, behaviour, meta, env_kwargs or {}, load_policy, cfg)
-        for path, group in _groups(out, seeds, cfg.group)
+        _Task(_path(out, group), group, env_id, behaviour, meta, env_kwargs or {}, load_policy, cfg)
+        for group in groups
     ]
     done = _existing(out, tasks, meta)
     missing = [task for task in tasks if task.path not in done]
     if missing:
         envs.note_endless(env, cfg.max_steps)
-    new_frames = sum(_run(missing, executor, workers))
+    new_frames = _run(missing, executor, workers)
     shards = [done.get(task.path) or Shard(task.path) for task in tasks]
-    _write_manifest(out, shards, meta)
+    listed = {shard.path.name: _listed(shard) for shard in shards}
+    write_json(out / MANIFEST, {"meta": meta, "shards": listed})
     entries = [entry for shard in shards for entry in shard.entries]
     return CollectSummary(
         frames=sum(entry.env_steps for entry in entries),
@@ -166,46 +182,24 @@ def _check_seeds(seeds: Sequence[int]) -> None:
     wrong = [seed for seed in seeds if not 0 <= seed < TRAINING_SEED_LIMIT]
     if wrong:
         raise UserError(
-            f"seed {wrong[0]} is none for collection, which uses 0 to {TRAINING_SEED_LIMIT - 1}; "
-            "higher ones are kept for selection and tests"
+            f"seed {wrong[0]} is reserved: collection uses 0 to {TRAINING_SEED_LIMIT - 1}, and "
+            "selection and tests use higher ones"
         )
 
 
-def _meta(
-    cfg: CollectConfig,
-    env_id: str,
-    behaviour: BehaviourConfig,
-    env_kwargs: Mapping[str, Any] | None,
-    spec: FrameSpec,
-    action_spec: ActionSpec,
-) -> dict[str, Any]:
-    """Return the facts that all shards of the collection share."""
-    found = versions()
-    try:
-        kwargs = to_jsonable(env_kwargs or {})
-    except TypeError as error:
-        raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
-    meta: dict[str, Any] = to_jsonable(
-        {
-            "env_id": env_id,
-            "env_kwargs": kwargs,
-            "frame_spec": spec,
-            "frame_shape": (spec.size, spec.size, 3),
-            "action_spec": action_spec,
-            "behaviour": describe(behaviour),
-            "max_steps": cfg.max_steps,
-            "patience": cfg.patience,
-            "action_repeat": cfg.action_repeat,
-            "versions": {name: found[name] for name in VERSIONS_KEPT},
-        }
-    )
-    return meta
+def _path(out: Path, group: Sequence[int]) -> Path:
+    """The shard of a group of seeds."""
+    return out / f"seeds-{group[0]:06d}-{group[-1]:06d}{SUFFIX}"
 
 
-def _groups(out: Path, seeds: Sequence[int], size: int) -> list[tuple[Path, tuple[int, ...]]]:
-    """Cut the seeds into groups and name each group's shard."""
-    groups = [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
-    return [(out / f"seeds-{g[0]:06d}-{g[-1]:06d}{SUFFIX}", g) for g in groups]
+def _listed(shard: Shard) -> dict[str, Any]:
+    """What the manifest of a finished collection says of a shard, so that none goes missing."""
+    return {
+        "header_sha256": shard.header_sha256,
+        "episodes": len(shard.entries),
+        "steps": sum(entry.length for entry in shard.entries),
+        "bytes": shard.path.stat().st_size,
+    }
 
 
 def _existing(out: Path, tasks: Sequence[_Task], meta: Mapping[str, Any]) -> dict[Path, Shard]:
@@ -232,32 +226,39 @@ def _existing(out: Path, tasks: Sequence[_Task], meta: Mapping[str, Any]) -> dic
     return found
 
 
-def _run(tasks: Sequence[_Task], executor: Executor | None, workers: int) -> list[int]:
-    """Make the missing shards; return the steps taken for each."""
+def _run(tasks: Sequence[_Task], executor: Executor | None, workers: int) -> int:
+    """Make the missing shards; return the environment steps taken."""
     if not tasks:
-        return []
-    if executor is None:
-        with executors.make(None, min(workers, len(tasks))) as made:
-            return _run(tasks, made, workers)
-    steps = []
-    episodes = sum(len(task.seeds) for task in tasks)
-    with progress(episodes, "collecting", unit="episodes") as bar:
+        return 0
+    taken, episodes = 0, sum(len(task.seeds) for task in tasks)
+    with (
+        executors.given_or_new(executor, workers, len(tasks)) as pool,
+        progress(episodes, "collecting", unit="episodes") as bar,
+    ):
         begun = time.perf_counter()
-        for index, frames in executor.map(_collect_group, tasks):
-            steps.append(frames)
-            rate = sum(steps) / (time.perf_counter() - begun)
+        for index, frames in pool.map(_collect_group, tasks):
+            taken += frames
+            rate = taken / (time.perf_counter() - begun)
             bar.advance(len(tasks[index].seeds), frames_per_second=rate)
-    return steps
+    return taken
 
 
 def _collect_group(task: _Task) -> int:
-    """Drive one group and write its shard; return the environment steps taken."""
+    """Drive one group and write its shard; return the environment steps taken.
+
+    Frames are compressed as they come, so that memory does not grow with them.
+    """
     pool = shared_envs(task.env_id, len(task.seeds), task.env_kwargs)
     behaviour = build_behaviour(task.behaviour, pool[0], task.load_policy)
     spec = FrameSpec(**task.meta["frame_spec"])
-    recorder = Recorder(task.seeds, spec)
-    # A policy may use torch, whose sums depend on its threads; without one, torch stays unloaded.
-    with nullcontext() if task.load_policy is None else executors.one_thread():
+    encoders = [EpisodeEncoder(seed) for seed in task.seeds]
+
+    def record(obs: NDArray[np.uint8], seen: NDArray[np.bool_]) -> None:
+        rows = np.flatnonzero(seen)
+        for row, frame in zip(rows.tolist(), to_vision(obs[rows], spec), strict=True):
+            encoders[row].add(frame)
+
+    with executors.one_thread():  # the sums of a policy depend on torch's threads
         results = run_group(
             pool,
             behaviour,
@@ -266,21 +267,8 @@ def _collect_group(task: _Task) -> int:
             patience=task.cfg.patience,
             action_repeat=task.cfg.action_repeat,
             width=task.cfg.group,
-            on_step=recorder,
+            on_frames=record,
         )
-    write_shard(task.path, recorder.finish(results), task.meta)
+    episodes = [encoder.finish(result) for encoder, result in zip(encoders, results, strict=True)]
+    write_shard(task.path, episodes, task.meta)
     return sum(result.length for result in results)
-
-
-def _write_manifest(out: Path, shards: Sequence[Shard], meta: Mapping[str, Any]) -> None:
-    """List the shards of the finished collection, so that a missing one is noticed."""
-    listed = {
-        shard.path.name: {
-            "header_sha256": shard.header_sha256,
-            "episodes": len(shard.entries),
-            "steps": sum(entry.length for entry in shard.entries),
-            "bytes": shard.path.stat().st_size,
-        }
-        for shard in shards
-    }
-    write_json(out / MANIFEST, {"meta": meta, "shards": listed})

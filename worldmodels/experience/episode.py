@@ -1,13 +1,71 @@
-"""The record of one episode, as every later stage sees it."""
+"""Records of one episode, and its way to the disk: frames are compressed as they come.
+
+A block holds up to `BLOCK_FRAMES` frames of one episode, colour by colour (3, n, S, S): equal
+values in neighbouring pixels and frames are then what zstd finds (measured:
+docs/results/storage.md).
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
+import zstandard
 from numpy.typing import NDArray
 
+from worldmodels._compile import compiled
 from worldmodels.protocols import UserError
+
+BLOCK_FRAMES = 32
+"""Frames in a block: small enough for random access, large enough to compress well."""
+
+CODEC = "zstd"
+"""Name of the compression, for the header."""
+
+_LEVEL = 1
+
+Actions: TypeAlias = NDArray[np.float32] | NDArray[np.int64]
+"""(T, A) float32 for a Box action space, (T,) int64 for a Discrete one."""
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """How one episode went: T decisions, in `length` steps of the environment."""
+
+    seed: int
+    """the environment was reset with it"""
+    total_reward: float
+    """the episode's return, undiscounted: its rewards added in float64"""
+    length: int
+    """steps of the environment"""
+    terminated: bool
+    """ended by the environment's rules"""
+    truncated: bool
+    """ended by a limit of time or of steps"""
+    lap_finished: bool | None
+    """the lap was completed; None for environments without laps"""
+    lost: bool = False
+    """truncated because patience ran out"""
+    actions: NDArray[Any] | None = field(default=None, repr=False, compare=False)
+    """(T, A) or (T,) executed actions: with the seed they are the episode"""
+    rewards: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    """(T,) rewards, those of a held action summed"""
+    frames: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+    """(T + 1, H, W, C) raw frames, C 3, or 1 for grey ones, if they are to be kept"""
+    ms_per_action: float | None = field(default=None, compare=False)
+    """milliseconds of the policy's time per step of the environment, its share of the group's"""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record of an evaluation, without actions, rewards and frames."""
+        return {
+            "seed": self.seed,
+            "return": self.total_reward,
+            "length": self.length,
+            "lap_finished": self.lap_finished,
+            "terminated": self.terminated,
+            "ms_per_action": self.ms_per_action,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +78,7 @@ class Episode:
 
     obs: NDArray[np.uint8]
     """(T + 1, 64, 64, 3) frames as V sees them"""
-    action: NDArray[np.float32] | NDArray[np.int64]
+    action: Actions
     """(T, A) float32 for a Box action space, (T,) int64 for a Discrete one"""
     reward: NDArray[np.float32]
     """(T,) reward of each action"""
@@ -39,11 +97,13 @@ class Episode:
 
     def __post_init__(self) -> None:
         """Check every array, so that nothing wrong reaches the disk."""
+        where = f"episode of seed {self.seed}: obs is"
         if self.obs.dtype != np.uint8 or self.obs.ndim != 4 or self.obs.shape[3] != 3:
-            self._refuse("obs", f"{self.obs.dtype} {self.obs.shape}", "uint8 (T + 1, S, S, 3)")
+            found = f"{self.obs.dtype} {self.obs.shape}"
+            raise UserError(f"{where} {found}; it must be uint8 (T + 1, S, S, 3)")
         if len(self.obs) < 2:
-            self._refuse("obs", f"{len(self.obs)} frames", "at least two frames: one step")
-        check_steps(self.seed, self.action, self.reward, len(self.obs) - 1)
+            raise UserError(f"{where} {len(self.obs)} frames; it must be at least two frames")
+        _check_steps(self.seed, self.action, self.reward, len(self.obs) - 1)
 
     def __len__(self) -> int:
         """T, the number of steps."""
@@ -54,27 +114,9 @@ class Episode:
         """Sum of the rewards, added in float64."""
         return float(self.reward.sum(dtype=np.float64))
 
-    def _refuse(self, name: str, got: str, right: str) -> None:
-        raise UserError(f"episode of seed {self.seed}: {name} is {got}; it must be {right}")
 
-
-def check_steps(
-    seed: int,
-    action: NDArray[np.float32] | NDArray[np.int64],
-    reward: NDArray[np.float32],
-    steps: int,
-) -> None:
-    """Check what an episode holds beside its frames.
-
-    Args:
-        seed: names the episode in the message.
-        action: (T, A) float32 or (T,) int64.
-        reward: (T,) float32.
-        steps: T.
-
-    Raises:
-        UserError: a shape, a type or a value is wrong; the message names the first wrong step.
-    """
+def _check_steps(seed: int, action: Actions, reward: NDArray[np.float32], steps: int) -> None:
+    """Check what an episode of T steps holds beside its frames; name the first wrong step."""
     where = f"episode of seed {seed}"
     box = action.dtype == np.float32 and action.ndim == 2
     if not box and not (action.dtype == np.int64 and action.ndim == 1):
@@ -97,3 +139,113 @@ def check_steps(
             raise UserError(
                 f"{where}: the {name} of step {wrong[0]} is {values[wrong[0]]}; it must be finite"
             )
+
+
+def split_colours(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn contiguous frames (n, S, S, 3) into planes (3, n, S, S)."""
+    planes = np.empty((3, *frames.shape[:3]), np.uint8)
+    _split(frames.reshape(-1), planes.reshape(-1))
+    return planes
+
+
+def join_colours(planes: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Turn planes (3, n, S, S) into frames (n, S, S, 3); both contiguous, of any shape."""
+    _join(planes.reshape(-1), out.reshape(-1))
+
+
+# Compiled, since numpy's strided copies take ten times as long: more than decompressing does.
+@compiled(nogil=True)
+def _split(frames: Any, planes: Any) -> None:  # pragma: no cover - compiled
+    n = planes.size // 3
+    for i in range(n):
+        planes[i] = frames[3 * i]
+        planes[n + i] = frames[3 * i + 1]
+        planes[2 * n + i] = frames[3 * i + 2]
+
+
+@compiled(nogil=True)
+def _join(planes: Any, frames: Any) -> None:  # pragma: no cover - compiled
+    n = frames.size // 3
+    for i in range(n):
+        frames[3 * i] = planes[i]
+        frames[3 * i + 1] = planes[n + i]
+        frames[3 * i + 2] = planes[2 * n + i]
+
+
+@dataclass(frozen=True)
+class EncodedEpisode:
+    """An episode ready to be written: compressed blocks and what the header says of them."""
+
+    facts: dict[str, Any]
+    """seed, length, ending and total reward"""
+    blocks: list[tuple[bytes, int]]
+    """compressed block and its number of frames: frames in order, then actions, then rewards"""
+
+
+class EpisodeEncoder:
+    """Takes the frames of one episode as they come and keeps them compressed."""
+
+    def __init__(self, seed: int) -> None:
+        """Start an episode that the environment began with `seed`."""
+        self._seed = seed
+        self._pending: list[NDArray[np.uint8]] = []
+        self._frames = 0
+        self._blocks: list[tuple[bytes, int]] = []
+        self._compress = zstandard.ZstdCompressor(level=_LEVEL).compress
+
+    def add(self, frame: NDArray[np.uint8]) -> None:
+        """Append one frame (S, S, 3), which must not change afterwards."""
+        self._pending.append(frame)
+        self._frames += 1
+        if len(self._pending) == BLOCK_FRAMES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            planes = split_colours(np.stack(self._pending))
+            self._blocks.append((self._compress(planes.data), len(self._pending)))
+            self._pending = []
+
+    def finish(self, result: EpisodeResult) -> EncodedEpisode:
+        """Close the episode, which went as `result` says, actions and rewards included.
+
+        Raises:
+            UserError: T actions and rewards do not go with the frames, or one is not finite.
+        """
+        assert result.actions is not None and result.rewards is not None
+        action, reward = result.actions, result.rewards.astype(np.float32)
+        _check_steps(self._seed, action, reward, self._frames - 1)
+        self._flush()
+        for array in (action, reward):
+            little_endian = array.astype(array.dtype.newbyteorder("<"))
+            self._blocks.append((self._compress(little_endian.tobytes()), 0))
+        facts = {
+            "seed": int(self._seed),
+            "length": len(reward),
+            "env_steps": int(result.length),
+            "total_reward": float(reward.sum(dtype=np.float64)),
+            "terminated": bool(result.terminated),
+            "truncated": bool(result.truncated),
+            "lap_finished": result.lap_finished,
+            "lost": bool(result.lost),
+        }
+        return EncodedEpisode(facts, self._blocks)
+
+
+def encode(episode: Episode) -> EncodedEpisode:
+    """Compress an episode that is in memory."""
+    encoder = EpisodeEncoder(episode.seed)
+    for frame in episode.obs:
+        encoder.add(frame)
+    result = EpisodeResult(
+        seed=episode.seed,
+        total_reward=episode.total_reward,
+        length=len(episode),
+        terminated=episode.terminated,
+        truncated=episode.truncated,
+        lap_finished=episode.lap_finished,
+        lost=episode.lost,
+        actions=episode.action,
+        rewards=episode.reward.astype(np.float64),
+    )
+    return encoder.finish(result)

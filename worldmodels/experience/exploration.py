@@ -1,8 +1,8 @@
-"""What drives the environment while experience is collected.
+"""What drives the environment while experience is collected: random behaviours, disturbed agents.
 
-Every behaviour draws from generators of its own, one for each episode, derived from the episode's
-seed and the word "exploration": neither the worker nor the rest of the group has a say in an
-episode.
+Every behaviour drives a group of episodes and draws from generators of its own, one for each
+episode, derived from the episode's seed and the word "exploration": an episode depends on its seed
+alone.
 
 Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action space.
 """
@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 from worldmodels.config import Between, Config, Count, Decay, Fraction, NotNegative, Positive
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
-from worldmodels.protocols import Policy, UserError
-from worldmodels.runs import to_jsonable
+from worldmodels.protocols import Policy, PolicyState, UserError
+from worldmodels.runs import derive_seed, to_jsonable
 from worldmodels.tasks import task_of
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
 """Opens an agent's folder, such as `Agent.from_pretrained`."""
+
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -104,19 +106,17 @@ def describe(cfg: BehaviourConfig) -> dict[str, Any]:
     """
     facts = {"kind": type(cfg).__name__.removesuffix("Config"), **to_jsonable(cfg)}
     if isinstance(cfg, AgentNoiseConfig):
-        facts["agent"] = _folder_digest(Path(cfg.agent))
+        files = [p for p in cfg.agent.glob("*") if p.suffix in (".safetensors", ".json")]
+        if not files:
+            raise UserError(
+                f"there is no agent in {cfg.agent}: it has no weights and no config.json"
+            )
+        digest = hashlib.sha256()
+        for file in sorted(files):
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest.update(f"{file.name}:{content};".encode())
+        facts["agent"] = digest.hexdigest()
     return facts
-
-
-def _folder_digest(folder: Path) -> str:
-    """Hash the names and contents of an agent's weights and configuration."""
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".json"))
-    if not files:
-        raise UserError(f"there is no agent in {folder}: it has no weights and no config.json")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()};".encode())
-    return digest.hexdigest()
 
 
 def build_behaviour(
@@ -132,40 +132,23 @@ def build_behaviour(
     Raises:
         UserError: the configuration does not fit the action space, or the agent cannot be loaded.
     """
-    from worldmodels.experience import behaviours
-
-    spec = ActionSpec.from_space(env.action_space)
+    spec, task = ActionSpec.from_space(env.action_space), task_of(env)
     if isinstance(cfg, AR1Config):
-        return _ar1(cfg, spec, env)
+        if spec.kind == "discrete":
+            return _Sticky(cfg, spec)
+        return _AR1(cfg, spec, _bias(cfg.bias, spec, task.explore_bias))
     if isinstance(cfg, BrownianConfig):
         if spec.kind != "box":
             raise UserError(
                 "BrownianConfig needs a Box action space; AR1Config takes Discrete ones"
             )
-        return behaviours.Brownian(cfg.dt, spec)
+        return _Brownian(cfg, spec)
     if isinstance(cfg, RandomControllerConfig):
-        bias = _bias(None, spec, task_of(env).random_controller_bias)
-        return behaviours.RandomController(cfg.max_scale, cfg.thumbnail, bias, spec)
+        return _RandomController(cfg, spec, _bias(None, spec, task.random_controller_bias))
     if load_policy is None:
         raise UserError("AgentNoiseConfig needs load_policy, which opens the agent's folder")
-    return behaviours.NoisyPolicy(
-        load_policy(Path(cfg.agent)),
-        spec,
-        noise=(cfg.rho, cfg.scale),
-        bias_spread=cfg.bias_spread,
-        kick=(cfg.kick_probability, cfg.kick_steps),
-        random_start=(cfg.random_start_probability, cfg.random_start_steps),
-        explore=_ar1(cfg.explore, spec, env),
-    )
-
-
-def _ar1(cfg: AR1Config, spec: ActionSpec, env: gym.Env[Any, Any]) -> Behaviour:
-    from worldmodels.experience import behaviours
-
-    if spec.kind == "discrete":
-        return behaviours.Sticky(cfg.rho, spec)
-    bias = _bias(cfg.bias, spec, task_of(env).explore_bias)
-    return behaviours.AR1(cfg.rho, cfg.scale, bias, cfg.bias_spread, spec)
+    policy = load_policy(Path(cfg.agent))
+    return _NoisyPolicy(cfg, spec, policy, build_behaviour(cfg.explore, env))
 
 
 def _bias(
@@ -176,3 +159,227 @@ def _bias(
         raise UserError(f"the bias has {len(given)} numbers; the actions have {spec.dim}")
     bias = given if given is not None else own if spec.kind == "box" else None
     return np.zeros(spec.dim) if bias is None else np.array(bias, np.float64)
+
+
+class _Streams:
+    """One generator for each episode, drawn from in chunks: `width` numbers a step and episode."""
+
+    def __init__(self, seeds: Sequence[int], label: str, normal: bool, width: int) -> None:
+        self._rngs = [
+            np.random.default_rng(derive_seed(int(s), "exploration", label)) for s in seeds
+        ]
+        self._normal, self._width, self._used = normal, width, _CHUNK
+
+    def next(self) -> NDArray[np.float64]:
+        """Return (n, width) numbers: standard normal, or uniform from 0 to 1."""
+        if self._used == _CHUNK:
+            shape, self._used = (_CHUNK, self._width), 0
+            self._chunk = np.stack(
+                [r.standard_normal(shape) if self._normal else r.random(shape) for r in self._rngs]
+            )
+        self._used += 1
+        return self._chunk[:, self._used - 1]
+
+
+class _Deviation:
+    """The noise itself: d <- rho d + sqrt(1 - rho^2) scale e, e standard normal; (n, A)."""
+
+    def __init__(
+        self, seeds: Sequence[int], cfg: AR1Config | AgentNoiseConfig, dim: int, label: str
+    ) -> None:
+        self._streams = _Streams(seeds, label, True, dim)
+        self._rho = cfg.rho
+        self._step = np.sqrt(1 - cfg.rho**2) * cfg.scale
+        # Begin in the stationary distribution, so that early steps are as varied as late ones.
+        self._value = cfg.scale * self._streams.next()
+
+    def next(self) -> NDArray[np.float64]:
+        """Return the current deviation and move on."""
+        value = self._value
+        self._value = self._rho * value + self._step * self._streams.next()
+        return value
+
+
+class _UnitBox:
+    """Maps unit coordinates to a Box action space and back."""
+
+    def __init__(self, spec: ActionSpec) -> None:
+        self._low = np.array(spec.low)
+        self._half = (np.array(spec.high) - self._low) / 2
+
+    def actions(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Turn (n, A) unit coordinates into actions, clipped."""
+        values: NDArray[np.float64] = self._low + (np.clip(unit, -1, 1) + 1) * self._half
+        return values.astype(np.float32)
+
+    def units(self, actions: NDArray[Any]) -> NDArray[np.float64]:
+        """Turn (n, A) actions into unit coordinates."""
+        values: NDArray[np.float64] = (actions - self._low) / self._half - 1
+        return values
+
+
+def _padded(actions: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    """Add rows of zeros to the actions (n, ...) of the first n rows, up to those of `like`."""
+    out = np.zeros((len(like), *actions.shape[1:]), actions.dtype)
+    out[: len(actions)] = actions
+    return out
+
+
+class _AR1:
+    """Autoregressive noise around a bias that is shifted once an episode."""
+
+    def __init__(self, cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64]) -> None:
+        self._cfg, self._bias, self._box = cfg, bias, _UnitBox(spec)
+
+    def start(self, seeds: Sequence[int]) -> None:
+        shift = _Streams(seeds, "bias", True, len(self._bias)).next()
+        self._centre = self._bias + self._cfg.bias_spread * shift
+        self._noise = _Deviation(seeds, self._cfg, len(self._bias), "noise")
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return _padded(self._box.actions(self._centre + self._noise.next()), active)
+
+
+class _Sticky:
+    """Discrete actions that are kept with the probability `rho` and drawn anew otherwise."""
+
+    def __init__(self, cfg: AR1Config, spec: ActionSpec) -> None:
+        self._keep, self._spec = cfg.rho, spec
+
+    def start(self, seeds: Sequence[int]) -> None:
+        self._streams = _Streams(seeds, "sticky", False, 2)
+        self._choice = self._draw(self._streams.next())
+
+    def _draw(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        return self._spec.start + (numbers[:, 1] * self._spec.dim).astype(np.int64)
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.int64]:
+        numbers, choice = self._streams.next(), self._choice
+        self._choice = np.where(numbers[:, 0] < self._keep, choice, self._draw(numbers))
+        return _padded(choice, active)
+
+
+class _Brownian:
+    """Brownian motion from a uniformly drawn first action, clipped to the space in each step."""
+
+    def __init__(self, cfg: BrownianConfig, spec: ActionSpec) -> None:
+        self._step = np.sqrt(cfg.dt)
+        self._low, self._high = np.array(spec.low), np.array(spec.high)
+
+    def start(self, seeds: Sequence[int]) -> None:
+        dim = len(self._low)
+        first = _Streams(seeds, "first", False, dim).next()
+        self._value = self._low + first * (self._high - self._low)
+        self._streams = _Streams(seeds, "noise", True, dim)
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.float32]:
+        value = self._value
+        moved = value + self._step * self._streams.next()
+        self._value = np.clip(moved, self._low, self._high)
+        return _padded(value.astype(np.float32), active)
+
+
+class _RandomController:
+    """A linear map from a thumbnail of the frame to actions, its weights drawn once an episode."""
+
+    def __init__(
+        self, cfg: RandomControllerConfig, spec: ActionSpec, bias: NDArray[np.float64]
+    ) -> None:
+        self._cfg, self._spec, self._bias = cfg, spec, bias  # added to the squashed output
+        self._box = _UnitBox(spec)
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Draw each episode's weights: Cauchy noise times a scale from 0 to `max_scale`."""
+        shape, weights = (self._cfg.thumbnail**2 + 1, self._spec.dim), []
+        for seed in seeds:
+            rng = np.random.default_rng(derive_seed(int(seed), "exploration", "controller"))
+            weights.append(rng.random() * self._cfg.max_scale * rng.standard_cauchy(shape))
+        self._weights = np.stack(weights)
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the actions (W, A), or (W,) of the largest outputs, for these frames."""
+        features = thumbnails(obs[: len(self._weights)], self._cfg.thumbnail)
+        outputs = np.einsum("ni,nia->na", features, self._weights)
+        if self._spec.kind == "discrete":
+            return _padded(self._spec.start + outputs.argmax(axis=1), active)
+        return _padded(self._box.actions(np.tanh(outputs) + self._bias), active)
+
+
+def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
+    """Sample a grid of pixels, grey from -1 to 1, and add a constant 1; (n, size^2 + 1)."""
+    n, height, width = obs.shape[:3]
+    rows = (2 * np.arange(size) + 1) * height // (2 * size)
+    columns = (2 * np.arange(size) + 1) * width // (2 * size)
+    grid = obs[:, rows[:, None], columns].reshape(n, size * size, -1)
+    grey = grid.mean(axis=2, dtype=np.float64) / 127.5 - 1
+    return np.concatenate([grey, np.ones((n, 1))], axis=1)
+
+
+@runtime_checkable
+class RemembersActions(Protocol):
+    """A policy whose memory wants to know which action was executed in place of its own."""
+
+    def executed(self, state: PolicyState, action: NDArray[Any]) -> PolicyState:
+        """Return the state with the executed actions, (B, A) or (B,), in place of its own."""
+        ...
+
+
+class _NoisyPolicy:
+    """A policy with noise on its actions, kicks, and a random beginning of some episodes."""
+
+    def __init__(
+        self, cfg: AgentNoiseConfig, spec: ActionSpec, policy: Policy, explore: Behaviour
+    ) -> None:
+        self._cfg, self._spec, self._policy, self._explore = cfg, spec, policy, explore
+        self._box = _UnitBox(spec)
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Forget the episodes before, and draw which begin with random driving and for how long."""
+        cfg, dim = self._cfg, self._spec.dim
+        self._explore.start(seeds)
+        self._noise = _Deviation(seeds, cfg, dim, "agent-noise")
+        self._bias = cfg.bias_spread * _Streams(seeds, "agent-bias", True, dim).next()
+        self._kicks = _Streams(seeds, "kicks", False, 2 + dim)
+        first = _Streams(seeds, "random-start", False, 2).next()
+        steps = 1 + (first[:, 1] * cfg.random_start_steps).astype(np.int64)
+        self._random_left = np.where(first[:, 0] < cfg.random_start_probability, steps, 0)
+        self._kick_left = np.zeros(len(seeds), np.int64)
+        self._kick = np.zeros((len(seeds), dim))
+        self._state: PolicyState | None = None
+        self._fresh = True
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the disturbed actions, (W, A) or (W,), and tell them to the policy."""
+        begin = np.full(len(active), self._fresh)
+        self._fresh = False
+        decide = getattr(self._policy, "decide", self._policy.predict)  # the group holds actions
+        chosen, self._state = decide(obs, self._state, begin, True)
+        action = self._disturb(np.array(chosen), self._explore.act(obs, active))
+        if isinstance(self._policy, RemembersActions):
+            self._state = self._policy.executed(self._state, action)
+        return action
+
+    def _disturb(self, chosen: NDArray[Any], random: NDArray[Any]) -> NDArray[Any]:
+        """Replace or shift the chosen actions of the first n rows."""
+        n = len(self._kick_left)
+        self._advance_kicks()
+        kicked, wandering = self._kick_left > 0, self._random_left > 0
+        self._random_left = np.maximum(self._random_left - 1, 0)
+        deviation = self._noise.next() + self._bias
+        if self._spec.kind == "discrete":
+            choice = self._spec.start + (self._kick[:, 0] * self._spec.dim).astype(np.int64)
+            mixed = np.where(kicked, choice, chosen[:n])
+            chosen[:n] = np.where(wandering, random[:n], mixed)
+            return chosen
+        unit = self._box.units(chosen[:n]) + deviation
+        mixed = self._box.actions(np.where(kicked[:, None], 2 * self._kick - 1, unit))
+        return _padded(np.where(wandering[:, None], random[:n], mixed), chosen)
+
+    def _advance_kicks(self) -> None:
+        """Count running kicks down and begin new ones where none runs."""
+        numbers = self._kicks.next()
+        self._kick_left = np.maximum(self._kick_left - 1, 0)
+        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.kick_probability)
+        lengths = 1 + (numbers[:, 1] * self._cfg.kick_steps).astype(np.int64)
+        self._kick_left = np.where(begins, lengths, self._kick_left)
+        self._kick = np.where(begins[:, None], numbers[:, 2:], self._kick)

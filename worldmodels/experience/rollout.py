@@ -1,4 +1,4 @@
-"""Driving a group of environments in lockstep, for collection and for evaluation alike.
+"""The one loop over environments: a group of them in lockstep, for collection and evaluation alike.
 
 A behaviour always sees a batch of the same width: unused rows are padding, and the row of an
 episode that ended keeps its last frame. No matrix product changes its shape when an episode ends,
@@ -10,22 +10,23 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels import envs as environments
+from worldmodels.config import Count, require
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.episode import EpisodeResult
 from worldmodels.protocols import Policy, PolicyState, UserError
 from worldmodels.tasks import task_of
 
 GROUP_WIDTH = 16
 """Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
-
 
 TELL_SECONDS = 20.0
 """A group that has been driving for this long says how far it is, and then once in this time."""
@@ -53,44 +54,9 @@ class Behaviour(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class GroupStep:
-    """One lockstep of a group, for hooks. The arrays are only valid during the call."""
-
-    t: int
-    """0 after the reset, then 1, 2, ... after each action"""
-    obs: NDArray[np.uint8]
-    """(W, H, W', C) raw frames after this step, C 3, or 1 for grey ones"""
-    action: NDArray[np.float32] | NDArray[np.int64] | None
-    """(W, A) float32 or (W,) int64 executed actions that led here; None after the reset"""
-    reward: NDArray[np.float64]
-    """(W,) rewards of this action, 0 in inactive rows"""
-    active: NDArray[np.bool_]
-    """(W,) rows that took this step (or, at t = 0, that have an episode)"""
-    done: NDArray[np.bool_]
-    """(W,) rows whose episode ended with this step"""
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """How one episode went."""
-
-    seed: int
-    """the environment was reset with it"""
-    total_reward: float
-    """the episode's return: its rewards added in float64"""
-    length: int
-    """steps of the environment"""
-    terminated: bool
-    """ended by the environment's rules"""
-    truncated: bool
-    """ended by a limit of time or of steps"""
-    lap_finished: bool | None
-    """the lap was completed; None for environments without laps"""
-    lost: bool = False
-    """truncated because patience ran out"""
-    frames: NDArray[np.uint8] | None = None
-    """(T + 1, H, W, C) raw frames, C 3, or 1 for grey ones, if asked for"""
+Hook: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
+"""Hears the group's raw frames (W, H, W', C), C 3 or 1, and which rows (W,) have a new one; the
+arrays are only valid during the call."""
 
 
 @runtime_checkable
@@ -127,6 +93,10 @@ class PolicyBehaviour:
         return action
 
 
+_pool: dict[object, tuple[Mapping[str, Any], list[gym.Env[Any, Any]]]] = {}
+"""The process's environments, of one id and one choice of arguments, which are kept with them."""
+
+
 def shared_envs(
     env_id: str, number: int, env_kwargs: Mapping[str, Any] | None = None
 ) -> list[gym.Env[Any, Any]]:
@@ -135,37 +105,19 @@ def shared_envs(
     key = (env_id, _identity(options))
     if key not in _pool:
         _pool.clear()  # those of another id are dropped
-        _pool[key] = _Made(options, [])
-    found = _pool[key].envs
+        _pool[key] = options, []
+    found = _pool[key][1]
     while len(found) < number:
         found.append(environments.make(env_id, **options))
     return found[:number]
 
 
-class _Made(NamedTuple):
-    options: Mapping[str, Any]
-    """kept, since `_identity` knows some of its values by their address alone"""
-    envs: list[gym.Env[Any, Any]]
-
-
-_pool: dict[tuple[str, Hashable], _Made] = {}
-"""The process's environments, of one id and one choice of arguments."""
-
-
-def _identity(value: Any) -> Hashable:
+def _identity(options: Mapping[str, Any]) -> object:
     """What is equal for equal arguments of an environment, of any type and however nested."""
-    if isinstance(value, Mapping):
-        return type(value), frozenset((key, _identity(item)) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(map(_identity, value))
     try:
-        hash(value)
-    except TypeError:
-        try:
-            return type(value), pickle.dumps(value)  # arrays, sets, plain dataclasses
-        except (pickle.PicklingError, TypeError, AttributeError):
-            return type(value), id(value)
-    return type(value), value  # the type, since 1, 1.0 and True are equal
+        return pickle.dumps(options)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        return tuple((name, id(value)) for name, value in options.items())
 
 
 def run_group(
@@ -178,8 +130,7 @@ def run_group(
     action_repeat: int = 1,
     width: int = GROUP_WIDTH,
     keep_frames: bool = False,
-    on_step: Callable[[GroupStep], None] | None = None,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_frames: Hook | None = None,
 ) -> list[EpisodeResult]:
     """Drive one episode for each seed, all in step, until the last one has ended.
 
@@ -194,8 +145,7 @@ def run_group(
             then see the frame after the last of them, and the sum of their rewards.
         width: rows of the behaviour's batch, the same for all groups that are to be comparable.
         keep_frames: put the raw frames into the results.
-        on_step: called after the reset and after every lockstep.
-        on_episode: called when an episode has ended.
+        on_frames: called after the reset and after every lockstep.
 
     Returns:
         One result for each seed, in their order.
@@ -210,27 +160,28 @@ def run_group(
             f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
             "there must be at least one seed, and no more than environments or rows"
         )
-    if action_repeat < 1:
-        raise UserError(f"action_repeat is {action_repeat}; it must be at least 1")
-    for name, limit in (("max_steps", max_steps), ("patience", patience)):
-        if limit is not None and limit < 1:
-            raise UserError(f"{name} is {limit}; it must be at least 1, or None for no limit")
-    group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
-    limits_of_steps = _Limits(max_steps, patience, action_repeat)
+    require("action_repeat", action_repeat, Count)
+    require("max_steps", max_steps, Count | None)
+    require("patience", patience, Count | None)
+    group = _Group(envs[: len(seeds)], seeds, width, _Limits(max_steps, patience, action_repeat))
+    group.frames = [[] for _ in seeds] if keep_frames else None
     behaviour.start(seeds)
-    step = group.reset()
+    group.reset()
+    seen = group.active.copy()
     while True:
-        if on_step is not None:
-            on_step(step)
-        if on_episode is not None:
-            for row in np.flatnonzero(step.done):
-                on_episode(group.result(int(row)))
+        if on_frames is not None:
+            on_frames(group.obs, seen)
         if not group.active.any():
             return [group.result(row) for row in range(len(seeds))]
-        step = group.step(behaviour.act(group.obs, group.active), limits_of_steps)
+        seen = group.active.copy()
+        began = time.perf_counter()
+        action = behaviour.act(group.obs, group.active)
+        group.seconds[seen] += (time.perf_counter() - began) / seen.sum()
+        group.step(action)
 
 
-class _Limits(NamedTuple):
+@dataclass(frozen=True)
+class _Limits:
     """How long episodes may be, in the environment's steps, and how long an action is held."""
 
     max_steps: int | None
@@ -246,9 +197,9 @@ class _Group:
         envs: Sequence[gym.Env[Any, Any]],
         seeds: Sequence[int],
         width: int,
-        keep_frames: bool,
+        limits: _Limits,
     ) -> None:
-        self.envs = envs
+        self.envs, self.limits = envs, limits
         self.seeds = [int(seed) for seed in seeds]
         self.task = task_of(envs[0])
         self.spec = ActionSpec.from_space(envs[0].action_space)
@@ -261,41 +212,35 @@ class _Group:
         self.active = np.arange(width) < len(seeds)
         self.t = 0
         self.began = self.told = time.monotonic()
-        self.rewarded = np.zeros(width, np.int64)
-        self.total = np.zeros(width)
-        self.length = np.zeros(width, np.int64)
+        self.rewarded, self.length = (np.zeros(width, np.int64) for _ in range(2))
+        self.total, self.seconds = np.zeros(width), np.zeros(width)
         self.terminated, self.truncated, self.lost = (np.zeros(width, np.bool_) for _ in range(3))
         self.infos: list[dict[str, Any]] = [{} for _ in seeds]
-        self.frames: list[list[NDArray[np.uint8]]] | None = (
-            [[] for _ in seeds] if keep_frames else None
-        )
+        self.actions: list[list[Any]] = [[] for _ in seeds]
+        self.rewards: list[list[float]] = [[] for _ in seeds]
+        self.frames: list[list[NDArray[np.uint8]]] | None = None
 
-    def reset(self) -> GroupStep:
+    def reset(self) -> None:
         """Start the episodes."""
         for row, (env, seed) in enumerate(zip(self.envs, self.seeds, strict=True)):
             self._see(row, env.reset(seed=seed)[0])
-        width = len(self.active)
-        return GroupStep(
-            0, self.obs, None, np.zeros(width), self.active.copy(), np.zeros(width, np.bool_)
-        )
 
-    def step(self, action: NDArray[Any], limits: _Limits) -> GroupStep:
+    def step(self, action: NDArray[Any]) -> None:
         """Let every environment whose episode goes on take an action, for as long as it is held."""
         self._tell()
         action = self._check(action)
         self.t += 1
-        acted = self.active.copy()
-        reward = np.zeros(len(acted))
         taken = self.spec.to_env(action)
-        for row in np.flatnonzero(acted).tolist():
-            reward[row] = self._act(row, taken[row], limits)
-        self.total += reward
+        for row in np.flatnonzero(self.active).tolist():
+            reward = self._act(row, taken[row])
+            self.actions[row].append(action[row])
+            self.rewards[row].append(reward)
+            self.total[row] += reward
         self.active &= ~(self.terminated | self.truncated)
-        return GroupStep(self.t, self.obs, action, reward, acted, acted & ~self.active)
 
-    def _act(self, row: int, action: Any, limits: _Limits) -> float:
+    def _act(self, row: int, action: Any) -> float:
         """Hold an action in one environment; the sum of its rewards."""
-        env, total = self.envs[row], 0.0
+        env, limits, total = self.envs[row], self.limits, 0.0
         bare: Any = env.unwrapped
         skips = limits.action_repeat > 1 and hasattr(bare, "draws_observations")
         for left in reversed(range(limits.action_repeat)):
@@ -369,25 +314,22 @@ class _Group:
 
     def result(self, row: int) -> EpisodeResult:
         """Sum up an episode that has ended."""
+        # An environment may tell its goal only in a step that terminates: an episode that ran out
+        # of time did not reach it, which is not the same as an environment without a goal.
+        goal = self.task.finished_key
         return EpisodeResult(
             seed=self.seeds[row],
             total_reward=float(self.total[row]),
             length=int(self.length[row]),
             terminated=bool(self.terminated[row]),
             truncated=bool(self.truncated[row]),
-            lap_finished=self._finished(self.infos[row]),
+            lap_finished=None if goal is None else bool(self.infos[row].get(goal, False)),
             lost=bool(self.lost[row]),
+            actions=np.array(self.actions[row]),
+            rewards=np.array(self.rewards[row]),
             frames=None if self.frames is None else np.stack(self.frames[row]),
+            ms_per_action=1000 * float(self.seconds[row]) / int(self.length[row]),
         )
-
-    def _finished(self, info: Mapping[str, Any]) -> bool | None:
-        """Tell whether an episode reached its goal.
-
-        An environment may say so only in a step that terminates: an episode that ran out of time
-        did not reach it, which is not the same as an environment without a goal.
-        """
-        key = self.task.finished_key
-        return None if key is None else bool(info.get(key, False))
 
 
 def _common_shape(envs: Sequence[gym.Env[Any, Any]], spec: ActionSpec) -> tuple[int, ...]:

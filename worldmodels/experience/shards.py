@@ -20,7 +20,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -34,14 +34,15 @@ from worldmodels._files import parse_json
 from worldmodels._shapes import check
 from worldmodels.config import AtLeast, Count, Seed, Size
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.encoding import (
+from worldmodels.experience.episode import (
     BLOCK_FRAMES,
     CODEC,
+    Actions,
     EncodedEpisode,
+    Episode,
     encode,
     join_colours,
 )
-from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path
 
@@ -56,7 +57,6 @@ _PREFIX = struct.Struct("<8sQ32s")
 _REMEDY = "delete it and collect its episodes again"
 
 _Natural: TypeAlias = Annotated[int, AtLeast(0)]
-
 
 _MOST_EXPANSION = 32_768
 """Bytes that a compressed byte can stand for at most: zstd's shortest block has four bytes and
@@ -149,47 +149,36 @@ def write_shard(
         raise UserError(
             f"shard {path} exists already, and shards are never changed; delete it first"
         )
-    header, data = _header(encoded, meta)
+    records, offset = [], 0
+    for episode in encoded:
+        data = [block for block, _ in episode.blocks]
+        record = {
+            "offset": offset,
+            "sizes": [len(block) for block in data],
+            "crc32": [zlib.crc32(block) for block in data],
+            "frames": [frames for _, frames in episode.blocks],
+        }
+        records.append({**episode.facts, **record})
+        offset += sum(map(len, data))
+    data = [block for episode in encoded for block, _ in episode.blocks]
+    content = {
+        "format": FORMAT_VERSION,
+        "codec": CODEC,
+        "meta": dict(meta),
+        "data_bytes": offset,
+        "data_sha256": hashlib.sha256(b"".join(data)).hexdigest(),
+        "episodes": records,
+    }
+    header = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     prefix = _PREFIX.pack(_MAGIC, len(header), hashlib.sha256(header).digest())
-    size = len(prefix) + len(header) + sum(map(len, data))
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             file.writelines((prefix, header, *data))
             file.flush()
     except UserError as error:
+        size = len(prefix) + len(header) + offset
         raise UserError(f"{error} ({size:,} bytes are needed)") from error
     return Shard(path)
-
-
-def _header(encoded: list[EncodedEpisode], meta: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
-    """Lay the blocks end to end: the header that says where they are, and the blocks."""
-    records: list[dict[str, Any]] = []
-    data: list[bytes] = []
-    offset = 0
-    digest = hashlib.sha256()
-    for episode in encoded:
-        sizes = [len(block) for block, _ in episode.blocks]
-        record = {
-            **episode.facts,
-            "offset": offset,
-            "sizes": sizes,
-            "crc32": [zlib.crc32(block) for block, _ in episode.blocks],
-            "frames": [frames for _, frames in episode.blocks],
-        }
-        records.append(record)
-        data.extend(block for block, _ in episode.blocks)
-        offset += sum(sizes)
-    for block in data:
-        digest.update(block)
-    header = {
-        "format": FORMAT_VERSION,
-        "codec": CODEC,
-        "meta": dict(meta),
-        "data_bytes": offset,
-        "data_sha256": digest.hexdigest(),
-        "episodes": records,
-    }
-    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), data
 
 
 @dataclass(frozen=True)
@@ -230,12 +219,9 @@ class Shard:
             UserError: no shard, of another format version, truncated, or with a damaged header.
         """
         self.path = Path(path)
-        raw, self._data_start = _read_header(self.path)
-        header = _parse_header(raw, self.path)
-        self.header_sha256 = hashlib.sha256(raw).hexdigest()
+        header, self.header_sha256, self._data_start = _read_header(self.path)
         self.meta: dict[str, Any] = header["meta"]
         self.data_bytes: int = header["data_bytes"]
-        self._data_sha256: str = header["data_sha256"]
         try:
             _check_meta(self.meta)
             self.entries = tuple(_entry(record, self.meta) for record in header["episodes"])
@@ -250,16 +236,8 @@ class Shard:
                 f"truncated or was changed; {_REMEDY}"
             )
 
-    def read_block(self, block: Block, what: str) -> bytes:
-        """Return a block's bytes, decompressed.
-
-        Args:
-            block: which one.
-            what: names the block in the message of an error.
-
-        Raises:
-            UserError: the bytes are not those that were written, or the file is gone.
-        """
+    def _read_block(self, block: Block, what: str) -> bytes:
+        """Return a block's bytes, decompressed; `what` names it where they are not as written."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 raw = os.pread(file.fileno(), block.size, self._data_start + block.offset)
@@ -288,73 +266,35 @@ class Shard:
             UserError: the block is corrupt.
         """
         block = self.entries[episode].blocks[index]
-        raw = self.read_block(block, f"frame block {index} of episode {episode}")
+        raw = self._read_block(block, f"frame block {index} of episode {episode}")
         join_colours(np.frombuffer(raw, np.uint8), out)
 
-    def read_steps(
-        self, episode: int
-    ) -> tuple[NDArray[np.float32] | NDArray[np.int64], NDArray[np.float32]]:
+    def read_steps(self, episode: int) -> tuple[Actions, NDArray[np.float32]]:
         """Return an episode's actions, (T, A) float32 or (T,) int64, and rewards, (T,) float32."""
         entry = self.entries[episode]
-        reward = np.frombuffer(
-            self.read_block(entry.reward, f"rewards of episode {episode}"), "<f4"
-        )
-        raw = self.read_block(entry.action, f"actions of episode {episode}")
+        paid = self._read_block(entry.reward, f"rewards of episode {episode}")
+        reward = np.frombuffer(paid, "<f4").astype(np.float32)
+        raw = self._read_block(entry.action, f"actions of episode {episode}")
         if self.meta["action_spec"]["kind"] == "discrete":
-            return np.frombuffer(raw, "<i8").astype(np.int64), reward.astype(np.float32)
-        action = np.frombuffer(raw, "<f4").astype(np.float32).reshape(entry.length, -1)
-        return action, reward.astype(np.float32)
-
-    def verify(self) -> int:
-        """Read everything, block by block, and compare with the checksums.
-
-        Returns:
-            The number of data bytes read.
-
-        Raises:
-            UserError: names the first block that is not what was written.
-        """
-        for number, entry in enumerate(self.entries):
-            for index, block in enumerate(entry.blocks):
-                self.read_block(block, f"frame block {index} of episode {number}")
-            self.read_steps(number)
-        digest = hashlib.sha256()
-        for chunk in _chunks(self.path, self._data_start):
-            digest.update(chunk)
-        if digest.hexdigest() != self._data_sha256:
-            raise UserError(
-                f"shard {self.path} does not have its SHA-256; delete it and collect again"
-            )
-        return self.data_bytes
+            return np.frombuffer(raw, "<i8").astype(np.int64), reward
+        return np.frombuffer(raw, "<f4").astype(np.float32).reshape(entry.length, -1), reward
 
 
-def _chunks(path: Path, start: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while chunk := file.read(1 << 20):
-            yield chunk
-
-
-def _read_header(path: Path) -> tuple[bytes, int]:
-    """Return the header's bytes, checked, and where the data begin."""
+def _read_header(path: Path) -> tuple[dict[str, Any], str, int]:
+    """Return the header, with every field of its type, its SHA-256 and where the data begin."""
     try:
         with path.open("rb") as file:
             prefix = file.read(_PREFIX.size)
             if len(prefix) < _PREFIX.size or prefix[: len(_MAGIC)] != _MAGIC:
                 raise UserError(f"{path} is not a shard of episodes, or its beginning is damaged")
             _, length, digest = _PREFIX.unpack(prefix)
-            header = file.read(min(length, os.stat(path).st_size))
+            raw = file.read(min(length, os.stat(path).st_size))
     except FileNotFoundError:
         raise UserError(f"shard {path} does not exist") from None
     except IsADirectoryError:
         raise UserError(f"shard {path} is a folder") from None
-    if len(header) != length or hashlib.sha256(header).digest() != digest:
+    if len(raw) != length or hashlib.sha256(raw).digest() != digest:
         raise UserError(f"shard {path} has a truncated or corrupt header; {_REMEDY}")
-    return header, _PREFIX.size + length
-
-
-def _parse_header(raw: bytes, path: Path) -> dict[str, Any]:
-    """What a header says, with every field of its type."""
     header = parse_json(raw, f"shard {path} has a damaged header ({{}}); {_REMEDY}")
     found = header.get("format") if isinstance(header, dict) else None
     if found != FORMAT_VERSION:
@@ -363,7 +303,7 @@ def _parse_header(raw: bytes, path: Path) -> dict[str, Any]:
             "episodes again or use the version that wrote them"
         )
     check(header, _Header, f"header of shard {path}")
-    return dict(header)
+    return header, digest.hex(), _PREFIX.size + length
 
 
 def _check_meta(meta: Mapping[str, Any]) -> None:
@@ -399,7 +339,7 @@ def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
 
 
 def _entry(record: dict[str, Any], meta: Mapping[str, Any]) -> EpisodeEntry:
-    """Rebuild what `_header` laid out; ValueError if it is not laid out so."""
+    """Rebuild what `write_shard` laid out; ValueError if it is not laid out so."""
     sizes, crcs, frames, steps = (record[n] for n in ("sizes", "crc32", "frames", "length"))
     expected = [BLOCK_FRAMES] * ((steps + 1) // BLOCK_FRAMES)
     expected += [(steps + 1) % BLOCK_FRAMES] if (steps + 1) % BLOCK_FRAMES else []

@@ -23,8 +23,7 @@ from worldmodels._tensors import filled, read_facts, read_tensors
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.folders import MANIFEST, shard_files
-from worldmodels.experience.store import EpisodeStore
+from worldmodels.experience.store import MANIFEST, EpisodeStore, shard_files
 from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.kinds import FAMILY, build
 from worldmodels.memory.rewards import RewardModel
