@@ -193,8 +193,8 @@ def resigned(path: Path, change: Callable[[dict[str, Any]], None], blocks: bytes
 
 
 def claim(header: dict[str, Any]) -> None:
-    """6 GiB of frames in the blocks of a few."""
-    header["meta"] |= {"frame_shape": [8192, 8192, 3], "frame_spec": {"rows": None, "size": 8192}}
+    """1.6 GB of frames in the blocks of a few."""
+    header["meta"] |= {"frame_shape": [4096, 4096, 3], "frame_spec": {"rows": None, "size": 4096}}
 
 
 def move(header: dict[str, Any]) -> None:
@@ -216,7 +216,7 @@ def bloat(header: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (claim, r"a header of a block of [\d,]+ bytes for 6,442,450,944 in episode 0"),
+        (claim, r"a header of a block of [\d,]+ bytes for 1,610,612,736 in episode 0"),
         (move, "a header of blocks that do not lie end to end, in episode 1"),
         (lengthen, "a header of an episode of 1,000,000,000 steps with other frames"),
         (disagree, r"a header of frame_shape \[8, 9, 3\] with frame_spec.size 8"),

@@ -7,11 +7,11 @@ the same.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from worldmodels._machine import usable_cores
 from worldmodels.config import Workers, require
 from worldmodels.executors.base import Executor, SerialExecutor, WorkerDied, one_thread
 from worldmodels.protocols import UserError
@@ -65,10 +65,3 @@ def given_or_new(executor: Executor | None, workers: int | None, items: int) -> 
         return
     with make(None, max(1, min(workers or usable_cores(), items))) as made:
         yield made
-
-
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

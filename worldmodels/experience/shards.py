@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Any, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import zstandard
@@ -32,7 +32,8 @@ from numpy.typing import NDArray
 
 from worldmodels._files import parse_json
 from worldmodels._shapes import check
-from worldmodels.config import AtLeast, Count, Seed, Size
+from worldmodels.config import AtLeast, Count, Seed, Size, from_json
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import (
     BLOCK_FRAMES,
@@ -63,23 +64,11 @@ _MOST_EXPANSION = 32_768
 repeats one of them 2^17 times."""
 
 
-class _FrameSpec(TypedDict):
-    rows: Count | None
-    size: Size
-
-
-class _ActionSpec(TypedDict):
-    kind: Literal["box", "discrete"]
-    dim: Size
-    low: list[float]
-    high: list[float]
-
-
 class _Meta(TypedDict):
     env_id: str
-    frame_spec: _FrameSpec
+    frame_spec: dict[str, Any]
     frame_shape: list[Size]
-    action_spec: _ActionSpec
+    action_spec: dict[str, Any]
     versions: dict[str, str]
     action_repeat: NotRequired[Count]
 
@@ -127,20 +116,15 @@ class Block:
 def write_shard(
     path: Path, episodes: Iterable[Episode | EncodedEpisode], meta: Mapping[str, Any]
 ) -> Shard:
-    """Write a shard, whole or not at all.
+    """Write a shard, whole or not at all, and open it.
 
     Args:
         path: the file, which must not exist; its name ends in `SUFFIX`.
         episodes: what it holds, in this order.
-        meta: JSON-able facts true of all episodes; `EpisodeStore` wants `env_id`, `frame_spec`,
-            `frame_shape`, `action_spec` and `versions`.
-
-    Returns:
-        The shard, opened.
+        meta: facts true of all episodes, for JSON: those of `_Meta`, and others.
 
     Raises:
-        UserError: the disk is full (path and bytes are named) or refuses the file, the file
-            exists already, or there are no episodes.
+        UserError: the disk is full or refuses the file, the file exists, or there are no episodes.
     """
     encoded = [e if isinstance(e, EncodedEpisode) else encode(e) for e in episodes]
     if not encoded:
@@ -222,9 +206,14 @@ class Shard:
         header, self.header_sha256, self._data_start = _read_header(self.path)
         self.meta: dict[str, Any] = header["meta"]
         self.data_bytes: int = header["data_bytes"]
+        where = f"header of shard {self.path}: meta."
+        self.frame_spec = from_json(FrameSpec, self.meta["frame_spec"], f"{where}frame_spec.")
+        self.action_spec = from_json(ActionSpec, self.meta["action_spec"], f"{where}action_spec.")
+        size, shape = self.frame_spec.size, self.meta["frame_shape"]
         try:
-            _check_meta(self.meta)
-            self.entries = tuple(_entry(record, self.meta) for record in header["episodes"])
+            if shape != [size, size, 3]:
+                raise ValueError(f"frame_shape {shape} with frame_spec.size {size}")
+            self.entries = tuple(self._entry(record) for record in header["episodes"])
             _check_layout(self.entries, self.data_bytes)
         except ValueError as error:
             raise UserError(f"shard {self.path} has a header of {error}; {_REMEDY}") from error
@@ -235,6 +224,35 @@ class Shard:
                 f"shard {self.path} has {actual:,} bytes and should have {expected:,}: it is "
                 f"truncated or was changed; {_REMEDY}"
             )
+
+    def _entry(self, record: _Record) -> EpisodeEntry:
+        """Rebuild what `write_shard` laid out; ValueError if it is not laid out so."""
+        sizes, crcs = record["sizes"], record["crc32"]
+        frames, steps = record["frames"], record["length"]
+        whole, rest = divmod(steps + 1, BLOCK_FRAMES)
+        expected = [BLOCK_FRAMES] * whole + [rest] * (rest > 0)
+        if frames != [*expected, 0, 0] or not len(frames) == len(sizes) == len(crcs):
+            raise ValueError(
+                f"an episode of {steps:,} steps with other frames or blocks than these"
+            )
+        spec, pixels = self.action_spec, 3 * self.frame_spec.size**2
+        step_bytes = 8 if spec.kind == "discrete" else 4 * spec.dim
+        lengths = [pixels * n for n in expected] + [step_bytes * steps, 4 * steps]
+        offsets = accumulate(sizes, initial=record["offset"])
+        *of_frames, action, reward = map(Block, offsets, sizes, crcs, frames, lengths)
+        return EpisodeEntry(
+            seed=record["seed"],
+            length=steps,
+            env_steps=record.get("env_steps", steps),  # older files hold neither this
+            total_reward=record["total_reward"],
+            terminated=record["terminated"],
+            truncated=record["truncated"],
+            lap_finished=record["lap_finished"],
+            lost=record.get("lost", False),  # nor this
+            blocks=tuple(of_frames),
+            action=action,
+            reward=reward,
+        )
 
     def _read_block(self, block: Block, what: str) -> bytes:
         """Return a block's bytes, decompressed; `what` names it where they are not as written."""
@@ -275,7 +293,7 @@ class Shard:
         paid = self._read_block(entry.reward, f"rewards of episode {episode}")
         reward = np.frombuffer(paid, "<f4").astype(np.float32)
         raw = self._read_block(entry.action, f"actions of episode {episode}")
-        if self.meta["action_spec"]["kind"] == "discrete":
+        if self.action_spec.kind == "discrete":
             return np.frombuffer(raw, "<i8").astype(np.int64), reward
         return np.frombuffer(raw, "<f4").astype(np.float32).reshape(entry.length, -1), reward
 
@@ -306,17 +324,6 @@ def _read_header(path: Path) -> tuple[dict[str, Any], str, int]:
     return header, digest.hex(), _PREFIX.size + length
 
 
-def _check_meta(meta: Mapping[str, Any]) -> None:
-    """Refuse facts that do not belong together, with ValueError."""
-    size, spec = meta["frame_spec"]["size"], meta["action_spec"]
-    if meta["frame_shape"] != [size, size, 3]:
-        raise ValueError(f"frame_shape {meta['frame_shape']} with frame_spec.size {size}")
-    try:
-        ActionSpec(spec["kind"], spec["dim"], tuple(spec["low"]), tuple(spec["high"]))
-    except UserError as error:
-        raise ValueError(f"an action_spec that is none: {error}") from error
-
-
 def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
     """Refuse blocks that do not lie end to end or could not hold what they promise (ValueError).
 
@@ -336,24 +343,3 @@ def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
             end += block.size
     if end != data_bytes:
         raise ValueError(f"blocks of {end:,} bytes and data of {data_bytes:,}")
-
-
-def _entry(record: dict[str, Any], meta: Mapping[str, Any]) -> EpisodeEntry:
-    """Rebuild what `write_shard` laid out; ValueError if it is not laid out so."""
-    sizes, crcs, frames, steps = (record[n] for n in ("sizes", "crc32", "frames", "length"))
-    expected = [BLOCK_FRAMES] * ((steps + 1) // BLOCK_FRAMES)
-    expected += [(steps + 1) % BLOCK_FRAMES] if (steps + 1) % BLOCK_FRAMES else []
-    if frames != [*expected, 0, 0] or not len(frames) == len(sizes) == len(crcs):
-        raise ValueError(f"an episode of {steps:,} steps with other frames or blocks than these")
-    spec = meta["action_spec"]
-    step_bytes = 8 if spec["kind"] == "discrete" else 4 * spec["dim"]
-    pixels = int(np.prod(meta["frame_shape"]))
-    lengths = [pixels * n for n in expected] + [step_bytes * steps, 4 * steps]
-    offsets = [record["offset"] + before for before in accumulate(sizes, initial=0)]
-    blocks = [Block(*values) for values in zip(offsets, sizes, crcs, frames, lengths, strict=False)]
-    names = ("seed", "length", "total_reward", "terminated", "truncated", "lap_finished")
-    facts = {name: record[name] for name in names}
-    facts["env_steps"] = record.get("env_steps", record["length"])  # older files hold neither
-    facts["lost"] = record.get("lost", False)
-    *of_frames, action, reward = blocks
-    return EpisodeEntry(**facts, blocks=tuple(of_frames), action=action, reward=reward)

@@ -106,7 +106,14 @@ class EpisodeStore:
             first += entry.length + 1
         self.num_frames = first
         self.num_steps = first - len(self.episodes)
-        self.meta: dict[str, Any] = members[0][0].meta
+        kind = members[0][0]
+        self.meta: dict[str, Any] = kind.meta
+        self.env_id: str = self.meta["env_id"]
+        self.frame_spec: FrameSpec = kind.frame_spec
+        self.frame_shape = (self.frame_spec.size, self.frame_spec.size, 3)
+        self.action_spec: ActionSpec = kind.action_spec
+        self.action_repeat: int = self.meta.get("action_repeat", 1)
+        """steps of the environment that each recorded action was held for"""
 
     def subset(self, indices: Sequence[int]) -> EpisodeStore:
         """Return a store of some of the episodes, such as a validation set.
@@ -124,32 +131,6 @@ class EpisodeStore:
     def __len__(self) -> int:
         """Return the number of episodes."""
         return len(self.episodes)
-
-    @property
-    def env_id(self) -> str:
-        """The environment that all episodes are of."""
-        return str(self.meta["env_id"])
-
-    @property
-    def frame_spec(self) -> FrameSpec:
-        """How raw frames became the stored ones."""
-        return FrameSpec(**self.meta["frame_spec"])
-
-    @property
-    def action_repeat(self) -> int:
-        """Steps of the environment that each recorded action was held for."""
-        return int(self.meta.get("action_repeat", 1))
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(S, S, 3)."""
-        height, width, channels = self.meta["frame_shape"]
-        return height, width, channels
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """The action space that all episodes have."""
-        return ActionSpec.from_json(self.meta["action_spec"])
 
     @property
     def fingerprint(self) -> str:
