@@ -57,7 +57,7 @@ def test_what_was_driven_is_what_is_stored(whole: Path) -> None:
         assert (np.abs(e.obs[:, 9, 9, 2] - np.floor(level) % 256) % 255 <= 1).all()
         jitter = np.random.default_rng(seed).random(1000)[: len(e)]
         assert e.reward == pytest.approx(e.action.sum(1) + jitter, abs=1e-5)
-    assert store.read(0).versions["gymnasium"]
+    assert store.meta["versions"]["gymnasium"]
 
 
 def test_workers_do_not_matter(whole: Path, tmp_path: Path) -> None:

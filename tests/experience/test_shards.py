@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from tests.experience.fakes import write_shard
 from worldmodels.experience.episode import BLOCK_FRAMES, Episode
-from worldmodels.experience.shards import Shard, write_shard
+from worldmodels.experience.shards import Shard
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 
@@ -41,13 +42,12 @@ def random_episode(seed: int, steps: int) -> Episode:
         truncated=not seed % 2,
         seed=seed,
         lap_finished=[None, True, False][seed % 3],
-        versions=META["versions"],
     )
 
 
 def same(a: Episode, b: Episode) -> bool:
     arrays = all(np.array_equal(getattr(a, n), getattr(b, n)) for n in ("obs", "action", "reward"))
-    plain = ("terminated", "truncated", "seed", "lap_finished", "versions")
+    plain = ("terminated", "truncated", "seed", "lap_finished")
     return arrays and all(getattr(a, n) == getattr(b, n) for n in plain)
 
 
@@ -83,7 +83,6 @@ def test_any_values_survive_the_disk(
         truncated=data.draw(st.booleans()),
         seed=data.draw(st.integers(0, 10**6)),
         lap_finished=data.draw(st.sampled_from([None, True, False])),
-        versions=META["versions"],
     )
     folder = tmp_path_factory.mktemp("store")
     shape = {"frame_shape": [2, 2, 3], "frame_spec": {"rows": None, "size": 2}}

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.experience.fakes import write_shard
 from worldmodels.experience.episode import Episode
-from worldmodels.experience.shards import write_shard
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 

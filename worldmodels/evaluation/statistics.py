@@ -36,11 +36,7 @@ class Summary:
 
 
 def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
-    """Sum up returns (E,).
-
-    Args:
-        returns: one per episode.
-        threshold: return that counts as solved.
+    """Sum up returns (E,); from `threshold` on they count as solved.
 
     Raises:
         UserError: there are none, or one is not finite.
@@ -67,15 +63,7 @@ def bootstrap_interval(
     """Bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
 
     Where BCa has no answer (nearly equal values, say) the percentile interval stands in. The same
-    values and seed give the same interval.
-
-    Args:
-        values: (E,) independent values.
-        confidence: of the interval.
-        seed: of the resampling.
-
-    Returns:
-        (low, high), or None for fewer than two values.
+    values (E,) and seed give the same (low, high); fewer than two values give None.
     """
     from scipy.stats import bootstrap
 

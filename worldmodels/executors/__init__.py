@@ -18,7 +18,6 @@ from worldmodels.protocols import UserError
 
 __all__ = [
     "Executor",
-    "Kind",
     "SerialExecutor",
     "WorkerDied",
     "given_or_new",

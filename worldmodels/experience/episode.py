@@ -92,8 +92,6 @@ class Episode:
     """the lap was completed; None where the environment does not tell"""
     lost: bool = False
     """truncated because no reward had come for so long (`CollectConfig.patience`)"""
-    versions: dict[str, str] = field(default_factory=dict)
-    """versions of the packages that the frames depend on"""
 
     def __post_init__(self) -> None:
         """Check every array, so that nothing wrong reaches the disk."""
@@ -108,11 +106,6 @@ class Episode:
     def __len__(self) -> int:
         """T, the number of steps."""
         return len(self.reward)
-
-    @property
-    def total_reward(self) -> float:
-        """Sum of the rewards, added in float64."""
-        return float(self.reward.sum(dtype=np.float64))
 
 
 def _check_steps(seed: int, action: Actions, reward: NDArray[np.float32], steps: int) -> None:
@@ -141,35 +134,27 @@ def _check_steps(seed: int, action: Actions, reward: NDArray[np.float32], steps:
             )
 
 
-def split_colours(frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+# Compiled, since numpy's strided copies take ten times as long: more than decompressing does.
+@compiled(nogil=True)
+def split_colours(frames: Any) -> Any:  # pragma: no cover - compiled
     """Turn contiguous frames (n, S, S, 3) into planes (3, n, S, S)."""
-    planes = np.empty((3, *frames.shape[:3]), np.uint8)
-    _split(frames.reshape(-1), planes.reshape(-1))
+    planes = np.empty((3, frames.shape[0], frames.shape[1], frames.shape[2]), np.uint8)
+    source, target, n = frames.reshape(-1), planes.reshape(-1), frames.size // 3
+    for i in range(n):
+        target[i] = source[3 * i]
+        target[n + i] = source[3 * i + 1]
+        target[2 * n + i] = source[3 * i + 2]
     return planes
 
 
-def join_colours(planes: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+@compiled(nogil=True)
+def join_colours(planes: Any, out: Any) -> None:  # pragma: no cover - compiled
     """Turn planes (3, n, S, S) into frames (n, S, S, 3); both contiguous, of any shape."""
-    _join(planes.reshape(-1), out.reshape(-1))
-
-
-# Compiled, since numpy's strided copies take ten times as long: more than decompressing does.
-@compiled(nogil=True)
-def _split(frames: Any, planes: Any) -> None:  # pragma: no cover - compiled
-    n = planes.size // 3
+    source, target, n = planes.reshape(-1), out.reshape(-1), planes.size // 3
     for i in range(n):
-        planes[i] = frames[3 * i]
-        planes[n + i] = frames[3 * i + 1]
-        planes[2 * n + i] = frames[3 * i + 2]
-
-
-@compiled(nogil=True)
-def _join(planes: Any, frames: Any) -> None:  # pragma: no cover - compiled
-    n = frames.size // 3
-    for i in range(n):
-        frames[3 * i] = planes[i]
-        frames[3 * i + 1] = planes[n + i]
-        frames[3 * i + 2] = planes[2 * n + i]
+        target[3 * i] = source[i]
+        target[3 * i + 1] = source[n + i]
+        target[3 * i + 2] = source[2 * n + i]
 
 
 @dataclass(frozen=True)
@@ -230,22 +215,3 @@ class EpisodeEncoder:
             "lost": bool(result.lost),
         }
         return EncodedEpisode(facts, self._blocks)
-
-
-def encode(episode: Episode) -> EncodedEpisode:
-    """Compress an episode that is in memory."""
-    encoder = EpisodeEncoder(episode.seed)
-    for frame in episode.obs:
-        encoder.add(frame)
-    result = EpisodeResult(
-        seed=episode.seed,
-        total_reward=episode.total_reward,
-        length=len(episode),
-        terminated=episode.terminated,
-        truncated=episode.truncated,
-        lap_finished=episode.lap_finished,
-        lost=episode.lost,
-        actions=episode.action,
-        rewards=episode.reward.astype(np.float64),
-    )
-    return encoder.finish(result)

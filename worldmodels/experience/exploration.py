@@ -10,8 +10,9 @@ Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action spa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
@@ -28,6 +29,9 @@ from worldmodels.tasks import task_of
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
 """Opens an agent's folder, such as `Agent.from_pretrained`."""
+
+_Act: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[Any]]
+"""Frames (n, H, W, C) of n episodes -> their actions, (n, A) or (n,)."""
 
 _CHUNK = 128
 
@@ -99,11 +103,7 @@ BehaviourConfig: TypeAlias = AR1Config | BrownianConfig | RandomControllerConfig
 
 
 def describe(cfg: BehaviourConfig) -> dict[str, Any]:
-    """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256.
-
-    Raises:
-        UserError: the agent's folder is missing or empty.
-    """
+    """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256."""
     facts = {"kind": type(cfg).__name__.removesuffix("Config"), **to_jsonable(cfg)}
     if isinstance(cfg, AgentNoiseConfig):
         files = [p for p in cfg.agent.glob("*") if p.suffix in (".safetensors", ".json")]
@@ -122,29 +122,26 @@ def describe(cfg: BehaviourConfig) -> dict[str, Any]:
 def build_behaviour(
     cfg: BehaviourConfig, env: gym.Env[Any, Any], load_policy: PolicyLoader | None = None
 ) -> Behaviour:
-    """Make what a configuration describes, for the action space of `env`.
-
-    Args:
-        cfg: the configuration.
-        env: an environment of the kind to be driven.
-        load_policy: opens an agent's folder; needed for `AgentNoiseConfig`.
+    """Make what a configuration describes, for environments such as `env`.
 
     Raises:
-        UserError: the configuration does not fit the action space, or the agent cannot be loaded.
+        UserError: the configuration does not fit the action space, the agent cannot be loaded, or
+            `load_policy` is missing, which opens the folder of `AgentNoiseConfig`.
     """
     spec, task = ActionSpec.from_space(env.action_space), task_of(env)
     if isinstance(cfg, AR1Config):
         if spec.kind == "discrete":
-            return _Sticky(cfg, spec)
-        return _AR1(cfg, spec, _bias(cfg.bias, spec, task.explore_bias))
+            return _Random(partial(_sticky, cfg, spec))
+        return _Random(partial(_ar1, cfg, spec, _bias(cfg.bias, spec, task.explore_bias)))
     if isinstance(cfg, BrownianConfig):
         if spec.kind != "box":
             raise UserError(
                 "BrownianConfig needs a Box action space; AR1Config takes Discrete ones"
             )
-        return _Brownian(cfg, spec)
+        return _Random(partial(_brownian, cfg, spec))
     if isinstance(cfg, RandomControllerConfig):
-        return _RandomController(cfg, spec, _bias(None, spec, task.random_controller_bias))
+        bias = _bias(None, spec, task.random_controller_bias)
+        return _Random(partial(_random_controller, cfg, spec, bias))
     if load_policy is None:
         raise UserError("AgentNoiseConfig needs load_policy, which opens the agent's folder")
     policy = load_policy(Path(cfg.agent))
@@ -161,43 +158,27 @@ def _bias(
     return np.zeros(spec.dim) if bias is None else np.array(bias, np.float64)
 
 
-class _Streams:
-    """One generator for each episode, drawn from in chunks: `width` numbers a step and episode."""
-
-    def __init__(self, seeds: Sequence[int], label: str, normal: bool, width: int) -> None:
-        self._rngs = [
-            np.random.default_rng(derive_seed(int(s), "exploration", label)) for s in seeds
-        ]
-        self._normal, self._width, self._used = normal, width, _CHUNK
-
-    def next(self) -> NDArray[np.float64]:
-        """Return (n, width) numbers: standard normal, or uniform from 0 to 1."""
-        if self._used == _CHUNK:
-            shape, self._used = (_CHUNK, self._width), 0
-            self._chunk = np.stack(
-                [r.standard_normal(shape) if self._normal else r.random(shape) for r in self._rngs]
-            )
-        self._used += 1
-        return self._chunk[:, self._used - 1]
+def _stream(
+    seeds: Sequence[int], label: str, normal: bool, width: int
+) -> Iterator[NDArray[np.float64]]:
+    """Yield (n, width) numbers, standard normal or uniform from 0 to 1; row r from seed r alone."""
+    rngs = [np.random.default_rng(derive_seed(int(s), "exploration", label)) for s in seeds]
+    shape = (_CHUNK, width)
+    while True:
+        draws = [rng.standard_normal(shape) if normal else rng.random(shape) for rng in rngs]
+        yield from np.stack(draws, axis=1)
 
 
-class _Deviation:
-    """The noise itself: d <- rho d + sqrt(1 - rho^2) scale e, e standard normal; (n, A)."""
-
-    def __init__(
-        self, seeds: Sequence[int], cfg: AR1Config | AgentNoiseConfig, dim: int, label: str
-    ) -> None:
-        self._streams = _Streams(seeds, label, True, dim)
-        self._rho = cfg.rho
-        self._step = np.sqrt(1 - cfg.rho**2) * cfg.scale
-        # Begin in the stationary distribution, so that early steps are as varied as late ones.
-        self._value = cfg.scale * self._streams.next()
-
-    def next(self) -> NDArray[np.float64]:
-        """Return the current deviation and move on."""
-        value = self._value
-        self._value = self._rho * value + self._step * self._streams.next()
-        return value
+def _deviation(
+    seeds: Sequence[int], cfg: AR1Config | AgentNoiseConfig, dim: int, label: str
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the noise itself: d <- rho d + sqrt(1 - rho^2) scale e, e standard normal; (n, A)."""
+    stream = _stream(seeds, label, True, dim)
+    # Begin in the stationary distribution, so that early steps are as varied as late ones.
+    value = cfg.scale * next(stream)
+    while True:
+        yield value
+        value = cfg.rho * value + np.sqrt(1 - cfg.rho**2) * cfg.scale * next(stream)
 
 
 class _UnitBox:
@@ -225,84 +206,81 @@ def _padded(actions: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
     return out
 
 
-class _AR1:
-    """Autoregressive noise around a bias that is shifted once an episode."""
+class _Random:
+    """A behaviour made of what turns seeds into what turns frames (n, H, W, C) into actions."""
 
-    def __init__(self, cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64]) -> None:
-        self._cfg, self._bias, self._box = cfg, bias, _UnitBox(spec)
-
-    def start(self, seeds: Sequence[int]) -> None:
-        shift = _Streams(seeds, "bias", True, len(self._bias)).next()
-        self._centre = self._bias + self._cfg.bias_spread * shift
-        self._noise = _Deviation(seeds, self._cfg, len(self._bias), "noise")
-
-    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return _padded(self._box.actions(self._centre + self._noise.next()), active)
-
-
-class _Sticky:
-    """Discrete actions that are kept with the probability `rho` and drawn anew otherwise."""
-
-    def __init__(self, cfg: AR1Config, spec: ActionSpec) -> None:
-        self._keep, self._spec = cfg.rho, spec
+    def __init__(self, begin: Callable[[Sequence[int]], _Act]) -> None:
+        self._begin = begin
 
     def start(self, seeds: Sequence[int]) -> None:
-        self._streams = _Streams(seeds, "sticky", False, 2)
-        self._choice = self._draw(self._streams.next())
-
-    def _draw(self, numbers: NDArray[np.float64]) -> NDArray[np.int64]:
-        return self._spec.start + (numbers[:, 1] * self._spec.dim).astype(np.int64)
-
-    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.int64]:
-        numbers, choice = self._streams.next(), self._choice
-        self._choice = np.where(numbers[:, 0] < self._keep, choice, self._draw(numbers))
-        return _padded(choice, active)
-
-
-class _Brownian:
-    """Brownian motion from a uniformly drawn first action, clipped to the space in each step."""
-
-    def __init__(self, cfg: BrownianConfig, spec: ActionSpec) -> None:
-        self._step = np.sqrt(cfg.dt)
-        self._low, self._high = np.array(spec.low), np.array(spec.high)
-
-    def start(self, seeds: Sequence[int]) -> None:
-        dim = len(self._low)
-        first = _Streams(seeds, "first", False, dim).next()
-        self._value = self._low + first * (self._high - self._low)
-        self._streams = _Streams(seeds, "noise", True, dim)
-
-    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[np.float32]:
-        value = self._value
-        moved = value + self._step * self._streams.next()
-        self._value = np.clip(moved, self._low, self._high)
-        return _padded(value.astype(np.float32), active)
-
-
-class _RandomController:
-    """A linear map from a thumbnail of the frame to actions, its weights drawn once an episode."""
-
-    def __init__(
-        self, cfg: RandomControllerConfig, spec: ActionSpec, bias: NDArray[np.float64]
-    ) -> None:
-        self._cfg, self._spec, self._bias = cfg, spec, bias  # added to the squashed output
-        self._box = _UnitBox(spec)
-
-    def start(self, seeds: Sequence[int]) -> None:
-        """Draw each episode's weights: Cauchy noise times a scale from 0 to `max_scale`."""
-        shape, weights = (self._cfg.thumbnail**2 + 1, self._spec.dim), []
-        for seed in seeds:
-            rng = np.random.default_rng(derive_seed(int(seed), "exploration", "controller"))
-            weights.append(rng.random() * self._cfg.max_scale * rng.standard_cauchy(shape))
-        self._weights = np.stack(weights)
+        """Begin episodes."""
+        self._act, self._number = self._begin(seeds), len(seeds)
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
-        """Return the actions (W, A), or (W,) of the largest outputs, for these frames."""
-        features = thumbnails(obs[: len(self._weights)], self._cfg.thumbnail)
-        outputs = np.einsum("ni,nia->na", features, self._weights)
-        if self._spec.kind == "discrete":
-            return _padded(self._spec.start + outputs.argmax(axis=1), active)
-        return _padded(self._box.actions(np.tanh(outputs) + self._bias), active)
+        """Return actions, (W, A) or (W,)."""
+        return _padded(self._act(obs[: self._number]), active)
+
+
+def _ar1(cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]) -> _Act:
+    """Autoregressive noise around a bias (A,) that is shifted once an episode."""
+    box, shift = _UnitBox(spec), next(_stream(seeds, "bias", True, spec.dim))
+    centre = bias + cfg.bias_spread * shift
+    noise = _deviation(seeds, cfg, spec.dim, "noise")
+    return lambda obs: box.actions(centre + next(noise))
+
+
+def _sticky(cfg: AR1Config, spec: ActionSpec, seeds: Sequence[int]) -> _Act:
+    """Discrete actions that are kept with the probability `rho` and drawn anew otherwise."""
+
+    def draw(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        return spec.start + (numbers[:, 1] * spec.dim).astype(np.int64)
+
+    def choices() -> Iterator[NDArray[np.int64]]:
+        stream = _stream(seeds, "sticky", False, 2)
+        choice = draw(next(stream))
+        for numbers in stream:
+            yield choice
+            choice = np.where(numbers[:, 0] < cfg.rho, choice, draw(numbers))
+
+    chosen = choices()
+    return lambda obs: next(chosen)
+
+
+def _brownian(cfg: BrownianConfig, spec: ActionSpec, seeds: Sequence[int]) -> _Act:
+    """Brownian motion from a uniformly drawn first action, clipped to the space in each step."""
+    low, high = np.array(spec.low), np.array(spec.high)
+
+    def values() -> Iterator[NDArray[np.float32]]:
+        value = low + next(_stream(seeds, "first", False, spec.dim)) * (high - low)
+        for numbers in _stream(seeds, "noise", True, spec.dim):
+            yield value.astype(np.float32)
+            value = np.clip(value + np.sqrt(cfg.dt) * numbers, low, high)
+
+    moved = values()
+    return lambda obs: next(moved)
+
+
+def _random_controller(
+    cfg: RandomControllerConfig, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]
+) -> _Act:
+    """A linear map from a thumbnail to actions, its weights drawn once an episode.
+
+    Weights are Cauchy noise times a scale from 0 to `max_scale`; the bias (A,) is added to the
+    squashed output. Of Discrete actions, the largest output is taken.
+    """
+    box, shape, weights = _UnitBox(spec), (cfg.thumbnail**2 + 1, spec.dim), []
+    for seed in seeds:
+        rng = np.random.default_rng(derive_seed(int(seed), "exploration", "controller"))
+        weights.append(rng.random() * cfg.max_scale * rng.standard_cauchy(shape))
+    stacked = np.stack(weights)
+
+    def act(obs: NDArray[np.uint8]) -> NDArray[Any]:
+        outputs = np.einsum("ni,nia->na", thumbnails(obs, cfg.thumbnail), stacked)
+        if spec.kind == "discrete":
+            return np.asarray(spec.start + outputs.argmax(axis=1))
+        return box.actions(np.tanh(outputs) + bias)
+
+    return act
 
 
 def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
@@ -334,13 +312,13 @@ class _NoisyPolicy:
         self._box = _UnitBox(spec)
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Forget the episodes before, and draw which begin with random driving and for how long."""
+        """Forget the episodes before, and draw which begin with random driving and how long."""
         cfg, dim = self._cfg, self._spec.dim
         self._explore.start(seeds)
-        self._noise = _Deviation(seeds, cfg, dim, "agent-noise")
-        self._bias = cfg.bias_spread * _Streams(seeds, "agent-bias", True, dim).next()
-        self._kicks = _Streams(seeds, "kicks", False, 2 + dim)
-        first = _Streams(seeds, "random-start", False, 2).next()
+        self._noise = _deviation(seeds, cfg, dim, "agent-noise")
+        self._bias = cfg.bias_spread * next(_stream(seeds, "agent-bias", True, dim))
+        self._kicks = _stream(seeds, "kicks", False, 2 + dim)
+        first = next(_stream(seeds, "random-start", False, 2))
         steps = 1 + (first[:, 1] * cfg.random_start_steps).astype(np.int64)
         self._random_left = np.where(first[:, 0] < cfg.random_start_probability, steps, 0)
         self._kick_left = np.zeros(len(seeds), np.int64)
@@ -365,7 +343,7 @@ class _NoisyPolicy:
         self._advance_kicks()
         kicked, wandering = self._kick_left > 0, self._random_left > 0
         self._random_left = np.maximum(self._random_left - 1, 0)
-        deviation = self._noise.next() + self._bias
+        deviation = next(self._noise) + self._bias
         if self._spec.kind == "discrete":
             choice = self._spec.start + (self._kick[:, 0] * self._spec.dim).astype(np.int64)
             mixed = np.where(kicked, choice, chosen[:n])
@@ -377,7 +355,7 @@ class _NoisyPolicy:
 
     def _advance_kicks(self) -> None:
         """Count running kicks down and begin new ones where none runs."""
-        numbers = self._kicks.next()
+        numbers = next(self._kicks)
         self._kick_left = np.maximum(self._kick_left - 1, 0)
         begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.kick_probability)
         lengths = 1 + (numbers[:, 1] * self._cfg.kick_steps).astype(np.int64)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import gymnasium as gym
@@ -73,14 +72,12 @@ class PolicyBehaviour:
 
     def __init__(self, policy: Policy, deterministic: bool = True) -> None:
         """Wrap a policy; `deterministic` is passed on to its `predict`."""
-        self._policy = policy
-        self._deterministic = deterministic
-        self._state: PolicyState | None = None
-        self._fresh = True
+        self._policy, self._deterministic = policy, deterministic
+        self.start(())
 
     def start(self, seeds: Sequence[int]) -> None:
         """Forget the state of the episodes before."""
-        self._state = None
+        self._state: PolicyState | None = None
         self._fresh = True
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
@@ -141,19 +138,15 @@ def run_group(
         max_steps: truncate after that many steps, beside the environment's own limit.
         patience: truncate after that many steps in a row without a reward above 0, so that an
             episode that is lost does not fill the data; for collection, never for a test.
-        action_repeat: steps of the environment that each action is held for. Behaviour and hooks
-            then see the frame after the last of them, and the sum of their rewards.
+        action_repeat: steps of the environment that each action is held for; only the frame after
+            the last of them is seen.
         width: rows of the behaviour's batch, the same for all groups that are to be comparable.
         keep_frames: put the raw frames into the results.
         on_frames: called after the reset and after every lockstep.
 
-    Returns:
-        One result for each seed, in their order.
-
     Raises:
-        UserError: too many seeds, environments of different spaces, an action of the wrong shape,
-            out of range or not finite, or an environment that breaks a promise (see `CheckedEnv`);
-            seed and step are named.
+        UserError: too many seeds, environments of different spaces, an impossible action, or an
+            environment that breaks a promise (see `CheckedEnv`); seed and step are named.
     """
     if not 0 < len(seeds) <= min(width, len(envs)):
         raise UserError(
@@ -163,7 +156,7 @@ def run_group(
     require("action_repeat", action_repeat, Count)
     require("max_steps", max_steps, Count | None)
     require("patience", patience, Count | None)
-    group = _Group(envs[: len(seeds)], seeds, width, _Limits(max_steps, patience, action_repeat))
+    group = _Group(envs[: len(seeds)], seeds, width, (max_steps, patience, action_repeat))
     group.frames = [[] for _ in seeds] if keep_frames else None
     behaviour.start(seeds)
     group.reset()
@@ -180,15 +173,6 @@ def run_group(
         group.step(action)
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """How long episodes may be, in the environment's steps, and how long an action is held."""
-
-    max_steps: int | None
-    patience: int | None
-    action_repeat: int
-
-
 class _Group:
     """The running state of `run_group`."""
 
@@ -197,9 +181,10 @@ class _Group:
         envs: Sequence[gym.Env[Any, Any]],
         seeds: Sequence[int],
         width: int,
-        limits: _Limits,
+        limits: tuple[int | None, int | None, int],
     ) -> None:
-        self.envs, self.limits = envs, limits
+        self.envs = envs
+        self.max_steps, self.patience, self.repeat = limits
         self.seeds = [int(seed) for seed in seeds]
         self.task = task_of(envs[0])
         self.spec = ActionSpec.from_space(envs[0].action_space)
@@ -240,10 +225,10 @@ class _Group:
 
     def _act(self, row: int, action: Any) -> float:
         """Hold an action in one environment; the sum of its rewards."""
-        env, limits, total = self.envs[row], self.limits, 0.0
+        env, total = self.envs[row], 0.0
         bare: Any = env.unwrapped
-        skips = limits.action_repeat > 1 and hasattr(bare, "draws_observations")
-        for left in reversed(range(limits.action_repeat)):
+        skips = self.repeat > 1 and hasattr(bare, "draws_observations")
+        for left in reversed(range(self.repeat)):
             if skips:  # nobody sees the frames in between
                 bare.draws_observations = left == 0
             obs, gained, terminated, truncated, info = env.step(action)
@@ -252,8 +237,8 @@ class _Group:
             steps = int(self.length[row])
             if float(gained) > 0:
                 self.rewarded[row] = steps
-            lost = limits.patience is not None and steps - self.rewarded[row] >= limits.patience
-            stopped = (steps == limits.max_steps or lost) and not terminated
+            lost = self.patience is not None and steps - self.rewarded[row] >= self.patience
+            stopped = (steps == self.max_steps or lost) and not terminated
             if terminated or truncated or stopped:
                 self.terminated[row], self.truncated[row] = terminated, truncated or stopped
                 self.lost[row] = lost and not terminated
@@ -299,10 +284,9 @@ class _Group:
         if now - self.told < TELL_SECONDS:
             return
         self.told, seconds = now, now - self.began
-        going = int(self.active.sum())
         print(
-            f"seeds {self.seeds[0]} to {self.seeds[-1]}: {int(self.length.max()):,} steps in "
-            f"{seconds:.0f} s, {going} of {len(self.seeds)} episodes not over yet",
+            f"seeds {self.seeds[0]} to {self.seeds[-1]}: {self.length.max():,} steps in "
+            f"{seconds:.0f} s, {self.active.sum()} of {len(self.seeds)} episodes not over yet",
             flush=True,
         )
 
@@ -333,11 +317,7 @@ class _Group:
 
 
 def _common_shape(envs: Sequence[gym.Env[Any, Any]], spec: ActionSpec) -> tuple[int, ...]:
-    """The shape of all environments' frames.
-
-    Raises:
-        UserError: one has other frames or actions than the first.
-    """
+    """The shape of all environments' frames, which must agree, as their actions must."""
     shape = envs[0].observation_space.shape
     assert shape is not None
     for number, env in enumerate(envs):

@@ -20,7 +20,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -40,8 +40,6 @@ from worldmodels.experience.episode import (
     CODEC,
     Actions,
     EncodedEpisode,
-    Episode,
-    encode,
     join_colours,
 )
 from worldmodels.protocols import UserError
@@ -113,9 +111,7 @@ class Block:
     """bytes that it decompresses to"""
 
 
-def write_shard(
-    path: Path, episodes: Iterable[Episode | EncodedEpisode], meta: Mapping[str, Any]
-) -> Shard:
+def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[str, Any]) -> Shard:
     """Write a shard, whole or not at all, and open it.
 
     Args:
@@ -126,15 +122,14 @@ def write_shard(
     Raises:
         UserError: the disk is full or refuses the file, the file exists, or there are no episodes.
     """
-    encoded = [e if isinstance(e, EncodedEpisode) else encode(e) for e in episodes]
-    if not encoded:
+    if not episodes:
         raise UserError(f"shard {path} would have no episodes; give at least one")
     if path.exists():
         raise UserError(
             f"shard {path} exists already, and shards are never changed; delete it first"
         )
     records, offset = [], 0
-    for episode in encoded:
+    for episode in episodes:
         data = [block for block, _ in episode.blocks]
         record = {
             "offset": offset,
@@ -144,7 +139,7 @@ def write_shard(
         }
         records.append({**episode.facts, **record})
         offset += sum(map(len, data))
-    data = [block for episode in encoded for block, _ in episode.blocks]
+    data = [block for episode in episodes for block, _ in episode.blocks]
     content = {
         "format": FORMAT_VERSION,
         "codec": CODEC,

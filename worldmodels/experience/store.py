@@ -158,7 +158,6 @@ class EpisodeStore:
             seed=entry.seed,
             lap_finished=entry.lap_finished,
             lost=entry.lost,
-            versions=dict(record.shard.meta["versions"]),
         )
 
     def read_frames(self, index: int, first: int, stop: int) -> NDArray[np.uint8]:
