@@ -73,11 +73,6 @@ def test_index_and_order(store: EpisodeStore) -> None:
     assert labels(np.concatenate([store.read(i).obs for i in range(len(store))])) == ALL
 
 
-def test_read_part_of_an_episode(store: EpisodeStore) -> None:
-    assert labels(store.read_frames(5, 30, 67)) == [(5, t) for t in range(30, 67)]
-    assert labels(store.read_frames(5, 200, 201)) == [(5, 200)]
-
-
 @pytest.mark.parametrize("prefetch", [False, True])
 @pytest.mark.parametrize("buffer_frames", [1, 64, 10_000])
 def test_an_epoch_has_each_frame_once(

@@ -11,13 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels import envs, executors, runs
-from worldmodels.config import Between, Count, Seed, require
+from worldmodels.config import Count, Seed, require
 from worldmodels.evaluation.policies import (
     PolicySpec,
     build_behaviour,
@@ -27,8 +27,9 @@ from worldmodels.evaluation.policies import (
 )
 from worldmodels.evaluation.statistics import Summary, summarize
 from worldmodels.executors import Executor
+from worldmodels.experience.collect import GroupSize
 from worldmodels.experience.episode import EpisodeResult
-from worldmodels.experience.rollout import GROUP_WIDTH, run_group, shared_envs
+from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import UserError
 
 GROUP_SIZE = 8
@@ -47,7 +48,6 @@ _Episode = TypedDict(
 )
 """An episode in JSON."""
 
-_GroupSize: TypeAlias = Annotated[int, Between(1, GROUP_WIDTH)]
 Task: TypeAlias = tuple[int, tuple[int, ...]]
 """A policy's position and a group of seeds."""
 Done: TypeAlias = dict[int, list[EpisodeResult]]
@@ -184,7 +184,7 @@ def evaluate_many(
     Args:
         policies: each an agent's folder or name, "random", "zeros", a checkpoint, or an object with
             `predict`, which must be picklable where there are several workers.
-        env_id: any environment that `envs.make` accepts.
+        env_id: any environment that `envs.make` accepts, with `env_kwargs`.
         seeds: one per episode.
         workers: processes, where no executor is given; None takes all cores.
         executor: where to work.
@@ -192,7 +192,7 @@ def evaluate_many(
         group_size: episodes in step; part of what fixes the floats.
         deterministic: ask a policy for its mode.
         max_steps: truncate episodes, beside the environment's own limit.
-        env_kwargs: passed to `envs.make`.
+        env_kwargs: of the environment.
         keep_actions: put each episode's actions into its record, to replay it.
         resume: a JSON file that keeps finished groups, so that a long evaluation can go on after
             an interruption; removed in the end. Not with ``keep_actions``.
@@ -208,7 +208,7 @@ def evaluate_many(
     if not seeds:
         raise UserError("there are no seeds to evaluate; give at least one episode")
     require("seed", min(seeds), Seed)
-    require("group_size", group_size, _GroupSize)
+    require("group_size", group_size, GroupSize)
     if resume is not None and keep_actions:
         raise UserError("resume keeps no actions; evaluate without one of them")
     settings = _Settings(

@@ -57,10 +57,8 @@ def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
     )
 
 
-def bootstrap_interval(
-    values: ArrayLike, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float] | None:
-    """Bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
+def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float] | None:
+    """95% bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
 
     Where BCa has no answer (nearly equal values, say) the percentile interval stands in. The same
     values (E,) and seed give the same (low, high); fewer than two values give None.
@@ -79,7 +77,7 @@ def bootstrap_interval(
                 (sample,),
                 np.mean,
                 n_resamples=RESAMPLES,
-                confidence_level=confidence,
+                confidence_level=0.95,
                 method=method,
                 rng=np.random.default_rng(seed),
             ).confidence_interval

@@ -34,7 +34,6 @@ from worldmodels.tasks import task_of
 VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba")
 """Packages that frames depend on; a shard records their versions and nothing of the machine."""
 
-
 TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
 """Episodes of training seeds."""
 GroupSize: TypeAlias = Annotated[int, Between(1, GROUP_WIDTH)]
@@ -106,18 +105,15 @@ def collect(
 
     Args:
         cfg: grouping and length.
-        env_id: any environment that `envs.make` accepts.
+        env_id: any environment that `envs.make` accepts, with `env_kwargs`.
         behaviour: what drives.
         seeds: distinct training seeds, below `TRAINING_SEED_LIMIT`.
         out: folder, for this collection alone.
         workers: processes to use if no executor is given.
         executor: where to work, such as the pipeline's one pool of processes.
         load_policy: opens an agent's folder, for `AgentNoiseConfig`; importable from a module.
-        env_kwargs: passed to `envs.make`.
+        env_kwargs: of the environment; kept with the episodes as JSON.
         frame_spec: how frames are cropped and resized; None takes the task's.
-
-    Returns:
-        Totals of the whole collection.
 
     Raises:
         UserError: unusable seeds, a folder that holds another collection, an environment or an

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Annotated, Any, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -181,22 +181,18 @@ def _deviation(
         value = cfg.rho * value + np.sqrt(1 - cfg.rho**2) * cfg.scale * next(stream)
 
 
-class _UnitBox:
-    """Maps unit coordinates to a Box action space and back."""
+def _to_box(unit: NDArray[np.float64], spec: ActionSpec) -> NDArray[np.float32]:
+    """Turn (n, A) unit coordinates into actions of a Box space, clipped."""
+    low, high = np.array(spec.low), np.array(spec.high)
+    actions: NDArray[np.float64] = low + (np.clip(unit, -1, 1) + 1) * ((high - low) / 2)
+    return actions.astype(np.float32)
 
-    def __init__(self, spec: ActionSpec) -> None:
-        self._low = np.array(spec.low)
-        self._half = (np.array(spec.high) - self._low) / 2
 
-    def actions(self, unit: NDArray[np.float64]) -> NDArray[np.float32]:
-        """Turn (n, A) unit coordinates into actions, clipped."""
-        values: NDArray[np.float64] = self._low + (np.clip(unit, -1, 1) + 1) * self._half
-        return values.astype(np.float32)
-
-    def units(self, actions: NDArray[Any]) -> NDArray[np.float64]:
-        """Turn (n, A) actions into unit coordinates."""
-        values: NDArray[np.float64] = (actions - self._low) / self._half - 1
-        return values
+def _to_unit(actions: NDArray[Any], spec: ActionSpec) -> NDArray[np.float64]:
+    """Turn (n, A) actions of a Box space into unit coordinates."""
+    low, high = np.array(spec.low), np.array(spec.high)
+    unit: NDArray[np.float64] = (actions - low) / ((high - low) / 2) - 1
+    return unit
 
 
 def _padded(actions: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
@@ -223,10 +219,9 @@ class _Random:
 
 def _ar1(cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]) -> _Act:
     """Autoregressive noise around a bias (A,) that is shifted once an episode."""
-    box, shift = _UnitBox(spec), next(_stream(seeds, "bias", True, spec.dim))
-    centre = bias + cfg.bias_spread * shift
+    centre = bias + cfg.bias_spread * next(_stream(seeds, "bias", True, spec.dim))
     noise = _deviation(seeds, cfg, spec.dim, "noise")
-    return lambda obs: box.actions(centre + next(noise))
+    return lambda obs: _to_box(centre + next(noise), spec)
 
 
 def _sticky(cfg: AR1Config, spec: ActionSpec, seeds: Sequence[int]) -> _Act:
@@ -268,7 +263,7 @@ def _random_controller(
     Weights are Cauchy noise times a scale from 0 to `max_scale`; the bias (A,) is added to the
     squashed output. Of Discrete actions, the largest output is taken.
     """
-    box, shape, weights = _UnitBox(spec), (cfg.thumbnail**2 + 1, spec.dim), []
+    shape, weights = (cfg.thumbnail**2 + 1, spec.dim), []
     for seed in seeds:
         rng = np.random.default_rng(derive_seed(int(seed), "exploration", "controller"))
         weights.append(rng.random() * cfg.max_scale * rng.standard_cauchy(shape))
@@ -278,7 +273,7 @@ def _random_controller(
         outputs = np.einsum("ni,nia->na", thumbnails(obs, cfg.thumbnail), stacked)
         if spec.kind == "discrete":
             return np.asarray(spec.start + outputs.argmax(axis=1))
-        return box.actions(np.tanh(outputs) + bias)
+        return _to_box(np.tanh(outputs) + bias, spec)
 
     return act
 
@@ -293,15 +288,6 @@ def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
     return np.concatenate([grey, np.ones((n, 1))], axis=1)
 
 
-@runtime_checkable
-class RemembersActions(Protocol):
-    """A policy whose memory wants to know which action was executed in place of its own."""
-
-    def executed(self, state: PolicyState, action: NDArray[Any]) -> PolicyState:
-        """Return the state with the executed actions, (B, A) or (B,), in place of its own."""
-        ...
-
-
 class _NoisyPolicy:
     """A policy with noise on its actions, kicks, and a random beginning of some episodes."""
 
@@ -309,7 +295,6 @@ class _NoisyPolicy:
         self, cfg: AgentNoiseConfig, spec: ActionSpec, policy: Policy, explore: Behaviour
     ) -> None:
         self._cfg, self._spec, self._policy, self._explore = cfg, spec, policy, explore
-        self._box = _UnitBox(spec)
 
     def start(self, seeds: Sequence[int]) -> None:
         """Forget the episodes before, and draw which begin with random driving and how long."""
@@ -333,8 +318,9 @@ class _NoisyPolicy:
         decide = getattr(self._policy, "decide", self._policy.predict)  # the group holds actions
         chosen, self._state = decide(obs, self._state, begin, True)
         action = self._disturb(np.array(chosen), self._explore.act(obs, active))
-        if isinstance(self._policy, RemembersActions):
-            self._state = self._policy.executed(self._state, action)
+        executed = getattr(self._policy, "executed", None)
+        if executed is not None:  # its memory wants to know what was done in place of its choice
+            self._state = executed(self._state, action)
         return action
 
     def _disturb(self, chosen: NDArray[Any], random: NDArray[Any]) -> NDArray[Any]:
@@ -349,8 +335,8 @@ class _NoisyPolicy:
             mixed = np.where(kicked, choice, chosen[:n])
             chosen[:n] = np.where(wandering, random[:n], mixed)
             return chosen
-        unit = self._box.units(chosen[:n]) + deviation
-        mixed = self._box.actions(np.where(kicked[:, None], 2 * self._kick - 1, unit))
+        unit = _to_unit(chosen[:n], self._spec) + deviation
+        mixed = _to_box(np.where(kicked[:, None], 2 * self._kick - 1, unit), self._spec)
         return _padded(np.where(wandering[:, None], random[:n], mixed), chosen)
 
     def _advance_kicks(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
@@ -58,15 +58,6 @@ Hook: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
 arrays are only valid during the call."""
 
 
-@runtime_checkable
-class Attentive(Protocol):
-    """A policy for which a row is so much work that it wants to know which ones matter."""
-
-    def attend(self, active: NDArray[np.bool_]) -> None:
-        """Hear which rows (W,) of the next batch are active."""
-        ...
-
-
 class PolicyBehaviour:
     """A `Policy` as a behaviour: carries its recurrent state and tells it where episodes begin."""
 
@@ -84,8 +75,9 @@ class PolicyBehaviour:
         """Ask the policy."""
         start = np.full(len(active), self._fresh)
         self._fresh = False
-        if isinstance(self._policy, Attentive):
-            self._policy.attend(active)
+        attend = getattr(self._policy, "attend", None)
+        if attend is not None:  # a row is so much work that it wants to know which ones matter
+            attend(active)
         action, self._state = self._policy.predict(obs, self._state, start, self._deterministic)
         return action
 
@@ -99,7 +91,10 @@ def shared_envs(
 ) -> list[gym.Env[Any, Any]]:
     """Return `number` environments of one id, made once in a process and used again after that."""
     options = dict(env_kwargs or {})
-    key = (env_id, _identity(options))
+    try:  # equal for equal arguments, of any type and however nested
+        key: object = env_id, pickle.dumps(options)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        key = env_id, tuple((name, id(value)) for name, value in options.items())
     if key not in _pool:
         _pool.clear()  # those of another id are dropped
         _pool[key] = options, []
@@ -107,14 +102,6 @@ def shared_envs(
     while len(found) < number:
         found.append(environments.make(env_id, **options))
     return found[:number]
-
-
-def _identity(options: Mapping[str, Any]) -> object:
-    """What is equal for equal arguments of an environment, of any type and however nested."""
-    try:
-        return pickle.dumps(options)
-    except (pickle.PicklingError, TypeError, AttributeError):
-        return tuple((name, id(value)) for name, value in options.items())
 
 
 def run_group(

@@ -162,24 +162,18 @@ def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[st
 
 @dataclass(frozen=True)
 class EpisodeEntry:
-    """What the header says of one episode."""
+    """What the header says of one episode; for its ending see `Episode`."""
 
     seed: int
-    """the environment was reset with it"""
     length: int
     """T, the number of actions"""
     env_steps: int
     """steps of the environment: T, or more where actions were held"""
     total_reward: float
-    """sum of the rewards"""
     terminated: bool
-    """ended by the environment's rules"""
     truncated: bool
-    """ended by a limit"""
     lap_finished: bool | None
-    """as the environment told, or None"""
     lost: bool
-    """truncated because patience ran out"""
     blocks: tuple[Block, ...]
     """blocks of frames, in order"""
     action: Block

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import Count, CountOrZero, require
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import BLOCK_FRAMES, Episode
@@ -39,12 +40,8 @@ _Pool: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Frames (n, S, S, 3), and the order (m,) in which to hand them out."""
 
 
-class _Facts(TypedDict):
-    header_sha256: str
-
-
 class _Manifest(TypedDict):
-    shards: dict[str, _Facts]
+    shards: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +73,9 @@ class EpisodeStore:
     """
 
     def __init__(self, folders: Sequence[Path | str], allow_mixed_versions: bool = False) -> None:
-        """Open every shard in the folders.
+        """Open every shard in the folders, which `collect` filled.
 
-        Args:
-            folders: what `collect` filled.
-            allow_mixed_versions: accept frames made by different versions of `FRAME_VERSIONS`.
+        With `allow_mixed_versions`, frames may be of different versions of `FRAME_VERSIONS`.
 
         Raises:
             UserError: a folder without shards, a missing, truncated or foreign shard, or shards
@@ -150,7 +145,7 @@ class EpisodeStore:
         entry = record.entry
         action, reward = record.shard.read_steps(record.position)
         return Episode(
-            obs=self.read_frames(index, 0, record.num_frames),
+            obs=self.read_frames(index),
             action=action,
             reward=reward,
             terminated=entry.terminated,
@@ -160,17 +155,14 @@ class EpisodeStore:
             lost=entry.lost,
         )
 
-    def read_frames(self, index: int, first: int, stop: int) -> NDArray[np.uint8]:
-        """Return the frames `first` to `stop` - 1 of one episode, (stop - first, S, S, 3)."""
+    def read_frames(self, index: int) -> NDArray[np.uint8]:
+        """Return the frames of one episode, (T + 1, S, S, 3)."""
         record = self.episodes[index]
-        low, high = first // BLOCK_FRAMES, (stop - 1) // BLOCK_FRAMES + 1
-        blocks = record.entry.blocks[low:high]
-        out = np.empty((sum(block.frames for block in blocks), *self.frame_shape), np.uint8)
-        filled = 0
-        for number, block in enumerate(blocks, start=low):
-            record.shard.read_frames(record.position, number, out[filled : filled + block.frames])
-            filled += block.frames
-        return out[first - low * BLOCK_FRAMES : stop - low * BLOCK_FRAMES]
+        out = np.empty((record.num_frames, *self.frame_shape), np.uint8)
+        for number in range(len(record.entry.blocks)):
+            first = number * BLOCK_FRAMES
+            record.shard.read_frames(record.position, number, out[first : first + BLOCK_FRAMES])
+        return out
 
     def frame_batches(
         self,
@@ -188,24 +180,18 @@ class EpisodeStore:
         other is used. What does not fill an epoch's last batch is left out, other frames in each.
 
         Args:
-            batch: B, frames in a batch.
+            batch: B, frames in a batch (B, S, S, 3), which is the caller's own.
             seed: fixes the order.
-            start: number of the first batch, counted through all epochs; the ones before it cost
-                nothing.
+            start: number of the first batch, counted through all epochs; those before cost nothing.
             buffer_frames: size of a pool; memory is twice that.
             prefetch: decode the next pool in a thread.
-
-        Yields:
-            uint8 (B, S, S, 3), the caller's own.
 
         Raises:
             UserError: fewer frames than one batch, or a corrupt block.
         """
-        if batch < 1 or start < 0 or buffer_frames < 1:
-            raise UserError(
-                f"batch is {batch}, start {start}, buffer_frames {buffer_frames}; "
-                "they must be at least 1, 0 and 1"
-            )
+        require("batch", batch, Count)
+        require("start", start, CountOrZero)
+        require("buffer_frames", buffer_frames, Count)
         if self.num_frames < batch:
             raise UserError(
                 f"the store has {self.num_frames} frames, fewer than one batch of {batch}; "
@@ -238,7 +224,7 @@ def _open_folder(folder: Path) -> list[Shard]:
         for name, facts in listed.items():
             if name not in found:
                 raise UserError(f"shard {folder / name} is missing; collect again to make it anew")
-            if found[name] != facts["header_sha256"]:
+            if found[name] != facts.get("header_sha256"):
                 raise UserError(f"shard {folder / name} is not the one that {manifest} lists")
         for name in sorted(found.keys() - listed.keys()):
             raise UserError(
