@@ -118,7 +118,7 @@ def test_replay_is_the_episode() -> None:
     assert taken.frames.shape == (16, 96, 96, 3)
     assert taken.rewards.sum() == pytest.approx(result.episodes[0].total_reward)
     with pytest.raises(UserError, match="keep_actions"):
-        video.replay(ENV, EpisodeResult(0, 0.0, 1, False, True, None))
+        video.replay(ENV, EpisodeResult(0.0, 1, seed=0, terminated=False, truncated=True))
 
 
 def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> None:

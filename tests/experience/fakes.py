@@ -133,7 +133,5 @@ def _encoded(episode: Episode) -> EncodedEpisode:
     encoder = EpisodeEncoder(episode.seed)
     for frame in episode.obs:
         encoder.add(frame)
-    ending = (episode.terminated, episode.truncated, episode.lap_finished, episode.lost)
     steps = (episode.action, episode.reward.astype(np.float64))
-    total = float(episode.reward.sum(dtype=np.float64))
-    return encoder.finish(EpisodeResult(episode.seed, total, len(episode), *ending, *steps))
+    return encoder.finish(EpisodeResult(0.0, len(episode), *steps, **episode.ending()))

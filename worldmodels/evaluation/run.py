@@ -181,24 +181,23 @@ def evaluate_many(
 ) -> list[EvaluationResult]:
     """Drive several policies on the same seeds, all groups of all policies side by side.
 
+    There is one record per policy, in order; its seconds are a share of the whole wall clock.
+
     Args:
         policies: each an agent's folder or name, "random", "zeros", a checkpoint, or an object with
             `predict`, which must be picklable where there are several workers.
-        env_id: any environment that `envs.make` accepts, with `env_kwargs`.
+        env_id: any environment that `envs.make` accepts.
         seeds: one per episode.
         workers: processes, where no executor is given; None takes all cores.
-        executor: where to work.
+        executor: where to work, such as the pipeline's one pool of processes.
         names: what the results call the policies; their specs if not given.
         group_size: episodes in step; part of what fixes the floats.
         deterministic: ask a policy for its mode.
         max_steps: truncate episodes, beside the environment's own limit.
-        env_kwargs: of the environment.
+        env_kwargs: passed to `envs.make`.
         keep_actions: put each episode's actions into its record, to replay it.
         resume: a JSON file that keeps finished groups, so that a long evaluation can go on after
             an interruption; removed in the end. Not with ``keep_actions``.
-
-    Returns:
-        One record per policy, in order. Each one's seconds are a share of the whole wall clock.
 
     Raises:
         UserError: no seeds, an unknown agent or environment, an agent for another action space.

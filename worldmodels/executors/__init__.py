@@ -62,5 +62,6 @@ def given_or_new(executor: Executor | None, workers: int | None, items: int) -> 
     if executor is not None:
         yield executor
         return
-    with make(None, max(1, min(workers or usable_cores(), items))) as made:
+    require("workers", workers, Workers | None)
+    with make(None, min(workers or usable_cores(), max(1, items))) as made:
         yield made

@@ -77,7 +77,7 @@ class ProcessExecutor(PoolExecutor):
             raise _death(worker.process) from None
         if not done:
             result, trace = result
-            result.__cause__ = RemoteTraceback(trace)
+            result.__cause__ = RuntimeError(f"in the worker:\n{trace}")
         return done, result
 
     def close(self) -> None:
@@ -90,14 +90,6 @@ class ProcessExecutor(PoolExecutor):
             worker.process.join()
         self._workers = [None] * self.workers
         self._busy.clear()
-
-
-class RemoteTraceback(Exception):
-    """Shows where in the worker an exception came from."""
-
-    def __str__(self) -> str:
-        """Show the text that the worker sent."""
-        return f"\n{self.args[0]}"
 
 
 def _death(process: BaseProcess) -> WorkerDied:

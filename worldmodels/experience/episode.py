@@ -7,7 +7,7 @@ docs/results/storage.md).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,24 +29,34 @@ Actions: TypeAlias = NDArray[np.float32] | NDArray[np.int64]
 """(T, A) float32 for a Box action space, (T,) int64 for a Discrete one."""
 
 
-@dataclass(frozen=True)
-class EpisodeResult:
-    """How one episode went: T decisions, in `length` steps of the environment."""
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Which episode it was, and how it ended."""
 
     seed: int
     """the environment was reset with it"""
+    terminated: bool
+    """ended by the environment's own rules"""
+    truncated: bool
+    """ended by a limit of time or of steps"""
+    lap_finished: bool | None = None
+    """the lap was completed; None where the environment does not tell"""
+    lost: bool = False
+    """truncated because no reward had come for so long (`CollectConfig.patience`)"""
+
+    def ending(self) -> dict[str, Any]:
+        """These facts alone."""
+        return {fact.name: getattr(self, fact.name) for fact in fields(Ending)}
+
+
+@dataclass(frozen=True)
+class EpisodeResult(Ending):
+    """How one episode went: T decisions, in `length` steps of the environment."""
+
     total_reward: float
     """the episode's return, undiscounted: its rewards added in float64"""
     length: int
     """steps of the environment"""
-    terminated: bool
-    """ended by the environment's rules"""
-    truncated: bool
-    """ended by a limit of time or of steps"""
-    lap_finished: bool | None
-    """the lap was completed; None for environments without laps"""
-    lost: bool = False
-    """truncated because patience ran out"""
     actions: NDArray[Any] | None = field(default=None, repr=False, compare=False)
     """(T, A) or (T,) executed actions: with the seed they are the episode"""
     rewards: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
@@ -69,7 +79,7 @@ class EpisodeResult:
 
 
 @dataclass(frozen=True, eq=False)
-class Episode:
+class Episode(Ending):
     """One whole episode: T steps, T + 1 frames, the last frame being what the last action led to.
 
     Raises:
@@ -79,19 +89,8 @@ class Episode:
     obs: NDArray[np.uint8]
     """(T + 1, 64, 64, 3) frames as V sees them"""
     action: Actions
-    """(T, A) float32 for a Box action space, (T,) int64 for a Discrete one"""
     reward: NDArray[np.float32]
     """(T,) reward of each action"""
-    terminated: bool
-    """the last step ended the episode by the environment's own rules"""
-    truncated: bool
-    """the last step met a limit of time or of steps"""
-    seed: int
-    """the environment was reset with it"""
-    lap_finished: bool | None = None
-    """the lap was completed; None where the environment does not tell"""
-    lost: bool = False
-    """truncated because no reward had come for so long (`CollectConfig.patience`)"""
 
     def __post_init__(self) -> None:
         """Check every array, so that nothing wrong reaches the disk."""
@@ -204,14 +203,6 @@ class EpisodeEncoder:
         for array in (action, reward):
             little_endian = array.astype(array.dtype.newbyteorder("<"))
             self._blocks.append((self._compress(little_endian.tobytes()), 0))
-        facts = {
-            "seed": int(self._seed),
-            "length": len(reward),
-            "env_steps": int(result.length),
-            "total_reward": float(reward.sum(dtype=np.float64)),
-            "terminated": bool(result.terminated),
-            "truncated": bool(result.truncated),
-            "lap_finished": result.lap_finished,
-            "lost": bool(result.lost),
-        }
-        return EncodedEpisode(facts, self._blocks)
+        total = float(reward.sum(dtype=np.float64))
+        facts = {"length": len(reward), "env_steps": result.length, "total_reward": total}
+        return EncodedEpisode({**result.ending(), **facts}, self._blocks)

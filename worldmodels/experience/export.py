@@ -18,14 +18,7 @@ def export_minari(store: EpisodeStore, dataset_id: str, author: str | None = Non
 
     Minari keeps its datasets where `MINARI_DATASETS_PATH` says, or in `~/.minari/datasets`. A few
     episodes are in memory at a time. The frames are those that V sees, not the environment's own.
-
-    Args:
-        store: what to export.
-        dataset_id: Minari's name for it, such as "car-racing/random-v0".
-        author: recorded in the dataset.
-
-    Returns:
-        The `minari.MinariDataset`.
+    Returned is the `minari.MinariDataset`; its name is one such as "car-racing/random-v0".
 
     Raises:
         UserError: Minari is not installed, or refuses the name (it exists already, or has another

@@ -91,7 +91,7 @@ def shared_envs(
 ) -> list[gym.Env[Any, Any]]:
     """Return `number` environments of one id, made once in a process and used again after that."""
     options = dict(env_kwargs or {})
-    try:  # equal for equal arguments, of any type and however nested
+    try:  # the same for equal arguments, of any type and however nested
         key: object = env_id, pickle.dumps(options)
     except (pickle.PicklingError, TypeError, AttributeError):
         key = env_id, tuple((name, id(value)) for name, value in options.items())

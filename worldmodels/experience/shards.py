@@ -40,6 +40,7 @@ from worldmodels.experience.episode import (
     CODEC,
     Actions,
     EncodedEpisode,
+    Ending,
     join_colours,
 )
 from worldmodels.protocols import UserError
@@ -161,19 +162,15 @@ def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[st
 
 
 @dataclass(frozen=True)
-class EpisodeEntry:
-    """What the header says of one episode; for its ending see `Episode`."""
+class EpisodeEntry(Ending):
+    """What the header says of one episode."""
 
-    seed: int
     length: int
     """T, the number of actions"""
     env_steps: int
     """steps of the environment: T, or more where actions were held"""
     total_reward: float
-    terminated: bool
-    truncated: bool
-    lap_finished: bool | None
-    lost: bool
+    """sum of the rewards"""
     blocks: tuple[Block, ...]
     """blocks of frames, in order"""
     action: Block

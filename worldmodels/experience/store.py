@@ -142,17 +142,12 @@ class EpisodeStore:
             UserError: a block of it is corrupt; the message names the file and the block.
         """
         record = self.episodes[index]
-        entry = record.entry
         action, reward = record.shard.read_steps(record.position)
         return Episode(
             obs=self.read_frames(index),
             action=action,
             reward=reward,
-            terminated=entry.terminated,
-            truncated=entry.truncated,
-            seed=entry.seed,
-            lap_finished=entry.lap_finished,
-            lost=entry.lost,
+            **record.entry.ending(),
         )
 
     def read_frames(self, index: int) -> NDArray[np.uint8]:
