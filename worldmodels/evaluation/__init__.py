@@ -1,4 +1,4 @@
-"""How good a driver is in the real environment: policies x seeds, episode by episode."""
+"""Returns of policies in the real environment: policies x seeds, episode by episode."""
 
 from worldmodels.evaluation.policies import AgentParameters, PolicySpec
 from worldmodels.evaluation.run import EvaluationResult, evaluate, evaluate_many

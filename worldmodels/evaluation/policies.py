@@ -39,7 +39,7 @@ class Reseedable(Protocol):
         ...
 
     def reseed(self, seed: int) -> None:
-        """Start the noise anew."""
+        """Restart the noise."""
         ...
 
 
@@ -120,7 +120,7 @@ def _load(folder: Path, stamp: str) -> Agent:
 
 
 def identify(policy: PolicySpec) -> Any:
-    """What tells a policy from all others, for the JSON of an evaluation that resumes."""
+    """Identity of a policy, for the JSON from which an evaluation resumes."""
     if policy in ("random", "zeros"):
         return policy
     if isinstance(policy, AgentParameters):

@@ -1,6 +1,6 @@
 """Evaluations: policies x groups of seeds, driven in lockstep, one process per core.
 
-Groups have one fixed width, so an episode's return depends on the driver and on its group's seeds,
+Groups have one fixed width, so an episode's return depends on the policy and on its group's seeds,
 not on the workers.
 """
 
@@ -93,7 +93,7 @@ class EvaluationResult:
 
     @property
     def ms_per_action(self) -> float | None:
-        """Milliseconds of the driver's time per step; None where nobody took the time."""
+        """Milliseconds of the policy's time per step; None where it was not measured."""
         timed = [e for e in self.episodes if e.ms_per_action is not None]
         steps = sum(e.length for e in timed)
         return sum((e.ms_per_action or 0) * e.length for e in timed) / steps if steps else None
@@ -196,8 +196,8 @@ def evaluate_many(
         max_steps: truncate episodes, beside the environment's own limit.
         env_kwargs: passed to `envs.make`.
         keep_actions: put each episode's actions into its record, to replay it.
-        resume: a JSON file that keeps finished groups, so that a long evaluation can go on after
-            an interruption; removed in the end. Not with ``keep_actions``.
+        resume: a JSON file of the finished groups, from which an interrupted evaluation
+            resumes; removed in the end. Not with ``keep_actions``.
 
     Raises:
         UserError: no seeds, an unknown agent or environment, an agent for another action space.
@@ -214,7 +214,7 @@ def evaluate_many(
         env_id, dict(env_kwargs or {}), group_size, max_steps, deterministic, keep_actions
     )
     env = shared_envs(env_id, 1, settings.env_kwargs)[0]
-    for policy in policies:  # a mistake is told before any process starts
+    for policy in policies:  # errors are raised before any process starts
         build_behaviour(policy, env, deterministic)
     envs.note_endless(env, max_steps)
     groups = [tuple(seeds[i : i + group_size]) for i in range(0, len(seeds), group_size)]

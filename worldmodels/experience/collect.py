@@ -144,11 +144,11 @@ def collect(
         UserError: unusable seeds, a folder that holds another collection, an environment or an
             agent that cannot be used, a full disk.
     """
-    begun = time.perf_counter()
+    began = time.perf_counter()
     seeds = [int(seed) for seed in seeds]
     _check_seeds(seeds)
     env = shared_envs(env_id, 1, env_kwargs)[0]
-    build_behaviour(behaviour, env, load_policy)  # a mistake is told before anything is started
+    build_behaviour(behaviour, env, load_policy)  # errors are raised before anything starts
     shared = _Shared(
         env_id,
         behaviour,
@@ -174,7 +174,7 @@ def collect(
     return CollectSummary(
         frames=sum(entry.env_steps for entry in entries),
         episodes=len(entries),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - began,
         mean_return=float(np.mean([entry.total_reward for entry in entries])),
         new_frames=new_frames,
     )
@@ -238,10 +238,10 @@ def _run(
         executors.given_or_new(executor, workers, len(tasks)) as pool,
         progress(episodes, "collecting", unit="episodes") as bar,
     ):
-        begun = time.perf_counter()
+        began = time.perf_counter()
         for index, frames in pool.map(work, tasks):
             taken += frames
-            rate = taken / (time.perf_counter() - begun)
+            rate = taken / (time.perf_counter() - began)
             bar.advance(len(tasks[index][1]), frames_per_second=rate)
     return taken
 

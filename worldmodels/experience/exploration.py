@@ -1,4 +1,4 @@
-"""What drives the environment while experience is collected: random behaviours, disturbed agents.
+"""Behaviours that collect experience: random ones, and agents with noise.
 
 Every behaviour drives a group of episodes and draws from generators of its own, one for each
 episode, derived from the episode's seed and the word "exploration": an episode depends on its seed
@@ -41,14 +41,14 @@ class AR1Config(Config):
     """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
 
     rho: Decay = 0.9
-    """how much of the deviation is left one step later, 0 to below 1; in a Discrete space, the
+    """autocorrelation of the noise from step to step, 0 to below 1; in a Discrete space, the
     probability of keeping the choice"""
     scale: NotNegative = 0.25
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
     """centre of each action in unit coordinates; None takes the task's own, else 0"""
     bias_spread: NotNegative = 0.1
-    """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
+    """standard deviation of a shift of the bias, drawn once an episode: slow and fast driving"""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class BrownianConfig(Config):
 
 @dataclass(frozen=True)
 class RandomControllerConfig(Config):
-    """Linear controllers with random Cauchy weights, drawn anew for each episode.
+    """Linear controllers with random Cauchy weights, redrawn for each episode.
 
     As in World Models (Ha & Schmidhuber 2018), but the paper's random controllers look through a V
     and an M that are not trained yet. Here they look at a thumbnail of the frame, which is as
@@ -76,23 +76,23 @@ class RandomControllerConfig(Config):
 
 @dataclass(frozen=True)
 class AgentNoiseConfig(Config):
-    """A trained agent, disturbed, so that the data show what happens near its path and off it."""
+    """A trained agent with noise, so that the data show what happens near its path and off it."""
 
     agent: Path
     """folder of the agent"""
     rho: Decay = 0.9
-    """how much of the noise on the agent's actions is left one step later"""
+    """autocorrelation of the noise on the agent's actions from step to step"""
     scale: NotNegative = 0.15
     """standard deviation of that noise in unit coordinates; Discrete actions have none"""
     bias_spread: NotNegative = 0.0
     """standard deviation of a shift of the agent's actions, drawn once an episode, in the same
     units: slower and faster driving than its own"""
     kick_probability: Fraction = 0.01
-    """probability, in each step, that a kick begins: one random action, held for a while"""
+    """probability, in each step, that a burst begins: one random action, held for some steps"""
     kick_steps: Count = 10
-    """longest kick, in steps; lengths from 1 to this are equally likely"""
+    """longest burst, in steps; lengths from 1 to this are equally likely"""
     random_start_probability: Fraction = 0.0
-    """share of the episodes that begin with random driving"""
+    """fraction of the episodes that begin with random driving"""
     random_start_steps: Count = 100
     """longest random beginning, in steps; lengths from 1 to this are equally likely"""
     explore: AR1Config = field(default_factory=AR1Config)
@@ -225,7 +225,7 @@ def _ar1(cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64], seeds: Seq
 
 
 def _sticky(cfg: AR1Config, spec: ActionSpec, seeds: Sequence[int]) -> _Act:
-    """Discrete actions that are kept with the probability `rho` and drawn anew otherwise."""
+    """Discrete actions that are kept with the probability `rho` and redrawn otherwise."""
 
     def draw(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
         return spec.start + (numbers[:, 1] * spec.dim).astype(np.int64)
@@ -289,7 +289,7 @@ def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
 
 
 class _NoisyPolicy:
-    """A policy with noise on its actions, kicks, and a random beginning of some episodes."""
+    """A policy with noise on its actions, random action bursts, and random starts."""
 
     def __init__(
         self, cfg: AgentNoiseConfig, spec: ActionSpec, policy: Policy, explore: Behaviour
@@ -297,7 +297,7 @@ class _NoisyPolicy:
         self._cfg, self._spec, self._policy, self._explore = cfg, spec, policy, explore
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Forget the episodes before, and draw which begin with random driving and how long."""
+        """Draw which episodes begin with random driving, and for how long."""
         cfg, dim = self._cfg, self._spec.dim
         self._explore.start(seeds)
         self._noise = _deviation(seeds, cfg, dim, "agent-noise")
@@ -312,7 +312,7 @@ class _NoisyPolicy:
         self._fresh = True
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
-        """Return the disturbed actions, (W, A) or (W,), and tell them to the policy."""
+        """Return the noisy actions, (W, A) or (W,), which the policy is told."""
         begin = np.full(len(active), self._fresh)
         self._fresh = False
         decide = getattr(self._policy, "decide", self._policy.predict)  # the group holds actions
@@ -325,8 +325,12 @@ class _NoisyPolicy:
 
     def _disturb(self, chosen: NDArray[Any], random: NDArray[Any]) -> NDArray[Any]:
         """Replace or shift the chosen actions of the first n rows."""
-        n = len(self._kick_left)
-        self._advance_kicks()
+        n, numbers = len(self._kick_left), next(self._kicks)
+        self._kick_left = np.maximum(self._kick_left - 1, 0)
+        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.kick_probability)
+        lengths = 1 + (numbers[:, 1] * self._cfg.kick_steps).astype(np.int64)
+        self._kick_left = np.where(begins, lengths, self._kick_left)
+        self._kick = np.where(begins[:, None], numbers[:, 2:], self._kick)
         kicked, wandering = self._kick_left > 0, self._random_left > 0
         self._random_left = np.maximum(self._random_left - 1, 0)
         deviation = next(self._noise) + self._bias
@@ -338,12 +342,3 @@ class _NoisyPolicy:
         unit = _to_unit(chosen[:n], self._spec) + deviation
         mixed = _to_box(np.where(kicked[:, None], 2 * self._kick - 1, unit), self._spec)
         return _padded(np.where(wandering[:, None], random[:n], mixed), chosen)
-
-    def _advance_kicks(self) -> None:
-        """Count running kicks down and begin new ones where none runs."""
-        numbers = next(self._kicks)
-        self._kick_left = np.maximum(self._kick_left - 1, 0)
-        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.kick_probability)
-        lengths = 1 + (numbers[:, 1] * self._cfg.kick_steps).astype(np.int64)
-        self._kick_left = np.where(begins, lengths, self._kick_left)
-        self._kick = np.where(begins[:, None], numbers[:, 2:], self._kick)

@@ -28,7 +28,7 @@ GROUP_WIDTH = 16
 """Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
 
 TELL_SECONDS = 20.0
-"""A group that has been driving for this long says how far it is, and then once in this time."""
+"""Seconds between two lines of progress of a group that takes long."""
 
 
 class Behaviour(Protocol):
@@ -123,8 +123,8 @@ def run_group(
         behaviour: chooses the actions.
         seeds: one for each episode; at most `width`.
         max_steps: truncate after that many steps, beside the environment's own limit.
-        patience: truncate after that many steps in a row without a reward above 0, so that an
-            episode that is lost does not fill the data; for collection, never for a test.
+        patience: truncate after that many steps in a row without a reward above 0, so that lost
+            episodes do not fill the data; for collection, never for a test.
         action_repeat: steps of the environment that each action is held for; only the frame after
             the last of them is seen.
         width: rows of the behaviour's batch, the same for all groups that are to be comparable.
@@ -198,7 +198,7 @@ class _Group:
             self._see(row, env.reset(seed=seed)[0])
 
     def step(self, action: NDArray[Any]) -> None:
-        """Let every environment whose episode goes on take an action, for as long as it is held."""
+        """Step every environment whose episode is not over, for as long as the action is held."""
         self._tell()
         action = self._check(action)
         self.t += 1
@@ -266,7 +266,7 @@ class _Group:
         return np.rint(clipped) if self.spec.integer else clipped
 
     def _tell(self) -> None:
-        """Say now and then how far the group is, for those who wait."""
+        """Print the progress of a group that takes long."""
         now = time.monotonic()
         if now - self.told < TELL_SECONDS:
             return

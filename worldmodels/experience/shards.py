@@ -8,9 +8,8 @@ Layout, all numbers little-endian::
     header    JSON: what the episodes are, and where each block lies
     data      blocks: zstd frames, each with its CRC-32 in the header
 
-The header knows the file's length, so a truncated file is told when it is opened; a damaged block
-is told when it is read. The header has no time and no machine in it: equal episodes make equal
-files.
+The header knows the file's length, so a truncated file is refused when it is opened, and a damaged
+block when it is read. The header has no time and no machine in it: equal episodes make equal files.
 """
 
 from __future__ import annotations
@@ -257,7 +256,7 @@ class Shard:
             if zstandard.get_frame_parameters(raw).content_size == block.length:
                 return zstandard.ZstdDecompressor().decompress(raw)
         except zstandard.ZstdError:
-            pass  # told below
+            pass  # refused below
         raise UserError(
             f"shard {self.path} is corrupt in {what}: it does not hold the {block.length:,} bytes "
             f"that its header promises; {_REMEDY}"

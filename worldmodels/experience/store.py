@@ -69,7 +69,7 @@ class EpisodeStore:
     """Episodes of one environment in one order: folder by folder, shard by shard, seed by seed.
 
     Only headers are kept in memory, about 100 bytes for 32 frames. A store can be pickled and used
-    in several threads: each read opens the file anew.
+    in several threads: each read opens the file.
     """
 
     def __init__(self, folders: Sequence[Path | str], allow_mixed_versions: bool = False) -> None:
@@ -218,7 +218,7 @@ def _open_folder(folder: Path) -> list[Shard]:
         found = {shard.path.name: shard.header_sha256 for shard in shards}
         for name, facts in listed.items():
             if name not in found:
-                raise UserError(f"shard {folder / name} is missing; collect again to make it anew")
+                raise UserError(f"shard {folder / name} is missing; collect again to restore it")
             if found[name] != facts.get("header_sha256"):
                 raise UserError(f"shard {folder / name} is not the one that {manifest} lists")
         for name in sorted(found.keys() - listed.keys()):
@@ -234,7 +234,7 @@ def _open_folder(folder: Path) -> list[Shard]:
 def _check_same(shard: Shard, first: Shard, allow_mixed_versions: bool) -> None:
     """Refuse a shard that does not belong into one set with the first one."""
     for key in ("env_id", "frame_spec", "frame_shape", "action_spec", "action_repeat"):
-        usual = 1 if key == "action_repeat" else None  # older shards do not tell it
+        usual = 1 if key == "action_repeat" else None  # older shards lack it
         held, other = (s.meta.get(key, usual) for s in (shard, first))
         if held != other:
             raise UserError(
