@@ -237,6 +237,17 @@ def test_a_header_that_promises_too_much_is_refused(
     assert str(shard.path) in str(caught.value)
 
 
+def test_a_shard_of_an_earlier_version_is_read(shard: Shard) -> None:
+    def age(header: dict[str, Any]) -> None:
+        for episode in header["episodes"]:
+            del episode["env_steps"], episode["lost"]
+
+    resigned(shard.path, age)
+    store = EpisodeStore([shard.path.parent])
+    assert all(same(store.read(seed), random_episode(seed, 40 + seed)) for seed in range(3))
+    assert store.episodes[0].entry.env_steps == 40 and store.action_repeat == 1
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_block_that_grows_beyond_its_promise_is_not_decompressed(
     shard: Shard, told: bool, monkeypatch: pytest.MonkeyPatch
