@@ -24,7 +24,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from worldmodels.experience.collect import CollectConfig, collect
-from worldmodels.experience.encoding import join_colours, split_colours
+from worldmodels.experience.episode import join_colours, split_colours
 from worldmodels.experience.exploration import AR1Config
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.runs import machine

@@ -27,8 +27,7 @@ from worldmodels import executors
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config
-from worldmodels.experience.folders import shard_files
-from worldmodels.experience.store import EpisodeStore
+from worldmodels.experience.store import EpisodeStore, shard_files
 from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.runs import machine, versions, write_json

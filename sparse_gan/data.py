@@ -223,7 +223,7 @@ def frames(
             wanted, (record.first_frame, record.first_frame + record.num_frames)
         )
         if stop > first:
-            episode = store.read_frames(record.index, 0, record.num_frames)
+            episode = store.read_frames(record.index)
             found.append(episode[wanted[first:stop] - record.first_frame])
     return np.asarray(rng.permutation(np.concatenate(found)))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1] / "worldmodels"
 CODE = """
 import numpy as np, numba, os
-from worldmodels.experience.encoding import split_colours
+from worldmodels.experience.episode import split_colours
 print(split_colours(np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)).tolist())
 print(os.environ.get("NUMBA_CACHE_DIR", ""))
 """

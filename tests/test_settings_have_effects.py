@@ -193,6 +193,7 @@ LINES: dict[str, tuple[str, ...]] = {
     ),
     "report": ("--run {made}/e",),
     "study": (),
+    "export-minari": (),
     "compare": (),
 }
 """Lines of every command that read all of its settings between them."""

@@ -19,7 +19,8 @@ from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.evaluation import EpisodeRecord, evaluate
+from worldmodels.evaluation import evaluate
+from worldmodels.experience.episode import EpisodeResult
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
@@ -118,7 +119,7 @@ def test_replay_is_the_episode() -> None:
     assert taken.frames.shape == (16, 96, 96, 3)
     assert taken.rewards.sum() == pytest.approx(result.episodes[0].total_reward)
     with pytest.raises(UserError, match="keep_actions"):
-        video.replay(ENV, EpisodeRecord(0, 0.0, 1, None, False))
+        video.replay(ENV, EpisodeResult(0.0, 1, seed=0, terminated=False, truncated=True))
 
 
 def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> None:

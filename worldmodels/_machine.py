@@ -63,7 +63,7 @@ def machine(device: Device = "cpu") -> dict[str, Any]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found: dict[str, Any] = {
         "cpu": _cpu_name(),
-        "cores": _usable_cores(),
+        "cores": usable_cores(),
         "memory_gib": round(memory, 1),
         "threads": torch.get_num_threads(),
         "bfloat16": has_fast_bfloat16(torch.device(device)),
@@ -105,7 +105,7 @@ def mixed_precision(device: torch.device, wanted: bool = True) -> torch.autocast
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Return the number of cores this process may use, where the system limits it."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -40,6 +40,7 @@ COMMANDS = {
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
+    "export-minari": Entry("export_minari:ExportMinari", "write episodes as a Minari dataset"),
     "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""

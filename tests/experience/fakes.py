@@ -7,12 +7,16 @@ keeps it, so that a stored frame can be decoded by reading one pixel.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.experience import shards
+from worldmodels.experience.episode import EncodedEpisode, Episode, EpisodeEncoder, EpisodeResult
 from worldmodels.tasks import Task, register_task
 
 BOX = "tests.experience.fakes:fakes/Pixels-v0"
@@ -118,3 +122,16 @@ class EchoPolicy:
 def load_echo(folder: Any) -> EchoPolicy:
     """Stand-in for `Agent.from_pretrained`."""
     return EchoPolicy()
+
+
+def write_shard(path: Path, episodes: Sequence[Episode], meta: Mapping[str, Any]) -> shards.Shard:
+    """Write episodes that are in memory."""
+    return shards.write_shard(path, [_encoded(episode) for episode in episodes], meta)
+
+
+def _encoded(episode: Episode) -> EncodedEpisode:
+    encoder = EpisodeEncoder(episode.seed)
+    for frame in episode.obs:
+        encoder.add(frame)
+    steps = (episode.action, episode.reward.astype(np.float64))
+    return encoder.finish(EpisodeResult(0.0, len(episode), *steps, **episode.ending()))

@@ -23,9 +23,8 @@ def make(**changed: Any) -> Episode:
     return Episode(**{**fields, **changed})
 
 
-def test_length_and_return() -> None:
+def test_length() -> None:
     assert len(make()) == T
-    assert make().total_reward == 6.0
 
 
 def test_discrete_actions_are_accepted() -> None:

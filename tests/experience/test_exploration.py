@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from tests.experience import fakes
 from worldmodels import envs
-from worldmodels.experience.behaviours import thumbnails
 from worldmodels.experience.exploration import (
     AgentNoiseConfig,
     AR1Config,
@@ -20,6 +19,7 @@ from worldmodels.experience.exploration import (
     RandomControllerConfig,
     build_behaviour,
     describe,
+    thumbnails,
 )
 from worldmodels.experience.rollout import Behaviour
 from worldmodels.protocols import UserError

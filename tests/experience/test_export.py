@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.experience import fakes
+from worldmodels import cli
 from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config
 from worldmodels.experience.export import export_minari
@@ -20,20 +21,32 @@ def make(folder: Path, env_id: str) -> EpisodeStore:
     return EpisodeStore([folder])
 
 
-def test_minari_missing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def export(folder: Path) -> int:
+    return cli.main(["export-minari", "--data", str(folder), "--dataset", "fakes/test-v0"])
+
+
+def test_minari_missing_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setitem(sys.modules, "minari", None)
-    with pytest.raises(UserError, match=r"pip install 'worldmodels\[minari\]'"):
-        export_minari(make(tmp_path, fakes.BOX), "fakes/test-v0")
+    make(tmp_path, fakes.BOX)
+    assert export(tmp_path) == 2
+    assert "pip install 'worldmodels[minari]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("env_id", [fakes.BOX, fakes.DISCRETE])
 def test_minari_gives_back_what_was_stored(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, env_id: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    env_id: str,
 ) -> None:
-    pytest.importorskip("minari")
+    minari: Any = pytest.importorskip("minari")
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     store = make(tmp_path / "store", env_id)
-    dataset: Any = export_minari(store, "fakes/test-v0", "somebody")
+    assert export(tmp_path / "store") == 0
+    assert f"{store.num_steps} steps of 10 episodes" in capsys.readouterr().out
+    dataset = minari.load_dataset("fakes/test-v0")
     assert dataset.total_episodes == len(store)
     assert dataset.total_steps == store.num_steps
     for index, found in enumerate(dataset.iterate_episodes()):

@@ -12,13 +12,7 @@ from tests.experience import fakes
 from worldmodels import envs
 from worldmodels.experience import rollout
 from worldmodels.experience.exploration import AR1Config, build_behaviour
-from worldmodels.experience.rollout import (
-    EpisodeResult,
-    GroupStep,
-    PolicyBehaviour,
-    run_group,
-    shared_envs,
-)
+from worldmodels.experience.rollout import PolicyBehaviour, run_group, shared_envs
 from worldmodels.protocols import UserError
 
 WIDTH = 6
@@ -70,32 +64,22 @@ def test_the_batch_never_changes_its_width() -> None:
     ]
 
 
-def test_hooks_see_every_step_and_every_end() -> None:
-    rewards = np.zeros(WIDTH)
-    ended: list[EpisodeResult] = []
-    times = []
+def test_the_hook_sees_every_frame_and_results_have_actions_and_rewards() -> None:
+    seen: list[list[int]] = [[] for _ in SEEDS]
 
-    def on_step(step: GroupStep) -> None:
-        times.append(step.t)
-        assert not step.reward[~step.active].any()
-        assert (step.action is None) == (step.t == 0)
-        rewards.__iadd__(step.reward)
-        if step.t:
-            done = {r for r, s in enumerate(SEEDS) if fakes.steps_of(s) == step.t}
-            assert set(np.flatnonzero(step.done)) == done
+    def see(obs: NDArray[np.uint8], new: NDArray[np.bool_]) -> None:
+        for row in np.flatnonzero(new):
+            seen[row].append(int(obs[row, 0, 0, 0]))
 
-    results = run_group(
-        shared_envs(fakes.BOX, 4),
-        zeros(),
-        SEEDS,
-        width=WIDTH,
-        on_step=on_step,
-        on_episode=ended.append,
-    )
-    assert times == list(range(max(map(fakes.steps_of, SEEDS)) + 1))
-    assert rewards[:4].tolist() == [r.total_reward for r in results]
-    assert [r.length for r in ended] == sorted(map(fakes.steps_of, SEEDS))
-    assert results[0].frames is None
+    results = run_group(shared_envs(fakes.BOX, 4), zeros(), SEEDS, width=WIDTH, on_frames=see)
+    for row, result in enumerate(results):
+        steps = fakes.steps_of(SEEDS[row])
+        assert seen[row] == list(range(steps + 1))
+        assert result.actions is not None and result.rewards is not None
+        assert result.actions.shape == (steps, 2) and result.actions.dtype == np.float32
+        assert sum(result.rewards.tolist()) == result.total_reward
+        assert result.ms_per_action is not None and result.ms_per_action > 0
+        assert result.frames is None
 
 
 def test_max_steps_truncates() -> None:
@@ -130,15 +114,10 @@ def test_laps() -> None:
 
 
 def test_actions_are_clipped_to_the_space() -> None:
-    seen: list[Any] = []
-    run_group(
-        shared_envs(fakes.BOX, 1),
-        Fixed(np.full((WIDTH, 2), 9.0)),
-        [4],
-        width=WIDTH,
-        on_step=lambda s: seen.append(None if s.action is None else s.action[0].tolist()),
-    )
-    assert seen[1:] == [[1.0, 2.0]] * fakes.steps_of(4)
+    beyond = Fixed(np.full((WIDTH, 2), 9.0))
+    (result,) = run_group(shared_envs(fakes.BOX, 1), beyond, [4], width=WIDTH)
+    assert result.actions is not None
+    assert result.actions.tolist() == [[1.0, 2.0]] * fakes.steps_of(4)
 
 
 @pytest.mark.parametrize(
@@ -202,22 +181,16 @@ def test_a_held_action_is_one_step_of_the_group() -> None:
     actions = np.tile([[0.5, 0.25]], (WIDTH, 1))
     pool = shared_envs(fakes.BOX, len(SEEDS))
     single = run_group(pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True)
-    steps: list[tuple[NDArray[np.uint8], NDArray[np.float64]]] = []
-
-    def note(step: GroupStep) -> None:
-        steps.append((step.obs.copy(), step.reward.copy()))
-
-    held = run_group(
-        pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True, action_repeat=4, on_step=note
-    )
-    for row, (one, other) in enumerate(zip(single, held, strict=True)):
+    held = run_group(pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True, action_repeat=4)
+    for one, other in zip(single, held, strict=True):
         assert other.length == one.length
         assert (other.terminated, other.truncated) == (one.terminated, one.truncated)
         assert other.total_reward == pytest.approx(one.total_reward)
         assert one.frames is not None and other.frames is not None
         seen = [*range(0, one.length, 4), one.length]
         assert np.array_equal(other.frames, one.frames[seen])
-        assert steps[1][1][row] == pytest.approx(sum(_rewards(one.seed, actions[0], 4)))
+        assert other.rewards is not None and len(other.rewards) == len(seen) - 1
+        assert other.rewards[0] == pytest.approx(sum(_rewards(one.seed, actions[0], 4)))
 
 
 def _rewards(seed: int, action: NDArray[np.float64], steps: int) -> list[float]:

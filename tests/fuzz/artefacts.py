@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.experience.fakes import BOX
+from tests.experience.fakes import BOX, write_shard
 from tests.experience.test_shards import META, random_episode
 from tests.fuzz.mutations import Tree
 from tests.pages.fixture import make_run
@@ -22,8 +22,7 @@ from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.folders import MANIFEST
-from worldmodels.experience.shards import write_shard
+from worldmodels.experience.store import MANIFEST
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig

@@ -36,10 +36,6 @@ def episode(seed: int, steps: int) -> Episode:
     )
 
 
-def load(path: Path) -> Latents:
-    return Latents.of(read_tensors(path, "encode again").tensors, path, "encode again")
-
-
 def test_encoding_is_the_encoder_whatever_the_batch() -> None:
     model, frames = make_model(), episode(0, 300).obs
     mu, logvar = encode_frames(model, frames, bfloat16=False)

@@ -39,7 +39,7 @@ class Reseedable(Protocol):
         ...
 
     def reseed(self, seed: int) -> None:
-        """Start the noise anew."""
+        """Restart the noise."""
         ...
 
 
@@ -57,21 +57,15 @@ def describe(policy: PolicySpec) -> str:
 def build_behaviour(
     policy: PolicySpec, env: gym.Env[Any, Any], deterministic: bool = True, seed: int = 0
 ) -> Behaviour:
-    """Open a policy to drive a group.
+    """Open a policy to drive a group in environments such as `env`.
 
-    Args:
-        policy: see `evaluate`.
-        env: an environment of the kind to be driven.
-        deterministic: ask a policy for its mode.
-        seed: of an agent's own noise, where it samples.
+    A policy is asked for its mode if `deterministic`; its own noise, if any, begins at `seed`.
 
     Raises:
         UserError: there is no such agent, or it is for another action space.
     """
-    if policy == "random":
-        return RandomDriver(env.action_space)
-    if policy == "zeros":
-        return RandomDriver(env.action_space, still=True)
+    if policy in ("random", "zeros"):
+        return RandomDriver(env.action_space, still=policy == "zeros")
     if isinstance(policy, str | Path):
         policy = _load(*stamp(policy))
     elif isinstance(policy, AgentParameters):
@@ -88,12 +82,7 @@ class RandomDriver:
     """Uniform actions from a generator for each episode's seed; or none at all."""
 
     def __init__(self, space: gym.spaces.Space[Any], still: bool = False) -> None:
-        """Drive in an action space.
-
-        Args:
-            space: the actions.
-            still: take zeros (which the runner clips to a Box), or the first choice, instead.
-        """
+        """Drive in an action space; `still` takes zeros (clipped to a Box) or the first choice."""
         self._space, self._still = space, still
         self._rngs: list[np.random.Generator] = []
 
@@ -102,17 +91,19 @@ class RandomDriver:
         self._rngs = [np.random.default_rng(runs.derive_seed("random", int(s))) for s in seeds]
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
-        """Choose for every row; rows without an episode stay still."""
-        shape, dtype = (len(obs), *(self._space.shape or ())), self._space.dtype
-        first = self._space.start if isinstance(self._space, gym.spaces.Discrete) else 0
-        actions = np.full(shape, first, dtype)
+        """Choose actions (W, A) or (W,); rows without an episode stay still."""
+        space = self._space
+        first = space.start if isinstance(space, gym.spaces.Discrete) else 0
+        actions = np.full((len(obs), *(space.shape or ())), first, space.dtype)
         for row, rng in enumerate(() if self._still else self._rngs):
-            if isinstance(self._space, gym.spaces.Discrete):
-                actions[row] = self._space.start + rng.integers(self._space.n)
-            elif isinstance(self._space, gym.spaces.Box) and actions.dtype.kind in "iu":
-                actions[row] = rng.integers(self._space.low, self._space.high, endpoint=True)
-            elif isinstance(self._space, gym.spaces.Box):
-                actions[row] = rng.uniform(self._space.low, self._space.high)
+            if isinstance(space, gym.spaces.Discrete):
+                actions[row] = space.start + rng.integers(space.n)
+            elif isinstance(space, gym.spaces.Box):
+                whole = actions.dtype.kind in "iu"
+                bounds = space.low, space.high
+                actions[row] = (
+                    rng.integers(*bounds, endpoint=True) if whole else rng.uniform(*bounds)
+                )
         return actions
 
 
@@ -128,12 +119,24 @@ def _load(folder: Path, stamp: str) -> Agent:
     return Agent.from_pretrained(folder)
 
 
-def check_picklable(policies: Sequence[PolicySpec]) -> None:
-    """Make sure that policies can be sent to processes.
+def identify(policy: PolicySpec) -> Any:
+    """Identity of a policy, for the JSON from which an evaluation resumes."""
+    if policy in ("random", "zeros"):
+        return policy
+    if isinstance(policy, AgentParameters):
+        return [stamp(policy.agent)[1], policy.parameters]
+    if isinstance(policy, str | Path):
+        return stamp(policy)[1]
+    if digest := getattr(policy, "digest", ""):
+        return digest
+    raise UserError(
+        "resume needs an agent's folder or name, or a policy that names its weights in an "
+        "attribute `digest`"
+    )
 
-    Raises:
-        UserError: one cannot.
-    """
+
+def check_picklable(policies: Sequence[PolicySpec]) -> None:
+    """Refuse policies that cannot be sent to processes."""
     for policy in policies:
         if isinstance(policy, str | Path | AgentParameters):
             continue

@@ -1,48 +1,141 @@
 """Evaluations: policies x groups of seeds, driven in lockstep, one process per core.
 
-Groups have one fixed width, so an episode's return depends on the driver and on its group's seeds,
+Groups have one fixed width, so an episode's return depends on the policy and on its group's seeds,
 not on the workers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, Unpack
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from worldmodels import envs, executors, runs
-from worldmodels.config import Between, Count, Seed, require
+from worldmodels.config import Count, Seed, require
 from worldmodels.evaluation.policies import (
-    AgentParameters,
     PolicySpec,
     build_behaviour,
     check_picklable,
     describe,
-    stamp,
+    identify,
 )
-from worldmodels.evaluation.records import EpisodeRecord, EvaluationResult
-from worldmodels.evaluation.statistics import summarize
+from worldmodels.evaluation.statistics import Summary, summarize
 from worldmodels.executors import Executor
-from worldmodels.experience.rollout import (
-    GROUP_WIDTH,
-    Behaviour,
-    EpisodeResult,
-    GroupStep,
-    run_group,
-    shared_envs,
-)
+from worldmodels.experience.collect import GroupSize
+from worldmodels.experience.episode import EpisodeResult
+from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import UserError
 
 GROUP_SIZE = 8
 """Episodes driven in step. Wider groups are no faster on a CPU, and leave cores idle at the end."""
+
+_Episode = TypedDict(
+    "_Episode",
+    {
+        "seed": Seed,
+        "return": float,
+        "length": Count,
+        "lap_finished": bool | None,
+        "terminated": bool,
+        "ms_per_action": float | None,
+    },
+)
+"""An episode in JSON."""
+
+Task: TypeAlias = tuple[int, tuple[int, ...]]
+"""A policy's position and a group of seeds."""
+Done: TypeAlias = dict[int, list[EpisodeResult]]
+"""A task's position -> its episodes."""
+
+
+class _Unfinished(TypedDict):
+    key: str
+    groups: dict[str, list[_Episode]]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What `worldmodels evaluate` writes."""
+
+    agent: str
+    """what was evaluated"""
+    env: str
+    """environment id"""
+    episodes: tuple[EpisodeResult, ...]
+    """in the order of the seeds, without frames and rewards"""
+    summary: Summary
+    """statistics of the returns"""
+    deterministic: bool
+    """whether the policy was asked for its mode"""
+    seconds: float
+    """wall clock"""
+
+    @property
+    def returns(self) -> NDArray[np.float64]:
+        """(E,) returns in the order of the seeds."""
+        return np.array([episode.total_reward for episode in self.episodes])
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return self.summary.mean
+
+    @property
+    def frames(self) -> int:
+        """Real environment frames, for the ledger."""
+        return sum(episode.length for episode in self.episodes)
+
+    @property
+    def ms_per_action(self) -> float | None:
+        """Milliseconds of the policy's time per step; None where it was not measured."""
+        timed = [e for e in self.episodes if e.ms_per_action is not None]
+        steps = sum(e.length for e in timed)
+        return sum((e.ms_per_action or 0) * e.length for e in timed) / steps if steps else None
+
+    def pick(self, which: Literal["best", "median", "worst"]) -> EpisodeResult:
+        """The best, the (lower) median or the worst episode; of equals, the first."""
+        ranked = np.sort(self.returns)
+        value = {"best": ranked[-1], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[0]}
+        return self.episodes[int(np.argmax(self.returns == value[which]))]
+
+    def to_json(self) -> dict[str, Any]:
+        """The record that goes to disk: episodes, statistics, frames, versions, machine."""
+        laps = [episode.lap_finished for episode in self.episodes]
+        return {
+            "agent": self.agent,
+            "env": self.env,
+            "versions": runs.versions(),
+            "machine": runs.machine(),
+            "deterministic": self.deterministic,
+            "seconds": round(self.seconds, 2),
+            "frames": self.frames,
+            "ms_per_action": self.ms_per_action,
+            "episodes": [episode.to_json() for episode in self.episodes],
+            **asdict(self.summary),
+            "laps_finished": None if None in laps else sum(map(bool, laps)),
+        }
+
+    def write(self, path: Path) -> None:
+        """Write the JSON, atomically."""
+        runs.write_json(path, self.to_json())
+
+
+class Options(TypedDict, total=False):
+    """Arguments of `evaluate_many` that `evaluate` passes on."""
+
+    executor: Executor | None
+    group_size: int
+    deterministic: bool
+    max_steps: int | None
+    env_kwargs: Mapping[str, Any] | None
+    keep_actions: bool
+    resume: Path | None
 
 
 @dataclass(frozen=True)
@@ -63,43 +156,12 @@ def evaluate(
     seeds: Sequence[int],
     workers: int | None = None,
     *,
-    executor: Executor | None = None,
     name: str | None = None,
-    group_size: int = GROUP_SIZE,
-    deterministic: bool = True,
-    max_steps: int | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-    keep_actions: bool = False,
-    resume: Path | None = None,
+    **options: Unpack[Options],
 ) -> EvaluationResult:
-    """Drive one episode per seed.
-
-    Args:
-        policy: an agent's folder or name, "random", "zeros", a checkpoint, or an object with
-            `predict`, which must be picklable where there are several workers.
-        env_id: any environment that `envs.make` accepts.
-        seeds: one per episode.
-        workers: processes, where no executor is given; None takes all cores.
-        executor: where to work.
-        name: what the result calls the policy; its spec if not given.
-        group_size: episodes in step; part of what fixes the floats.
-        deterministic: ask the policy for its mode.
-        max_steps: truncate episodes, beside the environment's own limit.
-        env_kwargs: passed to `envs.make`.
-        keep_actions: put each episode's actions into its record, to replay it.
-        resume: a JSON file that keeps finished groups, so that a long evaluation can go on after
-            an interruption; removed in the end. Not with ``keep_actions``.
-
-    Raises:
-        UserError: no seeds, an unknown agent or environment, an agent for another action space.
-    """
-    options: dict[str, Any] = {"group_size": group_size, "max_steps": max_steps}
-    options |= {"deterministic": deterministic, "env_kwargs": env_kwargs}
-    options |= {"keep_actions": keep_actions, "resume": resume}
+    """Drive one episode per seed; see `evaluate_many`, of which this is the case of one policy."""
     names = None if name is None else [name]
-    return evaluate_many(
-        [policy], env_id, seeds, workers, executor=executor, names=names, **options
-    )[0]
+    return evaluate_many([policy], env_id, seeds, workers, names=names, **options)[0]
 
 
 def evaluate_many(
@@ -119,26 +181,50 @@ def evaluate_many(
 ) -> list[EvaluationResult]:
     """Drive several policies on the same seeds, all groups of all policies side by side.
 
-    See `evaluate`; the result is one record per policy, in order. Each one's seconds are a share of
-    the whole wall clock.
+    There is one record per policy, in order; its seconds are a share of the whole wall clock.
+
+    Args:
+        policies: each an agent's folder or name, "random", "zeros", a checkpoint, or an object with
+            `predict`, which must be picklable where there are several workers.
+        env_id: any environment that `envs.make` accepts.
+        seeds: one per episode.
+        workers: processes, where no executor is given; None takes all cores.
+        executor: where to work, such as the pipeline's one pool of processes.
+        names: what the results call the policies; their specs if not given.
+        group_size: episodes in step; part of what fixes the floats.
+        deterministic: ask a policy for its mode.
+        max_steps: truncate episodes, beside the environment's own limit.
+        env_kwargs: passed to `envs.make`.
+        keep_actions: put each episode's actions into its record, to replay it.
+        resume: a JSON file of the finished groups, from which an interrupted evaluation
+            resumes; removed in the end. Not with ``keep_actions``.
+
+    Raises:
+        UserError: no seeds, an unknown agent or environment, an agent for another action space.
     """
     began = time.perf_counter()
-    seeds = _check_seeds(seeds, group_size)
+    seeds = [int(seed) for seed in seeds]
+    if not seeds:
+        raise UserError("there are no seeds to evaluate; give at least one episode")
+    require("seed", min(seeds), Seed)
+    require("group_size", group_size, GroupSize)
     if resume is not None and keep_actions:
         raise UserError("resume keeps no actions; evaluate without one of them")
     settings = _Settings(
         env_id, dict(env_kwargs or {}), group_size, max_steps, deterministic, keep_actions
     )
     env = shared_envs(env_id, 1, settings.env_kwargs)[0]
-    for policy in policies:  # a mistake is told before any process starts
+    for policy in policies:  # errors are raised before any process starts
         build_behaviour(policy, env, deterministic)
     envs.note_endless(env, max_steps)
     groups = [tuple(seeds[i : i + group_size]) for i in range(0, len(seeds), group_size)]
     tasks = [(p, group) for p in range(len(policies)) for group in groups]
     key = "" if resume is None else _key(policies, seeds, settings)
     done = _finished_groups(resume, key)
-    work = partial(_drive, tuple(policies), settings)
-    with _given_or_new(executor, workers, len(tasks) - len(done), policies) as pool:
+    with executors.given_or_new(executor, workers, len(tasks) - len(done)) as pool:
+        if executor is None and pool.workers > 1:
+            check_picklable(policies)
+        work = partial(_drive, tuple(policies), settings)
         _run(pool, work, tasks, done, None if resume is None else (resume, key))
     if resume is not None:
         resume.unlink(missing_ok=True)
@@ -154,23 +240,10 @@ def evaluate_many(
     return results
 
 
-def _check_seeds(seeds: Sequence[int], group_size: int) -> list[int]:
-    listed = [int(seed) for seed in seeds]
-    if not listed:
-        raise UserError("there are no seeds to evaluate; give at least one episode")
-    if min(listed) < 0:
-        raise UserError(f"seed {min(listed)} is negative; seeds are 0 or more")
-    require("group_size", group_size, Annotated[int, Between(1, GROUP_WIDTH)])
-    return listed
-
-
-Done: TypeAlias = "dict[int, list[EpisodeRecord]]"
-
-
 def _run(
     pool: Executor,
-    work: Callable[[tuple[int, tuple[int, ...]]], list[EpisodeRecord]],
-    tasks: Sequence[tuple[int, tuple[int, ...]]],
+    work: Callable[[Task], list[EpisodeResult]],
+    tasks: Sequence[Task],
     done: Done,
     resume: tuple[Path, str] | None,
 ) -> None:
@@ -179,7 +252,7 @@ def _run(
     total = sum(len(seeds) for _, seeds in tasks)
     began, frames = time.perf_counter(), 0
     with runs.progress(total, "evaluating", unit="episodes") as bar:
-        bar.advance(sum(len(episodes) for episodes in done.values()))
+        bar.advance(sum(map(len, done.values())))
         for index, episodes in pool.map(work, [tasks[t] for t in missing]):
             done[missing[index]] = episodes
             frames += sum(episode.length for episode in episodes)
@@ -191,142 +264,27 @@ def _run(
                 runs.write_json(resume[0], {"key": resume[1], "groups": kept})
 
 
-def _drive(
-    policies: Sequence[PolicySpec], settings: _Settings, task: tuple[int, tuple[int, ...]]
-) -> list[EpisodeRecord]:
+def _drive(policies: Sequence[PolicySpec], settings: _Settings, task: Task) -> list[EpisodeResult]:
     """Drive one group; this is what a worker does."""
     which, seeds = task
     pool = shared_envs(settings.env_id, len(seeds), settings.env_kwargs)
-    actions: list[NDArray[Any]] = []
-
-    def note(step: GroupStep) -> None:
-        if step.action is not None:
-            actions.append(step.action.copy())
-
-    with one_thread():
+    with executors.one_thread():
         seed = runs.derive_seed("evaluate", *seeds)
-        driver = Stopwatch(build_behaviour(policies[which], pool[0], settings.deterministic, seed))
+        behaviour = build_behaviour(policies[which], pool[0], settings.deterministic, seed)
         results = run_group(
-            pool,
-            driver,
-            seeds,
-            max_steps=settings.max_steps,
-            width=settings.width,
-            on_step=note if settings.keep_actions else None,
+            pool, behaviour, seeds, max_steps=settings.max_steps, width=settings.width
         )
-    taken = np.stack(actions) if actions else None
-    return [
-        _record(
-            result,
-            None if taken is None else taken[: result.length, row].copy(),
-            1000 * float(driver.seconds[row]) / result.length,
-        )
-        for row, result in enumerate(results)
-    ]
-
-
-class Stopwatch:
-    """A behaviour, and the time that its decisions take; active rows share a call's time."""
-
-    def __init__(self, behaviour: Behaviour) -> None:
-        """Watch a behaviour."""
-        self._behaviour = behaviour
-        self.seconds = np.zeros(GROUP_WIDTH)
-        """(W,) for each row so far"""
-
-    def start(self, seeds: Sequence[int]) -> None:
-        """See `Behaviour.start`."""
-        self._behaviour.start(seeds)
-        self.seconds[:] = 0
-
-    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
-        """See `Behaviour.act`."""
-        began = time.perf_counter()
-        actions = self._behaviour.act(obs, active)
-        self.seconds[: len(active)][active] += (time.perf_counter() - began) / active.sum()
-        return actions
-
-
-def _record(result: EpisodeResult, actions: NDArray[Any] | None, ms: float) -> EpisodeRecord:
-    return EpisodeRecord(
-        seed=result.seed,
-        total_reward=result.total_reward,
-        length=result.length,
-        lap_finished=result.lap_finished,
-        terminated=result.terminated,
-        actions=actions,
-        ms_per_action=ms,
-    )
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, as worker processes do, so that in-process floats are the same.
-
-    It is the faster way, too, for the small batches of driving and filming on a busy machine.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _given_or_new(
-    executor: Executor | None, workers: int | None, tasks: int, policies: Sequence[PolicySpec]
-) -> Iterator[Executor]:
-    """The caller's executor, or one of our own for the while."""
-    if executor is not None:
-        yield executor
-        return
-    number = max(1, min(workers or executors.usable_cores(), tasks))
-    if number > 1:
-        check_picklable(policies)
-    with executors.make(None, number) as pool:
-        yield pool
+    keep = settings.keep_actions
+    return [replace(r, rewards=None, actions=r.actions if keep else None) for r in results]
 
 
 def _key(policies: Sequence[PolicySpec], seeds: Sequence[int], settings: _Settings) -> str:
     """Hash of all that an evaluation depends on, for the resume file."""
-    identities: list[Any] = []
-    for policy in policies:
-        if policy in ("random", "zeros"):
-            identities.append(policy)
-        elif isinstance(policy, AgentParameters):
-            identities.append([stamp(policy.agent)[1], policy.parameters])
-        elif isinstance(policy, str | Path):
-            identities.append(stamp(policy)[1])
-        elif getattr(policy, "digest", ""):
-            identities.append(getattr(policy, "digest", ""))
-        else:
-            raise UserError(
-                "resume needs an agent's folder or name, or a policy that names its weights in an "
-                "attribute `digest`"
-            )
+    identities = [identify(policy) for policy in policies]
     try:
         return runs.config_hash([identities, seeds, asdict(settings), runs.versions()])
     except TypeError as error:
         raise UserError(f"resume needs env_kwargs that JSON can hold: {error}") from error
-
-
-_Episode = TypedDict(
-    "_Episode",
-    {
-        "seed": Seed,
-        "return": float,
-        "length": Count,
-        "lap_finished": bool | None,
-        "terminated": bool,
-        "ms_per_action": float | None,
-    },
-)
-
-
-class _Unfinished(TypedDict):
-    key: str
-    groups: dict[str, list[_Episode]]
 
 
 def _finished_groups(resume: Path | None, key: str) -> Done:
@@ -334,19 +292,17 @@ def _finished_groups(resume: Path | None, key: str) -> Done:
     if resume is None or not resume.exists():
         return {}
     content = runs.read_json(resume, _Unfinished)
-    if content["key"] != key:
-        return {}
-    return {
-        int(task): [
-            EpisodeRecord(
-                e["seed"],
-                e["return"],
-                e["length"],
-                e["lap_finished"],
-                e["terminated"],
-                ms_per_action=e["ms_per_action"],
-            )
-            for e in episodes
-        ]
-        for task, episodes in content["groups"].items()
-    }
+    groups = content["groups"] if content["key"] == key else {}
+    return {int(task): [_from_json(e) for e in episodes] for task, episodes in groups.items()}
+
+
+def _from_json(episode: _Episode) -> EpisodeResult:
+    return EpisodeResult(
+        seed=episode["seed"],
+        total_reward=episode["return"],
+        length=episode["length"],
+        terminated=episode["terminated"],
+        truncated=not episode["terminated"],
+        lap_finished=episode["lap_finished"],
+        ms_per_action=episode["ms_per_action"],
+    )

@@ -36,11 +36,7 @@ class Summary:
 
 
 def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
-    """Sum up returns (E,).
-
-    Args:
-        returns: one per episode.
-        threshold: return that counts as solved.
+    """Sum up returns (E,); from `threshold` on they count as solved.
 
     Raises:
         UserError: there are none, or one is not finite.
@@ -61,21 +57,11 @@ def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
     )
 
 
-def bootstrap_interval(
-    values: ArrayLike, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float] | None:
-    """Bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
+def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float] | None:
+    """95% bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
 
     Where BCa has no answer (nearly equal values, say) the percentile interval stands in. The same
-    values and seed give the same interval.
-
-    Args:
-        values: (E,) independent values.
-        confidence: of the interval.
-        seed: of the resampling.
-
-    Returns:
-        (low, high), or None for fewer than two values.
+    values (E,) and seed give the same (low, high); fewer than two values give None.
     """
     from scipy.stats import bootstrap
 
@@ -91,7 +77,7 @@ def bootstrap_interval(
                 (sample,),
                 np.mean,
                 n_resamples=RESAMPLES,
-                confidence_level=confidence,
+                confidence_level=0.95,
                 method=method,
                 rng=np.random.default_rng(seed),
             ).confidence_interval

@@ -7,26 +7,24 @@ the same.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import Literal, TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
+from worldmodels._machine import usable_cores
 from worldmodels.config import Workers, require
-from worldmodels.executors.base import ClosingContext, Executor, WorkerDied, naming, one_thread
+from worldmodels.executors.base import Executor, SerialExecutor, WorkerDied, one_thread
 from worldmodels.protocols import UserError
 
 __all__ = [
     "Executor",
-    "Kind",
     "SerialExecutor",
     "WorkerDied",
+    "given_or_new",
     "make",
     "one_thread",
     "usable_cores",
 ]
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 Kind = Literal["serial", "processes", "ray"]
 
@@ -58,24 +56,12 @@ def make(kind: Kind | None = None, workers: int | None = None) -> Executor:
     raise UserError(f"executor kind is {kind!r}; allowed: 'serial', 'processes', 'ray'")
 
 
-def usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-class SerialExecutor(ClosingContext):
-    """Works in this process, one item after the other."""
-
-    workers = 1
-
-    def map(self, fn: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
-        """See `Executor.map`."""
-        for index, item in enumerate(items):
-            try:
-                result = fn(item)
-            except Exception as error:
-                error.add_note(naming(index, item))
-                raise
-            yield index, result
+@contextmanager
+def given_or_new(executor: Executor | None, workers: int | None, items: int) -> Iterator[Executor]:
+    """Give the caller's executor, or a new one for the while, with at most one worker an item."""
+    if executor is not None:
+        yield executor
+        return
+    require("workers", workers, Workers | None)
+    with make(None, min(workers or usable_cores(), max(1, items))) as made:
+        yield made

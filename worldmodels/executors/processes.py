@@ -1,110 +1,149 @@
-"""Work in processes of this machine."""
+"""Work in processes of this machine: how one is started, what it does all its life, how it ends."""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import pickle
-from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.connection import wait
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from typing import Any
 
-from worldmodels.executors.base import ClosingContext, WorkerDied, naming
-from worldmodels.executors.workers import RemoteTraceback, Worker, death, start_worker
-
-T = TypeVar("T")
-R = TypeVar("R")
+from worldmodels.executors.base import ONE_THREAD, PoolExecutor, WorkerDied
 
 
-class ProcessExecutor(ClosingContext):
-    """Works in processes of this machine, started at the first use and kept until closed.
+@dataclass
+class _Worker:
+    """A process and the line to it."""
+
+    process: BaseProcess
+    line: Connection
+    function: bytes = b""
+    """what it has been sent, pickled"""
+
+
+class ProcessExecutor(PoolExecutor):
+    """Works in processes of this machine, started at their first use and kept until closed.
 
     Processes are spawned, never forked: a forked copy of a program with threads may lock up. Each
     has one thread for linear algebra, ignores Ctrl-C (this process ends it) and ends when this one
     dies.
     """
 
-    def __init__(self, workers: int) -> None:
-        """Prepare for this many processes."""
-        self._number = workers
-        self._workers: list[Worker] = []
-        self._calls = 0
+    def _pack(self, fn: Callable[[Any], Any]) -> bytes:
+        return pickle.dumps(fn)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copy starts its own processes."""
-        return type(self), (self.workers,)
-
-    @property
-    def workers(self) -> int:
-        """How many processes."""
-        return self._number
-
-    def map(self, fn: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[int, R]]:
-        """See `Executor.map`."""
-        self._calls += 1
-        call = self._calls
-        function = pickle.dumps(fn)
-        source = enumerate(items)
-        more = True
+    def _start(self, place: int) -> _Worker:
+        context = multiprocessing.get_context("spawn")
+        here, there = context.Pipe()
+        process = context.Process(
+            target=_serve, args=(there,), name=f"worldmodels-{place}", daemon=True
+        )
+        before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
+        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # read by libraries when first imported
         try:
-            while True:
-                while more and (worker := self._idle()) is not None:
-                    following = next(source, None)
-                    if following is None:
-                        more = False
-                    else:
-                        self._send(worker, call, function, *following)
-                if not more and not any(w.task and w.task[0] == call for w in self._workers):
-                    return
-                yield from self._receive(call)
-        except (WorkerDied, KeyboardInterrupt):
-            self.close()
-            raise
+            process.start()
+        finally:
+            for name in ONE_THREAD:
+                del os.environ[name]
+            os.environ.update(before)
+        there.close()
+        return _Worker(process, here)
 
-    def _idle(self) -> Worker | None:
-        """Return a worker that is free, starting one while there are fewer than there may be."""
-        for worker in self._workers:
-            if worker.task is None:
-                return worker
-        if len(self._workers) < self._number:
-            self._workers.append(start_worker(len(self._workers)))
-            return self._workers[-1]
-        return None
-
-    def _send(self, worker: Worker, call: int, function: bytes, index: int, item: Any) -> None:
-        # Pickled before the worker counts as busy: an item that cannot be sent leaves it free.
-        message = ForkingPickler.dumps((None if worker.call == call else function, item))
-        worker.call = call
-        worker.task = (call, index, item)
+    def _send(self, worker: _Worker, function: bytes, item: Any) -> Connection:
+        # Each function travels once; an item that cannot be pickled leaves the worker free.
+        news = None if worker.function is function else function
+        message = ForkingPickler.dumps((news, item))
+        worker.function = function
         try:
             worker.line.send_bytes(message)
         except (BrokenPipeError, ConnectionResetError):
-            raise death(worker) from None
+            raise _death(worker.process) from None
+        return worker.line
 
-    def _receive(self, call: int) -> Iterator[tuple[int, Any]]:
-        """Wait for at least one worker; yield the results that belong to `call`."""
-        busy = {w.line: w for w in self._workers if w.task is not None}
-        for line in wait(list(busy)):
-            worker = busy[line]  # type: ignore[index]  # only lines of ours were waited for
-            try:
-                done, result = worker.line.recv()
-            except (EOFError, ConnectionResetError):
-                raise death(worker) from None
-            assert worker.task is not None
-            owner, index, item = worker.task
-            worker.task = None
-            if owner != call:
-                continue  # left over from a call that was given up
-            if not done:
-                error, trace = result
-                error.add_note(naming(index, item))
-                raise error from RemoteTraceback(trace)
-            yield index, result
+    def _wait(self, tickets: list[Any]) -> Sequence[Any]:
+        return wait(tickets)
+
+    def _receive(self, worker: _Worker, ticket: Connection) -> tuple[bool, Any]:
+        try:
+            done, result = ticket.recv()
+        except (EOFError, ConnectionResetError):
+            raise _death(worker.process) from None
+        if not done:
+            result, trace = result
+            result.__cause__ = RuntimeError(f"in the worker:\n{trace}")
+        return done, result
 
     def close(self) -> None:
         """End the processes at once."""
-        for worker in self._workers:
+        running = [worker for worker in self._workers if worker is not None]
+        for worker in running:
             worker.line.close()
             worker.process.terminate()
-        for worker in self._workers:
+        for worker in running:
             worker.process.join()
-        self._workers = []
+        self._workers = [None] * self.workers
+        self._busy.clear()
+
+
+def _death(process: BaseProcess) -> WorkerDied:
+    """Describe how a process ended."""
+    process.join()
+    code = process.exitcode
+    if code is not None and code < 0:
+        how = f"was killed by {signal.Signals(-code).name}"
+        if -code == signal.SIGKILL:
+            how += " (for want of memory, often: use fewer workers)"
+    else:
+        how = f"ended with exit status {code}"
+    return WorkerDied(f"worker {process.name} (pid {process.pid}) {how}")
+
+
+def _serve(line: Connection) -> None:
+    """Work off what comes down the line, until it is closed: a worker's whole life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    fn: Callable[[Any], Any] | None = None
+    while True:
+        try:
+            message = line.recv_bytes()
+        except EOFError:
+            return
+        try:
+            function, item = pickle.loads(message)
+            fn = fn if function is None else pickle.loads(function)
+            assert fn is not None
+            answer = True, fn(item)
+        except Exception as error:  # passed on, not swallowed: the caller raises it
+            answer = False, error
+        line.send_bytes(_packed(*answer))
+
+
+def _packed(done: bool, result: Any) -> bytes:
+    """Pickle a result, or an exception with its traceback; say so if it cannot be pickled."""
+    if not done:
+        result = result, "".join(traceback.format_exception(result))
+    try:
+        # Rebuilt here once: an exception with a constructor of its own may pickle and not unpickle.
+        raw = pickle.dumps((done, result))
+        if not done:
+            pickle.loads(raw)
+        return raw
+    except Exception as error:
+        trace = "".join(traceback.format_exception(error)) if done else result[1]
+        text = f"the {'result' if done else 'exception'} of a worker cannot be sent: {error}"
+        return pickle.dumps((False, (RuntimeError(text), trace)))
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as the one that started it is gone, however that ended."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

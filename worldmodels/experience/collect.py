@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from worldmodels import envs, executors
 from worldmodels.config import AtLeast, Between, Config, Count, Limit, Repeat
-from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
+from worldmodels.experience.episode import EpisodeEncoder
 from worldmodels.experience.exploration import (
     AgentNoiseConfig,
     BehaviourConfig,
@@ -23,21 +25,15 @@ from worldmodels.experience.exploration import (
     build_behaviour,
     describe,
 )
-from worldmodels.experience.folders import MANIFEST, shard_files
-from worldmodels.experience.recorder import Recorder
-from worldmodels.experience.rollout import (
-    GROUP_WIDTH,
-    run_group,
-    shared_envs,
-)
+from worldmodels.experience.rollout import GROUP_WIDTH, run_group, shared_envs
 from worldmodels.experience.shards import SUFFIX, Shard, write_shard
+from worldmodels.experience.store import MANIFEST, shard_files
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import make_folder, progress, to_jsonable, versions, write_json
 from worldmodels.tasks import task_of
 
 VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba")
 """Packages that frames depend on; a shard records their versions and nothing of the machine."""
-
 
 TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
 """Episodes of training seeds."""
@@ -77,17 +73,41 @@ class CollectSummary:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What a worker needs to know to make one shard."""
+class _Shared:
+    """What all groups of a collection have in common."""
 
-    path: Path
-    seeds: tuple[int, ...]
     env_id: str
     behaviour: BehaviourConfig
-    meta: Mapping[str, Any] = field(repr=False)
-    env_kwargs: Mapping[str, Any] = field(repr=False)
-    load_policy: PolicyLoader | None = field(repr=False)
-    cfg: CollectConfig = field(repr=False)
+    cfg: CollectConfig
+    spec: FrameSpec
+    env_kwargs: Mapping[str, Any]
+    load_policy: PolicyLoader | None
+
+    def meta(self, action_spec: ActionSpec) -> dict[str, Any]:
+        """Return the facts that all shards keep."""
+        try:
+            kwargs = to_jsonable(self.env_kwargs)
+        except TypeError as error:
+            raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
+        found = versions()
+        facts = {
+            "env_id": self.env_id,
+            "env_kwargs": kwargs,
+            "frame_spec": self.spec,
+            "frame_shape": (self.spec.size, self.spec.size, 3),
+            "action_spec": action_spec,
+            "behaviour": describe(self.behaviour),
+            "max_steps": self.cfg.max_steps,
+            "patience": self.cfg.patience,
+            "action_repeat": self.cfg.action_repeat,
+            "versions": {name: found[name] for name in VERSIONS_KEPT},
+        }
+        meta: dict[str, Any] = to_jsonable(facts)
+        return meta
+
+
+_Task: TypeAlias = tuple[Path, tuple[int, ...]]
+"""A shard, and the seeds of its group."""
 
 
 def collect(
@@ -117,42 +137,44 @@ def collect(
         workers: processes to use if no executor is given.
         executor: where to work, such as the pipeline's one pool of processes.
         load_policy: opens an agent's folder, for `AgentNoiseConfig`; importable from a module.
-        env_kwargs: passed to `envs.make`.
+        env_kwargs: passed to `envs.make`, and kept with the episodes as JSON.
         frame_spec: how frames are cropped and resized; None takes the task's.
-
-    Returns:
-        Totals of the whole collection.
 
     Raises:
         UserError: unusable seeds, a folder that holds another collection, an environment or an
             agent that cannot be used, a full disk.
     """
-    begun = time.perf_counter()
+    began = time.perf_counter()
     seeds = [int(seed) for seed in seeds]
     _check_seeds(seeds)
     env = shared_envs(env_id, 1, env_kwargs)[0]
-    build_behaviour(behaviour, env, load_policy)  # a mistake is told before anything is started
-    spec = frame_spec or task_of(env).frame_spec
-    if not isinstance(behaviour, AgentNoiseConfig):
-        load_policy = None  # workers need not import what it is defined in
-    meta = _meta(cfg, env_id, behaviour, env_kwargs, spec, ActionSpec.from_space(env.action_space))
+    build_behaviour(behaviour, env, load_policy)  # errors are raised before anything starts
+    shared = _Shared(
+        env_id,
+        behaviour,
+        cfg,
+        frame_spec or task_of(env).frame_spec,
+        env_kwargs or {},
+        # of other behaviours, workers need not import what it is defined in
+        load_policy if isinstance(behaviour, AgentNoiseConfig) else None,
+    )
+    meta = shared.meta(ActionSpec.from_space(env.action_space))
     make_folder(out)
-    tasks = [
-        _Task(path, group, env_id, behaviour, meta, env_kwargs or {}, load_policy, cfg)
-        for path, group in _groups(out, seeds, cfg.group)
-    ]
+    groups = [tuple(seeds[i : i + cfg.group]) for i in range(0, len(seeds), cfg.group)]
+    tasks = {out / f"seeds-{g[0]:06d}-{g[-1]:06d}{SUFFIX}": g for g in groups}
     done = _existing(out, tasks, meta)
-    missing = [task for task in tasks if task.path not in done]
+    missing = [task for task in tasks.items() if task[0] not in done]
     if missing:
         envs.note_endless(env, cfg.max_steps)
-    new_frames = sum(_run(missing, executor, workers))
-    shards = [done.get(task.path) or Shard(task.path) for task in tasks]
-    _write_manifest(out, shards, meta)
+    new_frames = _run(partial(_collect_group, shared, meta), missing, executor, workers)
+    shards = [done.get(path) or Shard(path) for path in tasks]
+    listed = {shard.path.name: _listed(shard) for shard in shards}
+    write_json(out / MANIFEST, {"meta": meta, "shards": listed})
     entries = [entry for shard in shards for entry in shard.entries]
     return CollectSummary(
         frames=sum(entry.env_steps for entry in entries),
         episodes=len(entries),
-        seconds=time.perf_counter() - begun,
+        seconds=time.perf_counter() - began,
         mean_return=float(np.mean([entry.total_reward for entry in entries])),
         new_frames=new_frames,
     )
@@ -166,53 +188,27 @@ def _check_seeds(seeds: Sequence[int]) -> None:
     wrong = [seed for seed in seeds if not 0 <= seed < TRAINING_SEED_LIMIT]
     if wrong:
         raise UserError(
-            f"seed {wrong[0]} is none for collection, which uses 0 to {TRAINING_SEED_LIMIT - 1}; "
-            "higher ones are kept for selection and tests"
+            f"seed {wrong[0]} is reserved: collection uses 0 to {TRAINING_SEED_LIMIT - 1}, and "
+            "selection and tests use higher ones"
         )
 
 
-def _meta(
-    cfg: CollectConfig,
-    env_id: str,
-    behaviour: BehaviourConfig,
-    env_kwargs: Mapping[str, Any] | None,
-    spec: FrameSpec,
-    action_spec: ActionSpec,
-) -> dict[str, Any]:
-    """Return the facts that all shards of the collection share."""
-    found = versions()
-    try:
-        kwargs = to_jsonable(env_kwargs or {})
-    except TypeError as error:
-        raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
-    meta: dict[str, Any] = to_jsonable(
-        {
-            "env_id": env_id,
-            "env_kwargs": kwargs,
-            "frame_spec": spec,
-            "frame_shape": (spec.size, spec.size, 3),
-            "action_spec": action_spec,
-            "behaviour": describe(behaviour),
-            "max_steps": cfg.max_steps,
-            "patience": cfg.patience,
-            "action_repeat": cfg.action_repeat,
-            "versions": {name: found[name] for name in VERSIONS_KEPT},
-        }
-    )
-    return meta
+def _listed(shard: Shard) -> dict[str, Any]:
+    """What the manifest of a finished collection says of a shard, so that none goes missing."""
+    return {
+        "header_sha256": shard.header_sha256,
+        "episodes": len(shard.entries),
+        "steps": sum(entry.length for entry in shard.entries),
+        "bytes": shard.path.stat().st_size,
+    }
 
 
-def _groups(out: Path, seeds: Sequence[int], size: int) -> list[tuple[Path, tuple[int, ...]]]:
-    """Cut the seeds into groups and name each group's shard."""
-    groups = [tuple(seeds[first : first + size]) for first in range(0, len(seeds), size)]
-    return [(out / f"seeds-{g[0]:06d}-{g[-1]:06d}{SUFFIX}", g) for g in groups]
-
-
-def _existing(out: Path, tasks: Sequence[_Task], meta: Mapping[str, Any]) -> dict[Path, Shard]:
+def _existing(
+    out: Path, wanted: Mapping[Path, tuple[int, ...]], meta: Mapping[str, Any]
+) -> dict[Path, Shard]:
     """Open the shards that are there, and refuse those that are not of this collection."""
     for leftover in out.glob(f".*{SUFFIX}"):  # a killed writer's; nobody will finish it
         leftover.unlink(missing_ok=True)
-    wanted = {task.path: task for task in tasks}
     found = {}
     for path in shard_files(out):
         shard = Shard(path)
@@ -222,8 +218,7 @@ def _existing(out: Path, tasks: Sequence[_Task], meta: Mapping[str, Any]) -> dic
                     f"{path} was collected with {key} {shard.meta.get(key)}, not {value}; "
                     "choose an empty folder, or delete this one"
                 )
-        seeds = tuple(entry.seed for entry in shard.entries)
-        if path not in wanted or seeds != wanted[path].seeds:
+        if tuple(entry.seed for entry in shard.entries) != wanted.get(path):
             raise UserError(
                 f"{path} holds other groups of seeds than those to collect; "
                 "choose an empty folder, or the same seeds and group size"
@@ -232,55 +227,52 @@ def _existing(out: Path, tasks: Sequence[_Task], meta: Mapping[str, Any]) -> dic
     return found
 
 
-def _run(tasks: Sequence[_Task], executor: Executor | None, workers: int) -> list[int]:
-    """Make the missing shards; return the steps taken for each."""
+def _run(
+    work: Callable[[_Task], int], tasks: Sequence[_Task], executor: Executor | None, workers: int
+) -> int:
+    """Make the missing shards; return the environment steps taken."""
     if not tasks:
-        return []
-    if executor is None:
-        with executors.make(None, min(workers, len(tasks))) as made:
-            return _run(tasks, made, workers)
-    steps = []
-    episodes = sum(len(task.seeds) for task in tasks)
-    with progress(episodes, "collecting", unit="episodes") as bar:
-        begun = time.perf_counter()
-        for index, frames in executor.map(_collect_group, tasks):
-            steps.append(frames)
-            rate = sum(steps) / (time.perf_counter() - begun)
-            bar.advance(len(tasks[index].seeds), frames_per_second=rate)
-    return steps
+        return 0
+    taken, episodes = 0, sum(len(seeds) for _, seeds in tasks)
+    with (
+        executors.given_or_new(executor, workers, len(tasks)) as pool,
+        progress(episodes, "collecting", unit="episodes") as bar,
+    ):
+        began = time.perf_counter()
+        for index, frames in pool.map(work, tasks):
+            taken += frames
+            rate = taken / (time.perf_counter() - began)
+            bar.advance(len(tasks[index][1]), frames_per_second=rate)
+    return taken
 
 
-def _collect_group(task: _Task) -> int:
-    """Drive one group and write its shard; return the environment steps taken."""
-    pool = shared_envs(task.env_id, len(task.seeds), task.env_kwargs)
-    behaviour = build_behaviour(task.behaviour, pool[0], task.load_policy)
-    spec = FrameSpec(**task.meta["frame_spec"])
-    recorder = Recorder(task.seeds, spec)
-    # A policy may use torch, whose sums depend on its threads; without one, torch stays unloaded.
-    with nullcontext() if task.load_policy is None else executors.one_thread():
+def _collect_group(shared: _Shared, meta: Mapping[str, Any], task: _Task) -> int:
+    """Drive one group and write its shard; return the environment steps taken.
+
+    Frames are compressed as they come, so that memory does not grow with them.
+    """
+    path, seeds = task
+    cfg = shared.cfg
+    pool = shared_envs(shared.env_id, len(seeds), shared.env_kwargs)
+    behaviour = build_behaviour(shared.behaviour, pool[0], shared.load_policy)
+    encoders = [EpisodeEncoder(seed) for seed in seeds]
+
+    def record(obs: NDArray[np.uint8], seen: NDArray[np.bool_]) -> None:
+        rows = np.flatnonzero(seen)
+        for row, frame in zip(rows.tolist(), to_vision(obs[rows], shared.spec), strict=True):
+            encoders[row].add(frame)
+
+    with executors.one_thread():  # the sums of a policy depend on torch's threads
         results = run_group(
             pool,
             behaviour,
-            task.seeds,
-            max_steps=task.cfg.max_steps,
-            patience=task.cfg.patience,
-            action_repeat=task.cfg.action_repeat,
-            width=task.cfg.group,
-            on_step=recorder,
+            seeds,
+            max_steps=cfg.max_steps,
+            patience=cfg.patience,
+            action_repeat=cfg.action_repeat,
+            width=cfg.group,
+            on_frames=record,
         )
-    write_shard(task.path, recorder.finish(results), task.meta)
+    episodes = [encoder.finish(result) for encoder, result in zip(encoders, results, strict=True)]
+    write_shard(path, episodes, meta)
     return sum(result.length for result in results)
-
-
-def _write_manifest(out: Path, shards: Sequence[Shard], meta: Mapping[str, Any]) -> None:
-    """List the shards of the finished collection, so that a missing one is noticed."""
-    listed = {
-        shard.path.name: {
-            "header_sha256": shard.header_sha256,
-            "episodes": len(shard.entries),
-            "steps": sum(entry.length for entry in shard.entries),
-            "bytes": shard.path.stat().st_size,
-        }
-        for shard in shards
-    }
-    write_json(out / MANIFEST, {"meta": meta, "shards": listed})

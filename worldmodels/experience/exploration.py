@@ -1,8 +1,8 @@
-"""What drives the environment while experience is collected.
+"""Behaviours that collect experience: random ones, and agents with noise.
 
-Every behaviour draws from generators of its own, one for each episode, derived from the episode's
-seed and the word "exploration": neither the worker nor the rest of the group has a say in an
-episode.
+Every behaviour drives a group of episodes and draws from generators of its own, one for each
+episode, derived from the episode's seed and the word "exploration": an episode depends on its seed
+alone.
 
 Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action space.
 """
@@ -10,8 +10,9 @@ Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action spa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
@@ -22,12 +23,17 @@ from numpy.typing import NDArray
 from worldmodels.config import Between, Config, Count, Decay, Fraction, NotNegative, Positive
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
-from worldmodels.protocols import Policy, UserError
-from worldmodels.runs import to_jsonable
+from worldmodels.protocols import Policy, PolicyState, UserError
+from worldmodels.runs import derive_seed, to_jsonable
 from worldmodels.tasks import task_of
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
 """Opens an agent's folder, such as `Agent.from_pretrained`."""
+
+_Act: TypeAlias = Callable[[NDArray[np.uint8]], NDArray[Any]]
+"""Frames (n, H, W, C) of n episodes -> their actions, (n, A) or (n,)."""
+
+_CHUNK = 128
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,14 @@ class AR1Config(Config):
     """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
 
     rho: Decay = 0.9
-    """how much of the deviation is left one step later, 0 to below 1; in a Discrete space, the
+    """autocorrelation of the noise from step to step, 0 to below 1; in a Discrete space, the
     probability of keeping the choice"""
     scale: NotNegative = 0.25
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
     """centre of each action in unit coordinates; None takes the task's own, else 0"""
     bias_spread: NotNegative = 0.1
-    """standard deviation of a shift of the bias, drawn once an episode: slow and fast drivers"""
+    """standard deviation of a shift of the bias, drawn once an episode: slow and fast driving"""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class BrownianConfig(Config):
 
 @dataclass(frozen=True)
 class RandomControllerConfig(Config):
-    """Linear controllers with random Cauchy weights, drawn anew for each episode.
+    """Linear controllers with random Cauchy weights, redrawn for each episode.
 
     As in World Models (Ha & Schmidhuber 2018), but the paper's random controllers look through a V
     and an M that are not trained yet. Here they look at a thumbnail of the frame, which is as
@@ -70,23 +76,23 @@ class RandomControllerConfig(Config):
 
 @dataclass(frozen=True)
 class AgentNoiseConfig(Config):
-    """A trained agent, disturbed, so that the data show what happens near its path and off it."""
+    """A trained agent with noise, so that the data show what happens near its path and off it."""
 
     agent: Path
     """folder of the agent"""
     rho: Decay = 0.9
-    """how much of the noise on the agent's actions is left one step later"""
+    """autocorrelation of the noise on the agent's actions from step to step"""
     scale: NotNegative = 0.15
     """standard deviation of that noise in unit coordinates; Discrete actions have none"""
     bias_spread: NotNegative = 0.0
     """standard deviation of a shift of the agent's actions, drawn once an episode, in the same
     units: slower and faster driving than its own"""
     kick_probability: Fraction = 0.01
-    """probability, in each step, that a kick begins: one random action, held for a while"""
+    """probability, in each step, that a burst begins: one random action, held for some steps"""
     kick_steps: Count = 10
-    """longest kick, in steps; lengths from 1 to this are equally likely"""
+    """longest burst, in steps; lengths from 1 to this are equally likely"""
     random_start_probability: Fraction = 0.0
-    """share of the episodes that begin with random driving"""
+    """fraction of the episodes that begin with random driving"""
     random_start_steps: Count = 100
     """longest random beginning, in steps; lengths from 1 to this are equally likely"""
     explore: AR1Config = field(default_factory=AR1Config)
@@ -97,75 +103,49 @@ BehaviourConfig: TypeAlias = AR1Config | BrownianConfig | RandomControllerConfig
 
 
 def describe(cfg: BehaviourConfig) -> dict[str, Any]:
-    """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256.
-
-    Raises:
-        UserError: the agent's folder is missing or empty.
-    """
+    """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256."""
     facts = {"kind": type(cfg).__name__.removesuffix("Config"), **to_jsonable(cfg)}
     if isinstance(cfg, AgentNoiseConfig):
-        facts["agent"] = _folder_digest(Path(cfg.agent))
+        files = [p for p in cfg.agent.glob("*") if p.suffix in (".safetensors", ".json")]
+        if not files:
+            raise UserError(
+                f"there is no agent in {cfg.agent}: it has no weights and no config.json"
+            )
+        digest = hashlib.sha256()
+        for file in sorted(files):
+            content = hashlib.sha256(file.read_bytes()).hexdigest()
+            digest.update(f"{file.name}:{content};".encode())
+        facts["agent"] = digest.hexdigest()
     return facts
-
-
-def _folder_digest(folder: Path) -> str:
-    """Hash the names and contents of an agent's weights and configuration."""
-    files = sorted(p for p in folder.glob("*") if p.suffix in (".safetensors", ".json"))
-    if not files:
-        raise UserError(f"there is no agent in {folder}: it has no weights and no config.json")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}:{hashlib.sha256(file.read_bytes()).hexdigest()};".encode())
-    return digest.hexdigest()
 
 
 def build_behaviour(
     cfg: BehaviourConfig, env: gym.Env[Any, Any], load_policy: PolicyLoader | None = None
 ) -> Behaviour:
-    """Make what a configuration describes, for the action space of `env`.
-
-    Args:
-        cfg: the configuration.
-        env: an environment of the kind to be driven.
-        load_policy: opens an agent's folder; needed for `AgentNoiseConfig`.
+    """Make what a configuration describes, for environments such as `env`.
 
     Raises:
-        UserError: the configuration does not fit the action space, or the agent cannot be loaded.
+        UserError: the configuration does not fit the action space, the agent cannot be loaded, or
+            `load_policy` is missing, which opens the folder of `AgentNoiseConfig`.
     """
-    from worldmodels.experience import behaviours
-
-    spec = ActionSpec.from_space(env.action_space)
+    spec, task = ActionSpec.from_space(env.action_space), task_of(env)
     if isinstance(cfg, AR1Config):
-        return _ar1(cfg, spec, env)
+        if spec.kind == "discrete":
+            return _Random(partial(_sticky, cfg, spec))
+        return _Random(partial(_ar1, cfg, spec, _bias(cfg.bias, spec, task.explore_bias)))
     if isinstance(cfg, BrownianConfig):
         if spec.kind != "box":
             raise UserError(
                 "BrownianConfig needs a Box action space; AR1Config takes Discrete ones"
             )
-        return behaviours.Brownian(cfg.dt, spec)
+        return _Random(partial(_brownian, cfg, spec))
     if isinstance(cfg, RandomControllerConfig):
-        bias = _bias(None, spec, task_of(env).random_controller_bias)
-        return behaviours.RandomController(cfg.max_scale, cfg.thumbnail, bias, spec)
+        bias = _bias(None, spec, task.random_controller_bias)
+        return _Random(partial(_random_controller, cfg, spec, bias))
     if load_policy is None:
         raise UserError("AgentNoiseConfig needs load_policy, which opens the agent's folder")
-    return behaviours.NoisyPolicy(
-        load_policy(Path(cfg.agent)),
-        spec,
-        noise=(cfg.rho, cfg.scale),
-        bias_spread=cfg.bias_spread,
-        kick=(cfg.kick_probability, cfg.kick_steps),
-        random_start=(cfg.random_start_probability, cfg.random_start_steps),
-        explore=_ar1(cfg.explore, spec, env),
-    )
-
-
-def _ar1(cfg: AR1Config, spec: ActionSpec, env: gym.Env[Any, Any]) -> Behaviour:
-    from worldmodels.experience import behaviours
-
-    if spec.kind == "discrete":
-        return behaviours.Sticky(cfg.rho, spec)
-    bias = _bias(cfg.bias, spec, task_of(env).explore_bias)
-    return behaviours.AR1(cfg.rho, cfg.scale, bias, cfg.bias_spread, spec)
+    policy = load_policy(Path(cfg.agent))
+    return _NoisyPolicy(cfg, spec, policy, build_behaviour(cfg.explore, env))
 
 
 def _bias(
@@ -176,3 +156,189 @@ def _bias(
         raise UserError(f"the bias has {len(given)} numbers; the actions have {spec.dim}")
     bias = given if given is not None else own if spec.kind == "box" else None
     return np.zeros(spec.dim) if bias is None else np.array(bias, np.float64)
+
+
+def _stream(
+    seeds: Sequence[int], label: str, normal: bool, width: int
+) -> Iterator[NDArray[np.float64]]:
+    """Yield (n, width) numbers, standard normal or uniform from 0 to 1; row r from seed r alone."""
+    rngs = [np.random.default_rng(derive_seed(int(s), "exploration", label)) for s in seeds]
+    shape = (_CHUNK, width)
+    while True:
+        draws = [rng.standard_normal(shape) if normal else rng.random(shape) for rng in rngs]
+        yield from np.stack(draws, axis=1)
+
+
+def _deviation(
+    seeds: Sequence[int], cfg: AR1Config | AgentNoiseConfig, dim: int, label: str
+) -> Iterator[NDArray[np.float64]]:
+    """Yield the noise itself: d <- rho d + sqrt(1 - rho^2) scale e, e standard normal; (n, A)."""
+    stream = _stream(seeds, label, True, dim)
+    # Begin in the stationary distribution, so that early steps are as varied as late ones.
+    value = cfg.scale * next(stream)
+    while True:
+        yield value
+        value = cfg.rho * value + np.sqrt(1 - cfg.rho**2) * cfg.scale * next(stream)
+
+
+def _to_box(unit: NDArray[np.float64], spec: ActionSpec) -> NDArray[np.float32]:
+    """Turn (n, A) unit coordinates into actions of a Box space, clipped."""
+    low, high = np.array(spec.low), np.array(spec.high)
+    actions: NDArray[np.float64] = low + (np.clip(unit, -1, 1) + 1) * ((high - low) / 2)
+    return actions.astype(np.float32)
+
+
+def _to_unit(actions: NDArray[Any], spec: ActionSpec) -> NDArray[np.float64]:
+    """Turn (n, A) actions of a Box space into unit coordinates."""
+    low, high = np.array(spec.low), np.array(spec.high)
+    unit: NDArray[np.float64] = (actions - low) / ((high - low) / 2) - 1
+    return unit
+
+
+def _padded(actions: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    """Add rows of zeros to the actions (n, ...) of the first n rows, up to those of `like`."""
+    out = np.zeros((len(like), *actions.shape[1:]), actions.dtype)
+    out[: len(actions)] = actions
+    return out
+
+
+class _Random:
+    """A behaviour made of what turns seeds into what turns frames (n, H, W, C) into actions."""
+
+    def __init__(self, begin: Callable[[Sequence[int]], _Act]) -> None:
+        self._begin = begin
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Begin episodes."""
+        self._act, self._number = self._begin(seeds), len(seeds)
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return actions, (W, A) or (W,)."""
+        return _padded(self._act(obs[: self._number]), active)
+
+
+def _ar1(cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]) -> _Act:
+    """Autoregressive noise around a bias (A,) that is shifted once an episode."""
+    centre = bias + cfg.bias_spread * next(_stream(seeds, "bias", True, spec.dim))
+    noise = _deviation(seeds, cfg, spec.dim, "noise")
+    return lambda obs: _to_box(centre + next(noise), spec)
+
+
+def _sticky(cfg: AR1Config, spec: ActionSpec, seeds: Sequence[int]) -> _Act:
+    """Discrete actions that are kept with the probability `rho` and redrawn otherwise."""
+
+    def draw(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
+        return spec.start + (numbers[:, 1] * spec.dim).astype(np.int64)
+
+    def choices() -> Iterator[NDArray[np.int64]]:
+        stream = _stream(seeds, "sticky", False, 2)
+        choice = draw(next(stream))
+        for numbers in stream:
+            yield choice
+            choice = np.where(numbers[:, 0] < cfg.rho, choice, draw(numbers))
+
+    chosen = choices()
+    return lambda obs: next(chosen)
+
+
+def _brownian(cfg: BrownianConfig, spec: ActionSpec, seeds: Sequence[int]) -> _Act:
+    """Brownian motion from a uniformly drawn first action, clipped to the space in each step."""
+    low, high = np.array(spec.low), np.array(spec.high)
+
+    def values() -> Iterator[NDArray[np.float32]]:
+        value = low + next(_stream(seeds, "first", False, spec.dim)) * (high - low)
+        for numbers in _stream(seeds, "noise", True, spec.dim):
+            yield value.astype(np.float32)
+            value = np.clip(value + np.sqrt(cfg.dt) * numbers, low, high)
+
+    moved = values()
+    return lambda obs: next(moved)
+
+
+def _random_controller(
+    cfg: RandomControllerConfig, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]
+) -> _Act:
+    """A linear map from a thumbnail to actions, its weights drawn once an episode.
+
+    Weights are Cauchy noise times a scale from 0 to `max_scale`; the bias (A,) is added to the
+    squashed output. Of Discrete actions, the largest output is taken.
+    """
+    shape, weights = (cfg.thumbnail**2 + 1, spec.dim), []
+    for seed in seeds:
+        rng = np.random.default_rng(derive_seed(int(seed), "exploration", "controller"))
+        weights.append(rng.random() * cfg.max_scale * rng.standard_cauchy(shape))
+    stacked = np.stack(weights)
+
+    def act(obs: NDArray[np.uint8]) -> NDArray[Any]:
+        outputs = np.einsum("ni,nia->na", thumbnails(obs, cfg.thumbnail), stacked)
+        if spec.kind == "discrete":
+            return np.asarray(spec.start + outputs.argmax(axis=1))
+        return _to_box(np.tanh(outputs) + bias, spec)
+
+    return act
+
+
+def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
+    """Sample a grid of pixels, grey from -1 to 1, and add a constant 1; (n, size^2 + 1)."""
+    n, height, width = obs.shape[:3]
+    rows = (2 * np.arange(size) + 1) * height // (2 * size)
+    columns = (2 * np.arange(size) + 1) * width // (2 * size)
+    grid = obs[:, rows[:, None], columns].reshape(n, size * size, -1)
+    grey = grid.mean(axis=2, dtype=np.float64) / 127.5 - 1
+    return np.concatenate([grey, np.ones((n, 1))], axis=1)
+
+
+class _NoisyPolicy:
+    """A policy with noise on its actions, random action bursts, and random starts."""
+
+    def __init__(
+        self, cfg: AgentNoiseConfig, spec: ActionSpec, policy: Policy, explore: Behaviour
+    ) -> None:
+        self._cfg, self._spec, self._policy, self._explore = cfg, spec, policy, explore
+
+    def start(self, seeds: Sequence[int]) -> None:
+        """Draw which episodes begin with random driving, and for how long."""
+        cfg, dim = self._cfg, self._spec.dim
+        self._explore.start(seeds)
+        self._noise = _deviation(seeds, cfg, dim, "agent-noise")
+        self._bias = cfg.bias_spread * next(_stream(seeds, "agent-bias", True, dim))
+        self._kicks = _stream(seeds, "kicks", False, 2 + dim)
+        first = next(_stream(seeds, "random-start", False, 2))
+        steps = 1 + (first[:, 1] * cfg.random_start_steps).astype(np.int64)
+        self._random_left = np.where(first[:, 0] < cfg.random_start_probability, steps, 0)
+        self._kick_left = np.zeros(len(seeds), np.int64)
+        self._kick = np.zeros((len(seeds), dim))
+        self._state: PolicyState | None = None
+        self._fresh = True
+
+    def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the noisy actions, (W, A) or (W,), which the policy is told."""
+        begin = np.full(len(active), self._fresh)
+        self._fresh = False
+        decide = getattr(self._policy, "decide", self._policy.predict)  # the group holds actions
+        chosen, self._state = decide(obs, self._state, begin, True)
+        action = self._disturb(np.array(chosen), self._explore.act(obs, active))
+        executed = getattr(self._policy, "executed", None)
+        if executed is not None:  # its memory wants to know what was done in place of its choice
+            self._state = executed(self._state, action)
+        return action
+
+    def _disturb(self, chosen: NDArray[Any], random: NDArray[Any]) -> NDArray[Any]:
+        """Replace or shift the chosen actions of the first n rows."""
+        n, numbers = len(self._kick_left), next(self._kicks)
+        self._kick_left = np.maximum(self._kick_left - 1, 0)
+        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.kick_probability)
+        lengths = 1 + (numbers[:, 1] * self._cfg.kick_steps).astype(np.int64)
+        self._kick_left = np.where(begins, lengths, self._kick_left)
+        self._kick = np.where(begins[:, None], numbers[:, 2:], self._kick)
+        kicked, wandering = self._kick_left > 0, self._random_left > 0
+        self._random_left = np.maximum(self._random_left - 1, 0)
+        deviation = next(self._noise) + self._bias
+        if self._spec.kind == "discrete":
+            choice = self._spec.start + (self._kick[:, 0] * self._spec.dim).astype(np.int64)
+            mixed = np.where(kicked, choice, chosen[:n])
+            chosen[:n] = np.where(wandering, random[:n], mixed)
+            return chosen
+        unit = _to_unit(chosen[:n], self._spec) + deviation
+        mixed = _to_box(np.where(kicked[:, None], 2 * self._kick - 1, unit), self._spec)
+        return _padded(np.where(wandering[:, None], random[:n], mixed), chosen)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -20,79 +18,52 @@ def export_minari(store: EpisodeStore, dataset_id: str, author: str | None = Non
 
     Minari keeps its datasets where `MINARI_DATASETS_PATH` says, or in `~/.minari/datasets`. A few
     episodes are in memory at a time. The frames are those that V sees, not the environment's own.
-
-    Args:
-        store: what to export.
-        dataset_id: Minari's name for it, such as "car-racing/random-v0".
-        author: recorded in the dataset.
-
-    Returns:
-        The `minari.MinariDataset`.
+    Returned is the `minari.MinariDataset`; its name is one such as "car-racing/random-v0".
 
     Raises:
         UserError: Minari is not installed, or refuses the name (it exists already, or has another
             form than "namespace/name-v0").
     """
-    minari = _import_minari()
-    records = iter(store.episodes)
-    dataset = None
-    while chunk := list(islice(records, _EPISODES_AT_ONCE)):
-        buffers = [_buffer(minari, store, record.index) for record in chunk]
-        if dataset is None:
-            dataset = _create(minari, store, dataset_id, author, buffers)
-        else:
-            dataset.update_dataset_from_buffer(buffers)
-    return dataset
-
-
-def _create(
-    minari: ModuleType,
-    store: EpisodeStore,
-    dataset_id: str,
-    author: str | None,
-    buffers: list[Any],
-) -> Any:
-    """Begin the dataset with its first episodes."""
-    facts = ", ".join(f"{name} {value}" for name, value in store.meta["versions"].items())
-    try:
-        return minari.create_dataset_from_buffers(
-            dataset_id,
-            buffers,
-            observation_space=gym.spaces.Box(0, 255, store.frame_shape, np.uint8),
-            action_space=store.action_spec.to_space(),
-            author=author,
-            algorithm_name=str(store.meta.get("behaviour", {}).get("kind", "unknown")),
-            description=f"{store.env_id}, frames cropped and resized to "
-            f"{store.frame_shape[0]} pixels; {facts}",
-            jpeg_encoding=False,  # its default loses detail
-        )
-    except ValueError as error:
-        raise UserError(f"Minari refuses the dataset {dataset_id!r}: {error}") from error
-
-
-def _buffer(minari: ModuleType, store: EpisodeStore, index: int) -> Any:
-    """Turn one episode into Minari's form."""
-    episode = store.read(index)
-    steps = len(episode)
-    last = np.arange(steps) == steps - 1
-    return minari.data_collector.EpisodeBuffer(
-        id=index,
-        seed=episode.seed,
-        observations=list(episode.obs),
-        actions=list(store.action_spec.to_env(episode.action)),
-        rewards=episode.reward.tolist(),
-        terminations=(last & episode.terminated).tolist(),
-        truncations=(last & episode.truncated).tolist(),
-    )
-
-
-def _import_minari() -> ModuleType:
     try:
         import minari
-        import minari.data_collector
+        from minari.data_collector import EpisodeBuffer
     except ImportError:
         raise UserError(
             "exporting needs Minari: install it with `pip install 'worldmodels[minari]'`"
         ) from None
-    module: ModuleType = minari
-    return module
+    size, dataset = store.frame_shape[0], None
+    facts = ", ".join(f"{name} {value}" for name, value in store.meta["versions"].items())
+    for first in range(0, len(store), _EPISODES_AT_ONCE):
+        numbers = range(first, min(first + _EPISODES_AT_ONCE, len(store)))
+        buffers = [EpisodeBuffer(id=number, **_columns(store, number)) for number in numbers]
+        if dataset is not None:
+            dataset.update_dataset_from_buffer(buffers)
+            continue
+        try:
+            dataset = minari.create_dataset_from_buffers(
+                dataset_id,
+                buffers,
+                observation_space=gym.spaces.Box(0, 255, store.frame_shape, np.uint8),
+                action_space=store.action_spec.to_space(),
+                author=author,
+                algorithm_name=str(store.meta.get("behaviour", {}).get("kind", "unknown")),
+                description=f"{store.env_id}, frames of {size} pixels as V sees them; {facts}",
+                jpeg_encoding=False,  # its default loses detail
+            )
+        except ValueError as error:
+            raise UserError(f"Minari refuses the dataset {dataset_id!r}: {error}") from error
+    return dataset
+
+
+def _columns(store: EpisodeStore, index: int) -> dict[str, Any]:
+    """One episode as the fields of Minari's buffer."""
+    episode = store.read(index)
+    last = np.arange(len(episode)) == len(episode) - 1
+    return {
+        "seed": episode.seed,
+        "observations": list(episode.obs),
+        "actions": list(store.action_spec.to_env(episode.action)),
+        "rewards": episode.reward.tolist(),
+        "terminations": (last & episode.terminated).tolist(),
+        "truncations": (last & episode.truncated).tolist(),
+    }

@@ -1,4 +1,4 @@
-"""Driving a group of environments in lockstep, for collection and for evaluation alike.
+"""The one loop over environments: a group of them in lockstep, for collection and evaluation alike.
 
 A behaviour always sees a batch of the same width: unused rows are padding, and the row of an
 episode that ended keeps its last frame. No matrix product changes its shape when an episode ends,
@@ -10,26 +10,25 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels import envs as environments
-from worldmodels.config import Count, Repeat, require
+from worldmodels.config import Count, require
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.experience.episode import EpisodeResult
 from worldmodels.protocols import Policy, PolicyState, UserError
 from worldmodels.tasks import task_of
 
 GROUP_WIDTH = 16
 """Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
 
-
 TELL_SECONDS = 20.0
-"""A group that has been driving for this long says how far it is, and then once in this time."""
+"""Seconds between two lines of progress of a group that takes long."""
 
 
 class Behaviour(Protocol):
@@ -54,53 +53,9 @@ class Behaviour(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class GroupStep:
-    """One lockstep of a group, for hooks. The arrays are only valid during the call."""
-
-    t: int
-    """0 after the reset, then 1, 2, ... after each action"""
-    obs: NDArray[np.uint8]
-    """(W, H, W', C) raw frames after this step, C 3, or 1 for grey ones"""
-    action: NDArray[np.float32] | NDArray[np.int64] | None
-    """(W, A) float32 or (W,) int64 executed actions that led here; None after the reset"""
-    reward: NDArray[np.float64]
-    """(W,) rewards of this action, 0 in inactive rows"""
-    active: NDArray[np.bool_]
-    """(W,) rows that took this step (or, at t = 0, that have an episode)"""
-    done: NDArray[np.bool_]
-    """(W,) rows whose episode ended with this step"""
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """How one episode went."""
-
-    seed: int
-    """the environment was reset with it"""
-    total_reward: float
-    """the episode's return: its rewards added in float64"""
-    length: int
-    """steps of the environment"""
-    terminated: bool
-    """ended by the environment's rules"""
-    truncated: bool
-    """ended by a limit of time or of steps"""
-    lap_finished: bool | None
-    """the lap was completed; None for environments without laps"""
-    lost: bool = False
-    """truncated because patience ran out"""
-    frames: NDArray[np.uint8] | None = None
-    """(T + 1, H, W, C) raw frames, C 3, or 1 for grey ones, if asked for"""
-
-
-@runtime_checkable
-class Attentive(Protocol):
-    """A policy for which a row is so much work that it wants to know which ones matter."""
-
-    def attend(self, active: NDArray[np.bool_]) -> None:
-        """Hear which rows (W,) of the next batch are active."""
-        ...
+Hook: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
+"""Hears the group's raw frames (W, H, W', C), C 3 or 1, and which rows (W,) have a new one; the
+arrays are only valid during the call."""
 
 
 class PolicyBehaviour:
@@ -108,24 +63,27 @@ class PolicyBehaviour:
 
     def __init__(self, policy: Policy, deterministic: bool = True) -> None:
         """Wrap a policy; `deterministic` is passed on to its `predict`."""
-        self._policy = policy
-        self._deterministic = deterministic
-        self._state: PolicyState | None = None
-        self._fresh = True
+        self._policy, self._deterministic = policy, deterministic
+        self.start(())
 
     def start(self, seeds: Sequence[int]) -> None:
         """Forget the state of the episodes before."""
-        self._state = None
+        self._state: PolicyState | None = None
         self._fresh = True
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
         """Ask the policy."""
         start = np.full(len(active), self._fresh)
         self._fresh = False
-        if isinstance(self._policy, Attentive):
-            self._policy.attend(active)
+        attend = getattr(self._policy, "attend", None)
+        if attend is not None:  # a row is so much work that it wants to know which ones matter
+            attend(active)
         action, self._state = self._policy.predict(obs, self._state, start, self._deterministic)
         return action
+
+
+_pool: dict[object, tuple[Mapping[str, Any], list[gym.Env[Any, Any]]]] = {}
+"""The process's environments, of one id and one choice of arguments, which are kept with them."""
 
 
 def shared_envs(
@@ -133,40 +91,17 @@ def shared_envs(
 ) -> list[gym.Env[Any, Any]]:
     """Return `number` environments of one id, made once in a process and used again after that."""
     options = dict(env_kwargs or {})
-    key = (env_id, _identity(options))
+    try:  # the same for equal arguments, of any type and however nested
+        key: object = env_id, pickle.dumps(options)
+    except (pickle.PicklingError, TypeError, AttributeError):
+        key = env_id, tuple((name, id(value)) for name, value in options.items())
     if key not in _pool:
         _pool.clear()  # those of another id are dropped
-        _pool[key] = _Made(options, [])
-    found = _pool[key].envs
+        _pool[key] = options, []
+    found = _pool[key][1]
     while len(found) < number:
         found.append(environments.make(env_id, **options))
     return found[:number]
-
-
-class _Made(NamedTuple):
-    options: Mapping[str, Any]
-    """kept, since `_identity` knows some of its values by their address alone"""
-    envs: list[gym.Env[Any, Any]]
-
-
-_pool: dict[tuple[str, Hashable], _Made] = {}
-"""The process's environments, of one id and one choice of arguments."""
-
-
-def _identity(value: Any) -> Hashable:
-    """What is equal for equal arguments of an environment, of any type and however nested."""
-    if isinstance(value, Mapping):
-        return type(value), frozenset((key, _identity(item)) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return type(value), tuple(map(_identity, value))
-    try:
-        hash(value)
-    except TypeError:
-        try:
-            return type(value), pickle.dumps(value)  # arrays, sets, plain dataclasses
-        except (pickle.PicklingError, TypeError, AttributeError):
-            return type(value), id(value)
-    return type(value), value  # the type, since 1, 1.0 and True are equal
 
 
 def run_group(
@@ -179,8 +114,7 @@ def run_group(
     action_repeat: int = 1,
     width: int = GROUP_WIDTH,
     keep_frames: bool = False,
-    on_step: Callable[[GroupStep], None] | None = None,
-    on_episode: Callable[[EpisodeResult], None] | None = None,
+    on_frames: Hook | None = None,
 ) -> list[EpisodeResult]:
     """Drive one episode for each seed, all in step, until the last one has ended.
 
@@ -189,52 +123,41 @@ def run_group(
         behaviour: chooses the actions.
         seeds: one for each episode; at most `width`.
         max_steps: truncate after that many steps, beside the environment's own limit.
-        patience: truncate after that many steps in a row without a reward above 0, so that an
-            episode that is lost does not fill the data; for collection, never for a test.
-        action_repeat: steps of the environment that each action is held for. Behaviour and hooks
-            then see the frame after the last of them, and the sum of their rewards.
+        patience: truncate after that many steps in a row without a reward above 0, so that lost
+            episodes do not fill the data; for collection, never for a test.
+        action_repeat: steps of the environment that each action is held for; only the frame after
+            the last of them is seen.
         width: rows of the behaviour's batch, the same for all groups that are to be comparable.
         keep_frames: put the raw frames into the results.
-        on_step: called after the reset and after every lockstep.
-        on_episode: called when an episode has ended.
-
-    Returns:
-        One result for each seed, in their order.
+        on_frames: called after the reset and after every lockstep.
 
     Raises:
-        UserError: too many seeds, environments of different spaces, an action of the wrong shape,
-            out of range or not finite, or an environment that breaks a promise (see `CheckedEnv`);
-            seed and step are named.
+        UserError: too many seeds, environments of different spaces, an impossible action, or an
+            environment that breaks a promise (see `CheckedEnv`); seed and step are named.
     """
     if not 0 < len(seeds) <= min(width, len(envs)):
         raise UserError(
             f"{len(seeds)} seeds for {len(envs)} environments in a group of width {width}; "
             "there must be at least one seed, and no more than environments or rows"
         )
-    require("action_repeat", action_repeat, Repeat)
+    require("action_repeat", action_repeat, Count)
     require("max_steps", max_steps, Count | None)
     require("patience", patience, Count | None)
-    group = _Group(envs[: len(seeds)], seeds, width, keep_frames)
-    limits_of_steps = _Limits(max_steps, patience, action_repeat)
+    group = _Group(envs[: len(seeds)], seeds, width, (max_steps, patience, action_repeat))
+    group.frames = [[] for _ in seeds] if keep_frames else None
     behaviour.start(seeds)
-    step = group.reset()
+    group.reset()
+    seen = group.active.copy()
     while True:
-        if on_step is not None:
-            on_step(step)
-        if on_episode is not None:
-            for row in np.flatnonzero(step.done):
-                on_episode(group.result(int(row)))
+        if on_frames is not None:
+            on_frames(group.obs, seen)
         if not group.active.any():
             return [group.result(row) for row in range(len(seeds))]
-        step = group.step(behaviour.act(group.obs, group.active), limits_of_steps)
-
-
-class _Limits(NamedTuple):
-    """How long episodes may be, in the environment's steps, and how long an action is held."""
-
-    max_steps: int | None
-    patience: int | None
-    action_repeat: int
+        seen = group.active.copy()
+        began = time.perf_counter()
+        action = behaviour.act(group.obs, group.active)
+        group.seconds[seen] += (time.perf_counter() - began) / seen.sum()
+        group.step(action)
 
 
 class _Group:
@@ -245,9 +168,10 @@ class _Group:
         envs: Sequence[gym.Env[Any, Any]],
         seeds: Sequence[int],
         width: int,
-        keep_frames: bool,
+        limits: tuple[int | None, int | None, int],
     ) -> None:
         self.envs = envs
+        self.max_steps, self.patience, self.repeat = limits
         self.seeds = [int(seed) for seed in seeds]
         self.task = task_of(envs[0])
         self.spec = ActionSpec.from_space(envs[0].action_space)
@@ -260,44 +184,38 @@ class _Group:
         self.active = np.arange(width) < len(seeds)
         self.t = 0
         self.began = self.told = time.monotonic()
-        self.rewarded = np.zeros(width, np.int64)
-        self.total = np.zeros(width)
-        self.length = np.zeros(width, np.int64)
+        self.rewarded, self.length = (np.zeros(width, np.int64) for _ in range(2))
+        self.total, self.seconds = np.zeros(width), np.zeros(width)
         self.terminated, self.truncated, self.lost = (np.zeros(width, np.bool_) for _ in range(3))
         self.infos: list[dict[str, Any]] = [{} for _ in seeds]
-        self.frames: list[list[NDArray[np.uint8]]] | None = (
-            [[] for _ in seeds] if keep_frames else None
-        )
+        self.actions: list[list[Any]] = [[] for _ in seeds]
+        self.rewards: list[list[float]] = [[] for _ in seeds]
+        self.frames: list[list[NDArray[np.uint8]]] | None = None
 
-    def reset(self) -> GroupStep:
+    def reset(self) -> None:
         """Start the episodes."""
         for row, (env, seed) in enumerate(zip(self.envs, self.seeds, strict=True)):
             self._see(row, env.reset(seed=seed)[0])
-        width = len(self.active)
-        return GroupStep(
-            0, self.obs, None, np.zeros(width), self.active.copy(), np.zeros(width, np.bool_)
-        )
 
-    def step(self, action: NDArray[Any], limits: _Limits) -> GroupStep:
-        """Let every environment whose episode goes on take an action, for as long as it is held."""
+    def step(self, action: NDArray[Any]) -> None:
+        """Step every environment whose episode is not over, for as long as the action is held."""
         self._tell()
         action = self._check(action)
         self.t += 1
-        acted = self.active.copy()
-        reward = np.zeros(len(acted))
         taken = self.spec.to_env(action)
-        for row in np.flatnonzero(acted).tolist():
-            reward[row] = self._act(row, taken[row], limits)
-        self.total += reward
+        for row in np.flatnonzero(self.active).tolist():
+            reward = self._act(row, taken[row])
+            self.actions[row].append(action[row])
+            self.rewards[row].append(reward)
+            self.total[row] += reward
         self.active &= ~(self.terminated | self.truncated)
-        return GroupStep(self.t, self.obs, action, reward, acted, acted & ~self.active)
 
-    def _act(self, row: int, action: Any, limits: _Limits) -> float:
+    def _act(self, row: int, action: Any) -> float:
         """Hold an action in one environment; the sum of its rewards."""
         env, total = self.envs[row], 0.0
         bare: Any = env.unwrapped
-        skips = limits.action_repeat > 1 and hasattr(bare, "draws_observations")
-        for left in reversed(range(limits.action_repeat)):
+        skips = self.repeat > 1 and hasattr(bare, "draws_observations")
+        for left in reversed(range(self.repeat)):
             if skips:  # nobody sees the frames in between
                 bare.draws_observations = left == 0
             obs, gained, terminated, truncated, info = env.step(action)
@@ -306,8 +224,8 @@ class _Group:
             steps = int(self.length[row])
             if float(gained) > 0:
                 self.rewarded[row] = steps
-            lost = limits.patience is not None and steps - self.rewarded[row] >= limits.patience
-            stopped = (steps == limits.max_steps or lost) and not terminated
+            lost = self.patience is not None and steps - self.rewarded[row] >= self.patience
+            stopped = (steps == self.max_steps or lost) and not terminated
             if terminated or truncated or stopped:
                 self.terminated[row], self.truncated[row] = terminated, truncated or stopped
                 self.lost[row] = lost and not terminated
@@ -348,15 +266,14 @@ class _Group:
         return np.rint(clipped) if self.spec.integer else clipped
 
     def _tell(self) -> None:
-        """Say now and then how far the group is, for those who wait."""
+        """Print the progress of a group that takes long."""
         now = time.monotonic()
         if now - self.told < TELL_SECONDS:
             return
         self.told, seconds = now, now - self.began
-        going = int(self.active.sum())
         print(
-            f"seeds {self.seeds[0]} to {self.seeds[-1]}: {int(self.length.max()):,} steps in "
-            f"{seconds:.0f} s, {going} of {len(self.seeds)} episodes not over yet",
+            f"seeds {self.seeds[0]} to {self.seeds[-1]}: {self.length.max():,} steps in "
+            f"{seconds:.0f} s, {self.active.sum()} of {len(self.seeds)} episodes not over yet",
             flush=True,
         )
 
@@ -368,33 +285,26 @@ class _Group:
 
     def result(self, row: int) -> EpisodeResult:
         """Sum up an episode that has ended."""
+        # An environment may tell its goal only in a step that terminates: an episode that ran out
+        # of time did not reach it, which is not the same as an environment without a goal.
+        goal = self.task.finished_key
         return EpisodeResult(
             seed=self.seeds[row],
             total_reward=float(self.total[row]),
             length=int(self.length[row]),
             terminated=bool(self.terminated[row]),
             truncated=bool(self.truncated[row]),
-            lap_finished=self._finished(self.infos[row]),
+            lap_finished=None if goal is None else bool(self.infos[row].get(goal, False)),
             lost=bool(self.lost[row]),
+            actions=np.array(self.actions[row]),
+            rewards=np.array(self.rewards[row]),
             frames=None if self.frames is None else np.stack(self.frames[row]),
+            ms_per_action=1000 * float(self.seconds[row]) / int(self.length[row]),
         )
-
-    def _finished(self, info: Mapping[str, Any]) -> bool | None:
-        """Tell whether an episode reached its goal.
-
-        An environment may say so only in a step that terminates: an episode that ran out of time
-        did not reach it, which is not the same as an environment without a goal.
-        """
-        key = self.task.finished_key
-        return None if key is None else bool(info.get(key, False))
 
 
 def _common_shape(envs: Sequence[gym.Env[Any, Any]], spec: ActionSpec) -> tuple[int, ...]:
-    """The shape of all environments' frames.
-
-    Raises:
-        UserError: one has other frames or actions than the first.
-    """
+    """The shape of all environments' frames, which must agree, as their actions must."""
     shape = envs[0].observation_space.shape
     assert shape is not None
     for number, env in enumerate(envs):

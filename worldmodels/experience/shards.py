@@ -8,9 +8,8 @@ Layout, all numbers little-endian::
     header    JSON: what the episodes are, and where each block lies
     data      blocks: zstd frames, each with its CRC-32 in the header
 
-The header knows the file's length, so a truncated file is told when it is opened; a damaged block
-is told when it is read. The header has no time and no machine in it: equal episodes make equal
-files.
+The header knows the file's length, so a truncated file is refused when it is opened, and a damaged
+block when it is read. The header has no time and no machine in it: equal episodes make equal files.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
+from typing import Annotated, Any, NotRequired, TypeAlias, TypedDict
 
 import numpy as np
 import zstandard
@@ -32,16 +31,17 @@ from numpy.typing import NDArray
 
 from worldmodels._files import parse_json
 from worldmodels._shapes import check
-from worldmodels.config import AtLeast, Count, Seed, Size
+from worldmodels.config import AtLeast, Count, Seed, Size, from_json
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.encoding import (
+from worldmodels.experience.episode import (
     BLOCK_FRAMES,
     CODEC,
+    Actions,
     EncodedEpisode,
-    encode,
+    Ending,
     join_colours,
 )
-from worldmodels.experience.episode import Episode
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path
 
@@ -57,29 +57,16 @@ _REMEDY = "delete it and collect its episodes again"
 
 _Natural: TypeAlias = Annotated[int, AtLeast(0)]
 
-
 _MOST_EXPANSION = 32_768
 """Bytes that a compressed byte can stand for at most: zstd's shortest block has four bytes and
 repeats one of them 2^17 times."""
 
 
-class _FrameSpec(TypedDict):
-    rows: Count | None
-    size: Size
-
-
-class _ActionSpec(TypedDict):
-    kind: Literal["box", "discrete"]
-    dim: Size
-    low: list[float]
-    high: list[float]
-
-
 class _Meta(TypedDict):
     env_id: str
-    frame_spec: _FrameSpec
+    frame_spec: dict[str, Any]
     frame_shape: list[Size]
-    action_spec: _ActionSpec
+    action_spec: dict[str, Any]
     versions: dict[str, str]
     action_repeat: NotRequired[Count]
 
@@ -124,94 +111,65 @@ class Block:
     """bytes that it decompresses to"""
 
 
-def write_shard(
-    path: Path, episodes: Iterable[Episode | EncodedEpisode], meta: Mapping[str, Any]
-) -> Shard:
-    """Write a shard, whole or not at all.
+def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[str, Any]) -> Shard:
+    """Write a shard, whole or not at all, and open it.
 
     Args:
         path: the file, which must not exist; its name ends in `SUFFIX`.
         episodes: what it holds, in this order.
-        meta: JSON-able facts true of all episodes; `EpisodeStore` wants `env_id`, `frame_spec`,
-            `frame_shape`, `action_spec` and `versions`.
-
-    Returns:
-        The shard, opened.
+        meta: facts true of all episodes, for JSON: those of `_Meta`, and others.
 
     Raises:
-        UserError: the disk is full (path and bytes are named) or refuses the file, the file
-            exists already, or there are no episodes.
+        UserError: the disk is full or refuses the file, the file exists, or there are no episodes.
     """
-    encoded = [e if isinstance(e, EncodedEpisode) else encode(e) for e in episodes]
-    if not encoded:
+    if not episodes:
         raise UserError(f"shard {path} would have no episodes; give at least one")
     if path.exists():
         raise UserError(
             f"shard {path} exists already, and shards are never changed; delete it first"
         )
-    header, data = _header(encoded, meta)
+    records, offset = [], 0
+    for episode in episodes:
+        data = [block for block, _ in episode.blocks]
+        record = {
+            "offset": offset,
+            "sizes": [len(block) for block in data],
+            "crc32": [zlib.crc32(block) for block in data],
+            "frames": [frames for _, frames in episode.blocks],
+        }
+        records.append({**episode.facts, **record})
+        offset += sum(map(len, data))
+    data = [block for episode in episodes for block, _ in episode.blocks]
+    content = {
+        "format": FORMAT_VERSION,
+        "codec": CODEC,
+        "meta": dict(meta),
+        "data_bytes": offset,
+        "data_sha256": hashlib.sha256(b"".join(data)).hexdigest(),
+        "episodes": records,
+    }
+    header = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     prefix = _PREFIX.pack(_MAGIC, len(header), hashlib.sha256(header).digest())
-    size = len(prefix) + len(header) + sum(map(len, data))
     try:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             file.writelines((prefix, header, *data))
             file.flush()
     except UserError as error:
+        size = len(prefix) + len(header) + offset
         raise UserError(f"{error} ({size:,} bytes are needed)") from error
     return Shard(path)
 
 
-def _header(encoded: list[EncodedEpisode], meta: Mapping[str, Any]) -> tuple[bytes, list[bytes]]:
-    """Lay the blocks end to end: the header that says where they are, and the blocks."""
-    records: list[dict[str, Any]] = []
-    data: list[bytes] = []
-    offset = 0
-    digest = hashlib.sha256()
-    for episode in encoded:
-        sizes = [len(block) for block, _ in episode.blocks]
-        record = {
-            **episode.facts,
-            "offset": offset,
-            "sizes": sizes,
-            "crc32": [zlib.crc32(block) for block, _ in episode.blocks],
-            "frames": [frames for _, frames in episode.blocks],
-        }
-        records.append(record)
-        data.extend(block for block, _ in episode.blocks)
-        offset += sum(sizes)
-    for block in data:
-        digest.update(block)
-    header = {
-        "format": FORMAT_VERSION,
-        "codec": CODEC,
-        "meta": dict(meta),
-        "data_bytes": offset,
-        "data_sha256": digest.hexdigest(),
-        "episodes": records,
-    }
-    return json.dumps(header, sort_keys=True, separators=(",", ":")).encode(), data
-
-
 @dataclass(frozen=True)
-class EpisodeEntry:
+class EpisodeEntry(Ending):
     """What the header says of one episode."""
 
-    seed: int
-    """the environment was reset with it"""
     length: int
     """T, the number of actions"""
     env_steps: int
     """steps of the environment: T, or more where actions were held"""
     total_reward: float
     """sum of the rewards"""
-    terminated: bool
-    """ended by the environment's rules"""
-    truncated: bool
-    """ended by a limit"""
-    lap_finished: bool | None
-    """as the environment told, or None"""
-    lost: bool
-    """truncated because patience ran out"""
     blocks: tuple[Block, ...]
     """blocks of frames, in order"""
     action: Block
@@ -230,15 +188,17 @@ class Shard:
             UserError: no shard, of another format version, truncated, or with a damaged header.
         """
         self.path = Path(path)
-        raw, self._data_start = _read_header(self.path)
-        header = _parse_header(raw, self.path)
-        self.header_sha256 = hashlib.sha256(raw).hexdigest()
+        header, self.header_sha256, self._data_start = _read_header(self.path)
         self.meta: dict[str, Any] = header["meta"]
         self.data_bytes: int = header["data_bytes"]
-        self._data_sha256: str = header["data_sha256"]
+        where = f"header of shard {self.path}: meta."
+        self.frame_spec = from_json(FrameSpec, self.meta["frame_spec"], f"{where}frame_spec.")
+        self.action_spec = from_json(ActionSpec, self.meta["action_spec"], f"{where}action_spec.")
+        size, shape = self.frame_spec.size, self.meta["frame_shape"]
         try:
-            _check_meta(self.meta)
-            self.entries = tuple(_entry(record, self.meta) for record in header["episodes"])
+            if shape != [size, size, 3]:
+                raise ValueError(f"frame_shape {shape} with frame_spec.size {size}")
+            self.entries = tuple(self._entry(record) for record in header["episodes"])
             _check_layout(self.entries, self.data_bytes)
         except ValueError as error:
             raise UserError(f"shard {self.path} has a header of {error}; {_REMEDY}") from error
@@ -250,16 +210,37 @@ class Shard:
                 f"truncated or was changed; {_REMEDY}"
             )
 
-    def read_block(self, block: Block, what: str) -> bytes:
-        """Return a block's bytes, decompressed.
+    def _entry(self, record: _Record) -> EpisodeEntry:
+        """Rebuild what `write_shard` laid out; ValueError if it is not laid out so."""
+        sizes, crcs = record["sizes"], record["crc32"]
+        frames, steps = record["frames"], record["length"]
+        whole, rest = divmod(steps + 1, BLOCK_FRAMES)
+        expected = [BLOCK_FRAMES] * whole + [rest] * (rest > 0)
+        if frames != [*expected, 0, 0] or not len(frames) == len(sizes) == len(crcs):
+            raise ValueError(
+                f"an episode of {steps:,} steps with other frames or blocks than these"
+            )
+        spec, pixels = self.action_spec, 3 * self.frame_spec.size**2
+        step_bytes = 8 if spec.kind == "discrete" else 4 * spec.dim
+        lengths = [pixels * n for n in expected] + [step_bytes * steps, 4 * steps]
+        offsets = accumulate(sizes, initial=record["offset"])
+        *of_frames, action, reward = map(Block, offsets, sizes, crcs, frames, lengths)
+        return EpisodeEntry(
+            seed=record["seed"],
+            length=steps,
+            env_steps=record.get("env_steps", steps),  # older files hold neither this
+            total_reward=record["total_reward"],
+            terminated=record["terminated"],
+            truncated=record["truncated"],
+            lap_finished=record["lap_finished"],
+            lost=record.get("lost", False),  # nor this
+            blocks=tuple(of_frames),
+            action=action,
+            reward=reward,
+        )
 
-        Args:
-            block: which one.
-            what: names the block in the message of an error.
-
-        Raises:
-            UserError: the bytes are not those that were written, or the file is gone.
-        """
+    def _read_block(self, block: Block, what: str) -> bytes:
+        """Return a block's bytes, decompressed; `what` names it where they are not as written."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 raw = os.pread(file.fileno(), block.size, self._data_start + block.offset)
@@ -275,7 +256,7 @@ class Shard:
             if zstandard.get_frame_parameters(raw).content_size == block.length:
                 return zstandard.ZstdDecompressor().decompress(raw)
         except zstandard.ZstdError:
-            pass  # told below
+            pass  # refused below
         raise UserError(
             f"shard {self.path} is corrupt in {what}: it does not hold the {block.length:,} bytes "
             f"that its header promises; {_REMEDY}"
@@ -288,73 +269,35 @@ class Shard:
             UserError: the block is corrupt.
         """
         block = self.entries[episode].blocks[index]
-        raw = self.read_block(block, f"frame block {index} of episode {episode}")
+        raw = self._read_block(block, f"frame block {index} of episode {episode}")
         join_colours(np.frombuffer(raw, np.uint8), out)
 
-    def read_steps(
-        self, episode: int
-    ) -> tuple[NDArray[np.float32] | NDArray[np.int64], NDArray[np.float32]]:
+    def read_steps(self, episode: int) -> tuple[Actions, NDArray[np.float32]]:
         """Return an episode's actions, (T, A) float32 or (T,) int64, and rewards, (T,) float32."""
         entry = self.entries[episode]
-        reward = np.frombuffer(
-            self.read_block(entry.reward, f"rewards of episode {episode}"), "<f4"
-        )
-        raw = self.read_block(entry.action, f"actions of episode {episode}")
-        if self.meta["action_spec"]["kind"] == "discrete":
-            return np.frombuffer(raw, "<i8").astype(np.int64), reward.astype(np.float32)
-        action = np.frombuffer(raw, "<f4").astype(np.float32).reshape(entry.length, -1)
-        return action, reward.astype(np.float32)
-
-    def verify(self) -> int:
-        """Read everything, block by block, and compare with the checksums.
-
-        Returns:
-            The number of data bytes read.
-
-        Raises:
-            UserError: names the first block that is not what was written.
-        """
-        for number, entry in enumerate(self.entries):
-            for index, block in enumerate(entry.blocks):
-                self.read_block(block, f"frame block {index} of episode {number}")
-            self.read_steps(number)
-        digest = hashlib.sha256()
-        for chunk in _chunks(self.path, self._data_start):
-            digest.update(chunk)
-        if digest.hexdigest() != self._data_sha256:
-            raise UserError(
-                f"shard {self.path} does not have its SHA-256; delete it and collect again"
-            )
-        return self.data_bytes
+        paid = self._read_block(entry.reward, f"rewards of episode {episode}")
+        reward = np.frombuffer(paid, "<f4").astype(np.float32)
+        raw = self._read_block(entry.action, f"actions of episode {episode}")
+        if self.action_spec.kind == "discrete":
+            return np.frombuffer(raw, "<i8").astype(np.int64), reward
+        return np.frombuffer(raw, "<f4").astype(np.float32).reshape(entry.length, -1), reward
 
 
-def _chunks(path: Path, start: int) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(start)
-        while chunk := file.read(1 << 20):
-            yield chunk
-
-
-def _read_header(path: Path) -> tuple[bytes, int]:
-    """Return the header's bytes, checked, and where the data begin."""
+def _read_header(path: Path) -> tuple[dict[str, Any], str, int]:
+    """Return the header, with every field of its type, its SHA-256 and where the data begin."""
     try:
         with path.open("rb") as file:
             prefix = file.read(_PREFIX.size)
             if len(prefix) < _PREFIX.size or prefix[: len(_MAGIC)] != _MAGIC:
                 raise UserError(f"{path} is not a shard of episodes, or its beginning is damaged")
             _, length, digest = _PREFIX.unpack(prefix)
-            header = file.read(min(length, os.stat(path).st_size))
+            raw = file.read(min(length, os.stat(path).st_size))
     except FileNotFoundError:
         raise UserError(f"shard {path} does not exist") from None
     except IsADirectoryError:
         raise UserError(f"shard {path} is a folder") from None
-    if len(header) != length or hashlib.sha256(header).digest() != digest:
+    if len(raw) != length or hashlib.sha256(raw).digest() != digest:
         raise UserError(f"shard {path} has a truncated or corrupt header; {_REMEDY}")
-    return header, _PREFIX.size + length
-
-
-def _parse_header(raw: bytes, path: Path) -> dict[str, Any]:
-    """What a header says, with every field of its type."""
     header = parse_json(raw, f"shard {path} has a damaged header ({{}}); {_REMEDY}")
     found = header.get("format") if isinstance(header, dict) else None
     if found != FORMAT_VERSION:
@@ -363,18 +306,7 @@ def _parse_header(raw: bytes, path: Path) -> dict[str, Any]:
             "episodes again or use the version that wrote them"
         )
     check(header, _Header, f"header of shard {path}")
-    return dict(header)
-
-
-def _check_meta(meta: Mapping[str, Any]) -> None:
-    """Refuse facts that do not belong together, with ValueError."""
-    size, spec = meta["frame_spec"]["size"], meta["action_spec"]
-    if meta["frame_shape"] != [size, size, 3]:
-        raise ValueError(f"frame_shape {meta['frame_shape']} with frame_spec.size {size}")
-    try:
-        ActionSpec(spec["kind"], spec["dim"], tuple(spec["low"]), tuple(spec["high"]))
-    except UserError as error:
-        raise ValueError(f"an action_spec that is none: {error}") from error
+    return header, digest.hex(), _PREFIX.size + length
 
 
 def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
@@ -396,24 +328,3 @@ def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
             end += block.size
     if end != data_bytes:
         raise ValueError(f"blocks of {end:,} bytes and data of {data_bytes:,}")
-
-
-def _entry(record: dict[str, Any], meta: Mapping[str, Any]) -> EpisodeEntry:
-    """Rebuild what `_header` laid out; ValueError if it is not laid out so."""
-    sizes, crcs, frames, steps = (record[n] for n in ("sizes", "crc32", "frames", "length"))
-    expected = [BLOCK_FRAMES] * ((steps + 1) // BLOCK_FRAMES)
-    expected += [(steps + 1) % BLOCK_FRAMES] if (steps + 1) % BLOCK_FRAMES else []
-    if frames != [*expected, 0, 0] or not len(frames) == len(sizes) == len(crcs):
-        raise ValueError(f"an episode of {steps:,} steps with other frames or blocks than these")
-    spec = meta["action_spec"]
-    step_bytes = 8 if spec["kind"] == "discrete" else 4 * spec["dim"]
-    pixels = int(np.prod(meta["frame_shape"]))
-    lengths = [pixels * n for n in expected] + [step_bytes * steps, 4 * steps]
-    offsets = [record["offset"] + before for before in accumulate(sizes, initial=0)]
-    blocks = [Block(*values) for values in zip(offsets, sizes, crcs, frames, lengths, strict=False)]
-    names = ("seed", "length", "total_reward", "terminated", "truncated", "lap_finished")
-    facts = {name: record[name] for name in names}
-    facts["env_steps"] = record.get("env_steps", record["length"])  # older files hold neither
-    facts["lost"] = record.get("lost", False)
-    *of_frames, action, reward = blocks
-    return EpisodeEntry(**facts, blocks=tuple(of_frames), action=action, reward=reward)

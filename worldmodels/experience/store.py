@@ -1,27 +1,47 @@
-"""Shards in folders, opened as one set of episodes that never has to fit into memory."""
+"""Shards in folders, opened as one set of episodes that never has to fit into memory.
+
+The order of shuffled frames is a pure function of a seed and a number, so batch k can be had
+without the batches before it: a resumed training sees exactly what the unbroken one would have
+seen.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import Count, CountOrZero, require
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience import sampling
-from worldmodels.experience.encoding import BLOCK_FRAMES
-from worldmodels.experience.episode import Episode
-from worldmodels.experience.folders import check_same, open_folder
-from worldmodels.experience.shards import EpisodeEntry, Shard
+from worldmodels.experience.episode import BLOCK_FRAMES, Episode
+from worldmodels.experience.shards import SUFFIX, EpisodeEntry, Shard
 from worldmodels.protocols import UserError
+from worldmodels.runs import read_json
 
-_STEPS_KEPT = 256
+MANIFEST = "manifest.json"
+"""File that lists the shards of a finished collection."""
+
+FRAME_VERSIONS = ("gymnasium", "box2d", "pygame")
+"""Packages whose versions change frames or physics, so that sets of several must not be mixed."""
+
+BUFFER_FRAMES = 8192
+"""Frames that are shuffled among each other: 256 blocks of 32, 100 MB at 64x64."""
+
+_Pool: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
+"""Frames (n, S, S, 3), and the order (m,) in which to hand them out."""
+
+
+class _Manifest(TypedDict):
+    shards: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -40,11 +60,6 @@ class EpisodeRecord:
     """number of its first frame, counted through the whole store"""
 
     @property
-    def length(self) -> int:
-        """T, the number of steps."""
-        return self.entry.length
-
-    @property
     def num_frames(self) -> int:
         """T + 1."""
         return self.entry.length + 1
@@ -54,16 +69,13 @@ class EpisodeStore:
     """Episodes of one environment in one order: folder by folder, shard by shard, seed by seed.
 
     Only headers are kept in memory, about 100 bytes for 32 frames. A store can be pickled and used
-    in
-    several threads: each read opens the file anew.
+    in several threads: each read opens the file.
     """
 
     def __init__(self, folders: Sequence[Path | str], allow_mixed_versions: bool = False) -> None:
-        """Open every shard in the folders.
+        """Open every shard in the folders, which `collect` filled.
 
-        Args:
-            folders: what `collect` filled.
-            allow_mixed_versions: accept frames made by different versions of `FRAME_VERSIONS`.
+        With `allow_mixed_versions`, frames may be of different versions of `FRAME_VERSIONS`.
 
         Raises:
             UserError: a folder without shards, a missing, truncated or foreign shard, or shards
@@ -74,8 +86,9 @@ class EpisodeStore:
         paths = [Path(folder) for folder in folders]
         if len({path.resolve() for path in paths}) != len(paths):
             raise UserError(f"a folder of episodes is named twice in {[str(p) for p in paths]}")
-        shards = [shard for path in paths for shard in open_folder(path)]
-        check_same(shards, allow_mixed_versions)
+        shards = [shard for path in paths for shard in _open_folder(path)]
+        for shard in shards:
+            _check_same(shard, shards[0], allow_mixed_versions)
         self._set([(shard, n) for shard in shards for n in range(len(shard.entries))])
 
     def _set(self, members: Sequence[tuple[Shard, int]]) -> None:
@@ -88,8 +101,14 @@ class EpisodeStore:
             first += entry.length + 1
         self.num_frames = first
         self.num_steps = first - len(self.episodes)
-        self.meta: dict[str, Any] = members[0][0].meta
-        self._steps: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
+        kind = members[0][0]
+        self.meta: dict[str, Any] = kind.meta
+        self.env_id: str = self.meta["env_id"]
+        self.frame_spec: FrameSpec = kind.frame_spec
+        self.frame_shape = (self.frame_spec.size, self.frame_spec.size, 3)
+        self.action_spec: ActionSpec = kind.action_spec
+        self.action_repeat: int = self.meta.get("action_repeat", 1)
+        """steps of the environment that each recorded action was held for"""
 
     def subset(self, indices: Sequence[int]) -> EpisodeStore:
         """Return a store of some of the episodes, such as a validation set.
@@ -109,32 +128,6 @@ class EpisodeStore:
         return len(self.episodes)
 
     @property
-    def env_id(self) -> str:
-        """The environment that all episodes are of."""
-        return str(self.meta["env_id"])
-
-    @property
-    def frame_spec(self) -> FrameSpec:
-        """How raw frames became the stored ones."""
-        return FrameSpec(**self.meta["frame_spec"])
-
-    @property
-    def action_repeat(self) -> int:
-        """Steps of the environment that each recorded action was held for."""
-        return int(self.meta.get("action_repeat", 1))
-
-    @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """(S, S, 3)."""
-        height, width, channels = self.meta["frame_shape"]
-        return height, width, channels
-
-    @property
-    def action_spec(self) -> ActionSpec:
-        """The action space that all episodes have."""
-        return ActionSpec.from_json(self.meta["action_spec"])
-
-    @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of what is stored, in this order: equal exactly for equal episodes."""
         digest = hashlib.sha256()
@@ -149,91 +142,181 @@ class EpisodeStore:
             UserError: a block of it is corrupt; the message names the file and the block.
         """
         record = self.episodes[index]
-        action, reward = self.read_steps(index)
-        entry = record.entry
+        action, reward = record.shard.read_steps(record.position)
         return Episode(
-            obs=self.read_frames(index, 0, record.num_frames),
+            obs=self.read_frames(index),
             action=action,
             reward=reward,
-            terminated=entry.terminated,
-            truncated=entry.truncated,
-            seed=entry.seed,
-            lap_finished=entry.lap_finished,
-            lost=entry.lost,
-            versions=dict(record.shard.meta["versions"]),
+            **record.entry.ending(),
         )
 
-    def read_steps(
-        self, index: int
-    ) -> tuple[NDArray[np.float32] | NDArray[np.int64], NDArray[np.float32]]:
-        """Return an episode's actions, (T, A) or (T,), and rewards, (T,); the last few are kept."""
-        if index not in self._steps:
-            record = self.episodes[index]
-            self._steps[index] = record.shard.read_steps(record.position)
-            if len(self._steps) > _STEPS_KEPT:
-                self._steps.popitem(last=False)
-        return self._steps[index]
-
-    def read_frames(self, index: int, first: int, stop: int) -> NDArray[np.uint8]:
-        """Return the frames `first` to `stop` - 1 of one episode, (stop - first, S, S, 3)."""
+    def read_frames(self, index: int) -> NDArray[np.uint8]:
+        """Return the frames of one episode, (T + 1, S, S, 3)."""
         record = self.episodes[index]
-        low, high = first // BLOCK_FRAMES, (stop - 1) // BLOCK_FRAMES + 1
-        blocks = record.entry.blocks[low:high]
-        out = np.empty((sum(block.frames for block in blocks), *self.frame_shape), np.uint8)
-        filled = 0
-        for number, block in enumerate(blocks, start=low):
-            record.shard.read_frames(record.position, number, out[filled : filled + block.frames])
-            filled += block.frames
-        return out[first - low * BLOCK_FRAMES : stop - low * BLOCK_FRAMES]
-
-    def iter_frames_in_order(self, batch: int = 256) -> Iterator[NDArray[np.uint8]]:
-        """Yield all frames in the store's order, (batch, S, S, 3) and a shorter last one."""
-        pending = np.empty((0, *self.frame_shape), np.uint8)
-        for record in self.episodes:
-            frames = self.read_frames(record.index, 0, record.num_frames)
-            pending = np.concatenate([pending, frames]) if len(pending) else frames
-            whole = len(pending) // batch * batch
-            for first in range(0, whole, batch):
-                yield pending[first : first + batch]
-            pending = pending[whole:]
-        if len(pending):
-            yield pending
-
-    def batches_per_epoch(self, batch: int, drop_last: bool = True) -> int:
-        """Return how many batches `frame_batches` makes of all frames once."""
-        return self.num_frames // batch if drop_last else -(-self.num_frames // batch)
+        out = np.empty((record.num_frames, *self.frame_shape), np.uint8)
+        for number in range(len(record.entry.blocks)):
+            first = number * BLOCK_FRAMES
+            record.shard.read_frames(record.position, number, out[first : first + BLOCK_FRAMES])
+        return out
 
     def frame_batches(
         self,
         batch: int,
-        rng: int | np.random.Generator,
+        seed: int,
         *,
         start: int = 0,
-        epochs: int | None = None,
-        buffer_frames: int = sampling.BUFFER_FRAMES,
-        drop_last: bool = True,
+        buffer_frames: int = BUFFER_FRAMES,
         prefetch: bool = True,
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield shuffled frames, each once an epoch; see `sampling.frame_batches`."""
-        return sampling.frame_batches(
-            self,
-            batch,
-            sampling.seed_of(rng),
-            start=start,
-            epochs=epochs,
-            buffer_frames=buffer_frames,
-            drop_last=drop_last,
-            prefetch=prefetch,
-        )
+        """Yield shuffled frames for ever, each once an epoch.
 
-    def verify(self) -> int:
-        """Read every shard and compare with its checksums.
+        All blocks are shuffled and dealt into pools of about `buffer_frames` frames; the frames of
+        a pool are shuffled among each other. Two pools are in memory, one being decoded while the
+        other is used. What does not fill an epoch's last batch is left out, other frames in each.
 
-        Returns:
-            Bytes read.
+        Args:
+            batch: B, frames in a batch (B, S, S, 3), which is the caller's own.
+            seed: fixes the order.
+            start: number of the first batch, counted through all epochs; those before cost nothing.
+            buffer_frames: size of a pool; memory is twice that.
+            prefetch: decode the next pool in a thread.
 
         Raises:
-            UserError: names the first file and block that are damaged.
+            UserError: fewer frames than one batch, or a corrupt block.
         """
-        shards = {record.shard.path: record.shard for record in self.episodes}
-        return sum(shard.verify() for shard in shards.values())
+        require("batch", batch, Count)
+        require("start", start, CountOrZero)
+        require("buffer_frames", buffer_frames, Count)
+        if self.num_frames < batch:
+            raise UserError(
+                f"the store has {self.num_frames} frames, fewer than one batch of {batch}; "
+                "collect more episodes, or lower the batch size"
+            )
+        pools = _Pools(self, buffer_frames)
+        first_epoch, number = divmod(start, self.num_frames // batch)
+        with ThreadPoolExecutor(1, "frames") as thread:
+            for epoch in count(first_epoch):
+                tasks = pools.epoch((seed, epoch), number * batch)
+                number = 0
+                decoded = _ahead(tasks, thread) if prefetch else (task() for task in tasks)
+                yield from _cut(decoded, batch, self.frame_shape)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the shards in a folder by name, leaving out what a writer has not finished."""
+    return sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
+
+
+def _open_folder(folder: Path) -> list[Shard]:
+    """Open a folder's shards and compare them with its manifest, if the collection was finished."""
+    if not folder.is_dir():
+        raise UserError(f"there is no folder of episodes {folder}; `worldmodels collect` makes one")
+    shards = [Shard(path) for path in shard_files(folder)]
+    manifest = folder / MANIFEST
+    if manifest.exists():
+        listed = read_json(manifest, _Manifest)["shards"]
+        found = {shard.path.name: shard.header_sha256 for shard in shards}
+        for name, facts in listed.items():
+            if name not in found:
+                raise UserError(f"shard {folder / name} is missing; collect again to restore it")
+            if found[name] != facts.get("header_sha256"):
+                raise UserError(f"shard {folder / name} is not the one that {manifest} lists")
+        for name in sorted(found.keys() - listed.keys()):
+            raise UserError(
+                f"shard {folder / name} is not in {manifest}: its collection was not finished; "
+                "run it again to the end"
+            )
+    if not shards:
+        raise UserError(f"{folder} holds no shards of episodes; `worldmodels collect` makes them")
+    return shards
+
+
+def _check_same(shard: Shard, first: Shard, allow_mixed_versions: bool) -> None:
+    """Refuse a shard that does not belong into one set with the first one."""
+    for key in ("env_id", "frame_spec", "frame_shape", "action_spec", "action_repeat"):
+        usual = 1 if key == "action_repeat" else None  # older shards lack it
+        held, other = (s.meta.get(key, usual) for s in (shard, first))
+        if held != other:
+            raise UserError(
+                f"{shard.path} has {key} {held} and {first.path} has {other}; "
+                "a store holds episodes of one kind"
+            )
+    for name in () if allow_mixed_versions else FRAME_VERSIONS:
+        mine, other = (s.meta["versions"].get(name, "absent") for s in (shard, first))
+        if mine != other:
+            raise UserError(
+                f"{shard.path} was made with {name} {mine} and {first.path} with {other}; "
+                "their frames may differ: collect one again, or allow_mixed_versions=True"
+            )
+
+
+class _Pools:
+    """Deals the blocks of a store into pools and decodes them, into two buffers by turns.
+
+    Two are enough, as a pool is only decoded when the last but one was used up; made once, as
+    fresh memory costs the system as much time as filling it.
+    """
+
+    def __init__(self, store: EpisodeStore, frames: int) -> None:
+        self._frames = frames
+        self._blocks = [
+            (record, number, block.frames)
+            for record in store.episodes
+            for number, block in enumerate(record.entry.blocks)
+        ]
+        self._sizes = np.array([size for *_, size in self._blocks])
+        shape = (min(frames + BLOCK_FRAMES, store.num_frames), *store.frame_shape)
+        self._buffers = [np.empty(shape, np.uint8) for _ in range(2)]
+
+    def epoch(self, key: tuple[int, int], skip: int) -> Iterator[Callable[[], _Pool]]:
+        """Yield, for each pool from the one that holds frame `skip` on, what decodes it."""
+        order = np.random.default_rng(key).permutation(len(self._sizes))
+        pool_of = (np.cumsum(self._sizes[order]) - 1) // self._frames
+        pools = np.split(order, np.flatnonzero(np.diff(pool_of)) + 1)
+        for number, members in enumerate(pools):
+            frames = int(self._sizes[members].sum())
+            if skip >= frames:
+                skip -= frames
+                continue
+            shuffled = np.random.default_rng((*key, number)).permutation(frames)[skip:]
+            skip = 0
+            yield partial(self._decode, members, shuffled, self._buffers[number % 2])
+
+    def _decode(
+        self, members: NDArray[np.int64], order: NDArray[np.int64], out: NDArray[np.uint8]
+    ) -> _Pool:
+        end = 0
+        for member in members:
+            record, number, frames = self._blocks[member]
+            record.shard.read_frames(record.position, number, out[end : end + frames])
+            end += frames
+        return out[:end], order
+
+
+def _ahead(tasks: Iterator[Callable[[], _Pool]], thread: ThreadPoolExecutor) -> Iterator[_Pool]:
+    """Yield the tasks' results in order, the next one being worked on in a thread meanwhile."""
+    waiting = None
+    for task in tasks:
+        following = thread.submit(task)
+        if waiting is not None:
+            yield waiting.result()
+        waiting = following
+    if waiting is not None:
+        yield waiting.result()
+
+
+def _cut(
+    pools: Iterator[_Pool], batch: int, shape: tuple[int, int, int]
+) -> Iterator[NDArray[np.uint8]]:
+    """Cut the pools' frames into whole batches; one may begin in a pool and end in the next."""
+    out, filled = np.empty((batch, *shape), np.uint8), 0
+    for frames, order in pools:
+        used = 0
+        while used < len(order):
+            taken = min(batch - filled, len(order) - used)
+            np.take(frames, order[used : used + taken], axis=0, out=out[filled : filled + taken])
+            filled += taken
+            used += taken
+            if filled == batch:
+                yield out
+                out, filled = np.empty((batch, *shape), np.uint8), 0

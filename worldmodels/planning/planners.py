@@ -45,8 +45,8 @@ class Search(Protocol):
 def near_controller(search: CEMConfig | None = None, particles: int = 4) -> PlanningConfig:
     """Settings of a planner that leans on C, which begins the search and acts after the plan's end.
 
-    A small search near C is enough (docs/results/entries/2026-11-24-planning.md). The fields' own defaults are
-    those of a search from nothing.
+    A small search near C is enough (docs/results/entries/2026-11-24-planning.md). The fields' own
+    defaults are those of a search from nothing.
     """
     cfg = PlanningConfig()
     return replace(

@@ -27,8 +27,7 @@ from worldmodels.artifacts import (
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.folders import MANIFEST, shard_files
-from worldmodels.experience.store import EpisodeStore
+from worldmodels.experience.store import MANIFEST, EpisodeStore, shard_files
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel

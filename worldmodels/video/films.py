@@ -11,7 +11,8 @@ import torch
 
 from worldmodels import runs
 from worldmodels.agent import Agent
-from worldmodels.evaluation import EvaluationResult, one_thread
+from worldmodels.evaluation import EvaluationResult
+from worldmodels.executors import one_thread
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.protocols import UserError

@@ -14,8 +14,8 @@ from torch import Tensor
 from worldmodels import envs
 from worldmodels.agent import Agent
 from worldmodels.envs.frames import to_vision
-from worldmodels.evaluation import EpisodeRecord
-from worldmodels.experience.rollout import GroupStep, run_group
+from worldmodels.experience.episode import EpisodeResult
+from worldmodels.experience.rollout import run_group
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.protocols import UserError
 from worldmodels.video.config import Frames, VideoConfig
@@ -51,7 +51,7 @@ class Views:
 
 
 def replay(
-    env_id: str, episode: EpisodeRecord, env_kwargs: Mapping[str, Any] | None = None
+    env_id: str, episode: EpisodeResult, env_kwargs: Mapping[str, Any] | None = None
 ) -> Recording:
     """Drive an episode again, by its seed and actions.
 
@@ -66,12 +66,6 @@ def replay(
     if episode.actions is None:
         raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
     env = envs.make(env_id, **(env_kwargs or {}))
-    rewards: list[float] = []
-
-    def note(step: GroupStep) -> None:
-        if step.action is not None:
-            rewards.append(float(step.reward[0]))
-
     try:
         (driven,) = run_group(
             [env],
@@ -80,12 +74,11 @@ def replay(
             max_steps=len(episode.actions),
             width=1,
             keep_frames=True,
-            on_step=note,
         )
     finally:
         env.close()
-    assert driven.frames is not None
-    return Recording(driven.frames, episode.actions[: driven.length], np.array(rewards))
+    assert driven.frames is not None and driven.rewards is not None
+    return Recording(driven.frames, episode.actions[: driven.length], driven.rewards)
 
 
 class _Recorded:
