@@ -242,8 +242,9 @@ def test_scratch_is_left_empty() -> None:
     env.reset(seed=2)
     for _ in range(60):
         env.step(np.array([0.3, 1.0, 0.0]))
-    assert not env._planes.any()
-    assert not env._window.any()
+    planes, _, window = env._scratch
+    assert not planes.any()
+    assert not window.any()
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's process table")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels.config import from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience import sampling
@@ -132,7 +133,7 @@ class EpisodeStore:
     @property
     def action_spec(self) -> ActionSpec:
         """The action space that all episodes have."""
-        return ActionSpec.from_json(self.meta["action_spec"])
+        return from_json(ActionSpec, self.meta["action_spec"])
 
     @property
     def fingerprint(self) -> str:

@@ -14,8 +14,15 @@ from gymnasium.envs.box2d.car_racing import (
     TRACK_WIDTH,
 )
 
-from worldmodels.envs.car_racing.rasterizer import CANVAS_H, CANVAS_W, PER_Y, ROWS, add_edge, swell
-from worldmodels.envs.kernels import kernel
+from worldmodels.envs.car_racing.rasterizer import (
+    CANVAS_H,
+    CANVAS_W,
+    PER_Y,
+    ROWS,
+    add_edge,
+    kernel,
+    swell,
+)
 
 FIELD, PATCH, ROAD, SHADE1, SHADE2, KERB, WHITE = range(7)
 """Planes of coverage: playfield, lighter grass, all road, the road's two lighter shades, all
@@ -82,24 +89,22 @@ def _draw_square(camera: Any, planes: Any, plane: int, x: float, y: float, lengt
 
 
 @kernel
-def draw_road(
-    camera: Any, sections: Any, borders: Any, sides: Any, shade: Any, planes: Any
-) -> bool:
+def draw_road(camera: Any, road: Any, planes: Any) -> bool:
     """Add tiles and borders in view; returns whether there are borders among them.
 
     Their order does not matter: the track winds round the middle of the playfield and turns too
     slowly to come near itself again.
     """
+    sections, borders, sides, shade = road
     n = sections.shape[0]
-    near = np.empty(n, np.bool_)
-    ends = np.empty((n, 4))
+    near, ends = np.empty(n, np.bool_), np.empty((n, 4))
     _find_near(camera, sections, near, ends)
     kerbs = False
     for i in range(n):
         if near[i]:
             _draw_tile(ends, near, shade, i, planes)
             if sides[i] != 0:
-                _draw_border(camera, borders, sides, i, planes)
+                _draw_border(camera, borders[i], sides[i] > 0, i % 2 == 0, planes)
                 kerbs = True
     return kerbs
 
@@ -116,8 +121,7 @@ def _find_near(camera: Any, sections: Any, near: Any, ends: Any) -> None:
         y = (sin * sections[i, 0] + cos * sections[i, 1]) * zoom + shift_y
         seen = -reach < x < CANVAS_W + reach and -reach < y < CANVAS_H + reach
         if seen:
-            at = sections[i]
-            ends[i] = _project(camera, at[0], at[1], at[2], at[3])
+            ends[i] = _project(camera, sections[i])
         if i >= 0:
             near[i] = seen and last_seen and _in_view(ends[i - 1], ends[i], BORDER * zoom + 2)
         last_seen = seen
@@ -136,10 +140,9 @@ def _in_view(before: Any, at: Any, margin: float) -> Any:
 
 
 @kernel
-def _project(
-    camera: Any, ax: float, ay: float, bx: float, by: float
-) -> tuple[float, float, float, float]:
+def _project(camera: Any, section: Any) -> tuple[float, float, float, float]:
     """Put a cross-section's ends on the canvas, moved apart by what pygame's outlines add."""
+    ax, ay, bx, by = section[0], section[1], section[2], section[3]
     left_x, left_y = _to_canvas(camera, ax, ay)
     right_x, right_y = _to_canvas(camera, bx, by)
     dx, dy = bx - ax, by - ay
@@ -158,8 +161,9 @@ def _draw_tile(ends: Any, near: Any, shade: Any, i: int, planes: Any) -> None:
     ends, or changes its shade.
     """
     n = shade.shape[0]
-    lx0, ly0, rx0, ry0 = ends[i - 1, 0], ends[i - 1, 1], ends[i - 1, 2], ends[i - 1, 3]
-    lx1, ly1, rx1, ry1 = ends[i, 0], ends[i, 1], ends[i, 2], ends[i, 3]
+    before, at = ends[i - 1], ends[i]
+    lx0, ly0, rx0, ry0 = before[0], before[1], before[2], before[3]
+    lx1, ly1, rx1, ry1 = at[0], at[1], at[2], at[3]
     tint = ROAD + shade[i] if shade[i] != 0 else -1
     add_edge(planes, ROAD, tint, lx0, ly0, lx1, ly1, 1.0)
     add_edge(planes, ROAD, tint, rx1, ry1, rx0, ry0, 1.0)
@@ -176,13 +180,12 @@ def _draw_tile(ends: Any, near: Any, shade: Any, i: int, planes: Any) -> None:
 
 
 @kernel
-def _draw_border(camera: Any, borders: Any, sides: Any, i: int, planes: Any) -> None:
-    """Add the border of tile i, white or red in turn."""
-    at = borders[i]
-    ix0, iy0, ox0, oy0 = _project(camera, at[4], at[5], at[6], at[7])
-    ix1, iy1, ox1, oy1 = _project(camera, at[0], at[1], at[2], at[3])
-    clockwise = 1.0 if sides[i] > 0 else -1.0
-    tint = WHITE if i % 2 == 0 else -1
+def _draw_border(camera: Any, border: Any, right: bool, white: bool, planes: Any) -> None:
+    """Add the border of a tile, white or red, on the road's right or left."""
+    ix0, iy0, ox0, oy0 = _project(camera, border[4:])
+    ix1, iy1, ox1, oy1 = _project(camera, border)
+    clockwise = 1.0 if right else -1.0
+    tint = WHITE if white else -1
     add_edge(planes, KERB, tint, ix0, iy0, ix1, iy1, clockwise)
     add_edge(planes, KERB, tint, ix1, iy1, ox1, oy1, clockwise)
     add_edge(planes, KERB, tint, ox1, oy1, ox0, oy0, clockwise)

@@ -16,19 +16,18 @@ from typing import Any
 
 import numpy as np
 
-from worldmodels.envs.kernels import kernel
+from worldmodels._compile import compiled
 
-SIZE = 96
-"""Height and width of the observation, in pixels."""
-ROWS = 84
-"""Rows above the dashboard, which is 5/40 of the height."""
-CANVAS_W = 1000
-CANVAS_H = 800
-PER_X = SIZE / CANVAS_W
-"""Observation pixels per canvas pixel, across."""
-PER_Y = SIZE / CANVAS_H
-"""Observation pixels per canvas pixel, down."""
+SIZE, ROWS = 96, 84
+"""Height and width of the observation, and its rows above the dashboard."""
+CANVAS_W, CANVAS_H = 1000, 800
+PER_X, PER_Y = SIZE / CANVAS_W, SIZE / CANVAS_H
+"""Observation pixels per canvas pixel, across and down."""
 NOWHERE = -1_000_000
+
+# IEEE's arithmetic, without fast-math: floats round as they do in Python, and a division by zero
+# gives infinity as in numpy instead of an exception that every division would test for
+kernel = compiled(error_model="numpy")
 
 
 @kernel
@@ -38,17 +37,9 @@ def add_edge(
     """Add the area below a directed edge, times `value`, to one or two planes of coverage changes.
 
     Edges to the right add, edges to the left subtract, so a closed polygon leaves its own area:
-    with sign +1 if it runs clockwise on the screen, else -1.
-
-    Args:
-        planes: (ROWS + 2, planes, SIZE) float32; running sums down its columns give the coverage.
-        first: which one.
-        second: which one besides, or -1.
-        ax: canvas X of the edge's start; whole numbers are pixels' middles.
-        ay: canvas Y of the edge's start.
-        bx: canvas X of its end.
-        by: canvas Y of its end.
-        value: weight of the area.
+    with sign +1 if it runs clockwise on the screen, else -1. `planes` is (ROWS + 2, planes, SIZE)
+    float32, and running sums down its columns give the coverage; `second` is -1 for one plane. The
+    edge runs from canvas point (ax, ay) to (bx, by), where whole numbers are pixels' middles.
     """
     if ax > bx:
         ax, ay, bx, by = bx, by, ax, ay
@@ -134,15 +125,8 @@ def fill_polygon(
 ) -> None:
     """Fill a convex polygon with a palette index the way `pygame.draw.polygon` fills it.
 
-    Args:
-        window: (H, W) uint8, a part of the canvas.
-        spans: (H, 2) int32 scratch.
-        left: canvas X of the window's first column.
-        bottom: canvas Y of the window's first row.
-        xs: canvas X of the vertices, whole numbers.
-        ys: canvas Y of the vertices.
-        n: number of vertices.
-        index: what to write.
+    `window` (H, W) uint8 is a part of the canvas that starts at (left, bottom), `spans` (H, 2)
+    int32 is scratch, and the n vertices' canvas coordinates `xs` and `ys` are whole numbers.
     """
     low = high = ys[0]
     for i in range(1, n):
