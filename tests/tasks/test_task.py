@@ -16,7 +16,8 @@ import worldmodels
 from worldmodels.experience.exploration import AR1Config, build_behaviour
 from worldmodels.presets import PRESETS, changed, full, quick, smoke
 from worldmodels.protocols import UserError
-from worldmodels.tasks import DEFAULT, Task, named, register_task, registry, task_for, task_of
+from worldmodels.tasks import DEFAULT, Task, named, register_task, task_for, task_of
+from worldmodels.tasks import task as records
 from worldmodels.tasks.car_racing import CAR_RACING
 
 SMALL = spaces.Box(0, 255, (64, 96, 3), np.uint8)
@@ -58,16 +59,15 @@ IDS: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    known, by_id = dict(registry._TASKS), dict(registry._BY_ID)
+    known = dict(records._TASKS)
     for env_id, entry in IDS.items():
         gym.register(env_id, entry_point=entry)
     yield
     for env_id in IDS:
         del gym.registry[env_id]
-    for own, before in ((registry._TASKS, known), (registry._BY_ID, by_id)):
-        own.clear()
-        own.update(before)
-    registry._FOUND.clear()
+    records._TASKS.clear()
+    records._TASKS.update(known)
+    records._look.cache_clear()
 
 
 @pytest.mark.parametrize(
