@@ -20,13 +20,4 @@ from worldmodels.tasks.task import (
 
 register_task(CAR_RACING, "worldmodels/CarRacing-v3", "CarRacing-v3")
 
-__all__ = [
-    "DEFAULT",
-    "Symmetry",
-    "Task",
-    "Words",
-    "named",
-    "register_task",
-    "task_for",
-    "task_of",
-]
+__all__ = ["DEFAULT", "Symmetry", "Task", "Words", "named", "register_task", "task_for", "task_of"]

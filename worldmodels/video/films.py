@@ -20,14 +20,7 @@ from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
-from worldmodels.video.drawing import (
-    Frames,
-    VideoConfig,
-    compose,
-    grid,
-    write_picture,
-    write_video,
-)
+from worldmodels.video.drawing import Frames, VideoConfig, compose, grid, write_picture, write_video
 
 WHICH: tuple[Literal["best", "median", "worst"], ...] = ("best", "median", "worst")
 

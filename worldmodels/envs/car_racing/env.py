@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing import scene, track
 from worldmodels.envs.car_racing.car import ContactListener, FastCar
-from worldmodels.envs.car_racing.rasterizer import SIZE
+from worldmodels.envs.car_racing.ground import SIZE
 from worldmodels.protocols import UserError
 
 TILE_INDICES = list(range(track.MAX_STEPS))

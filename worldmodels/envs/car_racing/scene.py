@@ -12,18 +12,7 @@ from gymnasium.envs.box2d.car_dynamics import WHEEL_R, WHEEL_W
 from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing import ground
-from worldmodels.envs.car_racing.ground import FIELD, KERB, PATCH, ROAD, SHADE1, SHADE2, WHITE
-from worldmodels.envs.car_racing.rasterizer import (
-    CANVAS_H,
-    CANVAS_W,
-    PER_X,
-    PER_Y,
-    ROWS,
-    SIZE,
-    fill_polygon,
-    kernel,
-    quantize,
-)
+from worldmodels.envs.car_racing.ground import CANVAS_H, CANVAS_W, PER_X, PER_Y, ROWS, SIZE, kernel
 
 POSE_SIZE, HULL_AT, WHEEL_AT, WHEEL_STRIDE = 28, 1, 8, 5
 """Numbers of a pose (see `draw_frame`), where the hull's and the first wheel's x, y, angle stand in
@@ -33,6 +22,7 @@ CAR_WINDOW = 160
 DARK, STRIPE, HULL = 1, 2, 3
 """Palette of the car: the wheels, their white stripes, the hull."""
 STRIPE_GREY, HULL_RED = 77, 204
+NOWHERE = -1_000_000
 
 
 def make_scratch() -> tuple[NDArray[Any], ...]:
@@ -89,10 +79,10 @@ def _mix(
     sums, shares = np.zeros((ground.NUM_PLANES, SIZE), np.float32), np.empty((4, SIZE), np.float32)
     line, levels = np.empty((3, SIZE), np.float32), np.empty((3, SIZE), np.uint8)
     if not outside:
-        sums[FIELD] = 1
+        sums[ground.FIELD] = 1
     top, left, bottom, right = box
     for row in range(ROWS):
-        _mix_row(planes[row], palette, outside, kerbs, sums, shares, line)
+        ground.mix_row(planes[row], palette, outside, kerbs, sums, shares, line)
         if top <= row < bottom:
             _paint_car(cover[row - top], left, right, line)
         for c in range(3):
@@ -107,41 +97,16 @@ def _mix(
 
 
 @kernel
-def _mix_row(
-    changes: Any, palette: Any, outside: bool, kerbs: bool, sums: Any, shares: Any, line: Any
-) -> None:
-    """Add a row's changes of coverage to the sums, empty them, and mix the row's colours.
+def quantize(value: Any) -> Any:
+    """Turn a mean colour into the level that pygame's two-pass integer `smoothscale` gives.
 
-    Borders lie on the road's edge, so the road has what they leave of a pixel, and the grass the
-    rest. Changes and sums are (NUM_PLANES, SIZE), of which only the planes that are drawn change;
-    shares (4, SIZE) are scratch, line is (3, SIZE).
+    Each pass cuts off fractions. An even area of colour c comes out as c - 2, a mixed one 1.25
+    lower than its mean on average, of which the conversion to a byte will take half a level.
     """
-    zero, one, tiny = np.float32(0), np.float32(1), np.float32(1e-3)
-    for k in range(FIELD if outside else PATCH, ground.NUM_PLANES if kerbs else KERB):
-        for col in range(SIZE):
-            sums[k, col] += changes[k, col]
-            changes[k, col] = zero
-    for col in range(SIZE):
-        edge = max(min(sums[KERB, col], one), zero)
-        all_road = max(sums[ROAD, col], zero)
-        seen = min(all_road, one - edge)
-        shares[0, col], shares[1, col], shares[2, col] = edge, seen, one - edge - seen
-        shares[3, col] = seen / max(all_road, tiny)
-    for c in range(3):
-        grass, patch = palette[0, c], palette[1, c] - palette[0, c]
-        road = palette[2, c]
-        shade1, shade2 = palette[3, c] - road, palette[4, c] - road
-        for col in range(SIZE):
-            value = (sums[FIELD, col] * grass + sums[PATCH, col] * patch) * shares[2, col]
-            value += road * shares[1, col]
-            value += shares[3, col] * (shade1 * sums[SHADE1, col] + shade2 * sums[SHADE2, col])
-            line[c, col] = value
-    if kerbs:
-        light = np.float32(255)
-        for col in range(SIZE):
-            line[0, col] += light * shares[0, col]
-            line[1, col] += light * sums[WHITE, col]
-            line[2, col] += light * sums[WHITE, col]
+    tolerance = np.float32(0.002)
+    whole = np.floor(value + tolerance)
+    level = value - np.float32(0.75) if value - whole > tolerance else whole - np.float32(2)
+    return level if level > np.float32(0) else np.float32(0)
 
 
 @kernel
@@ -179,6 +144,44 @@ def _cover_car(
 
 
 @kernel
+def fill_polygon(
+    window: Any, spans: Any, left: int, bottom: int, xs: Any, ys: Any, n: int, index: int
+) -> None:
+    """Fill a convex polygon with a palette index the way `pygame.draw.polygon` fills it.
+
+    `window` (H, W) uint8 is a part of the canvas that starts at (left, bottom), `spans` (H, 2)
+    int32 is scratch, and the n vertices' canvas coordinates `xs` and `ys` are whole numbers.
+    """
+    low = high = ys[0]
+    for i in range(1, n):
+        low, high = min(low, ys[i]), max(high, ys[i])
+    first, last = max(low, bottom), min(high, bottom + window.shape[0] - 1)
+    if low == high or first > last:
+        return
+    spans[first - bottom : last - bottom + 1] = NOWHERE
+    for i in range(n):
+        j = i - 1 if i > 0 else n - 1
+        x1, y1, x2, y2 = xs[j], ys[j], xs[i], ys[i]
+        if y1 > y2:
+            x1, y1, x2, y2 = x2, y2, x1, y1
+        if y1 == y2:
+            continue
+        slope = (x2 - x1) / (y2 - y1)
+        for y in range(max(y1, first), min(y2 if y2 == high else y2 - 1, last) + 1):
+            crossing = x1 + (y - y1) * slope
+            # pygame rounds by the order of the edges, not by which side they are on
+            if spans[y - bottom, 0] == NOWHERE:
+                spans[y - bottom, 0] = math.floor(crossing + 1e-6)
+            else:
+                spans[y - bottom, 1] = math.ceil(crossing - 1e-6)
+    for y in range(first - bottom, last - bottom + 1):
+        start = max(min(spans[y, 0], spans[y, 1]) - left, 0)
+        stop = min(max(spans[y, 0], spans[y, 1]) - left + 1, window.shape[1])
+        for x in range(start, stop):
+            window[y, x] = index
+
+
+@kernel
 def _project_body(camera: Any, place: Any, vertices: Any, n: int, xs: Any, ys: Any) -> None:
     """Put the polygon of a body at x, y, angle on the canvas, in whole pixels."""
     zoom, turn_cos, turn_sin, shift_x, shift_y = camera
@@ -201,10 +204,9 @@ def _find_stripe(phase: float, points: Any) -> bool:
         c1 = np.sign(c1)
     if s2 > 0:
         c2 = np.sign(c2)
-    points[0] = (-WHEEL_W * UNIT, WHEEL_R * c1 * UNIT)
-    points[1] = (WHEEL_W * UNIT, WHEEL_R * c1 * UNIT)
-    points[2] = (WHEEL_W * UNIT, WHEEL_R * c2 * UNIT)
-    points[3] = (-WHEEL_W * UNIT, WHEEL_R * c2 * UNIT)
+    left, right = -WHEEL_W * UNIT, WHEEL_W * UNIT
+    points[0], points[1] = (left, WHEEL_R * c1 * UNIT), (right, WHEEL_R * c1 * UNIT)
+    points[2], points[3] = (right, WHEEL_R * c2 * UNIT), (left, WHEEL_R * c2 * UNIT)
     return True
 
 

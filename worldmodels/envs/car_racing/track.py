@@ -21,7 +21,7 @@ from gymnasium.envs.box2d.car_racing import (
 )
 from numpy.typing import NDArray
 
-from worldmodels.envs.car_racing.rasterizer import kernel
+from worldmodels.envs.car_racing.ground import kernel
 
 CHECKPOINTS = 12
 START_ALPHA = 2 * math.pi * (-0.5) / CHECKPOINTS
