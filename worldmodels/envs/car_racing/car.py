@@ -55,8 +55,7 @@ class FastCar(Car):
         for wheel in self.wheels:
             joint = wheel.joint
             turn = wheel.steer - joint.angle
-            speed = min(50.0 * abs(turn), 3.0)
-            joint.motorSpeed = speed if turn > 0 else -speed if turn < 0 else 0.0
+            joint.motorSpeed = math.copysign(min(50.0 * abs(turn), 3.0), turn)
             grass = not wheel.tiles
             limit = GRASS_LIMIT if grass else FRICTION_LIMIT  # every tile has friction 1
             forward = wheel.GetWorldVector((0, 1))
@@ -66,7 +65,6 @@ class FastCar(Car):
             velocity_x, velocity_y = velocity.x, velocity.y
             vf = forward_x * velocity_x + forward_y * velocity_y
             vs = side_x * velocity_x + side_y * velocity_y
-
             power = dt * ENGINE_POWER * wheel.gas
             omega = wheel.omega
             omega += power / WHEEL_MOMENT_OF_INERTIA / (abs(omega) + 5.0)
@@ -76,7 +74,6 @@ class FastCar(Car):
             elif wheel.brake > 0:
                 omega -= math.copysign(min(BRAKE_FORCE * wheel.brake, abs(omega)), omega)
             wheel.phase += omega * dt
-
             f_force = (-vf + omega * wheel.wheel_rad) * STIFFNESS
             p_force = -vs * STIFFNESS
             force = math.sqrt(f_force * f_force + p_force * p_force)

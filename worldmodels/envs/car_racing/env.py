@@ -114,10 +114,13 @@ class FastCarRacing(CarRacing):
         stock: Any = self  # its methods are untyped
         stock._destroy()
         if self.domain_randomize:
-            stock._reinit_colors(options.get("randomize", True) if options else True)
-        while not self._create_track():
+            stock._reinit_colors((options or {}).get("randomize", True))
+        while (lap := track.draw_lap(self.np_random)) is None:
             if self.verbose:
                 print("the ends of the track do not meet: another is made")
+        self.track = list(map(tuple, lap.tolist()))
+        self._sections, self._borders, self._sides = track.lay_road(lap)
+        self._create_tiles()
         self._start()
         if self.render_mode == "human":
             stock.render()
@@ -130,20 +133,13 @@ class FastCarRacing(CarRacing):
         self.tile_visited_count, self.new_lap = 0, False
         self._controls = deque(maxlen=MOST_REPLAYED)
         self.car = FastCar(self.world, *self.track[0][1:4])
-        self._shapes = _car_shapes(self.car)
-
-    def _create_track(self) -> bool:
-        """Draw a random track and put its tiles into the world; False if its ends do not meet."""
-        self.start_alpha = track.START_ALPHA
-        lap = track.draw_lap(self.np_random)
-        if lap is None:
-            return False
-        if self.verbose:
-            print(f"Track generation: {len(lap)} tiles")
-        self.track = list(map(tuple, lap.tolist()))
-        self._sections, self._borders, self._sides = track.lay_road(lap)
-        self._create_tiles()
-        return True
+        # the polygons of a wheel and the hull, as Box2D keeps them
+        shapes, sizes = np.zeros((5, 8, 2)), np.zeros(5, np.int64)
+        for k, fixture in enumerate([*self.car.wheels[0].fixtures, *self.car.hull.fixtures]):
+            vertices = fixture.shape.vertices
+            sizes[k] = len(vertices)
+            shapes[k, : len(vertices)] = vertices
+        self._shapes = shapes, sizes
 
     def _create_tiles(self) -> None:
         """Make a sensor body for each tile, and the polygons that stock draws for people."""
@@ -179,10 +175,7 @@ class FastCarRacing(CarRacing):
             InvalidAction: if a discrete action is not in the action space.
         """
         assert self.car is not None, "call reset() before step()"
-        if action is None:
-            self._controls.append(None)
-        else:
-            self._control(action)
+        self._control(action)
         self.car.step(1.0 / FPS)
         self.world.Step(1.0 / FPS, 6 * 30, 2 * 30)
         self.t += 1.0 / FPS
@@ -206,27 +199,28 @@ class FastCarRacing(CarRacing):
             self._render("human")
         return self.state, step_reward, terminated, False, info
 
-    def _control(self, action: NDArray[Any] | int) -> None:
-        """Pass an action to the car."""
-        if self.continuous:
-            values = np.asarray(action).tolist()
-            if len(values) != 3 or not math.isfinite(values[0] + values[1] + values[2]):
+    def _control(self, action: Any) -> None:
+        """Pass an action to the car, where there is one."""
+        values = action
+        if action is not None and self.continuous:
+            action = values = np.asarray(action).tolist()
+            if len(values) != 3 or not math.isfinite(sum(values)):
                 raise UserError(
                     f"CarRacing was given the action {values}; it takes 3 finite numbers"
                 )
-            self._controls.append(values)
-        elif self.action_space.contains(action):
-            self._controls.append(int(action))
-            values = DISCRETE[int(action)]
-        else:
-            raise InvalidAction(
-                f"you passed the invalid action `{action}`. "
-                f"The supported action_space is `{self.action_space}`"
-            )
-        steer, gas, brake = values
-        self.car.steer(-steer)
-        self.car.gas(gas)
-        self.car.brake(brake)
+        elif action is not None:
+            if not self.action_space.contains(action):
+                raise InvalidAction(
+                    f"you passed the invalid action `{action}`. "
+                    f"The supported action_space is `{self.action_space}`"
+                )
+            action, values = int(action), DISCRETE[int(action)]
+        self._controls.append(action)
+        if values is not None:
+            steer, gas, brake = values
+            self.car.steer(-steer)
+            self.car.gas(gas)
+            self.car.brake(brake)
 
     def _render(self, mode: str) -> Any:
         """Draw observations with the kernels, and the modes made for people as stock does."""
@@ -261,13 +255,3 @@ class FastCarRacing(CarRacing):
             obs,
         )
         return obs
-
-
-def _car_shapes(car: FastCar) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Collect the polygons of a wheel and the hull, as Box2D keeps them: (5, 8, 2), sizes (5)."""
-    shapes, sizes = np.zeros((5, 8, 2)), np.zeros(5, np.int64)
-    for k, fixture in enumerate([*car.wheels[0].fixtures, *car.hull.fixtures]):
-        vertices = fixture.shape.vertices
-        sizes[k] = len(vertices)
-        shapes[k, : len(vertices)] = vertices
-    return shapes, sizes

@@ -49,12 +49,10 @@ def _draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
     points = np.empty((CHECKPOINTS, 3))
     for c in range(CHECKPOINTS):
         noise = rng.uniform(0, 2 * math.pi * 1 / CHECKPOINTS)
-        alpha = 2 * math.pi * c / CHECKPOINTS + noise
         radius = rng.uniform(TRACK_RAD / 3, TRACK_RAD)
-        if c == 0:
-            alpha, radius = 0, 1.5 * TRACK_RAD
-        if c == CHECKPOINTS - 1:
-            alpha, radius = 2 * math.pi * c / CHECKPOINTS, 1.5 * TRACK_RAD
+        if c in (0, CHECKPOINTS - 1):
+            noise, radius = 0.0, 1.5 * TRACK_RAD
+        alpha = 2 * math.pi * c / CHECKPOINTS + noise
         points[c] = alpha, radius * math.cos(alpha), radius * math.sin(alpha)
     return points
 
@@ -154,8 +152,7 @@ def _hard_turns(track: Any) -> Any:
     n = len(track)
     hard = np.zeros(n, np.bool_)
     for i in range(n):
-        good = True
-        one_side = 0.0
+        good, one_side = True, 0.0
         for k in range(BORDER_MIN_COUNT):
             turn = track[i - k, 1] - track[i - k - 1, 1]
             good &= abs(turn) > TRACK_TURN_RATE * 0.2
