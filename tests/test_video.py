@@ -125,18 +125,18 @@ def test_replay_is_the_episode() -> None:
 def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> None:
     result = evaluate(agent, ENV, [500_000, 500_001], 1, max_steps=20, keep_actions=True)
     cfg = VideoConfig(panel=32, sync=SYNC)
-    written = video.film(agent, ENV, result, tmp_path / "media", cfg)
+    media = tmp_path / "media"
+    video.film(agent, ENV, result, media, cfg)
     names = {"best.mp4", "median.mp4", "worst.mp4", "dream.mp4", "dream.png", "reconstructions.png"}
-    assert set(written) == names
-    noted = json.loads((tmp_path / "media" / "episodes.json").read_text())
+    noted = json.loads((media / "episodes.json").read_text())
     assert noted["best"]["return"] == result.returns.max()
-    assert {p.name for p in (tmp_path / "media").iterdir()} == {*names, "episodes.json"}
-    meta, frames = read(written["best.mp4"])
+    assert {p.name for p in media.iterdir()} == {*names, "episodes.json"}
+    meta, frames = read(media / "best.mp4")
     assert meta["codec"] == "h264" and meta["fps"] == 25
     assert len(frames) == 11  # steps 0, 2, ..., 20
     for name in ("best", "dream"):
-        assert noted[name]["size"] == list(read(written[f"{name}.mp4"])[0]["size"])
-    picture = Image.open(written["reconstructions.png"])
+        assert noted[name]["size"] == list(read(media / f"{name}.mp4")[0]["size"])
+    picture = Image.open(media / "reconstructions.png")
     assert picture.size == (8 * (128 + 4) + 4, 2 * (128 + 18) + 4)
 
 

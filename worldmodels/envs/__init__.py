@@ -31,11 +31,7 @@ __all__ = [
 
 
 def import_module(env_id: str) -> None:
-    """Import the module of `module:id`; for ids that the user has typed, not a file.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
+    """Import the module of `module:id`, or say why not; for ids that the user has typed."""
     if module := env_id.rpartition(":")[0]:
         try:
             importlib.import_module(module)
@@ -48,15 +44,11 @@ def import_module(env_id: str) -> None:
 def from_file(env_id: str, source: str | Path) -> str:
     """An id that a file names, if making it imports no module that only the file names.
 
-    Args:
-        env_id: the id, perhaps `module:id`.
-        source: the file, for the error.
-
     Returns:
         The id to make: without its module where it is registered already.
 
     Raises:
-        UserError: its module is not imported, which would run code that the file chose.
+        UserError: its module is not imported, which would run code that the file (`source`) chose.
     """
     module, _, name = env_id.rpartition(":")
     if not module or module in sys.modules:
@@ -72,13 +64,12 @@ def from_file(env_id: str, source: str | Path) -> str:
 def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make an environment the pipeline can work on, from its Gymnasium id.
 
+    Its observations are uint8 images and its actions a Box or Discrete space, and it is held to
+    that at every step (`CheckedEnv`).
+
     Args:
         env_id: any registered id, or `module:id` to import a module that registers it first.
         kwargs: passed to `gymnasium.make`.
-
-    Returns:
-        The environment; its observations are uint8 images and its actions a Box or Discrete space,
-        and it is held to that at every step (`CheckedEnv`).
 
     Raises:
         UserError: the id is unknown, the environment cannot be made with these arguments, or its

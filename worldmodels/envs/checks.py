@@ -34,12 +34,7 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
     """
 
     def __init__(self, env: gym.Env[NDArray[np.uint8], Any], name: str) -> None:
-        """Wrap an environment with pixels.
-
-        Args:
-            env: its observation space was accepted by `require_pixels`.
-            name: what errors call it.
-        """
+        """Wrap an environment with pixels (see `require_pixels`), which errors call `name`."""
         super().__init__(env)
         space = env.observation_space
         assert isinstance(space, gym.spaces.Box)
@@ -47,8 +42,8 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
         self._narrow = bool((space.low > 0).any() or (space.high < 255).any())
         self._seed: int | None = None
         self._t = 0
-        self._first: NDArray[np.uint8] | None = None
-        self._second: NDArray[np.uint8] | None = None
+        self._first: Any = None
+        self._second: Any = None
 
     @property
     def spec(self) -> gym.envs.registration.EnvSpec | None:  # type: ignore[override]  # as in gym.Wrapper itself
@@ -58,11 +53,7 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Begin an episode.
-
-        Raises:
-            UserError: the environment fails, or its frame or info is not what it must be.
-        """
+        """Begin an episode; `UserError` if the frame or the info is not what it must be."""
         self._seed, self._t = seed, 0
         answer = self._call(self.env.reset, seed=seed, options=options)
         if not isinstance(answer, tuple) or len(answer) != 2:
@@ -76,11 +67,7 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
     def step(
         self, action: Any
     ) -> tuple[NDArray[np.uint8], SupportsFloat, bool, bool, dict[str, Any]]:
-        """Take a step.
-
-        Raises:
-            UserError: the environment fails, or what it hands out is not what it must be.
-        """
+        """Take a step; `UserError` if something that comes back is not what it must be."""
         self._t += 1
         if self._t == 1:
             self._check_action(action)
@@ -100,8 +87,7 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
             truncated = self._flag("truncated", truncated)
         if type(info) is not dict:
             self._check_info(info)
-        if self._second is None:
-            self._second = obs
+        self._second = obs if self._second is None else self._second
         if obs.base is not None or obs is self._first or obs is self._second:
             obs = obs.copy()
         return obs, reward, terminated, truncated, info
@@ -152,12 +138,9 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
         if not np.isfinite(number):
             self._refuse("the reward", number, "finite")
         if abs(number) > LARGEST_REWARD:
-            self._refuse(
-                "the reward",
-                number,
-                f"at most {LARGEST_REWARD:g} in size, for M to learn it in float32 "
-                "(gymnasium.wrappers.TransformReward can scale it)",
-            )
+            right = f"at most {LARGEST_REWARD:g} in size, for M to learn it in float32"
+            help_ = "gymnasium.wrappers.TransformReward can scale it"
+            self._refuse("the reward", number, f"{right} ({help_})")
         return number
 
     def _flag(self, name: str, flag: Any) -> bool:
@@ -195,15 +178,7 @@ def time_limit(env: gym.Env[Any, Any]) -> int | None:
 
 
 def require_limit(env: gym.Env[Any, Any], remedy: str = "") -> None:
-    """Refuse an environment whose episodes may never end.
-
-    Args:
-        env: the environment.
-        remedy: what would limit them, beside registering the environment with a limit.
-
-    Raises:
-        UserError: it has no time limit.
-    """
+    """Refuse an environment whose episodes may never end, with a remedy beside registering it."""
     if time_limit(env) is None:
         raise UserError(
             f"environment {_name(env)!r} has no time limit, so an episode may never end: "

@@ -55,19 +55,14 @@ def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
 def _resize(obs: Any, rows: Any, values: Any, channels: int, out: Any) -> None:
     """Resize flat rows (B, H, W * C) to (B, S, S * C), so that all loops run along memory.
 
-    Args:
-        obs: uint8 frames.
-        rows: (S) first source row of each target row, and (S, taps) weights from there on.
-        values: (S * C) first source value of each target value, and (taps, S * C) weights of the
-            source pixels from there on.
-        channels: C, the distance between neighbouring pixels' values.
-        out: uint8, written.
+    `rows` are (S) the first source row of each target row and (S, taps) weights from there on;
+    `values` (S * C) the first source value of each target value and (taps, S * C) weights of the
+    pixels from there on, whose values lie C = `channels` apart.
     """
     first_row, row_weights = rows
     first_value, value_weights = values
     width, target = obs.shape[2], out.shape[2]
-    row = np.empty(width, np.float32)
-    mean = np.empty(target, np.float32)
+    row, mean = np.empty(width, np.float32), np.empty(target, np.float32)
     for b in range(obs.shape[0]):
         for i in range(out.shape[1]):
             row[:] = np.float32(0.5)  # so that cutting to whole numbers rounds
@@ -104,17 +99,12 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
 
     Returns:
         uint8 (S, S, 3), or (B, S, S, 3) for a batch, S = `spec.size`.
-
-    Raises:
-        UserError: the frames are not uint8 or have another shape.
     """
     if obs.dtype != np.uint8:
         raise UserError(f"frames have type {obs.dtype}; they must be uint8")
     single = obs.ndim in (2, 3)
-    if obs.ndim == 2:
-        obs = obs[:, :, None]
-    if obs.ndim == 3:
-        obs = obs[None]
+    obs = obs[:, :, None] if obs.ndim == 2 else obs
+    obs = obs[None] if obs.ndim == 3 else obs
     if obs.ndim != 4 or obs.shape[3] not in (1, 3) or 0 in obs.shape[1:3]:
         raise UserError(
             f"frames have shape {obs.shape}; allowed: (H, W), (H, W, 1), (H, W, 3), "
@@ -127,6 +117,5 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
     out = np.empty((batch, spec.size, spec.size * channels), np.uint8)
     _resize(flat, *_plan(height, width, channels, spec.size), channels, out)
     frames = out.reshape(batch, spec.size, spec.size, channels)
-    if channels == 1:
-        frames = np.repeat(frames, 3, axis=3)
+    frames = np.repeat(frames, 3, axis=3) if channels == 1 else frames
     return frames[0] if single else frames

@@ -57,22 +57,12 @@ class ActionSpec(Config):
 
     @classmethod
     def from_space(cls, space: spaces.Space[Any]) -> Self:
-        """Describe a Gymnasium action space: a one-dimensional, bounded Box, or a Discrete.
-
-        Raises:
-            UserError: for any other space; the text names the wrapper that would help.
-        """
-        if isinstance(space, spaces.Discrete):
-            if int(space.n) < 2:
-                raise UserError(f"action space {space} has one choice: there is nothing to learn")
-            return cls("discrete", int(space.n), start=int(space.start))
-        if not isinstance(space, spaces.Box):
-            raise UserError(
-                f"action space {space} is not supported; expected a one-dimensional Box or a "
-                f"Discrete space: {_CHANGE_ACTION} make one of it"
-            )
-        if fault := _fault_of_box(space):
+        """Describe a one-dimensional, bounded Box or a Discrete; others name the wrapper to use."""
+        if fault := _fault_of_actions(space):
             raise UserError(f"action space {space} {fault}")
+        if isinstance(space, spaces.Discrete):
+            return cls("discrete", int(space.n), start=int(space.start))
+        assert isinstance(space, spaces.Box)
         low, high = space.low.tolist(), space.high.tolist()
         return cls("box", int(space.shape[0]), tuple(low), tuple(high), str(space.dtype))
 
@@ -94,10 +84,7 @@ class ActionSpec(Config):
         return self.dim
 
     def encode(self, actions: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn the environment's actions into M's input.
-
-        Args:
-            actions: (..., dim) for a Box, (...) integers for a Discrete space.
+        """Turn the environment's actions, (..., dim) numbers or (...) choices, into M's input.
 
         Returns:
             (..., size) float32: the numbers themselves (whole for a Box of integers), or one-hot
@@ -134,17 +121,10 @@ class ActionSpec(Config):
         Returns:
             (..., dim) in the type of the Box, or (...) int64 choices of a Discrete space.
         """
-        if self.kind == "box":
-            return self.to_env(inputs)
-        choices: NDArray[np.int64] = self.start + inputs.argmax(-1)
-        return choices
+        return self.to_env(inputs if self.kind == "box" else self.start + inputs.argmax(-1))
 
     def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """Actions as the environment takes them: those of a Box in its own type.
-
-        Args:
-            actions: (..., dim) float32 within the bounds, or (...) choices, which stay as they are.
-        """
+        """Actions (..., dim) within the bounds in the type of the Box; choices stay as they are."""
         if self.kind == "discrete" or self.dtype == "float32":
             return actions
         numbers = np.rint(actions) if self.integer else actions
@@ -153,8 +133,13 @@ class ActionSpec(Config):
         return bounded.astype(self.dtype)
 
 
-def _fault_of_box(space: spaces.Box) -> str | None:
-    """What makes a Box useless as an action space, and the wrapper that helps; None if nothing."""
+def _fault_of_actions(space: spaces.Space[Any]) -> str | None:
+    """What makes an action space useless, and the wrapper that helps; None if nothing."""
+    if isinstance(space, spaces.Discrete):
+        return "has one choice: there is nothing to learn" if space.n < 2 else None
+    if not isinstance(space, spaces.Box):
+        expected = "expected a one-dimensional Box or a Discrete space"
+        return f"is not supported; {expected}: {_CHANGE_ACTION} make one of it"
     if len(space.shape) != 1 or space.shape[0] == 0:
         return f"has shape {space.shape}; expected one dimension, (A,): {_CHANGE_ACTION} reshape it"
     if str(space.dtype) not in DTYPES:
@@ -175,11 +160,7 @@ def _fault_of_box(space: spaces.Box) -> str | None:
 
 
 def require_pixels(space: spaces.Space[Any], env_id: str) -> None:
-    """Refuse observations other than uint8 images, channels last.
-
-    Raises:
-        UserError: names the wrapper that makes pixels of them.
-    """
+    """Refuse observations other than uint8 images, channels last; name the wrapper to use."""
     if fault := _fault_of_pixels(space):
         text = str(space)
         if isinstance(space, spaces.Box) and len(space.shape) > 1:  # it prints all its bounds

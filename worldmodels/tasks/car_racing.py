@@ -24,8 +24,7 @@ SIZE, WORLD_ROWS = 96, 84
 LEVEL_BARS = ((15 / 40, 25 / 40), (25 / 40, 35 / 40))
 """Spans of the dashboard's width in which the bars of steering and gyroscope grow from the middle
 to the left or right; everything else on it is the same when flipped."""
-STEER_RIGHT, STEER_LEFT, NUM_CHOICES = 1, 2, 5
-"""Discrete actions."""
+STEER_RIGHT, STEER_LEFT, NUM_CHOICES = 1, 2, 5  # of discrete actions
 PEDALS = ((-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Bounds of steering, gas and brake."""
 
@@ -60,9 +59,8 @@ class Flip:
 
     def frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Symmetry.frames`."""
-        size = frames.shape[-2]
+        size, out = frames.shape[-2], frames.copy()
         world = round(self.world_rows * size)
-        out = frames.copy()
         out[..., :world, :, :] = frames[..., :world, ::-1, :]
         for first, last in LEVEL_BARS:
             bar = slice(round(first * size), round(last * size))

@@ -85,11 +85,7 @@ class Task:
         return FrameSpec(rows=self.rows)
 
     def flip(self, env_id: str, frames: FrameSpec, actions: ActionSpec) -> Symmetry:
-        """The symmetry of what V sees and of the actions.
-
-        Raises:
-            UserError: none is known.
-        """
+        """The symmetry of what V sees and of the actions; `UserError` where none is known."""
         if self.symmetry is None:
             raise UserError(
                 f"mirror is on for {env_id}, of which no symmetry is known; turn it off, or "
@@ -117,10 +113,7 @@ def register_task(task: Task, *env_ids: str) -> None:
     Args:
         task: found for every environment that `Task.matches`; of several, the last registered wins.
             It replaces a task of the same name.
-        env_ids: whole ids that have this task without being made first.
-
-    Raises:
-        UserError: an id has a module in front, or the task has the default's name.
+        env_ids: whole ids, without a module, that have this task without being made first.
     """
     if task.name == DEFAULT.name:
         raise UserError(f"Task.name is {task.name!r}, which is the default's; choose another")
@@ -163,12 +156,7 @@ def _look(env_id: str) -> Task:
 
 
 def named(name: str | None, env_id: str) -> Task:
-    """The task of a recorded run, without making its environment.
-
-    Args:
-        name: as the run recorded it; None for runs that recorded none.
-        env_id: the run's environment.
-    """
+    """The task that a run recorded by name (None: it recorded none), without its environment."""
     if name is None:
         return _by_id(env_id) or DEFAULT
     return _TASKS[name][0] if name in _TASKS else DEFAULT

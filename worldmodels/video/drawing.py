@@ -49,13 +49,9 @@ def compose(
 ) -> Frames:
     """Put pictures side by side, with a label under each and a line of facts below.
 
-    Args:
-        pictures: (H, W, 3), or grey (H, W, 1), of any sizes; each fills its panel as far as its
-            shape allows.
-        labels: one for each.
-        line: caption of the whole: facts that keep their places while they change.
-        panel: size of a panel.
-        share: in [0, 1), drawn as a bar under the last panel: how long the dream has been blind.
+    Pictures are (H, W, 3), or grey (H, W, 1), of any sizes; each fills its panel as far as its
+    shape allows. Facts keep their places while they change. A share in [0, 1) is drawn as a bar
+    under the last panel: how long the dream has been blind.
     """
     width = len(pictures) * (panel + _GAP) + _GAP
     height = panel + 2 * (_CAPTION + _GAP)

@@ -56,15 +56,12 @@ class Views:
 def replay(
     env_id: str, episode: EpisodeRecord, env_kwargs: Mapping[str, Any] | None = None
 ) -> Recording:
-    """Drive an episode again, by its seed and actions.
+    """Play an episode again, by its seed and actions.
 
     Args:
         env_id: the environment, or one of the same physics with faster pixels.
         episode: evaluated with ``keep_actions=True``.
         env_kwargs: passed to `envs.make`.
-
-    Raises:
-        UserError: the record has no actions.
     """
     if episode.actions is None:
         raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
@@ -150,30 +147,25 @@ def film(
     env_id: str,
     result: EvaluationResult,
     folder: Path,
-    cfg: VideoConfig | None = None,
-) -> dict[str, Path]:
+    cfg: VideoConfig = VideoConfig(),  # noqa: B008  # frozen
+) -> None:
     """Film the best, the median and the worst episode, and make the pictures of a report.
 
     Args:
-        agent: what drove.
+        agent: the policy.
         env_id: where to replay; for CarRacing the fast environment gives the same episodes.
         result: evaluated with ``keep_actions=True``.
         folder: gets best.mp4, median.mp4, worst.mp4, episodes.json, reconstructions.png, dream.png
             and, where the agent has starts, dream.mp4.
         cfg: size and speed.
-
-    Returns:
-        The films and pictures by name.
     """
-    cfg = cfg or VideoConfig()
     runs.make_folder(folder)
-    written: dict[str, Path] = {}
     noted: dict[str, dict[str, Any]] = {}
 
     def write(name: str, frames: Iterator[Frames], facts: Mapping[str, Any]) -> None:
         pictures = list(frames)
         height, width = pictures[0].shape[:2]
-        written[f"{name}.mp4"] = write_video(folder / f"{name}.mp4", pictures, cfg)
+        write_video(folder / f"{name}.mp4", pictures, cfg)
         noted[name] = {**facts, "size": (width, height)}
 
     what = task_for(env_id).words.episode
@@ -184,12 +176,11 @@ def film(
         frames = episode_frames(recording, seen, cfg, f"{what} {episode.seed}")
         write(which, frames, episode.to_json())
         if which == "best":
-            for name, draw in (("reconstructions", reconstructions), ("dream", dream_strip)):
-                written[f"{name}.png"] = write_picture(folder / f"{name}.png", draw(seen))
+            write_picture(folder / "reconstructions.png", reconstructions(seen))
+            write_picture(folder / "dream.png", dream_strip(seen))
     if agent.starts is not None:
         write("dream", dream_frames(agent, cfg), {})
     runs.write_json(folder / "episodes.json", noted)
-    return written
 
 
 def episode_frames(
@@ -211,11 +202,7 @@ def episode_frames(
 def dream_frames(
     agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
 ) -> Iterator[Frames]:
-    """Frames of a film of pure dreams: the agent drives, M answers, V paints; side by side.
-
-    Raises:
-        UserError: the agent has no starts.
-    """
+    """Frames of a film of pure dreams: the agent acts, M answers, V paints; side by side."""
     if agent.starts is None:
         raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
     generator = torch.Generator().manual_seed(seed)
@@ -230,8 +217,7 @@ def dream_frames(
             line = ("no frame here is real", f"step {t}")
             picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
             yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
-        action = agent.act(z, state.h)
-        action = linear.memory_input(action, agent.controller)
+        action = linear.memory_input(agent.act(z, state.h), agent.controller)
         noise = mixture_noise(z, generator)
         z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
         if agent.reward_model is not None:
@@ -247,11 +233,8 @@ def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
 def dream_strip(seen: Views, first: int = 100, columns: int = 8, scale: int = 2) -> Frames:
     """Reality above the dream that begins with its first frame (a picture).
 
-    Args:
-        seen: an episode.
-        first: step of the first column; moved back to where the dream last saw reality.
-        columns: at most; the strip ends before the dream sees reality again.
-        scale: pixels of the picture per pixel of V.
+    The first column is moved back to where the dream last saw reality, and the strip ends before it
+    sees it again.
     """
     times = np.arange(len(seen.seen)) * seen.every
     begin = min(first, int(times[-1])) // seen.sync * seen.sync

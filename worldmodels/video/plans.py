@@ -42,16 +42,13 @@ class PlannedStep(NamedTuple):
 def plan_in_dream(
     policy: PlanningPolicy, decisions: int, start: int = 0, seed: int = 0
 ) -> Iterator[PlannedStep]:
-    """Let a planner drive a dream from a recorded state.
+    """Let a planner act in a dream from a recorded state, for so many decisions at most.
 
     Args:
         policy: the planner.
-        decisions: at most; the dream may end before.
+        decisions: the dream may end before.
         start: number of the recorded state.
         seed: of search and dream.
-
-    Raises:
-        UserError: the agent has no such recorded state.
     """
     agent, imagination, starts = policy.agent, policy.imagination, policy.agent.starts
     count = 0 if starts is None else len(starts.z)
