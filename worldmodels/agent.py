@@ -23,8 +23,8 @@ from worldmodels import _agent_files as files
 from worldmodels.config import Config, Few, Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
-from worldmodels.envs.spaces import ActionSpec, require_pixels
 from worldmodels.envs.frames import FrameSpec, to_vision
+from worldmodels.envs.spaces import ActionSpec, require_pixels
 from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel

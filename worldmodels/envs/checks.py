@@ -73,12 +73,8 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
             self._check_action(action)
         obs, reward, terminated, truncated, info = self._call(self.env.step, action)
         # for an environment that keeps its promises, each line is one or two comparisons
-        if (
-            type(obs) is not np.ndarray
-            or obs.dtype is not _UINT8
-            or obs.shape != self._shape
-            or self._t == 1
-        ):
+        plain = type(obs) is np.ndarray and obs.dtype is _UINT8 and obs.shape == self._shape
+        if not plain or self._t == 1:
             self._check_frame(obs)
         if type(reward) is not float or not -LARGEST_REWARD <= reward <= LARGEST_REWARD:
             reward = self._number(reward)
@@ -207,10 +203,8 @@ def _describe(value: Any) -> str:
     if not isinstance(value, np.ndarray | np.generic):
         text = repr(value)
         return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '...'}"
-    if value.ndim == 0:
-        return f"{value.dtype} {value}"
-    text = f"{value.dtype} {value.shape}"
-    if value.size == 0 or value.dtype.kind not in "fiub":
+    text = f"{value.dtype} {value.shape if value.ndim else value}"
+    if value.ndim == 0 or value.size == 0 or value.dtype.kind not in "fiub":
         return text
     if np.isnan(value).any():
         return f"{text} with NaN"

@@ -66,8 +66,7 @@ def draw_energy(path: Path) -> Path:
     axes.set(xlabel="observation y", ylabel="energy, nats", ylim=(-0.5, 12), xlim=(-3, 3))
     axes.set_xticks(np.arange(-3, 4))
     axes.legend(frameon=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
     return _save(figure, path)
 
 

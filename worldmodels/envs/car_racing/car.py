@@ -1,8 +1,7 @@
 """The car and its contacts with the road: stock physics, the same floats, less Python.
 
 Stock computes with numpy scalars and reads each vector through several proxies. Here the same
-operations are done in the same order on Python floats, which round alike, so forces and with them
-whole episodes are bit-identical.
+operations are done in the same order on Python floats, which round alike.
 """
 
 from __future__ import annotations

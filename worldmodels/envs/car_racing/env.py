@@ -64,11 +64,7 @@ class FastCarRacing(CarRacing):
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the objects of Box2D and pygame, and the state that a copy's car must reach.
-
-        Raises:
-            UserError: the episode is too long to be repeated.
-        """
+        """All but the objects of Box2D and pygame, and the state that a copy's car must reach."""
         state = {name: value for name, value in vars(self).items() if name not in _LIVE}
         if self.car is None:
             return state
@@ -81,11 +77,7 @@ class FastCarRacing(CarRacing):
         return {**state, "car": self.car.numbers(), "share": share}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build a world and repeat the episode in it, as Box2D cannot be set to a state exactly.
-
-        Raises:
-            UserError: the original's car is not where its actions take it.
-        """
+        """Build a world and repeat the episode in it, as Box2D cannot be set to a state exactly."""
         plain = dict(state)
         numbers, share = plain.pop("car", None), plain.pop("share", None)
         self.__dict__.update(plain)
@@ -170,9 +162,7 @@ class FastCarRacing(CarRacing):
     ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Advance by 1/50 second; see Gymnasium's CarRacing for actions and rewards.
 
-        Raises:
-            UserError: if an action is not finite; the physics would never recover.
-            InvalidAction: if a discrete action is not in the action space.
+        An action that is not finite is refused, since the physics would never recover.
         """
         assert self.car is not None, "call reset() before step()"
         self._control(action)
@@ -182,8 +172,7 @@ class FastCarRacing(CarRacing):
         if self.draws_observations:
             self.state = self._draw_observation()
 
-        step_reward: float = 0
-        terminated = False
+        step_reward, terminated = 0.0, False
         info: dict[str, Any] = {}
         if action is not None:
             self.reward -= 0.1

@@ -2,11 +2,8 @@
 
 Gymnasium draws polygons on a 1000x800 canvas with pygame, flips it and averages it down to 96x96
 pixels. Here each edge of a polygon adds to a plane the *change* of coverage at the pixels it
-crosses; a running sum down the columns of the plane then gives the covered area of every pixel. The
-cost is that of the edges' lengths, and the inner loops run along the rows of memory.
-
-Two systems of coordinates: the observation's pixels, y downward, and the canvas's pixels as stock
-draws them, before its vertical flip.
+crosses; a running sum down the columns of the plane then gives the covered area of every pixel.
+Canvas coordinates are stock's before its vertical flip; those of the observation have y downward.
 """
 
 from __future__ import annotations
@@ -186,8 +183,7 @@ def _draw_square(camera: Any, planes: Any, plane: int, x: float, y: float, lengt
 def draw_road(camera: Any, road: Any, planes: Any) -> bool:
     """Add tiles and borders in view; returns whether there are borders among them.
 
-    Their order does not matter: the track winds round the middle of the playfield and turns too
-    slowly to come near itself again.
+    Their order does not matter: the track turns too slowly to come near itself again.
     """
     sections, borders, sides, shade = road
     n = sections.shape[0]
@@ -223,10 +219,9 @@ def _find_near(camera: Any, sections: Any, near: Any, ends: Any) -> None:
 @kernel
 def _in_view(before: Any, at: Any, margin: float) -> Any:
     """Whether the box round two cross-sections is within a margin of what is seen of the canvas."""
-    low_x, high_x = min(before[0], before[2]), max(before[0], before[2])
-    low_y, high_y = min(before[1], before[3]), max(before[1], before[3])
-    low_x, high_x = min(low_x, at[0], at[2]), max(high_x, at[0], at[2])
-    low_y, high_y = min(low_y, at[1], at[3]), max(high_y, at[1], at[3])
+    x = before[0], before[2], at[0], at[2]
+    y = before[1], before[3], at[1], at[3]
+    low_x, high_x, low_y, high_y = min(x), max(x), min(y), max(y)
     floor = CANVAS_H - ROWS / PER_Y
     across = low_x < CANVAS_W + margin and high_x > -margin
     return across and low_y < CANVAS_H + margin and high_y > floor - margin

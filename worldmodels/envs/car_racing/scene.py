@@ -26,11 +26,9 @@ NOWHERE = -1_000_000
 
 
 def make_scratch() -> tuple[NDArray[Any], ...]:
-    """What `draw_frame` works in: planes and window are zeros before and after each frame.
+    """Planes of coverage, the car's share (H, W, 4) of pixels by colour, its window of the canvas.
 
-    Returns:
-        Planes of coverage (ROWS + 2, NUM_PLANES, SIZE) float32; how much of each pixel round the
-        car has which of its colours, (H, W, 4) float32; the car's window of the canvas, uint8.
+    Planes and window are zeros before and after each frame.
     """
     near = int(CAR_WINDOW * PER_Y) + 3, int(CAR_WINDOW * PER_X) + 3, 4
     planes = np.zeros((ROWS + 2, ground.NUM_PLANES, SIZE), np.float32)
@@ -313,8 +311,7 @@ def _draw_bar(out: Any, value: float, across: Any, down: Any, color: Any) -> Non
 def score_text(text: str) -> NDArray[np.uint8]:
     """Draw the score as it comes out in the dashboard's lower left corner: (12, 12, 3) bytes.
 
-    pygame draws it, on a corner of stock's canvas with the same alignment to the observation's
-    pixels. It needs no display for that.
+    pygame draws it without a display, on a corner of stock's canvas, aligned to the observation.
     """
     import pygame
 

@@ -23,10 +23,9 @@ from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing.ground import kernel
 
-CHECKPOINTS = 12
+CHECKPOINTS, MAX_STEPS = 12, 2500
+"""A walk that has not come round by so many steps is given up."""
 START_ALPHA = 2 * math.pi * (-0.5) / CHECKPOINTS
-MAX_STEPS = 2500
-"""A walk that has not come round by then is given up."""
 
 
 def draw_lap(rng: np.random.Generator) -> NDArray[np.float64] | None:
@@ -36,12 +35,9 @@ def draw_lap(rng: np.random.Generator) -> NDArray[np.float64] | None:
     if first < 0:
         return None
     lap: NDArray[np.float64] = steps[first : end - 1]
-    beta = lap[0, 1]
-    gap = np.sqrt(
-        np.square(math.cos(beta) * (lap[0, 2] - lap[-1, 2]))
-        + np.square(math.sin(beta) * (lap[0, 3] - lap[-1, 3]))
-    )
-    return lap if gap <= TRACK_DETAIL_STEP else None
+    cos, sin = math.cos(lap[0, 1]), math.sin(lap[0, 1])
+    gap_x, gap_y = cos * (lap[0, 2] - lap[-1, 2]), sin * (lap[0, 3] - lap[-1, 3])
+    return lap if np.sqrt(np.square(gap_x) + np.square(gap_y)) <= TRACK_DETAIL_STEP else None
 
 
 def _draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -113,16 +109,12 @@ def _closed_loop(track: Any) -> tuple[int, int]:
 
 @kernel
 def lay_road(track: Any) -> Any:
-    """Turn a lap into the road's geometry.
-
-    Args:
-        track: (N, 4) angle on the circle, heading, x, y.
+    """Turn a lap (N, 4) into the road's geometry.
 
     Returns:
-        Three arrays. Sections (N, 4): left x, y and right x, y of each cross-section; tile i lies
-        between cross-sections i - 1 and i. Borders (N, 8): inner x, y and outer x, y of tile i's
-        border at cross-section i, then at cross-section i - 1. Sides (N) int8: 0 where tile i has
-        no border, 1 for one on the right, -1 on the left.
+        Sections (N, 4): left x, y and right x, y of each cross-section; tile i lies between
+        cross-sections i - 1 and i. Borders (N, 8): inner x, y and outer x, y of tile i's border at
+        cross-section i, then at i - 1. Sides (N) int8: 0 without a border, 1 right, -1 left.
     """
     n = len(track)
     sections, borders, sides = np.empty((n, 4)), np.zeros((n, 8)), np.zeros(n, np.int8)
