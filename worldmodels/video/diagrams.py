@@ -77,7 +77,7 @@ def _box(axes: Any, x: float, y: float, text: str, colour: str = _INK) -> None:
 
 
 def _arrow(axes: Any, start: Point, end: Point, colour: str, style: str = "-") -> None:
-    look = {"arrowstyle": "-|>", "mutation_scale": 11, "color": colour, "lw": 1.4}
+    look: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 11, "color": colour, "lw": 1.4}
     axes.add_patch(FancyArrowPatch(start, end, linestyle=style, **look))
 
 
