@@ -12,13 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.box2d.car_racing import (
-    BORDER,
-    GRASS_DIM,
-    PLAYFIELD,
-    TRACK_DETAIL_STEP,
-    TRACK_WIDTH,
-)
+from gymnasium.envs.box2d import car_racing as stock
 
 from worldmodels._compile import compiled
 
@@ -31,7 +25,7 @@ FIELD, PATCH, ROAD, SHADE1, SHADE2, KERB, WHITE = range(7)
 """Planes of coverage: playfield, lighter grass, all road, the road's two lighter shades, all
 borders, white borders."""
 NUM_PLANES = 7
-REACH = 2 * TRACK_WIDTH + TRACK_DETAIL_STEP + 2 * BORDER
+REACH = 2 * stock.TRACK_WIDTH + stock.TRACK_DETAIL_STEP + 2 * stock.BORDER
 """No part of a tile or its border is further from its cross-section's left end, world units."""
 
 # IEEE's arithmetic, without fast-math: floats round as they do in Python, and a division by zero
@@ -148,17 +142,17 @@ def draw_grass(camera: Any, planes: Any) -> bool:
         x, y = cos * px + sin * py, cos * py - sin * px
         low_x, high_x = min(low_x, x), max(high_x, x)
         low_y, high_y = min(low_y, y), max(high_y, y)
-    outside = max(-low_x, -low_y, high_x, high_y) > PLAYFIELD - 1
+    outside = max(-low_x, -low_y, high_x, high_y) > stock.PLAYFIELD - 1
     if outside:
-        _draw_square(camera, planes, FIELD, -PLAYFIELD, -PLAYFIELD, 2 * PLAYFIELD)
-    margin, step = 2 / zoom, 2 * GRASS_DIM
-    first_x = max(math.floor((low_x - margin - GRASS_DIM) / step), -10)
-    first_y = max(math.floor((low_y - margin - GRASS_DIM) / step), -10)
+        _draw_square(camera, planes, FIELD, -stock.PLAYFIELD, -stock.PLAYFIELD, 2 * stock.PLAYFIELD)
+    margin, step = 2 / zoom, 2 * stock.GRASS_DIM
+    first_x = max(math.floor((low_x - margin - stock.GRASS_DIM) / step), -10)
+    first_y = max(math.floor((low_y - margin - stock.GRASS_DIM) / step), -10)
     last_x = min(math.floor((high_x + margin) / step), 9)
     last_y = min(math.floor((high_y + margin) / step), 9)
     for i in range(first_x, last_x + 1):
         for j in range(first_y, last_y + 1):
-            _draw_square(camera, planes, PATCH, step * i, step * j, GRASS_DIM)
+            _draw_square(camera, planes, PATCH, step * i, step * j, stock.GRASS_DIM)
     return outside
 
 
@@ -212,7 +206,7 @@ def _find_near(camera: Any, sections: Any, near: Any, ends: Any) -> None:
         if seen:
             ends[i] = _project(camera, sections[i])
         if i >= 0:
-            near[i] = seen and last_seen and _in_view(ends[i - 1], ends[i], BORDER * zoom + 2)
+            near[i] = seen and last_seen and _in_view(ends[i - 1], ends[i], stock.BORDER * zoom + 2)
         last_seen = seen
 
 

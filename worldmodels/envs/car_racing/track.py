@@ -10,15 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from gymnasium.envs.box2d.car_racing import (
-    BORDER,
-    BORDER_MIN_COUNT,
-    SCALE,
-    TRACK_DETAIL_STEP,
-    TRACK_RAD,
-    TRACK_TURN_RATE,
-    TRACK_WIDTH,
-)
+from gymnasium.envs.box2d import car_racing as stock
 from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing.ground import kernel
@@ -37,7 +29,7 @@ def draw_lap(rng: np.random.Generator) -> NDArray[np.float64] | None:
     lap: NDArray[np.float64] = steps[first : end - 1]
     cos, sin = math.cos(lap[0, 1]), math.sin(lap[0, 1])
     gap_x, gap_y = cos * (lap[0, 2] - lap[-1, 2]), sin * (lap[0, 3] - lap[-1, 3])
-    return lap if np.sqrt(np.square(gap_x) + np.square(gap_y)) <= TRACK_DETAIL_STEP else None
+    return lap if np.sqrt(np.square(gap_x) + np.square(gap_y)) <= stock.TRACK_DETAIL_STEP else None
 
 
 def _draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
@@ -45,9 +37,9 @@ def _draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
     points = np.empty((CHECKPOINTS, 3))
     for c in range(CHECKPOINTS):
         noise = rng.uniform(0, 2 * math.pi * 1 / CHECKPOINTS)
-        radius = rng.uniform(TRACK_RAD / 3, TRACK_RAD)
+        radius = rng.uniform(stock.TRACK_RAD / 3, stock.TRACK_RAD)
         if c in (0, CHECKPOINTS - 1):
-            noise, radius = 0.0, 1.5 * TRACK_RAD
+            noise, radius = 0.0, 1.5 * stock.TRACK_RAD
         alpha = 2 * math.pi * c / CHECKPOINTS + noise
         points[c] = alpha, radius * math.cos(alpha), radius * math.sin(alpha)
     return points
@@ -57,7 +49,7 @@ def _draw_checkpoints(rng: np.random.Generator) -> NDArray[np.float64]:
 def _walk(points: Any) -> Any:
     """Walk between checkpoints for five laps: (T, 4) angle on the circle, heading, x, y."""
     track = np.empty((MAX_STEPS, 4))
-    x, y, beta = 1.5 * TRACK_RAD, 0.0, 0.0
+    x, y, beta = 1.5 * stock.TRACK_RAD, 0.0, 0.0
     target, laps, other_side = 0, 0, False
     for step in range(MAX_STEPS):
         alpha = math.atan2(y, x)
@@ -68,16 +60,16 @@ def _walk(points: Any) -> Any:
         target, alpha = _next_checkpoint(points, target, alpha)
         ahead_x, ahead_y = math.cos(beta), math.sin(beta)
         to_x, to_y = points[target, 1] - x, points[target, 2] - y
-        sideways = (ahead_x * to_x + ahead_y * to_y) * SCALE
+        sideways = (ahead_x * to_x + ahead_y * to_y) * stock.SCALE
         while beta - alpha > 1.5 * math.pi:
             beta -= 2 * math.pi
         while beta - alpha < -1.5 * math.pi:
             beta += 2 * math.pi
         before = beta
         if abs(sideways) > 0.3:
-            beta -= math.copysign(min(TRACK_TURN_RATE, abs(0.001 * sideways)), sideways)
-        x += -ahead_y * TRACK_DETAIL_STEP
-        y += ahead_x * TRACK_DETAIL_STEP
+            beta -= math.copysign(min(stock.TRACK_TURN_RATE, abs(0.001 * sideways)), sideways)
+        x += -ahead_y * stock.TRACK_DETAIL_STEP
+        y += ahead_x * stock.TRACK_DETAIL_STEP
         track[step] = (alpha, before * 0.5 + beta * 0.5, x, y)
         if laps > 4:
             break
@@ -120,12 +112,12 @@ def lay_road(track: Any) -> Any:
     sections, borders, sides = np.empty((n, 4)), np.zeros((n, 8)), np.zeros(n, np.int8)
     hard = _hard_turns(track)
     for i in range(n):
-        sections[i] = _across(track[i], -TRACK_WIDTH, TRACK_WIDTH)
+        sections[i] = _across(track[i], -stock.TRACK_WIDTH, stock.TRACK_WIDTH)
         if hard[i]:
             side = np.sign(track[i - 1, 1] - track[i, 1])
             sides[i] = int(side)
             for k in range(2):
-                inner, outer = side * TRACK_WIDTH, side * (TRACK_WIDTH + BORDER)
+                inner, outer = side * stock.TRACK_WIDTH, side * (stock.TRACK_WIDTH + stock.BORDER)
                 borders[i, 4 * k : 4 * k + 4] = _across(track[i - k], inner, outer)
     return sections, borders, sides
 
@@ -145,12 +137,12 @@ def _hard_turns(track: Any) -> Any:
     hard = np.zeros(n, np.bool_)
     for i in range(n):
         good, one_side = True, 0.0
-        for k in range(BORDER_MIN_COUNT):
+        for k in range(stock.BORDER_MIN_COUNT):
             turn = track[i - k, 1] - track[i - k - 1, 1]
-            good &= abs(turn) > TRACK_TURN_RATE * 0.2
+            good &= abs(turn) > stock.TRACK_TURN_RATE * 0.2
             one_side += np.sign(turn)
-        hard[i] = good and abs(one_side) == BORDER_MIN_COUNT
+        hard[i] = good and abs(one_side) == stock.BORDER_MIN_COUNT
     for i in range(n):
-        for k in range(BORDER_MIN_COUNT):
+        for k in range(stock.BORDER_MIN_COUNT):
             hard[i - k] |= hard[i]
     return hard
