@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -83,8 +84,6 @@ def _arrow(axes: Any, start: Point, end: Point, colour: str, style: str = "-") -
 
 def _save(figure: Figure, path: Path) -> Path:
     """Write an SVG, the same bytes for the same picture."""
-    import matplotlib as mpl
-
     with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "worldmodels"}):
         figure.savefig(temporary, format="svg", facecolor="white", metadata={"Date": None})
     return path
