@@ -25,7 +25,9 @@ from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
-from worldmodels.video import Recording, VideoConfig, films
+from worldmodels.video import VideoConfig, films
+from worldmodels.video.drawing import compose
+from worldmodels.video.films import Recording, dream_along, dream_strip
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 T, Z, H, SYNC = 23, 4, 8, 10
@@ -70,7 +72,7 @@ def test_dream_is_m_stepped_from_reality(agent: Agent) -> None:
     taken = recording()
     mu = torch.randn(T + 1, Z, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        z = video.dream_along(agent, mu, taken.actions, SYNC, temperature=0)
+        z = dream_along(agent, mu, taken.actions, SYNC, temperature=0)
         for t in (0, 10, 20):
             torch.testing.assert_close(z[t], mu[t])
         memory, action = agent.memories[0], torch.from_numpy(taken.actions)
@@ -83,8 +85,8 @@ def test_dream_is_m_stepped_from_reality(agent: Agent) -> None:
             out, state = memory.step(now, action[t : t + 1], state)
             best = out.log_pi.argmax(-1, keepdim=True)
             now = out.mu.gather(-1, best).squeeze(-1)
-        first, second = (video.dream_along(agent, mu, taken.actions, SYNC, 1.0, s) for s in (0, 1))
-        again = video.dream_along(agent, mu, taken.actions, SYNC, 1.0, 0)
+        first, second = (dream_along(agent, mu, taken.actions, SYNC, 1.0, s) for s in (0, 1))
+        again = dream_along(agent, mu, taken.actions, SYNC, 1.0, 0)
     torch.testing.assert_close(first, again)
     assert (first - second).abs().max() > 0
     assert not torch.equal(first[T], mu[T])  # the last step is dreamt, too
@@ -125,18 +127,18 @@ def test_replay_is_the_episode() -> None:
 def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> None:
     result = evaluate(agent, ENV, [500_000, 500_001], 1, max_steps=20, keep_actions=True)
     cfg = VideoConfig(panel=32, sync=SYNC)
-    written = video.film(agent, ENV, result, tmp_path / "media", cfg)
+    media = tmp_path / "media"
+    video.film(agent, ENV, result, media, cfg)
     names = {"best.mp4", "median.mp4", "worst.mp4", "dream.mp4", "dream.png", "reconstructions.png"}
-    assert set(written) == names
-    noted = json.loads((tmp_path / "media" / "episodes.json").read_text())
+    noted = json.loads((media / "episodes.json").read_text())
     assert noted["best"]["return"] == result.returns.max()
-    assert {p.name for p in (tmp_path / "media").iterdir()} == {*names, "episodes.json"}
-    meta, frames = read(written["best.mp4"])
+    assert {p.name for p in media.iterdir()} == {*names, "episodes.json"}
+    meta, frames = read(media / "best.mp4")
     assert meta["codec"] == "h264" and meta["fps"] == 25
     assert len(frames) == 11  # steps 0, 2, ..., 20
     for name in ("best", "dream"):
-        assert noted[name]["size"] == list(read(written[f"{name}.mp4"])[0]["size"])
-    picture = Image.open(written["reconstructions.png"])
+        assert noted[name]["size"] == list(read(media / f"{name}.mp4")[0]["size"])
+    picture = Image.open(media / "reconstructions.png")
     assert picture.size == (8 * (128 + 4) + 4, 2 * (128 + 18) + 4)
 
 
@@ -157,7 +159,7 @@ def test_frames_come_back_from_the_film_as_they_went_in(tmp_path: Path) -> None:
 
 def test_panels_hold_frames_of_any_shape() -> None:
     tall, wide = np.full((210, 160, 3), 200, np.uint8), np.full((64, 96, 3), 90, np.uint8)
-    sheet = video.compose([tall, wide], ["tall", "wide"], ["a", "b"], 48, 0.5)
+    sheet = compose([tall, wide], ["tall", "wide"], ["a", "b"], 48, 0.5)
     assert sheet.shape[0] % 2 == 0 and sheet.shape[1] % 2 == 0
     assert (sheet[4 + 24, 4 + 24] == 200).all()
     assert (sheet[4 + 24, 4 + 48 + 4 + 24] == 90).all()
@@ -165,7 +167,7 @@ def test_panels_hold_frames_of_any_shape() -> None:
 
 def test_strip_begins_where_the_dream_saw_reality(agent: Agent) -> None:
     seen = video.views(agent, recording(), VideoConfig(every=2, sync=SYNC))
-    strip = video.dream_strip(seen, first=15, columns=4, scale=1)
+    strip = dream_strip(seen, first=15, columns=4, scale=1)
     cell = strip[18 : 18 + 64, 4 : 4 + 64]
     np.testing.assert_array_equal(cell, seen.seen[5])  # step 10
     assert strip.shape == (2 * (64 + 18) + 4, 4 * (64 + 4) + 4, 3)

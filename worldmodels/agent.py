@@ -23,9 +23,8 @@ from worldmodels.config import Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.envs.checks import require_pixels
 from worldmodels.envs.frames import FrameSpec, to_vision
-from worldmodels.envs.spaces import ActionSpec
+from worldmodels.envs.spaces import ActionSpec, require_pixels
 from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.policies.hold import HoldingPolicy, Seen

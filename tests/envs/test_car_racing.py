@@ -15,6 +15,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 from worldmodels import envs
 from worldmodels.envs.car_racing import FastCarRacing
+from worldmodels.envs.car_racing.car import FastCar
 from worldmodels.envs.car_racing.parity import StockPhysics, compare, pursue
 from worldmodels.protocols import UserError
 
@@ -30,13 +31,7 @@ def pair(**kwargs: Any) -> tuple[Any, Any]:
 
 def state(env: Any) -> list[float]:
     """All floats of the car: bodies, joints, engine."""
-    floats = [env.reward, env.t, env.tile_visited_count]
-    for body in env.car.drawlist:
-        floats += [*body.position, *body.linearVelocity, body.angle, body.angularVelocity]
-    for wheel in env.car.wheels:
-        floats += [wheel.omega, wheel.phase, wheel.gas, wheel.brake, wheel.steer]
-        floats += [wheel.joint.angle, wheel.joint.motorSpeed, len(wheel.tiles)]
-    return [float(x) for x in floats]
+    return [env.reward, env.t, env.tile_visited_count, *FastCar.numbers(env.car)]
 
 
 @pytest.mark.parametrize(
@@ -242,8 +237,9 @@ def test_scratch_is_left_empty() -> None:
     env.reset(seed=2)
     for _ in range(60):
         env.step(np.array([0.3, 1.0, 0.0]))
-    assert not env._planes.any()
-    assert not env._window.any()
+    planes, _, window = env._scratch
+    assert not planes.any()
+    assert not window.any()
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's process table")

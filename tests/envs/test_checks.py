@@ -213,7 +213,7 @@ def test_a_baseline_refuses_what_it_cannot_learn() -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_frames_become_pictures_in_colour(channels: int) -> None:
-    from worldmodels.video import compose
+    from worldmodels.video.drawing import compose
 
     frame = np.full((12, 16, channels), 200, np.uint8)
     sheet = compose([frame], ["real"], ["line"], VideoConfig().panel)

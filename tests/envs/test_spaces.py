@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from worldmodels.config import from_json
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable
@@ -95,7 +96,7 @@ def test_choices_begin_where_the_space_says() -> None:
 def test_a_spec_gives_its_space_back(space: Any) -> None:
     spec = ActionSpec.from_space(space)
     assert spec.to_space() == space
-    assert ActionSpec.from_json(json.loads(json.dumps(to_jsonable(spec)))) == spec
+    assert from_json(ActionSpec, json.loads(json.dumps(to_jsonable(spec)))) == spec
 
 
 def test_the_usual_spec_is_written_as_before() -> None:

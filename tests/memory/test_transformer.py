@@ -41,7 +41,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, load_checkpoint, save_checkpoint
 from worldmodels.stages.files import MemoryFile, Source
 from worldmodels.tasks.car_racing import CAR_RACING
-from worldmodels.video.replays import dream_along
+from worldmodels.video.films import dream_along
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 B, T, Z, A, H = 3, 70, 2, 1, 16

@@ -11,15 +11,9 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import error
 
-from worldmodels.envs.checks import (
-    CheckedEnv,
-    note_endless,
-    require_limit,
-    require_pixels,
-    time_limit,
-)
+from worldmodels.envs.checks import CheckedEnv, note_endless, require_limit, time_limit
 from worldmodels.envs.frames import FrameSpec, to_vision
-from worldmodels.envs.spaces import ActionSpec
+from worldmodels.envs.spaces import ActionSpec, require_pixels
 from worldmodels.protocols import UserError
 
 __all__ = [
@@ -37,13 +31,8 @@ __all__ = [
 
 
 def import_module(env_id: str) -> None:
-    """Import the module of `module:id`; for ids that the user has typed, not a file.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    module = env_id.rpartition(":")[0]
-    if module:
+    """Import the module of `module:id`, or say why not; for ids that the user has typed."""
+    if module := env_id.rpartition(":")[0]:
         try:
             importlib.import_module(module)
         except Exception as err:  # the module is the user's
@@ -55,15 +44,11 @@ def import_module(env_id: str) -> None:
 def from_file(env_id: str, source: str | Path) -> str:
     """An id that a file names, if making it imports no module that only the file names.
 
-    Args:
-        env_id: the id, perhaps `module:id`.
-        source: the file, for the error.
-
     Returns:
         The id to make: without its module where it is registered already.
 
     Raises:
-        UserError: its module is not imported, which would run code that the file chose.
+        UserError: its module is not imported, which would run code that the file (`source`) chose.
     """
     module, _, name = env_id.rpartition(":")
     if not module or module in sys.modules:
@@ -79,18 +64,16 @@ def from_file(env_id: str, source: str | Path) -> str:
 def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make an environment the pipeline can work on, from its Gymnasium id.
 
+    Its observations are uint8 images and its actions a Box or Discrete space, and it is held to
+    that at every step (`CheckedEnv`).
+
     Args:
         env_id: any registered id, or `module:id` to import a module that registers it first.
         kwargs: passed to `gymnasium.make`.
 
-    Returns:
-        The environment; its observations are uint8 images and its actions a Box or Discrete space,
-        and it is held to that at every step (`CheckedEnv`).
-
     Raises:
-        UserError: if the id is unknown, the arguments are refused, the environment cannot be made
-            or its extra packages are missing, its observations are no images, or its action space
-            is not supported.
+        UserError: the id is unknown, the environment cannot be made with these arguments, or its
+            spaces are not supported.
     """
     import_module(env_id)
     name = env_id.rpartition(":")[2]
@@ -98,7 +81,11 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         # our own checks take the place of Gymnasium's, which only warn
         env = gym.make(name, **{"disable_env_checker": True, **kwargs})
     except (error.UnregisteredEnv, error.DeprecatedEnv) as err:
-        raise UserError(_unknown(name, err)) from err
+        near = difflib.get_close_matches(name, list(gym.registry), n=3, cutoff=0.5)
+        hint = "gymnasium.pprint_registry() lists all"
+        if near:
+            hint = f"did you mean {' or '.join(near)}?"
+        raise UserError(f"environment id {name!r} is unknown: {hint} ({err})") from err
     except error.DependencyNotInstalled as err:
         raise UserError(f"environment {name!r} lacks a package: {err}") from err
     except Exception as err:  # the environment is the user's
@@ -112,9 +99,3 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         env.close()
         raise UserError(str(err) if name in str(err) else f"environment {name!r}: {err}") from err
     return CheckedEnv(env, name)
-
-
-def _unknown(name: str, err: error.Error) -> str:
-    near = difflib.get_close_matches(name, list(gym.registry), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "gymnasium.pprint_registry() lists all"
-    return f"environment id {name!r} is unknown: {hint} ({err})"

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels._compile import compiled
 from worldmodels.config import AtLeast, Config, Limit, Size
-from worldmodels.envs.kernels import kernel
 from worldmodels.protocols import UserError
 
 
@@ -51,30 +51,18 @@ def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[
     return first - over, np.ascontiguousarray(weights)
 
 
-@kernel
-def _resize(
-    obs: Any,
-    first_row: Any,
-    row_weights: Any,
-    first_value: Any,
-    value_weights: Any,
-    channels: int,
-    out: Any,
-) -> None:
+@compiled(error_model="numpy")
+def _resize(obs: Any, rows: Any, values: Any, channels: int, out: Any) -> None:
     """Resize flat rows (B, H, W * C) to (B, S, S * C), so that all loops run along memory.
 
-    Args:
-        obs: uint8 frames.
-        first_row: (S) first source row of each target row.
-        row_weights: (S, taps) weights of the source rows from there on.
-        first_value: (S * C) first source value of each target value.
-        value_weights: (taps, S * C) weights of the source pixels from there on.
-        channels: C, the distance between neighbouring pixels' values.
-        out: uint8, written.
+    `rows` are (S) the first source row of each target row and (S, taps) weights from there on;
+    `values` (S * C) the first source value of each target value and (taps, S * C) weights of the
+    pixels from there on, whose values lie C = `channels` apart.
     """
+    first_row, row_weights = rows
+    first_value, value_weights = values
     width, target = obs.shape[2], out.shape[2]
-    row = np.empty(width, np.float32)
-    mean = np.empty(target, np.float32)
+    row, mean = np.empty(width, np.float32), np.empty(target, np.float32)
     for b in range(obs.shape[0]):
         for i in range(out.shape[1]):
             row[:] = np.float32(0.5)  # so that cutting to whole numbers rounds
@@ -93,13 +81,12 @@ def _resize(
 
 
 @functools.cache
-def _plan(height: int, width: int, channels: int, size: int) -> tuple[NDArray[Any], ...]:
-    """Index and weight arrays for `_resize`, in its order."""
-    first_row, row_weights = _axis_weights(height, size)
+def _plan(height: int, width: int, channels: int, size: int) -> tuple[Any, Any]:
+    """The `rows` and `values` of `_resize`."""
     first_col, col_weights = _axis_weights(width, size)
     first_value = (first_col[:, None] * channels + np.arange(channels)).ravel().astype(np.uintp)
     value_weights = np.ascontiguousarray(np.repeat(col_weights, channels, axis=0).T)
-    return first_row, row_weights, first_value, value_weights
+    return _axis_weights(height, size), (first_value, value_weights)
 
 
 def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
@@ -112,17 +99,12 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
 
     Returns:
         uint8 (S, S, 3), or (B, S, S, 3) for a batch, S = `spec.size`.
-
-    Raises:
-        UserError: if the frames are not uint8 or have another shape.
     """
     if obs.dtype != np.uint8:
         raise UserError(f"frames have type {obs.dtype}; they must be uint8")
     single = obs.ndim in (2, 3)
-    if obs.ndim == 2:
-        obs = obs[:, :, None]
-    if obs.ndim == 3:
-        obs = obs[None]
+    obs = obs[:, :, None] if obs.ndim == 2 else obs
+    obs = obs[None] if obs.ndim == 3 else obs
     if obs.ndim != 4 or obs.shape[3] not in (1, 3) or 0 in obs.shape[1:3]:
         raise UserError(
             f"frames have shape {obs.shape}; allowed: (H, W), (H, W, 1), (H, W, 3), "
@@ -133,9 +115,7 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
     batch, height, width, channels = obs.shape
     flat = np.ascontiguousarray(obs).reshape(batch, height, width * channels)
     out = np.empty((batch, spec.size, spec.size * channels), np.uint8)
-    first_row, row_weights, first_value, value_weights = _plan(height, width, channels, spec.size)
-    _resize(flat, first_row, row_weights, first_value, value_weights, channels, out)
+    _resize(flat, *_plan(height, width, channels, spec.size), channels, out)
     frames = out.reshape(batch, spec.size, spec.size, channels)
-    if channels == 1:
-        frames = np.repeat(frames, 3, axis=3)
+    frames = np.repeat(frames, 3, axis=3) if channels == 1 else frames
     return frames[0] if single else frames

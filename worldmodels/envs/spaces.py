@@ -1,8 +1,7 @@
-"""What the agent can do: one description of Box and Discrete action spaces for all stages."""
+"""Which spaces the pipeline takes: pixels in, and one description of Box and Discrete actions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -13,42 +12,34 @@ from numpy.typing import NDArray
 from worldmodels.config import Config, Size
 from worldmodels.protocols import UserError
 
-DTYPES = (
-    "float16",
-    "float32",
-    "float64",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "uint8",
-    "uint16",
-    "uint32",
-    "uint64",
-)
+DTYPES = "float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
 """Types of a Box that are supported."""
-
 LARGEST_ACTION = 2.0**24
 """Largest bound of a Box: float32, in which M sees actions, tells whole numbers apart up to it."""
+SMALLEST_RANGE = 128
+"""Least difference between the darkest and the brightest pixel that a space may declare. V takes
+255 for white: a frame of zeros and ones would look black."""
+_CHANGE_ACTION = "gymnasium.wrappers.TransformAction can"
+_CHANGE_FRAME = "gymnasium.wrappers.TransformObservation can"
 
 
 @dataclass(frozen=True)
 class ActionSpec(Config):
     """An action space as M and C see it.
 
-    A Box becomes `dim` numbers between `low` and `high`; a Discrete space of n actions has `dim` n
-    and is given to M as a one-hot vector. Bounds are tuples, so that a spec can be compared, hashed
-    and written to JSON; there, `dtype` and `start` are left out where they are the usual ones.
+    M gets the numbers of a Box, or a one-hot vector for a Discrete choice. Bounds are tuples, so
+    that a spec can be compared, hashed and written to JSON; there, `dtype` and `start` are left out
+    where they are the usual ones.
     """
 
     kind: Literal["box", "discrete"]
-    """`box`: float actions; `discrete`: one of `dim` choices."""
+    """`box`: numbers; `discrete`: one of `dim` choices."""
     dim: Size
     """Numbers in a Box action, or the number of choices."""
     low: tuple[float, ...] = ()
     """Lower bounds of a Box, one for each dimension; empty for a Discrete space."""
     high: tuple[float, ...] = ()
-    """Upper bounds of a Box, one for each dimension; empty for a Discrete space."""
+    """Upper bounds, likewise."""
     dtype: str = field(default="float32", metadata={"omit_default": True})
     """NumPy type in which a Box takes its actions; integers are rounded to."""
     start: int = field(default=0, metadata={"omit_default": True})
@@ -62,47 +53,18 @@ class ActionSpec(Config):
                 f"a {self.kind} space with dim {self.dim} has {bounds} of each"
             )
         if self.dtype not in DTYPES:
-            raise UserError(
-                f"ActionSpec.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}"
-            )
+            self.refuse("dtype", f"one of {', '.join(DTYPES)}")
 
     @classmethod
     def from_space(cls, space: spaces.Space[Any]) -> Self:
-        """Describe a Gymnasium action space: a one-dimensional, bounded Box, or a Discrete.
-
-        Raises:
-            UserError: for any other space; the text names the wrapper that would help.
-        """
-        if isinstance(space, spaces.Discrete):
-            if int(space.n) < 2:
-                raise UserError(f"action space {space} has one choice: there is nothing to learn")
-            return cls("discrete", int(space.n), start=int(space.start))
-        if not isinstance(space, spaces.Box):
-            raise UserError(
-                f"action space {space} is not supported; expected a one-dimensional Box or a "
-                "Discrete space: gymnasium.wrappers.TransformAction can make one of it"
-            )
-        fault = _fault_of_box(space)
-        if fault is not None:
+        """Describe a one-dimensional, bounded Box or a Discrete; others name the wrapper to use."""
+        if fault := _fault_of_actions(space):
             raise UserError(f"action space {space} {fault}")
+        if isinstance(space, spaces.Discrete):
+            return cls("discrete", int(space.n), start=int(space.start))
+        assert isinstance(space, spaces.Box)
         low, high = space.low.tolist(), space.high.tolist()
         return cls("box", int(space.shape[0]), tuple(low), tuple(high), str(space.dtype))
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Rebuild what `to_jsonable` made of a spec.
-
-        Raises:
-            UserError: a value is refused, or a field is unknown or missing.
-        """
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in record.items()
-        }
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise UserError(f"the action space is of another version ({error})") from error
 
     def to_space(self) -> spaces.Box | spaces.Discrete:
         """The Gymnasium space that this describes."""
@@ -122,17 +84,14 @@ class ActionSpec(Config):
         return self.dim
 
     def encode(self, actions: NDArray[Any]) -> NDArray[np.float32]:
-        """Turn the environment's actions into M's input.
-
-        Args:
-            actions: (..., dim) for a Box, (...) integers for a Discrete space.
+        """Turn the environment's actions, (..., dim) numbers or (...) choices, into M's input.
 
         Returns:
             (..., size) float32: the numbers themselves (whole for a Box of integers), or one-hot
             vectors.
 
         Raises:
-            UserError: if the last dimension or a choice does not belong to the space.
+            UserError: the last dimension or a choice does not belong to the space.
         """
         actions = np.asarray(actions)
         if self.kind == "box":
@@ -162,17 +121,10 @@ class ActionSpec(Config):
         Returns:
             (..., dim) in the type of the Box, or (...) int64 choices of a Discrete space.
         """
-        if self.kind == "box":
-            return self.to_env(inputs)
-        choices: NDArray[np.int64] = self.start + inputs.argmax(-1)
-        return choices
+        return self.to_env(inputs if self.kind == "box" else self.start + inputs.argmax(-1))
 
     def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
-        """Actions as the environment takes them: those of a Box in its own type.
-
-        Args:
-            actions: (..., dim) float32 within the bounds, or (...) choices, which stay as they are.
-        """
+        """Actions (..., dim) within the bounds in the type of the Box; choices stay as they are."""
         if self.kind == "discrete" or self.dtype == "float32":
             return actions
         numbers = np.rint(actions) if self.integer else actions
@@ -181,34 +133,63 @@ class ActionSpec(Config):
         return bounded.astype(self.dtype)
 
 
-def _fault_of_box(space: spaces.Box) -> str | None:
-    """What makes a Box useless as an action space, and the wrapper that helps; None if nothing."""
-    wrappers = "gymnasium.wrappers."
+def _fault_of_actions(space: spaces.Space[Any]) -> str | None:
+    """What makes an action space useless, and the wrapper that helps; None if nothing."""
+    if isinstance(space, spaces.Discrete):
+        return "has one choice: there is nothing to learn" if space.n < 2 else None
+    if not isinstance(space, spaces.Box):
+        expected = "expected a one-dimensional Box or a Discrete space"
+        return f"is not supported; {expected}: {_CHANGE_ACTION} make one of it"
     if len(space.shape) != 1 or space.shape[0] == 0:
-        return (
-            f"has shape {space.shape}; expected one dimension, (A,): "
-            f"{wrappers}TransformAction can reshape it"
-        )
+        return f"has shape {space.shape}; expected one dimension, (A,): {_CHANGE_ACTION} reshape it"
     if str(space.dtype) not in DTYPES:
-        return (
-            f"has type {space.dtype}; expected one of {', '.join(DTYPES)}: "
-            f"{wrappers}TransformAction can change it"
-        )
+        expected = f"expected one of {', '.join(DTYPES)}"
+        return f"has type {space.dtype}; {expected}: {_CHANGE_ACTION} change it"
     low, high = space.low.astype(np.float64), space.high.astype(np.float64)
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        return (
-            "is unbounded; every action needs finite bounds: "
-            f"{wrappers}TransformAction can give it a bounded Box"
-        )
+    if not np.isfinite((low, high)).all():
+        expected = "every action needs finite bounds"
+        return f"is unbounded; {expected}: {_CHANGE_ACTION} give it a bounded Box"
     if (low >= high).any():
         fixed = ", ".join(map(str, np.flatnonzero(low >= high)))
-        return (
-            f"cannot move in component {fixed}; low must be below high: "
-            f"{wrappers}TransformAction can fill that component in"
-        )
+        expected = "low must be below high"
+        return f"cannot move in component {fixed}; {expected}: {_CHANGE_ACTION} fill it in"
     if max(-low.min(), high.max()) > LARGEST_ACTION:
-        return (
-            f"is too wide; bounds must lie between -{LARGEST_ACTION:.0f} and {LARGEST_ACTION:.0f}: "
-            f"{wrappers}RescaleAction can narrow it"
+        expected = f"bounds must lie between -{LARGEST_ACTION:.0f} and {LARGEST_ACTION:.0f}"
+        return f"is too wide; {expected}: gymnasium.wrappers.RescaleAction can narrow it"
+    return None
+
+
+def require_pixels(space: spaces.Space[Any], env_id: str) -> None:
+    """Refuse observations other than uint8 images, channels last; name the wrapper to use."""
+    if fault := _fault_of_pixels(space):
+        text = str(space)
+        if isinstance(space, spaces.Box) and len(space.shape) > 1:  # it prints all its bounds
+            text = f"Box({space.low.min()}, {space.high.max()}, {space.shape}, {space.dtype})"
+        raise UserError(
+            f"environment {env_id!r} has observations {text}; expected pixels, a uint8 "
+            f"Box of shape (H, W), (H, W, 1) or (H, W, 3): {fault}"
         )
+
+
+def _fault_of_pixels(space: spaces.Space[Any]) -> str | None:
+    """How to make pixels of observations; None where they are pixels."""
+    if isinstance(space, spaces.Dict):
+        images = [key for key, part in space.items() if _fault_of_pixels(part) is None]
+        return f"{_CHANGE_FRAME} pick {' or '.join(map(repr, images)) or 'an image'}"
+    if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3, 4):
+        return "gymnasium.wrappers.AddRenderObservation can show what the environment draws"
+    shape = space.shape
+    if len(shape) == 4:
+        return f"{_CHANGE_FRAME} take the newest frame of a stack"
+    if 0 in shape:
+        return "there is nothing to see"
+    if len(shape) == 3 and shape[2] not in (1, 3):
+        if shape[0] in (1, 3):
+            return f"{_CHANGE_FRAME} move the channels last"
+        return f"{_CHANGE_FRAME} keep 3 of the {shape[2]} channels"
+    if space.dtype != np.uint8:
+        return f"{_CHANGE_FRAME} scale them to 0 to 255 and round them to uint8"
+    low, high = int(space.low.min()), int(space.high.max())
+    if high - low < SMALLEST_RANGE:
+        return f"{_CHANGE_FRAME} stretch {low} to {high} to 0 to 255, where white is 255"
     return None

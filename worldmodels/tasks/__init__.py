@@ -7,18 +7,17 @@ by a piece of a name. `register_task` adds one; what is known nowhere is `DEFAUL
 from __future__ import annotations
 
 from worldmodels.tasks.car_racing import CAR_RACING
-from worldmodels.tasks.registry import named, register_task, task_for, task_of
-from worldmodels.tasks.task import DEFAULT, Symmetry, Task, Words
+from worldmodels.tasks.task import (
+    DEFAULT,
+    Symmetry,
+    Task,
+    Words,
+    named,
+    register_task,
+    task_for,
+    task_of,
+)
 
 register_task(CAR_RACING, "worldmodels/CarRacing-v3", "CarRacing-v3")
 
-__all__ = [
-    "DEFAULT",
-    "Symmetry",
-    "Task",
-    "Words",
-    "named",
-    "register_task",
-    "task_for",
-    "task_of",
-]
+__all__ = ["DEFAULT", "Symmetry", "Task", "Words", "named", "register_task", "task_for", "task_of"]

@@ -17,17 +17,14 @@ from numpy.typing import NDArray
 
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.tasks.task import Symmetry, Task, Words
+from worldmodels.tasks.task import Task, Words
 
-SIZE = 96
-"""Height and width of a frame, dashboard included."""
-WORLD_ROWS = 84
-"""Rows of a frame above its dashboard."""
+SIZE, WORLD_ROWS = 96, 84
+"""Height and width of a frame, and its rows above the dashboard."""
 LEVEL_BARS = ((15 / 40, 25 / 40), (25 / 40, 35 / 40))
 """Spans of the dashboard's width in which the bars of steering and gyroscope grow from the middle
 to the left or right; everything else on it is the same when flipped."""
-STEER_RIGHT, STEER_LEFT, NUM_CHOICES = 1, 2, 5
-"""Discrete actions."""
+STEER_RIGHT, STEER_LEFT, NUM_CHOICES = 1, 2, 5  # of discrete actions
 PEDALS = ((-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 """Bounds of steering, gas and brake."""
 
@@ -42,9 +39,7 @@ def is_car_racing(env: gym.Env[Any, Any]) -> bool:
         return False
     if isinstance(actions, spaces.Discrete):
         return int(actions.n) == NUM_CHOICES
-    if not isinstance(actions, spaces.Box) or actions.shape != (len(PEDALS[0]),):
-        return False
-    return np.array_equal((actions.low, actions.high), PEDALS)
+    return isinstance(actions, spaces.Box) and np.array_equal((actions.low, actions.high), PEDALS)
 
 
 @dataclass(frozen=True)
@@ -64,9 +59,8 @@ class Flip:
 
     def frames(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See `Symmetry.frames`."""
-        size = frames.shape[-2]
+        size, out = frames.shape[-2], frames.copy()
         world = round(self.world_rows * size)
-        out = frames.copy()
         out[..., :world, :, :] = frames[..., :world, ::-1, :]
         for first, last in LEVEL_BARS:
             bar = slice(round(first * size), round(last * size))
@@ -82,10 +76,6 @@ class Flip:
         else:
             out[:, 0] = -actions[:, 0]
         return out
-
-
-def _flip(frames: FrameSpec, actions: ActionSpec) -> Symmetry:
-    return Flip.of(frames, actions)
 
 
 _QUICK = {
@@ -109,7 +99,7 @@ CAR_RACING = Task(
     # more grass (a fifth and 8 tiles at -0.2).
     explore_bias=(0.0, -0.8, -1.2),
     random_controller_bias=(0.0, 0.0, -1.0),
-    symmetry=_flip,
+    symmetry=Flip.of,
     stock={"worldmodels/CarRacing-v3": "CarRacing-v3"},
     finished_key="lap_finished",
     solved=900.0,

@@ -1,7 +1,8 @@
-"""The record of what is known about one environment, and the record of knowing nothing."""
+"""The record of what is known about one environment, and from an environment to its record."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels import envs
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Squash, UserError
@@ -74,7 +76,6 @@ class Task:
     returns: tuple[float, float] | None = None
     """smallest and largest return that reports draw; no policy can reach more than the second"""
     words: Words = field(default_factory=Words)
-    """what reports and films call things"""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """from a preset's name to settings that it takes here, such as ``{"dream.horizon": 250}``"""
 
@@ -84,11 +85,7 @@ class Task:
         return FrameSpec(rows=self.rows)
 
     def flip(self, env_id: str, frames: FrameSpec, actions: ActionSpec) -> Symmetry:
-        """The symmetry of what V sees and of the actions.
-
-        Raises:
-            UserError: none is known.
-        """
+        """The symmetry of what V sees and of the actions; `UserError` where none is known."""
         if self.symmetry is None:
             raise UserError(
                 f"mirror is on for {env_id}, of which no symmetry is known; turn it off, or "
@@ -103,3 +100,67 @@ class Task:
 
 DEFAULT = Task("default")
 """The task of an environment that nobody has described."""
+_TASKS: dict[str, tuple[Task, tuple[str, ...]]] = {}
+"""Registered tasks with their ids, by name; the newest is last."""
+
+
+def register_task(task: Task, *env_ids: str) -> None:
+    """Make a task known to every stage, in this process.
+
+    A module that registers environments calls it beside `gymnasium.register`; then
+    ``--env module:Name-v0`` finds both.
+
+    Args:
+        task: found for every environment that `Task.matches`; of several, the last registered wins.
+            It replaces a task of the same name.
+        env_ids: whole ids, without a module, that have this task without being made first.
+    """
+    if task.name == DEFAULT.name:
+        raise UserError(f"Task.name is {task.name!r}, which is the default's; choose another")
+    for env_id in env_ids:
+        if ":" in env_id:
+            raise UserError(f"register_task: the id {env_id!r} names a module; leave it out")
+    _TASKS.pop(task.name, None)
+    _TASKS[task.name] = task, env_ids
+    _look.cache_clear()
+
+
+def task_of(env: gym.Env[Any, Any]) -> Task:
+    """The task of an environment, by its class and spaces; by its id where a task has only ids."""
+    for task, _ in reversed(_TASKS.values()):
+        if task.matches is not None and task.matches(env):
+            return task
+    found = None if env.spec is None else _by_id(env.spec.id)
+    return DEFAULT if found is None or found.matches is not None else found
+
+
+def task_for(env_id: str) -> Task:
+    """The task of an id, with or without its module.
+
+    An id that is not registered for a task is made once, to look at its class and spaces. One that
+    cannot be made has the default task; whoever needs the environment itself says what is wrong.
+    """
+    try:
+        return _by_id(env_id) or _look(env_id)
+    except UserError:
+        return DEFAULT
+
+
+@functools.cache
+def _look(env_id: str) -> Task:
+    env = envs.make(env_id)
+    try:
+        return _by_id(env_id.rpartition(":")[2]) or task_of(env)
+    finally:
+        env.close()
+
+
+def named(name: str | None, env_id: str) -> Task:
+    """The task that a run recorded by name (None: it recorded none), without its environment."""
+    if name is None:
+        return _by_id(env_id) or DEFAULT
+    return _TASKS[name][0] if name in _TASKS else DEFAULT
+
+
+def _by_id(env_id: str) -> Task | None:
+    return next((task for task, ids in reversed(_TASKS.values()) if env_id in ids), None)

@@ -4,17 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from worldmodels import runs
+from worldmodels.config import EVEN, AtLeast, Config, Count, Few, Limit, NotNegative
 from worldmodels.protocols import UserError
-from worldmodels.video.config import Frames, VideoConfig
 
-_GAP, _CAPTION = 4, 22
-_INK, _PAPER, _ACCENT = (236, 236, 236), (17, 19, 24), (240, 171, 60)
+Frames: TypeAlias = NDArray[np.uint8]
+"""(..., H, W, 3) uint8; an environment's own frames may be grey, (..., H, W, 1)."""
+_GAP, _CAPTION, _HEAD = 4, 22, 18
+INK, PAPER, ACCENT = (236, 236, 236), (17, 19, 24), (240, 171, 60)
+
+
+@dataclass(frozen=True)
+class VideoConfig(Config):
+    """Size and speed of films, and what their dreams are reminded of."""
+
+    panel: Annotated[int, EVEN, AtLeast(16), Limit(4096)] = 144
+    """height and width of one panel, in pixels; even"""
+    every: Count = 2
+    """one frame of the film for so many steps"""
+    fps: Few = 25
+    """frames of the film per second; CarRacing runs at 50 steps per second"""
+    sync: Count = 50
+    """steps after which the dream sees reality again; between, it goes on by itself"""
+    temperature: NotNegative = 1.0
+    """of the dream's samples; at 0 it takes the likeliest component's mean"""
+    max_bytes: Count = 600_000
+    """a film is encoded with a bit rate that keeps it about below this"""
 
 
 def compose(
@@ -26,30 +49,25 @@ def compose(
 ) -> Frames:
     """Put pictures side by side, with a label under each and a line of facts below.
 
-    Args:
-        pictures: (H, W, 3), or grey (H, W, 1), of any sizes; each fills its panel as far as its
-            shape allows.
-        labels: one for each.
-        line: caption of the whole: facts that keep their places while they change.
-        panel: size of a panel.
-        share: in [0, 1), drawn as a bar under the last panel: how long the dream has been blind.
+    Pictures are (H, W, 3), or grey (H, W, 1), of any sizes; each fills its panel as far as its
+    shape allows. Facts keep their places while they change. A share in [0, 1) is drawn as a bar
+    under the last panel: how long the dream has been blind.
     """
-    count = len(pictures)
-    width = count * panel + (count + 1) * _GAP
-    height = panel + 2 * _CAPTION + 2 * _GAP
-    sheet = Image.new("RGB", (width + width % 2, height + height % 2), _PAPER)
+    width = len(pictures) * (panel + _GAP) + _GAP
+    height = panel + 2 * (_CAPTION + _GAP)
+    sheet = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         left = _GAP + i * (panel + _GAP)
         tile = _fit(picture, panel)
         sheet.paste(tile, (left + (panel - tile.width) // 2, _GAP + (panel - tile.height) // 2))
-        draw.text((left, _GAP + panel + 4), label, _INK, font)
+        draw.text((left, _GAP + panel + 4), label, INK, font)
     if share is not None:
         end = left + round(share * (panel - 1))
-        draw.line([(left, _GAP + panel + 1), (end, _GAP + panel + 1)], _ACCENT, 2)
+        draw.line([(left, _GAP + panel + 1), (end, _GAP + panel + 1)], ACCENT, 2)
     for i, fact in enumerate(line):
         place = _GAP + i * (width - _GAP) // len(line)
-        draw.text((place, _GAP + panel + _CAPTION + 2), fact, _ACCENT, font)
+        draw.text((place, _GAP + panel + _CAPTION + 2), fact, ACCENT, font)
     return np.asarray(sheet)
 
 
@@ -58,19 +76,26 @@ def grid(
 ) -> Frames:
     """Rows of frames, each (n, S, S, 3), with a name above each row and one over each column."""
     size = rows[0].shape[1] * scale
-    head = 18
-    width = rows[0].shape[0] * (size + _GAP) + _GAP
-    sheet = Image.new("RGB", (width, len(rows) * (size + head) + _GAP), _PAPER)
+    width = len(rows[0]) * (size + _GAP) + _GAP
+    sheet = Image.new("RGB", (width, len(rows) * (size + _HEAD) + _GAP), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
     for r, (row, name) in enumerate(zip(rows, names, strict=True)):
-        top = r * (size + head)
-        draw.text((_GAP, top + 2), name, _ACCENT, font)
+        top = r * (size + _HEAD)
+        draw.text((_GAP, top + 2), name, ACCENT, font)
         for i, picture in enumerate(row):
             left = _GAP + i * (size + _GAP)
-            sheet.paste(_fit(picture, size), (left, top + head))
+            sheet.paste(_fit(picture, size), (left, top + _HEAD))
             if columns and r == 0 and i > 0:
-                draw.text((left, top + 2), columns[i], _INK, font)
+                draw.text((left, top + 2), columns[i], INK, font)
     return np.asarray(sheet)
+
+
+def _fit(picture: Frames, panel: int) -> Image.Image:
+    """Enlarge or shrink a picture so that its longer side fills the panel; in RGB."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("RGB")
+    scale = panel / max(image.size)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def write_picture(path: Path, picture: Frames) -> Path:
@@ -93,8 +118,7 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
     if not pictures:
         raise UserError(f"{path}: a film needs at least one frame")
     height, width = pictures[0].shape[:2]
-    seconds = len(pictures) / cfg.fps
-    rate = max(16, int(0.9 * cfg.max_bytes * 8 / seconds / 1000))  # kbit/s
+    rate = max(16, int(0.9 * cfg.max_bytes * 8 / (len(pictures) / cfg.fps) / 1000))  # kbit/s
     options = ["-crf", "26", "-preset", "medium", "-maxrate", f"{rate}k", "-bufsize", f"{rate}k"]
     with runs.atomic_path(path) as temporary:
         writer = imageio_ffmpeg.write_frames(
@@ -114,11 +138,3 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
         finally:
             writer.close()
     return path
-
-
-def _fit(picture: Frames, panel: int) -> Image.Image:
-    """Enlarge or shrink a picture so that its longer side fills the panel; in RGB."""
-    image = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).convert("RGB")
-    scale = panel / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BICUBIC)

@@ -1,93 +1,187 @@
-"""Films and pictures of a driver: reality beside what V keeps of it and what M dreams."""
+"""An episode replayed, seen through V and dreamt by M: films and pictures of a driver."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from worldmodels import runs
+from worldmodels import envs, runs
 from worldmodels.agent import Agent
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.executors import one_thread
+from worldmodels.experience.episode import EpisodeResult
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
-from worldmodels.video.config import Frames, VideoConfig
-from worldmodels.video.drawing import compose, grid, write_picture, write_video
-from worldmodels.video.replays import Recording, Views, replay, views
+from worldmodels.video.drawing import Frames, VideoConfig, compose, grid, write_picture, write_video
 
 WHICH: tuple[Literal["best", "median", "worst"], ...] = ("best", "median", "worst")
 
 
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """An episode as it was seen."""
+
+    frames: Frames
+    """(T + 1, H, W, C) the environment's own frames, C 3, or 1 for grey ones"""
+    actions: NDArray[Any]
+    """(T, A) or (T,) executed actions"""
+    rewards: NDArray[np.float64]
+    """(T,)"""
+
+
+@dataclass(frozen=True, eq=False)
+class Views:
+    """What V and M make of a recording: frames (n, 64, 64, 3) of every k-th step from 0."""
+
+    every: int
+    """k, a multiple of the steps that the agent holds an action for"""
+    sync: int
+    """steps after which the dream saw reality again"""
+    seen: Frames
+    """V's input"""
+    reconstructed: Frames
+    """V's mean, decoded"""
+    dreamt: Frames
+    """M's dream, decoded; at every ``sync``-th step it is V's reconstruction"""
+
+
+def replay(
+    env_id: str, episode: EpisodeResult, env_kwargs: Mapping[str, Any] | None = None
+) -> Recording:
+    """Play an episode again, by its seed and actions.
+
+    Args:
+        env_id: the environment, or one of the same physics with faster pixels.
+        episode: evaluated with ``keep_actions=True``.
+        env_kwargs: passed to `envs.make`.
+    """
+    if episode.actions is None:
+        raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
+    env = envs.make(env_id, **(env_kwargs or {}))
+    try:
+        seen, rewards = [env.reset(seed=episode.seed)[0]], []
+        for action in envs.ActionSpec.from_space(env.action_space).to_env(episode.actions):
+            obs, reward, terminated, truncated, _ = env.step(action)
+            seen.append(obs)
+            rewards.append(float(reward))
+            if terminated or truncated:
+                break
+    finally:
+        env.close()
+    frames = np.stack(seen)
+    if frames.ndim == 3:
+        frames = frames[..., None]
+    return Recording(frames, episode.actions[: len(rewards)], np.array(rewards))
+
+
+@torch.inference_mode()
+def views(agent: Agent, recording: Recording, cfg: VideoConfig, seed: int = 0) -> Views:
+    """See a recording through V, and dream it: open loop from every ``cfg.sync``-th step.
+
+    M gets the executed actions. Its state at a synchronised step is warmed on the episode so far.
+    Where the agent holds its actions, only the frames at its decisions count.
+    """
+    held = agent.action_repeat
+    every, sync = max(1, cfg.every // held), max(1, cfg.sync // held)
+    frames = recording.frames[::held]
+    mu = torch.cat([agent.encode(frames[t : t + 64])[0] for t in range(0, len(frames), 64)])
+    actions = recording.actions[::held][: len(frames) - 1]
+    z = dream_along(agent, mu, actions, sync, cfg.temperature, seed)
+    reconstructed, dreamt = (
+        np.concatenate([agent.decode(part) for part in latents[::every].split(64)])
+        for latents in (mu, z)
+    )
+    seen = envs.to_vision(frames[::every], agent.frame_spec)
+    return Views(every * held, sync * held, seen, reconstructed, dreamt)
+
+
+@torch.inference_mode()
+def dream_along(
+    agent: Agent,
+    mu: Tensor,
+    actions: NDArray[Any],
+    sync: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Tensor:
+    """Dream latents for recorded actions, from reality again at every ``sync``-th step.
+
+    Args:
+        agent: its first memory dreams.
+        mu: (T + 1, Z) V's means of the recorded frames.
+        actions: (T, A) or (T,) executed.
+        sync: steps between two looks at reality.
+        temperature: of the samples.
+        seed: of the samples.
+
+    Returns:
+        (T + 1, Z) with ``z[k * sync] = mu[k * sync]``.
+    """
+    memory = agent.memories[0]
+    encoded = torch.from_numpy(agent.action_spec.encode(actions))
+    generator = torch.Generator().manual_seed(seed)
+    state = memory.initial_state(1)
+    z = mu.clone()
+    for first in range(0, len(actions), sync):
+        stop = min(first + sync, len(actions))
+        dream, past = state, slice(first, stop)
+        for t in range(first, stop if stop == len(actions) else stop - 1):
+            at = slice(t, t + 1)
+            noise = mixture_noise(z[at], generator)
+            z[t + 1], _, dream = memory.dream(z[at], encoded[at], dream, noise, temperature)
+        _, _, state = memory(mu[None, past], encoded[None, past], state)
+    return z
+
+
+@one_thread()
 def film(
     agent: Agent,
     env_id: str,
     result: EvaluationResult,
     folder: Path,
-    cfg: VideoConfig | None = None,
-    env_kwargs: Mapping[str, Any] | None = None,
-) -> dict[str, Path]:
+    cfg: VideoConfig = VideoConfig(),  # noqa: B008  # frozen
+) -> None:
     """Film the best, the median and the worst episode, and make the pictures of a report.
 
     Args:
-        agent: what drove.
+        agent: the policy.
         env_id: where to replay; for CarRacing the fast environment gives the same episodes.
         result: evaluated with ``keep_actions=True``.
         folder: gets best.mp4, median.mp4, worst.mp4, episodes.json, reconstructions.png, dream.png
             and, where the agent has starts, dream.mp4.
         cfg: size and speed.
-        env_kwargs: passed to `envs.make`.
-
-    Returns:
-        The files by name.
     """
-    cfg = cfg or VideoConfig()
     runs.make_folder(folder)
-    with one_thread():
-        return _film(agent, env_id, result, folder, cfg, env_kwargs)
-
-
-def _film(
-    agent: Agent,
-    env_id: str,
-    result: EvaluationResult,
-    folder: Path,
-    cfg: VideoConfig,
-    env_kwargs: Mapping[str, Any] | None,
-) -> dict[str, Path]:
-    """Do the work of `film`."""
-    written: dict[str, Path] = {}
     noted: dict[str, dict[str, Any]] = {}
+
+    def write(name: str, frames: Iterator[Frames], facts: Mapping[str, Any]) -> None:
+        pictures = list(frames)
+        height, width = pictures[0].shape[:2]
+        write_video(folder / f"{name}.mp4", pictures, cfg)
+        noted[name] = {**facts, "size": (width, height)}
+
     what = task_for(env_id).words.episode
     for which in WHICH:
         episode = result.pick(which)
-        recording = replay(env_id, episode, env_kwargs)
+        recording = replay(env_id, episode)
         seen = views(agent, recording, cfg)
-        path = folder / f"{which}.mp4"
-        frames = list(episode_frames(recording, seen, cfg, f"{what} {episode.seed}"))
-        write_video(path, frames, cfg)
-        written[path.name], noted[which] = path, {**episode.to_json(), "size": _size(frames)}
+        frames = episode_frames(recording, seen, cfg, f"{what} {episode.seed}")
+        write(which, frames, episode.to_json())
         if which == "best":
-            for name, draw in (("reconstructions", reconstructions), ("dream", dream_strip)):
-                written[f"{name}.png"] = write_picture(folder / f"{name}.png", draw(seen))
+            write_picture(folder / "reconstructions.png", reconstructions(seen))
+            write_picture(folder / "dream.png", dream_strip(seen))
     if agent.starts is not None:
-        path = folder / "dream.mp4"
-        frames = list(dream_frames(agent, cfg))
-        write_video(path, frames, cfg)
-        written[path.name], noted["dream"] = path, {"size": _size(frames)}
+        write("dream", dream_frames(agent, cfg), {})
     runs.write_json(folder / "episodes.json", noted)
-    return written
-
-
-def _size(frames: Sequence[Frames]) -> tuple[int, int]:
-    """Width and height of a film in pixels."""
-    height, width = frames[0].shape[:2]
-    return width, height
 
 
 def episode_frames(
@@ -109,11 +203,7 @@ def episode_frames(
 def dream_frames(
     agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
 ) -> Iterator[Frames]:
-    """Frames of a film of pure dreams: the agent drives, M answers, V paints; side by side.
-
-    Raises:
-        UserError: the agent has no starts.
-    """
+    """Frames of a film of pure dreams: the agent acts, M answers, V paints; side by side."""
     if agent.starts is None:
         raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
     generator = torch.Generator().manual_seed(seed)
@@ -144,11 +234,8 @@ def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
 def dream_strip(seen: Views, first: int = 100, columns: int = 8, scale: int = 2) -> Frames:
     """Reality above the dream that begins with its first frame (a picture).
 
-    Args:
-        seen: an episode.
-        first: step of the first column; moved back to where the dream last saw reality.
-        columns: at most; the strip ends before the dream sees reality again.
-        scale: pixels of the picture per pixel of V.
+    The first column is moved back to where the dream last saw reality, and the strip ends before it
+    sees it again.
     """
     times = np.arange(len(seen.seen)) * seen.every
     begin = min(first, int(times[-1])) // seen.sync * seen.sync

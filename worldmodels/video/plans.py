@@ -10,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from worldmodels.planning.objective import Belief, Uncertainty, Unrolled, along
+from worldmodels.planning.objective import Belief, Unrolled, along
 from worldmodels.planning.plan import Plan
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
-from worldmodels.video.config import Frames, VideoConfig
-from worldmodels.video.drawing import compose
+from worldmodels.video.drawing import ACCENT, PAPER, Frames, VideoConfig, compose
 
-_COLOURS = ((240, 171, 60), (94, 201, 120), (226, 92, 92), (120, 160, 240), (200, 130, 220))
-_PAPER, _RULE = (17, 19, 24), (60, 64, 72)
+_COLOURS = (ACCENT, (94, 201, 120), (226, 92, 92), (120, 160, 240), (200, 130, 220))
+_RULE = (60, 64, 72)
 
 
 class PlannedStep(NamedTuple):
@@ -42,16 +41,13 @@ class PlannedStep(NamedTuple):
 def plan_in_dream(
     policy: PlanningPolicy, decisions: int, start: int = 0, seed: int = 0
 ) -> Iterator[PlannedStep]:
-    """Let a planner drive a dream from a recorded state.
+    """Let a planner act in a dream from a recorded state, for so many decisions at most.
 
     Args:
         policy: the planner.
-        decisions: at most; the dream may end before.
+        decisions: the dream may end before.
         start: number of the recorded state.
         seed: of search and dream.
-
-    Raises:
-        UserError: the agent has no such recorded state.
     """
     agent, imagination, starts = policy.agent, policy.imagination, policy.agent.starts
     count = 0 if starts is None else len(starts.z)
@@ -66,15 +62,31 @@ def plan_in_dream(
         plan = policy.plan(belief, plan, derive_seed(seed, step))
         actions = imagination.to_input(torch.from_numpy(plan.actions))
         parts = along(agent.memories, world.z, world.states, actions[None])
+        aleatoric, epistemic = (
+            torch.cat(part).mean(-1).sqrt().numpy() for part in zip(*parts, strict=True)
+        )
         expected = _likeliest(policy, belief, actions)
         uniform, normal = (
             torch.from_numpy(draw(world.z.shape).astype(np.float32))
             for draw in (rng.random, rng.standard_normal)
         )
         reward, alive = world.step(actions[:1], uniform, normal)
-        yield PlannedStep(plan, belief.z, expected, float(reward), *_roots(parts))
+        yield PlannedStep(plan, belief.z, expected, float(reward), aleatoric, epistemic)
         if float(alive) < 0.5:
             return
+
+
+def _likeliest(
+    policy: PlanningPolicy, belief: Belief, actions: torch.Tensor
+) -> NDArray[np.float32]:
+    """Latents (T, Z) of the first memory's dream at temperature 0."""
+    memories = policy.agent.memories[:1]
+    world = Unrolled.of(memories, policy.imagination.reward_model, belief, 0.0)
+    seen, unused = [], world.z
+    for action in actions:
+        world.step(action[None], unused, unused)
+        seen.append(world.z[0].numpy())
+    return np.stack(seen)
 
 
 def plan_frames(
@@ -88,13 +100,12 @@ def plan_frames(
         codes = np.concatenate((step.z[None], step.expected[looks]))
         pictures = [*policy.agent.decode(codes), draw_actions(step.plan.actions, policy, cfg.panel)]
         ahead = [f"plan, +{(look + 1) * held} steps" for look in looks]
-        spread = f"{step.aleatoric.mean():.2f} / {step.epistemic.mean():.2f}"
         line = (
             f"{policy.method}, decision {t}",
             f"return {total:.1f}",
             f"plan {step.plan.score:+.1f}",
             f"{1000 * step.plan.seconds:.0f} ms",
-            f"noise / doubt {spread}",
+            f"noise / doubt {step.aleatoric.mean():.2f} / {step.epistemic.mean():.2f}",
         )
         labels = ["now, in the dream", *ahead, "the plan's actions"]
         picture = compose(pictures, labels, line, cfg.panel)
@@ -105,32 +116,12 @@ def plan_frames(
 def draw_actions(plan: NDArray[np.float32], policy: PlanningPolicy, size: int) -> Frames:
     """A plan (T, A) as one line for each number, from its lower bound to its upper one."""
     low, high = policy.imagination.low, policy.imagination.high
-    sheet = Image.new("RGB", (size, size), _PAPER)
+    sheet = Image.new("RGB", (size, size), PAPER)
     draw = ImageDraw.Draw(sheet)
-    share = (plan - low) / (high - low)
-    x = np.linspace(3, size - 4, len(plan))
     draw.line([(3, size / 2), (size - 4, size / 2)], _RULE, 1)
+    x = np.linspace(3, size - 4, len(plan))
+    y = (size - 6) - (plan - low) / (high - low) * (size - 12)
     for a in range(plan.shape[1]):
-        y = (size - 6) - share[:, a] * (size - 12)
-        points = list(zip(x.tolist(), y.tolist(), strict=True))
+        points = list(zip(x.tolist(), y[:, a].tolist(), strict=True))
         draw.line([*points, points[-1]], _COLOURS[a % len(_COLOURS)], 2)
     return np.asarray(sheet)
-
-
-def _likeliest(
-    policy: PlanningPolicy, belief: Belief, actions: torch.Tensor
-) -> NDArray[np.float32]:
-    """Latents (T, Z) of the first memory's dream at temperature 0."""
-    agent = policy.agent
-    world = Unrolled.of(agent.memories[:1], policy.imagination.reward_model, belief, 0.0)
-    seen, unused = [], world.z
-    for action in actions:
-        world.step(action[None], unused, unused)
-        seen.append(world.z[0].numpy())
-    return np.stack(seen)
-
-
-def _roots(parts: Sequence[Uncertainty]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Root mean square over z of both parts, (T,) each."""
-    columns = [torch.cat(column).mean(-1).sqrt().numpy() for column in zip(*parts, strict=True)]
-    return columns[0], columns[1]

@@ -1,8 +1,7 @@
 """The car and its contacts with the road: stock physics, the same floats, less Python.
 
 Stock computes with numpy scalars and reads each vector through several proxies. Here the same
-operations are done in the same order on Python floats, which round alike, so forces and with them
-whole episodes are bit-identical.
+operations are done in the same order on Python floats, which round alike.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from gymnasium.envs.box2d.car_racing import FrictionDetector
 BRAKE_FORCE = 15
 """What the brake takes from a wheel's rotation in one step, radians per second."""
 GRASS_LIMIT = FRICTION_LIMIT * 0.6
-STIFFNESS = 205000
+STIFFNESS = 205000 * SIZE * SIZE
 
 
 class FastCar(Car):
@@ -48,18 +47,14 @@ class FastCar(Car):
         """Open the rear throttle to `gas`, 0 to 1, by at most 0.1 a step; close it at once."""
         gas = min(max(gas, 0.0), 1.0)
         for wheel in self.wheels[2:4]:
-            diff = gas - wheel.gas
-            if diff > 0.1:
-                diff = 0.1
-            wheel.gas += diff
+            wheel.gas += min(gas - wheel.gas, 0.1)
 
     def step(self, dt: float) -> None:
         """Apply one step of `dt` seconds of engine, brake and friction to the wheels."""
         for wheel in self.wheels:
             joint = wheel.joint
             turn = wheel.steer - joint.angle
-            speed = min(50.0 * abs(turn), 3.0)
-            joint.motorSpeed = speed if turn > 0 else -speed if turn < 0 else 0.0
+            joint.motorSpeed = math.copysign(min(50.0 * abs(turn), 3.0), turn)
             grass = not wheel.tiles
             limit = GRASS_LIMIT if grass else FRICTION_LIMIT  # every tile has friction 1
             forward = wheel.GetWorldVector((0, 1))
@@ -69,28 +64,25 @@ class FastCar(Car):
             velocity_x, velocity_y = velocity.x, velocity.y
             vf = forward_x * velocity_x + forward_y * velocity_y
             vs = side_x * velocity_x + side_y * velocity_y
-
             power = dt * ENGINE_POWER * wheel.gas
             omega = wheel.omega
             omega += power / WHEEL_MOMENT_OF_INERTIA / (abs(omega) + 5.0)
             self.fuel_spent += power
-            omega = _brake(omega, wheel.brake)
+            if wheel.brake >= 0.9:  # it blocks the wheel
+                omega = 0.0
+            elif wheel.brake > 0:
+                omega -= math.copysign(min(BRAKE_FORCE * wheel.brake, abs(omega)), omega)
             wheel.phase += omega * dt
-
-            f_force = -vf + omega * wheel.wheel_rad
-            p_force = -vs
-            f_force *= STIFFNESS * SIZE * SIZE
-            p_force *= STIFFNESS * SIZE * SIZE
+            f_force = (-vf + omega * wheel.wheel_rad) * STIFFNESS
+            p_force = -vs * STIFFNESS
             force = math.sqrt(f_force * f_force + p_force * p_force)
             if force > 2.0 * limit:
                 self._skid(wheel, grass)
             else:
                 wheel.skid_start = wheel.skid_particle = None
             if force > limit:
-                f_force /= force
-                p_force /= force
-                f_force *= limit
-                p_force *= limit
+                f_force = f_force / force * limit
+                p_force = p_force / force * limit
             wheel.omega = omega - dt * f_force * wheel.wheel_rad / WHEEL_MOMENT_OF_INERTIA
             force_x = p_force * side_x + f_force * forward_x
             force_y = p_force * side_y + f_force * forward_y
@@ -109,16 +101,6 @@ class FastCar(Car):
             wheel.skid_start = None
 
 
-def _brake(omega: float, brake: float) -> float:
-    """Slow a wheel's rotation; from 0.9 on the brake blocks it."""
-    if brake >= 0.9:
-        return 0.0
-    if brake > 0:
-        slower = min(BRAKE_FORCE * brake, abs(omega))
-        return omega - slower if omega > 0 else omega + slower
-    return omega
-
-
 class ContactListener(FrictionDetector):
     """Gymnasium's contact listener, with half the proxies: it reads fixtures instead of bodies.
 
@@ -127,16 +109,14 @@ class ContactListener(FrictionDetector):
     """
 
     def BeginContact(self, contact: Any) -> None:
-        """Note that a wheel is on a tile, and reward the first one."""
-        index, wheel = contact.fixtureA.userData, contact.fixtureB.userData
-        if index is None or index < 0:
-            index, wheel = wheel, index
+        """Give a tile the plain colour of the road, note a wheel on it, and reward the first."""
+        index, wheel = _tile_and_wheel(contact)
         env = self.env
-        if env.untouched[index]:
-            env.touch(index)
+        tile = env.road[index]
+        tile.color[:] = env.road_color
+        env.shade[index] = 0
         if wheel is None:
             return
-        tile = env.road[index]
         env.car.wheels[-1 - wheel].tiles.add(tile)
         if not tile.road_visited:
             tile.road_visited = True
@@ -148,13 +128,13 @@ class ContactListener(FrictionDetector):
 
     def EndContact(self, contact: Any) -> None:
         """Note that a wheel has left a tile."""
-        index = contact.fixtureA.userData
-        if index is None:
-            return
-        wheel = contact.fixtureB.userData
-        if wheel is None:
-            return
-        if index < 0:
-            index, wheel = wheel, index
-        env = self.env
-        env.car.wheels[-1 - wheel].tiles.remove(env.road[index])
+        index, wheel = _tile_and_wheel(contact)
+        if wheel is not None:
+            env = self.env
+            env.car.wheels[-1 - wheel].tiles.remove(env.road[index])
+
+
+def _tile_and_wheel(contact: Any) -> tuple[int, int | None]:
+    """The index of a contact's tile, and what its other fixture holds."""
+    index, wheel = contact.fixtureA.userData, contact.fixtureB.userData
+    return (wheel, index) if index is None or index < 0 else (index, wheel)

@@ -14,18 +14,19 @@ from gymnasium.envs.box2d.car_racing import FPS, PLAYFIELD, SCALE, ZOOM, CarRaci
 from gymnasium.error import InvalidAction
 from numpy.typing import NDArray
 
-from worldmodels.envs.car_racing import ground, scene, sprites, track
+from worldmodels.envs.car_racing import scene, track
 from worldmodels.envs.car_racing.car import ContactListener, FastCar
-from worldmodels.envs.car_racing.rasterizer import ROWS, SIZE
+from worldmodels.envs.car_racing.ground import SIZE
 from worldmodels.protocols import UserError
 
 TILE_INDICES = list(range(track.MAX_STEPS))
 """Box2D never gives up a reference to a fixture's user data, so all episodes share these."""
+DISCRETE = ((0, 0, 0), (0.6, 0, 0), (-0.6, 0, 0), (0, 0.2, 0), (0, 0, 0.8))
+"""Steering, gas and brake of each discrete action."""
 MOST_REPLAYED = 100_000
 """Steps of an episode that a copy can repeat; longer ones are not copied."""
 _LIVE = """
-world car road road_poly _listener contactListener_keepref
-fd_tile _tile_shape _tile_fixture _tile_body screen clock surf
+world car road road_poly contactListener_keepref fd_tile _tile_shape _tile_body screen clock surf
 """.split()
 """Attributes that hold objects of Box2D and pygame: a copy makes its own."""
 
@@ -42,13 +43,9 @@ class FastCarRacing(CarRacing):
         """Take the arguments of Gymnasium's class."""
         super().__init__(*args, **kwargs)
         self.car: Any = None
-        self.untouched: list[bool] = []
         self._controls: deque[Any] = deque(maxlen=MOST_REPLAYED)
         self._open_world(self.world)
-        self._planes = np.zeros((ROWS + 2, ground.NUM_PLANES, SIZE), np.float32)
-        self._cover = np.zeros((sprites.CAR_ROWS, sprites.CAR_COLS, 4), np.float32)
-        self._window = np.zeros((sprites.CAR_WINDOW, sprites.CAR_WINDOW), np.uint8)
-        self._pose = np.zeros(scene.POSE_SIZE)
+        self._scratch, self._pose = scene.make_scratch(), np.zeros(scene.POSE_SIZE)
         self.draws_observations = True
         """set to False for steps whose frame nobody will see: `step` then returns the last one"""
 
@@ -56,24 +53,18 @@ class FastCarRacing(CarRacing):
         """Take an empty world, and make what fills it and listens to it."""
         # one listener for all episodes: Box2D would keep each new one for ever
         listener: Any = ContactListener  # stock's classes and methods are untyped
-        self._listener = listener(self, self.lap_complete_percent)
-        self.world = world
-        self.world.contactListener = self.contactListener_keepref = self._listener
+        self.contactListener_keepref = listener(self, self.lap_complete_percent)
+        self.world, world.contactListener = world, self.contactListener_keepref
         self._tile_shape = b2PolygonShape(vertices=[(0, 0), (1, 0), (1, -1), (0, -1)])
-        self._tile_fixture = b2FixtureDef(shape=self._tile_shape, isSensor=True)
-        self._tile_body = b2BodyDef(type=b2_staticBody, fixtures=self._tile_fixture)
-        self.fd_tile = self._tile_fixture  # stock's name for it
+        self.fd_tile = b2FixtureDef(shape=self._tile_shape, isSensor=True)
+        self._tile_body = b2BodyDef(type=b2_staticBody, fixtures=self.fd_tile)
 
     def __copy__(self) -> Self:
         """A deep copy, since two environments cannot share a world."""
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the objects of Box2D and pygame, and the state that a copy's car must reach.
-
-        Raises:
-            UserError: the episode is too long to be repeated.
-        """
+        """All but the objects of Box2D and pygame, and the state that a copy's car must reach."""
         state = {name: value for name, value in vars(self).items() if name not in _LIVE}
         if self.car is None:
             return state
@@ -82,28 +73,25 @@ class FastCarRacing(CarRacing):
                 f"this CarRacing has done {MOST_REPLAYED} steps since its last reset, which is "
                 "too many to copy or pickle it: reset it first"
             )
-        share = self._listener.lap_complete_percent
-        return {**state, "car": self.car.numbers(), "_listener": share}
+        share = self.contactListener_keepref.lap_complete_percent
+        return {**state, "car": self.car.numbers(), "share": share}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build a world and repeat the episode in it, as Box2D cannot be set to a state exactly.
-
-        Raises:
-            UserError: the original's car is not where its actions take it.
-        """
-        plain = {name: value for name, value in state.items() if name not in _LIVE}
+        """Build a world and repeat the episode in it, as Box2D cannot be set to a state exactly."""
+        plain = dict(state)
+        numbers, share = plain.pop("car", None), plain.pop("share", None)
         self.__dict__.update(plain)
         self.screen = self.clock = self.surf = self.car = self.road = None
         self._open_world(b2World((0, 0)))
-        if "car" not in state:
+        if numbers is None:
             return
         self.draws_observations, self.render_mode = False, None
         self._create_tiles()
         self._start()
-        self._listener.lap_complete_percent = state["_listener"]
+        self.contactListener_keepref.lap_complete_percent = share
         for control in plain["_controls"]:
             FastCarRacing.step(self, control)
-        if self.car.numbers() != state["car"]:
+        if self.car.numbers() != numbers:
             raise UserError(
                 "this CarRacing cannot be copied or pickled before its next reset: its car is not "
                 "where step() has put it"
@@ -118,10 +106,13 @@ class FastCarRacing(CarRacing):
         stock: Any = self  # its methods are untyped
         stock._destroy()
         if self.domain_randomize:
-            stock._reinit_colors(options.get("randomize", True) if options else True)
-        while not self._create_track():
+            stock._reinit_colors((options or {}).get("randomize", True))
+        while (lap := track.draw_lap(self.np_random)) is None:
             if self.verbose:
                 print("the ends of the track do not meet: another is made")
+        self.track = list(map(tuple, lap.tolist()))
+        self._sections, self._borders, self._sides = track.lay_road(lap)
+        self._create_tiles()
         self._start()
         if self.render_mode == "human":
             stock.render()
@@ -129,90 +120,59 @@ class FastCarRacing(CarRacing):
 
     def _start(self) -> None:
         """Put the car on the first tile, with nothing done yet."""
-        self._listener.lap_complete_percent = self.lap_complete_percent
-        self.reward = 0.0
-        self.prev_reward = 0.0
-        self.tile_visited_count = 0
-        self.t = 0.0
-        self.new_lap = False
+        self.contactListener_keepref.lap_complete_percent = self.lap_complete_percent
+        self.reward = self.prev_reward = self.t = 0.0
+        self.tile_visited_count, self.new_lap = 0, False
         self._controls = deque(maxlen=MOST_REPLAYED)
         self.car = FastCar(self.world, *self.track[0][1:4])
-        self._shapes, self._shape_sizes = _car_shapes(self.car)
-
-    def _create_track(self) -> bool:
-        """Draw a random track and put its tiles into the world; False if its ends do not meet."""
-        self.start_alpha = track.START_ALPHA
-        steps = track.walk(track.draw_checkpoints(self.np_random))
-        first, end = track.closed_loop(steps)
-        if first < 0:
-            return False
-        if self.verbose:
-            print(f"Track generation: {first}..{end} -> {end - first}-tiles track")
-        lap = steps[first : end - 1]
-        if not track.is_glued(lap):
-            return False
-        self.track = list(map(tuple, lap.tolist()))
-        self._sections, self._borders, self._sides = track.lay_road(lap)
-        self._create_tiles()
-        return True
+        # the polygons of a wheel and the hull, as Box2D keeps them
+        shapes, sizes = np.zeros((5, 8, 2)), np.zeros(5, np.int64)
+        for k, fixture in enumerate([*self.car.wheels[0].fixtures, *self.car.hull.fixtures]):
+            vertices = fixture.shape.vertices
+            sizes[k] = len(vertices)
+            shapes[k, : len(vertices)] = vertices
+        self._shapes = shapes, sizes
 
     def _create_tiles(self) -> None:
         """Make a sensor body for each tile, and the polygons that stock draws for people."""
         shades = [self.road_color + 0.01 * k * 255 for k in range(3)]
         colors = [self.bg_color, self.grass_color, *shades]
         self._palette = np.trunc(colors).astype(np.float32)
-        self._shade = (np.arange(len(self.track)) % 3).astype(np.int8)
-        self.untouched = [True] * len(self.track)
+        self.shade = (np.arange(len(self.track)) % 3).astype(np.int8)
         self.road: Any = []
         self.road_poly: list[Any] = []
-        sections = self._sections.tolist()
-        for i, (left_x, left_y, right_x, right_y) in enumerate(sections):
-            last_lx, last_ly, last_rx, last_ry = sections[i - 1]
-            corners = [(left_x, left_y), (right_x, right_y), (last_rx, last_ry), (last_lx, last_ly)]
+        ends = [((lx, ly), (rx, ry)) for lx, ly, rx, ry in self._sections.tolist()]
+        for i, (left, right) in enumerate(ends):
+            last_left, last_right = ends[i - 1]
+            corners = [left, right, last_right, last_left]
             self._tile_shape.vertices = corners
-            self._tile_fixture.userData = TILE_INDICES[i]
+            self.fd_tile.userData = TILE_INDICES[i]
             tile = self.world.CreateBody(self._tile_body)
-            tile.userData = tile
-            tile.color = shades[i % 3].copy()
-            tile.road_visited = False
-            tile.road_friction = 1.0
-            tile.idx = i
+            tile.userData, tile.idx, tile.color = tile, i, shades[i % 3].copy()
+            tile.road_visited, tile.road_friction = False, 1.0
             self.road.append(tile)
             self.road_poly.append((corners, tile.color))
             if self._sides[i]:
-                ends = self._borders[i].reshape(4, 2).tolist()
-                inner, outer, last_inner, last_outer = map(tuple, ends)
+                inner, outer, last_inner, last_outer = self._borders[i].reshape(4, 2).tolist()
                 color = (255, 255, 255) if i % 2 == 0 else (255, 0, 0)
                 self.road_poly.append(([inner, outer, last_outer, last_inner], color))
-
-    def touch(self, index: int) -> None:
-        """Give a tile the plain colour of the road, as any contact with it does."""
-        self.untouched[index] = False
-        self.road[index].color[:] = self.road_color
-        self._shade[index] = 0
 
     def step(
         self, action: NDArray[Any] | int | None
     ) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """Advance by 1/50 second; see Gymnasium's CarRacing for actions and rewards.
 
-        Raises:
-            UserError: if an action is not finite; the physics would never recover.
-            InvalidAction: if a discrete action is not in the action space.
+        An action that is not finite is refused, since the physics would never recover.
         """
         assert self.car is not None, "call reset() before step()"
-        if action is None:
-            self._controls.append(None)
-        else:
-            self._control(action)
+        self._control(action)
         self.car.step(1.0 / FPS)
         self.world.Step(1.0 / FPS, 6 * 30, 2 * 30)
         self.t += 1.0 / FPS
         if self.draws_observations:
             self.state = self._draw_observation()
 
-        step_reward: float = 0
-        terminated = False
+        step_reward, terminated = 0.0, False
         info: dict[str, Any] = {}
         if action is not None:
             self.reward -= 0.1
@@ -220,41 +180,36 @@ class FastCarRacing(CarRacing):
             step_reward = self.reward - self.prev_reward
             self.prev_reward = self.reward
             if self.tile_visited_count == len(self.track) or self.new_lap:
-                terminated = True
-                info["lap_finished"] = True
+                terminated, info["lap_finished"] = True, True
             position = self.car.hull.position
             if abs(position.x) > PLAYFIELD or abs(position.y) > PLAYFIELD:
-                terminated = True
-                info["lap_finished"] = False
-                step_reward = -100
+                terminated, info["lap_finished"], step_reward = True, False, -100
         if self.render_mode == "human":
             self._render("human")
         return self.state, step_reward, terminated, False, info
 
-    def _control(self, action: NDArray[Any] | int) -> None:
-        """Pass an action to the car."""
-        car = self.car
-        if self.continuous:
-            values = np.asarray(action).tolist()
-            if len(values) != 3 or not math.isfinite(values[0] + values[1] + values[2]):
+    def _control(self, action: Any) -> None:
+        """Pass an action to the car, where there is one."""
+        values = action
+        if action is not None and self.continuous:
+            action = values = np.asarray(action).tolist()
+            if len(values) != 3 or not math.isfinite(sum(values)):
                 raise UserError(
                     f"CarRacing was given the action {values}; it takes 3 finite numbers"
                 )
-            self._controls.append(values)
+        elif action is not None:
+            if not self.action_space.contains(action):
+                raise InvalidAction(
+                    f"you passed the invalid action `{action}`. "
+                    f"The supported action_space is `{self.action_space}`"
+                )
+            action, values = int(action), DISCRETE[int(action)]
+        self._controls.append(action)
+        if values is not None:
             steer, gas, brake = values
-            car.steer(-steer)
-            car.gas(gas)
-            car.brake(brake)
-            return
-        if not self.action_space.contains(action):
-            raise InvalidAction(
-                f"you passed the invalid action `{action}`. "
-                f"The supported action_space is `{self.action_space}`"
-            )
-        self._controls.append(int(action))
-        car.steer(-0.6 * (action == 1) + 0.6 * (action == 2))
-        car.gas(0.2 * (action == 3))
-        car.brake(0.8 * (action == 4))
+            self.car.steer(-steer)
+            self.car.gas(gas)
+            self.car.brake(brake)
 
     def _render(self, mode: str) -> Any:
         """Draw observations with the kernels, and the modes made for people as stock does."""
@@ -281,28 +236,11 @@ class FastCarRacing(CarRacing):
         obs = np.empty((SIZE, SIZE, 3), np.uint8)
         scene.draw_frame(
             self._pose,
-            self._sections,
-            self._borders,
-            self._sides,
-            self._shade,
+            (self._sections, self._borders, self._sides, self.shade),
             self._palette,
             self._shapes,
-            self._shape_sizes,
-            sprites.score_text(f"{self.reward:04.0f}"),
-            self._planes,
-            self._cover,
-            self._window,
+            scene.score_text(f"{self.reward:04.0f}"),
+            self._scratch,
             obs,
         )
         return obs
-
-
-def _car_shapes(car: FastCar) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Collect the polygons of a wheel and the hull, as Box2D keeps them: (5, 8, 2), sizes (5)."""
-    shapes = np.zeros((5, 8, 2))
-    sizes = np.zeros(5, np.int64)
-    for k, fixture in enumerate([*car.wheels[0].fixtures, *car.hull.fixtures]):
-        vertices = fixture.shape.vertices
-        sizes[k] = len(vertices)
-        shapes[k, : len(vertices)] = vertices
-    return shapes, sizes

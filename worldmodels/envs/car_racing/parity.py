@@ -58,8 +58,7 @@ def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs:
     stock, ours = StockPhysics(**kwargs), FastCarRacing(**kwargs)
     rng = np.random.default_rng(seed)
     pairs = [(stock.reset(seed=seed)[0], ours.reset(seed=seed)[0])]
-    identical, returns, action = True, (0.0, 0.0), np.zeros(3, np.float32)
-    frame = 0
+    rewards, identical, action = [], True, np.zeros(3, np.float32)
     for frame in range(1, steps + 1):
         if driven:
             action = pursue(stock)
@@ -68,11 +67,12 @@ def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs:
         stock.draw = frame % every == 0
         left, right = stock.step(action), ours.step(action)
         identical &= left[1:] == right[1:]
-        returns = (returns[0] + left[1], returns[1] + right[1])
+        rewards.append((left[1], right[1]))
         if stock.draw:
             pairs.append((left[0], right[0]))
         if left[2]:
             break
     errors = [np.abs(a.astype(int) - b) for a, b in pairs]
-    means = [float(e.mean()) for e in errors]
-    return Comparison(frame, identical, means, max(int(e.max()) for e in errors), returns)
+    largest, means = max(int(e.max()) for e in errors), [float(e.mean()) for e in errors]
+    first, second = (sum(map(float, column)) for column in zip(*rewards, strict=True))
+    return Comparison(len(rewards), identical, means, largest, (first, second))

@@ -7,15 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from worldmodels.envs.car_racing.rasterizer import (
-    CANVAS_H,
-    CANVAS_W,
-    ROWS,
-    SIZE,
-    add_edge,
-    fill_polygon,
-    quantize,
-)
+from worldmodels.envs.car_racing.ground import CANVAS_H, CANVAS_W, ROWS, SIZE, add_edge
+from worldmodels.envs.car_racing.scene import fill_polygon, quantize
 
 FINE = 10  # samples per pixel and axis of the reference
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -13,10 +15,19 @@ from gymnasium import spaces
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 import worldmodels
+from tests.pages.fixture import make_run
+from worldmodels.envs import make
+from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config, build_behaviour
+from worldmodels.experience.rollout import run_group
+from worldmodels.experience.store import EpisodeStore
+from worldmodels.pages import build_report
+from worldmodels.pipeline import Pipeline
 from worldmodels.presets import PRESETS, changed, full, quick, smoke
 from worldmodels.protocols import UserError
-from worldmodels.tasks import DEFAULT, Task, named, register_task, registry, task_for, task_of
+from worldmodels.stages.vision import mirror_of
+from worldmodels.tasks import DEFAULT, Task, Words, named, register_task, task_for, task_of
+from worldmodels.tasks import task as records
 from worldmodels.tasks.car_racing import CAR_RACING
 
 SMALL = spaces.Box(0, 255, (64, 96, 3), np.uint8)
@@ -32,7 +43,7 @@ class Blocks(gym.Env[Any, Any]):
         return np.zeros((96, 96, 3), np.uint8), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return np.zeros((96, 96, 3), np.uint8), 0.0, True, False, {}
+        return np.zeros((96, 96, 3), np.uint8), 0.0, True, False, {"stacked": True}
 
 
 class Tall(CarRacing):
@@ -58,16 +69,15 @@ IDS: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
-    known, by_id = dict(registry._TASKS), dict(registry._BY_ID)
+    known = dict(records._TASKS)
     for env_id, entry in IDS.items():
         gym.register(env_id, entry_point=entry)
     yield
     for env_id in IDS:
         del gym.registry[env_id]
-    for own, before in ((registry._TASKS, known), (registry._BY_ID, by_id)):
-        own.clear()
-        own.update(before)
-    registry._FOUND.clear()
+    records._TASKS.clear()
+    records._TASKS.update(known)
+    records._look.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -141,6 +151,51 @@ def test_a_task_of_ones_own_is_one_record() -> None:
     newer = dataclasses.replace(task, rows=12)
     register_task(newer)
     assert task_for("CarRacingTwo-v0") is newer is task_for("mine/CarRacing-v7")
+
+
+class Upside:
+    """A symmetry: frames upside down, the first number of an action negated."""
+
+    def frames(self, frames: Any) -> Any:
+        return frames[..., ::-1, :, :].copy()
+
+    def actions(self, actions: Any) -> Any:
+        return actions * np.array([-1, 1], np.float32)
+
+
+def test_a_task_reaches_the_run_and_its_report(tmp_path: Path) -> None:
+    """No other file has to know the environment."""
+    task = Task(
+        "blocks",
+        rows=48,
+        symmetry=lambda frames, actions: Upside(),
+        stock={"mine/CarRacing-v7": "CarRacingTwo-v0"},
+        finished_key="stacked",
+        solved=432.0,
+        words=Words("tower", "crane", "lift", ("stacked", "towers stacked"), "A block pays 7."),
+        settings={"smoke": {"mirror": True, "dream.horizon": 9}},
+    )
+    register_task(task, "mine/CarRacing-v7")
+    cfg = smoke("mine/CarRacing-v7").limited(5)
+    run = Pipeline(cfg, tmp_path / "begun")
+    assert (run.settings["task"], run.cfg.test_env) == ("blocks", "CarRacingTwo-v0")
+    assert run.cfg.dream.horizon == 9
+    out = tmp_path / "episodes"
+    collect(CollectConfig(max_steps=5), cfg.env_id, AR1Config(), [0], out)
+    store = EpisodeStore([out])
+    assert store.frame_spec.rows == 48
+    assert isinstance(mirror_of(store), Upside)
+    (episode,) = run_group([make(cfg.env_id)], build_behaviour(AR1Config(), make(cfg.env_id)), [0])
+    assert episode.lap_finished is True
+    folder = make_run(tmp_path / "run", media=False)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"task": "blocks", "env_id": cfg.env_id, "test_env_id": cfg.test_env}
+    (folder / "config.json").write_text(json.dumps(config))
+    page = build_report(folder).read_text()
+    for word in ("Towers", "crane", "Watch it lift", "towers stacked", "A block pays 7.", "432"):
+        assert word in page
+    for word in ("lap finished", "Tracks", "N tiles"):
+        assert word not in page
 
 
 def test_wrong_registrations_are_refused() -> None:
