@@ -192,9 +192,29 @@ def read_lines(path: Path) -> list[Row]:
     return list(read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line)))
 
 
-def read_metrics(path: Path) -> dict[str, Sequence[Row]]:
+def read_metrics(path: Path) -> dict[str, list[Row]]:
     """The same, grouped by kind."""
     groups: dict[str, list[Row]] = {}
     for row in read_lines(path):
         groups.setdefault(row["stage"], []).append(row)
-    return dict(groups)
+    return groups
+
+
+def iteration_of(row: Row) -> int:
+    """Iteration that a line belongs to; 0 where it does not say."""
+    return int(row.get("iteration") or 0)
+
+
+def latest(rows: Sequence[Row], key: str) -> list[Row]:
+    """Rows in the order of (iteration, key), one for each place.
+
+    What a later line says of the same place, after a resume or in a second round, replaces what an
+    earlier one said. Rows without a finite key are left out, and so are an ensemble's members but
+    the first.
+    """
+    kept: dict[tuple[int, float], dict[str, Any]] = {}
+    for row in rows:
+        place = row.get(key)
+        if isinstance(place, int | float) and not row.get("member"):
+            kept.setdefault((iteration_of(row), place), {}).update(row)
+    return [kept[place] for place in sorted(kept)]

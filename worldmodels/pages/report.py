@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from worldmodels.pages import curves, figures, sections, tables, text
-from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run, number
-from worldmodels.pages.media import Medium, data_uri
-from worldmodels.pages.template import render
+from worldmodels.pages import figures, sections, text
+from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run
+from worldmodels.pages.document import Medium, data_uri, render, settings_tables
 from worldmodels.runs import atomic_write
 
 MAX_BYTES = 8_000_000
@@ -16,6 +15,16 @@ MAX_BYTES = 8_000_000
 
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
+
+_PICTURES = {
+    "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
+    "dream.png": (
+        "A dream, frame by frame",
+        "M goes on by itself from a recorded start; V paints it.",
+    ),
+    "dream.mp4": ("A dream, moving", "The controller acts, M answers. No frame here is real."),
+}
+"""Title and caption."""
 
 
 def build_report(run_folder: str | Path) -> Path:
@@ -34,55 +43,46 @@ def build_report(run_folder: str | Path) -> Path:
 
 
 def _context(data: RunData) -> dict[str, Any]:
-    rows = tables.selections(data)
-    result = data.evaluation
-    media, words = embed(data), data.task.words
+    rows = sections.selections(data)
+    result, task, config = data.evaluation, data.task, dict(data.config)
+    versions, machine = (config.pop(name, None) or {} for name in ("versions", "machine"))
+    bound = None if task.returns is None else task.returns[1]
+    media, dream_only = embed(data), sections.dream_only(data)
+    who = f"{'An' if task.words.agent[0] in 'aeiou' else 'A'} {task.words.agent}"
+    committees = data.rows("committee_selection")
     return {
         "data": data,
         "result": result,
-        "digits": tables.digits(result) if result else 0,
-        "title": _title(data),
+        "digits": sections.digits(result) if result else 0,
+        "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
         "commands": sections.commands(data),
-        "dream_only": sections.dream_only(data),
-        "facts": sections.facts(data),
+        "dream_only": dream_only,
+        "residual": data.rows("residual_selection")[-1:],
+        "committee": max(committees, key=lambda row: row.get("real_mean") or 0.0, default=None),
+        "committee_kept": any(row.get("kept") for row in committees),
+        "selection_seed": sections.setting(data, "selection", "seed"),
         "ruler": sections.ruler(data),
-        "videos": [media[name] for name in map("{}.mp4".format, VIDEOS) if name in media],
+        "videos": [media[name] for name in VIDEOS if name in media],
         "pictures": [media[name] for name in PICTURES if name in media],
-        "words": words,
-        "tracks": (
-            figures.tracks_chart(result, data.others, data.task.solved, words.episode)
-            if result
-            else None
-        ),
-        "drivers": tables.drivers_table(data),
-        "tracks_table": tables.tracks_table(data),
-        "dream": figures.dream_chart(rows, sections.bound(data)) if rows else None,
-        "choices": tables.choices(rows),
-        "alarms": sections.alarms(rows),
-        "horizon_note": sections.horizon_note(data),
-        "loop": tables.loop_table(data),
-        "vision": curves.vision_chart(data.rows("vision")),
-        "memory": curves.memory_chart(data.rows("memory")),
-        "open_loop": curves.open_loop_chart(data.rows("memory_calibration")),
-        "reliability": curves.reliability_chart(data.rows("memory_calibration")),
-        "controller": curves.controller_chart(data.rows("controller")),
+        "words": task.words,
+        "tracks": result and figures.tracks_chart(result, data.others, task),
+        "drivers": sections.drivers_table(data),
+        "tracks_table": sections.tracks_table(data),
+        "dream": figures.dream_chart(rows, bound) if rows else None,
+        "choices": sections.choices(rows),
+        "alarms": [row for row in rows if row.get("alarm")],
+        "horizon": sections.horizon(data),
+        "loop": sections.loop_table(data, rows),
+        **figures.learning_charts(data.metrics),
+        "open_loop": figures.open_loop_chart(data.rows("memory_calibration")),
+        "reliability": figures.reliability_chart(data.rows("memory_calibration")),
         "ledger": sections.ledger_bars(data),
         "real_frames": sections.real_frames(data),
         "stages": sections.stage_bars(data),
         "seconds_total": sections.seconds_total(data),
-        "config": tables.config_tables(data),
-        "machine": data.config.get("machine") or {},
+        "config": settings_tables(config, versions, machine) if data.config else [],
+        "machine": machine,
     }
-
-
-def _title(data: RunData) -> str:
-    agent = data.task.words.agent
-    who = f"{'An' if agent[0] in 'aeiou' else 'A'} {agent}"
-    return (
-        f"{who} trained in its own dream"
-        if sections.dream_only(data)
-        else f"{who} and its world model"
-    )
 
 
 def embed(data: RunData) -> dict[str, Medium]:
@@ -102,7 +102,12 @@ def embed(data: RunData) -> dict[str, Medium]:
         if length <= room:
             room -= length
             uri, size = data_uri(path.read_bytes(), path.suffix), _size(data, path)
-        result[name] = Medium(f"media/{name}", uri, *_describe(data, path), size)
+        if name in _PICTURES:
+            title, caption = _PICTURES[name]
+            result[name] = Medium(f"media/{name}", uri, title, "", caption, size)
+        else:
+            title = f"{path.stem.capitalize()} {data.task.words.episode}"
+            result[name] = Medium(f"media/{name}", uri, title, *_episode(data, path.stem), size)
     return result
 
 
@@ -112,32 +117,14 @@ def _size(data: RunData, path: Path) -> tuple[int, int] | None:
     sides = noted.get("size") if isinstance(noted, dict) else None
     if not isinstance(sides, list) or len(sides) != 2:
         return None
-    width, height = (number(side) for side in sides)
+    width, height = (text.number(side) for side in sides)
     return (int(width), int(height)) if width and height else None
-
-
-def _describe(data: RunData, path: Path) -> tuple[str, str, str]:
-    """Title, headline and caption of a medium."""
-    if path.stem in VIDEOS:
-        return (f"{path.stem.capitalize()} {data.task.words.episode}", *_episode(data, path.stem))
-    title, caption = {
-        "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
-        "dream.png": (
-            "A dream, frame by frame",
-            "M goes on by itself from a recorded start; V paints it.",
-        ),
-        "dream.mp4": (
-            "A dream, moving",
-            "The controller acts, M answers. No frame here is real.",
-        ),
-    }[path.name]
-    return title, "", caption
 
 
 def _episode(data: RunData, which: str) -> tuple[str, str]:
     """Return and facts of the filmed episode: as noted, else as the evaluation implies."""
     noted = data.episodes.get(which)
-    if isinstance(noted, dict) and number(noted.get("return")) is not None:
+    if isinstance(noted, dict) and text.number(noted.get("return")) is not None:
         facts = [f"seed {noted['seed']}"] if "seed" in noted else []
         facts += [f"{text.count(noted['length'])} frames"] if "length" in noted else []
         return text.score(noted["return"]), ", ".join(facts)
@@ -146,5 +133,4 @@ def _episode(data: RunData, which: str) -> tuple[str, str]:
     returns = data.evaluation.returns
     ranked = sorted(returns)
     value = ranked[{"best": -1, "worst": 0, "median": (len(ranked) - 1) // 2}[which]]
-    place = returns.index(value)
-    return text.score(returns[place]), f"seed {data.evaluation.seeds[place]}"
+    return text.score(value), f"seed {data.evaluation.seeds[returns.index(value)]}"

@@ -1,4 +1,4 @@
-"""The parts of the page that come from the run: each function turns records into template values.
+"""The parts of the report that come from the run: each function turns records into template values.
 
 A function returns an empty value where the run folder lacks what the part shows.
 """
@@ -6,13 +6,14 @@ A function returns an empty value where the run folder lacks what the part shows
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from worldmodels.metrics import Row
-from worldmodels.pages.data import RunData, iteration_of, number
-from worldmodels.pages.tables import groups
-from worldmodels.pages.text import count, duration, large, percent
+from worldmodels.metrics import Row, iteration_of, latest
+from worldmodels.pages.data import RunData, Score
+from worldmodels.pages.document import Table, groups, table
+from worldmodels.pages.figures import final_selection
+from worldmodels.pages.text import MISSING, count, decimals, duration, number, percent, score
 from worldmodels.protocols import TEST_SEED_START
 
 KINDS = {
@@ -22,6 +23,14 @@ KINDS = {
     "test": ("Final test", "measures the result; nothing was learnt or chosen from it"),
     "dream": ("Dream", "imagined by M; they cost time, not experience"),
 }
+"""Kind of frames in the ledger -> what the page calls it, and what they are for."""
+
+BEHAVIOURS = {
+    "AR1": "random walk",
+    "RandomController": "random controllers",
+    "AgentNoise": "the driver, with noise",
+}
+"""Exploration policies, by the name of their config, in words."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +58,9 @@ def commands(data: RunData) -> dict[str, str]:
     }
 
 
-def real_frames(data: RunData) -> int:
-    """Real frames that the result was made with: all but those of the final test."""
-    return sum(n for kind, n in data.totals.items() if kind not in ("test", "dream"))
+def real_frames(data: RunData) -> dict[str, int]:
+    """Real frames that the result was made with, by kind: all but those of the final test."""
+    return {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")}
 
 
 def dream_only(data: RunData) -> bool:
@@ -64,78 +73,15 @@ def seconds_total(data: RunData) -> float:
     return sum(number(row.get("seconds")) or 0.0 for row in data.rows("stage"))
 
 
-def facts(data: RunData) -> list[tuple[str, str, str]]:
-    """(label, value, explanation) triples for the head of the page."""
-    found: list[tuple[str, str, str]] = []
-    if data.totals:
-        parts = [
-            f"{count(data.totals[k])} {k.replace('_', '-')}"
-            for k in KINDS
-            if k not in ("test", "dream") and data.totals.get(k)
-        ]
-        test = data.totals.get("test", 0)
-        tail = f"; the final test, {count(test)} more, taught it nothing" if test else ""
-        found.append(("Real frames used", count(real_frames(data)), " + ".join(parts) + tail))
-    if dream_only(data):
-        note = (
-            f"C evolved over {large(data.totals['dream'])} dreamt frames; no real reward trained it"
-        )
-        found.append(("C was trained", "in the dream only", note))
-    found += residual_fact(data) + committee_fact(data)
-    if seconds_total(data):
-        machine = data.config.get("machine") or {}
-        cores = f"{machine['cores']} cores" if machine.get("cores") else ""
-        note = ", ".join(
-            str(part) for part in (cores, machine.get("cpu"), machine.get("gpu")) if part
-        )
-        found.append(("Wall clock", duration(seconds_total(data)), note))
-    seeds = []
-    if data.evaluation:
-        seeds.append(f"test tracks {min(data.evaluation.seeds)} to {max(data.evaluation.seeds)}")
-        seeds += [
-            f"checkpoints were chosen on others, from {int(chosen)}"
-            for name, cfg in groups(data.config)
-            if name.endswith("selection") and (chosen := number(cfg.get("seed"))) is not None
-        ][:1]
-    if data.config.get("seed") is not None:
-        found.append(("Seed of the run", str(data.config["seed"]), "; ".join(seeds)))
-    return found
-
-
-def residual_fact(data: RunData) -> list[tuple[str, str, str]]:
-    """What became of the residual, where the run learnt one."""
-    rows = data.rows("residual_selection")
-    if not rows:
-        return []
-    row = rows[-1]
-    with_it, alone = number(row.get("real_mean")) or 0.0, number(row.get("controller_mean")) or 0.0
-    tracks = len(row.get("real_returns") or ())
-    note = (
-        f"a bounded change of C's actions, learnt in the dream: {with_it:.0f} with it and "
-        f"{alone:.0f} without on {tracks} selection tracks that chose neither"
-    )
-    return [("Residual", "kept" if row.get("kept") else "not kept", note)]
-
-
-def committee_fact(data: RunData) -> list[tuple[str, str, str]]:
-    """Whether several rounds' drivers drive as one, where the run tried."""
-    rows = data.rows("committee_selection")
-    if not rows:
-        return []
-    best = max(rows, key=lambda row: number(row.get("real_mean")) or 0.0)
-    together, alone = number(best.get("real_mean")) or 0.0, number(best.get("alone_mean")) or 0.0
-    members, tracks = len(best.get("rounds") or ()) + 1, len(best.get("real_returns") or ())
-    note = (
-        f"the mean action of {members} rounds' drivers: {together:.0f} together and {alone:.0f} "
-        f"for the run's best alone on {tracks} selection tracks that chose neither"
-    )
-    kept = any(row.get("kept") for row in rows)
-    return [("Committee", f"{members} drive" if kept else "not kept", note)]
+def setting(data: RunData, group: str, key: str) -> float | None:
+    """A number in the first nested config whose name ends so and that has it."""
+    found = (number(c.get(key)) for name, c in groups(data.config) if name.endswith(group))
+    return next((value for value in found if value is not None), None)
 
 
 def ruler(data: RunData) -> dict[str, float] | None:
     """Places, in percent, of the score, its interval and the random driver on one scale."""
-    result = data.evaluation
+    result, solved = data.evaluation, data.task.solved
     if result is None:
         return None
     rival = next((other.mean for other in data.others if other.name.startswith("random")), None)
@@ -155,47 +101,20 @@ def ruler(data: RunData) -> dict[str, float] | None:
         places |= {"random": place(rival), "random_mean": rival}
     if low < 0 < high:
         places["zero"] = place(0.0)
-    if data.task.solved is not None and low <= data.task.solved <= high:
-        places |= {"solved": place(data.task.solved), "solved_mean": data.task.solved}
+    if solved is not None and low <= solved <= high:
+        places |= {"solved": place(solved), "solved_mean": solved}
     return places
 
 
-def bound(data: RunData) -> float | None:
-    """Return that reality cannot exceed, where the task has one."""
-    return None if data.task.returns is None else data.task.returns[1]
+def horizon(data: RunData) -> dict[str, int] | None:
+    """Steps of a dream and of the longest episode where dreams are shorter.
 
-
-def alarms(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(place, text) of every alarm that the selection raised."""
-    return [
-        (
-            f"iteration {iteration_of(row)}, generation {int(row['generation'])}",
-            str(row["alarm"]),
-        )
-        for row in rows
-        if row.get("alarm")
-    ]
-
-
-def horizon_note(data: RunData) -> str:
-    """Say it where dreams are shorter than episodes, for then the two returns differ in scale."""
-    horizon = next(
-        (
-            number(cfg.get("horizon"))
-            for name, cfg in groups(data.config)
-            if name.endswith("dream") and number(cfg.get("horizon"))
-        ),
-        None,
-    )
-    held = number(data.config.get("action_repeat"))
+    Then the two returns differ in scale.
+    """
+    held = number(data.config.get("action_repeat")) or 1
+    steps = int((setting(data, "dream", "horizon") or 0) * held)
     longest = max(data.evaluation.lengths) if data.evaluation else 0
-    horizon = (horizon or 0) * (held or 1)
-    if not horizon or longest <= horizon:
-        return ""
-    return (
-        f"A dream here lasts {int(horizon)} steps and a real episode up to {longest}: "
-        "compare how the two lines move, not how high they are."
-    )
+    return {"dream": steps, "episode": longest} if 0 < steps < longest else None
 
 
 def ledger_bars(data: RunData) -> list[Bar]:
@@ -216,18 +135,132 @@ def stage_bars(data: RunData) -> list[Bar]:
     """Wall seconds of each stage, in segments by iteration."""
     spent: dict[str, dict[int, float]] = {}
     for row in data.rows("stage"):
-        turns = spent.setdefault(str(row.get("name")), {})
-        iteration = iteration_of(row)
+        turns, iteration = spent.setdefault(str(row.get("name")), {}), iteration_of(row)
         turns[iteration] = turns.get(iteration, 0.0) + (number(row.get("seconds")) or 0.0)
-    total = seconds_total(data) or 1.0
-    largest = max((sum(turns.values()) for turns in spent.values()), default=0.0) or 1.0
-    return [
-        Bar(
-            name,
-            "",
-            duration(sum(turns.values())),
-            percent(sum(turns.values()) / total),
-            [100 * turns[k] / largest for k in sorted(turns)],
+    sums = {name: sum(turns.values()) for name, turns in spent.items()}
+    total, largest = sum(sums.values()) or 1.0, max(sums.values(), default=0.0) or 1.0
+    bars = []
+    for name, turns in spent.items():
+        segments = [100 * turns[k] / largest for k in sorted(turns)]
+        bars.append(Bar(name, "", duration(sums[name]), percent(sums[name] / total), segments))
+    return bars
+
+
+def digits(one: Score) -> int:
+    """Digits after the point that the error of a score's mean allows."""
+    half = (one.ci95[1] - one.ci95[0]) / 2 if one.ci95 else one.std / len(one.returns) ** 0.5
+    return decimals(half)
+
+
+def drivers_table(data: RunData) -> Table | None:
+    """Statistics of this agent and of the drivers it is compared with."""
+    if data.evaluation is None:
+        return None
+    task, words = data.task, data.task.words
+
+    def ends(one: Score) -> str:
+        low, high = (score(end, digits(one)) for end in one.ci95 or (None, None))
+        return f"{low} to {high}" if one.ci95 else MISSING
+
+    columns: dict[str, Callable[[Score], str]] = {
+        words.agent: lambda one: one.name,
+        f"{words.episode}s": lambda one: str(len(one.returns)),
+        "mean ± std": lambda one: f"{score(one.mean, digits(one))} ± {score(one.std, digits(one))}",
+        "95% interval": ends,
+        "median": lambda one: score(one.median, digits(one)),
+        "IQM": lambda one: score(one.iqm, digits(one)),
+        "p10": lambda one: score(one.p10, digits(one)),
+    }
+    if task.solved is not None:
+        columns[f"≥ {score(task.solved)}"] = lambda one: percent(one.fraction_solved)
+    if words.finished is not None:
+        columns[words.finished[1]] = lambda one: (
+            f"{sum(one.laps)} of {len(one.laps)}" if one.laps else MISSING
         )
-        for name, turns in spent.items()
+    return table([data.evaluation, *data.others], columns)
+
+
+def tracks_table(data: RunData) -> Table | None:
+    """Every test episode, best first."""
+    result = data.evaluation
+    if result is None:
+        return None
+    columns: dict[str, Callable[[int], str]] = {
+        "seed": lambda i: str(result.seeds[i]),
+        "return": lambda i: score(result.returns[i], 1),
+        "frames": lambda i: count(result.lengths[i]),
+    }
+    if result.laps:
+        finished = data.task.words.finished or ("finished",)
+        columns[finished[0]] = lambda i: "yes" if result.laps[i] else "no"
+    return table(sorted(range(len(result.returns)), key=lambda i: -result.returns[i]), columns)
+
+
+def selections(data: RunData) -> list[Row]:
+    """Checkpoints of C that were driven in the real environment, oldest first.
+
+    Every round selects one; where the finalists drove for it, only the winner's is called selected.
+    """
+    rows = latest(data.rows("selection"), "generation")
+    rows = [row for row in rows if number(row.get("real_mean")) is not None]
+    finals = [row["winner"] for row in data.rows("final") if "winner" in row]
+    if not finals:
+        return rows
+    return [
+        {**row, "selected": bool(row.get("selected")) and iteration_of(row) == finals[-1]}
+        for row in rows
     ]
+
+
+def choices(rows: Sequence[Row]) -> Table | None:
+    """What real validation chose, beside what the dream score alone would have chosen."""
+    final = final_selection(rows)
+    dreamt = [row for row in rows if number(row.get("dream_return")) is not None]
+    if final is None or not dreamt:
+        return None
+    tempting = max(dreamt, key=lambda row: float(row["dream_return"]))
+    chosen = [("real validation (this agent)", final), ("the dream score alone", tempting)]
+    columns: dict[str, Callable[[tuple[str, Row]], str]] = {
+        "chosen by": lambda one: one[0],
+        "iteration": lambda one: str(iteration_of(one[1])),
+        "generation": lambda one: str(int(one[1]["generation"])),
+        "in the dream": lambda one: score(one[1].get("dream_return")),
+        "in reality": lambda one: score(one[1].get("real_mean")),
+    }
+    return table(chosen, columns)
+
+
+def loop_table(data: RunData, checkpoints: Sequence[Row]) -> Table | None:
+    """One row for each turn of collect, V, M, dream, C."""
+    collected = {iteration_of(row): row for row in data.rows("collection")}
+    if not collected:
+        return None
+    best: dict[int, Row] = {}
+    for row in checkpoints:
+        rank = (bool(row.get("selected")), float(row["real_mean"]))
+        known = best.get(iteration_of(row))
+        if known is None or rank > (bool(known.get("selected")), float(known["real_mean"])):
+            best[iteration_of(row)] = row
+
+    def last(stage: str, key: str, iteration: int) -> float | None:
+        found = [number(r.get(key)) for r in data.rows(stage) if iteration_of(r) == iteration]
+        return next((value for value in reversed(found) if value is not None), None)
+
+    columns: dict[str, Callable[[int], str]] = {
+        "iteration": str,
+        "frames collected by": lambda k: _drivers_of(collected[k].get("behaviour")),
+        "frames": lambda k: count(collected[k].get("frames")),
+        "their mean return": lambda k: score(collected[k].get("mean_return")),
+        "V error": lambda k: score(last("vision", "val_reconstruction", k), 1),
+        "M NLL": lambda k: score(last("memory", "val_nll", k), 1),
+        "C in the dream": lambda k: score(best.get(k, {}).get("dream_return")),
+        "C in reality": lambda k: score(best.get(k, {}).get("real_mean")),
+    }
+    return table(sorted(collected), columns)
+
+
+def _drivers_of(names: object) -> str:
+    """Name who drove while frames were collected: config classes in words, others as they are."""
+    listed = names if isinstance(names, list) else [names] if names else []
+    words = [BEHAVIOURS.get(str(name).removesuffix("Config"), str(name)) for name in listed]
+    return ", ".join(dict.fromkeys(words)) or MISSING
