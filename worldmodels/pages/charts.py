@@ -313,6 +313,7 @@ def _draw_panel(axes: Axes, panel: Panel, rows: Sequence[Row], x: Floats) -> Non
             width = 1.4 if line.held_out else 1.8
             colour = COLOUR[line.colour]
             axes.plot(*points, color=colour, linewidth=width, marker=marker, markersize=3.2)
+    axes.yaxis.set_major_formatter("{x:,g}")
     values = _values(rows, first.key)
     if panel.clipped and len(values) >= 20:
         low, high = float(values.min()), float(np.percentile(values, 96))
