@@ -146,25 +146,27 @@ class PolicyStep(TypedDict, total=False):
     entropy: Number
 
 
-class ResidualSelection(TypedDict, total=False):
-    """C with and without the residual, on selection tracks."""
+class Trial(TypedDict, total=False):
+    """A change of the driver on selection tracks."""
 
     real_mean: Number
     real_returns: list[Number] | None
+    kept: bool
+
+
+class ResidualSelection(Trial, total=False):
+    """C with the residual, and without."""
+
     controller_mean: Number
     controller_returns: list[Number] | None
-    kept: bool
 
 
-class CommitteeSelection(TypedDict, total=False):
-    """The agent with and without the drivers of other rounds, on selection tracks."""
+class CommitteeSelection(Trial, total=False):
+    """The agent with the drivers of other rounds, and alone."""
 
     rounds: list[int] | None
-    real_mean: Number
-    real_returns: list[Number] | None
     alone_mean: Number
     alone_returns: list[Number] | None
-    kept: bool
 
 
 RECORDS: dict[str, Any] = {

@@ -14,9 +14,9 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from worldmodels.config import AtLeast
 from worldmodels.metrics import Number, Row, read_metrics
-from worldmodels.pages.text import number
+from worldmodels.pages.text import decimals, number
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json
+from worldmodels.runs import LedgerEntry, read_json
 from worldmodels.tasks import Task, named
 
 Episode = TypedDict(
@@ -49,18 +49,10 @@ class Evaluation(TypedDict, total=False):
     machine: dict[str, Any]
 
 
-class Entry(TypedDict):
-    """Frames in the ledger."""
-
-    key: str
-    kind: str
-    frames: Annotated[int, AtLeast(0)]
-
-
 class Ledger(TypedDict, total=False):
     """What is read of `frames.json`."""
 
-    entries: list[Entry]
+    entries: list[LedgerEntry]
     totals: dict[str, Annotated[int, AtLeast(0)]]
 
 
@@ -85,17 +77,11 @@ PICTURES = ("reconstructions.png", "dream.png", "dream.mp4")
 
 @dataclass(frozen=True)
 class Score:
-    """Returns of one driver on a list of seeds, as `worldmodels evaluate` writes them."""
+    """What one driver reached on a list of seeds, as `worldmodels evaluate` writes it."""
 
     name: str
     """what the page calls this driver"""
-    seeds: Sequence[int]
-    returns: Sequence[float]
-    """undiscounted, unshaped return of each episode"""
-    lengths: Sequence[int]
-    """frames of each episode"""
-    laps: Sequence[bool]
-    """whether each episode ended with a finished lap; empty where the environment has no laps"""
+    episodes: Sequence[Episode]
     mean: float
     std: float
     """standard deviation over the episodes"""
@@ -105,6 +91,23 @@ class Score:
     ci95: tuple[float, float] | None
     """bootstrap interval of the mean"""
     fraction_solved: float | None
+
+    @property
+    def returns(self) -> list[float]:
+        """Undiscounted, unshaped return of each episode."""
+        return [episode["return"] for episode in self.episodes]
+
+    @property
+    def laps(self) -> int | None:
+        """How many episodes ended with a finished lap; None where the environment has no laps."""
+        ends = [episode.get("lap_finished") for episode in self.episodes]
+        return None if None in ends else sum(map(bool, ends))
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point that the error of the mean allows."""
+        error = self.std / len(self.episodes) ** 0.5
+        return decimals((self.ci95[1] - self.ci95[0]) / 2 if self.ci95 else error)
 
 
 @dataclass(frozen=True)
@@ -186,13 +189,9 @@ def read_score(path: Path, name: str) -> Score:
     if not episodes:
         raise UserError(f"{path} has no episodes; write it with `worldmodels evaluate --json`")
     returns = [float(episode["return"]) for episode in episodes]
-    laps = [episode.get("lap_finished") for episode in episodes]
     return Score(
         name=name,
-        seeds=[episode["seed"] for episode in episodes],
-        returns=returns,
-        lengths=[episode.get("length", 0) for episode in episodes],
-        laps=[] if None in laps else [bool(lap) for lap in laps],
+        episodes=episodes,
         mean=_given(content, "mean", statistics.fmean(returns)),
         std=_given(content, "std", statistics.pstdev(returns)),
         median=_given(content, "median", statistics.median(returns)),

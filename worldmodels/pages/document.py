@@ -11,6 +11,7 @@ import functools
 import io
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     formats = (text.plain, text.score, text.count, text.large, text.duration, text.percent)
-    made.filters.update({format.__name__: format for format in formats})
+    made.filters.update({format.__name__: format for format in formats} | {"quote": shlex.quote})
     return made
 
 

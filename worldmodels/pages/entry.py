@@ -16,15 +16,8 @@ from worldmodels.tasks import named
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
-KEPT = (
-    "stage",
-    "collection",
-    "selection",
-    "final",
-    "residual_selection",
-    "committee_selection",
-    "memory_calibration",
-)
+LEFT_OUT = ("vision", "memory", "controller", "residual")
+"""Lines of every step of a training."""
 DRIVERS = {
     "committee": "A committee of one run's drivers, each of which was trained",
     "residual": "A driver whose controller was evolved, and whose residual was learnt,",
@@ -52,7 +45,7 @@ def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> 
     for file in (*FILES, RANDOM):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
-    kept = [row for row in read_lines(run / METRICS) if row["stage"] in KEPT]
+    kept = [row for row in read_lines(run / METRICS) if row["stage"] not in LEFT_OUT]
     atomic_write(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
     atomic_write(folder / "README.md", text)
     return folder / "README.md"

@@ -180,10 +180,7 @@ def tracks_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
         for driver in drivers
     )
     tooltips = {
-        f"driver{index}": [
-            f"seed {seed}: {value:.1f}"
-            for seed, value in zip(driver.seeds, driver.returns, strict=True)
-        ]
+        f"driver{index}": [f"seed {one['seed']}: {one['return']:.1f}" for one in driver.episodes]
         for index, driver in enumerate(drivers)
     }
     keys = [Key("dot", "real", f"one {episode}"), Key("diamond", "ink", "mean and its interval")]

@@ -10,14 +10,7 @@ from matplotlib.axes import Axes
 
 from worldmodels.metrics import Row
 from worldmodels.pages import document
-from worldmodels.pages.charts import (
-    Interval,
-    interval_height,
-    intervals,
-    label,
-    legend,
-    looks,
-)
+from worldmodels.pages.charts import Interval, interval_height, intervals, label, legend, looks
 from worldmodels.pages.document import Document, Figures, Guide, Plot, Section, Settings, Warnings
 from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart
 from worldmodels.pages.text import score, spread

@@ -11,11 +11,12 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 from xml.etree import ElementTree
 
-import matplotlib
 from markupsafe import Markup
+from matplotlib import rc_context, rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -48,35 +49,18 @@ HALF = {"wide medium": 520, "narrow": 340}
 """The same for a chart that shares its row with another one on a laptop."""
 
 
+STYLE = Path(__file__).parent / "templates" / "page.mplstyle"
+
+
 def style(ink: Ink) -> dict[Any, Any]:
     """Matplotlib's settings for figures in given colours."""
-    return {
-        "svg.fonttype": "none",
-        "text.parse_math": False,  # names of runs and methods may have dollar signs
-        "svg.hashsalt": "worldmodels",
-        "font.size": 13.0,
-        "axes.labelsize": 13.0,
-        "xtick.labelsize": 12.5,
-        "ytick.labelsize": 12.5,
-        "text.color": ink["ink"],
-        "axes.labelcolor": ink["muted"],
-        "axes.edgecolor": ink["grid"],
-        "xtick.color": ink["grid"],
-        "ytick.color": ink["grid"],
-        "xtick.labelcolor": ink["muted"],
-        "ytick.labelcolor": ink["muted"],
-        "axes.facecolor": "none",
-        "figure.facecolor": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.grid.axis": "y",
-        "grid.color": ink["grid"],
-        "grid.linewidth": 0.8,
-        "lines.linewidth": 2.0,
-        "axes.unicode_minus": True,
+    inks = {
+        "ink": ("text.color",),
+        "muted": ("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"),
+        "grid": ("axes.edgecolor", "xtick.color", "ytick.color", "grid.color"),
     }
+    colours = {setting: ink[name] for name, settings in inks.items() for setting in settings}
+    return {**rc_params_from_file(STYLE, use_default_template=False), **colours}
 
 
 @dataclass(frozen=True)
@@ -125,7 +109,7 @@ def chart(
         columns: axes beside each other.
     """
     variants = []
-    with matplotlib.rc_context(style(COLOUR)):
+    with rc_context(style(COLOUR)):
         for index, (screens, width) in enumerate(widths.items()):
             figure, axes = grid(width, heights, columns)
             draw(*axes)
