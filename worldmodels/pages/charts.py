@@ -85,14 +85,8 @@ def intervals(
 
 def name_row(axes: Axes, label: str, y: float, ink: Ink = COLOUR) -> None:
     """Write a label at the left end of a row."""
-    axes.annotate(
-        label,
-        (0.0, y),
-        xycoords=("axes fraction", "data"),
-        color=ink["ink"],
-        va="center",
-        in_layout=False,
-    )
+    at = ("axes fraction", "data")
+    axes.annotate(label, (0.0, y), xycoords=at, color=ink["ink"], va="center", in_layout=False)
 
 
 def as_rows(axes: Axes, count: int, above: float) -> None:
@@ -185,15 +179,9 @@ def mark_iterations(axes: Axes, rows: Sequence[Row], key: str, named: bool = Tru
         if previous is not None:
             axes.axvline(start, color=COLOUR["grid"], linewidth=1.4, zorder=0.5)
         if named:
-            axes.annotate(
-                f"iteration {iteration}" if previous is None else f"{iteration}",
-                (start, 0.0),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, 5),
-                fontsize=12,
-                textcoords="offset points",
-                color=COLOUR["muted"],
-            )
+            said = f"iteration {iteration}" if previous is None else f"{iteration}"
+            at, muted = ("data", "axes fraction"), COLOUR["muted"]
+            axes.annotate(said, (start, 0.0), (4, 5), at, "offset points", fontsize=12, color=muted)
         previous = high
 
 

@@ -15,7 +15,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import jinja2
 import numpy as np
@@ -142,21 +142,28 @@ def groups(config: Row, prefix: str = "") -> Iterator[tuple[str, Row]]:
             yield from groups(value, f"{prefix}{key}.")
 
 
+class Block:
+    """A part of a section."""
+
+    @property
+    def kind(self) -> str:
+        """What the template shows it as."""
+        return type(self).__name__.lower()
+
+
 @dataclass(frozen=True)
-class Plot:
+class Plot(Block):
     """A chart in a card."""
 
-    kind: ClassVar[str] = "plot"
     chart: Chart
     title: str = ""
     caption: str = ""
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(Block):
     """A table of numbers; the first column names the row."""
 
-    kind: ClassVar[str] = "figures"
     table: Table
     label: str
     """what a reader who does not see the table is told"""
@@ -167,36 +174,32 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Media:
+class Media(Block):
     """Pictures and films under each other."""
 
-    kind: ClassVar[str] = "media"
     media: Sequence[Medium]
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Block):
     """Plots side by side where the screen is wide enough."""
 
-    kind: ClassVar[str] = "pair"
     plots: Sequence[Plot]
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Block):
     """Sentences, one a line."""
 
-    kind: ClassVar[str] = "points"
     texts: Sequence[str]
     folded: str = ""
     """title under which they are folded; empty shows them"""
 
 
 @dataclass(frozen=True)
-class Warnings:
+class Warnings(Block):
     """What limits the page's conclusions; `calm` is shown where there is nothing."""
 
-    kind: ClassVar[str] = "warnings"
     texts: Sequence[str]
     calm: str = ""
     one: str = "warning"
@@ -205,31 +208,25 @@ class Warnings:
 
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Block):
     """A part that the run has not made, and the command that makes it."""
 
-    kind: ClassVar[str] = "missing"
     what: str
     command: str
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Block):
     """Tables of settings, folded."""
 
-    kind: ClassVar[str] = "settings"
     groups: Sequence[tuple[str, Table]]
 
 
 @dataclass(frozen=True)
-class Guide:
+class Guide(Block):
     """Short articles: (title, text)."""
 
-    kind: ClassVar[str] = "guide"
     articles: Sequence[tuple[str, str]]
-
-
-Block: TypeAlias = Plot | Figures | Media | Pair | Points | Warnings | Missing | Settings | Guide
 
 
 @dataclass(frozen=True)

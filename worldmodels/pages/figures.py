@@ -130,13 +130,8 @@ def reliability_chart(lines: Sequence[Row]) -> Chart | None:
     def draw(axes: Axes) -> None:
         axes.plot([0, top], [0, top], color=COLOUR["muted"], linewidth=1.2, linestyle=DOTTED)
         axes.plot(predicted, observed, color=COLOUR["memory"], linewidth=1.4, alpha=0.6)
-        marks: Style = {
-            "color": COLOUR["memory"],
-            "linewidths": 0,
-            "zorder": 3,
-            "gid": "reliability",
-        }
-        axes.scatter(predicted, observed, s=areas, **marks)
+        named: Style = {"color": COLOUR["memory"], "gid": "reliability"}
+        axes.scatter(predicted, observed, s=areas, linewidths=0, zorder=3, **named)
         axes.set(xlim=(-0.04 * top, 1.04 * top), ylim=(-0.05 * top, 1.08 * top))
         axes.set(xlabel="hits predicted in a step", ylabel="hits observed")
 
@@ -201,12 +196,8 @@ def tracks_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
         if solved is not None:
             for axes in (top, bottom):
                 axes.axvline(solved, color=COLOUR["muted"], linewidth=1.2, linestyle=DOTTED)
-            place: Style = {
-                "xy": (solved, 0.0),
-                "xycoords": ("data", "axes fraction"),
-                "xytext": (-5, 5),
-            }
-            bottom.annotate(f"solved: {score(solved)}", **place, **NOTE, color=COLOUR["muted"])
+            at, said = ("data", "axes fraction"), f"solved: {score(solved)}"
+            bottom.annotate(said, (solved, 0.0), (-5, 5), at, color=COLOUR["muted"], **NOTE)
         bottom.set(xlim=(low, high), xlabel="return")
         label(bottom.xaxis, score)
 
@@ -216,14 +207,9 @@ def tracks_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
 def _driver_row(axes: Axes, driver: Score, row: int, places: Floats, size: float) -> None:
     colour = COLOUR["real"] if row == 0 else COLOUR["other"]
     step = min(0.085, 0.3 / max(1.0, float(np.abs(places).max())))
-    dots: Style = {
-        "s": size**2,
-        "color": colour,
-        "alpha": 0.7,
-        "linewidths": 0,
-        "gid": f"driver{row}",
-    }
-    axes.scatter(driver.returns, row + step * places, **dots)
+    named: Style = {"color": colour, "gid": f"driver{row}"}
+    heights = row + step * places
+    axes.scatter(driver.returns, heights, s=size**2, alpha=0.7, linewidths=0, **named)
     ink, edge = COLOUR["ink"], COLOUR["surface"]
     axes.plot([driver.mean], [row], "D", markersize=7, color=ink, markeredgecolor=edge, zorder=4)
     if driver.ci95:
@@ -289,8 +275,8 @@ def _limits(axes: Axes, dream: Floats, real: Floats, bound: float | None) -> tup
     alarm = COLOUR["alarm"]
     axes.axhspan(bound, limits[1], color=alarm, alpha=0.1, linewidth=0)
     axes.axhline(bound, color=alarm, linewidth=1.4, linestyle=(0, (5, 3)))
-    place: Style = {"xy": (1.0, bound), "xycoords": ("axes fraction", "data"), "xytext": (-4, -5)}
-    axes.annotate(f"reality ends at {score(bound)}", **place, **NOTE, va="top", color=alarm)
+    at, said = ("axes fraction", "data"), f"reality ends at {score(bound)}"
+    axes.annotate(said, (1.0, bound), (-4, -5), at, va="top", color=alarm, **NOTE)
     return limits
 
 
