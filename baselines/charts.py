@@ -19,13 +19,10 @@ from baselines.comparison import Comparison, Method
 from baselines.results import Point
 from baselines.statistics import Estimate
 from worldmodels.pages.charts import (
-    MARKS,
     Interval,
-    Look,
     interval_height,
     intervals,
     label,
-    legend,
     looks,
 )
 from worldmodels.pages.svg import COLOUR, FULL, HALF, PAPER, Chart, Ink, Key, chart, grid, style
@@ -81,12 +78,12 @@ def _legend(figure: Figure, keys: Sequence[Key]) -> None:
         if key.mark == "diamond":
             handle.set(marker="D", linestyle="")
         else:
-            handle.set_linestyle(MARKS[key.mark])
+            handle.set_linestyle(key.dash)
         handles.append(handle)
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
 
 
-def _looks(found: Comparison) -> dict[str, Look]:
+def _looks(found: Comparison) -> dict[str, Key]:
     return looks(method.name for method in found.methods)
 
 
@@ -99,7 +96,7 @@ def pictures(found: Comparison) -> list[Picture]:
 
 def _keys(found: Comparison, methods: Sequence[Method]) -> tuple[Key, ...]:
     every = _looks(found)
-    return legend({method.name: every[method.name] for method in methods})
+    return tuple(every[method.name] for method in methods)
 
 
 def _place(point: Point, by: str) -> float | None:
@@ -176,7 +173,7 @@ def _average(runs: Sequence[Line]) -> Line:
     return places, np.mean([np.interp(places, x, y) for x, y in runs], axis=0)
 
 
-def _interval(label: str, found: Estimate, look: Look) -> Interval:
+def _interval(label: str, found: Estimate, look: Key) -> Interval:
     return Interval(label, found.value, found.low, found.high, look.colour)
 
 

@@ -5,6 +5,7 @@ A reader takes any subset of a record's fields, because lines of earlier version
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Required, TypeAlias, TypedDict
@@ -194,11 +195,11 @@ def read_lines(path: Path) -> list[Row]:
     return list(read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line)))
 
 
-def read_metrics(path: Path) -> dict[str, list[Row]]:
-    """The same, grouped by kind."""
-    groups: dict[str, list[Row]] = {}
+def read_metrics(path: Path) -> Mapping[str, Sequence[Row]]:
+    """The same, grouped by kind; nothing for a kind without lines."""
+    groups: dict[str, list[Row]] = defaultdict(list)
     for row in read_lines(path):
-        groups.setdefault(row["stage"], []).append(row)
+        groups[row["stage"]].append(row)
     return groups
 
 

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from worldmodels.pages import text
-from worldmodels.pages.charts import legend, log_labels, looks, panels_of, training_chart
+from worldmodels.pages.charts import log_labels, looks, panels_of, training_chart
 from worldmodels.pages.document import (
     Block,
     Document,
@@ -178,5 +178,5 @@ def race_chart(curves: Arrays, by_time: bool) -> Chart:
     what = "time" if by_time else "iterations"
     ends = ", ".join(f"{name} {text.figure(float(curves[name][1][-1]))}" for name in styles)
     alt = f"Gap to the least energy at equal {what}; at the end: {ends}."
-    keys = legend({name.upper(): look for name, look in styles.items()})
+    keys = looks(name.upper() for name in styles).values()
     return chart(f"race-{what}", alt, HALF, [300], draw, keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,42 +13,20 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from worldmodels.metrics import Row, iteration_of
-from worldmodels.pages.svg import COLOUR, FULL, Chart, Ink, Key, chart, width_of
+from worldmodels.pages.svg import COLOUR, DASHES, FULL, Chart, Ink, Key, chart, width_of
 from worldmodels.pages.text import figure, number, power, short
 
 Floats: TypeAlias = NDArray[np.float64]
-Dash: TypeAlias = Literal["-", "--", ":"]
 
 MAX_POINTS = 240
 """A line with more points is averaged over blocks; a screen cannot show more."""
 SERIES = ("real", "controller", "dream", "memory", "vision", "other")
-MARKS: Mapping[str, Dash] = {"line": "-", "dashed": "--", "dotted": ":"}
 
 
-@dataclass(frozen=True)
-class Look:
-    """How one series is drawn everywhere."""
-
-    colour: str
-    """name of a CSS variable"""
-    mark: str
-    """of its `Key`"""
-
-    @property
-    def dash(self) -> Dash:
-        """Matplotlib's style of its line."""
-        return MARKS[self.mark]
-
-
-def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each series, in order: all colours first, then dashed, then dotted."""
-    every = [Look(colour, mark) for mark in MARKS for colour in SERIES]
-    return {name: every[index % len(every)] for index, name in enumerate(names)}
-
-
-def legend(found: Mapping[str, Look]) -> tuple[Key, ...]:
-    """Keys of all series."""
-    return tuple(Key(look.mark, look.colour, name) for name, look in found.items())
+def looks(names: Iterable[str]) -> dict[str, Key]:
+    """How each series is drawn, in order: all colours first, then dashed, then dotted."""
+    every = [(mark, colour) for mark in DASHES for colour in SERIES]
+    return {name: Key(*every[k % len(every)], name) for k, name in enumerate(names)}
 
 
 @dataclass(frozen=True)

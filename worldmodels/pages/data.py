@@ -134,10 +134,6 @@ class RunData:
         recorded = self.config.get("task")
         return named(None if recorded is None else str(recorded), self.env_id)
 
-    def rows(self, stage: str) -> Sequence[Row]:
-        """Metric lines of one stage, oldest first."""
-        return self.metrics.get(stage, ())
-
 
 def load_run(folder: Path) -> RunData:
     """Read a run folder.

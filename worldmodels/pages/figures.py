@@ -76,7 +76,7 @@ def learning_charts(metrics: Mapping[str, Sequence[Row]]) -> dict[str, Chart | N
         ("memory", "step", MEMORY, HALF, 210),
         ("controller", "generation", CONTROLLER, FULL, 250),
     ):
-        rows, title = latest(metrics.get(name, ()), place), f"Training of {name[0].upper()}"
+        rows, title = latest(metrics[name], place), f"Training of {name[0].upper()}"
         found[name] = training_chart(
             name, rows, place, panels, title=title, widths=widths, top=top, least=1
         )

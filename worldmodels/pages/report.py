@@ -23,15 +23,6 @@ MAX_BYTES = 8_000_000
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
-KINDS = {
-    "collection": ("Collection", "what V and M learnt from"),
-    "selection": ("Selection", "real episodes that chose among checkpoints of C"),
-    "model_free": ("Training in the real environment", "rewards that trained a driver directly"),
-    "test": ("Final test", "measures the result; nothing was learnt or chosen from it"),
-    "dream": ("Dream", "imagined by M; they cost time, not experience"),
-}
-"""Kind of frames in the ledger -> what the page calls it, and what they are for."""
-
 _BEHAVIOURS = {
     "AR1": "random walk",
     "RandomController": "random controllers",
@@ -72,7 +63,7 @@ def _context(data: RunData) -> dict[str, Any]:
     bound = None if task.returns is None else task.returns[1]
     dream_only = data.totals.get("dream", 0) > 0 and not data.totals.get("model_free", 0)
     who = f"{'An' if task.words.agent[0] in 'aeiou' else 'A'} {task.words.agent}"
-    stages, committees = seconds(data), data.rows("committee_selection")
+    stages, committees = seconds(data), data.metrics["committee_selection"]
     return {
         "data": data,
         "result": result,
@@ -82,7 +73,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "first_test_seed": TEST_SEED_START,
         "dream_only": dream_only,
         "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
-        "residual": data.rows("residual_selection")[-1:],
+        "residual": data.metrics["residual_selection"][-1:],
         "committee": max(committees, key=lambda row: row.get("real_mean") or 0.0, default=None),
         "committee_kept": any(row.get("kept") for row in committees),
         "selection_seed": _setting(data, "selection", "seed"),
@@ -96,9 +87,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "horizon": horizon(data),
         "rounds": rounds(data, rows),
         **figures.learning_charts(data.metrics),
-        "open_loop": figures.open_loop_chart(data.rows("memory_calibration")),
-        "reliability": figures.reliability_chart(data.rows("memory_calibration")),
-        "kinds": {**KINDS, **{kind: (kind, "") for kind in sorted({*data.totals} - {*KINDS})}},
+        "open_loop": figures.open_loop_chart(data.metrics["memory_calibration"]),
+        "reliability": figures.reliability_chart(data.metrics["memory_calibration"]),
         "stages": stages,
         "seconds_total": sum(map(sum, stages.values())),
         "config": settings_tables(config, versions, machine) if data.config else [],
@@ -140,7 +130,7 @@ def horizon(data: RunData) -> dict[str, int] | None:
 def seconds(data: RunData) -> dict[str, list[float]]:
     """Wall seconds of each stage, a number for each iteration."""
     spent: dict[str, dict[int, float]] = {}
-    for row in data.rows("stage"):
+    for row in data.metrics["stage"]:
         turns, iteration = spent.setdefault(str(row.get("name")), {}), iteration_of(row)
         turns[iteration] = turns.get(iteration, 0.0) + (number(row.get("seconds")) or 0.0)
     return {name: [turns[k] for k in sorted(turns)] for name, turns in spent.items()}
@@ -151,9 +141,9 @@ def selections(data: RunData) -> list[Row]:
 
     Every round selects one; where the finalists drove for it, only the winner's is called selected.
     """
-    rows = latest(data.rows("selection"), "generation")
+    rows = latest(data.metrics["selection"], "generation")
     rows = [row for row in rows if number(row.get("real_mean")) is not None]
-    finals = [row["winner"] for row in data.rows("final") if "winner" in row]
+    finals = [row["winner"] for row in data.metrics["final"] if "winner" in row]
     if not finals:
         return rows
     return [
@@ -176,14 +166,14 @@ def rounds(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, 
     """What each turn of collect, V, M, dream, C came to, by iteration."""
 
     def last(stage: str, key: str, iteration: int) -> float | None:
-        found = [number(r.get(key)) for r in data.rows(stage) if iteration_of(r) == iteration]
+        found = [number(r.get(key)) for r in data.metrics[stage] if iteration_of(r) == iteration]
         return next((value for value in reversed(found) if value is not None), None)
 
     def rank(row: Row) -> tuple[bool, float]:
         return bool(row.get("selected")), float(row["real_mean"])
 
     found: dict[int, Mapping[str, Any]] = {}
-    for iteration, row in sorted({iteration_of(r): r for r in data.rows("collection")}.items()):
+    for iteration, row in sorted({iteration_of(r): r for r in data.metrics["collection"]}.items()):
         names = row.get("behaviour")
         listed = names if isinstance(names, list) else [names] if names else []
         words = [_BEHAVIOURS.get(str(name).removesuffix("Config"), str(name)) for name in listed]

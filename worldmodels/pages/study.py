@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from worldmodels.metrics import Row
 from worldmodels.pages import document
-from worldmodels.pages.charts import Interval, interval_height, intervals, label, legend, looks
+from worldmodels.pages.charts import Interval, interval_height, intervals, label, looks
 from worldmodels.pages.document import Document, Figures, Guide, Plot, Section, Settings, Warnings
 from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart
 from worldmodels.pages.text import score, spread
@@ -127,7 +127,7 @@ def snapshots_chart(cells: Sequence[Row], shown: Sequence[str]) -> Chart:
             test.set_xticks(generations)
 
     alt = f"Dream and test returns of the snapshots of {len(styles)} variants, by generation."
-    return chart("snapshots", alt, FULL, [220, 220], draw, legend(styles))
+    return chart("snapshots", alt, FULL, [220, 220], draw, styles.values())
 
 
 def _curve(cells: Sequence[Row], key: str) -> tuple[list[int], list[float]]:

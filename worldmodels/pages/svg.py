@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -42,6 +42,9 @@ PAPER: Ink = {
 """Colours of the light scheme, for pictures outside of a page."""
 COLOUR: Ink = {name: f"#0f00{index:02x}" for index, name in enumerate(PAPER)}
 """Placeholders, which become CSS variables."""
+
+Dash: TypeAlias = Literal["-", "--", ":"]
+DASHES: Mapping[str, Dash] = {"line": "-", "dashed": "--", "dotted": ":"}
 
 FULL = {"wide": 1060, "medium": 640, "narrow": 340}
 """Screen classes and drawing widths, in CSS pixels, of a chart as wide as the page."""
@@ -73,6 +76,11 @@ class Key:
     """name of a CSS variable of the page"""
     label: str
 
+    @property
+    def dash(self) -> Dash:
+        """Matplotlib's style of a line of this mark."""
+        return DASHES[self.mark]
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -92,7 +100,7 @@ def chart(
     widths: Mapping[str, int],
     heights: Heights,
     draw: Callable[..., None],
-    keys: Sequence[Key] = (),
+    keys: Iterable[Key] = (),
     tooltips: Mapping[str, Sequence[str]] | None = None,
     columns: int = 1,
 ) -> Chart:

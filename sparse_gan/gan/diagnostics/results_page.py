@@ -16,7 +16,7 @@ from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Results, Verdict, results, verdicts
 from sparse_gan.gan.page import figures
 from worldmodels.pages import text
-from worldmodels.pages.charts import legend, log_labels, looks, thinned
+from worldmodels.pages.charts import log_labels, looks, thinned
 from worldmodels.pages.document import Document, Pair, Plot, Section, Table, Warnings, setup
 from worldmodels.pages.document import Figures as Verdicts
 from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, width_of
@@ -233,7 +233,7 @@ def flatness_plots(found: Results) -> list[Plot]:
 
         ends = ", ".join(f"{name} {text.figure(float(scaled(name, what)[-1]))}" for name in styles)
         alt = f"{label}, farthest from the data: {ends}."
-        return chart(f"flatness-{what}", alt, HALF, [290], draw, legend(styles))
+        return chart(f"flatness-{what}", alt, HALF, [290], draw, styles.values())
 
     titles = {"energy": ("Energy", "energy, scaled"), "lesson": ("G's lesson", "over its largest")}
     return [Plot(drawn(what, label), title) for what, (title, label) in titles.items()]
