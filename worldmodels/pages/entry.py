@@ -18,11 +18,6 @@ FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
 LEFT_OUT = ("vision", "memory", "controller", "residual")
 """Lines of every step of a training."""
-DRIVERS = {
-    "committee": "A committee of one run's drivers, each of which was trained",
-    "residual": "A driver whose controller was evolved, and whose residual was learnt,",
-}
-"""Word in brackets at the end of an agent's name -> who drives; others were evolved alone."""
 
 
 def enter(run: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
@@ -63,7 +58,6 @@ def readme(run: Path, title: str, commit: str) -> str:
             minutes[row["name"]] = minutes.get(row["name"], 0.0) + row["seconds"] / 60
         elif row["stage"] == "selection":
             rounds.setdefault(row["iteration"], {})[row["generation"]] = row
-    kind = tested["agent"].rpartition("(")[2].rstrip(")")
     residuals = [row for row in rows if row["stage"] == "residual_selection"]
     text = render(
         "entry.md.j2",
@@ -74,7 +68,6 @@ def readme(run: Path, title: str, commit: str) -> str:
         versions=record["versions"],
         tested=tested,
         task=named(None, tested["env"]),
-        driver=DRIVERS.get(kind, "A driver whose controller was evolved"),
         returns=np.array([episode["return"] for episode in tested["episodes"]]),
         lengths=np.array([episode["length"] for episode in tested["episodes"]]),
         random=read_part(run / RANDOM, Evaluation),

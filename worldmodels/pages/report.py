@@ -13,7 +13,7 @@ from worldmodels.metrics import Row, iteration_of, latest
 from worldmodels.pages import figures
 from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run
 from worldmodels.pages.document import Medium, data_uri, groups, render, settings_tables
-from worldmodels.pages.text import MISSING, count, number, score
+from worldmodels.pages.text import count, number, score
 from worldmodels.protocols import TEST_SEED_START
 from worldmodels.runs import atomic_write
 
@@ -22,13 +22,6 @@ MAX_BYTES = 8_000_000
 
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
-
-_BEHAVIOURS = {
-    "AR1": "random walk",
-    "RandomController": "random controllers",
-    "AgentNoise": "the driver, with noise",
-}
-"""Exploration policies, by the name of their config, in words."""
 
 _PICTURES = {
     "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
@@ -175,13 +168,11 @@ def rounds(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, 
 
     found: dict[int, Mapping[str, Any]] = {}
     for iteration, row in sorted({iteration_of(r): r for r in data.metrics["collection"]}.items()):
-        names = row.get("behaviour")
-        listed = names if isinstance(names, list) else [names] if names else []
-        words = [_BEHAVIOURS.get(str(name).removesuffix("Config"), str(name)) for name in listed]
+        names = row.get("behaviour") or []
         mine = [row for row in checkpoints if iteration_of(row) == iteration]
         found[iteration] = {
             "collected": row,
-            "drivers": ", ".join(dict.fromkeys(words)) or MISSING,
+            "drivers": names if isinstance(names, list) else [names],
             "vision": last("vision", "val_reconstruction", iteration),
             "memory": last("memory", "val_nll", iteration),
             "checkpoint": max(mine, key=rank, default={}),
