@@ -60,9 +60,10 @@ test: $(VENV)/.dev-installed ## run the tests, the slowest named at the end
 	$(BIN)/python -m pytest --durations=10 --durations-min=1.0 $(PYTEST_ARGS)
 
 .PHONY: lint
-lint: $(VENV)/.dev-installed ## check style and formatting
+lint: $(VENV)/.dev-installed ## check style, formatting and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
 
 .PHONY: format
 format: $(VENV)/.dev-installed ## fix style and formatting

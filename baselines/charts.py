@@ -9,21 +9,27 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from baselines.comparison import Comparison, Method
 from baselines.results import Point
 from baselines.statistics import Estimate
-from worldmodels.pages.marks import Ink, Interval, Look, dash_of, intervals, legend, looks
-from worldmodels.pages.svg import COLOUR, FULL, HALF, PAPER, Chart, Key, chart, stacked, style
-from worldmodels.pages.text import interval, score
+from worldmodels.pages.charts import (
+    Interval,
+    interval_height,
+    intervals,
+    label,
+    looks,
+)
+from worldmodels.pages.svg import COLOUR, FULL, HALF, PAPER, Chart, Ink, Key, chart, grid, style
+from worldmodels.pages.text import interval, percent, score, short
 from worldmodels.runs import atomic_write
 
-Draw = Callable[[int, Ink], Figure]
+Draw = Callable[[Axes, Ink], None]
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -34,19 +40,23 @@ class Picture:
     name: str
     alt: str
     widths: Mapping[str, int]
+    heights: Sequence[int]
     draw: Draw
     keys: tuple[Key, ...]
 
     def on_page(self) -> Chart:
         """For the template, in the colours of its style sheet."""
-        return chart(
-            self.name, self.alt, self.widths, lambda width: self.draw(width, COLOUR), self.keys
-        )
+
+        def draw(axes: Axes) -> None:
+            self.draw(axes, COLOUR)
+
+        return chart(self.name, self.alt, self.widths, self.heights, draw, self.keys)
 
     def save(self, folder: Path) -> None:
         """As `name.svg` and `name.png` for a paper; the legend is drawn into them."""
         with matplotlib.rc_context({**style(PAPER), "svg.fonttype": "path"}):
-            figure = self.draw(520, PAPER)
+            figure, (axes,) = grid(520, self.heights)
+            self.draw(axes, PAPER)
             _legend(figure, self.keys)
             vector, pixels = io.BytesIO(), io.BytesIO()
             FigureCanvasSVG(figure).print_svg(vector, metadata={"Date": None})
@@ -68,12 +78,12 @@ def _legend(figure: Figure, keys: Sequence[Key]) -> None:
         if key.mark == "diamond":
             handle.set(marker="D", linestyle="")
         else:
-            handle.set_linestyle(dash_of(key))
+            handle.set_linestyle(key.dash)
         handles.append(handle)
     figure.legend(handles=handles, loc="outside upper left", ncols=2, frameon=False)
 
 
-def _looks(found: Comparison) -> dict[str, Look]:
+def _looks(found: Comparison) -> dict[str, Key]:
     return looks(method.name for method in found.methods)
 
 
@@ -86,7 +96,7 @@ def pictures(found: Comparison) -> list[Picture]:
 
 def _keys(found: Comparison, methods: Sequence[Method]) -> tuple[Key, ...]:
     every = _looks(found)
-    return legend({method.name: every[method.name] for method in methods})
+    return tuple(every[method.name] for method in methods)
 
 
 def _place(point: Point, by: str) -> float | None:
@@ -104,8 +114,7 @@ def _curves(found: Comparison, by: str) -> Picture | None:
         return None
     styles = _looks(found)
 
-    def draw(width: int, ink: Ink) -> Figure:
-        figure, (axes,) = stacked(width, [330])
+    def draw(axes: Axes, ink: Ink) -> None:
         for name, runs in lines.items():
             colour, dash = ink[styles[name].colour], styles[name].dash
             for x, y in runs:
@@ -115,13 +124,12 @@ def _curves(found: Comparison, by: str) -> Picture | None:
         for name, points in ends.items():
             axes.plot(*np.array(points).T, color=ink[styles[name].colour], marker="D", linestyle="")
         axes.set_ylabel("return")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
+        label(axes.yaxis, score)
         axes.set_xlim(left=0)
         axes.set_xlabel("real frames" if by == "frames" else "hours of training")
         if by == "frames":
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _millions(value)))
+            label(axes.xaxis, short)
         axes.locator_params(axis="x", nbins=6)
-        return figure
 
     shown = [m for m in found.methods if m.name in lines or m.name in ends]
     keys = _keys(found, shown)
@@ -129,7 +137,7 @@ def _curves(found: Comparison, by: str) -> Picture | None:
         keys += (Key("diamond", "ink", "no curve recorded: the final test"),)
     what = "real frames" if by == "frames" else "wall-clock time"
     text = "; ".join(f"{name} ends at {score(_average(r)[1][-1])}" for name, r in lines.items())
-    return Picture(f"curves-{by}", f"Return against {what}. {text}.", FULL, draw, keys)
+    return Picture(f"curves-{by}", f"Return against {what}. {text}.", FULL, [330], draw, keys)
 
 
 def _lines(found: Comparison, by: str) -> dict[str, list[Line]]:
@@ -155,12 +163,6 @@ def _ends(found: Comparison, drawn: set[str]) -> dict[str, list[tuple[float, flo
     return ends
 
 
-def _millions(value: float) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:g}M"
-    return f"{value / 1000:g}k" if value >= 1000 else f"{value:g}"
-
-
 def _average(runs: Sequence[Line]) -> Line:
     """Mean of curves over the stretch that all of them have, linear between their points."""
     low, high = max(x[0] for x, _ in runs), min(x[-1] for x, _ in runs)
@@ -171,7 +173,7 @@ def _average(runs: Sequence[Line]) -> Line:
     return places, np.mean([np.interp(places, x, y) for x, y in runs], axis=0)
 
 
-def _interval(label: str, found: Estimate, look: Look) -> Interval:
+def _interval(label: str, found: Estimate, look: Key) -> Interval:
     return Interval(label, found.value, found.low, found.high, look.colour)
 
 
@@ -183,17 +185,14 @@ def _intervals(found: Comparison) -> Picture | None:
     rows = [_interval(m.name, m.figures["mean"], styles[m.name]) for m in found.tested]
     middles = [m.figures["iqm"].value for m in found.tested]
 
-    def draw(width: int, ink: Ink) -> Figure:
-        figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        intervals(axes, rows, ink, width)
-        axes.plot(middles, range(len(rows)), "D", color=ink["ink"], markersize=5, linestyle="")
+    def draw(axes: Axes, ink: Ink) -> None:
+        intervals(axes, rows, middles, ink)
         axes.set_xlabel("mean return")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
-        return figure
+        label(axes.xaxis, score)
 
     text = "; ".join(f"{row.label} {interval(row.value, row.low, row.high)}" for row in rows)
     keys = (Key("diamond", "ink", "IQM: without the lowest and the highest quarter"),)
-    return Picture("means", f"Mean returns: {text}.", HALF, draw, keys)
+    return Picture("means", f"Mean returns: {text}.", HALF, interval_height(rows), draw, keys)
 
 
 def _profiles(found: Comparison) -> Picture | None:
@@ -202,19 +201,17 @@ def _profiles(found: Comparison) -> Picture | None:
         return None
     styles = _looks(found)
 
-    def draw(width: int, ink: Ink) -> Figure:
-        figure, (axes,) = stacked(width, [300])
+    def draw(axes: Axes, ink: Ink) -> None:
         for name, (value, low, high) in found.profiles.items():
             colour = ink[styles[name].colour]
             axes.fill_between(found.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(found.thresholds, value, color=colour, linestyle=styles[name].dash)
         axes.set(xlabel="return τ", ylabel="episodes above τ", ylim=(-0.02, 1.02))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-        return figure
+        label(axes.xaxis, score)
+        label(axes.yaxis, percent)
 
     text = "Performance profiles: the share of episodes above each return, method by method."
-    return Picture("profiles", text, HALF, draw, _keys(found, found.tested))
+    return Picture("profiles", text, HALF, [300], draw, _keys(found, found.tested))
 
 
 def _improvements(found: Comparison) -> Picture | None:
@@ -226,15 +223,14 @@ def _improvements(found: Comparison) -> Picture | None:
         _interval(f"{p.ours} over {p.theirs}", p.improvement, styles[p.ours]) for p in found.pairs
     ]
 
-    def draw(width: int, ink: Ink) -> Figure:
-        figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        intervals(axes, rows, ink, width)
+    def draw(axes: Axes, ink: Ink) -> None:
+        intervals(axes, rows, ink=ink)
         axes.axvline(0.5, color=ink["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
         axes.set(xlim=(-0.02, 1.02), xlabel="probability of improvement")
-        return figure
 
     text = "; ".join(f"{row.label} {row.value:.2f}" for row in rows)
-    return Picture("improvement", f"Probability of improvement: {text}.", HALF, draw, ())
+    alt = f"Probability of improvement: {text}."
+    return Picture("improvement", alt, HALF, interval_height(rows), draw, ())
 
 
 def _differences(found: Comparison) -> Picture | None:
@@ -244,8 +240,7 @@ def _differences(found: Comparison) -> Picture | None:
     best, styles = found.tested[0].name, _looks(found)
     pairs = [pair for pair in found.pairs if pair.ours == best]
 
-    def draw(width: int, ink: Ink) -> Figure:
-        figure, (axes,) = stacked(width, [300])
+    def draw(axes: Axes, ink: Ink) -> None:
         for pair in pairs:
             ranked = np.sort(pair.difference.differences)[::-1]
             share = (np.arange(len(ranked)) + 0.5) / len(ranked)
@@ -253,10 +248,9 @@ def _differences(found: Comparison) -> Picture | None:
             axes.plot(share, ranked, color=ink[look.colour], linestyle=look.dash, marker=".")
         axes.axhline(0, color=ink["muted"], linewidth=1.2)
         axes.set(xlabel="tracks, sorted", ylabel="difference in return")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: score(value)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
-        return figure
+        label(axes.yaxis, score)
+        label(axes.xaxis, percent)
 
     others = [m for m in found.methods if any(pair.theirs == m.name for pair in pairs)]
     text = f"Return of {best} less that of each other method, track by track, sorted."
-    return Picture("differences", text, HALF, draw, _keys(found, others))
+    return Picture("differences", text, HALF, [300], draw, _keys(found, others))

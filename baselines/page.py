@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from baselines.comparison import LOST, SOLVED, Comparison, Method
+from baselines.comparison import Pair as Against
 from baselines.results import Run
 from baselines.statistics import Estimate
 from worldmodels.pages.document import (
@@ -18,10 +19,11 @@ from worldmodels.pages.document import (
     Points,
     Section,
     Settings,
+    Table,
     Warnings,
+    table,
 )
 from worldmodels.pages.svg import Chart
-from worldmodels.pages.tables import Table
 from worldmodels.pages.text import MISSING, count, duration, interval, percent, score
 
 CAPTIONS = {
@@ -167,9 +169,9 @@ def _pairs_section(found: Comparison, drawn: Mapping[str, Chart], others: Sequen
     """Every pair; the conclusions on pairs without the best method are folded."""
     if not found.pairs:
         return Section("Pairs", lead="There are not two methods with common test tracks.")
-    table = Figures(_pairs(found), "Every pair of methods")
+    every = Figures(_pairs(found), "Every pair of methods")
     more = [Points(others, "Conclusions on the other pairs")] if others else []
-    return Section("Pairs", [*_plots(drawn, "improvement", "differences"), table, *more])
+    return Section("Pairs", [*_plots(drawn, "improvement", "differences"), every, *more])
 
 
 def _costs_blocks(found: Comparison) -> list[Block]:
@@ -185,34 +187,19 @@ def _range(found: Estimate) -> str:
 
 def _scores(found: Comparison) -> Table:
     """Statistics of each tested method."""
-    head = [
-        "method",
-        "runs",
-        "episodes",
-        "mean",
-        "IQM",
-        "median",
-        "p10",
-        f"≥ {SOLVED:.0f}",
-        f"< {LOST:.0f}",
-        "last checkpoint",
-    ]
-    rows = []
-    for method in found.tested:
-        assert method.scores is not None
-        figures = method.figures
-        rows.append(
-            [
-                method.name,
-                str(method.tested),
-                count(method.scores.size),
-                *(_range(figures[name]) for name in ("mean", "iqm", "median", "p10")),
-                percent(figures["solved"].value),
-                percent(figures["lost"].value),
-                _last(method, found.tracks),
-            ]
-        )
-    return Table(head, rows)
+    columns: dict[str, Callable[[Method], str]] = {
+        "method": lambda one: one.name,
+        "runs": lambda one: str(one.tested),
+        "episodes": lambda one: count(0 if one.scores is None else one.scores.size),
+        "mean": lambda one: _range(one.figures["mean"]),
+        "IQM": lambda one: _range(one.figures["iqm"]),
+        "median": lambda one: _range(one.figures["median"]),
+        "p10": lambda one: _range(one.figures["p10"]),
+        f"≥ {SOLVED:.0f}": lambda one: percent(one.figures["solved"].value),
+        f"< {LOST:.0f}": lambda one: percent(one.figures["lost"].value),
+        "last checkpoint": lambda one: _last(one, found.tracks),
+    }
+    return table(found.tested, columns)
 
 
 def _last(method: Method, tracks: Sequence[int]) -> str:
@@ -226,18 +213,14 @@ def _last(method: Method, tracks: Sequence[int]) -> str:
 
 def _pairs(found: Comparison) -> Table:
     """Every pair of methods, on the same tracks."""
-    head = ["better", "than", "probability of improvement", "difference per track", "tracks won"]
-    rows = [
-        [
-            pair.ours,
-            pair.theirs,
-            _range(pair.improvement),
-            _range(pair.difference.mean),
-            percent(pair.difference.wins),
-        ]
-        for pair in found.pairs
-    ]
-    return Table(head, rows)
+    columns: dict[str, Callable[[Against], str]] = {
+        "better": lambda pair: pair.ours,
+        "than": lambda pair: pair.theirs,
+        "probability of improvement": lambda pair: _range(pair.improvement),
+        "difference per track": lambda pair: _range(pair.difference.mean),
+        "tracks won": lambda pair: percent(pair.difference.wins),
+    }
+    return table(found.pairs, columns)
 
 
 def _all_runs(found: Comparison) -> list[Run]:

@@ -12,15 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
 from worldmodels.config import AtLeast
-from worldmodels.metrics import read_metrics
-from worldmodels.pages.data import (
-    Evaluation,
-    Ledger,
-    Settings,
-    iteration_of,
-    read_part,
-)
-from worldmodels.pages.data import number as as_number
+from worldmodels.metrics import iteration_of, read_metrics
+from worldmodels.pages.data import Evaluation, Ledger, Settings, read_part
+from worldmodels.pages.text import number as as_number
 from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
 

@@ -33,11 +33,14 @@ def to_jsonable(obj: Any) -> Any:
 
 def _reduce(obj: Any, tagged: bool) -> Any:
     """Do the work of `to_jsonable`; `tagged` adds the class name to each dataclass."""
+    if isinstance(obj, enum.Enum):
+        return _reduce(obj.value, tagged)
+    if isinstance(obj, np.ndarray | np.generic):
+        return _reduce(obj.tolist(), tagged)
+    if isinstance(obj, float):
+        return obj if math.isfinite(obj) else _NOT_FINITE[str(obj)]
     if obj is None or isinstance(obj, bool | int | str):
-        # Subclasses (enums, numpy's str_) must come out as the plain type.
-        return _reduce(obj.value, tagged) if isinstance(obj, enum.Enum) else obj
-    if isinstance(obj, float | np.floating):
-        return _reduce_float(float(obj))
+        return obj
     if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
         fields = {
             f.name: _reduce(getattr(obj, f.name), tagged)
@@ -47,24 +50,17 @@ def _reduce(obj: Any, tagged: bool) -> Any:
         return {"__class__": type(obj).__qualname__, **fields} if tagged else fields
     if isinstance(obj, Mapping):
         return {str(_reduce(key, tagged)): _reduce(value, tagged) for key, value in obj.items()}
-    if isinstance(obj, np.ndarray | np.generic):
-        return _reduce(obj.tolist(), tagged)
     if isinstance(obj, AbstractSet):
         return sorted(_reduce(item, tagged) for item in obj)
     if isinstance(obj, Sequence) and not isinstance(obj, bytes | bytearray):
         return [_reduce(item, tagged) for item in obj]
-    if isinstance(obj, enum.Enum):
-        return _reduce(obj.value, tagged)
     if isinstance(obj, os.PathLike):
         return os.fspath(obj)
     raise TypeError(f"cannot write a {type(obj).__name__} as JSON: {obj!r}")
 
 
-def _reduce_float(value: float) -> float | str:
-    """Keep finite floats; name the others as JavaScript does."""
-    if math.isfinite(value):
-        return value
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+_NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
+"""Names that JavaScript has for what JSON has not."""
 
 
 def config_hash(obj: Any) -> str:

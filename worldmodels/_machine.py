@@ -5,10 +5,9 @@ Part of `worldmodels.runs`; import it from there.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,36 +19,25 @@ if TYPE_CHECKING:
 Device: TypeAlias = Literal["cpu", "cuda"]
 """Where networks compute: the processor, or the first GPU that torch sees."""
 
-_DISTRIBUTIONS = {
-    "worldmodels": ("worldmodels",),
-    "torch": ("torch",),
-    "gymnasium": ("gymnasium",),
-    "box2d": ("Box2D", "box2d-py"),
-    "pygame": ("pygame-ce", "pygame"),
-    "numpy": ("numpy",),
-    "numba": ("numba",),
-    "cma": ("cma",),
-    "stable-baselines3": ("stable_baselines3",),
-}
+LIBRARIES = ("torch", "gymnasium", "box2d", "pygame", "numpy", "numba", "cma", "stable-baselines3")
+_OTHER_NAMES = {"box2d": "box2d-py", "pygame": "pygame-ce"}
+"""Distributions that some machines have in place of these."""
 
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on, by name; "absent" where not installed."""
-    found = {name: _version_of(candidates) for name, candidates in _DISTRIBUTIONS.items()}
-    if found["worldmodels"] == "absent":  # used from the source tree, not installed
-        from worldmodels import __version__
+    from worldmodels import __version__
 
-        found["worldmodels"] = __version__
+    found = {"worldmodels": __version__, **{name: _version(name) for name in LIBRARIES}}
     return {**found, "python": platform.python_version(), "platform": platform.platform()}
 
 
-def _version_of(candidates: Sequence[str]) -> str:
-    """Return the version of the first distribution that is installed, or "absent"."""
-    for name in candidates:
+def _version(library: str) -> str:
+    for distribution in (library, _OTHER_NAMES.get(library, library)):
         try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+            return version(distribution)
+        except PackageNotFoundError:
+            pass
     return "absent"
 
 
@@ -69,6 +57,14 @@ def machine(device: Device = "cpu") -> dict[str, Any]:
         "bfloat16": has_fast_bfloat16(torch.device(device)),
     }
     return found if device == "cpu" else {**found, "gpu": torch.cuda.get_device_name()}
+
+
+def _cpu_name() -> str:
+    """Return the processor's marketing name where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def require_device(device: str) -> None:
@@ -110,13 +106,3 @@ def usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _cpu_name() -> str:
-    """Return the processor's marketing name where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from types import TracebackType
+from collections.abc import Collection, Iterator
 from typing import Generic, Self, TypeVar, overload
 
 from rich.console import Console
@@ -29,17 +28,15 @@ LOG_SECONDS = 5.0
 
 
 class ProgressBar(Generic[T]):
-    """Progress over an iterable, or over a number of units that the caller advances.
+    """Progress over a collection, or over a number of units that the caller advances.
 
     Use it as an iterator (`for item in progress(items, "text")`) or, where work completes out of
     order, as a context (`with progress(total, "text") as bar: bar.advance(3, loss=0.1)`).
     """
 
-    def __init__(self, work: Iterable[T], total: int | None, description: str, unit: str) -> None:
-        self._work = work
-        self._total = total
-        self._description = description
-        self._unit = unit
+    def __init__(self, work: Collection[T], description: str, unit: str) -> None:
+        self._work, self._total = work, len(work)
+        self._description, self._unit = description, unit
         self._done = self._printed = 0
         self._note = ""
         self._start = self._logged = time.monotonic()
@@ -61,18 +58,14 @@ class ProgressBar(Generic[T]):
             self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Close the bar; without a terminal, print the closing line unless it was quick."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-        elif kind is None and self._done > self._printed and self._is_long():
-            self._print_line()
+        elif kind is None and self._done > self._printed:
+            if time.monotonic() - self._start >= LOG_SECONDS:
+                self._print_line()
 
     def advance(self, units: int = 1, **shown: float | int | str) -> None:
         """Count finished units and show figures beside the bar (`loss=0.1`)."""
@@ -81,30 +74,24 @@ class ProgressBar(Generic[T]):
             self._note = "  ".join(f"{key} {_short(value)}" for key, value in shown.items())
         now = time.monotonic()
         if self._bar is not None:
-            rate = f"{_short(self._done / max(now - self._start, 1e-9))} {self._unit}/s"
-            self._bar.update(self._task, advance=units, rate=rate, note=self._note)
+            self._bar.update(self._task, advance=units, rate=self._rate(now)[1], note=self._note)
         elif now - self._logged >= LOG_SECONDS:
             self._logged = now
             self._print_line()
 
-    def _is_long(self) -> bool:
-        return time.monotonic() - self._start >= LOG_SECONDS
+    def _rate(self, now: float) -> tuple[float, str]:
+        rate = self._done / max(now - self._start, 1e-9)
+        return rate, f"{_short(rate)} {self._unit}/s"
 
     def _print_line(self) -> None:
-        self._printed = self._done
-        seconds = max(time.monotonic() - self._start, 1e-9)
-        rate = self._done / seconds
-        parts = [f"{self._description}: {self._done}"]
-        if self._total:
-            parts[0] += f"/{self._total} ({self._done / self._total:.0%})"
-        parts.append(f"{_short(rate)} {self._unit}/s")
-        if self._total and self._done and self._done < self._total:
-            parts.append(f"{_clock((self._total - self._done) / rate)} left")
-        else:
-            parts.append(f"{_clock(seconds)} taken")
-        if self._note:
-            parts.append(self._note)
-        print(", ".join(parts), flush=True)
+        self._printed, now = self._done, time.monotonic()
+        rate, said = self._rate(now)
+        share = f"/{self._total} ({self._done / self._total:.0%})" if self._total else ""
+        left = f"{_clock(now - self._start)} taken"
+        if 0 < self._done < self._total:
+            left = f"{_clock((self._total - self._done) / rate)} left"
+        parts = [f"{self._description}: {self._done}{share}", said, left, self._note]
+        print(", ".join(filter(None, parts)), flush=True)
 
 
 def _new_bar(unit: str) -> Progress:
@@ -133,38 +120,29 @@ def _short(value: float | int | str) -> str:
 
 def _clock(seconds: float) -> str:
     """Format a duration as 12s, 3m04s or 2h05m."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+    return f"{minutes // 60}h{minutes % 60:02d}m"
 
 
 @overload
-def progress(
-    work: int, description: str, *, total: int | None = None, unit: str = "it"
-) -> ProgressBar[int]: ...
+def progress(work: int, description: str, *, unit: str = "it") -> ProgressBar[int]: ...
 @overload
+def progress(work: Collection[T], description: str, *, unit: str = "it") -> ProgressBar[T]: ...
 def progress(
-    work: Iterable[T], description: str, *, total: int | None = None, unit: str = "it"
-) -> ProgressBar[T]: ...
-def progress(
-    work: Iterable[T] | int, description: str, *, total: int | None = None, unit: str = "it"
+    work: Collection[T] | int, description: str, *, unit: str = "it"
 ) -> ProgressBar[T] | ProgressBar[int]:
     """Show progress with rate and time left: a bar on a terminal, sparse lines elsewhere.
 
     Args:
         work: the items to go through, or a number of units.
         description: what is being done.
-        total: number of items, where `work` does not know its length.
         unit: what is counted, for the rate ("frames" gives frames/s).
 
     Returns:
         Something to iterate over, or to use as a context with `advance`.
     """
     if isinstance(work, int):
-        return ProgressBar(range(work), work, description, unit)
-    if total is None and isinstance(work, Sized):
-        total = len(work)
-    return ProgressBar(work, total, description, unit)
+        return ProgressBar(range(work), description, unit)
+    return ProgressBar(work, description, unit)

@@ -5,6 +5,7 @@ A reader takes any subset of a record's fields, because lines of earlier version
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Required, TypeAlias, TypedDict
@@ -146,25 +147,27 @@ class PolicyStep(TypedDict, total=False):
     entropy: Number
 
 
-class ResidualSelection(TypedDict, total=False):
-    """C with and without the residual, on selection tracks."""
+class Trial(TypedDict, total=False):
+    """A change of the driver on selection tracks."""
 
     real_mean: Number
     real_returns: list[Number] | None
+    kept: bool
+
+
+class ResidualSelection(Trial, total=False):
+    """C with the residual, and without."""
+
     controller_mean: Number
     controller_returns: list[Number] | None
-    kept: bool
 
 
-class CommitteeSelection(TypedDict, total=False):
-    """The agent with and without the drivers of other rounds, on selection tracks."""
+class CommitteeSelection(Trial, total=False):
+    """The agent with the drivers of other rounds, and alone."""
 
     rounds: list[int] | None
-    real_mean: Number
-    real_returns: list[Number] | None
     alone_mean: Number
     alone_returns: list[Number] | None
-    kept: bool
 
 
 RECORDS: dict[str, Any] = {
@@ -192,9 +195,29 @@ def read_lines(path: Path) -> list[Row]:
     return list(read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line)))
 
 
-def read_metrics(path: Path) -> dict[str, Sequence[Row]]:
-    """The same, grouped by kind."""
-    groups: dict[str, list[Row]] = {}
+def read_metrics(path: Path) -> Mapping[str, Sequence[Row]]:
+    """The same, grouped by kind; nothing for a kind without lines."""
+    groups: dict[str, list[Row]] = defaultdict(list)
     for row in read_lines(path):
-        groups.setdefault(row["stage"], []).append(row)
-    return dict(groups)
+        groups[row["stage"]].append(row)
+    return groups
+
+
+def iteration_of(row: Row) -> int:
+    """Iteration that a line belongs to; 0 where it does not say."""
+    return int(row.get("iteration") or 0)
+
+
+def latest(rows: Sequence[Row], key: str) -> list[Row]:
+    """Rows in the order of (iteration, key), one for each place.
+
+    What a later line says of the same place, after a resume or in a second round, replaces what an
+    earlier one said. Rows without a finite key are left out, and so are an ensemble's members but
+    the first.
+    """
+    kept: dict[tuple[int, float], dict[str, Any]] = {}
+    for row in rows:
+        place = row.get(key)
+        if isinstance(place, int | float) and not row.get("member"):
+            kept.setdefault((iteration_of(row), place), {}).update(row)
+    return [kept[place] for place in sorted(kept)]

@@ -8,18 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from worldmodels.pages import text
-from worldmodels.pages.axes import log_labels
-from worldmodels.pages.document import Block, Document, Figures, Media, Pair, Plot, Section, setup
-from worldmodels.pages.marks import legend, looks
-from worldmodels.pages.media import drawn
-from worldmodels.pages.panels import panels_of, training_chart
-from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, chart, stacked
-from worldmodels.pages.tables import Table
+from worldmodels.pages.charts import log_labels, looks, panels_of, training_chart
+from worldmodels.pages.document import (
+    Block,
+    Document,
+    Figures,
+    Media,
+    Pair,
+    Plot,
+    Section,
+    Table,
+    drawn,
+    setup,
+)
+from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, chart, width_of
 from worldmodels.runs import RunFolder, read_json
 
 Arrays = Mapping[str, NDArray[np.float32]]
@@ -133,17 +140,15 @@ def tiles(filters: NDArray[np.float32], limit: int = MOST_TILES) -> NDArray[np.u
 def angle_chart(angles: NDArray[np.float32]) -> Chart:
     """Histogram of the angles (N,), in radians, of the units that are used."""
 
-    def draw(width: int) -> Figure:
-        figure, (axes,) = stacked(width, [240])
-        bins = list(np.linspace(0, np.pi / 2, 24 if width < 400 else 48))
+    def draw(axes: Axes) -> None:
+        bins = list(np.linspace(0, np.pi / 2, 24 if width_of(axes) < 400 else 48))
         axes.hist(angles, bins=bins, color=COLOUR["vision"], alpha=0.75, rwidth=0.92)
         for edge in (0.5, 0.7):
             axes.axvline(edge, color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
         axes.set(xlabel="radians; below 0.5 a part, above 0.7 a category", ylabel="units")
-        return figure
 
     alt = f"Angles of {len(angles)} units, median {np.median(angles):.2f} radians."
-    return chart("angles", alt, FULL, draw)
+    return chart("angles", alt, FULL, [240], draw)
 
 
 def race_chart(curves: Arrays, by_time: bool) -> Chart:
@@ -156,8 +161,7 @@ def race_chart(curves: Arrays, by_time: bool) -> Chart:
     styles = looks(sorted(curves))
     layers = curves["lista"].shape[1]
 
-    def draw(width: int) -> Figure:
-        figure, (axes,) = stacked(width, [300])
+    def draw(axes: Axes) -> None:
         for name, look in styles.items():
             seconds, gap = curves[name]
             x = 1000 * seconds if by_time else np.arange(1, layers + 1)
@@ -170,10 +174,9 @@ def race_chart(curves: Arrays, by_time: bool) -> Chart:
             axes.set_xscale("log")
             log_labels(axes.xaxis)
         log_labels(axes.yaxis)
-        return figure
 
     what = "time" if by_time else "iterations"
     ends = ", ".join(f"{name} {text.figure(float(curves[name][1][-1]))}" for name in styles)
     alt = f"Gap to the least energy at equal {what}; at the end: {ends}."
-    keys = legend({name.upper(): look for name, look in styles.items()})
-    return chart(f"race-{what}", alt, HALF, draw, keys)
+    keys = looks(name.upper() for name in styles).values()
+    return chart(f"race-{what}", alt, HALF, [300], draw, keys)

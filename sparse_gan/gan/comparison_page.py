@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 from sparse_gan.gan import comparison
 from sparse_gan.gan.comparison import ComparisonArgs, Figures, Pair
@@ -15,27 +15,21 @@ from sparse_gan.gan.page import PANELS, figures, sheets
 from sparse_gan.gan.pictures import Pictures, sheet
 from sparse_gan.gan.tools import auroc, energies
 from worldmodels.pages import text
-from worldmodels.pages.axes import log_labels
-from worldmodels.pages.document import Document, Plot, Points, Section, setup
+from worldmodels.pages.charts import (
+    Interval,
+    interval_height,
+    intervals,
+    log_labels,
+    training_chart,
+)
+from worldmodels.pages.document import Document, Plot, Points, Section, Table, setup
 from worldmodels.pages.document import Figures as FiguresBlock
-from worldmodels.pages.marks import Interval, intervals
-from worldmodels.pages.panels import Panel, training_chart
-from worldmodels.pages.svg import COLOUR, FULL, Chart, chart, stacked
-from worldmodels.pages.tables import Table
+from worldmodels.pages.figures import VISION
+from worldmodels.pages.svg import FULL, Chart, chart
 from worldmodels.runs import RunFolder
 
 SHOWN = 32
 """Samples of each on the page."""
-VAE_PANELS = (
-    Panel(
-        "squared error",
-        [
-            ("reconstruction", "training frames", "vision"),
-            ("val_reconstruction", "held-out frames", "ink"),
-        ],
-    ),
-    Panel("KL (nats)", [("kl", "KL", "vision")], log=False),
-)
 FIGURES = (
     "Distances are to frames of held-out episodes; training frames are the mark. In brackets the "
     "extractor: random-conv favours neither, v-encoder is the compared VAE's own encoder and "
@@ -85,24 +79,24 @@ def distance_chart(found: Figures) -> Chart:
     values = {what: row[name] for what, row in found.items() if row.get(name, 0) > 0}
     colours = {"GAN": "dream", "VAE": "vision"}
 
-    def draw(width: int) -> Figure:
-        figure, (axes,) = stacked(width, [60 + 46 * len(values)])
-        rows = [
-            Interval(what, value, value, value, colours.get(what.split()[0], "real"))
-            for what, value in values.items()
-        ]
-        intervals(axes, rows, COLOUR, width)
+    rows = [
+        Interval(what, value, value, value, colours.get(what.split()[0], "real"))
+        for what, value in values.items()
+    ]
+
+    def draw(axes: Axes) -> None:
+        intervals(axes, rows)
         axes.set(xscale="log", xlabel="Fréchet distance, logarithmic; lower is better")
         log_labels(axes.xaxis)
-        return figure
 
     said = ", ".join(f"{what} {text.figure(value)}" for what, value in values.items())
-    return chart("distance", f"Fréchet distance to held-out frames: {said}.", FULL, draw)
+    alt = f"Fréchet distance to held-out frames: {said}."
+    return chart("distance", alt, FULL, interval_height(rows), draw)
 
 
 def _learning(run: RunFolder) -> list[Plot]:
     found = {
-        "VAE": training_chart("training-vae", run.metrics("vae"), "step", VAE_PANELS),
+        "VAE": training_chart("training-vae", run.metrics("vae"), "step", VISION),
         "GAN": training_chart("training-gan", run.metrics("gan"), "step", PANELS),
     }
     return [Plot(drawn, name) for name, drawn in found.items() if drawn is not None]

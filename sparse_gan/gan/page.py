@@ -8,10 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels.pages import text
-from worldmodels.pages.document import Figures, Media
-from worldmodels.pages.media import Medium, drawn
-from worldmodels.pages.panels import Panel
-from worldmodels.pages.tables import Table
+from worldmodels.pages.charts import Line, Panel
+from worldmodels.pages.document import Figures, Media, Table, drawn
 
 DEVIATION = "_deviation"
 """In the name of a figure: the standard error of the figure without it."""
@@ -19,11 +17,11 @@ DEVIATION = "_deviation"
 PANELS = (
     Panel(
         "energy",
-        [("energy_real", "real pictures", "real"), ("energy_fake", "samples", "dream")],
+        [Line("energy_real", "real pictures", "real"), Line("energy_fake", "samples", "dream")],
         log=False,
     ),
-    Panel("loss of F", [("energy_loss", "loss of F", "memory")], log=False),
-    Panel("loss of G", [("generator_loss", "loss of G", "controller")], log=False),
+    Panel("loss of F", [Line("energy_loss", "loss of F", "memory")], log=False),
+    Panel("loss of G", [Line("generator_loss", "loss of G", "controller")], log=False),
 )
 """Charts of a training: see `sparse_gan.gan.train.train_gan`."""
 DISTANCE = (
@@ -77,5 +75,4 @@ def _cell(row: Mapping[str, float], column: str) -> str:
 
 def sheets(pictures: Sequence[tuple[str, str, NDArray[np.uint8]]]) -> Media:
     """Pictures (H, W, 3), each with its title and caption."""
-    found: list[Medium] = [drawn(picture, title, said) for title, said, picture in pictures]
-    return Media(found)
+    return Media([drawn(picture, title, said) for title, said, picture in pictures])

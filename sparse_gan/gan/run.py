@@ -42,9 +42,17 @@ from worldmodels.config import (
     Size,
 )
 from worldmodels.pages import text
-from worldmodels.pages.document import Document, Media, Plot, Section, setup
-from worldmodels.pages.media import Medium, data_uri, drawn
-from worldmodels.pages.panels import training_chart
+from worldmodels.pages.charts import training_chart
+from worldmodels.pages.document import (
+    Document,
+    Media,
+    Medium,
+    Plot,
+    Section,
+    data_uri,
+    drawn,
+    setup,
+)
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     RunFolder,

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from worldmodels.pages import document, media, text
-from worldmodels.pages.document import Block, Document, Section
-from worldmodels.pages.panels import Panel, panels_of, training_chart
+from worldmodels.pages import document, text
+from worldmodels.pages.charts import Line, Panel, panels_of, training_chart
+from worldmodels.pages.document import Block, Document, Section, Table
 from worldmodels.pages.study import build_study
-from worldmodels.pages.tables import Table
 
 from .parser import standing_alone
 
@@ -22,15 +21,15 @@ TABLE = Table(["name", "value"], [[ODD, "1"]])
 
 
 def chart_of(rows: list[dict[str, Any]], name: str = "c") -> document.Plot:
-    chart = training_chart(name, rows, "step", [Panel(ODD, [("loss", ODD, "vision")])])
+    chart = training_chart(name, rows, "step", [Panel(ODD, [Line("loss", ODD, "vision")])])
     assert chart is not None
     return document.Plot(chart, ODD, ODD)
 
 
 def blocks() -> list[Block]:
     rows = [{"step": k, "loss": 2.0**-k} for k in range(4)]
-    picture = media.drawn(np.zeros((4, 6), np.uint8), ODD, ODD)
-    film = media.Medium("a.mp4", media.data_uri(b"film", ".mp4"), ODD, size=(64, 48))
+    picture = document.drawn(np.zeros((4, 6), np.uint8), ODD, ODD)
+    film = document.Medium("a.mp4", document.data_uri(b"film", ".mp4"), ODD, size=(64, 48))
     return [
         chart_of(rows),
         document.Pair([chart_of(rows, "d"), chart_of(rows, "e")]),
@@ -48,7 +47,7 @@ def blocks() -> list[Block]:
 
 def test_every_block_is_shown_escaped_in_a_page_that_stands_alone(tmp_path: Path) -> None:
     sections = [Section(f"Part {k}", [block], ODD) for k, block in enumerate(blocks())]
-    page = Document(ODD, ODD, [ODD], [*sections, Section("Nothing")], ODD, [(ODD, ODD, ODD)])
+    page = Document(ODD, ODD, [ODD], [*sections, Section("Nothing")], ODD)
     html = page.write(tmp_path / "page.html").read_text(encoding="utf-8")
     found = standing_alone(html)
     assert found.sections == {

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from worldmodels import metrics
 from worldmodels.metrics import RECORDS, Line
-from worldmodels.pages import curves, data, report, tables
+from worldmodels.pages import data, figures, report
+from worldmodels.pages.charts import Panel
 from worldmodels.runs import RunFolder
 
 from .fixture import make_run
@@ -57,11 +59,11 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     def watched(path: Path) -> dict[str, list[Watched]]:
         return {stage: watching(run.metrics(stage)) for stage in RECORDS}
 
-    latest, selections = data.latest, tables.selections  # they make copies of lines
+    latest, selections = metrics.latest, report.selections  # they make copies of lines
     monkeypatch.setattr(data, "read_metrics", watched)
-    for module in (curves, tables, data):
+    for module in (figures, report):
         monkeypatch.setattr(module, "latest", lambda rows, key: watching(latest(rows, key)))
-    monkeypatch.setattr(tables, "selections", lambda run: watching(selections(run)))
+    monkeypatch.setattr(report, "selections", lambda run: watching(selections(run)))
     READ.clear()
     report.build_report(folder)
     yield READ
@@ -76,3 +78,15 @@ def test_every_key_that_the_report_reads_is_in_the_record_of_its_stage(
         assert keys <= COMMON | {"member"} | set(RECORDS[stage].__annotations__), stage
     assert {"dream_return", "real_std", "alarm"} <= read["selection"]
     assert {"val_nll", "reward_loss"} <= read["memory"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "panels"),
+    [("vision", figures.VISION), ("memory", figures.MEMORY), ("controller", figures.CONTROLLER)],
+)
+def test_every_line_of_a_chart_is_in_the_record_of_its_stage(
+    stage: str, panels: tuple[Panel, ...]
+) -> None:
+    drawn = {line.key for panel in panels for line in panel.lines}
+    drawn |= {key for panel in panels if panel.band for key in panel.band[:2]}
+    assert drawn <= set(RECORDS[stage].__annotations__)

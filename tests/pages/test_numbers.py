@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldmodels.metrics import read_metrics
+from worldmodels.metrics import latest, read_metrics
 from worldmodels.pages import text
-from worldmodels.pages.axes import positions, thinned
-from worldmodels.pages.data import latest, load_run, number, offsets
+from worldmodels.pages.charts import positions, thinned
+from worldmodels.pages.data import load_run
 from worldmodels.pages.figures import final_selection, swarm
-from worldmodels.pages.tables import selections
+from worldmodels.pages.report import selections
+from worldmodels.pages.text import number
 
 VALUES = st.lists(st.floats(-1000, 1000), min_size=1, max_size=200)
 
@@ -25,12 +26,12 @@ def rows(*places: tuple[int, int]) -> list[dict[str, float]]:
 
 def test_iterations_that_start_again_are_put_in_a_row() -> None:
     again = rows((0, 10), (0, 20), (1, 10), (1, 30), (2, 10))
-    assert offsets(again, "step") == {0: 0.0, 1: 20.0, 2: 50.0}
     assert positions(again, "step").tolist() == [10, 20, 30, 50, 60]
 
 
 def test_a_counter_that_runs_on_stays() -> None:
-    assert offsets(rows((0, 10), (0, 20), (1, 30), (1, 40)), "step") == {0: 0.0, 1: 0.0}
+    places = positions(rows((0, 10), (0, 20), (1, 30), (1, 40)), "step")
+    assert places.tolist() == [10, 20, 30, 40]
 
 
 def test_later_lines_replace_earlier_ones_of_the_same_place() -> None:

@@ -6,7 +6,6 @@ also of a run that failed. A part that is there but unreadable is an error that 
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,9 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 from worldmodels.config import AtLeast
 from worldmodels.metrics import Number, Row, read_metrics
+from worldmodels.pages.text import decimals, number
 from worldmodels.protocols import UserError
-from worldmodels.runs import read_json
+from worldmodels.runs import LedgerEntry, read_json
 from worldmodels.tasks import Task, named
 
 Episode = TypedDict(
@@ -52,16 +52,8 @@ class Evaluation(TypedDict, total=False):
 class Ledger(TypedDict, total=False):
     """What is read of `frames.json`."""
 
-    entries: list[Entry]
+    entries: list[LedgerEntry]
     totals: dict[str, Annotated[int, AtLeast(0)]]
-
-
-class Entry(TypedDict):
-    """Frames in the ledger."""
-
-    key: str
-    kind: str
-    frames: Annotated[int, AtLeast(0)]
 
 
 class Settings(TypedDict, total=False):
@@ -79,49 +71,53 @@ class Settings(TypedDict, total=False):
     machine: dict[str, Any] | None
 
 
-VIDEOS = ("best", "median", "worst")
+VIDEOS = ("best.mp4", "median.mp4", "worst.mp4")
 PICTURES = ("reconstructions.png", "dream.png", "dream.mp4")
 
 
 @dataclass(frozen=True)
 class Score:
-    """Returns of one driver on a list of seeds, as `worldmodels evaluate` writes them."""
+    """What one driver reached on a list of seeds, as `worldmodels evaluate` writes it."""
 
     name: str
-    """What the page calls this driver."""
-    seeds: tuple[int, ...]
-    """One environment seed for each episode."""
-    returns: tuple[float, ...]
-    """Undiscounted, unshaped return of each episode."""
-    lengths: tuple[int, ...]
-    """Frames of each episode."""
-    laps: tuple[bool, ...]
-    """Whether each episode ended with a finished lap; empty where the environment has no laps."""
+    """what the page calls this driver"""
+    episodes: Sequence[Episode]
     mean: float
-    """Mean of the returns."""
     std: float
-    """Standard deviation over the episodes."""
+    """standard deviation over the episodes"""
     median: float
-    """Median of the returns."""
     iqm: float | None
-    """Mean of the middle half."""
     p10: float | None
-    """The return that nine in ten episodes exceed."""
     ci95: tuple[float, float] | None
-    """Bootstrap interval of the mean."""
+    """bootstrap interval of the mean"""
     fraction_solved: float | None
-    """Share of episodes at or above the score that counts as solved."""
+
+    @property
+    def returns(self) -> list[float]:
+        """Undiscounted, unshaped return of each episode."""
+        return [episode["return"] for episode in self.episodes]
+
+    @property
+    def laps(self) -> int | None:
+        """How many episodes ended with a finished lap; None where the environment has no laps."""
+        ends = [episode.get("lap_finished") for episode in self.episodes]
+        return None if None in ends else sum(map(bool, ends))
+
+    @property
+    def digits(self) -> int:
+        """Digits after the point that the error of the mean allows."""
+        error = self.std / len(self.episodes) ** 0.5
+        return decimals((self.ci95[1] - self.ci95[0]) / 2 if self.ci95 else error)
 
 
 @dataclass(frozen=True)
 class RunData:
-    """Everything a report shows, in the order in which the run made it."""
+    """Everything a report shows."""
 
     folder: Path
     config: Row
     metrics: Mapping[str, Sequence[Row]]
     totals: Mapping[str, int]
-    entries: Sequence[Row]
     evaluation: Score | None
     others: Sequence[Score]
     media: Mapping[str, Path]
@@ -138,10 +134,6 @@ class RunData:
         recorded = self.config.get("task")
         return named(None if recorded is None else str(recorded), self.env_id)
 
-    def rows(self, stage: str) -> Sequence[Row]:
-        """Metric lines of one stage, oldest first."""
-        return self.metrics.get(stage, ())
-
 
 def load_run(folder: Path) -> RunData:
     """Read a run folder.
@@ -157,24 +149,18 @@ def load_run(folder: Path) -> RunData:
     record = read_part(folder / "config.json", Settings)
     config = {**record, **record.get("config", {})}
     config.pop("config", None)
-    ledger = read_part(folder / "frames.json", Ledger)
     evaluation = folder / "evaluation.json"
     others = [("random driver", folder / "evaluation_random.json")]
     others += [(path.stem, path) for path in sorted((folder / "baselines").glob("*.json"))]
-    media = {
-        path.name: path
-        for path in (folder / "media" / name for name in (*map("{}.mp4".format, VIDEOS), *PICTURES))
-        if path.is_file()
-    }
+    media = [folder / "media" / name for name in (*VIDEOS, *PICTURES)]
     return RunData(
         folder=folder,
         config=config,
         metrics=read_metrics(folder / "metrics.jsonl"),
-        totals=dict(ledger.get("totals", {})),
-        entries=list(ledger.get("entries", [])),
+        totals=read_part(folder / "frames.json", Ledger).get("totals", {}),
         evaluation=read_score(evaluation, "this agent") if evaluation.is_file() else None,
         others=[read_score(path, name) for name, path in others if path.is_file()],
-        media=media,
+        media={path.name: path for path in media if path.is_file()},
         episodes=read_part(folder / "media" / "episodes.json", dict),
     )
 
@@ -198,80 +184,25 @@ def read_score(path: Path, name: str) -> Score:
     episodes = content.get("episodes")
     if not episodes:
         raise UserError(f"{path} has no episodes; write it with `worldmodels evaluate --json`")
-    returns = tuple(float(episode["return"]) for episode in episodes)
-    seeds = tuple(episode["seed"] for episode in episodes)
-    laps = [episode.get("lap_finished") for episode in episodes]
+    returns = [float(episode["return"]) for episode in episodes]
     return Score(
         name=name,
-        seeds=seeds,
-        returns=returns,
-        lengths=tuple(episode.get("length", 0) for episode in episodes),
-        laps=() if None in laps else tuple(map(bool, laps)),
-        mean=float(_present(content, "mean", statistics.fmean(returns))),
-        std=float(_present(content, "std", statistics.pstdev(returns))),
-        median=float(_present(content, "median", statistics.median(returns))),
+        episodes=episodes,
+        mean=_given(content, "mean", statistics.fmean(returns)),
+        std=_given(content, "std", statistics.pstdev(returns)),
+        median=_given(content, "median", statistics.median(returns)),
         iqm=number(content.get("iqm")),
         p10=number(content.get("p10")),
-        ci95=_interval(content.get("ci95")),
+        ci95=_interval(content.get("ci95") or []),
         fraction_solved=number(content.get("fraction_solved")),
     )
 
 
-def _interval(ends: object) -> tuple[float, float] | None:
-    if not isinstance(ends, list) or len(ends) != 2:
-        return None
-    low, high = number(ends[0]), number(ends[1])
-    return None if low is None or high is None else (low, high)
-
-
-def _present(content: Row, key: str, otherwise: float) -> float:
+def _given(content: Row, key: str, otherwise: float) -> float:
     found = number(content.get(key))
     return otherwise if found is None else found
 
 
-def number(value: object) -> float | None:
-    """Return value as a finite float, or None where it is missing, not a number or not finite."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None
-
-
-def latest(rows: Sequence[Row], key: str) -> list[Row]:
-    """Rows in the order of (iteration, key), one for each place.
-
-    What a later line says of the same place, after a resume or in a second round, replaces what an
-    earlier one said. Rows without the key are left out, and so are an ensemble's members but the
-    first.
-    """
-    kept: dict[tuple[int, float], dict[str, Any]] = {}
-    for row in rows:
-        place = number(row.get(key))
-        if place is not None and not number(row.get("member")):
-            kept.setdefault((iteration_of(row), place), {}).update(row)
-    return [kept[place] for place in sorted(kept)]
-
-
-def iteration_of(row: Row) -> int:
-    """Iteration that a line belongs to; 0 where it does not say."""
-    return int(number(row.get("iteration")) or 0)
-
-
-def offsets(rows: Sequence[Row], key: str) -> dict[int, float]:
-    """Where each iteration starts on an axis that puts all iterations in a row.
-
-    A counter that starts again with each iteration is shifted behind the one before; a counter
-    that runs on stays as it is.
-    """
-    spans: dict[int, tuple[float, float]] = {}
-    for row in latest(rows, key):
-        iteration, value = iteration_of(row), float(row[key])
-        low, high = spans.get(iteration, (value, value))
-        spans[iteration] = min(low, value), max(high, value)
-    result: dict[int, float] = {}
-    shift, last = 0.0, None
-    for iteration in sorted(spans):
-        low, high = spans[iteration]
-        if last is not None and low <= last:
-            shift += last
-        result[iteration], last = shift, high
-    return result
+def _interval(ends: Sequence[Number]) -> tuple[float, float] | None:
+    found = [end for end in map(number, ends) if end is not None]
+    return (found[0], found[1]) if len(found) == 2 == len(ends) else None

@@ -1,38 +1,169 @@
-"""Pages made of sections: the conclusion and its chart first, then figures, warnings, settings.
+"""Pages: templates, pictures and tables in them, and pages that are made of sections.
 
-The report of a run has a template of its own; every other page is a `Document`.
+The report of a run has a template of its own; every other page is a `Document`: the conclusion and
+its chart first, then figures, warnings and settings.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
+import io
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeVar
 
-from worldmodels.pages.media import Medium
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from worldmodels.metrics import Row
+from worldmodels.pages import text
 from worldmodels.pages.svg import Chart
-from worldmodels.pages.tables import Table, settings_tables
-from worldmodels.pages.template import render
 from worldmodels.runs import atomic_write
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    """Templates of this package, which refuse names they do not know; pages escape every text."""
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("worldmodels.pages"),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    formats = (text.plain, text.score, text.count, text.large, text.duration, text.percent)
+    made.filters.update({format.__name__: format for format in formats} | {"quote": shlex.quote})
+    return made
+
+
+def render(name: str, **values: Any) -> str:
+    """Fill a template."""
+    return _templates().get_template(name).render(**values)
 
 
 @dataclass(frozen=True)
-class Plot:
+class Medium:
+    """A picture or a video of the page."""
+
+    path: str
+    """relative to the page, for a file that is linked; empty for a drawn picture"""
+    uri: str
+    """content as a data address; empty where the page has no room for it"""
+    title: str
+    headline: str = ""
+    """the return of the episode that a video shows"""
+    caption: str = ""
+    size: tuple[int, int] | None = None
+    """width and height in pixels, where they are known"""
+    crisp: bool = False
+    """whether pixels of a picture stay squares when it is enlarged"""
+
+    @property
+    def wide(self) -> bool:
+        """Whether the video is too flat to share its row with two others.
+
+        So are all that `worldmodels.video.film` writes; early ones noted no size.
+        """
+        return self.size is None or self.size[0] >= 2 * self.size[1]
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a video."""
+        return self.path.endswith(".mp4")
+
+
+def data_uri(content: bytes, suffix: str) -> str:
+    """Bytes of a file with this suffix as a data address."""
+    kind = {".png": "image/png", ".mp4": "video/mp4"}[suffix]
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def drawn(picture: NDArray[np.uint8], title: str, caption: str = "") -> Medium:
+    """A picture (H, W) or (H, W, 3) for a page, its pixels kept square."""
+    height, width = picture.shape[:2]
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", optimize=True)
+    uri = data_uri(buffer.getvalue(), ".png")
+    return Medium("", uri, title, caption=caption, size=(width, height), crisp=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts; the first column names the row."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def table(items: Iterable[T], columns: Mapping[str, Callable[[T], str]]) -> Table:
+    """A table with a row for each item; a column is its title and what it says of an item."""
+    return Table(list(columns), [[say(item) for say in columns.values()] for item in items])
+
+
+def settings_tables(
+    config: Row, versions: Row | None = None, machine: Row | None = None, name: str = "run"
+) -> list[tuple[str, Table]]:
+    """(name, table) pairs: one for the settings, one for each nested config, versions, machine."""
+    named = [(name, config), *groups(config), ("versions", versions), ("machine", machine)]
+    found = []
+    for title, group in named:
+        plain = {k: v for k, v in (group or {}).items() if not isinstance(v, Mapping)}
+        if plain:
+            rows = [[key, _setting(value)] for key, value in plain.items()]
+            found.append((title, Table(["setting", "value"], rows)))
+    return found
+
+
+def _setting(value: Any) -> str:
+    """A setting in words: lists with commas, "none" for nothing."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
+        return ", ".join(map(_setting, value))
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def groups(config: Row, prefix: str = "") -> Iterator[tuple[str, Row]]:
+    """Yield (dotted name, values) of every nested config, outer before inner."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield f"{prefix}{key}", value
+            yield from groups(value, f"{prefix}{key}.")
+
+
+class Block:
+    """A part of a section."""
+
+    @property
+    def kind(self) -> str:
+        """What the template shows it as."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True)
+class Plot(Block):
     """A chart in a card."""
 
-    kind: ClassVar[str] = "plot"
     chart: Chart
     title: str = ""
     caption: str = ""
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(Block):
     """A table of numbers; the first column names the row."""
 
-    kind: ClassVar[str] = "figures"
     table: Table
     label: str
     """what a reader who does not see the table is told"""
@@ -43,36 +174,32 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Media:
+class Media(Block):
     """Pictures and films under each other."""
 
-    kind: ClassVar[str] = "media"
     media: Sequence[Medium]
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Block):
     """Plots side by side where the screen is wide enough."""
 
-    kind: ClassVar[str] = "pair"
     plots: Sequence[Plot]
 
 
 @dataclass(frozen=True)
-class Points:
+class Points(Block):
     """Sentences, one a line."""
 
-    kind: ClassVar[str] = "points"
     texts: Sequence[str]
     folded: str = ""
     """title under which they are folded; empty shows them"""
 
 
 @dataclass(frozen=True)
-class Warnings:
+class Warnings(Block):
     """What limits the page's conclusions; `calm` is shown where there is nothing."""
 
-    kind: ClassVar[str] = "warnings"
     texts: Sequence[str]
     calm: str = ""
     one: str = "warning"
@@ -81,31 +208,25 @@ class Warnings:
 
 
 @dataclass(frozen=True)
-class Missing:
+class Missing(Block):
     """A part that the run has not made, and the command that makes it."""
 
-    kind: ClassVar[str] = "missing"
     what: str
     command: str
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Block):
     """Tables of settings, folded."""
 
-    kind: ClassVar[str] = "settings"
     groups: Sequence[tuple[str, Table]]
 
 
 @dataclass(frozen=True)
-class Guide:
+class Guide(Block):
     """Short articles: (title, text)."""
 
-    kind: ClassVar[str] = "guide"
     articles: Sequence[tuple[str, str]]
-
-
-Block: TypeAlias = Plot | Figures | Media | Pair | Points | Warnings | Missing | Settings | Guide
 
 
 @dataclass(frozen=True)
@@ -135,8 +256,6 @@ class Document:
     sections: Sequence[Section]
     command: str
     """that makes the page"""
-    facts: Sequence[tuple[str, str, str]] = field(default=())
-    """(label, value, explanation) below the conclusion"""
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""
@@ -147,7 +266,5 @@ class Document:
 
 def setup(record: Mapping[str, Any]) -> Section:
     """The last section: ``config``, ``versions`` and ``machine`` of `RunFolder.read_config`."""
-    groups = settings_tables(
-        record["config"], record.get("versions") or {}, record.get("machine") or {}
-    )
+    groups = settings_tables(record["config"], record.get("versions"), record.get("machine"))
     return Section("Setup", [Settings(groups)])

@@ -1,23 +1,152 @@
-"""Charts of the result: returns on every test track, and dream returns against real ones."""
+"""Charts of a run: how V, M and C learnt, how far M can be trusted, what the driver is worth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from worldmodels.metrics import Row
-from worldmodels.pages import text
-from worldmodels.pages.axes import column, mark_iterations, positions
-from worldmodels.pages.data import Score, iteration_of, number
-from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart, stacked
+from worldmodels.metrics import Row, latest
+from worldmodels.pages.charts import (
+    Floats,
+    Line,
+    Panel,
+    as_rows,
+    column,
+    iterations,
+    label,
+    mark_iterations,
+    name_row,
+    positions,
+    training_chart,
+)
+from worldmodels.pages.data import Score
+from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, width_of
+from worldmodels.pages.text import number, score
+from worldmodels.tasks import Task
+
+Style: TypeAlias = dict[str, Any]
+
+DOTTED = (0, (2, 2))
+NOTE: Style = {"textcoords": "offset points", "ha": "right", "fontsize": 12}
+"""How a line is named at its end."""
+
+VISION = (
+    Panel(
+        "squared error",
+        [
+            Line("reconstruction", "training frames", "vision"),
+            Line("val_reconstruction", "held-out frames", "ink", held_out=True),
+        ],
+    ),
+    Panel("KL (nats)", [Line("kl", "KL", "vision")], log=False),
+)
+"""Losses of V; see `worldmodels.metrics.VisionStep`."""
 
 
-def swarm(values: Sequence[float], bin_width: float) -> NDArray[np.float64]:
+def _of_memory(axis: str, key: str, clipped: bool = False) -> Panel:
+    training = Line(key, "training episodes", "memory")
+    held_out = Line(f"val_{key}", "held-out episodes", "ink", held_out=True)
+    return Panel(axis, [training, held_out], clipped=clipped)
+
+
+MEMORY = (_of_memory("NLL (nats)", "nll", clipped=True), _of_memory("reward loss", "reward_loss"))
+CONTROLLER = (
+    Panel(
+        "dream return",
+        [
+            Line("dream_best", "best candidate", "controller"),
+            Line("dream_of_mean", "mean of the search distribution", "ink", held_out=True),
+        ],
+        log=False,
+        band=("dream_mean", "dream_std", "population, mean ± std"),
+    ),
+    Panel("step size σ", [Line("sigma", "step size", "controller")]),
+)
+
+
+def learning_charts(metrics: Mapping[str, Sequence[Row]]) -> dict[str, Chart | None]:
+    """Charts of the trainings of V, M and C, by the stage that logged them; None without lines."""
+    found = {}
+    for name, place, panels, widths, top in (
+        ("vision", "step", VISION, HALF, 210),
+        ("memory", "step", MEMORY, HALF, 210),
+        ("controller", "generation", CONTROLLER, FULL, 250),
+    ):
+        rows, title = latest(metrics[name], place), f"Training of {name[0].upper()}"
+        found[name] = training_chart(
+            name, rows, place, panels, title=title, widths=widths, top=top, least=1
+        )
+    return found
+
+
+def _newest(lines: Sequence[Row], key: str) -> Row:
+    return next((row for row in reversed(lines) if row.get(key)), {})
+
+
+def open_loop_chart(lines: Sequence[Row]) -> Chart | None:
+    """Error of M that runs on its own predictions, against the spread it predicts."""
+    row = _newest(lines, "error")
+    if not row.get("horizon"):
+        return None
+    horizon, error, sigma = (_numbers(row, key) for key in ("horizon", "error", "sigma"))
+
+    def draw(axes: Axes) -> None:
+        axes.plot(horizon, error, color=COLOUR["memory"], marker="o")
+        if len(sigma) == len(horizon):
+            axes.plot(horizon, sigma, "s--", color=COLOUR["ink"], markersize=5, linewidth=1.6)
+        axes.set_xscale("log")
+        axes.set_xticks(list(horizon), [f"{value:g}" for value in horizon])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.tick_params(axis="x", which="minor", bottom=False)
+        axes.set(xlabel="steps of M ahead, without looking", ylabel="error in z")
+        axes.set_ylim(bottom=0)
+
+    pairs = ", ".join(f"{e:.2f} after {h:g}" for h, e in zip(horizon, error, strict=True))
+    keys = [Key("line", "memory", "error"), Key("dashed", "ink", "spread that M predicts")]
+    return chart("open-loop", f"Open-loop error of M: {pairs} steps.", HALF, [300], draw, keys)
+
+
+def _numbers(row: Row, key: str) -> Floats:
+    return column([{key: value} for value in row.get(key) or ()], key)
+
+
+def reliability_chart(lines: Sequence[Row]) -> Chart | None:
+    """How often events come where M says they will, by their predicted number in a step."""
+    table: Row = _newest(lines, "hit_reliability").get("hit_reliability") or {}
+    predicted, observed, count = (
+        _numbers(table, key) for key in ("predicted", "observed", "count")
+    )
+    if not len(predicted):
+        return None
+    if len(count) != len(predicted):
+        count = np.ones(len(predicted))
+    top = max(1.0, float(np.nanmax(predicted)), float(np.nanmax(observed)))
+    areas = 20 + 160 * np.sqrt(count / max(np.nanmax(count), 1.0))
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, top], [0, top], color=COLOUR["muted"], linewidth=1.2, linestyle=DOTTED)
+        axes.plot(predicted, observed, color=COLOUR["memory"], linewidth=1.4, alpha=0.6)
+        named: Style = {"color": COLOUR["memory"], "gid": "reliability"}
+        axes.scatter(predicted, observed, s=areas, linewidths=0, zorder=3, **named)
+        axes.set(xlim=(-0.04 * top, 1.04 * top), ylim=(-0.05 * top, 1.08 * top))
+        axes.set(xlabel="hits predicted in a step", ylabel="hits observed")
+
+    points = ", ".join(f"{o:.2f} at {p:.2f}" for p, o in zip(predicted, observed, strict=True))
+    tips = [
+        f"predicted {p:.2f}, observed {o:.2f}, {int(n):,} steps"
+        for p, o, n in zip(predicted, observed, np.nan_to_num(count), strict=True)
+    ]
+    alt = f"Reliability of the predicted reward event, observed rate by predicted rate: {points}."
+    seen = Key("dot", "memory", "M; the larger, the more steps")
+    keys = [seen, Key("dotted", "muted", "perfect")]
+    return chart("reliability", alt, HALF, [300], draw, keys, {"reliability": tips})
+
+
+def swarm(values: Sequence[float], bin_width: float) -> Floats:
     """Vertical places, in dot diameters around 0, that keep dots of similar value apart.
 
     Args:
@@ -37,102 +166,55 @@ def swarm(values: Sequence[float], bin_width: float) -> NDArray[np.float64]:
     return places
 
 
-def tracks_chart(
-    score: Score, others: Sequence[Score], solved: float | None, episode: str
-) -> Chart:
-    """Histogram of the test returns above one dot for each episode, against other agents.
-
-    Args:
-        score: of the run's agent.
-        others: what it is compared with.
-        solved: return that counts as solved, for a line; None for no line.
-        episode: what one episode is called.
-    """
-    drivers = [score, *others]
+def tracks_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
+    """Histogram of the run's test returns above one dot for each episode, against other agents."""
+    drivers, episode, solved = [own, *others], task.words.episode, task.solved
     alt = f"Return of each test {episode}. " + " ".join(
         f"{driver.name}: {len(driver.returns)} {episode}s from {min(driver.returns):.0f} to "
         f"{max(driver.returns):.0f}, mean {driver.mean:.0f}."
         for driver in drivers
     )
     tooltips = {
-        f"driver{index}": [
-            f"seed {seed}: {value:.1f}"
-            for seed, value in zip(driver.seeds, driver.returns, strict=True)
-        ]
+        f"driver{index}": [f"seed {one['seed']}: {one['return']:.1f}" for one in driver.episodes]
         for index, driver in enumerate(drivers)
     }
     keys = [Key("dot", "real", f"one {episode}"), Key("diamond", "ink", "mean and its interval")]
-
-    def draw(width: int) -> Figure:
-        return _tracks(width, drivers, solved, f"{episode}s")
-
-    return chart("tracks", alt, FULL, draw, keys, tooltips)
-
-
-def _tracks(width: int, drivers: Sequence[Score], solved: float | None, episodes: str) -> Figure:
-    figure, (top, bottom) = stacked(width, [110, 50 + 84 * len(drivers)])
     values = np.concatenate([driver.returns for driver in drivers])
     low, high = _padded(values.min(), max(values.max(), -np.inf if solved is None else solved))
-    bins = np.linspace(low, high, 22 if width < 400 else 45)
-    top.hist(drivers[0].returns, bins=list(bins), color=COLOUR["real"], alpha=0.75, rwidth=0.92)
-    top.set_ylabel(episodes)
-    top.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
-    size = 5.0 if width < 400 else 6.5
-    diameter = (high - low) / width * (size + 2)
-    for index, driver in enumerate(drivers):
-        _driver_row(bottom, driver, index, swarm(driver.returns, diameter), size)
-    if solved is not None:
-        for axes in (top, bottom):
-            axes.axvline(solved, color=COLOUR["muted"], linewidth=1.2, linestyle=(0, (2, 2)))
-        bottom.annotate(
-            f"solved: {text.score(solved)}",
-            (solved, 0.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(-5, 5),
-            textcoords="offset points",
-            ha="right",
-            color=COLOUR["muted"],
-            fontsize=12,
-        )
-    bottom.set(xlim=(low, high), ylim=(len(drivers) - 0.4, -0.65), yticks=[], xlabel="return")
-    bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.score(value)))
-    bottom.grid(True, axis="x")
-    bottom.spines["left"].set_visible(False)
-    return figure
+
+    def draw(top: Axes, bottom: Axes) -> None:
+        narrow = width_of(top) < 400
+        bins = list(np.linspace(low, high, 22 if narrow else 45))
+        top.hist(drivers[0].returns, bins=bins, color=COLOUR["real"], alpha=0.75, rwidth=0.92)
+        top.set_ylabel(f"{episode}s")
+        top.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+        size = 5.0 if narrow else 6.5
+        diameter = (high - low) / width_of(top) * (size + 2)
+        for row, driver in enumerate(drivers):
+            _driver_row(bottom, driver, row, swarm(driver.returns, diameter), size)
+        as_rows(bottom, len(drivers), 0.65)
+        if solved is not None:
+            for axes in (top, bottom):
+                axes.axvline(solved, color=COLOUR["muted"], linewidth=1.2, linestyle=DOTTED)
+            at, said = ("data", "axes fraction"), f"solved: {score(solved)}"
+            bottom.annotate(said, (solved, 0.0), (-5, 5), at, color=COLOUR["muted"], **NOTE)
+        bottom.set(xlim=(low, high), xlabel="return")
+        label(bottom.xaxis, score)
+
+    return chart("tracks", alt, FULL, [110, 50 + 84 * len(drivers)], draw, keys, tooltips)
 
 
-def _driver_row(
-    axes: Axes, driver: Score, row: int, places: NDArray[np.float64], size: float
-) -> None:
+def _driver_row(axes: Axes, driver: Score, row: int, places: Floats, size: float) -> None:
     colour = COLOUR["real"] if row == 0 else COLOUR["other"]
     step = min(0.085, 0.3 / max(1.0, float(np.abs(places).max())))
-    axes.scatter(
-        driver.returns,
-        row + step * places,
-        s=size**2,
-        color=colour,
-        alpha=0.7,
-        linewidths=0,
-        gid=f"driver{row}",
-    )
-    axes.plot(
-        [driver.mean],
-        [row],
-        marker="D",
-        markersize=7,
-        color=COLOUR["ink"],
-        markeredgecolor=COLOUR["surface"],
-        zorder=4,
-    )
+    named: Style = {"color": colour, "gid": f"driver{row}"}
+    heights = row + step * places
+    axes.scatter(driver.returns, heights, s=size**2, alpha=0.7, linewidths=0, **named)
+    ink, edge = COLOUR["ink"], COLOUR["surface"]
+    axes.plot([driver.mean], [row], "D", markersize=7, color=ink, markeredgecolor=edge, zorder=4)
     if driver.ci95:
-        axes.plot(driver.ci95, [row, row], color=COLOUR["ink"], linewidth=2.5, zorder=3)
-    axes.annotate(
-        f"{driver.name}: {text.score(driver.mean)}",
-        (0.0, row - 0.46),
-        va="center",
-        xycoords=("axes fraction", "data"),
-        color=COLOUR["ink"],
-    )
+        axes.plot(driver.ci95, [row, row], color=ink, linewidth=2.5, zorder=3)
+    name_row(axes, f"{driver.name}: {score(driver.mean)}", row - 0.46)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -148,12 +230,10 @@ def dream_chart(rows: Sequence[Row], bound: float | None) -> Chart:
         bound: a return that reality cannot exceed, if known.
     """
     final = final_selection(rows)
-    alt = f"Dream return and real return of {len(rows)} checkpoints." + (
-        f" The selected one has {final['dream_return']:.0f} in the dream and "
-        f"{final['real_mean']:.0f} in reality."
-        if final and number(final.get("dream_return"))
-        else ""
-    )
+    alt = f"Dream return and real return of {len(rows)} checkpoints."
+    if final and number(final.get("dream_return")):
+        alt += f" The selected one has {final['dream_return']:.0f} in the dream and "
+        alt += f"{final['real_mean']:.0f} in reality."
     keys = [
         Key("dashed", "dream", "in the dream"),
         Key("line", "real", "in reality"),
@@ -162,107 +242,71 @@ def dream_chart(rows: Sequence[Row], bound: float | None) -> Chart:
     ]
     if any(row.get("alarm") for row in rows):
         keys.append(Key("cross", "alarm", "alarm"))
-    return chart("dream", alt, FULL, lambda width: _dream(width, rows, bound), keys)
+    x = positions(rows, "generation")
+    dream, real = column(rows, "dream_return"), column(rows, "real_mean")
+
+    def draw(axes: Axes) -> None:
+        limits = _limits(axes, dream, real, bound)
+        _draw_gap(axes, rows, x, dream, real)
+        _mark_checkpoints(axes, rows, x, dream, real)
+        axes.set(ylim=limits, ylabel="return", xlabel="generation")
+        if np.ptp(x) == 0:
+            axes.set_xlim(x[0] - 1.5, x[0] + 1.5)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        label(axes.yaxis, score)
+        mark_iterations(axes, rows, "generation")
+
+    return chart("dream", alt, FULL, lambda width: [390 if width > 400 else 350], draw, keys)
 
 
 def final_selection(rows: Sequence[Row]) -> Row | None:
     """Return the checkpoint that the run ended with: the last one that was selected."""
-    chosen = [
-        row for row in rows if row.get("selected") and number(row.get("real_mean")) is not None
-    ]
+    chosen = [r for r in rows if r.get("selected") and number(r.get("real_mean")) is not None]
     return chosen[-1] if chosen else None
 
 
-def _dream(width: int, rows: Sequence[Row], bound: float | None) -> Figure:
-    figure, (axes,) = stacked(width, [390 if width > 400 else 350])
-    x, dream, real = (
-        positions(rows, "generation"),
-        column(rows, "dream_return"),
-        column(rows, "real_mean"),
-    )
+def _limits(axes: Axes, dream: Floats, real: Floats, bound: float | None) -> tuple[float, float]:
+    """Limits of the returns; a bound that is near is in them, and drawn."""
     low, high = np.nanmin([dream, real]), np.nanmax([dream, real])
     limits = _padded(low, high)
-    if bound is not None and bound < limits[1] + 0.6 * (high - low):
-        limits = _padded(low, max(high, bound))
-        axes.axhspan(bound, limits[1], color=COLOUR["alarm"], alpha=0.1, linewidth=0)
-        axes.axhline(bound, color=COLOUR["alarm"], linewidth=1.4, linestyle=(0, (5, 3)))
-        axes.annotate(
-            f"reality ends at {text.score(bound)}",
-            (1.0, bound),
-            xytext=(-4, -5),
-            textcoords="offset points",
-            xycoords=("axes fraction", "data"),
-            va="top",
-            ha="right",
-            color=COLOUR["alarm"],
-            fontsize=12,
-        )
-    errors = np.nan_to_num(
-        column(rows, "real_std") / np.sqrt(np.maximum(column(rows, "episodes"), 1.0))
-    )
-    iterations = np.array([iteration_of(row) for row in rows])
-    for iteration in np.unique(iterations):
-        mine = iterations == iteration
-        axes.fill_between(
-            x[mine], real[mine], dream[mine], color=COLOUR["dream"], alpha=0.13, linewidth=0
-        )
-        axes.plot(
-            x[mine],
-            dream[mine],
-            color=COLOUR["dream"],
-            linestyle=(0, (4, 1.5)),
-            marker="s",
-            markersize=4.5,
-        )
-        axes.errorbar(
-            x[mine],
-            real[mine],
-            yerr=errors[mine],
-            color=COLOUR["real"],
-            marker="o",
-            markersize=5,
-            elinewidth=1.2,
-        )
-    _mark_checkpoints(axes, rows, x, dream, real)
-    axes.set(ylim=limits, ylabel="return", xlabel="generation")
-    if np.ptp(x) == 0:
-        axes.set_xlim(x[0] - 1.5, x[0] + 1.5)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.score(value)))
-    mark_iterations(axes, rows, "generation")
-    return figure
+    if bound is None or bound >= limits[1] + 0.6 * (high - low):
+        return limits
+    limits = _padded(low, max(high, bound))
+    alarm = COLOUR["alarm"]
+    axes.axhspan(bound, limits[1], color=alarm, alpha=0.1, linewidth=0)
+    axes.axhline(bound, color=alarm, linewidth=1.4, linestyle=(0, (5, 3)))
+    at, said = ("axes fraction", "data"), f"reality ends at {score(bound)}"
+    axes.annotate(said, (1.0, bound), (-4, -5), at, va="top", color=alarm, **NOTE)
+    return limits
+
+
+def _draw_gap(axes: Axes, rows: Sequence[Row], x: Floats, dream: Floats, real: Floats) -> None:
+    """Both returns of each iteration, with the standard error of the real ones."""
+    errors = column(rows, "real_std") / np.sqrt(np.maximum(column(rows, "episodes"), 1.0))
+    errors = np.nan_to_num(errors)
+    dashed: Style = {"color": COLOUR["dream"], "linestyle": (0, (4, 1.5)), "markersize": 4.5}
+    solid: Style = {"color": COLOUR["real"], "marker": "o", "markersize": 5, "elinewidth": 1.2}
+    for mine in iterations(rows).values():
+        at, above, below = x[mine], dream[mine], real[mine]
+        axes.fill_between(at, below, above, color=COLOUR["dream"], alpha=0.13, linewidth=0)
+        axes.plot(at, above, marker="s", **dashed)
+        axes.errorbar(at, below, yerr=errors[mine], **solid)
 
 
 def _mark_checkpoints(
-    axes: Axes,
-    rows: Sequence[Row],
-    x: NDArray[np.float64],
-    dream: NDArray[np.float64],
-    real: NDArray[np.float64],
+    axes: Axes, rows: Sequence[Row], x: Floats, dream: Floats, real: Floats
 ) -> None:
     """Cross out the dream returns that raised an alarm, and ring the selected checkpoint."""
     alarms = [index for index, row in enumerate(rows) if row.get("alarm")]
-    axes.plot(
-        x[alarms],
-        dream[alarms],
-        linestyle="",
-        marker="X",
-        markersize=10,
-        zorder=5,
-        color=COLOUR["alarm"],
-        markeredgecolor=COLOUR["surface"],
-    )
+    cross: Style = {"markersize": 10, "markeredgecolor": COLOUR["surface"], "zorder": 5}
+    axes.plot(x[alarms], dream[alarms], "X", color=COLOUR["alarm"], **cross)
     final = final_selection(rows)
     if final is not None:
         place = rows.index(final)
-        axes.plot(
-            [x[place]],
-            [real[place]],
-            marker="o",
-            markersize=14,
-            markerfacecolor="none",
-            markeredgecolor=COLOUR["ink"],
-            markeredgewidth=2,
-            linestyle="",
-            zorder=6,
-        )
+        ring: Style = {
+            "markersize": 14,
+            "markerfacecolor": "none",
+            "markeredgewidth": 2,
+            "zorder": 6,
+        }
+        axes.plot([x[place]], [real[place]], "o", markeredgecolor=COLOUR["ink"], **ring)

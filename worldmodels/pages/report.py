@@ -1,14 +1,20 @@
-"""The report of a run: run folder in, one self-contained HTML file out."""
+"""The report of a run: run folder in, one self-contained HTML file out.
+
+Each function turns records into what the template shows: an empty value where the run lacks it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from worldmodels.pages import curves, figures, sections, tables, text
-from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run, number
-from worldmodels.pages.media import Medium, data_uri
-from worldmodels.pages.template import render
+from worldmodels.metrics import Row, iteration_of, latest
+from worldmodels.pages import figures
+from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run
+from worldmodels.pages.document import Medium, data_uri, groups, render, settings_tables
+from worldmodels.pages.text import count, number, score
+from worldmodels.protocols import TEST_SEED_START
 from worldmodels.runs import atomic_write
 
 MAX_BYTES = 8_000_000
@@ -16,6 +22,16 @@ MAX_BYTES = 8_000_000
 
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
+
+_PICTURES = {
+    "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
+    "dream.png": (
+        "A dream, frame by frame",
+        "M goes on by itself from a recorded start; V paints it.",
+    ),
+    "dream.mp4": ("A dream, moving", "The controller acts, M answers. No frame here is real."),
+}
+"""Title and caption."""
 
 
 def build_report(run_folder: str | Path) -> Path:
@@ -34,55 +50,134 @@ def build_report(run_folder: str | Path) -> Path:
 
 
 def _context(data: RunData) -> dict[str, Any]:
-    rows = tables.selections(data)
-    result = data.evaluation
-    media, words = embed(data), data.task.words
+    rows, result, task = selections(data), data.evaluation, data.task
+    config, media = dict(data.config), embed(data)
+    versions, machine = (config.pop(name, None) or {} for name in ("versions", "machine"))
+    bound = None if task.returns is None else task.returns[1]
+    dream_only = data.totals.get("dream", 0) > 0 and not data.totals.get("model_free", 0)
+    who = f"{'An' if task.words.agent[0] in 'aeiou' else 'A'} {task.words.agent}"
+    stages, committees = seconds(data), data.metrics["committee_selection"]
+    means = [number(row.get("real_mean")) or 0.0 for row in committees]
     return {
         "data": data,
         "result": result,
-        "digits": tables.digits(result) if result else 0,
-        "title": _title(data),
-        "commands": sections.commands(data),
-        "dream_only": sections.dream_only(data),
-        "facts": sections.facts(data),
-        "ruler": sections.ruler(data),
-        "videos": [media[name] for name in map("{}.mp4".format, VIDEOS) if name in media],
+        "task": task,
+        "words": task.words,
+        "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
+        "first_test_seed": TEST_SEED_START,
+        "dream_only": dream_only,
+        "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
+        "residual": data.metrics["residual_selection"][-1:],
+        "committee": committees[means.index(max(means))] if means else None,
+        "committee_kept": any(row.get("kept") for row in committees),
+        "selection_seed": _setting(data, "selection", "seed"),
+        "ruler": ruler(data),
+        "videos": [media[name] for name in VIDEOS if name in media],
         "pictures": [media[name] for name in PICTURES if name in media],
-        "words": words,
-        "tracks": (
-            figures.tracks_chart(result, data.others, data.task.solved, words.episode)
-            if result
-            else None
-        ),
-        "drivers": tables.drivers_table(data),
-        "tracks_table": tables.tracks_table(data),
-        "dream": figures.dream_chart(rows, sections.bound(data)) if rows else None,
-        "choices": tables.choices(rows),
-        "alarms": sections.alarms(rows),
-        "horizon_note": sections.horizon_note(data),
-        "loop": tables.loop_table(data),
-        "vision": curves.vision_chart(data.rows("vision")),
-        "memory": curves.memory_chart(data.rows("memory")),
-        "open_loop": curves.open_loop_chart(data.rows("memory_calibration")),
-        "reliability": curves.reliability_chart(data.rows("memory_calibration")),
-        "controller": curves.controller_chart(data.rows("controller")),
-        "ledger": sections.ledger_bars(data),
-        "real_frames": sections.real_frames(data),
-        "stages": sections.stage_bars(data),
-        "seconds_total": sections.seconds_total(data),
-        "config": tables.config_tables(data),
-        "machine": data.config.get("machine") or {},
+        "tracks": result and figures.tracks_chart(result, data.others, task),
+        "dream": figures.dream_chart(rows, bound) if rows else None,
+        "choices": choices(rows),
+        "alarms": [row for row in rows if row.get("alarm")],
+        "horizon": horizon(data),
+        "rounds": rounds(data, rows),
+        **figures.learning_charts(data.metrics),
+        "open_loop": figures.open_loop_chart(data.metrics["memory_calibration"]),
+        "reliability": figures.reliability_chart(data.metrics["memory_calibration"]),
+        "stages": stages,
+        "seconds_total": sum(map(sum, stages.values())),
+        "config": settings_tables(config, versions, machine) if data.config else [],
+        "machine": machine,
     }
 
 
-def _title(data: RunData) -> str:
-    agent = data.task.words.agent
-    who = f"{'An' if agent[0] in 'aeiou' else 'A'} {agent}"
-    return (
-        f"{who} trained in its own dream"
-        if sections.dream_only(data)
-        else f"{who} and its world model"
-    )
+def _setting(data: RunData, group: str, key: str) -> float | None:
+    """A number in the first nested config whose name ends so and that has it."""
+    found = (number(c.get(key)) for name, c in groups(data.config) if name.endswith(group))
+    return next((value for value in found if value is not None), None)
+
+
+def ruler(data: RunData) -> dict[str, float] | None:
+    """Ends of a scale that holds the score, its interval and the random driver, which is on it."""
+    result = data.evaluation
+    if result is None:
+        return None
+    rivals = [other.mean for other in data.others if other.name.startswith("random")][:1]
+    marks = [result.mean, *(result.ci95 or ()), *rivals]
+    low, high = data.task.returns or (min(marks), max(result.returns))
+    low, high = min(low, *marks), max(high, *marks)
+    ends = {"low": low, "high": high, **({"random": rivals[0]} if rivals else {})}
+    return ends if low < high else None
+
+
+def horizon(data: RunData) -> dict[str, int] | None:
+    """Steps of a dream and of the longest episode where dreams are shorter.
+
+    Then the two returns differ in scale.
+    """
+    held = number(data.config.get("action_repeat")) or 1
+    steps = int((_setting(data, "dream", "horizon") or 0) * held)
+    tested = data.evaluation.episodes if data.evaluation else ()
+    longest = max((episode.get("length", 0) for episode in tested), default=0)
+    return {"dream": steps, "episode": longest} if 0 < steps < longest else None
+
+
+def seconds(data: RunData) -> dict[str, list[float]]:
+    """Wall seconds of each stage, a number for each iteration."""
+    spent: dict[str, dict[int, float]] = {}
+    for row in data.metrics["stage"]:
+        turns, iteration = spent.setdefault(str(row.get("name")), {}), iteration_of(row)
+        turns[iteration] = turns.get(iteration, 0.0) + (number(row.get("seconds")) or 0.0)
+    return {name: [turns[k] for k in sorted(turns)] for name, turns in spent.items()}
+
+
+def selections(data: RunData) -> list[Row]:
+    """Checkpoints of C that were driven in the real environment, oldest first.
+
+    Every round selects one; where the finalists drove for it, only the winner's is called selected.
+    """
+    rows = latest(data.metrics["selection"], "generation")
+    rows = [row for row in rows if number(row.get("real_mean")) is not None]
+    finals = [row["winner"] for row in data.metrics["final"] if "winner" in row]
+    if not finals:
+        return rows
+    return [
+        {**row, "selected": bool(row.get("selected")) and iteration_of(row) == finals[-1]}
+        for row in rows
+    ]
+
+
+def choices(rows: Sequence[Row]) -> dict[str, Row]:
+    """What real validation chose, beside what the dream score alone would have chosen."""
+    final = figures.final_selection(rows)
+    dreamt = [row for row in rows if number(row.get("dream_return")) is not None]
+    if final is None or not dreamt:
+        return {}
+    tempting = max(dreamt, key=lambda row: float(row["dream_return"]))
+    return {"real validation (this agent)": final, "the dream score alone": tempting}
+
+
+def rounds(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, Any]]:
+    """What each turn of collect, V, M, dream, C came to, by iteration."""
+
+    def last(stage: str, key: str, iteration: int) -> float | None:
+        found = [number(r.get(key)) for r in data.metrics[stage] if iteration_of(r) == iteration]
+        return next((value for value in reversed(found) if value is not None), None)
+
+    def rank(row: Row) -> tuple[bool, float]:
+        return bool(row.get("selected")), float(row["real_mean"])
+
+    found: dict[int, Mapping[str, Any]] = {}
+    for iteration, row in sorted({iteration_of(r): r for r in data.metrics["collection"]}.items()):
+        names = row.get("behaviour") or []
+        mine = [row for row in checkpoints if iteration_of(row) == iteration]
+        found[iteration] = {
+            "collected": row,
+            "drivers": names if isinstance(names, list) else [names],
+            "vision": last("vision", "val_reconstruction", iteration),
+            "memory": last("memory", "val_nll", iteration),
+            "checkpoint": max(mine, key=rank, default={}),
+        }
+    return found
 
 
 def embed(data: RunData) -> dict[str, Medium]:
@@ -102,7 +197,12 @@ def embed(data: RunData) -> dict[str, Medium]:
         if length <= room:
             room -= length
             uri, size = data_uri(path.read_bytes(), path.suffix), _size(data, path)
-        result[name] = Medium(f"media/{name}", uri, *_describe(data, path), size)
+        if name in _PICTURES:
+            title, caption = _PICTURES[name]
+            result[name] = Medium(f"media/{name}", uri, title, "", caption, size)
+        else:
+            title = f"{path.stem.capitalize()} {data.task.words.episode}"
+            result[name] = Medium(f"media/{name}", uri, title, *_episode(data, path.stem), size)
     return result
 
 
@@ -116,35 +216,15 @@ def _size(data: RunData, path: Path) -> tuple[int, int] | None:
     return (int(width), int(height)) if width and height else None
 
 
-def _describe(data: RunData, path: Path) -> tuple[str, str, str]:
-    """Title, headline and caption of a medium."""
-    if path.stem in VIDEOS:
-        return (f"{path.stem.capitalize()} {data.task.words.episode}", *_episode(data, path.stem))
-    title, caption = {
-        "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
-        "dream.png": (
-            "A dream, frame by frame",
-            "M goes on by itself from a recorded start; V paints it.",
-        ),
-        "dream.mp4": (
-            "A dream, moving",
-            "The controller acts, M answers. No frame here is real.",
-        ),
-    }[path.name]
-    return title, "", caption
-
-
 def _episode(data: RunData, which: str) -> tuple[str, str]:
     """Return and facts of the filmed episode: as noted, else as the evaluation implies."""
     noted = data.episodes.get(which)
     if isinstance(noted, dict) and number(noted.get("return")) is not None:
         facts = [f"seed {noted['seed']}"] if "seed" in noted else []
-        facts += [f"{text.count(noted['length'])} frames"] if "length" in noted else []
-        return text.score(noted["return"]), ", ".join(facts)
+        facts += [f"{count(noted['length'])} frames"] if "length" in noted else []
+        return score(noted["return"]), ", ".join(facts)
     if data.evaluation is None:
         return "", ""
     returns = data.evaluation.returns
-    ranked = sorted(returns)
-    value = ranked[{"best": -1, "worst": 0, "median": (len(ranked) - 1) // 2}[which]]
-    place = returns.index(value)
-    return text.score(returns[place]), f"seed {data.evaluation.seeds[place]}"
+    value = sorted(returns)[{"best": -1, "worst": 0, "median": (len(returns) - 1) // 2}[which]]
+    return score(value), f"seed {data.evaluation.episodes[returns.index(value)]['seed']}"

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.axes import Axes
 
 from worldmodels.metrics import Row
-from worldmodels.pages import text
+from worldmodels.pages import document
+from worldmodels.pages.charts import Interval, interval_height, intervals, label, looks
 from worldmodels.pages.document import Document, Figures, Guide, Plot, Section, Settings, Warnings
-from worldmodels.pages.marks import Interval, intervals, legend, looks
-from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart, stacked
-from worldmodels.pages.tables import Table, settings_tables
+from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart
+from worldmodels.pages.text import score, spread
 
 ENOUGH = 3
 """Evolutions of a variant from which a standard deviation means something."""
@@ -58,10 +56,10 @@ def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path)
         f"study · {len(rows)} variant{'s' if len(rows) > 1 else ''}",
         [
             f"Chosen on selection tracks, {best['variant']} drives best: "
-            f"{text.spread(best['validated'], best['validated_std'])} mean test return."
+            f"{spread(best['validated'], best['validated_std'])} mean test return."
         ],
         [
-            Section("Result", [Plot(variants_chart(rows)), Figures(table(rows), "Variants")]),
+            Section("Result", [Plot(variants_chart(rows)), Figures(_summary(rows), "Variants")]),
             Section("Warnings", [Warnings(warnings(rows), CALM)]),
             Section("Evolution", [Plot(snapshots_chart(cells, shown))], EVOLUTION),
             Section("How to read this", [Guide(GUIDE)]),
@@ -72,58 +70,44 @@ def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path)
     return page.write(out)
 
 
-def table(rows: Sequence[Row]) -> Table:
-    """The summary in words."""
-    head = ["variant", "seeds", "in the dream", "validated", "dream-selected", "oracle"]
-    keys = ("dream", "validated", "dreamed", "oracle")
-    lines = [
-        [row["variant"], str(row["seeds"])]
-        + [text.spread(row[key], row[f"{key}_std"]) for key in keys]
-        for row in rows
-    ]
-    return Table(head, lines)
+def _summary(rows: Sequence[Row]) -> document.Table:
+    columns: dict[str, Callable[[Row], str]] = {
+        "variant": lambda row: str(row["variant"]),
+        "seeds": lambda row: str(row["seeds"]),
+        "in the dream": lambda row: spread(row["dream"], row["dream_std"]),
+        "validated": lambda row: spread(row["validated"], row["validated_std"]),
+        "dream-selected": lambda row: spread(row["dreamed"], row["dreamed_std"]),
+        "oracle": lambda row: spread(row["oracle"], row["oracle_std"]),
+    }
+    return document.table(rows, columns)
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
     """What makes the study less than it looks."""
-    few = [row["variant"] for row in rows if row["seeds"] < ENOUGH]
-    if not few:
-        return []
-    names = ", ".join(few)
-    return [f"Fewer than {ENOUGH} evolutions of {names}: differences may be those of the seeds."]
+    few = ", ".join(row["variant"] for row in rows if row["seeds"] < ENOUGH)
+    said = f"Fewer than {ENOUGH} evolutions of {few}: differences may be those of the seeds."
+    return [said] if few else []
 
 
 def variants_chart(rows: Sequence[Row]) -> Chart:
     """Validated test return of each variant: mean ± std, and the oracle's."""
-    styles = looks(row["variant"] for row in rows)
-    marks = [
-        Interval(
-            row["variant"],
-            row["validated"],
-            row["validated"] - (row["validated_std"] or 0.0),
-            row["validated"] + (row["validated_std"] or 0.0),
-            styles[row["variant"]].colour,
-        )
-        for row in rows
-    ]
+    marks = []
+    for row, look in zip(rows, looks(row["variant"] for row in rows).values(), strict=True):
+        value, std = row["validated"], row["validated_std"] or 0.0
+        marks.append(Interval(row["variant"], value, value - std, value + std, look.colour))
 
-    def draw(width: int) -> Figure:
-        figure, (axes,) = stacked(width, [70 + 46 * len(rows)])
-        intervals(axes, marks, COLOUR, width)
-        oracles = [row["oracle"] for row in rows]
-        axes.plot(oracles, range(len(rows)), "D", color=COLOUR["ink"], markersize=5, linestyle="")
+    def draw(axes: Axes) -> None:
+        intervals(axes, marks, [row["oracle"] for row in rows])
         axes.set_xlabel("test return")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.score(value)))
-        return figure
+        label(axes.xaxis, score)
 
-    said = "; ".join(
-        f"{row['variant']} {text.spread(row['validated'], row['validated_std'])}" for row in rows
-    )
+    said = "; ".join(f"{r['variant']} {spread(r['validated'], r['validated_std'])}" for r in rows)
     keys = [
         Key("dot", "muted", "validated, mean ± std over seeds"),
         Key("diamond", "ink", "oracle: the best snapshot on the test tracks"),
     ]
-    return chart("variants", f"Validated test returns: {said}.", FULL, draw, keys)
+    alt = f"Validated test returns: {said}."
+    return chart("variants", alt, FULL, interval_height(rows), draw, keys)
 
 
 def snapshots_chart(cells: Sequence[Row], shown: Sequence[str]) -> Chart:
@@ -131,23 +115,19 @@ def snapshots_chart(cells: Sequence[Row], shown: Sequence[str]) -> Chart:
     styles = looks(shown)
     generations = sorted({s["generation"] for cell in cells for s in cell["snapshots"]})
 
-    def draw(width: int) -> Figure:
-        figure, places = stacked(width, [220, 220])
-        for axes, key, label in zip(
-            places, ("dream", "test"), ("in the dream", "in reality"), strict=True
-        ):
+    def draw(dream: Axes, test: Axes) -> None:
+        for axes, key, title in ((dream, "dream", "in the dream"), (test, "test", "in reality")):
             for name, look in styles.items():
                 x, y = _curve([cell for cell in cells if cell["variant"] == name], key)
                 axes.plot(x, y, marker=".", color=COLOUR[look.colour], linestyle=look.dash)
-            axes.set_ylabel(label)
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.score(value)))
-        places[-1].set_xlabel("generation")
+            axes.set_ylabel(title)
+            label(axes.yaxis, score)
+        test.set_xlabel("generation")
         if len(generations) <= 8:
-            places[-1].set_xticks(generations)
-        return figure
+            test.set_xticks(generations)
 
     alt = f"Dream and test returns of the snapshots of {len(styles)} variants, by generation."
-    return chart("snapshots", alt, FULL, draw, legend(styles))
+    return chart("snapshots", alt, FULL, [220, 220], draw, styles.values())
 
 
 def _curve(cells: Sequence[Row], key: str) -> tuple[list[int], list[float]]:
@@ -159,13 +139,11 @@ def _curve(cells: Sequence[Row], key: str) -> tuple[list[int], list[float]]:
     return sorted(found), [float(np.mean(found[generation])) for generation in sorted(found)]
 
 
-def _settings(cells: Sequence[Row]) -> list[tuple[str, Table]]:
+def _settings(cells: Sequence[Row]) -> list[tuple[str, document.Table]]:
     """What each variant changed, and the versions."""
     tables = []
     for name, cell in {cell["variant"]: cell for cell in cells}.items():
-        changed: Mapping[str, Any] = {
-            **(cell.get("settings") or {}),
-            **({"M": "of random weights"} if cell.get("untrained") else {}),
-        }
-        tables += settings_tables(changed or {"settings": "as the run"}, {}, {}, name)
-    return tables + settings_tables({}, cells[-1].get("versions") or {}, {})
+        changed = dict(cell.get("settings") or {})
+        changed |= {"M": "of random weights"} if cell.get("untrained") else {}
+        tables += document.settings_tables(changed or {"settings": "as the run"}, name=name)
+    return tables + document.settings_tables({}, cells[-1].get("versions"))

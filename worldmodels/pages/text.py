@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import jinja2
-
-from worldmodels.pages.data import number
 
 MISSING = "–"
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def number(value: object) -> float | None:
+    """Return value as a finite float, or None where it is missing, not a number or not finite."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
 
 
 def score(value: object, digits: int = 0) -> str:
@@ -24,13 +26,18 @@ def score(value: object, digits: int = 0) -> str:
     return text.replace("-", "−")
 
 
-def decimals(error: float | None, otherwise: int = 0) -> int:
+def plain(value: float, digits: int = 0) -> str:
+    """Format a number for text that is searched and compared: no commas, an ASCII minus."""
+    return f"{value:.{digits}f}"
+
+
+def decimals(error: float | None) -> int:
     """Digits after the point that a value of this error has.
 
     The error keeps one digit, two where the first is 1 or 2.
     """
     if error is None or not math.isfinite(error) or error <= 0:
-        return otherwise
+        return 0
     size = math.floor(math.log10(error))
     return max(0, (1 if error / 10**size < 2.95 else 0) - size)
 
@@ -72,6 +79,13 @@ def power(value: float) -> str:
     return raised if factor == "1" else f"{factor}·{raised}"
 
 
+def short(value: float) -> str:
+    """Format a place on an axis of counts: 500, 20k, 1.5M."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1000:g}k" if abs(value) >= 1000 else f"{value:g}"
+
+
 def count(value: object) -> str:
     """Format a count with commas."""
     found = number(value)
@@ -83,7 +97,7 @@ def large(value: float) -> str:
     for size, word in ((1e9, "billion"), (1e6, "million")):
         if value >= size:
             return f"{value / size:.1f} {word}"
-    return f"{int(value):,}"
+    return count(value)
 
 
 def duration(seconds: object) -> str:
@@ -96,24 +110,12 @@ def duration(seconds: object) -> str:
     whole = round(found)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    minutes = round(whole / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
+    large, small = ("min", "s") if whole < 3600 else ("h", "min")
+    first, second = divmod(whole if whole < 3600 else round(whole / 60), 60)
+    return f"{first} {large} {second} {small}" if second else f"{first} {large}"
 
 
 def percent(value: object) -> str:
     """Format a share as a percentage."""
     found = number(value)
     return MISSING if found is None else f"{100 * found:.0f}%"
-
-
-def install(environment: jinja2.Environment) -> None:
-    """Make the formats usable as filters in templates."""
-    filters: dict[str, Any] = {
-        "score": score,
-        "count": count,
-        "duration": duration,
-        "percent": percent,
-    }
-    environment.filters.update(filters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from worldmodels.planning.actor_critic import Log
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
 from worldmodels.planning.plan import Plan
-from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
+
+if TYPE_CHECKING:
+    from worldmodels.policies.planning import PlanningPolicy
 
 
 @dataclass(frozen=True)

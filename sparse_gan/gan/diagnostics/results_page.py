@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from sparse_gan.gan.diagnostics import dirac, flatness
@@ -17,12 +16,10 @@ from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Results, Verdict, results, verdicts
 from sparse_gan.gan.page import figures
 from worldmodels.pages import text
-from worldmodels.pages.axes import log_labels, thinned
-from worldmodels.pages.document import Document, Pair, Plot, Section, Warnings, setup
+from worldmodels.pages.charts import log_labels, looks, thinned
+from worldmodels.pages.document import Document, Pair, Plot, Section, Table, Warnings, setup
 from worldmodels.pages.document import Figures as Verdicts
-from worldmodels.pages.marks import legend, looks
-from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, stacked
-from worldmodels.pages.tables import Table
+from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, width_of
 from worldmodels.runs import RunFolder, write_json
 
 HEAD = ("claim", "figure", "plain: median (range)", "cured: median (range)", "seeds")
@@ -152,42 +149,41 @@ def collapse_chart(toy: Toy, found: Results) -> Chart:
     result = found[toy][0]
     centres = mixture(toy).centres.numpy()
 
-    def draw(width: int) -> Figure:
-        figure = Figure(figsize=(width / 72, 1.12 * width / len(FORMS) / 72), layout="constrained")
-        row: Any = figure.subplots(1, len(FORMS), squeeze=False)
-        for axes, form in zip(row[0], FORMS, strict=True):
+    def draw(*row: Axes) -> None:
+        narrow = width_of(row[0]) < 400
+        for axes, form in zip(row, FORMS, strict=True):
             samples = np.array(result[f"{form}_samples"])[:SAMPLES]
-            size = 24 if width < 400 else 90
-            axes.scatter(*centres.T, s=size, color=COLOUR["grid"], linewidths=0)
+            size = 24 if narrow else 90
+            axes.scatter(centres[:, 0], centres[:, 1], s=size, color=COLOUR["grid"], linewidths=0)
             axes.plot(*samples.T, ".", color=COLOUR["dream"], markersize=2)
             axes.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal", xticks=[], yticks=[])
             covered = f"{result[form]['covered']} of {result['modes']}"
-            title = f"{form}\n{covered}" if width < 400 else f"{form}: {covered} modes"
+            title = f"{form}\n{covered}" if narrow else f"{form}: {covered} modes"
             axes.set_title(title, fontsize=12, color=COLOUR["ink"])
-        return figure
+
+    def square(width: int) -> list[int]:
+        return [round(1.12 * width / len(FORMS))]
 
     said = ", ".join(f"{form} {result[form]['covered']}" for form in FORMS)
     alt = f"Samples on the {toy}: of {result['modes']} modes cover {said}."
     keys = (Key("dot", "grid", "true mode"), Key("dot", "dream", "sample"))
-    return chart(f"collapse-{toy}", alt, FULL, draw, keys)
+    return chart(f"collapse-{toy}", alt, FULL, square, draw, keys, columns=len(FORMS))
 
 
 def vanishing_chart(found: Results) -> Chart:
     """Norm of G's gradient while F trains alone, a line a seed."""
     lines = {"saturating": "alarm", "nonsaturating": "real"}
 
-    def draw(width: int) -> Figure:
-        figure, (axes,) = stacked(width, [280])
+    def draw(axes: Axes) -> None:
         for name, colour in lines.items():
             for result in found["vanishing"]:
                 axes.plot(result["strengths"], result[name], marker=".", color=COLOUR[colour])
         axes.set(yscale="log", xlabel="steps of F", ylabel="norm of G's gradient")
         log_labels(axes.yaxis)
-        return figure
 
     ends = ", ".join(f"{name} {text.figure(found['vanishing'][0][name][-1])}" for name in lines)
     keys = [Key("line", colour, name.replace("non", "non-")) for name, colour in lines.items()]
-    return chart("vanishing", f"Norm of G's gradient at the end: {ends}.", FULL, draw, keys)
+    return chart("vanishing", f"Norm of G's gradient at the end: {ends}.", FULL, [280], draw, keys)
 
 
 def dirac_chart(found: Results) -> Chart:
@@ -200,8 +196,7 @@ def dirac_chart(found: Results) -> Chart:
         suffix = name[name.find(" + ") :] if " + " in name else ""
         marks[name] = (colours[name.removesuffix(suffix)], *remedies[suffix])
 
-    def draw(width: int) -> Figure:
-        figure, (axes,) = stacked(width, [320])
+    def draw(axes: Axes) -> None:
         for name, (colour, dash, _) in marks.items():
             radius = np.hypot(*np.array(paths[name]["path"]).T)
             steps = np.arange(len(radius)) * paths[name]["every"]
@@ -209,11 +204,10 @@ def dirac_chart(found: Results) -> Chart:
             axes.plot(x, y, dash, color=COLOUR[colour], linewidth=1.6)
         axes.set(yscale="log", xlabel="steps", ylabel="distance from equilibrium")
         log_labels(axes.yaxis)
-        return figure
 
     ends = ", ".join(f"{name} {text.figure(paths[name]['shrinkage'])}" for name in paths)
     keys = [Key(mark, colour, name) for name, (colour, _, mark) in marks.items()]
-    return chart("dirac", f"Last over first radius: {ends}.", FULL, draw, keys)
+    return chart("dirac", f"Last over first radius: {ends}.", FULL, [320], draw, keys)
 
 
 def flatness_plots(found: Results) -> list[Plot]:
@@ -228,8 +222,7 @@ def flatness_plots(found: Results) -> list[Plot]:
         return np.asarray((values - values[0]) / max(1e-9, float(np.ptp(values))))
 
     def drawn(what: str, label: str) -> Chart:
-        def draw(width: int) -> Figure:
-            figure, (axes,) = stacked(width, [290])
+        def draw(axes: Axes) -> None:
             for name, look in styles.items():
                 x, y = profiles[name]["distance"], scaled(name, what)
                 axes.plot(x, y, color=COLOUR[look.colour], linestyle=look.dash)
@@ -237,11 +230,10 @@ def flatness_plots(found: Results) -> list[Plot]:
             if what == "lesson":
                 axes.set_yscale("log")
                 log_labels(axes.yaxis)
-            return figure
 
         ends = ", ".join(f"{name} {text.figure(float(scaled(name, what)[-1]))}" for name in styles)
         alt = f"{label}, farthest from the data: {ends}."
-        return chart(f"flatness-{what}", alt, HALF, draw, legend(styles))
+        return chart(f"flatness-{what}", alt, HALF, [290], draw, styles.values())
 
     titles = {"energy": ("Energy", "energy, scaled"), "lesson": ("G's lesson", "over its largest")}
     return [Plot(drawn(what, label), title) for what, (title, label) in titles.items()]
