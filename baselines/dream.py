@@ -22,7 +22,7 @@ from baselines.recipes import Recipe
 from baselines.training_env import normalized
 from worldmodels import envs, runs
 from worldmodels.agent import Agent, find
-from worldmodels.dream.sb3 import DreamVecEnv, LatentControl
+from worldmodels.dream.sb3 import DreamVecEnv, LatentPredictor
 from worldmodels.protocols import UserError
 
 
@@ -83,4 +83,4 @@ def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path, digest:
     policy = build_policy(recipe, seen, drivers.action_space(agent.action_spec))
     drivers.assign(policy, tensors, world)
     sums = runs.read_json(world / "config.json")["sha256"]
-    return agent.with_control(LatentControl(policy), digest and runs.config_hash([digest, sums]))
+    return agent.with_policy(LatentPredictor(policy), digest and runs.config_hash([digest, sums]))

@@ -72,8 +72,8 @@ class EvolutionConfig(Config):
     components: SizeOrZero = 0
     """search in so many principal components of what C sees, whitened, as the presets do; 0
     searches in all of C's parameters, as the paper does"""
-    average: Count = 1
-    """generations whose means are averaged into the driver (`EvolveConfig.average`)"""
+    mean_window: Count = 1
+    """generations whose means are averaged into the driver (`EvolveConfig.mean_window`)"""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     drive: DriveConfig = field(default_factory=DriveConfig)
@@ -257,8 +257,8 @@ class _Session:
             settings = EvolveConfig(
                 self.cfg.strategy,
                 generations=target,
-                mean_every=NEVER,
-                average=self.cfg.average,
+                snapshot_every=NEVER,
+                mean_window=self.cfg.mean_window,
                 checkpoint_every=1,
             )
             self.result = evolve(

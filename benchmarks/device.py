@@ -35,7 +35,7 @@ from worldmodels.vision.vae import ConvVAE
 CFG = quick()
 ENV = "worldmodels/CarRacing-v3"
 ACTIONS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-REWARD = RewardModel("count", base=-0.4, hit_value=3.4)
+REWARD = RewardModel("count", base=-0.4, event_value=3.4)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ def memory_steps(device: Device, steps: int) -> float:
         REWARD,
         latents(),
         seed=0,
-        log=lambda **line: rates.append(line["steps_per_second"] / cfg.streams / cfg.length),
+        log=lambda **line: rates.append(
+            line["steps_per_second"] / cfg.batch_size / cfg.sequence_length
+        ),
         device=device,
     )
     return max(rates)
@@ -113,7 +115,7 @@ def dream_generations(device: Device) -> float:
     torch.manual_seed(0)
     memories = [MDNRNN(network).to(device).eval()]
     starts = build_starts(memories, latents(), 512, 40, np.random.default_rng(0))
-    dream = replace(CFG.dream, termination="off", miss_penalty=0.0)
+    dream = replace(CFG.dream, termination="off", no_event_penalty=0.0)
     search = DreamEvolution(CFG.controller, dream, memories, REWARD, starts, ENV, ACTIONS)
     judge, x0 = search.returns(), search.first_parameters(0)
     population = np.tile(x0, (CFG.controller.evolve.strategy.population, 1))

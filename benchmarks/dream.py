@@ -62,7 +62,7 @@ def make_engine(cfg: DreamConfig) -> DreamEngine:
     rng = np.random.default_rng(0)
     z = rng.standard_normal((64, 32), np.float32)
     h = np.zeros((1, 64, 256), np.float32)
-    model = RewardModel("hit", base=-0.1, hit_value=3.4)
+    model = RewardModel("event", base=-0.1, event_value=3.4)
     return DreamEngine([MDNRNN(MDNRNNConfig())], model, DreamStarts(z, h, h.copy()), cfg)
 
 

@@ -90,7 +90,9 @@ def latents_of(args: Args) -> tuple[Latents, bool]:
     cfg = from_json(RunConfig, read_json(where)["config"], f"{where}: ", ignore_unknown=True)
     number = max(int(folder.name) for folder in (args.run / "iterations").iterdir())
     newest = Iteration(number, args.run / "iterations" / f"{number:02d}")
-    return Latents.concatenate([file.latents for file in newest.load_latents()]), cfg.mirror
+    return Latents.concatenate(
+        [file.latents for file in newest.load_latents()]
+    ), cfg.horizontal_flip
 
 
 def main(args: Args) -> dict[str, Any]:

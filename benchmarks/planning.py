@@ -76,7 +76,7 @@ def make_agent() -> Agent:
         env_id="CarRacing-v3",
         frame_spec=FrameSpec(),
         action_spec=spec,
-        reward_model=RewardModel("hit", base=-0.1, hit_value=3.4),
+        reward_model=RewardModel("event", base=-0.1, event_value=3.4),
         starts=DreamStarts(np.zeros((1, 32), np.float32), h, h),
     )
 

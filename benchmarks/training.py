@@ -110,7 +110,7 @@ def measure_memory(args: Args, folder: Path) -> dict[str, float]:
     train_memory(
         cfg,
         MDNRNNConfig(),
-        fit_reward_model(latents, "hit"),
+        fit_reward_model(latents, "event"),
         latents,
         seed=0,
         log=lambda **line: rates.append(line["steps_per_second"]),

@@ -10,7 +10,7 @@ from worldmodels.commands.staged import STAGED, run_step, settings
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.runs import Device
 
-USES = ("vision", "vision_training", "mirror")
+USES = ("vision", "vision_training", "horizontal_flip")
 
 
 def main(
@@ -26,9 +26,11 @@ def main(
     """
     store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
     cfg, out = settings(preset, set, USES, store.env_id), STAGED / "vision.safetensors"
-    inputs = [cfg.vision, cfg.vision_training, cfg.mirror, store.fingerprint]
+    inputs = [cfg.vision, cfg.vision_training, cfg.horizontal_flip, store.fingerprint]
     with stages.open_stage("vision", out, inputs, STAGED, seed=seed, device=device) as ctx:
-        vision = stages.train_vision(cfg.vision_training, cfg.vision, store, ctx, mirror=cfg.mirror)
+        vision = stages.train_vision(
+            cfg.vision_training, cfg.vision, store, ctx, horizontal_flip=cfg.horizontal_flip
+        )
         vision.save(out)
     print(f"V, trained on the frames of {len(store)} episodes: {out}")
 

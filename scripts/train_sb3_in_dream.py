@@ -12,7 +12,7 @@ import tyro
 from stable_baselines3 import PPO
 
 from worldmodels import Agent, cli, evaluation
-from worldmodels.dream.sb3 import DreamVecEnv, LatentControl
+from worldmodels.dream.sb3 import DreamVecEnv, LatentPredictor
 
 
 def main(agent: str, steps: int = 200_000, dreams: int = 16, episodes: int = 4) -> None:
@@ -21,7 +21,7 @@ def main(agent: str, steps: int = 200_000, dreams: int = 16, episodes: int = 4) 
     vector = gym.make_vec("worldmodels/Dream-v0", dreams, agent=loaded, horizon=250)
     ppo = PPO("MlpPolicy", DreamVecEnv(vector), n_steps=256, batch_size=512, seed=0, verbose=1)
     ppo.learn(steps)
-    driver = loaded.with_control(LatentControl(ppo))  # V, M and held actions are the agent's
+    driver = loaded.with_policy(LatentPredictor(ppo))  # V, M and held actions are the agent's
     seeds = range(500_000, 500_000 + episodes)
     result = evaluation.evaluate(driver, loaded.env_id, seeds, workers=1)
     print(f"real return {result.mean:.1f}")

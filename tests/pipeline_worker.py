@@ -20,7 +20,7 @@ from worldmodels.presets import RunConfig, smoke
 def tiny() -> RunConfig:
     """The smoke preset without its films and with the fast environment in the test."""
     cfg = smoke()
-    test = dataclasses.replace(cfg.test, videos=False, random_driver=False, max_steps=20)
+    test = dataclasses.replace(cfg.test, videos=False, random_policy=False, max_steps=20)
     selection = dataclasses.replace(cfg.selection, max_steps=20)
     return dataclasses.replace(cfg, test=test, selection=selection, test_env_id=cfg.env_id)
 

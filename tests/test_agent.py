@@ -31,7 +31,7 @@ from worldmodels.evaluation.policies import stamp
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
-from worldmodels.policies.opening import open_driver, policy_path
+from worldmodels.policies.opening import open_policy, policy_path
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import RunFolder
 from worldmodels.tasks.car_racing import CAR_RACING
@@ -186,7 +186,7 @@ def test_folder_gives_the_agent_back(tmp_path: Path, dtype: str) -> None:
         normalize=True,
         input_stats=stats,
         starts=starts,
-        reward_model=RewardModel("hit", -0.1, 3.3),
+        reward_model=RewardModel("event", -0.1, 3.3),
         metadata={
             "evaluation": {"mean": 812.5, "std": 91.0, "ci95": [790.0, 833.0], "episodes": 100},
             "frames": {"totals": {"collection": 200_000}},
@@ -259,7 +259,7 @@ def test_a_run_folder_stands_for_its_agent(tmp_path: Path) -> None:
     run.write_config({"preset": "quick"})
     for name in (run.path, str(run.path)):
         with pytest.raises(UserError, match=r"is a run folder without an agent; finish the run"):
-            open_driver(name)
+            open_policy(name)
         with pytest.raises(UserError, match="without an agent"):
             home_of(str(name))
     agent = make()
@@ -270,8 +270,8 @@ def test_a_run_folder_stands_for_its_agent(tmp_path: Path) -> None:
     assert policy_path(run.path, "residual").parent == run.agent
     assert not drivers.is_driver(run.path)
     obs = frames(1)[0]
-    action, _ = open_driver(run.path).predict(obs, deterministic=True)
-    np.testing.assert_array_equal(action, open_driver(run.agent).predict(obs, None, None, True)[0])
+    action, _ = open_policy(run.path).predict(obs, deterministic=True)
+    np.testing.assert_array_equal(action, open_policy(run.agent).predict(obs, None, None, True)[0])
     run.count_frames("collection", 7, "x")
     books = Bookkeeping()
     inherit(books, run.path)

@@ -107,7 +107,11 @@ def test_env_and_env_id_are_the_same_everywhere(words: list[str]) -> None:
 
 def test_the_task_of_an_environment_changes_the_preset_and_flags_change_the_task() -> None:
     other = parse_run("--preset", "quick", "--env-id", "Other-v0").config
-    assert (other.experience.patience, other.mirror, other.dream.miss_penalty) == (None, False, 0)
+    assert (other.experience.patience, other.horizontal_flip, other.dream.no_event_penalty) == (
+        None,
+        False,
+        0,
+    )
     kept = parse_run("--preset", "quick", "--env-id", "O-v0", "--experience.patience", "5").config
     assert kept.experience.patience == 5
 
@@ -117,8 +121,8 @@ def test_collect_has_other_defaults_where_an_agent_drives() -> None:
     words = ["--preset", "smoke", "--out", "x"]
     assert parsing.parse(Collect, words, "").episodes == cfg.explore_episodes
     by_agent = parsing.parse(Collect, [*words, "--agent", "a"], "")
-    assert by_agent.episodes == cfg.driver_episodes
-    assert by_agent.max_steps == cfg.driver_steps
+    assert by_agent.episodes == cfg.agent_episodes
+    assert by_agent.max_steps == cfg.agent_steps
 
 
 # --- help and version

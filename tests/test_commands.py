@@ -267,7 +267,7 @@ def test_what_cannot_be_filmed_is_not_driven_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("it drove"))
-    Agent.from_pretrained(staged / "agent").for_driving().save_pretrained(tmp_path / "blind")
+    Agent.from_pretrained(staged / "agent").without_dreams().save_pretrained(tmp_path / "blind")
     said = fails(capsys, "play", "--agent", tmp_path / "blind", "--video", tmp_path / "film.mp4")
     assert "without its decoder" in said
     assert not (tmp_path / "film.mp4").exists()

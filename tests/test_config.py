@@ -197,7 +197,7 @@ def test_no_configuration_is_left_out() -> None:
         ("run --residual.training.network.residual 0", "network.residual is 0.0; it must be above"),
         ("run --iterations 7000", "--iterations is 7000; it must be so small"),
         ("run --controller.normalize", "--controller.normalize is True; it must be False"),
-        ("collect --kick-probability nan", "--kick-probability is nan; it must be finite"),
+        ("collect --burst-probability nan", "--burst-probability is nan; it must be finite"),
         ("study {out} --study.seeds 0", "--study.seeds is 0; it must be at least 1"),
         (  # found when the agent is known, but before anything is written
             "plan --agent car-racing --json {out} --planning.objective.disagreement-penalty 1",

@@ -80,10 +80,10 @@ def test_import_is_cheap_and_repeatable() -> None:
 
 def test_the_public_names_are_exported_lazily() -> None:
     from worldmodels.agent import Agent
-    from worldmodels.policies.opening import open_driver
+    from worldmodels.policies.opening import open_policy
 
     assert worldmodels.Agent is Agent
-    assert worldmodels.open_driver is open_driver
+    assert worldmodels.open_policy is open_policy
     with pytest.raises(AttributeError, match="no attribute 'Driver'"):
         worldmodels.Driver  # noqa: B018  the attribute access is what is tested
 

@@ -24,11 +24,11 @@ from worldmodels.metrics import RECORDS, read_lines
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.policies.ensemble import other_members
-from worldmodels.policies.opening import best_driver
+from worldmodels.policies.opening import best_policy
 from worldmodels.presets import (
     PRESETS,
-    CommitteeStageConfig,
-    FreshConfig,
+    EnsembleStageConfig,
+    FromScratchConfig,
     MemoryStageConfig,
     RunConfig,
     SelectionConfig,
@@ -37,7 +37,7 @@ from worldmodels.protocols import UserError
 from worldmodels.stages import LatentsFile, selection
 from worldmodels.stages.collection import load_driver
 from worldmodels.stages.controller import recorded_starts
-from worldmodels.stages.vision import half_mirrored, held_out, originals
+from worldmodels.stages.vision import half_flipped, held_out, originals
 from worldmodels.tasks.car_racing import Flip
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
@@ -68,7 +68,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_agent(unbroken: Path, tmp_p
     out, kills = tmp_path / "broken", tmp_path / "kills"
     rounds = ("collect", "vision", "encode", "memory", "controller", "select")
     stages = [f"{name}/{number:02d}" for number in (0, 1) for name in rounds]
-    stages += ["final/02", "residual/02", "committee/02", "test/02"]
+    stages += ["final/02", "residual/02", "ensemble/02", "test/02"]
     for _ in stages:
         command = [sys.executable, str(WORKER), str(out), "1", str(kills)]
         code = subprocess.run(command, capture_output=True, timeout=300, check=False).returncode
@@ -123,8 +123,8 @@ def test_memories_of_rounds_with_the_same_v_dream_together(tmp_path: Path) -> No
     cfg = tiny()
     cfg = dataclasses.replace(
         cfg,
-        vision_training=dataclasses.replace(cfg.vision_training, finetune_rounds=0),
-        controller=dataclasses.replace(cfg.controller, memory_rounds=3),
+        vision_training=dataclasses.replace(cfg.vision_training, finetune_iterations=0),
+        controller=dataclasses.replace(cfg.controller, memory_iterations=3),
     )
     run_pipeline(cfg, tmp_path, seed=4, workers=1)
     first, last = (Agent.from_pretrained(tmp_path / "iterations" / f"0{n}/agent") for n in (0, 1))
@@ -136,12 +136,14 @@ def test_memories_of_rounds_with_the_same_v_dream_together(tmp_path: Path) -> No
 
 def test_fresh_rounds_begin_v_and_m_anew(tmp_path: Path) -> None:
     cfg = dataclasses.replace(
-        tiny(), iterations=4, fresh=FreshConfig(rounds=2, vision_steps=7, memory_steps=8)
+        tiny(),
+        iterations=4,
+        from_scratch=FromScratchConfig(iterations=2, vision_steps=7, memory_steps=8),
     )
     cfg = dataclasses.replace(
         cfg,
-        vision_training=dataclasses.replace(cfg.vision_training, finetune_rounds=0),
-        controller=dataclasses.replace(cfg.controller, memory_rounds=3),
+        vision_training=dataclasses.replace(cfg.vision_training, finetune_iterations=0),
+        controller=dataclasses.replace(cfg.controller, memory_iterations=3),
     )
     run_pipeline(cfg, tmp_path, seed=5, workers=1)
     folder = runs.RunFolder(tmp_path)
@@ -162,7 +164,7 @@ def test_fresh_rounds_begin_v_and_m_anew(tmp_path: Path) -> None:
 
 
 def test_fresh_rounds_are_the_last() -> None:
-    cfg = RunConfig(iterations=6, fresh=FreshConfig(rounds=2, vision_steps=30))
+    cfg = RunConfig(iterations=6, from_scratch=FromScratchConfig(iterations=2, vision_steps=30))
     assert [n for n in range(6) if cfg.begins_vision(n)] == [0, 4]
     assert [n for n in range(6) if cfg.begins_memory(n)] == [0, 4, 5]
     assert [n for n in range(6) if cfg.trains_vision(n)] == [0, 1, 4]
@@ -170,9 +172,9 @@ def test_fresh_rounds_are_the_last() -> None:
     assert cfg.vision_training_of(4).steps == 30
     assert cfg.memory_training_of(4) == cfg.memory_training
     with pytest.raises(UserError, match="memory_steps is 0; it must be at least 1"):
-        FreshConfig(memory_steps=0)
+        FromScratchConfig(memory_steps=0)
     with pytest.raises(UserError, match="rounds is -1; it must be at least 0"):
-        FreshConfig(rounds=-1)
+        FromScratchConfig(iterations=-1)
 
 
 @pytest.mark.parametrize("together", [2.0, 1.0])
@@ -181,9 +183,9 @@ def test_a_committee_drives_where_selection_prefers_it(
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(unbroken, out)
-    for stage in ("committee", "test"):
+    for stage in ("ensemble", "test"):
         (out / "stages" / stage / "02.json").unlink()
-    (out / "agent" / "committee").mkdir(exist_ok=True)  # half a folder, left by a kill
+    (out / "agent" / "ensemble").mkdir(exist_ok=True)  # half a folder, left by a kill
     judged: list[list[int]] = []
 
     def judge(policies: Sequence[object], env_id: str, seeds: range, **_: object) -> list[Any]:
@@ -200,20 +202,20 @@ def test_a_committee_drives_where_selection_prefers_it(
     assert judged == [[500_006, 500_007]]  # 4 chose C, 2 more its residual
     winner = runs.read_json(out / "stages" / "final" / "02.json")["outputs"]["iteration"]
     kept = together > 1
-    (row,) = runs.RunFolder(out).metrics("committee_selection")
+    (row,) = runs.RunFolder(out).metrics("ensemble_selection")
     assert (row["rounds"], row["kept"]) == ([1 - winner], kept)
     assert len(other_members(out / "agent")) == kept
-    assert (best_driver(out / "agent") == "committee") is kept
-    assert runs.read_json(out / "evaluation.json")["agent"].endswith("(committee)") is kept
+    assert (best_policy(out / "agent") == "ensemble") is kept
+    assert runs.read_json(out / "evaluation.json")["agent"].endswith("(ensemble)") is kept
     if kept:
         (folder,) = other_members(out / "agent")
         mine = Agent.from_pretrained(folder)
         theirs = Agent.from_pretrained(out / "iterations" / f"0{1 - winner}" / "agent")
         np.testing.assert_allclose(mine.parameters, theirs.parameters, rtol=1e-3, atol=1e-4)
         report = (out / "report.html").read_text()
-        assert "Committee" in report and "2 drive" in report
+        assert "Ensemble" in report and "2 drive" in report
         run_pipeline(  # another choice before it sends the members home
-            dataclasses.replace(tiny(), committee=CommitteeStageConfig()),
+            dataclasses.replace(tiny(), ensemble=EnsembleStageConfig()),
             out,
             seed=1,
             workers=1,
@@ -278,7 +280,7 @@ def test_the_ledger_counts_what_the_present_agent_cost(unbroken: Path, tmp_path:
     before = folder.frames()
     folder.count_frames("test", 7, "test/0123456789abcdef")  # of `worldmodels evaluate`
     dream = dataclasses.replace(cfg.dream, temperature=1.3)
-    changed = dataclasses.replace(cfg, iterations=1, dream=dream, committee=CommitteeStageConfig())
+    changed = dataclasses.replace(cfg, iterations=1, dream=dream, ensemble=EnsembleStageConfig())
     run_pipeline(changed, out, seed=1, workers=1, preset="tiny")
     after = folder.frames()
     alone = tmp_path / "alone"
@@ -336,7 +338,7 @@ def test_what_is_damaged_or_lost_is_made_again_and_nothing_else(
             wanted |= redone
         run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
         redone = {name for name, time in times().items() if time != before.get(name)}
-        assert redone - {"residual/02", "committee/02"} == wanted  # these go with the agent
+        assert redone - {"residual/02", "ensemble/02"} == wanted  # these go with the agent
         assert weights(out) == weights(unbroken)
         assert runs.RunFolder(out).frames()["totals"] == ledger
     assert (out / "report.html").is_file()
@@ -351,7 +353,7 @@ def test_presets_are_valid_and_ordered() -> None:
 
 
 def test_late_rounds_are_validated_on_more_tracks() -> None:
-    cfg = SelectionConfig(episodes=16, early_episodes=2, late_rounds=3)
+    cfg = SelectionConfig(episodes=16, early_episodes=2, late_iterations=3)
     assert [cfg.episodes_of(number, 5) for number in range(5)] == [2, 2, 16, 16, 16]
     assert SelectionConfig(episodes=16).episodes_of(0, 5) == 16
     with pytest.raises(UserError, match=r"early_episodes is 17; it must be from 1 to episodes"):
@@ -366,7 +368,7 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
         cfg,
         env_id=fakes.DISCRETE,
         test_env_id=None,
-        mirror=False,
+        horizontal_flip=False,
         iterations=1,
     )
     run_pipeline(cfg, tmp_path, seed=0, workers=1)
@@ -382,9 +384,9 @@ def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
         np.testing.assert_array_equal(seen.reward, twin.reward)
         np.testing.assert_array_equal(seen.action * [-1, 1, 1], twin.action)
         assert np.abs(seen.mu - twin.mu).max() > 1e-3
-    held = held_out(60, mirror=True)
+    held = held_out(60, horizontal_flip=True)
     assert np.flatnonzero(held).tolist() == [0, 1, 40, 41]  # both images or neither
-    assert np.flatnonzero(held_out(60, mirror=False)).tolist() == [0, 20, 40]
+    assert np.flatnonzero(held_out(60, horizontal_flip=False)).tolist() == [0, 20, 40]
 
 
 def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
@@ -399,8 +401,8 @@ def test_dreams_of_a_mirrored_run_begin_in_originals(unbroken: Path) -> None:
 def test_half_of_v_s_frames_are_mirrored_and_a_resumed_run_sees_the_same() -> None:
     mirror = Flip(1.0, "box")
     batches = [np.random.default_rng(k).integers(0, 255, (40, 64, 64, 3), np.uint8) for k in (0, 1)]
-    all_of_them = list(half_mirrored(iter(batches), mirror, seed=3, start=0))
-    resumed = list(half_mirrored(iter(batches[1:]), mirror, seed=3, start=1))
+    all_of_them = list(half_flipped(iter(batches), mirror, seed=3, start=0))
+    resumed = list(half_flipped(iter(batches[1:]), mirror, seed=3, start=1))
     np.testing.assert_array_equal(all_of_them[1], resumed[0])
     turned = [
         np.array_equal(a, mirror.frames(b)) for a, b in zip(all_of_them[0], batches[0], strict=True)
@@ -416,7 +418,7 @@ def test_only_a_known_mirror_can_be_used(tmp_path: Path) -> None:
         run_pipeline(cfg, tmp_path / "other")
     assert not (tmp_path / "other").exists()
     cfg = dataclasses.replace(cfg, test_env_id=None)
-    with pytest.raises(UserError, match=f"mirror is on for {fakes.BOX}"):
+    with pytest.raises(UserError, match=f"horizontal_flip is on for {fakes.BOX}"):
         run_pipeline(cfg, tmp_path, seed=0, workers=1)
 
 
@@ -428,7 +430,7 @@ def test_a_run_moves_between_processor_and_graphics_card(
     cfg = dataclasses.replace(
         tiny(),
         iterations=1,
-        fresh=FreshConfig(),
+        from_scratch=FromScratchConfig(),
         memory=MemoryStageConfig(hidden_size=32, dropout=0.1),
         dream=dataclasses.replace(tiny().dream, backend=backend),
     )

@@ -30,7 +30,7 @@ def test_a_run_of_an_older_version_takes_defaults_for_what_it_lacks() -> None:
 def test_settings_are_changed_by_name() -> None:
     cfg = with_settings(PRESETS["quick"](), {"dream.temperature": 1.3, "iterations": 2})
     assert (cfg.dream.temperature, cfg.iterations) == (1.3, 2)
-    assert with_settings(cfg, {"experience.driver-noise": [0.1]}).experience.driver_noise == (0.1,)
+    assert with_settings(cfg, {"experience.agent-noise": [0.1]}).experience.agent_noise == (0.1,)
 
 
 @pytest.mark.parametrize(

@@ -30,17 +30,17 @@ PASSIVE = ("dataclasses.py", "_jsonable.py", "copy.py", "<string>")
 def small(env_id: str = DEFAULT_ENV) -> RunConfig:
     """The smoke preset, smaller still, with nothing switched off that reads settings."""
     cfg = smoke()
-    training = dataclasses.replace(cfg.residual.training, steps=2, actors=1, critic_first=1)
+    training = dataclasses.replace(cfg.residual.training, steps=2, actors=1, critic_warmup_steps=1)
     return dataclasses.replace(
         cfg,
         env_id=BOX,
         test_env_id=BOX,
-        mirror=False,
-        experience=dataclasses.replace(cfg.experience, driver_snapshots="selected"),
+        horizontal_flip=False,
+        experience=dataclasses.replace(cfg.experience, agent_snapshots="selected"),
         selection=dataclasses.replace(cfg.selection, max_steps=8),
         residual=dataclasses.replace(cfg.residual, training=training),
         test=dataclasses.replace(cfg.test, max_steps=8, videos=False),
-        starts=dataclasses.replace(cfg.starts, loss_weight=2.0),
+        starts=dataclasses.replace(cfg.starts, off_track_weight=2.0),
         dream=dataclasses.replace(cfg.dream, backend="torch"),
     )
 
@@ -130,13 +130,13 @@ SMALL = "--preset small"
 PLANNER = "--episodes 1 --workers 1 --max-steps 2 --planning.objective.particles 2"
 SEARCH = "--planning.cem.samples 4 --planning.cem.iterations 2"
 TRAINING = (
-    "--training.steps 2 --training.dreams 4 --training.horizon 2 --training.checkpoint-every 1 "
+    "--training.steps 2 --training.batch_size 4 --training.horizon 2 --training.checkpoint-every 1 "
     "--training.log-every 1"
 )
 FILES = "--vision {made}/v.pt --memory {made}/m.pt --latents {made}/z.safetensors"
 OPTIONAL = (
     "--controller.evolve.strategy.name pepg --dream.ensemble per_step "
-    "--dream.disagreement-limit 99 --dream.miss-penalty 0.5 --starts.loss-weight 2 "
+    "--dream.disagreement-limit 99 --dream.no-event-penalty 0.5 --starts.off-track-weight 2 "
     "--controller.evolve.seconds 99"
 )
 LINES: dict[str, tuple[str, ...]] = {
@@ -186,7 +186,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "--agent {made}/agent --policy imitation --out {out}/l --imitation.dreams 1 "
         "--planner rollout --imitation.decisions 2 --imitation.epochs 1",
     ),
-    "committee": ("{made}/agent {made}/agent --out {out}/c",),
+    "ensemble": ("{made}/agent {made}/agent --out {out}/c",),
     "play": (
         "--agent {made}/agent --video {out}/a.mp4 --steps 3",
         "--agent {made}/agent --video {out}/b.mp4 --steps 3 --dream",
@@ -211,9 +211,9 @@ def test_every_command_is_here() -> None:
 
 CHANGES = (
     "--starts.newest-weight 9",
-    "--starts.loss-weight 9 --starts.loss-streak 1",
-    "--starts.loss-weight 9 --starts.loss-streak 3",
-    "--starts.loss-weight 9 --starts.loss-streak 3 --starts.loss-before 1",
+    "--starts.off-track-weight 9 --starts.off-track-streak 1",
+    "--starts.off-track-weight 9 --starts.off-track-streak 3",
+    "--starts.off-track-weight 9 --starts.off-track-streak 3 --starts.off-track-before 1",
     "--memory {made}/m.pt {made}/m.pt",
     "--init {made}/agent",
 )
@@ -252,9 +252,9 @@ REFUSED = (
     ),
     (f"train-controller {FILES} --out {{out}}/x --starts.newest-weight 3", "one file of latents"),
     (
-        f"train-controller {SMALL} {FILES} --out {{out}}/x --starts.loss-weight 1 "
-        "--starts.loss-streak 3",
-        "starts.loss-weight is 1",
+        f"train-controller {SMALL} {FILES} --out {{out}}/x --starts.off-track-weight 1 "
+        "--starts.off-track-streak 3",
+        "starts.off-track-weight is 1",
     ),
     ("collect --out {out}/x --noise 0.1", "no agent drives"),
     ("collect --out {out}/x --agent {made}/agent --scale 0.1", "an agent drives"),
@@ -268,7 +268,7 @@ REFUSED = (
     ("train-policy --agent {made}/agent --planner cem", "it is for imitation"),
     ("train-policy --agent {made}/agent --policy imitation --training.steps 3", "its own"),
     (
-        "train-policy --agent {made}/agent --policy policy-network --training.trace 0.5",
+        "train-policy --agent {made}/agent --policy policy-network --training.lambda_ 0.5",
         "policy-network has no critic",
     ),
     ("study {made}/run --variants hot:selection.episodes=3", "has no effect in a study"),
@@ -293,9 +293,10 @@ def test_what_would_have_no_effect_is_refused(
 @pytest.mark.parametrize(
     "words",
     [
-        "train-vision --data x --out y --vision-training.finetune-rounds 2",
-        "train-controller --vision v --memory m --latents z --out y --controller.memory-rounds 2",
-        "train-controller --vision v --memory m --latents z --out y --controller.no-carry-on",
+        "train-vision --data x --out y --vision-training.finetune-iterations 2",
+        "train-controller --vision v --memory m --latents z --out y "
+        "--controller.memory-iterations 2",
+        "train-controller --vision v --memory m --latents z --out y --controller.no-warm-start",
         "train-policy --agent a --training.no-critic",
     ],
 )

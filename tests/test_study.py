@@ -24,7 +24,9 @@ from worldmodels.stages import selection
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    cfg = with_settings(tiny(), {"vision_training.finetune_rounds": 0})  # one V in both iterations
+    cfg = with_settings(
+        tiny(), {"vision_training.finetune_iterations": 0}
+    )  # one V in both iterations
     run_pipeline(cfg, out, seed=1, workers=1, preset="tiny")
     return out
 
@@ -47,9 +49,9 @@ def test_variants_are_evolved_and_driven_once(run: Path, tmp_path: Path) -> None
         "hot: dream.temperature=1.3",
         "none: untrained",
         "new: memory_training.steps=4",
-        "two: controller.memory_rounds=2",
+        "two: controller.memory_iterations=2",
         "often: memory.newest_repeats=3 memory_training.steps=4",
-        "zero: controller.carry_on=false",
+        "zero: controller.warm_start=false",
     ]
     assert study(run, tmp_path, "--variants", *variants) == 0
     data = json.loads((tmp_path / "study.json").read_text())
@@ -78,7 +80,7 @@ def test_only_memories_of_one_vision_dream_together(
     rounds: int, number: int, expected: list[int]
 ) -> None:
     cfg = with_settings(
-        tiny(), {"controller.memory_rounds": rounds, "vision_training.finetune_rounds": 2}
+        tiny(), {"controller.memory_iterations": rounds, "vision_training.finetune_iterations": 2}
     )
     assert dreaming_rounds(cfg, number) == expected
 
@@ -119,7 +121,13 @@ def test_a_grid_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["vision.z_dim", "selection.episodes", "iterations", "mirror", "memory-training.log-every"],
+    [
+        "vision.z_dim",
+        "selection.episodes",
+        "iterations",
+        "horizontal_flip",
+        "memory-training.log-every",
+    ],
 )
 def test_a_setting_that_a_study_does_not_use_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} has no effect in a study"):

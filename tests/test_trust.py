@@ -23,7 +23,7 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, EVIL, raising=False)
     agent = tmp_path / "agent"
-    shutil.copytree(find("car-racing"), agent, ignore=shutil.ignore_patterns("committee"))
+    shutil.copytree(find("car-racing"), agent, ignore=shutil.ignore_patterns("ensemble"))
     config = json.loads((agent / "config.json").read_text())
     (agent / "config.json").write_text(json.dumps({**config, "env_id": f"{EVIL}:Evil-v0"}))
     return agent

@@ -47,7 +47,7 @@ def agent() -> Agent:
         env_id="CarRacing-v3",
         frame_spec=FrameSpec(84),
         action_spec=ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-        reward_model=RewardModel("hit", -0.1, 3.3),
+        reward_model=RewardModel("event", -0.1, 3.3),
         starts=DreamStarts(*(rng.standard_normal(s).astype(np.float32) for s in shapes)),
     )
 

@@ -16,17 +16,17 @@ import gymnasium
 
 if TYPE_CHECKING:
     from worldmodels.agent import Agent
-    from worldmodels.policies.opening import open_driver
+    from worldmodels.policies.opening import open_policy
     from worldmodels.tasks import Task, register_task
 
 __version__ = "0.1.0"
-__all__ = ["Agent", "Task", "__version__", "open_driver", "register_task"]
+__all__ = ["Agent", "Task", "__version__", "open_policy", "register_task"]
 
 
 _HOMES = {
     "Agent": "worldmodels.agent",
     "Task": "worldmodels.tasks",
-    "open_driver": "worldmodels.policies.opening",
+    "open_policy": "worldmodels.policies.opening",
     "register_task": "worldmodels.tasks",
 }
 

@@ -227,7 +227,7 @@ class Agent(HoldingPolicy[AgentState]):
         other.linear = LinearPolicy(other)
         return other
 
-    def with_control(self, policy: LatentPolicy, digest: str = "") -> Agent:
+    def with_policy(self, policy: LatentPolicy, digest: str = "") -> Agent:
         """The same V and M under another policy than C; it cannot be saved.
 
         An interrupted evaluation knows the policy again by the ``digest`` of its weights.
@@ -236,7 +236,7 @@ class Agent(HoldingPolicy[AgentState]):
         other._other, other.digest = policy, digest
         return other
 
-    def for_driving(self) -> Agent:
+    def without_dreams(self) -> Agent:
         """The same agent without what only dreams need: V's decoder and the recorded starts."""
         other = copy.copy(self)
         other.vision, other.starts = self.vision.without_decoder(), None

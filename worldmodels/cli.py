@@ -36,7 +36,7 @@ COMMANDS = {
     "evaluate": Entry("evaluate:Evaluate", "measure a policy in the real environment"),
     "plan": Entry("planning:PlanOnce", "plan from a state and show the plan in the dream"),
     "train-policy": Entry("planning:TrainPolicy", "train a policy in an agent's dreams"),
-    "committee": Entry("committee:MakeCommittee", "average the actions of several agents"),
+    "ensemble": Entry("ensemble:MakeEnsemble", "average the actions of several agents"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import (
     Annotated,
     Any,
+    ClassVar,
     Literal,
     NoReturn,
     TypeAlias,
@@ -243,6 +244,9 @@ class ConfigError(UserError, ValueError):
 class Config:
     """Base of every configuration: its `__post_init__` checks each field against its type."""
 
+    FORMER: ClassVar[Mapping[str, str]] = {}
+    """from the names of fields in files of earlier versions to today's"""
+
     def __post_init__(self) -> None:
         """Refuse a value that its field's type does not allow, then what `_check` refuses."""
         if not _UNCHECKED.get():
@@ -367,11 +371,21 @@ class Family:
         return self.classes[kind]
 
 
+@dataclasses.dataclass(frozen=True)
+class Former:
+    """In a field's type: from values that files of earlier versions hold to today's."""
+
+    names: Mapping[str, str]
+
+
 def _build(kind: Any, value: Any, where: str) -> Any:
     """Make dataclasses, tuples and paths of what JSON has in their place; leave the rest."""
     origin = get_origin(kind)
     if origin is Annotated:
         base, *extras = get_args(kind)
+        for extra in extras:
+            if isinstance(extra, Former) and isinstance(value, str):
+                value = extra.names.get(value, value)
         for family in (extra for extra in extras if isinstance(extra, Family)):
             base = family.pick(value, where)
         return _build(base, value, where)
@@ -395,7 +409,9 @@ def _build_fields(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise UserError(f"{place} is {show(value)}; it must be an object")
     hints, values = types_of(kind), {}
+    former: Mapping[str, str] = getattr(kind, "FORMER", {})
     for name, item in value.items():
+        name = former.get(name, name)
         if name not in hints:
             unknown = f"{place} has the unknown field {show(name)}, as another version may have"
             raise UserError(f"{unknown}; it has {', '.join(hints)}")

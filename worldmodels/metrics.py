@@ -96,7 +96,7 @@ class Calibration(TypedDict, total=False):
     error: list[Number]
     sigma: list[Number]
     persistence: list[Number]
-    hit_reliability: Reliability | None
+    event_reliability: Reliability | None
 
 
 class GenerationStep(TypedDict, total=False):
@@ -162,7 +162,7 @@ class ResidualSelection(Trial, total=False):
     controller_returns: list[Number] | None
 
 
-class CommitteeSelection(Trial, total=False):
+class EnsembleSelection(Trial, total=False):
     """The agent with the drivers of other rounds, and alone."""
 
     rounds: list[int] | None
@@ -181,9 +181,13 @@ RECORDS: dict[str, Any] = {
     "final": Final,
     "residual": PolicyStep,
     "residual_selection": ResidualSelection,
-    "committee_selection": CommitteeSelection,
+    "ensemble_selection": EnsembleSelection,
 }
 """Kind of line -> its record."""
+
+
+FORMER = {"committee_selection": "ensemble_selection", "hit_reliability": "event_reliability"}
+"""Names in the files of earlier versions, and what they are called now."""
 
 
 def read_lines(path: Path) -> list[Row]:
@@ -192,7 +196,14 @@ def read_lines(path: Path) -> list[Row]:
     Raises:
         UserError: a line is no such record. A last line that a kill tore is left out.
     """
-    return list(read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line)))
+    lines = read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line))
+    return [
+        {
+            FORMER.get(name, name): FORMER.get(value, value) if name == "stage" else value
+            for name, value in line.items()
+        }
+        for line in lines
+    ]
 
 
 def read_metrics(path: Path) -> Mapping[str, Sequence[Row]]:

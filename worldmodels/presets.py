@@ -56,7 +56,7 @@ DEFAULT_ENV = "worldmodels/CarRacing-v3"
 
 LIMITS = (
     "experience.explore_steps",
-    "experience.driver_steps",
+    "experience.agent_steps",
     "selection.max_steps",
     "test.max_steps",
 )
@@ -77,24 +77,24 @@ class ExperienceConfig(Config):
     """how much of that noise is left one action later"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
     """centres of the AR(1) noise in unit coordinates, an equal share each; empty for the default"""
-    driver_episodes: TrainingEpisodes = 64
+    agent_episodes: TrainingEpisodes = 64
     """episodes of each later iteration, driven by the iteration's best driver with noise"""
-    driver_steps: Count | None = None
+    agent_steps: Count | None = None
     """their longest length; None leaves it to the environment"""
-    driver_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
+    agent_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
     """standard deviations of the AR(1) noise on the driver's actions, an equal share each"""
-    driver_snapshots: Literal["selected", "all"] = "selected"
+    agent_snapshots: Literal["selected", "all"] = "selected"
     """who drives in later iterations: the selected controller, or every snapshot of the last
     evolution, an equal share of the episodes each: their accidents are what M has to see"""
-    driver_bias_spread: NotNegative = 0.0
+    agent_bias_std: NotNegative = 0.0
     """standard deviation of a shift of the driver's actions, drawn once an episode with noise"""
     patience: Count | None = None
     """truncate a random episode after that many steps without a reward above 0; None never does"""
-    driver_patience: Count | None = None
+    agent_patience: Count | None = None
     """the same for the driver's episodes; longer ones show how to find back"""
-    kick_probability: Fraction = 0.01
+    burst_probability: Fraction = 0.01
     """chance in each step that a kick begins: one random action, held for a while"""
-    kick_steps: Count = 20
+    burst_steps: Count = 20
     """longest kick, in steps"""
     group: GroupSize = 8
     """episodes driven side by side by one worker, and stored in one shard"""
@@ -118,8 +118,8 @@ class MemoryStageConfig(Config):
     """share of h dropped in training, one mask per sequence"""
     residual: bool = False
     """predict how z changes instead of what it becomes"""
-    reward: Literal["auto", "hit", "count", "raw"] = "auto"
-    """hit: an event on top of a constant reward; count: several in a step (with held actions); raw:
+    reward: Literal["auto", "event", "count", "raw"] = "auto"
+    """event: one on top of a constant reward; count: several in a step (with held actions); raw:
     any reward; auto: read off the first round's rewards"""
     newest_repeats: Few = 1
     """how often an epoch plays the newest iteration's episodes"""
@@ -148,11 +148,11 @@ class StartsConfig(Config):
     """recorded steps played to M before a dream begins"""
     newest_weight: Positive = 1.0
     """chance of a state of the newest iteration, relative to one of an older"""
-    loss_weight: Positive = 1.0
+    off_track_weight: Positive = 1.0
     """chance of a state soon before a loss, relative to others: a run of steps without a reward"""
-    loss_before: Count = 30
+    off_track_before: Count = 30
     """states that far before a loss get that weight, in steps"""
-    loss_streak: Count = 12
+    off_track_streak: Count = 12
     """shortest run of steps without a reward above 0 that is a loss"""
 
 
@@ -170,13 +170,13 @@ class ControllerStageConfig(Config):
     """search in so many principal components of the inputs, whitened; 0 searches in all inputs"""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
     """the evolution of an iteration"""
-    miss_after: CountOrZero = 0
-    """generations before the dream's `miss_penalty` is charged, which would teach a beginner to
+    no_event_after: CountOrZero = 0
+    """generations before the dream's `no_event_penalty` is charged, which would teach a beginner to
     stand still"""
-    memory_rounds: Count = 1
+    memory_iterations: Count = 1
     """evolve in an ensemble of the last N iterations' memories that share the current V; C sees
     the newest one's h"""
-    carry_on: bool = True
+    warm_start: bool = True
     """start an iteration's evolution at the best driver so far instead of at zero"""
 
     def _check(self) -> None:
@@ -199,7 +199,7 @@ class ResidualStageConfig(Config):
 
 
 @dataclass(frozen=True)
-class CommitteeStageConfig(Config):
+class EnsembleStageConfig(Config):
     """The last choice: whether the other finalists drive beside the run's agent."""
 
     enabled: bool = False
@@ -213,9 +213,9 @@ class SelectionConfig(Config):
     episodes: Count = 16
     """real episodes per checkpoint, the same tracks for all"""
     early_episodes: Count | None = None
-    """episodes per checkpoint in all but the last `late_rounds` iterations, which alone can then
-    give the run's agent; None: same as `episodes`"""
-    late_rounds: Count = 3
+    """episodes per checkpoint before the last `late_iterations`, which alone can then give the
+    run's agent (default: same as `episodes`)"""
+    late_iterations: Count = 3
     """how many rounds are late"""
     finalists: Count = 3
     """best checkpoints that drive a second, larger round"""
@@ -238,7 +238,7 @@ class SelectionConfig(Config):
 
     def episodes_of(self, number: int, rounds: int) -> int:
         """Episodes per checkpoint in a round, of so many."""
-        late = number >= rounds - self.late_rounds
+        late = number >= rounds - self.late_iterations
         return self.episodes if late or self.early_episodes is None else self.early_episodes
 
 
@@ -253,21 +253,21 @@ class TestConfig(Config):
     """first test seed"""
     max_steps: Count | None = None
     """truncate episodes after that many steps, for trials only; None is the honest test"""
-    random_driver: bool = True
+    random_policy: bool = True
     """drive the same tracks at random too, for the report"""
     videos: bool = True
     """film the best, the median and the worst episode"""
 
 
 @dataclass(frozen=True)
-class FreshConfig(Config):
+class FromScratchConfig(Config):
     """Late iterations that train M from scratch, on all frames so far, and the first of them V too.
 
     What grew from the first, random frames keeps a trace of them; and models that share no weights
     go wrong in different places.
     """
 
-    rounds: CountOrZero = 0
+    iterations: CountOrZero = 0
     """how many, the last of the run"""
     vision_steps: Count | None = None
     """gradient steps of V in the first of them; None: as many as in the run's first iteration"""
@@ -289,10 +289,10 @@ class RunConfig(Config):
     """steps of the environment that each action is held for; M's step is as long"""
     frame_rows: Size | None = None
     """rows of the environment's frames that V sees, from the top; None takes the task's, or all"""
-    mirror: bool = False
+    horizontal_flip: bool = False
     """train V and M on the horizontal flip of every episode as well: twice the data for no more
     frames. Only where the task has a symmetry, as CarRacing has"""
-    fresh: FreshConfig = field(default_factory=FreshConfig)
+    from_scratch: FromScratchConfig = field(default_factory=FromScratchConfig)
     """late iterations that train V and M from scratch"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
     """what is collected"""
@@ -314,14 +314,14 @@ class RunConfig(Config):
     """the real validation"""
     residual: ResidualStageConfig = field(default_factory=ResidualStageConfig)
     """a bounded change of the chosen C"""
-    committee: CommitteeStageConfig = field(default_factory=CommitteeStageConfig)
+    ensemble: EnsembleStageConfig = field(default_factory=EnsembleStageConfig)
     """several rounds' drivers as one"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
 
     def _check(self) -> None:
         cfg = self.experience
-        total = cfg.explore_episodes + (self.iterations - 1) * cfg.driver_episodes
+        total = cfg.explore_episodes + (self.iterations - 1) * cfg.agent_episodes
         if total > TRAINING_SEED_LIMIT:
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
@@ -342,25 +342,25 @@ class RunConfig(Config):
 
     def begins_memory(self, number: int) -> bool:
         """Whether M is trained from scratch in an iteration."""
-        return number == 0 or number >= self.iterations - self.fresh.rounds
+        return number == 0 or number >= self.iterations - self.from_scratch.iterations
 
     def begins_vision(self, number: int) -> bool:
         """Whether V is trained from scratch in an iteration."""
-        return number == 0 or number == self.iterations - self.fresh.rounds
+        return number == 0 or number == self.iterations - self.from_scratch.iterations
 
     def trains_vision(self, number: int) -> bool:
         """Whether V is trained in an iteration; in the others it stays as it is."""
-        return number <= self.vision_training.finetune_rounds or self.begins_vision(number)
+        return number <= self.vision_training.finetune_iterations or self.begins_vision(number)
 
     def vision_training_of(self, number: int) -> VisionTrainConfig:
         """How V is trained in an iteration."""
-        cfg, steps = self.vision_training, self.fresh.vision_steps
+        cfg, steps = self.vision_training, self.from_scratch.vision_steps
         again = number > 0 and self.begins_vision(number)
         return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
 
     def memory_training_of(self, number: int) -> MemoryTrainConfig:
         """How M is trained in an iteration."""
-        cfg, steps = self.memory_training, self.fresh.memory_steps
+        cfg, steps = self.memory_training, self.from_scratch.memory_steps
         again = number > 0 and self.begins_memory(number)
         return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
 
@@ -394,9 +394,9 @@ SMOKE: dict[str, Any] = {
     "iterations": 2,
     "experience.explore_episodes": 4,
     "experience.explore_steps": 40,
-    "experience.driver_episodes": 2,
-    "experience.driver_steps": 40,
-    "experience.driver_snapshots": "all",
+    "experience.agent_episodes": 2,
+    "experience.agent_steps": 40,
+    "experience.agent_snapshots": "all",
     "experience.group": 2,
     "vision.z_dim": 8,
     "vision.width": 8,
@@ -408,8 +408,8 @@ SMOKE: dict[str, Any] = {
     "memory.hidden_size": 32,
     "memory_training.steps": 10,
     "memory_training.finetune_steps": 6,
-    "memory_training.streams": 4,
-    "memory_training.length": 16,
+    "memory_training.batch_size": 4,
+    "memory_training.sequence_length": 16,
     "memory_training.checkpoint_every": 4,
     "memory_training.log_every": 5,
     "dream.horizon": 20,
@@ -417,11 +417,11 @@ SMOKE: dict[str, Any] = {
     "starts.count": 32,
     "starts.warmup": 8,
     "controller.components": 8,
-    "controller.miss_after": 2,
+    "controller.no_event_after": 2,
     "controller.evolve.strategy.population": 8,
     "controller.evolve.generations": 4,
-    "controller.evolve.mean_every": 2,
-    "controller.evolve.average": 2,
+    "controller.evolve.snapshot_every": 2,
+    "controller.evolve.mean_window": 2,
     "controller.evolve.checkpoint_every": 2,
     "selection.episodes": 2,
     "selection.finalists": 2,
@@ -430,12 +430,12 @@ SMOKE: dict[str, Any] = {
     "residual.enabled": True,
     "residual.training.steps": 6,
     "residual.training.actors": 2,
-    "residual.training.dreams": 4,
+    "residual.training.batch_size": 4,
     "residual.training.horizon": 3,
-    "residual.training.critic_first": 2,
+    "residual.training.critic_warmup_steps": 2,
     "residual.training.checkpoint_every": 2,
     "residual.training.log_every": 3,
-    "committee.enabled": True,
+    "ensemble.enabled": True,
     "test.episodes": 2,
     "test.max_steps": 50,
 }
@@ -445,19 +445,19 @@ QUICK: dict[str, Any] = {
     "iterations": 4,
     "experience.explore_episodes": 600,
     "experience.explore_scales": (0.2, 0.4, 0.7),
-    "experience.driver_noise": (0.0, 0.05, 0.15, 0.3),
-    "experience.driver_snapshots": "all",
-    "experience.kick_steps": 5,
+    "experience.agent_noise": (0.0, 0.05, 0.15, 0.3),
+    "experience.agent_snapshots": "all",
+    "experience.burst_steps": 5,
     "vision_training.steps": 1800,
     "vision_training.finetune_steps": 600,
-    "vision_training.finetune_rounds": 1,
+    "vision_training.finetune_iterations": 1,
     "vision_training.batch_size": 32,
     "vision_training.kl_tolerance": 1.0,
     "memory.newest_repeats": 2,
     "memory_training.steps": 4000,
     "memory_training.finetune_steps": 2500,
-    "memory_training.streams": 24,
-    "memory_training.length": 32,
+    "memory_training.batch_size": 24,
+    "memory_training.sequence_length": 32,
     "memory_training.learning_rate": 6e-3,
     "memory_training.finetune_learning_rate": 3e-3,
     "memory_training.bfloat16": True,
@@ -466,17 +466,17 @@ QUICK: dict[str, Any] = {
     "dream.horizon": 250,
     "dream.termination": "sampled",
     "starts.newest_weight": 3.0,
-    "starts.loss_before": 15,
+    "starts.off_track_before": 15,
     "controller.components": 32,
     "controller.evolve.generations": 80,
-    "controller.evolve.mean_every": 20,
-    "controller.evolve.average": 30,
-    "controller.miss_after": 30,
-    "controller.memory_rounds": 3,
-    "controller.carry_on": False,
+    "controller.evolve.snapshot_every": 20,
+    "controller.evolve.mean_window": 30,
+    "controller.no_event_after": 30,
+    "controller.memory_iterations": 3,
+    "controller.warm_start": False,
     "selection.episodes": 12,
     "selection.early_episodes": 2,
-    "selection.late_rounds": 2,
+    "selection.late_iterations": 2,
     "selection.finalists": 2,
     "selection.final_episodes": 16,
     "residual.enabled": True,
@@ -490,21 +490,21 @@ Where its numbers come from is told in docs/results/lab-notebook.md.
 
 FULL: dict[str, Any] = QUICK | {
     "iterations": 8,
-    "fresh.rounds": 3,
-    "fresh.vision_steps": 6000,
-    "fresh.memory_steps": 6000,
+    "from_scratch.iterations": 3,
+    "from_scratch.vision_steps": 6000,
+    "from_scratch.memory_steps": 6000,
     "vision_training.steps": 2500,
     "vision_training.finetune_steps": 1000,
     "memory_training.finetune_steps": 3000,
     "controller.evolve.generations": 60,
-    "controller.memory_rounds": 1,
+    "controller.memory_iterations": 1,
     "selection.episodes": 16,
-    "selection.late_rounds": 3,
+    "selection.late_iterations": 3,
     "selection.finalists": 3,
     "selection.final_episodes": 40,
     "residual.enabled": False,
     "residual.training.actors": 2,
-    "committee.enabled": True,
+    "ensemble.enabled": True,
     "test.episodes": NUM_TEST_SEEDS,
 }
 """The best agent that we know how to make, tested on all tracks.

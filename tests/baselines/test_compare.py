@@ -309,7 +309,7 @@ def test_where_mean_and_iqm_agree_nothing_is_said_of_it() -> None:
 
 
 def test_an_agent_without_its_run_is_one_training_and_has_no_ledger(home: Path) -> None:
-    runs.write_json(home / "shipped.json", evaluation(900, agent="car-racing (committee)"))
+    runs.write_json(home / "shipped.json", evaluation(900, agent="car-racing (ensemble)"))
     found = compare(read_runs([str(home / "list.json"), f"shipped={home / 'shipped.json'}"]))
     said = " ".join(words.warnings(found))
     assert "shipped: one training run" in said

@@ -22,7 +22,7 @@ from tests.experience import fakes
 from worldmodels import runs
 from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
-from worldmodels.dream.sb3 import LatentControl
+from worldmodels.dream.sb3 import LatentPredictor
 from worldmodels.envs import ActionSpec, FrameSpec
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.rewards import RewardModel
@@ -46,7 +46,7 @@ def make_agent(seed: int = 0) -> Agent:
         env_id=fakes.BOX,
         frame_spec=FrameSpec(),
         action_spec=spec,
-        reward_model=RewardModel("hit", base=-0.1, hit_value=3.0),
+        reward_model=RewardModel("event", base=-0.1, event_value=3.0),
         starts=make_starts(),
         action_repeat=REPEAT,
     )
@@ -95,7 +95,7 @@ def config(home: Path, **changes: Any) -> TrainConfig:
 
 def test_a_control_sees_what_c_sees_and_its_actions_are_held() -> None:
     agent = make_agent()
-    driver, state = agent.with_control(LatentControl(Echo())), None
+    driver, state = agent.with_policy(LatentPredictor(Echo())), None
     frames = np.random.default_rng(0).integers(0, 256, (8, 2, 12, 10, 3), dtype=np.uint8)
     actions = []
     for t, obs in enumerate(frames):

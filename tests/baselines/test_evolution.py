@@ -127,7 +127,7 @@ def test_a_run_may_be_made_longer_but_not_changed(home: Path, tmp_path: Path) ->
 
 
 def test_a_search_in_components_goes_on_where_it_stopped(home: Path, tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"components": 2, "average": 2}
+    changes: dict[str, Any] = {"components": 2, "mean_window": 2}
     whole = evolve_in_reality(config(home, tmp_path / "whole", **changes))
     evolve_in_reality(config(home, tmp_path / "parts", frames=100, **changes))
     parts = evolve_in_reality(config(home, tmp_path / "parts", **changes))

@@ -80,7 +80,7 @@ def test_evolution_within_them_gives_controllers_on_the_inputs() -> None:
         acted = [act(p, x[:, :Z], x[:, Z:], shape) for p in population]
         return np.array([-np.square(a - target).mean() for a in acted])
 
-    cfg = EvolveConfig(StrategyConfig(population=16, sigma0=0.3), generations=60, mean_every=30)
+    cfg = EvolveConfig(StrategyConfig(population=16, sigma0=0.3), generations=60, snapshot_every=30)
     zeros = np.zeros(num_parameters(shape, Z, H), np.float32)
     result = evolve(returns, cfg, 0, zeros, components=found)
     assert returns(result.parameters[None], 0)[0] > -5e-3

@@ -34,7 +34,13 @@ class Noisy:
 
 
 def config(name: str = "cma", **kwargs: object) -> EvolveConfig:
-    cfg = EvolveConfig(StrategyConfig(name, P), 20, mean_every=5, average=3, checkpoint_every=4)  # type: ignore[arg-type]
+    cfg = EvolveConfig(
+        StrategyConfig(name, P),  # type: ignore[arg-type]
+        20,
+        snapshot_every=5,
+        mean_window=3,
+        checkpoint_every=4,
+    )
     return dataclasses.replace(cfg, **kwargs)  # type: ignore[arg-type]  # fields of several types
 
 
@@ -123,7 +129,7 @@ def test_penalty_pulls_towards_zero() -> None:
 
 def test_the_mean_is_averaged_over_the_last_generations() -> None:
     plain, averaged = (
-        evolve(Noisy(), config(average=average, mean_every=1), 0, ZEROS).snapshots
+        evolve(Noisy(), config(mean_window=average, snapshot_every=1), 0, ZEROS).snapshots
         for average in (1, 4)
     )
     for g in range(1, 21):
@@ -181,7 +187,7 @@ def test_returns_that_are_no_numbers_name_the_generation() -> None:
     [
         ("generations", 0),
         ("l2", -1.0),
-        ("mean_every", 0),
+        ("snapshot_every", 0),
         ("average", 0),
         ("restart_patience", -1),
         ("seconds", 0.0),

@@ -19,7 +19,7 @@ from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 Z, A, H, K, S = 8, 3, 32, 3, 12
-REWARD = RewardModel("hit", base=-0.1, hit_value=3.0)
+REWARD = RewardModel("event", base=-0.1, event_value=3.0)
 PEDALS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 MakeAgent = Callable[..., Agent]

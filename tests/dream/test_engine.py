@@ -72,7 +72,7 @@ def dream_by_hand(
         output, state = memory.step(z, action, state, kept)
         uniform, normal = (torch.from_numpy(x.copy()) for x in noise.step())
         z = mixture_from_noise(*output[:3], uniform[:, :Z], normal, cfg.temperature)
-        reward = REWARD.base + REWARD.hit_value * torch.sigmoid(output.reward)
+        reward = REWARD.base + REWARD.event_value * torch.sigmoid(output.reward)
         seen.append((before, action, reward))
     return [torch.cat(parts).numpy() for parts in zip(*seen, strict=True)]
 
@@ -233,7 +233,7 @@ def test_sampled_termination_has_ms_probability() -> None:
 def test_sampled_reward_pays_all_or_nothing() -> None:
     engine = make_engine(reward="sampled", backend="kernels", horizon=1, episodes=40)
     paid = np.unique(engine.rollout(make_act, make_population(), 1).returns.round(4))
-    np.testing.assert_allclose(paid, [REWARD.base, REWARD.base + REWARD.hit_value], atol=1e-3)
+    np.testing.assert_allclose(paid, [REWARD.base, REWARD.base + REWARD.event_value], atol=1e-3)
 
 
 def test_per_rollout_gives_every_memory_its_dreams() -> None:
@@ -301,7 +301,7 @@ def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, rewa
     memory = make_memories()[0]
     count = MDNRNN(dataclasses.replace(memory.cfg, reward="count"))
     count.load_state_dict(memory.state_dict())
-    model = RewardModel("count", base=-0.4, hit_value=3.0)
+    model = RewardModel("count", base=-0.4, event_value=3.0)
     options: dict[str, Any] = {"backend": backend, "reward": reward}
     lost = []
     for events in (0.1, 0.4, 0.5, 2.0):
@@ -313,7 +313,7 @@ def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, rewa
                 [count],
                 model,
                 make_starts(),
-                dataclasses.replace(BASE, **options, miss_penalty=penalty),
+                dataclasses.replace(BASE, **options, no_event_penalty=penalty),
             ).rollout(make_act, make_population(), 2)
             for penalty in (0.0, 2.0)
         )
@@ -330,7 +330,7 @@ def test_raw_rewards_are_scaled_and_shifted() -> None:
         raw.reward.weight.zero_()
         raw.reward.bias.fill_(0.5)
     for backend in ("torch", "kernels"):
-        cfg = dataclasses.replace(BASE, backend=backend, miss_penalty=1.0)  # raw: none to miss
+        cfg = dataclasses.replace(BASE, backend=backend, no_event_penalty=1.0)  # raw: none to miss
         engine = DreamEngine([raw], RewardModel("raw", scale=4, shift=-1), make_starts(), cfg)
         returns = engine.rollout(make_act, make_population(), 0).returns
         np.testing.assert_allclose(returns, T * 1.0, atol=1e-4)
@@ -366,8 +366,8 @@ def test_a_recording_too_large_is_refused() -> None:
         ("temperature", float("nan")),
         ("dropout", 1.0),
         ("discount", 0.0),
-        ("miss_penalty", -1.0),
-        ("miss_below", 0.0),
+        ("no_event_penalty", -1.0),
+        ("no_event_below", 0.0),
         ("termination_threshold", 1.0),
         ("ensemble", "some"),
         ("dtype", "float16"),

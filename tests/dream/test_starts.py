@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
+from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts
 from worldmodels.protocols import UserError
 
 from .conftest import A, Z, make_memories, make_starts
@@ -99,6 +99,6 @@ def test_states_before_a_loss() -> None:
     """Two episodes: one is lost for four steps and finds back, the other is never paid."""
     reward = np.array([1, 1, 1, -1, -1, -1, -1, 2, 2, 0, -1, -1, -1, -1, 0], np.float32)
     offsets = np.array([0, 10, 15])
-    lost = before_losses(reward, offsets, before=2, streak=4)
+    lost = before_off_track(reward, offsets, before=2, streak=4)
     assert np.flatnonzero(lost).tolist() == [1, 2, 3, 10]
-    assert not before_losses(reward, offsets, before=2, streak=5).any()
+    assert not before_off_track(reward, offsets, before=2, streak=5).any()

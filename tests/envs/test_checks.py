@@ -257,7 +257,7 @@ def test_a_run_needs_a_limit_before_it_begins(
     assert cli.main(words) == 2
     said = capsys.readouterr().err
     assert "no time limit, so an episode may never end: give --max-steps" in said
-    assert "experience.driver_steps, selection.max_steps, test.max_steps" in said
+    assert "experience.agent_steps, selection.max_steps, test.max_steps" in said
     assert not out.exists()
     assert cli.main([*words, "--max-steps", "0"]) == 2
     assert "--max-steps is 0; it must be at least 1" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_a_run_needs_a_limit_before_it_begins(
 
 def test_a_limit_holds_in_every_stage() -> None:
     cfg = PRESETS["quick"]().limited(90)
-    assert (cfg.experience.explore_steps, cfg.experience.driver_steps) == (90, 90)
+    assert (cfg.experience.explore_steps, cfg.experience.agent_steps) == (90, 90)
     assert (cfg.selection.max_steps, cfg.test.max_steps) == (90, 90)
     assert PRESETS["quick"]().limited(400).experience.explore_steps == 250
     assert PRESETS["full"]().limited(None) == PRESETS["full"]()

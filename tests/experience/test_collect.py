@@ -241,7 +241,7 @@ def test_sets_with_other_holds_are_not_mixed(whole: Path, tmp_path: Path) -> Non
 
 
 def test_an_episode_given_up_is_told_from_one_that_was_cut(tmp_path: Path) -> None:
-    still = AR1Config(scale=0.0, bias=(-1.0, -1.0), bias_spread=0.0)  # moves the level down
+    still = AR1Config(scale=0.0, bias=(-1.0, -1.0), bias_std=0.0)  # moves the level down
     collect(CollectConfig(group=4, patience=7), fakes.BOX, still, SEEDS, tmp_path)
     store = EpisodeStore([tmp_path])
     for index in range(len(store)):

@@ -31,7 +31,7 @@ BOX_CONFIGS: list[BehaviourConfig] = [
     AR1Config(),
     BrownianConfig(),
     RandomControllerConfig(),
-    AgentNoiseConfig(Path("agent"), kick_probability=0.2, random_start_probability=0.5),
+    AgentNoiseConfig(Path("agent"), burst_probability=0.2, random_start_probability=0.5),
 ]
 
 
@@ -75,7 +75,7 @@ def test_actions_depend_on_the_seed_alone_and_stay_in_the_space(
 
 def test_ar1_has_the_statistics_it_promises(box: gym.Env[Any, Any]) -> None:
     rho, scale = 0.8, 0.2
-    cfg = AR1Config(rho=rho, scale=scale, bias=(0.1, -0.1), bias_spread=0.0)
+    cfg = AR1Config(rho=rho, scale=scale, bias=(0.1, -0.1), bias_std=0.0)
     actions = drive(build_behaviour(cfg, box), range(16), 4000, 16).astype(np.float64)
     unit = (actions - LOW) / (HIGH - LOW) * 2 - 1
     d = unit - np.array([0.1, -0.1])
@@ -87,7 +87,7 @@ def test_ar1_has_the_statistics_it_promises(box: gym.Env[Any, Any]) -> None:
 
 
 def test_bias_is_shifted_once_an_episode(box: gym.Env[Any, Any]) -> None:
-    cfg = AR1Config(rho=0.0, scale=0.0, bias_spread=0.3)
+    cfg = AR1Config(rho=0.0, scale=0.0, bias_std=0.3)
     actions = drive(build_behaviour(cfg, box), range(16), 5, 16)
     assert (actions == actions[0]).all()
     assert 0.1 < actions[0, :, 0].std() < 0.6
@@ -149,7 +149,7 @@ def test_thumbnails_sample_a_grid_of_grey() -> None:
 
 
 def quiet(**changed: Any) -> AgentNoiseConfig:
-    return AgentNoiseConfig(Path("x"), **{"scale": 0.0, "kick_probability": 0.0, **changed})
+    return AgentNoiseConfig(Path("x"), **{"scale": 0.0, "burst_probability": 0.0, **changed})
 
 
 def agent_actions(cfg: AgentNoiseConfig, env: gym.Env[Any, Any], steps: int) -> NDArray[Any]:
@@ -173,7 +173,7 @@ def test_noise_around_the_agent(box: gym.Env[Any, Any]) -> None:
 
 
 def test_a_shift_of_the_agent_lasts_an_episode(box: gym.Env[Any, Any]) -> None:
-    actions = agent_actions(quiet(bias_spread=0.1), box, 50)
+    actions = agent_actions(quiet(bias_std=0.1), box, 50)
     shift = actions - np.array((0.25, 1.5))
     np.testing.assert_allclose(shift, np.broadcast_to(shift[:1], shift.shape), atol=1e-6)
     assert 0.02 < np.abs(shift[0]).mean() < 0.4
@@ -184,7 +184,7 @@ def test_kicks_come_as_often_and_last_as_long_as_promised(
     kind: str, box: gym.Env[Any, Any], discrete: gym.Env[Any, Any]
 ) -> None:
     probability, longest = 0.02, 9
-    cfg = quiet(kick_probability=probability, kick_steps=longest)
+    cfg = quiet(burst_probability=probability, burst_steps=longest)
     actions = agent_actions(cfg, box if kind == "box" else discrete, 4000)
     if kind == "box":
         kicked = ~np.isclose(actions, (0.25, 1.5)).all(-1)
@@ -245,9 +245,9 @@ def test_describe_identifies_an_agent_by_its_files(tmp_path: Path) -> None:
         (lambda: BrownianConfig(dt=0), "BrownianConfig.dt is 0"),
         (lambda: RandomControllerConfig(max_scale=0), "max_scale is 0"),
         (lambda: RandomControllerConfig(thumbnail=0), "thumbnail is 0"),
-        (lambda: AgentNoiseConfig(Path("x"), kick_probability=2), "kick_probability is 2"),
-        (lambda: AgentNoiseConfig(Path("x"), kick_steps=0), "kick_steps is 0"),
-        (lambda: AgentNoiseConfig(Path("x"), bias_spread=-1), "bias_spread is -1"),
+        (lambda: AgentNoiseConfig(Path("x"), burst_probability=2), "burst_probability is 2"),
+        (lambda: AgentNoiseConfig(Path("x"), burst_steps=0), "burst_steps is 0"),
+        (lambda: AgentNoiseConfig(Path("x"), bias_std=-1), "bias_std is -1"),
     ],
 )
 def test_values_out_of_range_are_told(make: Any, said: str) -> None:

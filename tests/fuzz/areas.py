@@ -21,7 +21,7 @@ from tests.fuzz.guard import Broken, Verdict, call, command, elsewhere
 from tests.fuzz.mutations import Change, apply, changes
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.pages import svg
-from worldmodels.policies.opening import open_driver
+from worldmodels.policies.opening import open_policy
 from worldmodels.protocols import Policy
 from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
 from worldmodels.stages.files import MemoryFile, VisionFile, load_latents
@@ -105,7 +105,7 @@ def _check_agent(case: AgentCase) -> Verdict:
 
 _USES = {
     "evaluate": "evaluate --agent {agent} --env {env} --episodes 1 --max-steps 3 --workers 1",
-    "committee": "committee {agent} {agent} --out both",
+    "ensemble": "ensemble {agent} {agent} --out both",
     "plan": "plan --agent {agent} --planning.horizon 2 --planning.population 4 --decisions 1 "
     "--planning.iterations 1",
     "collect": "collect --preset smoke --agent {agent} --env-id {env} --episodes 1 --noise 0.1 "
@@ -115,7 +115,7 @@ _USES = {
 
 def _predict(folder: Path) -> None:
     """Whoever drives must drive: numbers within the bounds."""
-    driver: Policy = open_driver(folder)
+    driver: Policy = open_policy(folder)
     state, frames = None, np.full((2, 12, 10, 3), 90, np.uint8)
     for _ in range(3):
         action, state = driver.predict(frames, state)

@@ -59,7 +59,7 @@ def write_tree(tree: Tree, folder: Path) -> Path:
 
 @lru_cache
 def agent() -> Tree:
-    """An agent with an ensemble of M, recorded starts, a residual, a critic and a committee."""
+    """An agent with an ensemble of M, recorded starts, a residual, a critic and an ensemble."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "agent"
         made = _agent()
@@ -70,7 +70,7 @@ def agent() -> Tree:
             critic = Critic(made.z_dim, made.h_dim, cfg)
             file = PolicyFile(actors, critic, kind, origin(made, cfg))
             file.save(folder / f"{kind}.safetensors")
-        _agent(seed=1).for_driving().save_pretrained(folder / "committee" / "01")
+        _agent(seed=1).without_dreams().save_pretrained(folder / "ensemble" / "01")
         return read_tree(folder)
 
 
@@ -104,7 +104,7 @@ def _agent(seed: int = 0) -> Agent:
 def sign_agent(tree: Tree) -> Tree:
     """The digests in config.json made right, so that readers come to what lies behind them."""
     signed = dict(tree)
-    for folder in ("", "committee/01/"):
+    for folder in ("", "ensemble/01/"):
         try:
             config = json.loads(tree[f"{folder}config.json"])
             for part in config["sha256"]:
@@ -163,7 +163,7 @@ _LATE_ROWS: tuple[dict[str, Any], ...] = (
     {"stage": "final", "iteration": 3, "winner": 2},
     {"stage": "residual_selection", "real_mean": 2.0, "controller_mean": 1.0, "kept": True}
     | {"real_returns": [1.0, 2.0]},
-    {"stage": "committee_selection", "rounds": [1], "real_mean": 2.0, "alone_mean": 1.0}
+    {"stage": "ensemble_selection", "rounds": [1], "real_mean": 2.0, "alone_mean": 1.0}
     | {"real_returns": [1.0, 2.0], "kept": True},
 )
 

@@ -141,7 +141,7 @@ def base(name: str) -> list[str]:
         "evaluate": f"--agent agent --env {BOX} --episodes 1 --workers 1 --json new.json",
         "plan": f"--agent agent --json new.json {small}",
         "train-policy": "--agent agent --out new",
-        "committee": "agent agent --out new",
+        "ensemble": "agent agent --out new",
         "study": "run --out new --workers 1",
         "compare": "first=evaluation.json second=evaluation.json --no-pictures",
         "report": "--run run",

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.memory.calibration import calibrate, hit_reliability
+from worldmodels.memory.calibration import calibrate, event_reliability
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.vision.latents import Latents
 
 E, T, Z, A = 6, 60, 2, 1
-REWARD = RewardModel("hit", base=-0.1, hit_value=3.5)
+REWARD = RewardModel("event", base=-0.1, event_value=3.5)
 
 
 def make_latents(hit_share: float = 0.3, length: int = T) -> Latents:
@@ -50,7 +50,7 @@ def test_a_memory_that_knows_nothing_but_the_noise() -> None:
 
 
 def test_reliability_counts_hits() -> None:
-    bins = hit_reliability(make_memory(hit_share=0.25), REWARD, make_latents(hit_share=0.4))
+    bins = event_reliability(make_memory(hit_share=0.25), REWARD, make_latents(hit_share=0.4))
     assert bins["predicted"] == pytest.approx([0.25])
     assert bins["observed"] == pytest.approx([0.4], abs=0.06)
     assert bins["count"] == [E * T]
@@ -59,13 +59,13 @@ def test_reliability_counts_hits() -> None:
 def test_episodes_too_short_give_no_open_loop() -> None:
     report = calibrate(make_memory(), REWARD, make_latents(length=8), seed=0, warmup=40)
     assert report["horizon"] == []
-    assert sum(report["hit_reliability"]["count"]) == E * 8
+    assert sum(report["event_reliability"]["count"]) == E * 8
 
 
 def test_several_hits_in_a_step_are_counted() -> None:
     latents, memory = make_latents(hit_share=0.4), make_memory(hit_share=0.25)
-    reward = RewardModel("count", base=-0.1, hit_value=1.75)  # a hit of the data is two of these
-    bins = hit_reliability(memory, reward, latents)
+    reward = RewardModel("count", base=-0.1, event_value=1.75)  # a hit of the data is two of these
+    bins = event_reliability(memory, reward, latents)
     rate = torch.nn.functional.softplus(torch.logit(torch.tensor(0.25))).item()
     assert bins["predicted"] == pytest.approx([rate], abs=1e-4)
     assert bins["observed"] == pytest.approx([0.8], abs=0.12)

@@ -113,7 +113,7 @@ def test_losses_ignore_what_comes_after_the_end(memory: MDNRNN) -> None:
         return torch.stack(
             (
                 masked_mean(-log_prob.mean(-1), valid),
-                reward_loss("hit", output.reward, event, valid),
+                reward_loss("event", output.reward, event, valid),
                 reward_loss("raw", output.reward, event, valid),
                 event_loss(output.terminated_logit, event, valid),
             )
@@ -135,7 +135,7 @@ def test_masked_mean_survives_nan_and_an_empty_mask() -> None:
 
 
 def test_hit_reward_round_trip() -> None:
-    model = RewardModel("hit", base=-0.1, hit_value=3.4)
+    model = RewardModel("event", base=-0.1, event_value=3.4)
     reward = torch.tensor([-0.1, 3.3, -0.1, 6.7])
     assert model.target(reward).tolist() == [0, 1, 0, 1]
     torch.testing.assert_close(
@@ -193,7 +193,7 @@ def test_autocast_runs_the_lstm_in_bfloat16() -> None:
 
 
 def test_count_reward_round_trip() -> None:
-    model = RewardModel("count", base=-0.4, hit_value=3.5)
+    model = RewardModel("count", base=-0.4, event_value=3.5)
     reward = torch.tensor([-0.4, 3.1, 6.6, -100.0])
     torch.testing.assert_close(model.target(reward), torch.tensor([0.0, 1.0, 2.0, 0.0]))
     output = torch.tensor([-20.0, 0.5, 2.0])

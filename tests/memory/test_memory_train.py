@@ -19,7 +19,7 @@ from worldmodels.vision.latents import Latents
 
 E, T, Z, A = 12, 40, 2, 1
 SHAPE = MDNRNNConfig(z_dim=Z, action_size=A, hidden_size=16, mixtures=2, dropout=0.1)
-CFG = MemoryTrainConfig(steps=9, streams=4, length=8, checkpoint_every=4, log_every=3)
+CFG = MemoryTrainConfig(steps=9, batch_size=4, sequence_length=8, checkpoint_every=4, log_every=3)
 
 
 def system(seed: int = 0) -> Latents:
@@ -52,9 +52,9 @@ def same(a: Memory, b: Memory) -> bool:
 
 
 def test_reward_model_reads_base_and_hit_value() -> None:
-    model = fit_reward_model(system(), "hit")
+    model = fit_reward_model(system(), "event")
     assert model.base == pytest.approx(-0.1)
-    assert model.hit_value == pytest.approx(3.5)
+    assert model.event_value == pytest.approx(3.5)
     raw = fit_reward_model(system(), "raw")
     target = raw.target(torch.tensor([raw.shift]))
     assert float(target) == pytest.approx(0)
@@ -62,7 +62,7 @@ def test_reward_model_reads_base_and_hit_value() -> None:
 
 def test_the_kind_of_reward_is_read_off_the_data() -> None:
     latents = system()
-    assert reward_kind(latents) == "hit"
+    assert reward_kind(latents) == "event"
     varied = np.random.default_rng(0).normal(size=latents.num_frames).astype(np.float32)
     assert reward_kind(dataclasses.replace(latents, reward=varied)) == "raw"
     several = latents.reward.copy()
@@ -74,9 +74,11 @@ def test_the_kind_of_reward_is_read_off_the_data() -> None:
 
 def test_learns_the_system() -> None:
     lines: list[dict[str, float]] = []
-    cfg = MemoryTrainConfig(steps=250, streams=8, length=10, log_every=25, learning_rate=1e-2)
+    cfg = MemoryTrainConfig(
+        steps=250, batch_size=8, sequence_length=10, log_every=25, learning_rate=1e-2
+    )
     latents = system()
-    reward = fit_reward_model(latents, "hit")
+    reward = fit_reward_model(latents, "event")
     train_memory(
         cfg, SHAPE, reward, latents, seed=0, holdout=system(1), log=lambda **x: lines.append(x)
     )
@@ -101,7 +103,7 @@ def test_one_seed_one_result_and_exact_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     latents = system()
-    reward = fit_reward_model(latents, "hit")
+    reward = fit_reward_model(latents, "event")
     whole = train_memory(CFG, SHAPE, reward, latents, seed=3)
     assert same(whole, train_memory(CFG, SHAPE, reward, latents, seed=3))
     checkpoint = tmp_path / "memory.pt"
@@ -119,7 +121,7 @@ def test_a_training_goes_on_on_another_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
 ) -> None:
     latents = system()
-    reward = fit_reward_model(latents, "hit")
+    reward = fit_reward_model(latents, "event")
     whole = train_memory(CFG, SHAPE, reward, latents, seed=3, holdout=latents)
     checkpoint = tmp_path / "memory.pt"
     with monkeypatch.context() as patched:
@@ -138,9 +140,9 @@ def test_a_loss_that_is_not_finite_stops() -> None:
     latents = system()
     broken = {name: value * float("nan") for name, value in MDNRNN(SHAPE).state_dict().items()}
     with pytest.raises(UserError, match="M's loss is nan at step"):
-        train_memory(CFG, SHAPE, fit_reward_model(latents, "hit"), latents, seed=0, init=broken)
+        train_memory(CFG, SHAPE, fit_reward_model(latents, "event"), latents, seed=0, init=broken)
 
 
 def test_bad_values_are_named() -> None:
     with pytest.raises(UserError, match=r"MemoryTrainConfig\.length is 1"):
-        MemoryTrainConfig(length=1)
+        MemoryTrainConfig(sequence_length=1)

@@ -152,8 +152,10 @@ def test_bfloat16_stays_near_float32() -> None:
 
 def test_it_learns_the_system_and_one_seed_gives_one_result() -> None:
     latents, lines = system(), list[dict[str, float]]()
-    cfg = MemoryTrainConfig(steps=120, streams=8, length=10, log_every=20, learning_rate=1e-2)
-    reward = fit_reward_model(latents, "hit")
+    cfg = MemoryTrainConfig(
+        steps=120, batch_size=8, sequence_length=10, log_every=20, learning_rate=1e-2
+    )
+    reward = fit_reward_model(latents, "event")
     first, again = (
         train_memory(
             cfg, SHAPE, reward, latents, seed=0, holdout=system(1), log=lambda **x: lines.append(x)
@@ -249,7 +251,7 @@ def test_planners_search_in_its_dreams(method: str) -> None:
 @pytest.mark.parametrize("gradient", ["model", "reinforce"])
 def test_an_actor_learns_in_its_dreams(gradient: Literal["model", "reinforce"]) -> None:
     network = NetworkConfig(8, 1, components=0)
-    cfg = PolicyTrainConfig(steps=3, dreams=6, horizon=3, gradient=gradient, network=network)
+    cfg = PolicyTrainConfig(steps=3, batch_size=6, horizon=3, gradient=gradient, network=network)
     actor, _ = train_policy(make_agent(), cfg, seed=0)
     assert all(torch.isfinite(parameter).all() for parameter in actor.parameters())
 

@@ -60,7 +60,7 @@ def _config() -> dict[str, Any]:
             "mixtures": 5,
             "steps": 3000,
             "ensemble": 3,
-            "reward": "hit",
+            "reward": "event",
         },
         "dream": {"horizon": 300, "temperature": 1.15, "episodes": 16, "dtype": "bfloat16"},
         "controller": {"inputs": "zh", "population": 64, "sigma": 0.1, "generations": GENERATIONS},
@@ -126,7 +126,7 @@ def _iteration(k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
             "horizon": [1, 10, 50],
             "error": [0.21, 0.55, 0.93 - 0.05 * k],
             "sigma": [0.22, 0.49, 0.74],
-            "hit_reliability": {
+            "event_reliability": {
                 "predicted": [0.03, 0.12, 0.31, 0.52, 0.71, 0.9],
                 "observed": [0.02, 0.14, 0.35, 0.5, 0.64, 0.81],
                 "count": [41000, 6100, 2300, 1500, 900, 310],

@@ -51,7 +51,7 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     tried = {"real_mean": 5.0, "real_returns": [5.0], "kept": True, "iteration": 3}
     run.log("final", winner=2, real_mean=5.0, iteration=3)
     run.log("residual_selection", controller_mean=4.0, **tried)
-    run.log("committee_selection", rounds=[1], alone_mean=4.0, **tried)
+    run.log("ensemble_selection", rounds=[1], alone_mean=4.0, **tried)
 
     def watching(rows: Any) -> list[Watched]:
         return [Watched(row) for row in rows]

@@ -14,11 +14,11 @@ from tests.experience.fakes import EchoPolicy
 from tests.planning.conftest import MakeAgent
 from tests.planning.test_policy import CFG, METHODS, frames
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.evaluation.policies import RandomDriver
+from worldmodels.evaluation.policies import RandomPolicy
 from worldmodels.experience.exploration import AgentNoiseConfig, build_behaviour
 from worldmodels.planning.networks import Actor, NetworkConfig
-from worldmodels.policies.ensemble import Committee
-from worldmodels.policies.learned import ActorControl, StackedActors
+from worldmodels.policies.ensemble import Ensemble
+from worldmodels.policies.learned import MeanActor, StackedActors
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import Policy, UserError
 
@@ -67,7 +67,7 @@ def test_a_planner(make_agent: MakeAgent, space: Any, method: str) -> None:
 
 def test_a_committee(make_agent: MakeAgent, space: Any) -> None:
     agent = make_agent(spec=ActionSpec.from_space(space))
-    drive(Committee([agent, agent.with_parameters(-agent.parameters)]), space)
+    drive(Ensemble([agent, agent.with_parameters(-agent.parameters)]), space)
 
 
 @pytest.mark.parametrize("residual", [0.0, 0.5])
@@ -76,7 +76,7 @@ def test_a_trained_policy(make_agent: MakeAgent, space: Any, residual: float) ->
     with torch.random.fork_rng():
         torch.manual_seed(0)
         actor = Actor.of(agent, NetworkConfig(8, 1, residual=residual)).eval()
-    state = drive(agent.with_control(ActorControl(actor)), space)
+    state = drive(agent.with_policy(MeanActor(actor)), space)
     z, h = torch.from_numpy(state.z), torch.from_numpy(state.h)
     with torch.inference_mode():
         dreamt, shown = StackedActors([actor])(z, h), actor.tried(actor(z, h)[0])
@@ -109,13 +109,13 @@ def test_disturbed_and_random_driving(space: Any) -> None:
     env: Any = gym.Env()
     env.action_space, env.spec = space, None
     noisy = build_behaviour(
-        AgentNoiseConfig(agent=".", kick_probability=0.5, random_start_probability=0.5),  # type: ignore[arg-type]  # not opened
+        AgentNoiseConfig(agent=".", burst_probability=0.5, random_start_probability=0.5),  # type: ignore[arg-type]  # not opened
         env,
         lambda folder: EchoPolicy(first),
     )
     active = np.ones(B, np.bool_)
     taken = []
-    for driver in (noisy, RandomDriver(space)):
+    for driver in (noisy, RandomPolicy(space)):
         driver.start(range(B))
         for _ in range(60):
             actions = spec.to_env(np.asarray(driver.act(frames(B)[:, :8, :8], active)))

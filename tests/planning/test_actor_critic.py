@@ -29,12 +29,12 @@ from worldmodels.planning.networks import (
     NetworkConfig,
 )
 from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams
-from worldmodels.policies.learned import ActorControl, PolicyFile, StackedActors, origin
+from worldmodels.policies.learned import MeanActor, PolicyFile, StackedActors, origin
 from worldmodels.protocols import UserError
 
 T, B = 5, 3
 SMALL = PolicyTrainConfig(
-    steps=6, dreams=8, horizon=4, network=NetworkConfig(16, 1), checkpoint_every=3, log_every=1
+    steps=6, batch_size=8, horizon=4, network=NetworkConfig(16, 1), checkpoint_every=3, log_every=1
 )
 
 
@@ -78,13 +78,15 @@ def test_a_residual_actor_begins_as_c_and_stays_near_it(make_agent: MakeAgent) -
 
 def test_the_critic_can_learn_first_and_the_average_is_kept(make_agent: MakeAgent) -> None:
     agent = make_agent()
-    fresh = dataclasses.replace(SMALL, steps=1, critic_first=1)
+    fresh = dataclasses.replace(SMALL, steps=1, critic_warmup_steps=1)
     first, _ = train_policy(agent, fresh, seed=1)
-    waited, _ = train_policy(agent, dataclasses.replace(fresh, steps=3, critic_first=3), seed=1)
+    waited, _ = train_policy(
+        agent, dataclasses.replace(fresh, steps=3, critic_warmup_steps=3), seed=1
+    )
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, waited.state_dict()[name]), name
     last, _ = train_policy(agent, dataclasses.replace(SMALL, steps=1), seed=1)
-    kept, _ = train_policy(agent, dataclasses.replace(SMALL, steps=1, average=0.75), seed=1)
+    kept, _ = train_policy(agent, dataclasses.replace(SMALL, steps=1, ema_decay=0.75), seed=1)
     for name, weight in kept.state_dict().items():
         between = torch.lerp(first.state_dict()[name], last.state_dict()[name], 0.25)
         torch.testing.assert_close(weight, between)
@@ -107,7 +109,7 @@ def test_stacked_actors_act_as_each_on_its_own(
         torch.nn.init.normal_(last.weight)
         actors.append(actor.requires_grad_(False))
     z, h = torch.randn(B, agent.z_dim), torch.randn(B, agent.h_dim)
-    want = ActorControl(*actors)(z, h)
+    want = MeanActor(*actors)(z, h)
     torch.testing.assert_close(StackedActors(actors)(z, h), want)
 
 
@@ -195,7 +197,7 @@ def test_it_learns_what_m_pays_for(make_agent: MakeAgent, gradient: str, critic:
     cfg = dataclasses.replace(
         SMALL,
         steps=60,
-        dreams=32,
+        batch_size=32,
         critic=critic,
         gradient=gradient,  # type: ignore[arg-type]
         learning_rate=1e-2,
@@ -209,7 +211,9 @@ def test_reinforce_and_the_model_s_gradient_agree_in_direction(make_agent: MakeA
     agent = make_agent()
     torch.manual_seed(0)
     plain = dataclasses.replace(SMALL.network, components=0)
-    cfg = dataclasses.replace(SMALL, dreams=8192, horizon=1, trace=1.0, entropy=0.0, network=plain)
+    cfg = dataclasses.replace(
+        SMALL, batch_size=8192, horizon=1, lambda_=1.0, entropy=0.0, network=plain
+    )
     actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
     critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
     last_bias = list(actor.body.parameters())[-1]
@@ -231,7 +235,7 @@ def test_no_dream_s_gradient_is_longer_than_allowed(make_agent: MakeAgent) -> No
     torch.testing.assert_close(shortened(rows, 1.0), expected)
     agent, found = make_agent(), []
     for limit in (0.0, 1e6, 1e-6):
-        cfg = dataclasses.replace(SMALL, horizon=4, clip_dream=limit)
+        cfg = dataclasses.replace(SMALL, horizon=4, max_grad_norm_per_rollout=limit)
         torch.manual_seed(0)
         actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
         streams = Streams(agent, cfg, torch.Generator().manual_seed(0))
@@ -259,7 +263,7 @@ def test_each_memory_dreams_its_share_and_the_first_gives_h(make_agent: MakeAgen
         streams = Streams(agent, SMALL, torch.Generator().manual_seed(0))
         return [streams.imagine(actor, gradient=True) for _ in range(3)]
 
-    share = SMALL.dreams // 2
+    share = SMALL.batch_size // 2
     for alone, twins, both in zip(
         dreams(with_memories(0)), dreams(with_memories(0, 0)), dreams(two), strict=True
     ):
@@ -289,7 +293,7 @@ def test_a_critic_leaves_no_room_for_a_tail() -> None:
 def test_a_tail_counts_what_c_is_paid_after_the_horizon(make_agent: MakeAgent) -> None:
     """C pays for the state that the actor has left it, and the actor feels it."""
     agent = make_agent()
-    cfg = dataclasses.replace(SMALL, critic=False, dreams=64, horizon=2, discount=0.9)
+    cfg = dataclasses.replace(SMALL, critic=False, batch_size=64, horizon=2, discount=0.9)
     actor = Actor(agent.z_dim, agent.h_dim, agent.action_spec, cfg.network)
     critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
     found = {}

@@ -17,9 +17,9 @@ from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.plan import ObjectiveConfig
 from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.sampling import CEMConfig
-from worldmodels.policies.ensemble import Committee
+from worldmodels.policies.ensemble import Ensemble
 from worldmodels.policies.learned import PolicyFile
-from worldmodels.policies.opening import open_driver
+from worldmodels.policies.opening import open_policy
 from worldmodels.policies.planning import PlanningPolicy
 
 PLAN = PlanningConfig(
@@ -54,23 +54,23 @@ def same_drive(policy: Any) -> None:
         assert copies[name].digest == policy.digest
 
 
-@pytest.mark.parametrize("kind", ["controller", "residual", "committee", "planner"])
+@pytest.mark.parametrize("kind", ["controller", "residual", "ensemble", "planner"])
 def test_a_copy_chooses_as_the_original(make_agent: MakeAgent, kind: str) -> None:
     agent = make_agent(2, action_repeat=1)
     actor = Actor.of(agent, NetworkConfig(8, 1, residual=0.3)).requires_grad_(False)
-    residual = agent.with_control(PolicyFile((actor,), None, "residual", "").control, "a")
+    residual = agent.with_policy(PolicyFile((actor,), None, "residual", "").control, "a")
     policies: dict[str, Any] = {
         "controller": agent,
         "residual": residual,
-        "committee": Committee([agent, residual]),
+        "ensemble": Ensemble([agent, residual]),
         "planner": PlanningPolicy(agent, "cem", PLAN),
     }
     same_drive(policies[kind])
 
 
 def test_a_copy_of_the_shipped_driver_chooses_as_the_original() -> None:
-    driver = open_driver("car-racing")
-    assert isinstance(driver, Committee) and len(driver.members) == 3
+    driver = open_policy("car-racing")
+    assert isinstance(driver, Ensemble) and len(driver.members) == 3
     same_drive(driver)
 
 

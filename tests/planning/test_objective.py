@@ -50,15 +50,15 @@ def critic(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         {"tail": 3},
         {"critic": True},
         {"risk": 0.34},
-        {"miss_penalty": 2.0},
+        {"no_event_penalty": 2.0},
     ],
     ids=["samples", "mode", "tail", "critic", "risk", "misses"],
 )
 def test_unrolled_and_engine_agree(
     make_agent: MakeAgent, changes: dict[str, float], members: int
 ) -> None:
-    counted = RewardModel("count", base=-0.4, hit_value=3.0)  # only events can be missed
-    agent = make_agent(members, reward=counted if "miss_penalty" in changes else RAW)
+    counted = RewardModel("count", base=-0.4, event_value=3.0)  # only events can be missed
+    agent = make_agent(members, reward=counted if "no_event_penalty" in changes else RAW)
     for memory in agent.memories:  # dreams that do not end: the two end them differently
         torch.nn.init.constant_(memory.terminated.bias, -30.0)
     cfg = dataclasses.replace(CFG, **changes)  # type: ignore[arg-type]
@@ -142,9 +142,9 @@ def test_what_is_not_there_cannot_be_asked_for(
 
 
 def test_misses_cost(make_agent: MakeAgent) -> None:
-    agent, plans = make_agent(reward=RewardModel("hit", hit_value=3.0)), some_plans()
+    agent, plans = make_agent(reward=RewardModel("event", event_value=3.0)), some_plans()
     torch.nn.init.constant_(agent.memories[0].reward.bias, -30.0)  # nothing but misses
-    cfg = dataclasses.replace(CFG, discount=1.0, miss_penalty=2.0)
+    cfg = dataclasses.replace(CFG, discount=1.0, no_event_penalty=2.0)
     score = DreamObjective(Imagination(agent, cfg), belief_of(agent), 1).score(plans)
     np.testing.assert_allclose(score, -2.0 * 3.0 * (CFG.horizon + CFG.tail), rtol=1e-5)
 

@@ -79,14 +79,14 @@ def test_gradient_planner_reaches_riccati_within_one_percent(seed: int) -> None:
 @pytest.mark.parametrize(
     "cfg",
     [
-        CEMConfig(samples=500, iterations=60, floor=0.002, momentum=0.3),
+        CEMConfig(samples=500, iterations=60, min_std=0.002, momentum=0.3),
         CEMConfig(
             samples=500,
             iterations=60,
-            floor=0.002,
+            min_std=0.002,
             momentum=0.3,
             beta=0.5,
-            keep=0.3,
+            keep_elites=0.3,
             execute="best",
         ),
     ],
@@ -102,7 +102,7 @@ def test_cem_reaches_riccati_within_five_percent(cfg: CEMConfig, seed: int) -> N
 
 def test_mppi_comes_near_riccati() -> None:
     problem = LinearQuadratic()
-    cfg = MPPIConfig(samples=400, iterations=150, spread=0.05, temperature=0.3, beta=0.5)
+    cfg = MPPIConfig(samples=400, iterations=150, init_std=0.05, temperature=0.3, beta=0.5)
     plan = MPPI(cfg).plan(problem, GUESS, NONE, np.random.default_rng(0))
     assert problem.riccati_cost() <= -plan.score + 1e-6
     assert -plan.score <= 1.1 * problem.riccati_cost()
@@ -213,7 +213,7 @@ def test_a_budget_always_allows_the_first_iteration(limit: float, done: int) -> 
     [
         (lambda: CEMConfig(samples=1), r"CEMConfig\.samples is 1; it must be at least 2"),
         (
-            lambda: CEMConfig(elites=0.0),
+            lambda: CEMConfig(elite_fraction=0.0),
             r"CEMConfig\.elites is 0\.0; it must be above 0 and at most 1",
         ),
         (lambda: MPPIConfig(temperature=0), r"MPPIConfig\.temperature is 0; it must be above 0"),

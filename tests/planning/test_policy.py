@@ -26,7 +26,7 @@ from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.sampling import CEMConfig, MPPIConfig
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.policies.learned import PolicyFile
-from worldmodels.policies.opening import best_driver, open_driver, policy_path
+from worldmodels.policies.opening import best_policy, open_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
@@ -38,7 +38,7 @@ CFG = PlanningConfig(
     GradientConfig(iterations=2, restarts=2),
 )
 SMALL = PolicyTrainConfig(
-    steps=4, dreams=8, horizon=3, network=NetworkConfig(8, 1), checkpoint_every=2, log_every=1
+    steps=4, batch_size=8, horizon=3, network=NetworkConfig(8, 1), checkpoint_every=2, log_every=1
 )
 METHODS: tuple[str, ...] = ("cem", "icem", "mppi", "gradient", "rollout")
 
@@ -150,7 +150,7 @@ class TestCommands:
         actor, critic = train_policy(agent, SMALL, seed=0)
         file = PolicyFile((actor,), critic, "actor-critic", weights_digest(*agent.memories))
         file.save(policy_path(folder, "actor-critic"))
-        driver = open_driver(folder, "actor-critic")
+        driver = open_policy(folder, "actor-critic")
         assert driver.digest
         action, _ = driver.predict(frames(1), deterministic=True)
         z, _ = agent.encode(frames(1))
@@ -160,17 +160,17 @@ class TestCommands:
         critical = dataclasses.replace(
             CFG, objective=dataclasses.replace(CFG.objective, critic=True)
         )
-        open_driver(folder, "cem", critical).predict(frames(1))
+        open_policy(folder, "cem", critical).predict(frames(1))
         with pytest.raises(UserError, match="another M"):
             PolicyFile.load(policy_path(folder, "actor-critic"), _other(agent))
 
     def test_a_missing_policy_names_the_command_that_makes_it(self, folder: Path) -> None:
         with pytest.raises(UserError, match="worldmodels train-policy"):
-            open_driver(folder, "policy-network")
+            open_policy(folder, "policy-network")
 
     def test_train_plan_and_evaluate(self, folder: Path, tmp_path: Path) -> None:
         agent = ["--agent", str(folder)]
-        small = ["--training.steps", "2", "--training.dreams", "4", "--training.horizon", "2"]
+        small = ["--training.steps", "2", "--training.batch_size", "4", "--training.horizon", "2"]
         assert main(["train-policy", *agent, "--policy", "policy-network", *small]) == 0
         search = ["--planning.objective.horizon", "3", "--planning.cem.samples", "6"]
         out = tmp_path / "plan.json"
@@ -194,12 +194,12 @@ class TestCommands:
         agent, out = ["--agent", str(folder)], tmp_path / "result.json"
         words = ["evaluate", *agent, "--episodes", "1", "--seed", "500000", "--max-steps", "4"]
         words += ["--workers", "1", "--json", str(out)]
-        assert best_driver(folder) == "controller"
+        assert best_policy(folder) == "controller"
         assert main(words) == 0
         assert read_json(out)["agent"] == str(folder)
-        small = ["--training.steps", "3", "--training.dreams", "4", "--training.horizon", "2"]
+        small = ["--training.steps", "3", "--training.batch_size", "4", "--training.horizon", "2"]
         assert main(["train-policy", *agent, "--policy", "residual", *small]) == 0
-        assert best_driver(folder) == "residual"
+        assert best_policy(folder) == "residual"
         assert main(words) == 0
         assert read_json(out)["agent"] == f"{folder} (residual)"
         assert main([*words, "--policy", "controller"]) == 0

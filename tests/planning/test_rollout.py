@@ -42,7 +42,7 @@ class Quadratic:
 
 
 def plan(objective: Quadratic, **changes: float) -> NDArray[np.float32]:
-    cfg = dataclasses.replace(RolloutConfig(changes=400, spread=0.5), **changes)  # type: ignore[arg-type]
+    cfg = dataclasses.replace(RolloutConfig(changes=400, init_std=0.5), **changes)  # type: ignore[arg-type]
     found = Rollouts(cfg).plan(objective, GUESS, NONE, np.random.default_rng(0))
     action: NDArray[np.float32] = found.actions[0]
     return action
@@ -67,7 +67,7 @@ def test_without_alarm_there_is_no_search() -> None:
 
 def test_the_last_change_competes_again() -> None:
     best = np.array([0.9, 0.9], np.float32)
-    cfg = RolloutConfig(changes=1, spread=0.0)
+    cfg = RolloutConfig(changes=1, init_std=0.0)
     found = Rollouts(cfg).plan(Quadratic(best), GUESS, best[None, None], np.random.default_rng(0))
     np.testing.assert_array_equal(found.actions[0], best)
     np.testing.assert_array_equal(found.shifted().kept[0, 0], best)

@@ -25,7 +25,7 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.planning import planners
-from worldmodels.policies.ensemble import Committee
+from worldmodels.policies.ensemble import Ensemble
 from worldmodels.policies.observations import (
     FORGETFUL_CALLS,
     as_batch,
@@ -47,14 +47,14 @@ def planner() -> PlanningPolicy:
     starts = DreamStarts(
         *(rng.standard_normal(s).astype(np.float32) for s in ((3, 4), (1, 3, 8), (1, 3, 8)))
     )
-    agent = make(starts=starts, reward_model=RewardModel("hit"))
+    agent = make(starts=starts, reward_model=RewardModel("event"))
     return PlanningPolicy(agent, "rollout", planners.defaults("rollout"))
 
 
 POLICIES: dict[str, Callable[[], Policy]] = {
     "agent": make,
     "repeating agent": lambda: make(action_repeat=2, inputs="z"),
-    "committee": lambda: Committee([make(), make(seed=1), make(seed=2)]),
+    "ensemble": lambda: Ensemble([make(), make(seed=1), make(seed=2)]),
     "planner": planner,
     "pixels": lambda: PixelPolicy(Spy(), PixelConfig(size=8), observation_shape=COLOUR),
 }

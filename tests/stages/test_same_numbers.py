@@ -38,9 +38,11 @@ def several(env_id: str = DEFAULT_ENV) -> RunConfig:
     cfg = tiny()
     return dataclasses.replace(
         cfg,
-        experience=dataclasses.replace(cfg.experience, driver_snapshots="selected"),
+        experience=dataclasses.replace(cfg.experience, agent_snapshots="selected"),
         memory=dataclasses.replace(cfg.memory, newest_repeats=2),
-        starts=dataclasses.replace(cfg.starts, newest_weight=3.0, loss_weight=8.0, loss_streak=3),
+        starts=dataclasses.replace(
+            cfg.starts, newest_weight=3.0, off_track_weight=8.0, off_track_streak=3
+        ),
     )
 
 

@@ -71,5 +71,5 @@ def test_actions_of_either_kind() -> None:
 
 def test_another_environment_has_none() -> None:
     spec = ActionSpec("discrete", 6)
-    with pytest.raises(UserError, match="mirror is on for ALE/Pong-v5"):
+    with pytest.raises(UserError, match="horizontal_flip is on for ALE/Pong-v5"):
         DEFAULT.flip("ALE/Pong-v5", FrameSpec(), spec)

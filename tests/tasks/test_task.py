@@ -25,7 +25,7 @@ from worldmodels.pages import build_report
 from worldmodels.pipeline import Pipeline
 from worldmodels.presets import PRESETS, changed, full, quick, smoke
 from worldmodels.protocols import UserError
-from worldmodels.stages.vision import mirror_of
+from worldmodels.stages.vision import flip_of
 from worldmodels.tasks import DEFAULT, Task, Words, named, register_task, task_for, task_of
 from worldmodels.tasks import task as records
 from worldmodels.tasks.car_racing import CAR_RACING
@@ -109,9 +109,9 @@ def test_other_spaces_of_the_same_class() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_name_that_looks_like_car_racing_brings_none_of_its_settings(name: str) -> None:
     cfg, own = PRESETS[name]("CarRacingTwo-v0"), PRESETS[name]("worldmodels/CarRacing-v3")
-    assert (cfg.action_repeat, cfg.frame_rows, cfg.mirror) == (1, None, False)
-    assert (cfg.experience.patience, cfg.experience.driver_patience) == (None, None)
-    assert (cfg.dream.miss_penalty, cfg.starts.loss_weight) == (0, 1)
+    assert (cfg.action_repeat, cfg.frame_rows, cfg.horizontal_flip) == (1, None, False)
+    assert (cfg.experience.patience, cfg.experience.agent_patience) == (None, None)
+    assert (cfg.dream.no_event_penalty, cfg.starts.off_track_weight) == (0, 1)
     assert (cfg.selection.reward_bound, cfg.frame_spec.rows) == (None, None)
     assert cfg.test_env == "CarRacingTwo-v0"
     again = changed(cfg, {**CAR_RACING.settings[name], "env_id": own.env_id})
@@ -120,9 +120,17 @@ def test_a_name_that_looks_like_car_racing_brings_none_of_its_settings(name: str
 
 
 def test_presets_of_car_racing_are_what_they_were() -> None:
-    assert (quick().action_repeat, quick().frame_rows, quick().mirror) == (4, 96, False)
-    assert (full().mirror, full().dream.miss_penalty, full().starts.loss_weight) == (True, 2.0, 8.0)
-    assert (smoke().mirror, smoke().dream.miss_penalty, smoke().action_repeat) == (True, 0.5, 1)
+    assert (quick().action_repeat, quick().frame_rows, quick().horizontal_flip) == (4, 96, False)
+    assert (
+        full().horizontal_flip,
+        full().dream.no_event_penalty,
+        full().starts.off_track_weight,
+    ) == (True, 2.0, 8.0)
+    assert (smoke().horizontal_flip, smoke().dream.no_event_penalty, smoke().action_repeat) == (
+        True,
+        0.5,
+        1,
+    )
 
 
 def test_a_task_of_ones_own_is_one_record() -> None:
@@ -141,7 +149,7 @@ def test_a_task_of_ones_own_is_one_record() -> None:
     cfg = quick("MiniCarRacing-v0")
     assert (cfg.action_repeat, cfg.dream.horizon, cfg.frame_spec.rows) == (3, 77, 48)
     env = gym.make("CarRacingTwo-v0")
-    behaviour = build_behaviour(AR1Config(scale=0.0, bias_spread=0.0), env)
+    behaviour = build_behaviour(AR1Config(scale=0.0, bias_std=0.0), env)
     behaviour.start([0])
     active = np.ones(1, np.bool_)
     np.testing.assert_allclose(
@@ -173,7 +181,7 @@ def test_a_task_reaches_the_run_and_its_report(tmp_path: Path) -> None:
         finished_key="stacked",
         solved=432.0,
         words=Words("tower", "crane", "lift", ("stacked", "towers stacked"), "A block pays 7."),
-        settings={"smoke": {"mirror": True, "dream.horizon": 9}},
+        settings={"smoke": {"horizontal_flip": True, "dream.horizon": 9}},
     )
     register_task(task, "mine/CarRacing-v7")
     cfg = smoke("mine/CarRacing-v7").limited(5)
@@ -184,7 +192,7 @@ def test_a_task_reaches_the_run_and_its_report(tmp_path: Path) -> None:
     collect(CollectConfig(max_steps=5), cfg.env_id, AR1Config(), [0], out)
     store = EpisodeStore([out])
     assert store.frame_spec.rows == 48
-    assert isinstance(mirror_of(store), Upside)
+    assert isinstance(flip_of(store), Upside)
     (episode,) = run_group([make(cfg.env_id)], build_behaviour(AR1Config(), make(cfg.env_id)), [0])
     assert episode.lap_finished is True
     folder = make_run(tmp_path / "run", media=False)

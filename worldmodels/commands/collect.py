@@ -33,10 +33,10 @@ from worldmodels.tasks import task_for
 SETTINGS = {
     "scale": "explore_scales",
     "rho": "explore_rho",
-    "noise": "driver_noise",
-    "bias_spread": "driver_bias_spread",
-    "kick_probability": "kick_probability",
-    "kick_steps": "kick_steps",
+    "noise": "agent_noise",
+    "bias_std": "agent_bias_std",
+    "burst_probability": "burst_probability",
+    "burst_steps": "burst_steps",
     "group": "group",
 }
 """Options, and the preset's settings that they change."""
@@ -56,7 +56,7 @@ class Collect(Command):
     """
 
     common: ClassVar[str] = (
-        "preset out env-id episodes max-steps patience scale noise kick-probability action-repeat "
+        "preset out env-id episodes max-steps patience scale noise burst-probability action-repeat "
         "behaviour agent seed workers run"
     )
 
@@ -76,12 +76,12 @@ class Collect(Command):
     """standard deviations of random actions (ar1), where every action spans -1 to 1"""
     noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
     """standard deviations of the noise on the agent's actions, in the same units"""
-    bias_spread: NotNegative
+    bias_std: NotNegative
     """standard deviation of a constant shift of the agent's actions, drawn once per episode; 0
     where the noise is 0"""
-    kick_probability: Fraction
+    burst_probability: Fraction
     """chance per step that a burst of one random action interrupts the agent"""
-    kick_steps: Count
+    burst_steps: Count
     """longest burst, in steps"""
     group: GroupSize
     """episodes that one worker drives side by side and stores in one shard"""
@@ -114,9 +114,9 @@ class Collect(Command):
         cfg, by_agent = preset.experience, "agent" in flags
         return dataclasses.replace(
             super().defaults(preset, flags),
-            episodes=cfg.driver_episodes if by_agent else cfg.explore_episodes,
-            max_steps=cfg.driver_steps if by_agent else cfg.explore_steps,
-            patience=cfg.driver_patience if by_agent else cfg.patience,
+            episodes=cfg.agent_episodes if by_agent else cfg.explore_episodes,
+            max_steps=cfg.agent_steps if by_agent else cfg.explore_steps,
+            patience=cfg.agent_patience if by_agent else cfg.patience,
             **{flag: getattr(cfg, setting) for flag, setting in SETTINGS.items()},
         )
 
@@ -127,7 +127,7 @@ class Collect(Command):
             random = "an agent drives, not noise alone; its noise is --noise"
             names = ("scale", "rho", "bias", "behaviour")
             return {"action-repeat": own, "frame-rows": own} | dict.fromkeys(names, random)
-        names = ("noise", "bias-spread", "kick-probability", "kick-steps")
+        names = ("noise", "bias-std", "burst-probability", "burst-steps")
         found = dict.fromkeys(names, "no agent drives")
         if self.behaviour != "ar1":
             why = f"it is for ar1, and behaviour is {self.behaviour}"

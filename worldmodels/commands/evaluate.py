@@ -22,7 +22,7 @@ from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning import planners
 from worldmodels.planning.planners import PlanningConfig
-from worldmodels.policies.opening import Named, best_driver, open_driver, open_member
+from worldmodels.policies.opening import Named, best_policy, open_member, open_policy
 from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import FilePath, FilmPath, FolderPath, RunFolder, config_hash, read_json
@@ -51,7 +51,7 @@ class Evaluate(Command):
     bundled one), `random` or `zeros`"""
     policy: Named = None
     """what acts on the agent's V and M: its C, a planner, or a network of `train-policy` (default:
-    the agent's committee or residual where it has one, else its C)"""
+    the agent's ensemble or residual where it has one, else its C)"""
     weights: Path | None = None
     """file of `train-policy` with the network, or with a planner's critic (default: the one in the
     agent's folder)"""
@@ -133,10 +133,10 @@ class Evaluate(Command):
         if self.policy is not None:
             return self.policy
         alone = self.agent in CONTROLS or drivers.is_driver(Path(self.agent))
-        return "controller" if alone else best_driver(self.agent)
+        return "controller" if alone else best_policy(self.agent)
 
     def _driver(self) -> PolicySpec:
-        if self.weights is not None and self._policy in ("controller", "committee"):
+        if self.weights is not None and self._policy in ("controller", "ensemble"):
             raise UserError(
                 f"--weights is {self.weights}, but {self._policy} takes no such file; name the "
                 "policy that it is of, for example --policy residual"
@@ -146,7 +146,7 @@ class Evaluate(Command):
             return drivers.load_driver(folder) if drivers.is_driver(folder) else self.agent
         if self.agent in CONTROLS:
             raise UserError(f"{self.agent} has no V and M for {self.policy}; give an agent")
-        return open_driver(self.agent, self._policy, self.planning, self.weights)
+        return open_policy(self.agent, self._policy, self.planning, self.weights)
 
 
 def home_of(agent: str) -> str:
@@ -186,7 +186,7 @@ class Play(Command):
     """Watch an agent for an episode, in a window where there is a display, or as a film.
 
     It is the policy that `evaluate` measures. A film of reality shows what V keeps of every frame
-    and what M dreams, side by side; of a committee, those of the first member.
+    and what M dreams, side by side; of an ensemble, those of the first member.
     """
 
     agent: str
@@ -232,7 +232,7 @@ class Play(Command):
     def _reality(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
         """Drive once, then film what was driven."""
         env_id = self.env or home_of(self.agent)
-        driver = open_driver(self.agent)
+        driver = open_policy(self.agent)
         result = evaluate(driver, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
         print(f"return {result.mean:.1f} in {result.frames} steps")
         recording = video.replay(env_id, result.episodes[0])
@@ -242,7 +242,7 @@ class Play(Command):
 
     def _drive(self) -> None:
         """Drive an episode in the environment's own window."""
-        driver = open_driver(self.agent)
+        driver = open_policy(self.agent)
         env = envs.make(self.env or home_of(self.agent), render_mode="human")
         try:
             driver.check_env(env)

@@ -19,7 +19,7 @@ from worldmodels.planning.imitation import ImitationConfig, collect_decisions, i
 from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
 from worldmodels.policies.learned import PolicyFile, origin
-from worldmodels.policies.opening import Learned, open_driver, policy_path
+from worldmodels.policies.opening import Learned, open_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -84,7 +84,7 @@ class PlanOnce(Command):
     def execute(self) -> None:
         """Plan, print, and write what was asked for."""
         planners.get(self.policy)
-        policy = open_driver(self.agent, self.policy, self.planning, self.weights)
+        policy = open_policy(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)
         steps = list(plan_in_dream(policy, self.decisions, self.start, self.seed))
         heads = ("decision", "score", "M reward", "plans", "ms", "aleatoric", "epistemic")
@@ -131,7 +131,7 @@ class TrainPolicy(Command):
     """
 
     common: ClassVar[str] = (
-        "agent policy out planner seed run training.steps training.dreams training.horizon "
+        "agent policy out planner seed run training.steps training.batch_size training.horizon "
         "training.learning-rate training.actors training.network.hidden "
         "training.network.residual imitation.dreams imitation.epochs"
     )
@@ -163,7 +163,9 @@ class TrainPolicy(Command):
         if flags.get("policy") == "residual":
             training = residual_training()
         if flags.get("policy") == "policy-network":
-            training = PolicyTrainConfig(steps=300, horizon=12, longest=100, tail=12, critic=False)
+            training = PolicyTrainConfig(
+                steps=300, horizon=12, max_length=100, tail=12, critic=False
+            )
         planning = planners.defaults(flags.get("planner", "icem"))
         return replace(super().defaults(preset, flags), training=training, planning=planning)
 
@@ -175,7 +177,7 @@ class TrainPolicy(Command):
         found = dict.fromkeys(("planner", "planning", "imitation"), why)
         if not self.training.critic:
             why = f"{self.policy} has no critic"
-            found |= dict.fromkeys(("training.trace", "training.target-decay"), why)
+            found |= dict.fromkeys(("training.lambda_", "training.target-decay"), why)
         return found
 
     def execute(self) -> None:
@@ -209,7 +211,7 @@ class TrainPolicy(Command):
         print(f"{self.policy}, trained in the dream: {out}")
 
     def _imitate(self, agent: Agent, stage: StageContext, seed: int, memory: str) -> PolicyFile:
-        planner = open_driver(self.agent, self.planner, self.planning)
+        planner = open_policy(self.agent, self.planner, self.planning)
         assert isinstance(planner, PlanningPolicy)
         checkpoint = stage.checkpoint("decisions.safetensors")
         decisions = collect_decisions(planner, self.imitation, seed, checkpoint)

@@ -24,7 +24,7 @@ class Run(Command):
     """
 
     common: ClassVar[str] = (
-        "preset out seed workers max-steps device env-id iterations action-repeat mirror "
+        "preset out seed workers max-steps device env-id iterations action-repeat horizontal-flip "
         "experience.explore-episodes vision.z-dim memory.kind memory.hidden-size memory.ensemble "
         "dream.temperature dream.horizon controller.evolve.generations test.episodes"
     )

@@ -22,15 +22,15 @@ STAGED = Path("runs/staged")
 
 SEVERAL_ITERATIONS = (
     "vision_training.finetune_steps",
-    "vision_training.finetune_rounds",
+    "vision_training.finetune_iterations",
     "memory.newest_repeats",
     "memory_training.finetune_steps",
     "memory_training.finetune_learning_rate",
     "starts.newest_weight",
-    "controller.memory_rounds",
-    "controller.carry_on",
+    "controller.memory_iterations",
+    "controller.warm_start",
     "selection.early_episodes",
-    "selection.late_rounds",
+    "selection.late_iterations",
     "selection.finalists",
 )
 """Settings that have no effect in a single iteration, which is what the steps do."""

@@ -71,10 +71,11 @@ class TrainVision(Stage):
     """
 
     common: ClassVar[str] = (
-        "preset out seed device run init mirror vision.z-dim vision.width vision-training.steps "
-        "vision-training.finetune-steps vision-training.batch-size vision-training.learning-rate"
+        "preset out seed device run init horizontal-flip vision.z-dim vision.width "
+        "vision-training.steps vision-training.finetune-steps vision-training.batch-size "
+        "vision-training.learning-rate"
     )
-    unused: ClassVar[Mapping[str, str]] = {"vision-training.finetune-rounds": ONE_ITERATION}
+    unused: ClassVar[Mapping[str, str]] = {"vision-training.finetune-iterations": ONE_ITERATION}
     source: ClassVar[Input | None] = "data"
 
     data: tuple[Path, ...]
@@ -83,7 +84,7 @@ class TrainVision(Stage):
     """shape of V"""
     vision_training: VisionTrainConfig
     """training of V"""
-    mirror: bool
+    horizontal_flip: bool
     """also train on horizontally flipped frames; only where the task has a symmetry"""
     init: Path | None = None
     """V of the same shape to fine-tune, for finetune-steps (default: train from scratch)"""
@@ -99,10 +100,16 @@ class TrainVision(Stage):
         if init is not None and self.init is not None:
             require_same(self.init, init.source, self.data[0], source)
         training = self.vision_training
-        inputs = [self.vision, training, self.mirror, store.fingerprint, init and init.digest]
+        inputs = [
+            self.vision,
+            training,
+            self.horizontal_flip,
+            store.fingerprint,
+            init and init.digest,
+        ]
         with self.open("vision", inputs, len(self.data)) as ctx:
             file = stages.train_vision(
-                training, self.vision, store, ctx, mirror=self.mirror, init=init
+                training, self.vision, store, ctx, horizontal_flip=self.horizontal_flip, init=init
             )
             file.save(self.out)
         print(f"V, trained on the frames of {len(store):,} episodes: {self.out}")
@@ -126,7 +133,7 @@ class Encode(Command):
     """V, from `worldmodels train-vision`"""
     out: FilePath
     """file to write (safetensors)"""
-    mirror: bool | None = None
+    horizontal_flip: bool | None = None
     """also encode each episode horizontally flipped (default: if V was trained on flips)"""
     device: Device = "cpu"
     """where to compute; cuda for a GPU"""
@@ -138,10 +145,10 @@ class Encode(Command):
         vision = VisionFile.load(self.vision)
         store = EpisodeStore(stages.episode_folders(self.data))
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
-        mirror = vision.mirror if self.mirror is None else self.mirror
+        mirror = vision.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
         inputs = [vision.digest, store.fingerprint, mirror]
         with stages.open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
-            file = stages.encode(vision, store, ctx, mirror=mirror)
+            file = stages.encode(vision, store, ctx, horizontal_flip=mirror)
             file.save(self.out)
         latents = file.latents
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")
@@ -158,7 +165,7 @@ class TrainMemory(Stage):
     common: ClassVar[str] = (
         "preset out seed device run init memory.kind memory.ensemble memory.hidden-size "
         "memory.mixtures memory.reward memory-training.steps memory-training.finetune-steps "
-        "memory-training.streams memory-training.learning-rate"
+        "memory-training.batch-size memory-training.learning-rate"
     )
     source: ClassVar[Input | None] = "latents"
 
@@ -225,7 +232,7 @@ class TrainController(Stage):
         "controller.evolve.strategy.sigma0"
     )
     unused: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("controller.memory-rounds", "controller.carry-on"), ONE_ITERATION
+        ("controller.memory-iterations", "controller.warm-start"), ONE_ITERATION
     )
     source: ClassVar[Input | None] = "vision"
 
@@ -254,9 +261,9 @@ class TrainController(Stage):
         found = {}
         if len(self.latents) == 1:
             found["starts.newest-weight"] = "there is one file of latents, and none is the newest"
-        if self.starts.loss_weight == 1:
-            why = "starts.loss-weight is 1, so states before a loss are as any other"
-            found |= {"starts.loss-before": why, "starts.loss-streak": why}
+        if self.starts.off_track_weight == 1:
+            why = "starts.off-track-weight is 1, so states before a loss are as any other"
+            found |= {"starts.off-track-before": why, "starts.off-track-streak": why}
         return found
 
     def execute(self) -> None:

@@ -30,9 +30,9 @@ class EvolveConfig(Config):
     """generations in all, those before a resume included"""
     l2: NotNegative = 0.0
     """penalty on the mean square of a candidate's parameters, subtracted from its return"""
-    mean_every: Count = 10
+    snapshot_every: Count = 10
     """every so many generations, and at the last, the mean is judged and kept as a snapshot"""
-    average: Count = 1
+    mean_window: Count = 1
     """average the mean over the last so many generations, or over the later half of all so far if
     those are fewer, since returns are noisy"""
     checkpoint_every: Count = 10
@@ -143,7 +143,7 @@ class _Search:
             )
         self.strategy.tell(population, values)
         self.since_start += 1
-        most = min(self.cfg.average, (self.since_start + 1) // 2)
+        most = min(self.cfg.mean_window, (self.since_start + 1) // 2)
         self.means = [*self.means, self.strategy.mean][-most:]
 
     def judge(self, returns: ReturnFunction, generation: int) -> float:
@@ -243,7 +243,7 @@ def evolve(
         penalty = cfg.l2 * np.mean(np.square(searched, dtype=np.float64), axis=1)
         search.tell(population, values - penalty, g)
         # the mean is what counts, so judge it on seeds of its own
-        due = g % cfg.mean_every == 0 or g == cfg.generations
+        due = g % cfg.snapshot_every == 0 or g == cfg.generations
         mean_return = search.judge(returns, g) if due else None
         sigma = search.strategy.sigma
         restarted = due and g < cfg.generations and search.restart_if_stuck()

@@ -45,10 +45,10 @@ class DreamConfig(Config):
     """subtracted from the reward per unit of the memories' disagreement about z (per_step only)"""
     disagreement_limit: NotNegative = 0.0
     """a dream ends where disagreement exceeds this; 0 is no limit (per_step only)"""
-    miss_penalty: NotNegative = 0.0
+    no_event_penalty: NotNegative = 0.0
     """subtracted, in units of an event's reward, from a step in which M expects no event
     (CarRacing: no new tile; with one missed the lap has no end); nothing where rewards are raw"""
-    miss_below: Positive = 0.5
+    no_event_below: Positive = 0.5
     """expected events at which that begins; it grows in proportion as they are fewer"""
     common_random_numbers: bool = True
     """all candidates meet the same starts, noise and masks, so that they differ by merit only"""

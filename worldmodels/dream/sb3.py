@@ -98,8 +98,8 @@ class Learnt(Predictor, Protocol):
     action_space: spaces.Space[Any]
 
 
-class LatentControl:
-    """What an algorithm has learnt in the dream, in C's place: see `Agent.with_control`."""
+class LatentPredictor:
+    """What an algorithm has learnt in the dream, in C's place: see `Agent.with_policy`."""
 
     def __init__(self, policy: Learnt) -> None:
         """Take a model or a policy without a recurrent state, which M has already."""

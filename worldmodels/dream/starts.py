@@ -70,7 +70,7 @@ class DreamStarts:
         return DreamStarts(self.z[index], h, c)
 
 
-def before_losses(
+def before_off_track(
     reward: Array, offsets: NDArray[np.int64], before: int, streak: int
 ) -> NDArray[np.bool_]:
     """Frames from which the driver was soon to be lost: where dreams should begin more often.

@@ -93,10 +93,10 @@ class WorldStep(NamedTuple):
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
     """Reward (R,) from the reward head's output (R,), the penalty for misses subtracted."""
     paid = model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
-    if not cfg.miss_penalty or model.kind == "raw":
+    if not cfg.no_event_penalty or model.kind == "raw":
         return paid
-    missed = (1 - model.events(output) / cfg.miss_below).clamp_min(0)
-    return paid - cfg.miss_penalty * abs(model.hit_value) * missed
+    missed = (1 - model.events(output) / cfg.no_event_below).clamp_min(0)
+    return paid - cfg.no_event_penalty * abs(model.event_value) * missed
 
 
 def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ def build_behaviour(
         UserError: there is no such agent, or it is for another action space.
     """
     if policy in ("random", "zeros"):
-        return RandomDriver(env.action_space, still=policy == "zeros")
+        return RandomPolicy(env.action_space, still=policy == "zeros")
     if isinstance(policy, str | Path):
         policy = _load(*stamp(policy))
     elif isinstance(policy, AgentParameters):
@@ -78,7 +78,7 @@ def build_behaviour(
     return PolicyBehaviour(policy, deterministic)
 
 
-class RandomDriver:
+class RandomPolicy:
     """Uniform actions from a generator for each episode's seed; or none at all."""
 
     def __init__(self, space: gym.spaces.Space[Any], still: bool = False) -> None:

@@ -47,7 +47,7 @@ class AR1Config(Config):
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
     """centre of each action in unit coordinates; None takes the task's own, else 0"""
-    bias_spread: NotNegative = 0.1
+    bias_std: NotNegative = 0.1
     """standard deviation of a shift of the bias, drawn once an episode: slow and fast driving"""
 
 
@@ -84,12 +84,12 @@ class AgentNoiseConfig(Config):
     """autocorrelation of the noise on the agent's actions from step to step"""
     scale: NotNegative = 0.15
     """standard deviation of that noise in unit coordinates; Discrete actions have none"""
-    bias_spread: NotNegative = 0.0
+    bias_std: NotNegative = 0.0
     """standard deviation of a shift of the agent's actions, drawn once an episode, in the same
     units: slower and faster driving than its own"""
-    kick_probability: Fraction = 0.01
+    burst_probability: Fraction = 0.01
     """probability, in each step, that a burst begins: one random action, held for some steps"""
-    kick_steps: Count = 10
+    burst_steps: Count = 10
     """longest burst, in steps; lengths from 1 to this are equally likely"""
     random_start_probability: Fraction = 0.0
     """fraction of the episodes that begin with random driving"""
@@ -219,7 +219,7 @@ class _Random:
 
 def _ar1(cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]) -> _Act:
     """Autoregressive noise around a bias (A,) that is shifted once an episode."""
-    centre = bias + cfg.bias_spread * next(_stream(seeds, "bias", True, spec.dim))
+    centre = bias + cfg.bias_std * next(_stream(seeds, "bias", True, spec.dim))
     noise = _deviation(seeds, cfg, spec.dim, "noise")
     return lambda obs: _to_box(centre + next(noise), spec)
 
@@ -301,7 +301,7 @@ class _NoisyPolicy:
         cfg, dim = self._cfg, self._spec.dim
         self._explore.start(seeds)
         self._noise = _deviation(seeds, cfg, dim, "agent-noise")
-        self._bias = cfg.bias_spread * next(_stream(seeds, "agent-bias", True, dim))
+        self._bias = cfg.bias_std * next(_stream(seeds, "agent-bias", True, dim))
         self._kicks = _stream(seeds, "kicks", False, 2 + dim)
         first = next(_stream(seeds, "random-start", False, 2))
         steps = 1 + (first[:, 1] * cfg.random_start_steps).astype(np.int64)
@@ -327,8 +327,8 @@ class _NoisyPolicy:
         """Replace or shift the chosen actions of the first n rows."""
         n, numbers = len(self._kick_left), next(self._kicks)
         self._kick_left = np.maximum(self._kick_left - 1, 0)
-        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.kick_probability)
-        lengths = 1 + (numbers[:, 1] * self._cfg.kick_steps).astype(np.int64)
+        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.burst_probability)
+        lengths = 1 + (numbers[:, 1] * self._cfg.burst_steps).astype(np.int64)
         self._kick_left = np.where(begins, lengths, self._kick_left)
         self._kick = np.where(begins[:, None], numbers[:, 2:], self._kick)
         kicked, wandering = self._kick_left > 0, self._random_left > 0

@@ -38,7 +38,7 @@ def calibrate(
         ``horizon, error, sigma, persistence``, lists of equal length, in units of z's own standard
         deviation: the RMS error of the mean of the sampled futures, their RMS spread, and the error
         of predicting no change. Horizons longer than any episode are left out. Unless the reward is
-        raw also ``hit_reliability``.
+        raw also ``event_reliability``.
     """
     longest = int(latents.lengths().max()) - warmup
     kept = sorted(horizon for horizon in horizons if horizon <= longest)
@@ -54,7 +54,7 @@ def calibrate(
                 report["sigma"].append(_rms(dreamt - dreamt.mean(1, keepdim=True)) / scale)
                 report["persistence"].append(_rms(z[:, warmup] - real) / scale)
     if reward.kind != "raw":
-        report["hit_reliability"] = hit_reliability(memory, reward, latents)
+        report["event_reliability"] = event_reliability(memory, reward, latents)
     return report
 
 
@@ -73,12 +73,12 @@ def _futures(
 
 
 @torch.inference_mode()
-def hit_reliability(
+def event_reliability(
     memory: Memory, reward: RewardModel, latents: Latents
 ) -> dict[str, list[float]]:
     """Predicted number of events in a step against the observed one, over recorded episodes.
 
-    The number is a probability for kind "hit". Returns ``predicted, observed, count`` of each bin
+    The number is a probability for kind "event". Returns ``predicted, observed, count`` of each bin
     that is not empty.
     """
     probability, event = [], []

@@ -44,7 +44,7 @@ class MemoryConfig(Config):
     residual: bool = False
     """let the mixtures predict the change of z, not the next z as in the paper: no change is then
     free, and M need not carry z through"""
-    reward: RewardKind = "hit"
+    reward: RewardKind = "event"
     """meaning of the reward head's output: the logit of a binary event, the rate of events before a
     softplus, or a scaled real number"""
 

@@ -6,16 +6,17 @@ steps divided by their number, so padding changes nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worldmodels.config import Config
+from worldmodels.config import Config, Former
 
-RewardKind: TypeAlias = Literal["hit", "count", "raw"]
+RewardKind: TypeAlias = Annotated[Literal["event", "count", "raw"], Former({"hit": "event"})]
 """Forms of reward; see `RewardModel`."""
 
 _MOST_EVENTS = 8
@@ -25,13 +26,15 @@ _MOST_EVENTS = 8
 class RewardModel(Config):
     """Turns the reward head's output into a reward; stored in the agent's config.json."""
 
-    kind: RewardKind = "hit"
-    """hit: the output is the logit of an event worth hit_value; count: softplus of the output is
-    the expected number of events in a step; raw: a scaled reward"""
+    FORMER: ClassVar[Mapping[str, str]] = {"hit_value": "event_value"}
+
+    kind: RewardKind = "event"
+    """event: the output is the logit of one worth event_value; count: softplus of the output is the
+    expected number of events in a step; raw: a scaled reward"""
     base: float = 0.0
-    """reward of every step (kinds hit and count)"""
-    hit_value: float = 1.0
-    """what an event adds (kinds hit and count)"""
+    """reward of every step (kinds event and count)"""
+    event_value: float = 1.0
+    """what an event adds (kinds event and count)"""
     scale: float = 1.0
     """reward per unit of output (kind raw)"""
     shift: float = 0.0
@@ -41,12 +44,12 @@ class RewardModel(Config):
         """Expected reward for the reward head's output (any shape)."""
         if self.kind == "raw":
             return self.scale * output + self.shift
-        return self.base + self.hit_value * self.events(output)
+        return self.base + self.event_value * self.events(output)
 
     def events(self, output: Tensor) -> Tensor:
         """Expected number of events for the reward head's output (any shape; not kind raw)."""
         assert self.kind != "raw", "a raw reward has no events"
-        return torch.sigmoid(output) if self.kind == "hit" else functional.softplus(output)
+        return torch.sigmoid(output) if self.kind == "event" else functional.softplus(output)
 
     def sampled(self, output: Tensor, uniform: Tensor) -> Tensor:
         """Reward with the events drawn by ``uniform`` in [0, 1) (kind raw: the expected one).
@@ -55,8 +58,8 @@ class RewardModel(Config):
         """
         if self.kind == "raw":
             return self.expected(output)
-        if self.kind == "hit":
-            return self.base + self.hit_value * (uniform < self.events(output)).to(output.dtype)
+        if self.kind == "event":
+            return self.base + self.event_value * (uniform < self.events(output)).to(output.dtype)
         rate = self.events(output)
         chance = below = torch.exp(-rate)
         count = torch.zeros_like(rate)
@@ -64,18 +67,18 @@ class RewardModel(Config):
             count += uniform >= below
             chance = chance * rate / number
             below = below + chance
-        return self.base + self.hit_value * count
+        return self.base + self.event_value * count
 
     def target(self, reward: Tensor) -> Tensor:
         """Target of the reward head for a recorded reward (any shape).
 
-        0 or 1 (hit), the number of events, which may be a fraction (count), or the scaled reward.
+        0 or 1 (event), the number of events, which may be a fraction (count), or the scaled reward.
         """
         if self.kind == "raw":
             return (reward - self.shift) / self.scale
         if self.kind == "count":
-            return ((reward - self.base) / self.hit_value).clamp_min(0)
-        return (reward > self.base + 0.5 * self.hit_value).to(reward.dtype)
+            return ((reward - self.base) / self.event_value).clamp_min(0)
+        return (reward > self.base + 0.5 * self.event_value).to(reward.dtype)
 
 
 def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
@@ -101,11 +104,11 @@ def event_loss(logit: Tensor, event: Tensor, valid: Tensor) -> Tensor:
 def reward_loss(kind: RewardKind, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Loss of the reward head's raw output (B, T) for `RewardModel.target` (B, T).
 
-    "hit": binary cross-entropy, in nats per step. "count": Poisson negative log-likelihood of the
+    "event": binary cross-entropy, in nats per step. "count": Poisson negative log-likelihood of the
     number of events, up to a constant; as a quasi-likelihood it fits the expected number whatever
     the distribution, and for fractions. "raw": squared error.
     """
-    if kind == "hit":
+    if kind == "event":
         return event_loss(output, target, valid)
     if kind == "raw":
         return masked_mean((output - target.to(output.dtype)).square(), valid)

@@ -58,18 +58,23 @@ class SequenceStreams:
     def __init__(
         self,
         latents: Latents,
-        length: int,
-        streams: int,
+        sequence_length: int,
+        batch_size: int,
         seed: int,
         repeats: NDArray[np.int64] | None = None,
     ) -> None:
-        """Cut ``latents`` into windows of T = ``length`` steps, B = ``streams`` to a batch.
+        """Cut ``latents`` into windows of T = ``sequence_length`` steps, ``batch_size`` at once.
 
         ``repeats`` (E,) says how often an epoch plays each episode; None plays each once.
         """
         if latents.num_episodes == 0:
             raise UserError("there are no episodes to train M on; collect some first")
-        self.latents, self.length, self.streams, self.seed = latents, length, streams, seed
+        self.latents, self.sequence_length, self.batch_size, self.seed = (
+            latents,
+            sequence_length,
+            batch_size,
+            seed,
+        )
         self.repeats = np.ones(latents.num_episodes, np.int64) if repeats is None else repeats
 
     def batches(self, start: int = 0) -> Iterator[SequenceBatch]:
@@ -87,11 +92,11 @@ class SequenceStreams:
         """Shuffle the episodes and give each to the stream that is the shortest so far."""
         rng = np.random.default_rng(derive_seed(self.seed, "sequences", epoch))
         order = rng.permutation(np.repeat(np.arange(self.latents.num_episodes), self.repeats))
-        lanes: list[list[_Window]] = [[] for _ in range(self.streams)]
-        heap = [(0, lane) for lane in range(self.streams)]
+        lanes: list[list[_Window]] = [[] for _ in range(self.batch_size)]
+        heap = [(0, lane) for lane in range(self.batch_size)]
         for episode in order:
             _, lane = heapq.heappop(heap)
-            lanes[lane] += self._windows(int(episode), int(rng.integers(self.length)))
+            lanes[lane] += self._windows(int(episode), int(rng.integers(self.sequence_length)))
             heapq.heappush(heap, (len(lanes[lane]), lane))
         return lanes
 
@@ -99,13 +104,17 @@ class SequenceStreams:
         """Windows of one episode; the first is shortened by ``offset`` so that cuts move."""
         first, last = (int(frame) for frame in self.latents.offsets[episode : episode + 2])
         terminated = bool(self.latents.terminated[episode])
-        cuts = [first, *range(first + self.length - offset, last - 1, self.length), last - 1]
+        cuts = [
+            first,
+            *range(first + self.sequence_length - offset, last - 1, self.sequence_length),
+            last - 1,
+        ]
         for start, stop in itertools.pairwise(cuts):
             yield _Window(start, stop - start, start == first, terminated and stop == last - 1)
 
     def _gather(self, windows: Sequence[_Window]) -> SequenceBatch:
         """Copy the windows' rows into one padded batch."""
-        lat, at = self.latents, np.arange(self.length + 1)
+        lat, at = self.latents, np.arange(self.sequence_length + 1)
         first, steps, restart, ends = (
             np.array(part)[:, None] for part in zip(*windows, strict=True)
         )

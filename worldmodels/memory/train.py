@@ -38,9 +38,9 @@ class MemoryTrainConfig(TrainConfig):
     learning_rate: Rate = 2e-3
     finetune_learning_rate: Rate = 5e-4
     """the peak when fine-tuned; a higher one makes M forget the earlier weights first"""
-    streams: Size = 96
+    batch_size: Size = 96
     """episodes played side by side: the batch"""
-    length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
+    sequence_length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
     """steps of back-propagation through time; the state is carried from window to window"""
     clip_value: NotNegative = 1.0
     """largest absolute value of a gradient's element (paper's code: 1)"""
@@ -64,21 +64,21 @@ class MemoryTrainConfig(TrainConfig):
 def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Estimate the reward's constants.
 
-    "hit" and "count" take the commonest reward as the base and the mean excess of the rewards above
-    it as an event's value (CarRacing: -0.1 a frame, 1000/N a tile); "raw" standardises.
+    "event" and "count" take the commonest reward as the base and the mean excess of the rewards
+    above it as an event's value (CarRacing: -0.1 a frame, 1000/N a tile); "raw" standardises.
     """
     reward, base, _ = _rewards(latents)
     if kind == "raw":
         scale = float(reward.std())
         return RewardModel("raw", scale=scale if scale > 1e-6 else 1.0, shift=float(reward.mean()))
     excess = reward[reward > base + 1e-3] - base
-    return RewardModel(kind, base=base, hit_value=float(excess.mean()) if len(excess) else 1.0)
+    return RewardModel(kind, base=base, event_value=float(excess.mean()) if len(excess) else 1.0)
 
 
 def reward_kind(latents: Latents) -> RewardKind:
     """Form of the reward in the data.
 
-    "hit" if most steps pay the same reward and nearly all others more (a rare event on top of a
+    "event" if most steps pay the same reward and nearly all others more (a rare event on top of a
     constant), "count" if these pay different amounts (several events in a step), else "raw".
     """
     reward, base, fraction = _rewards(latents)
@@ -86,7 +86,7 @@ def reward_kind(latents: Latents) -> RewardKind:
     if fraction <= 0.5 or not len(others) or np.mean(others > base) <= 0.9:
         return "raw"
     low, high = np.quantile(others[others > base] - base, (0.05, 0.95))
-    return "hit" if high < 1.6 * low else "count"
+    return "event" if high < 1.6 * low else "count"
 
 
 def _rewards(latents: Latents) -> tuple[NDArray[np.float32], float, float]:
@@ -149,8 +149,10 @@ def train_memory(
     model = loop.model
     fresh = options.get("init") is None
     peak = cfg.learning_rate if fresh else cfg.finetune_learning_rate
-    streams = SequenceStreams(latents, cfg.length, cfg.streams, options["seed"], repeats)
-    state, batches = model.initial_state(cfg.streams), streams.batches(loop.begin)
+    streams = SequenceStreams(
+        latents, cfg.sequence_length, cfg.batch_size, options["seed"], repeats
+    )
+    state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
     if loop.resumed:
         state = MemoryState(*(loop.resumed[name].to(model.device) for name in "hc"))
     for step in loop:
@@ -169,7 +171,7 @@ def train_memory(
         loop.report(
             step,
             metrics,
-            (cfg.streams * cfg.length, "steps"),
+            (cfg.batch_size * cfg.sequence_length, "steps"),
             f"lower the learning rate ({peak}) or raise the model's sigma_floor",
             None if holdout is None else lambda: validate(model, reward, holdout, cfg),
         )
@@ -181,8 +183,8 @@ def validate(
     model: Memory, reward: RewardModel, latents: Latents, cfg: MemoryTrainConfig
 ) -> dict[str, float]:
     """Losses over whole held-out episodes, as ``val_loss`` and its parts."""
-    width = min(cfg.streams, latents.num_episodes)
-    streams = SequenceStreams(latents, cfg.length, width, seed=0)
+    width = min(cfg.batch_size, latents.num_episodes)
+    streams = SequenceStreams(latents, cfg.sequence_length, width, seed=0)
     noise = torch.Generator().manual_seed(0)
     state, weight = model.initial_state(width), 0.0
     totals: dict[str, float] = {}

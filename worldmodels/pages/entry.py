@@ -76,7 +76,7 @@ def readme(run: Path, title: str, commit: str) -> str:
         generations=sorted({g for found in rounds.values() for g in found}),
         rounds=dict(sorted(rounds.items())),
         residual=residuals[-1] if residuals else None,
-        committees=[row for row in rows if row["stage"] == "committee_selection"],
+        ensembles=[row for row in rows if row["stage"] == "ensemble_selection"],
         test_minutes=minutes.pop("test", 0.0),
         minutes=minutes,
     )

@@ -116,7 +116,7 @@ def _numbers(row: Row, key: str) -> Floats:
 
 def reliability_chart(lines: Sequence[Row]) -> Chart | None:
     """How often events come where M says they will, by their predicted number in a step."""
-    table: Row = _newest(lines, "hit_reliability").get("hit_reliability") or {}
+    table: Row = _newest(lines, "event_reliability").get("event_reliability") or {}
     predicted, observed, count = (
         _numbers(table, key) for key in ("predicted", "observed", "count")
     )

@@ -56,8 +56,8 @@ def _context(data: RunData) -> dict[str, Any]:
     bound = None if task.returns is None else task.returns[1]
     dream_only = data.totals.get("dream", 0) > 0 and not data.totals.get("model_free", 0)
     who = f"{'An' if task.words.agent[0] in 'aeiou' else 'A'} {task.words.agent}"
-    stages, committees = seconds(data), data.metrics["committee_selection"]
-    means = [number(row.get("real_mean")) or 0.0 for row in committees]
+    stages, ensembles = seconds(data), data.metrics["ensemble_selection"]
+    means = [number(row.get("real_mean")) or 0.0 for row in ensembles]
     return {
         "data": data,
         "result": result,
@@ -68,8 +68,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "dream_only": dream_only,
         "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
         "residual": data.metrics["residual_selection"][-1:],
-        "committee": committees[means.index(max(means))] if means else None,
-        "committee_kept": any(row.get("kept") for row in committees),
+        "ensemble": ensembles[means.index(max(means))] if means else None,
+        "ensemble_kept": any(row.get("kept") for row in ensembles),
         "selection_seed": _setting(data, "selection", "seed"),
         "ruler": ruler(data),
         "videos": [media[name] for name in VIDEOS if name in media],

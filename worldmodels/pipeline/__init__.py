@@ -60,7 +60,7 @@ class Pipeline:
         require("seed", seed, Seed)
         require_device(device)
         spec, task = _check_environments(cfg), task_for(cfg.env_id)
-        if cfg.mirror:
+        if cfg.horizontal_flip:
             task.flip(cfg.env_id, cfg.frame_spec, spec)
         self.run = RunFolder(out)
         self.settings = {
@@ -114,7 +114,7 @@ class Pipeline:
         def work(ctx: StageContext) -> dict[str, Any]:
             drives, out = stages.exploration(own), this.experience
             if previous is not None:
-                folders = previous.drivers(own.driver_snapshots)
+                folders = previous.drivers(own.agent_snapshots)
                 drives = stages.by_agents(own, folders, this.number)
             found = stages.collect(
                 drives,
@@ -131,15 +131,15 @@ class Pipeline:
             names = ("frames", "episodes", "fingerprint")
             return {name: getattr(found, name) for name in names}
 
-        driver = _key(previous, "select" if own.driver_snapshots == "selected" else "controller")
+        driver = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
         inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, driver]
         self._stage("collect", this, inputs, work, lambda: [this.experience])
 
     def _train_vision(self, this: Iteration, before: Sequence[Iteration]) -> None:
         """Train V on all frames so far, from the previous iteration's weights if there are any.
 
-        After `VisionTrainConfig.finetune_rounds` it stays as it is, and so do the latents, until
-        the first iteration from scratch (`RunConfig.fresh`).
+        After `VisionTrainConfig.finetune_iterations` it stays as it is, and so do the latents,
+        until the first iteration from scratch (`RunConfig.from_scratch`).
         """
         cfg, number = self.cfg, this.number
         previous = None if cfg.begins_vision(number) else before[-1]
@@ -151,12 +151,17 @@ class Pipeline:
                 return
             init = None if previous is None else previous.load_vision()
             vision = stages.train_vision(
-                training, cfg.vision, store_of(everything), ctx, mirror=cfg.mirror, init=init
+                training,
+                cfg.vision,
+                store_of(everything),
+                ctx,
+                horizontal_flip=cfg.horizontal_flip,
+                init=init,
             )
             vision.save(this.vision)
 
         past = [iteration.keys["collect"] for iteration in everything]
-        mirror = ["mirror"] if cfg.mirror else []
+        mirror = ["horizontal_flip"] if cfg.horizontal_flip else []
         inputs = [cfg.vision, training, past, _key(previous, "vision"), *mirror]
         self._stage("vision", this, inputs, work, lambda: [this.vision])
 
@@ -204,7 +209,7 @@ class Pipeline:
             evolved.candidates.save(this.candidates)
             return {"dreamed": evolved.candidates.dreamed}
 
-        begin = _key(previous, "select") if cfg.controller.carry_on else None
+        begin = _key(previous, "select") if cfg.controller.warm_start else None
         inputs = [cfg.dream, cfg.starts, cfg.controller, this.keys["memory"], begin]
         large = [path for path in agent_files(this.agent) if path.name not in SMALL]
         files = [this.candidates, this.evolved, *large]
@@ -241,7 +246,7 @@ class Pipeline:
         """The best of the iterations' agents on the tracks that chose them, the best first."""
         cfg = self.cfg.selection
         if cfg.early_episodes is not None:  # so few episodes of the others prove nothing
-            iterations = iterations[-cfg.late_rounds :]
+            iterations = iterations[-cfg.late_iterations :]
         outputs = [self.run.stage_outputs(f"select/{it.number:02d}") for it in iterations]
         finalists = [
             Finalist(iteration.number, iteration.agent, float(found["real_mean"]))
@@ -266,8 +271,8 @@ class Pipeline:
     def _add_members(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Let the other finalists drive beside the agent, if that is better."""
         cfg, agent = self.cfg, self.run.agent
-        if not cfg.committee.enabled:
-            final.keys["committee"] = final.keys["residual"]
+        if not cfg.ensemble.enabled:
+            final.keys["ensemble"] = final.keys["residual"]
             remove_members(agent)
             return
 
@@ -277,8 +282,8 @@ class Pipeline:
             others = {f.iteration: f.agent for f in finalists if f.iteration != winner}
             return {"rounds": stages.add_members(cfg.selection, agent, others, ctx)}
 
-        inputs = [cfg.committee, cfg.selection, final.keys["residual"]]
-        self._stage("committee", final, inputs, work, lambda: [agent / COMMITTEE])
+        inputs = [cfg.ensemble, cfg.selection, final.keys["residual"]]
+        self._stage("ensemble", final, inputs, work, lambda: [agent / COMMITTEE])
 
     def _test(self, final: Iteration) -> None:
         """Drive the test tracks once and film."""
@@ -288,7 +293,7 @@ class Pipeline:
             result = stages.test(cfg.test, cfg.env_id, cfg.test_env, self.run.agent, out, ctx)
             return {"mean": result.mean, "ci95": result.summary.ci95}
 
-        inputs = [cfg.test, cfg.test_env, final.keys["committee"]]
+        inputs = [cfg.test, cfg.test_env, final.keys["ensemble"]]
         self._stage("test", final, inputs, work, lambda: [out / name for name in TESTED])
 
     def _stage(

@@ -86,7 +86,7 @@ class Iteration:
 
         The search begins at the C of the iteration before, if ``cfg`` says so.
         """
-        begin = previous if cfg.controller.carry_on else None
+        begin = previous if cfg.controller.warm_start else None
         rounds = [] if memories else dreaming_rounds(cfg, self.number)
         folders = {number: self.folder.parent / f"{number:02d}" for number in rounds}
         own = [Iteration(number, folder).load_memory() for number, folder in folders.items()]
@@ -133,8 +133,8 @@ def copy_file(source: Path, target: Path) -> None:
 def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
     """Iterations whose memories dream in this one, the newest first.
 
-    Iterations share V from the last one that trained it; `ControllerStageConfig.memory_rounds` says
-    how many of them count.
+    Iterations share V from the last one that trained it;
+    `ControllerStageConfig.memory_iterations` says how many of them count.
     """
     oldest = max(earlier for earlier in range(number + 1) if cfg.trains_vision(earlier))
-    return [*range(number, oldest - 1, -1)][: cfg.controller.memory_rounds]
+    return [*range(number, oldest - 1, -1)][: cfg.controller.memory_iterations]

@@ -22,17 +22,17 @@ Log = Callable[..., None]
 
 
 def lambda_returns(
-    reward: Tensor, going_on: Tensor, values: Tensor, discount: float, trace: float
+    reward: Tensor, going_on: Tensor, values: Tensor, discount: float, lambda_: float
 ) -> Tensor:
     """Returns (T, B): ``R_t = r_t + g c_t ((1 - l) v_{t+1} + l R_{t+1})``, ``R_T = v_T``.
 
     Equation 4 of Dreamer (Hafner et al. 2020, arXiv:1912.01603), written backwards as in its second
     version: rewards r (T, B), chances c (T, B) that the episode continues, values v_1 to v_T (T, B)
-    of the states after each step, discount g and trace l.
+    of the states after each step, discount g and lambda_ l.
     """
     following, found = values[-1], []
     for t in reversed(range(len(reward))):
-        mixed = (1 - trace) * values[t] + trace * following
+        mixed = (1 - lambda_) * values[t] + lambda_ * following
         following = reward[t] + discount * going_on[t] * mixed
         found.append(following)
     return torch.stack(found[::-1])
@@ -49,8 +49,8 @@ def losses(
     after = (dreamt.z[1:], dreamt.h[1:])
     nothing = torch.zeros_like(dreamt.reward[1:])
     values = target(*after) if cfg.critic else torch.cat((nothing, dreamt.beyond[None]))
-    trace = cfg.trace if cfg.critic else 1.0
-    returns = lambda_returns(dreamt.reward, dreamt.alive, values, cfg.discount, trace)
+    lambda_ = cfg.lambda_ if cfg.critic else 1.0
+    returns = lambda_returns(dreamt.reward, dreamt.alive, values, cfg.discount, lambda_)
     reached = torch.cat((torch.ones_like(dreamt.alive[:1]), dreamt.alive[:-1])).cumprod(0).detach()
     scale = critic.scale.clamp_min(1e-3)
     before = (dreamt.z[:-1].detach(), dreamt.h[:-1].detach())
@@ -90,7 +90,7 @@ class _Learner(nn.Module):
         self.critic.inputs.fit(agent)
         model = agent.reward_model
         if model is not None:  # the size of a return, before any is known
-            size = model.scale if model.kind == "raw" else abs(model.hit_value)
+            size = model.scale if model.kind == "raw" else abs(model.event_value)
             self.critic.scale.fill_(size / (1 - min(cfg.discount, 0.999)))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.optimisers = [
@@ -108,7 +108,7 @@ class _Learner(nn.Module):
         pairs = [(self.actor, actor_loss), (self.critic, critic_loss)]
         self.steps += 1
         for (network, loss), optimiser in zip(pairs, self.optimisers, strict=True):
-            if network is self.actor and self.steps <= cfg.critic_first:
+            if network is self.actor and self.steps <= cfg.critic_warmup_steps:
                 continue
             parameters = list(network.parameters())
             gradients = torch.autograd.grad(loss, parameters, retain_graph=True)
@@ -118,7 +118,7 @@ class _Learner(nn.Module):
             if torch.isfinite(norm):
                 optimiser.step()
         follow(self.target, self.critic, cfg.target_decay)
-        follow(self.average, self.actor, cfg.average)
+        follow(self.average, self.actor, cfg.ema_decay)
         return metrics
 
     def snapshot(self, step: int) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class GradientConfig(Config):
     """plans that are improved side by side: the warm start, proposals, and random ones"""
     learning_rate: Positive = 0.1
     """of Adam, on actions before they are squashed into their bounds by tanh"""
-    spread: NotNegative = 0.5
+    init_std: NotNegative = 0.5
     """standard deviation of the random restarts around the warm start, before squashing"""
     clip_norm: NotNegative = 10.0
     """largest norm of one plan's gradient; 0 does not limit it"""
@@ -100,7 +100,7 @@ class GradientPlanner:
         middle, half = (bounds.high + bounds.low) / 2, (bounds.high - bounds.low) / 2
         u = np.arctanh(np.clip((known - middle) / half, -EDGE, EDGE))
         noise = rng.standard_normal((random, *guess.shape), np.float32)
-        return np.concatenate((u, u[:1] + self.cfg.spread * noise)).astype(np.float32)
+        return np.concatenate((u, u[:1] + self.cfg.init_std * noise)).astype(np.float32)
 
 
 def squash(u: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class Imagination(Numbers):
             discount=cfg.discount,
             ensemble="per_step" if followed else "per_rollout",
             disagreement_penalty=cfg.disagreement_penalty,
-            miss_penalty=cfg.miss_penalty,
+            no_event_penalty=cfg.no_event_penalty,
         )
         follow = DreamConfig(
             horizon=cfg.horizon,
@@ -197,7 +197,7 @@ class UnrolledObjective:
             imagination.reward_model,
             (torch.from_numpy(belief.z).expand(rows, -1), h, c),
             cfg.temperature,
-            cfg.miss_penalty,
+            cfg.no_event_penalty,
         )
         actions = imagination.to_input(plans).repeat_interleave(particles, 0)
         weight, total = torch.ones(rows), torch.zeros(rows)
@@ -223,7 +223,7 @@ class Unrolled:
         reward_model: RewardModel,
         start: tuple[Tensor, Tensor, Tensor],
         temperature: float = 1.0,
-        miss_penalty: float = 0.0,
+        no_event_penalty: float = 0.0,
     ) -> None:
         """Begin R rows at z (R, Z), h (M, R, H) and c (M, R, C) of M memories.
 
@@ -232,7 +232,7 @@ class Unrolled:
         self.memories, self.reward_model, self.temperature = memories, reward_model, temperature
         self.z, h, c = start
         self.states = [MemoryState(*parts) for parts in zip(h, c, strict=True)]
-        self._priced = DreamConfig(miss_penalty=miss_penalty)
+        self._priced = DreamConfig(no_event_penalty=no_event_penalty)
 
     @classmethod
     def of(

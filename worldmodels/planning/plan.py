@@ -44,7 +44,7 @@ class ObjectiveConfig(Config):
     """fraction of the worst dreams that counts (CVaR); 1 is the mean"""
     disagreement_penalty: NotNegative = 0.0
     """subtracted from the reward per unit of the memories' disagreement; needs several memories"""
-    miss_penalty: NotNegative = 0.0
+    no_event_penalty: NotNegative = 0.0
     """subtracted from the reward of a step in which M expects no event, same as in evolution: plans
     cannot show that one missed tile takes the end of the lap with it"""
 

@@ -52,8 +52,8 @@ def near_controller(search: CEMConfig | None = None, particles: int = 4) -> Plan
     return replace(
         cfg,
         objective=ObjectiveConfig(horizon=12, tail=12, proposal=True, particles=particles),
-        cem=replace(search or cfg.cem, samples=48, iterations=2, spread=0.15),
-        mppi=replace(cfg.mppi, samples=64, iterations=1, spread=0.1),
+        cem=replace(search or cfg.cem, samples=48, iterations=2, init_std=0.15),
+        mppi=replace(cfg.mppi, samples=64, iterations=1, init_std=0.1),
         gradient=replace(cfg.gradient, iterations=5, restarts=2),
     )
 

@@ -72,7 +72,7 @@ class RolloutConfig(Config):
     """changes that are drawn at each decision, beside no change at all"""
     hold: Count = 3
     """decisions that a change lasts in a dream; only the first one is executed"""
-    spread: NotNegative = 0.3
+    init_std: NotNegative = 0.3
     """standard deviation of a change, in units of half the action's range"""
     margin: NotNegative = 2.0
     """the policy is overruled where a change gains more than so many standard errors of the gain"""
@@ -116,7 +116,7 @@ class Rollouts:
             if not own.min() < cfg.alarm * own.max():  # the worst dream is not far behind the best
                 return _plan(objective, none[0], float(own.mean()), 1, budget)
         half = (objective.high - objective.low) / 2
-        drawn = cfg.spread * half * rng.standard_normal((cfg.changes, len(half)), np.float32)
+        drawn = cfg.init_std * half * rng.standard_normal((cfg.changes, len(half)), np.float32)
         changes = np.concatenate((none, candidates[:, 0], drawn)).astype(np.float32)
         returns = objective.returns(changes if own is None else changes[1:], cfg.hold)
         if own is not None:

@@ -36,19 +36,19 @@ class CEMConfig(Config):
     """plans drawn in the first iteration"""
     iterations: Count = 4
     """times that a Gaussian is drawn from and fitted to the best"""
-    elites: PositiveFraction = 0.1
+    elite_fraction: PositiveFraction = 0.1
     """fraction of the plans that it is fitted to"""
-    spread: NotNegative = 0.5
+    init_std: NotNegative = 0.5
     """first standard deviation, in units of half the action's range"""
-    floor: NotNegative = 0.02
+    min_std: NotNegative = 0.02
     """smallest standard deviation, in such units"""
     momentum: Decay = 0.1
     """weight of the Gaussian before in each fit"""
     beta: NotNegative = 0.0
     """exponent of the noise's power spectrum over time, 1 / f^beta; 0 is white, 2 is Brownian"""
-    decay: PositiveFraction = 1.0
+    sample_decay: PositiveFraction = 1.0
     """factor on the number of samples from iteration to iteration"""
-    keep: Decay = 0.0
+    keep_elites: Decay = 0.0
     """fraction of the elites that compete again, in the next iteration and in the next decision"""
     execute: Literal["mean", "best"] = "mean"
     """what is done in the end: the Gaussian's mean, unless a proposal is better, or the best plan
@@ -64,7 +64,7 @@ class CEMConfig(Config):
         Coloured noise, fewer samples from iteration to iteration, elites kept and shifted, and the
         best plan executed.
         """
-        return cls(beta=2.0, decay=0.8, keep=0.3, execute="best")
+        return cls(beta=2.0, sample_decay=0.8, keep_elites=0.3, execute="best")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class MPPIConfig(Config):
     """plans drawn around the mean in each iteration"""
     iterations: Count = 2
     """times that the mean is moved"""
-    spread: NotNegative = 0.3
+    init_std: NotNegative = 0.3
     """standard deviation of the noise, in units of half the action's range"""
     temperature: Positive = 0.2
     """lambda: plans are weighed by exp(score / lambda), scores standardised over the plans"""
@@ -109,23 +109,23 @@ class CEM:
         half = (objective.high - objective.low) / 2
         mean, judged = best_start(objective, guess, candidates)
         kept = candidates
-        deviation = np.broadcast_to(cfg.spread * half, mean.shape)
+        deviation = np.broadcast_to(cfg.init_std * half, mean.shape)
         best, best_score, iteration = mean, -np.inf, 0
         while iteration < cfg.iterations and budget.allows(iteration):
-            number = max(2, round(cfg.samples * cfg.decay**iteration))
+            number = max(2, round(cfg.samples * cfg.sample_decay**iteration))
             noise = coloured_noise(rng, (number, *mean.shape), cfg.beta)
             noise[0] = 0.0  # the mean itself is among them
             drawn = np.clip(mean + deviation * noise, objective.low, objective.high)
             plans = np.concatenate((drawn, kept)).astype(np.float32)
             scores = objective.score(plans)
             order = np.argsort(-scores, kind="stable")
-            elite = plans[order[: max(2, round(cfg.elites * number))]]
+            elite = plans[order[: max(2, round(cfg.elite_fraction * number))]]
             if scores[order[0]] > best_score:
                 best, best_score = plans[order[0]], float(scores[order[0]])
             mean = cfg.momentum * mean + (1 - cfg.momentum) * elite.mean(0)
             deviation = cfg.momentum * deviation + (1 - cfg.momentum) * elite.std(0)
-            deviation = np.maximum(deviation, cfg.floor * half)
-            kept = elite[: round(cfg.keep * len(elite))]
+            deviation = np.maximum(deviation, cfg.min_std * half)
+            kept = elite[: round(cfg.keep_elites * len(elite))]
             judged += len(plans)
             iteration += 1
         if cfg.execute == "mean":
@@ -150,7 +150,7 @@ class MPPI:
         half = (objective.high - objective.low) / 2
         (mean, judged), iteration = best_start(objective, guess, candidates), 0
         while iteration < cfg.iterations and budget.allows(iteration):
-            noise = cfg.spread * half * coloured_noise(rng, (cfg.samples, *mean.shape), cfg.beta)
+            noise = cfg.init_std * half * coloured_noise(rng, (cfg.samples, *mean.shape), cfg.beta)
             noise[0] = 0.0
             drawn = np.clip(mean + noise, objective.low, objective.high)
             plans = np.concatenate((drawn, candidates)).astype(np.float32)

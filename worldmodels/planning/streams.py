@@ -41,11 +41,11 @@ class PolicyTrainConfig(Config):
     actors: Few = 1
     """actors, trained one after the other from other seeds, that act by the mean of their u; what
     one of them has found in M's mistakes, the others have not"""
-    dreams: Size = 128
+    batch_size: Size = 128
     """dreams side by side; each continues where the step before left it"""
     horizon: Horizon = 15
     """decisions per gradient step"""
-    longest: Count = 250
+    max_length: Count = 250
     """decisions after which a dream restarts at a recorded state"""
     tail: HorizonOrZero = 0
     """decisions of the agent's C after the horizon, for a policy without a critic: what C can make
@@ -57,7 +57,7 @@ class PolicyTrainConfig(Config):
     """how the actor learns: through the unrolled M, or by the score of what it tried"""
     discount: PositiveFraction = 0.97
     """weight of a reward relative to the one before it"""
-    trace: Fraction = 0.95
+    lambda_: Fraction = 0.95
     """lambda of the returns: 1 trusts M's rewards to the horizon, 0 the critic at once"""
     entropy: NotNegative = 1e-3
     """reward per nat of the actor's entropy, in units of the returns' scale"""
@@ -67,17 +67,17 @@ class PolicyTrainConfig(Config):
     """of Adam, for actor and critic"""
     clip_norm: Positive = 1.0
     """largest norm of a network's gradient"""
-    clip_dream: NotNegative = 0.03
+    max_grad_norm_per_rollout: NotNegative = 0.03
     """largest norm of the loss's gradient with respect to the state of M in one dream at one step
     (each of z, h and c), times the number of dreams; 0 does not limit it. Through many steps of M a
     few dreams have gradients hundreds of times as long as the others', which would decide alone"""
     target_decay: Fraction = 0.98
     """weight of the old target critic after each step"""
-    average: Fraction = 0.0
+    ema_decay: Fraction = 0.0
     """weight of earlier actors in the average that is kept; 0 keeps the last actor"""
-    critic_first: CountOrZero = 0
+    critic_warmup_steps: CountOrZero = 0
     """steps in which only the critic learns; a good actor is worth them"""
-    miss_penalty: NotNegative = 0.0
+    no_event_penalty: NotNegative = 0.0
     """price of a decision in which M expects no event, same as in the dream that C is evolved in"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     checkpoint_every: Count = 50
@@ -102,9 +102,9 @@ def residual_training() -> PolicyTrainConfig:
         steps=800,
         actors=3,
         entropy=0.0,
-        average=0.99,
-        critic_first=150,
-        miss_penalty=2.0,
+        ema_decay=0.99,
+        critic_warmup_steps=150,
+        no_event_penalty=2.0,
         network=NetworkConfig(components=0, residual=0.5, noise=0.05),
     )
 
@@ -147,10 +147,10 @@ class Streams:
         self._memories = [copy.deepcopy(m).requires_grad_(False) for m in agent.memories]
         starts = (agent.starts.z, agent.starts.h, agent.starts.c)
         self._starts = [torch.from_numpy(part).float() for part in starts]
-        self._shares = torch.arange(cfg.dreams).tensor_split(len(self._memories))
+        self._shares = torch.arange(cfg.batch_size).tensor_split(len(self._memories))
         self.z, self.h, self.c = self._begin()
         # of different ages, so that they do not all restart together
-        self.age = torch.randint(cfg.longest, (cfg.dreams,), generator=generator)
+        self.age = torch.randint(cfg.max_length, (cfg.batch_size,), generator=generator)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
@@ -184,7 +184,7 @@ class Streams:
         rows, members = self._shares[member], sorted({0, member})
         start = (self.z[rows], self.h[members][:, rows], self.c[members][:, rows])
         memories = [self._memories[m] for m in members]
-        settings = (self.cfg.temperature, self.cfg.miss_penalty)
+        settings = (self.cfg.temperature, self.cfg.no_event_penalty)
         return Unrolled(memories, self._reward_model, start, *settings)
 
     def _step(self, parts: Sequence[Unrolled], action: Tensor) -> list[Tensor]:
@@ -195,10 +195,10 @@ class Streams:
         drawn = (action, *mixture_noise(self.z, self.generator))
         given = zip(*(x.split([len(rows) for rows in self._shares]) for x in drawn), strict=True)
         paid = [part.step(*mine) for part, mine in zip(parts, given, strict=True)]
-        limit = self.cfg.clip_dream / self.cfg.dreams
+        limit = self.cfg.max_grad_norm_per_rollout / self.cfg.batch_size
         for dreams in parts:
             for part in (dreams.z, *(x for state in dreams.states for x in state)):
-                if self.cfg.clip_dream and part.requires_grad:
+                if self.cfg.max_grad_norm_per_rollout and part.requires_grad:
                     part.register_hook(partial(shortened, limit=limit))
         return [torch.cat(column) for column in zip(*paid, strict=True)]
 
@@ -219,7 +219,7 @@ class Streams:
             for m, state in zip(sorted({0, member}), dreams.states, strict=True):
                 h[m, rows], c[m, rows] = state.h.detach(), state.c.detach()
         age = self.age + self.cfg.horizon
-        over = (alive.detach().amin(0) < 0.5) | (age >= self.cfg.longest)
+        over = (alive.detach().amin(0) < 0.5) | (age >= self.cfg.max_length)
         over |= ~torch.isfinite(z).all(1)
         self.z, self.h, self.c = (
             torch.where(over[:, None], new, old)
@@ -229,11 +229,11 @@ class Streams:
 
     def _begin(self) -> list[Tensor]:
         """Recorded states z (B, Z), h (M, B, H) and c (M, B, C), drawn for all dreams."""
-        size = (self.cfg.dreams,)
+        size = (self.cfg.batch_size,)
         drawn = torch.randint(len(self._starts[0]), size, generator=self.generator)
         return [part[..., drawn, :] for part in self._starts]
 
 
 def _look(parts: Sequence[Unrolled]) -> tuple[Tensor, Tensor]:
-    """What a policy sees of all dreams: z (B, Z) and the first memory's h (B, H)."""
+    """What a policy sees of all batch_size: z (B, Z) and the first memory's h (B, H)."""
     return torch.cat([part.z for part in parts]), torch.cat([part.h for part in parts])

@@ -22,14 +22,16 @@ from worldmodels.policies.observations import StateWatch
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
 
-FOLDER = "committee"
+FOLDER = "ensemble"
 """Where the other members lie: in the first one's folder."""
+FORMER_FOLDER = "committee"
+"""The same in agents of earlier versions."""
 
-CommitteeState: TypeAlias = tuple[AgentState, ...]
+EnsembleState: TypeAlias = tuple[AgentState, ...]
 """Each member's own."""
 
 
-class Committee:
+class Ensemble:
     """A `Policy` that acts by the mean of its members' actions, or by their majority.
 
     Every member learns which action was executed, so each M knows what really happened.
@@ -45,7 +47,7 @@ class Committee:
             UserError: no members, or they do not fit each other.
         """
         if not members:
-            raise UserError("a committee needs at least one agent")
+            raise UserError("an ensemble needs at least one agent")
         first = members[0]
         for number, member in enumerate(members):
             for name in ("env_id", "action_spec", "action_repeat"):
@@ -56,13 +58,13 @@ class Committee:
                         "all must drive one environment at one pace"
                     )
         self.members = tuple(members)
-        self.digest = config_hash(["committee", [_identity(member) for member in members]])
+        self.digest = config_hash(["ensemble", [_identity(member) for member in members]])
         """of what it does, so that an interrupted evaluation knows it again"""
         self._watch = StateWatch()
 
     def __repr__(self) -> str:
         """Name its members."""
-        return f"Committee({', '.join(map(repr, self.members))})"
+        return f"Ensemble({', '.join(map(repr, self.members))})"
 
     def __copy__(self) -> Self:
         """The same members, each with its own generator: see `HoldingPolicy.__copy__`."""
@@ -81,15 +83,15 @@ class Committee:
     def predict(
         self,
         observation: NDArray[np.uint8],
-        state: CommitteeState | None = None,
+        state: EnsembleState | None = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
-    ) -> tuple[NDArray[Any], CommitteeState]:
+    ) -> tuple[NDArray[Any], EnsembleState]:
         """Ask all members and act in the middle; arguments, results and errors of `Agent.predict`.
 
         The state carries the members' memories, so pass it on until the episode ends::
 
-            action, state = committee.predict(obs, state, deterministic=True)
+            action, state = ensemble.predict(obs, state, deterministic=True)
         """
         self._watch.note(state, episode_start)
         if state is None and episode_start is None:
@@ -123,7 +125,9 @@ class Committee:
 
 def other_members(agent: str | Path) -> list[Path]:
     """Folders of the members beside the first; none where an agent acts alone."""
-    return sorted(file.parent for file in (find(agent) / FOLDER).glob(f"*/{CONFIG}"))
+    folder = find(agent)
+    found = [folder / name for name in (FOLDER, FORMER_FOLDER) if (folder / name).is_dir()][:1]
+    return sorted(file.parent for each in found for file in each.glob(f"*/{CONFIG}"))
 
 
 def _identity(member: Agent) -> list[Any]:

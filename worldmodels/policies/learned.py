@@ -29,7 +29,7 @@ SCHEMA = 2
 """Layout of the file; a reader refuses others."""
 
 
-class ActorControl:
+class MeanActor:
     """The mean of some actors' modes, as a `LatentPolicy`."""
 
     def __init__(self, *actors: Actor) -> None:
@@ -43,7 +43,7 @@ class ActorControl:
 
 
 class StackedActors:
-    """`ActorControl` as one network for dreams, where every step counts: alike up to rounding."""
+    """`MeanActor` as one network for dreams, where every step counts: alike up to rounding."""
 
     def __init__(self, actors: Sequence[Actor]) -> None:
         """Copy the weights of actors of one shape, those of each layer side by side."""
@@ -95,9 +95,9 @@ class PolicyFile:
         return weights_digest(*self.actors)
 
     @property
-    def control(self) -> ActorControl:
+    def control(self) -> MeanActor:
         """What acts in C's place."""
-        return ActorControl(*self.actors)
+        return MeanActor(*self.actors)
 
     @property
     def drive(self) -> LatentPolicy:

@@ -11,7 +11,7 @@ from worldmodels.agent import Agent, find
 from worldmodels.config import show
 from worldmodels.planning import planners
 from worldmodels.planning.planners import PlanningConfig
-from worldmodels.policies.ensemble import Committee, other_members
+from worldmodels.policies.ensemble import Ensemble, other_members
 from worldmodels.policies.learned import PolicyFile
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import UserError
@@ -23,7 +23,7 @@ Learned: TypeAlias = Literal["residual", "policy-network", "imitation", "actor-c
 
 def names() -> list[str]:
     """Whatever can act on an agent's V and M."""
-    return ["controller", "committee", *get_args(Learned), *planners.PLANNERS]
+    return ["controller", "ensemble", *get_args(Learned), *planners.PLANNERS]
 
 
 Named: TypeAlias = Annotated[str | None, tyro.conf.arg(metavar="{" + ",".join(names()) + "}")]
@@ -35,27 +35,27 @@ def policy_path(agent: str | Path, kind: str) -> Path:
     return find(agent) / f"{kind}.safetensors"
 
 
-def best_driver(agent: str | Path) -> str:
-    """What acts when nothing else is named: the agent's committee where it has one, or it alone."""
-    return "committee" if other_members(agent) else own_driver(agent)
+def best_policy(agent: str | Path) -> str:
+    """What acts when nothing else is named: the agent's ensemble where it has one, or it alone."""
+    return "ensemble" if other_members(agent) else own_policy(agent)
 
 
-def own_driver(agent: str | Path) -> Literal["residual", "controller"]:
+def own_policy(agent: str | Path) -> Literal["residual", "controller"]:
     """What acts for an agent alone: C, with its residual where there is one."""
     return "residual" if policy_path(agent, "residual").is_file() else "controller"
 
 
-def open_driver(
+def open_policy(
     agent: str | Path,
     driver: str | None = None,
     cfg: PlanningConfig | None = None,
     weights: Path | None = None,
-) -> Agent | PlanningPolicy | Committee:
+) -> Agent | PlanningPolicy | Ensemble:
     """Open an agent under any of its policies.
 
     Args:
         agent: folder, or name of an agent that comes with the package.
-        driver: name of the policy; by default the agent's committee, or its C with its residual, as
+        driver: name of the policy; by default the agent's ensemble, or its C with its residual, as
             far as it has them.
         cfg: of planners; None takes the planner's defaults.
         weights: file of the trained policy, or of the critic that a planner uses; by default the
@@ -64,20 +64,20 @@ def open_driver(
     Raises:
         UserError: no such agent, policy or file, or a file of another agent.
     """
-    driver = best_driver(agent) if driver is None else driver
+    driver = best_policy(agent) if driver is None else driver
     if driver not in names():
         raise UserError(f"there is no policy {show(driver)}; there are {', '.join(names())}")
-    if driver == "committee":
+    if driver == "ensemble":
         if not (others := other_members(agent)):
-            raise UserError(f"{agent} has no committee; `worldmodels committee` makes one")
-        return Committee([open_member(folder) for folder in (find(agent), *others)])
+            raise UserError(f"{agent} has no ensemble; `worldmodels ensemble` makes one")
+        return Ensemble([open_member(folder) for folder in (find(agent), *others)])
     opened = Agent.from_pretrained(agent)
     if driver == "controller":
         return opened
     if driver in planners.PLANNERS:
         return _open_planner(agent, opened, driver, cfg or planners.defaults(driver), weights)
     file = PolicyFile.load(weights or policy_path(agent, driver), opened)
-    return opened.with_control(
+    return opened.with_policy(
         file.control, config_hash([file.digest, file.memory, opened.metadata])
     )
 
@@ -101,6 +101,6 @@ def _open_planner(
 
 def open_member(agent: str | Path) -> Agent:
     """Open an agent alone, under its own best policy."""
-    member = open_driver(agent, own_driver(agent))
-    assert isinstance(member, Agent), "neither planners nor committees are an agent's own"
+    member = open_policy(agent, own_policy(agent))
+    assert isinstance(member, Agent), "neither planners nor ensembles are an agent's own"
     return member

@@ -74,15 +74,15 @@ def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) ->
         AgentNoiseConfig(
             folder,
             scale=scale,
-            bias_spread=cfg.driver_bias_spread if scale else 0.0,
-            kick_probability=cfg.kick_probability,
-            kick_steps=cfg.kick_steps,
+            bias_std=cfg.agent_bias_std if scale else 0.0,
+            burst_probability=cfg.burst_probability,
+            burst_steps=cfg.burst_steps,
         )
         for folder in folders
-        for scale in cfg.driver_noise
+        for scale in cfg.agent_noise
     ]
-    used = cfg.explore_episodes + (iteration - 1) * cfg.driver_episodes
-    return Drives(behaviours, cfg.driver_episodes, cfg.driver_steps, cfg.driver_patience, used)
+    used = cfg.explore_episodes + (iteration - 1) * cfg.agent_episodes
+    return Drives(behaviours, cfg.agent_episodes, cfg.agent_steps, cfg.agent_patience, used)
 
 
 def training_seeds(seed: int, used: int, episodes: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ SUMMARIES = {
     "select": "selection",
     "final": "final",
     "residual": "residual_selection",
-    "committee": "committee_selection",
+    "ensemble": "ensemble_selection",
 }
 """What a stage logs once, at its end; a stage that starts again, or resumes, replaces it."""
 

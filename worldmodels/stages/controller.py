@@ -26,7 +26,7 @@ from worldmodels.controller.linear import (
 )
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine, DreamReturns
-from worldmodels.dream.starts import DreamStarts, before_losses, build_starts
+from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts
 from worldmodels.envs import from_file
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import Memory
@@ -161,9 +161,11 @@ def recorded_starts(
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
     weight[-parts[-1].num_frames :] = cfg.newest_weight
-    if cfg.loss_weight != 1:
-        before, streak = cfg.loss_before, cfg.loss_streak
-        weight[before_losses(latents.reward, latents.offsets, before, streak)] *= cfg.loss_weight
+    if cfg.off_track_weight != 1:
+        before, streak = cfg.off_track_before, cfg.off_track_streak
+        weight[before_off_track(latents.reward, latents.offsets, before, streak)] *= (
+            cfg.off_track_weight
+        )
     rng = np.random.default_rng(seed)
     return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, posterior_noise)
 
@@ -216,13 +218,13 @@ class DreamEvolution:
 
         ``changes`` are fields of `DreamConfig` that are to be otherwise.
         """
-        changes = {"miss_penalty": 0.0, **changes}
+        changes = {"no_event_penalty": 0.0, **changes}
         return self._judge(dataclasses.replace(self.dream, **changes))  # type: ignore[arg-type]  # mypy takes the dict's values for one type
 
     def run(self, seed: int, x0: Parameters, ctx: StageContext) -> EvolveResult:
         """Evolve, beginning at ``x0`` (N,); the means of snapshots are judged without penalty."""
-        returns, after = self.returns(), self.stage.miss_after
-        penalised = self._judge(self.dream) if self.dream.miss_penalty else returns
+        returns, after = self.returns(), self.stage.no_event_after
+        penalised = self._judge(self.dream) if self.dream.no_event_penalty else returns
         components = None
         if self.stage.components:
             components = Components.of(self._seen(), self.stage.components, self.shape)

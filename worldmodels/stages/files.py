@@ -65,14 +65,14 @@ class Source(Config):
 class _VisionFacts(Config):
     config: VAEConfig
     source: Source
-    mirror: bool = False
+    horizontal_flip: bool = False
 
 
 @dataclass(frozen=True)
 class _LatentsFacts(Config):
     source: Source
     vision: str
-    mirror: bool = False
+    horizontal_flip: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class VisionFile:
 
     model: ConvVAE
     source: Source
-    mirror: bool = False
+    horizontal_flip: bool = False
     """whether it was trained on horizontal flips too"""
 
     @property
@@ -100,7 +100,7 @@ class VisionFile:
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
-        facts = _VisionFacts(self.model.cfg, self.source, self.mirror)
+        facts = _VisionFacts(self.model.cfg, self.source, self.horizontal_flip)
         _save(path, "vision", facts, self.model.state_dict())
 
     @classmethod
@@ -109,7 +109,7 @@ class VisionFile:
         facts, weights = _load(path, "vision", _VisionFacts, dict[str, Tensor])
         model = filled(lambda: ConvVAE(facts.config), weights, path, REMEDY)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's types
-        return cls(model.eval(), facts.source, facts.mirror)
+        return cls(model.eval(), facts.source, facts.horizontal_flip)
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,12 @@ class LatentsFile:
     source: Source
     vision: str
     """digest of the V that made them"""
-    mirror: bool = False
+    horizontal_flip: bool = False
     """whether each episode is followed by its horizontal flip"""
 
     def save(self, path: Path) -> None:
         """Write them, atomically."""
-        facts = _LatentsFacts(self.source, self.vision, self.mirror)
+        facts = _LatentsFacts(self.source, self.vision, self.horizontal_flip)
         _save(path, "latents", facts, self.latents.tensors())
 
     @classmethod
@@ -134,7 +134,7 @@ class LatentsFile:
         facts, tensors = _load(path, "latents", _LatentsFacts, dict[str, Tensor])
         require_finite(tensors, path, "encode again")
         latents = Latents.of(tensors, path, "encode again")
-        return cls(latents, facts.source, facts.vision, facts.mirror)
+        return cls(latents, facts.source, facts.vision, facts.horizontal_flip)
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,10 @@ def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
     for path, file in zip(paths, files, strict=True):
         require_same(path, file.source, paths[0], files[0].source)
         require_vision(path, file.vision, paths[0], files[0].vision)
-        if file.mirror != files[0].mirror:
+        if file.horizontal_flip != files[0].horizontal_flip:
             raise UserError(
-                f"{path} has mirror {file.mirror}, but {paths[0]} has {files[0].mirror}; encode "
-                "both alike"
+                f"{path} has horizontal_flip {file.horizontal_flip}, but {paths[0]} has "
+                f"{files[0].horizontal_flip}; encode both alike"
             )
     return files
 

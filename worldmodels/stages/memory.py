@@ -36,7 +36,7 @@ def train_memory(
     """
     latents = Latents.concatenate([part.latents for part in parts])
     newest = parts[-1]
-    held = held_out(latents.num_episodes, newest.mirror)
+    held = held_out(latents.num_episodes, newest.horizontal_flip)
     repeats = np.ones(latents.num_episodes, np.int64)
     if len(parts) > 1:
         repeats[-newest.latents.num_episodes :] = cfg.newest_repeats

@@ -1,4 +1,4 @@
-"""The stages of real driving: a snapshot, the run's agent, its residual, its committee, the test.
+"""The stages of real driving: a snapshot, the run's agent, its residual, its ensemble, the test.
 
 All but the test drive tracks of the selection; those that chose an agent do not judge it a second
 time, since its mean there is the best of several, and flatters it.
@@ -24,12 +24,12 @@ from worldmodels.evaluation import (
     evaluate,
     evaluate_many,
 )
-from worldmodels.metrics import CommitteeSelection, Final, ResidualSelection, Selection
+from worldmodels.metrics import EnsembleSelection, Final, ResidualSelection, Selection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.streams import PolicyTrainConfig
-from worldmodels.policies.ensemble import FOLDER, Committee
+from worldmodels.policies.ensemble import FOLDER, Ensemble
 from worldmodels.policies.learned import PolicyFile, origin
-from worldmodels.policies.opening import best_driver, open_driver, open_member
+from worldmodels.policies.opening import best_policy, open_member, open_policy
 from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import derive_seed, versions
 from worldmodels.stages.context import StageContext
@@ -197,11 +197,13 @@ def learn_residual(
         checkpoint=ctx.checkpoint("policy.safetensors"),
         log=partial(ctx.log, "residual"),
     )
-    ctx.count_frames("dream", training.actors * training.steps * training.dreams * training.horizon)
+    ctx.count_frames(
+        "dream", training.actors * training.steps * training.batch_size * training.horizon
+    )
     file = PolicyFile(actors, critic, "residual", origin(agent, training.network))
     number = cfg.final_episodes or cfg.episodes
     first = cfg.seed + cfg.episodes + cfg.final_episodes
-    policies = [agent, agent.with_control(file.control, file.digest)]
+    policies = [agent, agent.with_policy(file.control, file.digest)]
     seeds = range(first, first + number)
     alone, changed = drive(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     kept = bool(changed.mean > alone.mean)
@@ -250,7 +252,7 @@ def add_members(
     agent, store = open_member(folder), ctx.state
     assert store is not None, "the candidates are stored there"
     drivers = {n: _member(other, store / f"{n:02d}") for n, other in others.items()}
-    groups = [Committee([agent, *(drivers[n] for n in group)]) for group in candidates]
+    groups = [Ensemble([agent, *(drivers[n] for n in group)]) for group in candidates]
     seeds = range(first, first + episodes)
     alone, *together = drive([agent, *groups], agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(together)
@@ -262,8 +264,8 @@ def add_members(
         os.replace(store / FOLDER, folder / FOLDER)
     for members, result in zip(candidates, together, strict=True):
         ctx.log(
-            "committee_selection",
-            **CommitteeSelection(
+            "ensemble_selection",
+            **EnsembleSelection(
                 rounds=list(members),
                 real_mean=result.mean,
                 real_returns=result.returns.tolist(),
@@ -274,7 +276,7 @@ def add_members(
         )
     names = " and ".join(str(n) for n in candidates[best])
     ctx.say(
-        f"committee with the agent of iteration {names}: {_shown(together[best])} on {episodes} "
+        f"ensemble with the agent of iteration {names}: {_shown(together[best])} on {episodes} "
         f"tracks, the agent alone {_shown(alone)}: {'kept' if kept else 'it stays alone'}"
     )
     return kept
@@ -282,7 +284,7 @@ def add_members(
 
 def _member(agent: Path, folder: Path) -> Agent:
     """An agent as a member is stored: what it needs in order to drive."""
-    Agent.from_pretrained(agent).for_driving().save_pretrained(folder)
+    Agent.from_pretrained(agent).without_dreams().save_pretrained(folder)
     return open_member(folder)
 
 
@@ -299,9 +301,9 @@ def test(
     the agent learnt: it has the physics and rewards of ``test_env_id``, and is faster.
     """
     seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
-    chosen = best_driver(folder)
+    chosen = best_policy(folder)
     result = evaluate(
-        folder if chosen == "controller" else open_driver(folder, chosen),
+        folder if chosen == "controller" else open_policy(folder, chosen),
         test_env_id,
         seeds,
         executor=ctx.executor,
@@ -314,7 +316,7 @@ def test(
     ci95 = result.summary.ci95
     interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
     ctx.say(f"test: {result.mean:.0f}{interval} over {len(seeds)} tracks")
-    if cfg.random_driver:
+    if cfg.random_policy:
         random = evaluate("random", env_id, seeds, executor=ctx.executor, max_steps=cfg.max_steps)
         random.write(out / "evaluation_random.json")
     if cfg.videos:

@@ -31,24 +31,24 @@ def train_vision(
     store: EpisodeStore,
     ctx: StageContext,
     *,
-    mirror: bool = False,
+    horizontal_flip: bool = False,
     init: VisionFile | None = None,
 ) -> VisionFile:
     """Train V on a store's episodes, one in twenty of which is held out.
 
-    ``mirror`` flips half of the frames horizontally. With ``init`` V is fine-tuned, for
+    ``horizontal_flip`` flips half of the frames horizontally. With ``init`` V is fine-tuned, for
     ``cfg.finetune_steps``. It is returned on the CPU, in evaluation mode.
 
     Raises:
         UserError: the environment has no known horizontal flip, or the loss is not finite.
     """
     kept, holdout = split(store)
-    flip = mirror_of(store) if mirror else None
+    flip = flip_of(store) if horizontal_flip else None
     seed = ctx.seed_for("vision")
 
     def batches(start: int) -> Iterator[NDArray[np.uint8]]:
         frames = kept.frame_batches(cfg.batch_size, seed, start=start)
-        return frames if flip is None else half_mirrored(frames, flip, seed, start)
+        return frames if flip is None else half_flipped(frames, flip, seed, start)
 
     validation = sample_frames(holdout, 512)
     if flip is not None:
@@ -64,38 +64,43 @@ def train_vision(
         log=partial(ctx.log, "vision"),
         device=ctx.device,
     )
-    return VisionFile(model.cpu(), Source.of(store), mirror)
+    return VisionFile(model.cpu(), Source.of(store), horizontal_flip)
 
 
 def encode(
-    vision: VisionFile, store: EpisodeStore, ctx: StageContext, *, mirror: bool | None = None
+    vision: VisionFile,
+    store: EpisodeStore,
+    ctx: StageContext,
+    *,
+    horizontal_flip: bool | None = None,
 ) -> LatentsFile:
     """Encode every episode of a store with V.
 
-    ``mirror`` lets each episode be followed by its horizontal flip; None does so if V was trained
-    on flips.
+    ``horizontal_flip`` lets each episode be followed by its horizontal flip; None does so if V was
+    trained on flips.
     """
-    mirror = vision.mirror if mirror is None else mirror
-    flip, digest = mirror_of(store) if mirror else None, vision.digest
+    if horizontal_flip is None:
+        horizontal_flip = vision.horizontal_flip
+    flip, digest = flip_of(store) if horizontal_flip else None, vision.digest
     indices = progress(range(len(store)), "encoding", unit="episodes")
     episodes = (seen for index in indices for seen in _with_flip(store.read(index), flip))
     latents = encode_episodes(vision.model.to(ctx.device), episodes, store.action_spec)
-    return LatentsFile(latents, vision.source, digest, mirror)
+    return LatentsFile(latents, vision.source, digest, horizontal_flip)
 
 
-def mirror_of(store: EpisodeStore) -> Symmetry:
+def flip_of(store: EpisodeStore) -> Symmetry:
     """The horizontal flip of a store's environment; `UserError` where none is known."""
     env_id = from_file(store.env_id, "a header of the episodes")
     return task_for(env_id).flip(store.env_id, store.frame_spec, store.action_spec)
 
 
-def half_mirrored(
-    batches: Iterator[NDArray[np.uint8]], mirror: Symmetry, seed: int, start: int
+def half_flipped(
+    batches: Iterator[NDArray[np.uint8]], flip: Symmetry, seed: int, start: int
 ) -> Iterator[NDArray[np.uint8]]:
     """Flip each frame with a chance of one half; the same ones whenever batch number k comes."""
     for number, batch in enumerate(batches, start):
         rows = np.random.default_rng((seed, number)).random(len(batch)) < 0.5
-        yield np.where(rows[:, None, None, None], mirror.frames(batch), batch)
+        yield np.where(rows[:, None, None, None], flip.frames(batch), batch)
 
 
 def split(store: EpisodeStore) -> tuple[EpisodeStore, EpisodeStore]:
@@ -112,10 +117,10 @@ def sample_frames(store: EpisodeStore, count: int) -> NDArray[np.uint8]:
     return np.concatenate(frames)[::every][:count]
 
 
-def _with_flip(episode: Episode, mirror: Symmetry | None) -> list[Episode]:
-    if mirror is None:
+def _with_flip(episode: Episode, flip: Symmetry | None) -> list[Episode]:
+    if flip is None:
         return [episode]
-    obs, action = mirror.frames(episode.obs), mirror.actions(episode.action)
+    obs, action = flip.frames(episode.obs), flip.actions(episode.action)
     return [episode, dataclasses.replace(episode, obs=obs, action=action)]
 
 
@@ -123,14 +128,14 @@ def originals(parts: Sequence[LatentsFile]) -> list[Latents]:
     """The latents without the flipped episodes, where there are any."""
     return [
         part.latents.select(np.arange(0, part.latents.num_episodes, 2))
-        if part.mirror
+        if part.horizontal_flip
         else part.latents
         for part in parts
     ]
 
 
-def held_out(episodes: int, mirror: bool) -> NDArray[np.bool_]:
+def held_out(episodes: int, horizontal_flip: bool) -> NDArray[np.bool_]:
     """(E,) which encoded episodes are kept for validation, each with its flip; not all of them."""
-    copies = 2 if mirror else 1
+    copies = 2 if horizontal_flip else 1
     held: NDArray[np.bool_] = np.arange(episodes) // copies % HOLDOUT_EVERY == 0
     return ~held if held.all() else held

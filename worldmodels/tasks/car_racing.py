@@ -82,9 +82,9 @@ _QUICK = {
     "action_repeat": 4,
     "frame_rows": SIZE,
     "experience.patience": 80,
-    "experience.driver_patience": 200,
-    "dream.miss_penalty": 2.0,
-    "starts.loss_weight": 8.0,
+    "experience.agent_patience": 200,
+    "dream.no_event_penalty": 2.0,
+    "starts.off_track_weight": 8.0,
     # the best laps take about 560 steps
     "selection.reward_bound": 1.8,
 }
@@ -116,8 +116,8 @@ CAR_RACING = Task(
         "1000. A mean of 900 over 100 tracks counts as solved.",
     ),
     settings={
-        "smoke": {"mirror": True, "dream.miss_penalty": 0.5},
+        "smoke": {"horizontal_flip": True, "dream.no_event_penalty": 0.5},
         "quick": _QUICK,
-        "full": {**_QUICK, "mirror": True},
+        "full": {**_QUICK, "horizontal_flip": True},
     },
 )

@@ -88,8 +88,8 @@ class Task:
         """The symmetry of what V sees and of the actions; `UserError` where none is known."""
         if self.symmetry is None:
             raise UserError(
-                f"mirror is on for {env_id}, of which no symmetry is known; turn it off, or "
-                "register a task with one (worldmodels.register_task)"
+                f"horizontal_flip is on for {env_id}, of which no symmetry is known; turn it off, "
+                "or register a task with one (worldmodels.register_task)"
             )
         return self.symmetry(frames, actions)
 

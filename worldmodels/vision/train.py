@@ -27,7 +27,7 @@ class VisionTrainConfig(TrainConfig):
     steps: Count = 1200
     finetune_steps: CountOrZero = 300
     learning_rate: Rate = 1e-3
-    finetune_rounds: CountOrZero = 1
+    finetune_iterations: CountOrZero = 1
     """iterations of the pipeline, beyond the first, in which V is fine-tuned; then it is kept"""
     batch_size: Size = 100
     """frames per step"""
