@@ -131,7 +131,7 @@ class TrainPolicy(Command):
     """
 
     common: ClassVar[str] = (
-        "agent policy out planner seed run training.steps training.batch_size training.horizon "
+        "agent policy out planner seed run training.steps training.batch-size training.horizon "
         "training.learning-rate training.actors training.network.hidden "
         "training.network.residual imitation.dreams imitation.epochs"
     )
