@@ -1,4 +1,4 @@
-"""A film of a planner in the dream: what it sees now, what it expects of its plan, its actions."""
+"""A film of a planner in the dream: the current frame, the expected ones, the plan's actions."""
 
 from __future__ import annotations
 
@@ -41,14 +41,7 @@ class PlannedStep(NamedTuple):
 def plan_in_dream(
     policy: PlanningPolicy, decisions: int, start: int = 0, seed: int = 0
 ) -> Iterator[PlannedStep]:
-    """Let a planner act in a dream from a recorded state, for so many decisions at most.
-
-    Args:
-        policy: the planner.
-        decisions: the dream may end before.
-        start: number of the recorded state.
-        seed: of search and dream.
-    """
+    """Let a planner act in a dream from recorded state ``start``, for ``decisions`` at most."""
     agent, imagination, starts = policy.agent, policy.imagination, policy.agent.starts
     count = 0 if starts is None else len(starts.z)
     if starts is None or not 0 <= start < count:
