@@ -57,7 +57,7 @@ CAPTIONS = {
 
 SCORES = (
     "On the test tracks, the policy that selection chose, best mean first. In brackets 95% "
-    "intervals of the hierarchical bootstrap: training runs are drawn anew, then tracks in each."
+    "intervals of the hierarchical bootstrap: training runs are resampled, then tracks in each."
 )
 LEARNING = (
     "Mean return on selection tracks. Frames count every step of the real environment, held and "
@@ -86,7 +86,7 @@ GUIDE = (
     ),
     (
         "Probability of improvement",
-        "It says how often, not how much: a policy that is a little better on every track has 1.",
+        "It says how often, not how much: a policy slightly better on every track scores 1.",
     ),
     (
         "Real frames",
@@ -136,7 +136,7 @@ def _headline(found: Comparison) -> str:
     """The best mean, and how much was compared."""
     size = f"{len(found.methods)} methods, {len(_all_runs(found))} runs"
     if not found.tested:
-        return f"{size}, and no test tracks that all of them drove: there is no score to compare."
+        return f"{size}, and no common test tracks: there is no score to compare."
     best = found.tested[0]
     tracks = f"{count(len(found.tracks))} common test tracks"
     return (
@@ -155,7 +155,7 @@ def _plots(drawn: Mapping[str, Chart], *names: str) -> list[Block]:
 def _scores_section(found: Comparison) -> Section:
     if not found.tested:
         command = "worldmodels evaluate --agent RUN/agent --episodes 100 --json RUN/evaluation.json"
-        return Section("Scores", [Missing("scores on test tracks that all runs drove", command)])
+        return Section("Scores", [Missing("scores on test tracks of all runs", command)])
     return Section("Scores", [Figures(_scores(found), "Scores of each method")], SCORES)
 
 

@@ -22,7 +22,7 @@ def warnings(found: Comparison) -> list[str]:
     said = [*_about_seeds(found), *_about_tracks(found, tested)]
     said += _differing(tested, "environments of the test", lambda run: run.env or "unknown")
     said += _differing(
-        tested, "ways to drive", lambda run: "mode" if run.deterministic else "sampled actions"
+        tested, "action modes", lambda run: "mode" if run.deterministic else "sampled actions"
     )
     for name in _LIBRARIES:
         said += _differing(tested, f"versions of {name}", partial(_version, name))
@@ -79,7 +79,7 @@ def _about_tracks(found: Comparison, tested: Sequence[Run]) -> list[str]:
     if not set(found.tracks) <= set(test):
         said.append("Some tracks are not among the published test tracks.")
     elif len(found.tracks) < NUM_TEST_SEEDS:
-        said.append(f"{len(found.tracks)} of the {NUM_TEST_SEEDS} test tracks were driven.")
+        said.append(f"{len(found.tracks)} of the {NUM_TEST_SEEDS} test tracks were evaluated.")
     return said
 
 
@@ -152,7 +152,7 @@ def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
     if fixed:
         whose = " and of ".join(fixed)
         return text + (
-            f"These drivers differ. Whether the methods do is open, with a single training run of "
+            f"These policies differ. Whether the methods do is open, with a single training run of "
             f"{whose}."
         )
     fewest = min(m.tested for m in (ours, theirs) if m.runs[0].trained)

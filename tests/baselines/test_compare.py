@@ -233,7 +233,7 @@ def test_an_impeccable_comparison_has_no_warning() -> None:
     [
         ({"env": "worldmodels/CarRacing-v3"}, "Different environments of the test"),
         ({"versions": {"gymnasium": "1.3.0"}}, "Different versions of gymnasium"),
-        ({"deterministic": False}, "Different ways to drive"),
+        ({"deterministic": False}, "Different action modes"),
         ({"frames": {"model_free": 9000}, "budget": 9000}, "Costs differ: from 1,000"),
         ({"frames": {"model_free": 800}}, "a run that is not over"),
         ({"machine": {"cpu": "B", "cores": 2}}, "wall-clock times cannot be compared"),
@@ -250,7 +250,7 @@ def test_few_seeds_and_tracks_warn_in_words() -> None:
     assert "a: one training run. Its interval speaks of tracks only" in said
     assert "b: 2 training runs. So few give a rough interval" in said
     assert "b: runs with the same seed are no independent runs" in said
-    assert "20 of the 100 test tracks were driven" in said
+    assert "20 of the 100 test tracks were evaluated" in said
     untested = run_of("b", 3, returns={})
     assert "1 of its runs have no test yet" in " ".join(words.warnings(compare([*one, untested])))
     elsewhere = run_of("c", returns={7: 1.0})
@@ -271,7 +271,7 @@ def test_a_page_without_scores_is_a_page_of_curves(home: Path, tmp_path: Path) -
     for name in ("evaluation.json", "evaluation_last.json"):
         (run / name).unlink()
     html = build_comparison([str(run)], tmp_path / "out").read_text()
-    assert "Not there yet: scores on test tracks that all runs drove." in html
+    assert "Not there yet: scores on test tracks of all runs." in html
     assert "Against wall-clock time" in html
     assert "No run was tested" in html
 

@@ -188,7 +188,7 @@ def test_returns_that_are_no_numbers_name_the_generation() -> None:
         ("generations", 0),
         ("l2", -1.0),
         ("snapshot_every", 0),
-        ("average", 0),
+        ("mean_window", 0),
         ("restart_patience", -1),
         ("seconds", 0.0),
     ],

@@ -129,4 +129,4 @@ def test_a_study_begins_with_its_best_variant(tmp_path: Path) -> None:
     assert "No warning" in html and "<b>" not in html.split("<main")[1].split("<svg")[0]
     assert "dream.temperature</th><td>1.3" in html and "of random weights" in html
     few = build_study(*study_of(1), tmp_path, tmp_path / "few.html").read_text("utf-8")
-    assert "differences may be those of the seeds" in few and "± 3" not in few
+    assert "differences may come from the seeds" in few and "± 3" not in few

@@ -33,7 +33,7 @@ GUIDE = (
     ),
     (
         "The standard deviation",
-        "Behind ±: over evolutions with different seeds. All use V and the data of one run, so another "
+        "Behind ±: over evolutions of different seeds. All use V and the data of one run; another "
         "run would differ by more.",
     ),
 )
