@@ -163,7 +163,7 @@ def _read_evaluation(name: str, path: Path, shown: str) -> Run:
     files: dict[str, str] = {}
     test = _part(path.parent, path.stem, Evaluation, files)
     return Run(
-        method=name or f"{test.get('agent', path.stem)} driver",
+        method=name or f"{test.get('agent', path.stem)} policy",
         path=shown,
         returns=_returns(test),
         last_returns={},

@@ -173,11 +173,11 @@ def _repainted(args: ComparisonArgs, pair: Pair) -> Pictures:
 
 @torch.no_grad()
 def _walk(pair: Pair, steps: int = 10) -> Pictures:
-    share = torch.linspace(0, 1, steps)[:, None]
+    t = torch.linspace(0, 1, steps)[:, None]
     mu = pair.vae.encode((to_signed(pair.test[[0, len(pair.test) // 2]]) + 1) / 2)[0]
-    ours = 2 * pair.vae.decode((1 - share) * mu[:1] + share * mu[1:]) - 1
+    ours = 2 * pair.vae.decode((1 - t) * mu[:1] + t * mu[1:]) - 1
     noise = pair.gan.average.noise(2, torch.Generator().manual_seed(1))
-    angle = share * torch.pi / 2  # along an arc, so that the length stays that of noise
+    angle = t * torch.pi / 2  # along an arc, so that the length stays that of noise
     theirs = pair.gan.average(angle.cos() * noise[:1] + angle.sin() * noise[1:])
     return sheet(to_bytes(torch.cat([ours, theirs])), steps)
 

@@ -1,6 +1,6 @@
 """A GAN as a command: data and loss -> a run folder with both networks, figures and a page.
 
-The same command goes on where it was broken off, and only draws the page of a finished run anew.
+The same command resumes an interrupted run, and redraws the page of a finished one.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class GANArgs(Config):
     zero_penalty: NotNegative = 0.0
     """weight of the zero-centred penalty at real pictures (R1)"""
     instance_noise: NotNegative = 0.0
-    """deviation of noise on what the energy sees, falling to 0"""
+    """initial standard deviation of the noise on the energy's input, annealed to 0"""
     generator_rate: Rate | None = None
     """learning rate of G; None takes the loss's own"""
     energy_rate: Rate | None = None

@@ -1,7 +1,7 @@
 """One loop for every energy F and generator G: down on data, up on what G makes.
 
-What a resumed run needs is all in the checkpoint, and batches are drawn by their number, so a run
-that was broken off goes on bit by bit as if it had not been.
+The checkpoint holds the whole state, and batches are drawn by their number, so an interrupted run
+resumes bit-exactly.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def world_run(folder: Path, mean: float = 800.0) -> Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs of PPO, one of the pipeline, a random driver, and a list of them all."""
+    """Three runs of PPO, one of the pipeline, a random policy, and a list of them all."""
     folder = tmp_path_factory.mktemp("results")
     for seed, mean in enumerate((500.0, 560.0, 620.0)):
         ppo_run(folder / f"ppo-{seed}", seed, mean)
@@ -120,7 +120,7 @@ def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
     assert html.index('aria-label="Mean returns') < html.index('id="warnings"')
     found = runs.read_json(page.with_suffix(".json"))
     methods = {method["name"]: method for method in found["methods"]}
-    assert list(methods) == ["ppo-v3", "dreamer", "random driver"]
+    assert list(methods) == ["ppo-v3", "dreamer", "random policy"]
     scores = [
         [e["return"] for e in runs.read_json(home / f"ppo-{k}/evaluation.json")["episodes"]]
         for k in range(3)
@@ -181,14 +181,14 @@ def test_curves_of_the_pipeline_come_from_metrics_and_ledger(home: Path) -> None
 
 def test_pairs_are_better_against_worse(home: Path) -> None:
     found = compare(read_runs([str(home / "list.json")]))
-    assert [m.name for m in found.tested] == ["dreamer", "ppo-v3", "random driver"]
+    assert [m.name for m in found.tested] == ["dreamer", "ppo-v3", "random policy"]
     (pair,) = [p for p in found.pairs if {p.ours, p.theirs} == {"dreamer", "ppo-v3"}]
     assert pair.ours == "dreamer"
     assert pair.improvement.value == 1
     assert pair.difference.mean.value == pytest.approx(800 - 560, abs=10)
     said = " ".join(words.conclusions(found))
     assert "Whether the methods do is open, with a single training run of dreamer." in said
-    assert "ppo-v3 against random driver" in said
+    assert "ppo-v3 against random policy" in said
     assert "evidence for the method, from 3 runs" in said
 
 
@@ -314,7 +314,7 @@ def test_an_agent_without_its_run_is_one_training_and_has_no_ledger(home: Path) 
     said = " ".join(words.warnings(found))
     assert "shipped: one training run" in said
     assert "shipped: no ledger of frames" in said
-    assert "random driver: one training run" not in said  # nobody trained it
+    assert "random policy: one training run" not in said  # nobody trained it
     assert "single training run of shipped" in " ".join(words.conclusions(found))
 
 

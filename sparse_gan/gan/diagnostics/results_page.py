@@ -43,7 +43,7 @@ ORBITS = (
     "but not at a linear rate."
 )
 FLATNESS = (
-    "F trains against samples from everywhere; then lines leave the data. Flat is a small share of "
+    "F trains against samples from everywhere; then lines leave the data. Flat is a small part of "
     "what G is taught near by: under the saturating loss because G's loss is flat in F, under the "
     "regression loss because F is."
 )
