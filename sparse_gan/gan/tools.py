@@ -58,7 +58,7 @@ def auroc(low: NDArray[np.floating], high: NDArray[np.floating]) -> float:
 def corruptions(x: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Pictures (B, C, H, W) in [-1, 1] made odd in ways that an anomaly score should notice.
 
-    ``noise`` has a standard deviation of 0.2, ``blur`` averages over 5 pixels, ``shuffled`` permutes
+    ``noise`` has a std of 0.2, ``blur`` averages over 5 pixels, ``shuffled`` permutes
     the 16 blocks of each picture, ``covered`` greys a random quarter, ``negative`` inverts.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "corruptions") % 2**63)

@@ -311,18 +311,9 @@ class KernelWorld(World):
         for i, m in enumerate(self._dreaming):
             torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
         before = self.z.clone() if cfg.residual else None
-        sample_latents(
-            heads,
-            self._heads_bias,
-            cfg.mixtures,
-            self.cfg.temperature,
-            cfg.sigma_floor,
-            cfg.sigma_ceiling,
-            uniform,
-            normal,
-            z,
-            self._ends.numpy(),
-        )
+        shape = (cfg.mixtures, self.cfg.temperature, cfg.sigma_floor, cfg.sigma_ceiling)
+        ends = self._ends.numpy()
+        sample_latents(heads, self._heads_bias, *shape, uniform, normal, z, ends)
         if before is not None:
             self.z += before
         if self.dreamer is not None:

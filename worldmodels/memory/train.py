@@ -17,13 +17,7 @@ from worldmodels.config import AtLeast, Count, CountOrZero, Limit, NotNegative, 
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, MemoryState
 from worldmodels.memory.kinds import build
 from worldmodels.memory.mixture import mixture_log_prob
-from worldmodels.memory.rewards import (
-    RewardKind,
-    RewardModel,
-    event_loss,
-    masked_mean,
-    reward_loss,
-)
+from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, masked_mean, reward_loss
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
 from worldmodels.vision.latents import Latents

@@ -115,6 +115,9 @@ class RunData:
     """Everything a report shows."""
 
     folder: Path
+    env_id: str
+    """environment of the final test, empty where the run has no config"""
+    task: Task
     config: Row
     metrics: Mapping[str, Sequence[Row]]
     totals: Mapping[str, int]
@@ -122,25 +125,6 @@ class RunData:
     others: Sequence[Score]
     media: Mapping[str, Path]
     episodes: Mapping[str, Row]
-
-    @property
-    def env_id(self) -> str:
-        """Gymnasium id of the environment of the final test, empty where the run has no config."""
-        return _env_id(self.config)
-
-    @property
-    def task(self) -> Task:
-        """What is known about the environment."""
-        return _task(self.config)
-
-
-def _env_id(config: Row) -> str:
-    return str(config.get("test_env_id") or config.get("env_id") or "")
-
-
-def _task(config: Row) -> Task:
-    recorded = config.get("task")  # runs of earlier versions have none
-    return named(None if recorded is None else str(recorded), _env_id(config))
 
 
 def load_run(folder: Path) -> RunData:
@@ -153,12 +137,17 @@ def load_run(folder: Path) -> RunData:
     record = read_part(folder / "config.json", Settings)
     config = {**record, **record.get("config", {})}
     config.pop("config", None)
+    env_id = str(config.get("test_env_id") or config.get("env_id") or "")
+    recorded = config.get("task")  # runs of earlier versions have none
+    task = named(None if recorded is None else str(recorded), env_id)
     evaluation = folder / "evaluation.json"
-    others = [(f"random {_task(config).words.agent}", folder / "evaluation_random.json")]
+    others = [(f"random {task.words.agent}", folder / "evaluation_random.json")]
     others += [(path.stem, path) for path in sorted((folder / "baselines").glob("*.json"))]
     media = [folder / "media" / name for name in (*VIDEOS, *PICTURES)]
     return RunData(
         folder=folder,
+        env_id=env_id,
+        task=task,
         config=config,
         metrics=read_metrics(folder / "metrics.jsonl"),
         totals=read_part(folder / "frames.json", Ledger).get("totals", {}),

@@ -37,7 +37,8 @@ def enter(run: Path, page: Path, folder: Path, title: str, commit: str, notes: s
     for file in (*FILES, RANDOM):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
-    lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+    text_lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [line for line in text_lines if line.strip()]
     rows = zip(read_lines(run / METRICS), lines, strict=False)  # the last line may be torn
     kept = [line for row, line in rows if row["stage"] not in LEFT_OUT]
     atomic_write(folder / METRICS, "".join(kept))
