@@ -268,7 +268,7 @@ def _limits(axes: Axes, dream: Floats, real: Floats, bound: float | None) -> tup
     alarm = COLOUR["alarm"]
     axes.axhspan(bound, limits[1], color=alarm, alpha=0.1, linewidth=0)
     axes.axhline(bound, color=alarm, linewidth=1.4, linestyle=(0, (5, 3)))
-    at, said = ("axes fraction", "data"), f"reality ends at {score(bound)}"
+    at, said = ("axes fraction", "data"), f"largest possible return {score(bound)}"
     axes.annotate(said, (1.0, bound), (-4, -5), at, va="top", color=alarm, **NOTE)
     return limits
 

@@ -24,12 +24,12 @@ _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
 _PICTURES = {
-    "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
+    "reconstructions.png": ("Reconstructions", "Frames, and below them V's reconstructions."),
     "dream.png": (
         "A dream, frame by frame",
-        "M runs open-loop from a recorded start; V decodes it.",
+        "Frames, and below them M's open-loop dream from the first one.",
     ),
-    "dream.mp4": ("A dream, moving", "The controller acts, M answers. No frame here is real."),
+    "dream.mp4": ("A dream, moving", "C acts and M predicts. No frame here is real."),
 }
 """Title and caption."""
 

@@ -217,7 +217,7 @@ def dream_frames(
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
     """Frames of an episode, evenly spaced, above V's reconstructions (a picture)."""
     at = np.linspace(0, len(seen.seen) - 1, columns).astype(int)
-    return grid([seen.seen[at], seen.reconstructed[at]], ["what V sees", "what it keeps"], scale)
+    return grid([seen.seen[at], seen.reconstructed[at]], ["frame", "V reconstructs"], scale)
 
 
 def dream_strip(seen: Views, first: int = 100, columns: int = 8, scale: int = 2) -> Frames:

@@ -31,8 +31,8 @@ VERDICTS = "The last column says on how many seeds the claim holds."
 COLLAPSE = (
     "Samples of the first seed over the true modes. Plain: G learns ten times as fast as F. Cured: "
     "F learns as fast as G, and its slope at real and at fake samples is penalised; loss, networks "
-    "and steps are the same. The equal form has equal rates and no penalty: what it covers, the "
-    "rates alone have cured, and the failure is no verdict on the loss."
+    "and steps are the same. The equal form has equal rates and no penalty: where it covers "
+    "the modes, the rates alone are the cure, and the failure says nothing about the loss."
 )
 VANISHING = "F trains while G stands still. Cure: the non-saturating loss."
 ORBITS = (
