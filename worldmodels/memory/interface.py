@@ -184,17 +184,10 @@ class Memory(nn.Module, ABC):
         state: MemoryState,
         noise: tuple[Tensor, Tensor],
         tau: float = 1.0,
-    ) -> Dreamt:
-        """One step of a dream: z (B, Z), action (B, A), noise from `mixture_noise`, temperature."""
+    ) -> tuple[Tensor, MemoryOutput, MemoryState]:
+        """One step of a dream: z (B, Z), action (B, A), noise from `mixture_noise`, temperature.
+
+        Returns the sampled z (B, Z), what it was sampled from (B, ...) and the new state.
+        """
         output, state = self.step(z, action, state)
-        return Dreamt(output.sample(*noise, tau), output, state)
-
-
-class Dreamt(NamedTuple):
-    """One step of a dream."""
-
-    z: Tensor
-    """(B, Z) sampled"""
-    output: MemoryOutput
-    """what it was sampled from, (B, ...)"""
-    state: MemoryState
+        return output.sample(*noise, tau), output, state

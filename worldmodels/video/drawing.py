@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -130,10 +131,8 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
             output_params=[*options, "-movflags", "+faststart"],
             ffmpeg_log_level="error",
         )
-        writer.send(None)
-        try:
+        with contextlib.closing(writer):
+            writer.send(None)
             for picture in pictures:
                 writer.send(np.ascontiguousarray(picture))
-        finally:
-            writer.close()
     return path

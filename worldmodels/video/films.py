@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,7 @@ def replay(
     """
     if episode.actions is None:
         raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
-    env = envs.make(env_id, **(env_kwargs or {}))
-    try:
+    with contextlib.closing(envs.make(env_id, **(env_kwargs or {}))) as env:
         seen, rewards = [env.reset(seed=episode.seed)[0]], []
         for action in envs.ActionSpec.from_space(env.action_space).to_env(episode.actions):
             obs, reward, terminated, truncated, _ = env.step(action)
@@ -72,8 +72,6 @@ def replay(
             rewards.append(float(reward))
             if terminated or truncated:
                 break
-    finally:
-        env.close()
     frames = np.stack(seen)
     if frames.ndim == 3:
         frames = frames[..., None]
