@@ -151,7 +151,7 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
     """Enter what an agent's V and M have cost: the ledger of the run folder that it lies in.
 
     Raises:
-        UserError: there is no such ledger, so that nobody could say what the baseline has cost.
+        UserError: there is no such ledger, so the baseline's cost is unknown.
     """
     ledger = runs.agent_folder(agent).parent / "frames.json"
     if not ledger.is_file():

@@ -41,7 +41,7 @@ NEVER = 2**31
 
 @dataclass(frozen=True)
 class DriveConfig(Config):
-    """How candidates are judged."""
+    """How candidates are evaluated."""
 
     episodes: Count = 2
     """real episodes for each candidate, the same tracks for all of a generation"""
@@ -77,7 +77,7 @@ class EvolutionConfig(Config):
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     drive: DriveConfig = field(default_factory=DriveConfig)
-    """how candidates are judged"""
+    """how candidates are evaluated"""
     evaluate_every: Count = 5
     """generations between measurements of the mean on selection tracks"""
     evaluate_episodes: SelectionTracks = 8
@@ -133,7 +133,7 @@ class RealReturns:
 
         Args:
             agent: folder with V and M.
-            cfg: how candidates are judged.
+            cfg: how candidates are evaluated.
             executor: where episodes run.
             env_id: None takes the agent's own.
 
@@ -323,9 +323,9 @@ class _Session:
         point = dataclasses.asdict(books.curve[-1])
         self.run.log("evaluation", **point)
         facts = {"seed": self.cfg.seed, "method": METHOD, "selection": point}
-        driver = self.agent.with_parameters(mean, **facts)
+        agent = self.agent.with_parameters(mean, **facts)
         dtype = runs.read_json(self.folder / "config.json")["dtype"]
         for folder in (self.run.path / "last", self.run.agent)[: 1 + is_best]:
-            driver.save_pretrained(folder, dtype)
+            agent.save_pretrained(folder, dtype)
         runs.write_json(self.books_file, books.to_state())
         books.publish(self.run)

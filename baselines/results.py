@@ -19,7 +19,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
 
 LEARNT_FROM = ("collection", "model_free", "selection")
-"""Kinds of real frames that a result cost; the final test taught nobody anything."""
+"""Kinds of real frames that count as cost; the final test does not."""
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class RewardModel(Config):
 
 
 def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
-    """Mean of ``value`` (B, T) over the steps where ``valid`` (B, T) is not 0; 0 if there is none.
+    """Mean of ``value`` (B, T) over the steps where ``valid`` (B, T) is not 0; 0 without any.
 
     Values at steps that do not count may be anything, NaN included.
     """

@@ -48,7 +48,7 @@ class MemoryTrainConfig(TrainConfig):
     """fraction of V's posterior standard deviation added to M's inputs only, so that M learns to
     correct its own errors"""
     reward_weight: NotNegative = 2.0
-    """weight of the reward loss; the mixture's, in nats per latent dimension, has 1"""
+    """weight of the reward loss, relative to the mixture's in nats per latent dimension"""
     termination_weight: NotNegative = 1.0
     """weight of the termination loss"""
 
