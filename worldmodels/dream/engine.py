@@ -123,12 +123,12 @@ class DreamEngine:
         starts.check(self.memories)
         self.starts = starts
         kind, on_cpu = type(memories[0]), self.device.type == "cpu"
-        if cfg.backend == "kernels" and not (on_cpu and kind in PACKED):
-            why = "which has no kernels" if on_cpu else f"on {self.device}, not on the CPU"
-            cfg.refuse("backend", f"torch or auto, since M is a {kind.__name__}, {why}")
+        pack = PACKED.get(kind) if cfg.backend != "torch" and on_cpu else None
+        if cfg.backend == "kernels" and pack is None:
+            why = f"a {kind.__name__}, which has no kernels" if on_cpu else f"on {self.device}"
+            cfg.refuse("backend", f"torch or auto, since M is {why}")
         fast = cfg.dtype == "auto" and has_fast_bfloat16(self.device)
         self._bfloat16 = cfg.dtype == "bfloat16" or fast
-        pack = PACKED.get(kind) if cfg.backend != "torch" and on_cpu else None
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32
         self._packed = None if pack is None else [pack(memory, dtype) for memory in memories]
 

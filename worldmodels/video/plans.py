@@ -26,15 +26,15 @@ class PlannedStep(NamedTuple):
 
     plan: Plan
     z: NDArray[np.float32]
-    """(Z,) where it was made"""
+    """(Z,) at the decision"""
     expected: NDArray[np.float32]
-    """(T, Z) what the likeliest dream makes of the plan"""
+    """(T, Z) along the plan, in the dream at temperature 0"""
     reward: float
     """expected by M for the decision"""
     aleatoric: NDArray[np.float32]
-    """(T,) root of the mean variance of z that no memory can know, along the plan"""
+    """(T,) aleatoric standard deviation of z along the plan"""
     epistemic: NDArray[np.float32]
-    """(T,) and that the memories disagree about; 0 for a single memory"""
+    """(T,) epistemic one: disagreement of the memories; 0 for a single memory"""
 
 
 @torch.no_grad()
