@@ -1,1 +1,1 @@
-"""Baselines: model-free drivers to compare with, measured by the same evaluation."""
+"""Baselines: model-free policies to compare with, under the same evaluation."""

@@ -1,4 +1,4 @@
-"""What a baseline's training leaves behind while it goes on: curve, ledger, best driver so far."""
+"""What a baseline's training writes as it proceeds: curve, ledger, best policy so far."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CURVE = "curve.json"
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """A driver in the middle of its training, measured on selection tracks."""
+    """Evaluation of a policy on selection tracks during training."""
 
     step: int
     """updates or generations so far"""
@@ -74,7 +74,7 @@ class Bookkeeping:
         self.ledger.append((kind, key, frames))
 
     def measured(self, result: EvaluationResult, kind: str) -> bool:
-        """Note a measurement of the present driver; True if it is the best so far.
+        """Note an evaluation of the current policy; True if it is the best so far.
 
         Args:
             result: on selection tracks.
@@ -136,7 +136,7 @@ def open_run(out: Path, settings: dict[str, Any], same: Sequence[str]) -> RunFol
     Args:
         out: the folder.
         settings: the resolved configuration.
-        same: fields that must not have changed where a run goes on.
+        same: fields that must not change when a run resumes.
 
     Raises:
         UserError: one of them has; it is named.
@@ -151,7 +151,7 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
     """Enter what an agent's V and M have cost: the ledger of the run folder that it lies in.
 
     Raises:
-        UserError: there is no such ledger, so that nobody could say what the baseline has cost.
+        UserError: there is no such ledger, so the baseline's cost is unknown.
     """
     ledger = runs.agent_folder(agent).parent / "frames.json"
     if not ledger.is_file():

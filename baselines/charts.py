@@ -196,7 +196,7 @@ def _intervals(found: Comparison) -> Picture | None:
 
 
 def _profiles(found: Comparison) -> Picture | None:
-    """Share of episodes above each return."""
+    """Fraction of episodes above each return."""
     if not found.profiles:
         return None
     styles = _looks(found)
@@ -210,7 +210,7 @@ def _profiles(found: Comparison) -> Picture | None:
         label(axes.xaxis, score)
         label(axes.yaxis, percent)
 
-    text = "Performance profiles: the share of episodes above each return, method by method."
+    text = "Performance profiles: the fraction of episodes above each return, method by method."
     return Picture("profiles", text, HALF, [300], draw, _keys(found, found.tested))
 
 
@@ -243,9 +243,9 @@ def _differences(found: Comparison) -> Picture | None:
     def draw(axes: Axes, ink: Ink) -> None:
         for pair in pairs:
             ranked = np.sort(pair.difference.differences)[::-1]
-            share = (np.arange(len(ranked)) + 0.5) / len(ranked)
+            fraction = (np.arange(len(ranked)) + 0.5) / len(ranked)
             look = styles[pair.theirs]
-            axes.plot(share, ranked, color=ink[look.colour], linestyle=look.dash, marker=".")
+            axes.plot(fraction, ranked, color=ink[look.colour], linestyle=look.dash, marker=".")
         axes.axhline(0, color=ink["muted"], linewidth=1.2)
         axes.set(xlabel="tracks, sorted", ylabel="difference in return")
         label(axes.yaxis, score)

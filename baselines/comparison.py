@@ -58,12 +58,12 @@ class Comparison:
 
     methods: tuple[Method, ...]
     tracks: tuple[int, ...]
-    """those that every tested run drove"""
+    """those of every tested run"""
     pairs: tuple[Pair, ...]
     thresholds: NDArray[np.float64]
     """(K,) returns at which the performance profiles are taken"""
     profiles: Mapping[str, NDArray[np.float64]]
-    """method -> (3, K): share above, and its interval"""
+    """method -> (3, K): fraction above, and its interval"""
 
     @property
     def tested(self) -> tuple[Method, ...]:
@@ -107,9 +107,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 def common_tracks(runs: Sequence[Run]) -> tuple[int, ...]:
-    """Tracks that every tested run drove, in order."""
-    driven = [set(run.returns) for run in runs if run.returns]
-    return tuple(sorted(set.intersection(*driven))) if driven else ()
+    """Tracks of every tested run, in order."""
+    seen = [set(run.returns) for run in runs if run.returns]
+    return tuple(sorted(set.intersection(*seen))) if seen else ()
 
 
 def _method(name: str, runs: Sequence[Run], tracks: Sequence[int]) -> Method:

@@ -1,7 +1,7 @@
-"""PPO in the dream of an agent, and its driver in reality: the agent's V and M under PPO's policy.
+"""PPO in the dream of an agent, and its policy in reality: the agent's V and M with PPO as C.
 
-A step of the dream is `Agent.action_repeat` frames of the real environment; in reality the driver
-holds each action that long, since it is the agent itself that drives, with another C.
+A step of the dream is `Agent.action_repeat` frames of the real environment; in reality the agent
+holds each action that long, since it is the agent itself, with another C.
 """
 
 from __future__ import annotations

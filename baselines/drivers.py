@@ -1,7 +1,7 @@
 """A trained baseline on disk: `config.json` with its frozen recipe, `policy.safetensors`.
 
 No code is read from either: the network is built from the recipe and given tensors whose SHA-256
-the config names. A driver of a dream also needs the agent that dreamt; the config names its folder.
+the config names. A policy of a dream also needs the agent that dreamt; the config names its folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SCHEMA = "driver/1"
 
 
 def is_driver(folder: Path) -> bool:
-    """Whether a folder, or its run's, holds a baseline's driver; no for anything unreadable."""
+    """Whether a folder, or its run's, holds a baseline's policy; False for anything unreadable."""
     try:
         content = runs.read_json(runs.agent_folder(folder) / CONFIG)
     except UserError:
@@ -48,13 +48,13 @@ def save_driver(
     world: Path | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a driver; the config goes last, so a folder with one is whole.
+    """Write a policy; the config is last, so that a folder with one is complete.
 
     Args:
         folder: made if it is not there.
         policy: Stable-Baselines3's network.
         recipe: what it was trained by.
-        env: an environment of the kind that it drives, for its spaces.
+        env: an environment of the kind that it acts in, for its spaces.
         env_id: that environment's id.
         world: the agent in whose dream it was trained.
         facts: what else the config shall say: frames, seed, score.
@@ -85,7 +85,7 @@ def save_driver(
 
 
 def load_driver(folder: Path) -> Policy:
-    """Open a driver, by its folder or its run's, as a policy of raw frames.
+    """Open a policy of raw frames, by its folder or its run's.
 
     Raises:
         UserError: a file is missing or damaged, of another version, or a package is not installed.
@@ -120,16 +120,16 @@ def _read(path: Path, digest: str) -> dict[str, Tensor]:
     from worldmodels.artifacts import read_tensors
 
     try:
-        file = read_tensors(path, "copy the driver again")
+        file = read_tensors(path, "copy the policy's folder again")
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; the driver's folder is not whole") from None
+        raise UserError(f"{path} does not exist; the policy's folder is incomplete") from None
     if file.digest != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
     return file.tensors
 
 
 def assign(policy: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Give a network its tensors and switch it to driving.
+    """Give a network its tensors and switch it to evaluation mode.
 
     Raises:
         UserError: one is missing or has another shape.

@@ -1,7 +1,7 @@
 """Evolution in the real environment: V and M of an agent, C by the same CMA-ES, on real returns.
 
 This is how "World Models" (Ha and Schmidhuber, 2018) trained its CarRacing driver. A group of
-candidates drives all of its episodes in step, so that V sees one batch of frames for all of them.
+candidates runs its episodes in step, so that V sees one batch of frames for all of them.
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ NEVER = 2**31
 
 @dataclass(frozen=True)
 class DriveConfig(Config):
-    """How candidates are judged."""
+    """How candidates are evaluated."""
 
     episodes: Count = 2
     """real episodes for each candidate, the same tracks for all of a generation"""
     patience: Count | None = 100
-    """end an episode after so many frames without a reward above 0, in training only; None drives
-    each to its end, as the paper does"""
+    """end a training episode after so many frames without a reward above 0; None never does, as in
+    the paper"""
     max_steps: Count | None = None
     """longest episode in training; None leaves it to the environment"""
     group: GroupSize = 16
-    """candidates that drive in step; part of what fixes the floats"""
+    """candidates that run in step; the floats depend on it"""
 
 
 @dataclass(frozen=True)
 class EvolutionConfig(Config):
-    """Evolve C in the real environment; the same command again goes on where it was stopped."""
+    """Evolve C in the real environment; the same command again resumes it."""
 
     agent: Path
     """folder of an agent or of its run: its V and M are used, its C is not, unless `start` says
@@ -73,17 +73,17 @@ class EvolutionConfig(Config):
     """search in so many principal components of what C sees, whitened, as the presets do; 0
     searches in all of C's parameters, as the paper does"""
     mean_window: Count = 1
-    """generations whose means are averaged into the driver (`EvolveConfig.mean_window`)"""
+    """generations whose means are averaged (`EvolveConfig.mean_window`)"""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     drive: DriveConfig = field(default_factory=DriveConfig)
-    """how candidates are judged"""
+    """how candidates are evaluated"""
     evaluate_every: Count = 5
     """generations between measurements of the mean on selection tracks"""
     evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     workers: Workers | None = None
-    """processes that drive; None takes one per usable core. Any number gives the same result"""
+    """worker processes; None takes one per usable core. Any number gives the same result"""
 
 
 class Candidates:
@@ -133,8 +133,8 @@ class RealReturns:
 
         Args:
             agent: folder with V and M.
-            cfg: how candidates are judged.
-            executor: where they drive.
+            cfg: how candidates are evaluated.
+            executor: where episodes run.
             env_id: None takes the agent's own.
 
         Raises:
@@ -306,7 +306,7 @@ class _Session:
         runs.write_json(self.books_file, books.to_state())
 
     def measure(self) -> None:
-        """Drive the mean on selection tracks, keep it, publish curve and ledger."""
+        """Evaluate the mean on selection tracks, save it, publish curve and ledger."""
         books = self.books
         if self.result is None:  # killed between the last generation and its measurement
             self.evolve(books.step)
@@ -323,9 +323,9 @@ class _Session:
         point = dataclasses.asdict(books.curve[-1])
         self.run.log("evaluation", **point)
         facts = {"seed": self.cfg.seed, "method": METHOD, "selection": point}
-        driver = self.agent.with_parameters(mean, **facts)
+        agent = self.agent.with_parameters(mean, **facts)
         dtype = runs.read_json(self.folder / "config.json")["dtype"]
         for folder in (self.run.path / "last", self.run.agent)[: 1 + is_best]:
-            driver.save_pretrained(folder, dtype)
+            agent.save_pretrained(folder, dtype)
         runs.write_json(self.books_file, books.to_state())
         books.publish(self.run)

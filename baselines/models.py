@@ -1,4 +1,4 @@
-"""From a recipe to Stable-Baselines3's objects: the algorithm to train, the policy to drive."""
+"""From a recipe to Stable-Baselines3's objects: the algorithm to train, the policy to act."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def policy_arguments(recipe: Recipe) -> dict[str, Any]:
 
 
 def rate(recipe: Recipe, remaining: float) -> float:
-    """Learning rate where that share of the run's own budget remains."""
+    """Learning rate where that fraction of the run's own budget remains."""
     return recipe.learning_rate * (remaining if recipe.schedule == "linear" else 1.0)
 
 
@@ -94,7 +94,7 @@ def build_model(recipe: Recipe, env: VecEnv, seed: int, device: str = "cpu") -> 
 def build_policy(
     recipe: Recipe, observations: gym.spaces.Space[Any], actions: gym.spaces.Space[Any]
 ) -> ActorCriticPolicy:
-    """The network alone, with fresh weights, for driving.
+    """The network alone, with initial weights, for evaluation.
 
     Raises:
         UserError: it needs a package that is not installed.

@@ -30,68 +30,67 @@ CAPTIONS = {
     "means": (
         "Mean return",
         "Point: the mean over all runs and tracks, every episode counted. Bar: its 95% interval. "
-        "Diamond: the IQM, which discards the lowest and the highest quarter of the episodes.",
+        "Diamond: the IQM, the mean without the lowest and the highest quarter of the episodes.",
     ),
     "profiles": (
         "Performance profiles",
-        "The higher, the better; where two lines cross, neither method is better everywhere. "
-        "Bands: 95%, at each return on its own.",
+        "Higher is better; where two lines cross, neither method is better everywhere. Bands: "
+        "pointwise 95% intervals.",
     ),
     "curves-frames": ("Against real frames", ""),
     "curves-seconds": (
         "Against wall-clock time",
-        "Training only. What an agent cost whose V and M a baseline took over is in its frames, "
+        "Training only. If a baseline uses V and M of an agent, their cost is in its frames, "
         "not in its time.",
     ),
     "improvement": (
         "Probability of improvement",
-        "Chance that a run of the one beats a run of the other on a track. 0.5 is a draw.",
+        "Probability that a run of one beats a run of the other on a track. 0.5 is a draw.",
     ),
     "differences": (
         "Track by track",
-        "What the best method has more on each track, sorted. A few deep losses and many small "
-        "wins look different here, and alike in a mean.",
+        "Return of the best method minus that of the other, per track, sorted. It separates a few "
+        "large losses from many small ones.",
     ),
 }
-"""Chart -> its title and what a reader should see in it."""
+"""Chart -> its title and caption."""
 
 SCORES = (
-    "On the test tracks, the policy that selection chose, best mean first. In brackets 95% "
-    "intervals of the hierarchical bootstrap: training runs are drawn anew, then tracks in each."
+    "The selected policies on the test tracks, best mean first. In brackets: 95% intervals of the "
+    "hierarchical bootstrap over training runs, then tracks."
 )
 LEARNING = (
-    "Mean return on selection tracks. Frames count every step of the real environment, held and "
-    "skipped ones too, for training and for choosing. Thin: one run. Thick: the mean of a method's "
-    "runs, as far as all of them went."
+    "Mean return on selection tracks. Frames are all steps of the real environment, for training "
+    "and selection. Thin: one run. Thick: the mean of a method's runs, up to the shortest."
 )
 COST = (
-    "What a run cost is what it learnt from and what chose its policy; the final test taught it "
-    "nothing, and dreamt frames are free."
+    "The cost of a run is the real frames of its training and selection, without the final test. "
+    "Dreamt frames are free."
 )
 RUNS = (
-    "Where each number comes from: the files that were read, by their SHA-256, and the versions "
-    "that the test ran with. All figures are in comparison.json."
+    "Sources of the numbers: the files with their SHA-256, and the versions of the test. All "
+    "figures are in comparison.json."
 )
 GUIDE = (
     (
-        "Two kinds of chance",
-        "Another training run would have found another policy, and other tracks would have treated "
-        "it otherwise. With one run only the second kind can be measured.",
+        "Two sources of variation",
+        "Returns vary between training runs and between tracks. With one run, only the second can "
+        "be measured.",
     ),
     (
         "Mean and IQM",
         "Methods are ranked by the mean, which counts every episode. The IQM is the mean of the "
-        "middle half: it hardly moves when a quarter of the episodes is lost, so it says how a "
-        "typical episode goes and not how often the car leaves the road.",
+        "middle half. It describes a typical episode and ignores how often the car leaves the "
+        "road.",
     ),
     (
         "Probability of improvement",
-        "It says how often, not how much: a policy that is a little better on every track has 1.",
+        "It says how often, not how much: a policy slightly better on every track scores 1.",
     ),
     (
         "Real frames",
-        "Experience is what a robot would pay for. Action repeat is multiplied in, and "
-        "measurements that chose a checkpoint count.",
+        "On a robot, real experience is the cost. Repeated actions and evaluations for selection "
+        "count.",
     ),
 )
 
@@ -102,7 +101,7 @@ def comparison_page(
     warnings: Sequence[str],
     conclusions: Sequence[str],
 ) -> Document:
-    """The page: what can be said, what limits it, and what it rests on."""
+    """The page of a comparison."""
     calm = (
         "No warning: the same environment, tracks, versions and budgets, and at least five "
         "training runs of each method."
@@ -136,7 +135,7 @@ def _headline(found: Comparison) -> str:
     """The best mean, and how much was compared."""
     size = f"{len(found.methods)} methods, {len(_all_runs(found))} runs"
     if not found.tested:
-        return f"{size}, and no test tracks that all of them drove: there is no score to compare."
+        return f"{size}, and no common test tracks: there is no score to compare."
     best = found.tested[0]
     tracks = f"{count(len(found.tracks))} common test tracks"
     return (
@@ -155,7 +154,7 @@ def _plots(drawn: Mapping[str, Chart], *names: str) -> list[Block]:
 def _scores_section(found: Comparison) -> Section:
     if not found.tested:
         command = "worldmodels evaluate --agent RUN/agent --episodes 100 --json RUN/evaluation.json"
-        return Section("Scores", [Missing("scores on test tracks that all runs drove", command)])
+        return Section("Scores", [Missing("scores on test tracks of all runs", command)])
     return Section("Scores", [Figures(_scores(found), "Scores of each method")], SCORES)
 
 

@@ -1,12 +1,12 @@
 """Training PPO by a recipe, in the real environment or in a dream: resumable, counted, measured.
 
 Rollouts and updates are Stable-Baselines3's own (`collect_rollouts`, `train`); the loop around them
-is here, because `learn` ties the learning rate to the frames of one call, which a run that is
-stopped and continued would get wrong.
+is here, because `learn` ties the learning rate to the frames of one call, which is wrong for a
+resumed run.
 
 At each checkpoint all environments begin new episodes, also in a run that is not interrupted. So a
-run that was killed goes on from its last checkpoint as if nothing had happened, number by number,
-though no simulator can be saved; what was cut short is bootstrapped like any truncation.
+killed run resumes bit-exactly from its last checkpoint, though no simulator can be saved; episodes
+that are cut short are bootstrapped like any truncation.
 
 What a resume needs is written by `worldmodels.runs.save_checkpoint`, not as Stable-Baselines3's zip
 file, which holds pickles.
@@ -43,7 +43,7 @@ from worldmodels.protocols import Policy, UserError
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
-    """Train a model-free baseline; the same command again goes on where it was stopped."""
+    """Train a model-free baseline; the same command again resumes it."""
 
     recipe: Literal["zoo", "v3", "recurrent", "dream"] = "v3"
     """zoo: PPO as rl-zoo has it; v3: what worked on CarRacing-v3; recurrent: RecurrentPPO (needs
@@ -62,7 +62,7 @@ class TrainConfig(Config):
     horizon: Horizon = 250
     """recipe dream: longest dream, in steps of M"""
     checkpoint_frames: Count = 100_000
-    """frames between checkpoints; at each the driver is measured on selection tracks"""
+    """frames between checkpoints; at each the policy is evaluated on selection tracks"""
     evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     device: str = "cpu"
@@ -106,7 +106,7 @@ class FrameCounter(BaseCallback):
 
 
 def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
-    """Train and return the run folder, with the selected driver in `agent/`, the last in `last/`.
+    """Train and return the run folder, with the selected policy in `agent/`, the last in `last/`.
 
     Args:
         cfg: what to train.
@@ -181,7 +181,7 @@ class Session:
         with runs.progress((target - books.step) * recipe.rollout, text, unit="decisions") as bar:
             while books.step < target:
                 began = time.perf_counter()
-                # the share of this run's own budget that is left; the last update still learns
+                # the fraction of this run's own budget that is left; the last update still learns
                 model._current_progress_remaining = 1 - books.step / self.updates
                 counter = FrameCounter()
                 counter.init_callback(model)
@@ -216,7 +216,7 @@ class Session:
         return {**shown, "loss": figures.get("loss", math.nan)}
 
     def checkpoint(self) -> None:
-        """Measure the driver, keep it, save what a resume needs, begin new episodes."""
+        """Evaluate and save the policy, save what a resume needs, begin new episodes."""
         books, recipe = self.books, self.recipe
         result = evaluation.evaluate(
             self.policy(),
@@ -246,7 +246,7 @@ class Session:
         self._restart()
 
     def policy(self) -> Policy:
-        """The driver as it stands."""
+        """The current policy."""
         if self.recipe.pixels is not None:
             shape = self.probe.observation_space.shape
             return PixelPolicy(self.model.policy, self.recipe.pixels, observation_shape=shape)
@@ -290,7 +290,7 @@ class Session:
         self.model._last_episode_starts = np.ones(self.env.num_envs, np.bool_)
 
     def _save(self) -> None:
-        """Write all that decides how the training goes on."""
+        """Write the state that a resume needs."""
         name, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
         state = {
             "policy": self.model.policy.state_dict(),

@@ -46,7 +46,7 @@ class Recipe(Config):
     shaping: ShapingConfig | None = None
     """changes of the reward in training, never in a test"""
     norm_reward: bool = False
-    """divide rewards by the running deviation of the discounted return (training only)"""
+    """divide rewards by the running standard deviation of the discounted return (training only)"""
     n_envs: Workers = 8
     """environments side by side"""
     n_steps: Count = 512
@@ -76,7 +76,7 @@ class Recipe(Config):
     sde_sample_freq: Annotated[int, AtLeast(-1), Limit(10**9)] = -1
     """decisions between two draws of its noise; -1 draws once an update"""
     log_std_init: float = 0.0
-    """logarithm of the exploration's first deviation"""
+    """logarithm of the initial standard deviation of actions"""
     ortho_init: bool = True
     """orthogonal initial weights"""
     activation: Literal["gelu", "relu", "tanh"] = "relu"
@@ -113,7 +113,7 @@ class Recipe(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class DriverConfig(Config):
-    """What `config.json` says of a trained driver, as far as a reader needs it."""
+    """What `config.json` says of a trained policy, as far as a reader needs it."""
 
     env_id: str
     recipe: Recipe

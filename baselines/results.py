@@ -19,7 +19,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
 
 LEARNT_FROM = ("collection", "model_free", "selection")
-"""Kinds of real frames that a result cost; the final test taught nobody anything."""
+"""Kinds of real frames that count as cost; the final test does not."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run of one method, or a driver that needs none."""
+    """One training run of one method, or a policy that needs none."""
 
     method: str
     """what it is grouped and drawn under"""
     path: str
     """where it was read from"""
     returns: Mapping[int, float]
-    """track -> return of the driver that selection chose; empty if it was not tested"""
+    """track -> return of the selected policy; empty if it was not tested"""
     last_returns: Mapping[int, float]
     """the same for the last checkpoint; empty if it was not tested"""
     env: str
     """environment of the test"""
     deterministic: bool
-    """the driver was asked for its mode in the test"""
+    """whether the test used the mode of the policy"""
     seed: int | None
     """of the training"""
     frames: Mapping[str, int]
@@ -71,7 +71,7 @@ class Run:
 
     @property
     def cost(self) -> int | None:
-        """Real frames that the driver was made with; None without a ledger."""
+        """Real frames that the policy was trained with; None without a ledger."""
         return sum(self.frames.get(kind, 0) for kind in LEARNT_FROM) if self.frames else None
 
 
@@ -163,7 +163,7 @@ def _read_evaluation(name: str, path: Path, shown: str) -> Run:
     files: dict[str, str] = {}
     test = _part(path.parent, path.stem, Evaluation, files)
     return Run(
-        method=name or f"{test.get('agent', path.stem)} driver",
+        method=name or f"{test.get('agent', path.stem)} policy",
         path=shown,
         returns=_returns(test),
         last_returns={},
@@ -202,9 +202,9 @@ def _method(config: Mapping[str, Any], path: Path) -> str:
 
 
 def _pipeline_curve(folder: Path, ledger: Mapping[str, Any]) -> tuple[list[Point], float | None]:
-    """The curve of `worldmodels run`: the best checkpoint of each round, from its metrics.
+    """The curve of `worldmodels run`: the best checkpoint of each iteration, from its metrics.
 
-    Frames are those of the ledger up to the round's selection, seconds those of its stages.
+    Frames are those of the ledger up to the iteration's selection, seconds those of its stages.
     """
     rows = read_metrics(folder / "metrics.jsonl")
     best: dict[int, float] = {}
@@ -230,6 +230,6 @@ def _pipeline_curve(folder: Path, ledger: Mapping[str, Any]) -> tuple[list[Point
 
 
 def _round_of(key: str) -> float:
-    """Round of a ledger's key such as "collect/02/...", infinity for work after the last one."""
+    """Iteration of a ledger's key such as "collect/02/...", infinity after the last one."""
     parts = key.split("/")
     return int(parts[1]) if len(parts) > 1 and parts[1].isdecimal() else float("inf")

@@ -38,7 +38,7 @@ class ShapingConfig(Config):
 
 
 def grass_share(frame: NDArray[np.uint8]) -> float:
-    """Share of grass, 0 to 1, in the patch of a raw frame (96, 96, 3) that surrounds the car.
+    """Fraction of grass, 0 to 1, in the patch of a raw frame (96, 96, 3) that surrounds the car.
 
     Raises:
         UserError: the frame is not CarRacing's.

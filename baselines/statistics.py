@@ -59,7 +59,7 @@ def check(scores: ArrayLike) -> Scores:
 def resample(
     scores: Scores, rng: np.random.Generator, count: int = RESAMPLES
 ) -> NDArray[np.float64]:
-    """Hierarchical bootstrap: R runs drawn anew, and in each of them T tracks drawn anew.
+    """Hierarchical bootstrap: R runs are resampled, and in each of them T tracks.
 
     Returns:
         (count, R, T).
@@ -103,10 +103,10 @@ def median(values: NDArray[np.float64]) -> Any:
 def profile(
     scores: ArrayLike, thresholds: NDArray[np.float64], seed: int = 0, count: int = 1000
 ) -> NDArray[np.float64]:
-    """Performance profile: share of episodes with a return above each threshold.
+    """Performance profile: fraction of episodes with a return above each threshold.
 
     Returns:
-        (3, K): the share, and the ends of its 95% interval at each threshold on its own.
+        (3, K): the fraction, and the ends of its 95% interval at each threshold on its own.
     """
     matrix = check(scores)
     drawn = np.sort(resample(matrix, np.random.default_rng(seed), count).reshape(count, -1))
@@ -154,9 +154,9 @@ class Paired:
     differences: NDArray[np.float64]
     """(T,)"""
     mean: Estimate
-    """of the differences: runs of each method drawn anew, then tracks, the same for both"""
+    """of the differences: runs of each method are resampled, then tracks, the same for both"""
     wins: float
-    """share of tracks on which it is above, ties counting half"""
+    """fraction of tracks on which it is above, ties counting half"""
 
 
 def paired(ours: ArrayLike, theirs: ArrayLike, seed: int = 0, count: int = RESAMPLES) -> Paired:

@@ -21,9 +21,9 @@ from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
     """One environment for training; never for a test.
 
-    Tracks come from the run's seed, the number of the segment between two checkpoints, the place
-    of this environment among its siblings and the number of the episode, so that a run that goes on
-    from a checkpoint meets the tracks that an uninterrupted one does.
+    Tracks come from the run's seed, the number of the segment between two checkpoints, the index
+    of this environment and the number of the episode, so that a resumed run sees the same tracks
+    as an uninterrupted one.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a comparison allows to say, in sentences: warnings about the protocol, and conclusions."""
+"""Sentences about a comparison: warnings about its protocol, and conclusions."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from worldmodels.pages.text import count, score
 from worldmodels.protocols import NUM_TEST_SEEDS, TEST_SEED_START
 
 ENOUGH = 5
-"""Training runs from which an interval over runs means much."""
+"""Fewest training runs for a reliable interval over runs."""
 
 _LIBRARIES = ("gymnasium", "box2d")
 
 
 def warnings(found: Comparison) -> list[str]:
-    """Everything that makes the comparison less than it looks."""
+    """Limits of the comparison."""
     tested = [run for method in found.methods for run in method.runs if run.returns]
     said = [*_about_seeds(found), *_about_tracks(found, tested)]
     said += _differing(tested, "environments of the test", lambda run: run.env or "unknown")
     said += _differing(
-        tested, "ways to drive", lambda run: "mode" if run.deterministic else "sampled actions"
+        tested, "action modes", lambda run: "mode" if run.deterministic else "sampled actions"
     )
     for name in _LIBRARIES:
         said += _differing(tested, f"versions of {name}", partial(_version, name))
@@ -46,17 +46,17 @@ def _about_seeds(found: Comparison) -> list[str]:
     for method in trained:
         if method.tested == 1:
             said.append(
-                f"{method.name}: one training run. Its interval speaks of tracks only; how another "
-                "run of the same method would have turned out, nobody knows from this."
+                f"{method.name}: one training run. Its interval is over tracks only and says "
+                "nothing about variation between training runs."
             )
         elif 1 < method.tested < ENOUGH:
             said.append(
-                f"{method.name}: {method.tested} training runs. So few give a rough interval, as a "
-                "rule too narrow."
+                f"{method.name}: {method.tested} training runs. The interval is rough, and usually "
+                "too narrow."
             )
         seeds = [run.seed for run in method.runs if run.seed is not None]
         if len(set(seeds)) < len(seeds):
-            said.append(f"{method.name}: runs with the same seed are no independent runs.")
+            said.append(f"{method.name}: runs with the same seed are not independent.")
         untested = len([run for run in method.runs if not run.returns])
         if untested:
             said.append(f"{method.name}: {untested} of its runs have no test yet.")
@@ -65,9 +65,9 @@ def _about_seeds(found: Comparison) -> list[str]:
 
 def _about_tracks(found: Comparison, tested: Sequence[Run]) -> list[str]:
     if not tested:
-        return ["No run was tested: there are learning curves only, on selection tracks."]
+        return ["No run was tested: there are only learning curves, on selection tracks."]
     if not found.tracks:
-        return ["The runs have no test track in common: nothing below compares them."]
+        return ["The runs have no test track in common, so nothing below compares them."]
     said = []
     longest = max(len(run.returns) for run in tested)
     if any(len(run.returns) != len(found.tracks) for run in tested):
@@ -79,7 +79,7 @@ def _about_tracks(found: Comparison, tested: Sequence[Run]) -> list[str]:
     if not set(found.tracks) <= set(test):
         said.append("Some tracks are not among the published test tracks.")
     elif len(found.tracks) < NUM_TEST_SEEDS:
-        said.append(f"{len(found.tracks)} of the {NUM_TEST_SEEDS} test tracks were driven.")
+        said.append(f"{len(found.tracks)} of the {NUM_TEST_SEEDS} test tracks were evaluated.")
     return said
 
 
@@ -91,16 +91,16 @@ def _about_costs(runs: Sequence[Run]) -> list[str]:
         if high[0] > 1.5 * low[0]:
             said.append(
                 f"Costs differ: from {count(low[0])} real frames ({low[1].method}) to "
-                f"{count(high[0])} ({high[1].method}). Compare the curves, not the ends alone."
+                f"{count(high[0])} ({high[1].method}). Compare the curves, not only their ends."
             )
     unknown = dict.fromkeys(run.method for run in runs if run.trained and not run.frames)
-    said += [f"{method}: no ledger of frames, so its cost is not known here." for method in unknown]
+    said += [f"{method}: no ledger of frames, so its cost is unknown." for method in unknown]
     for run in runs:
         trained = sum(run.frames.get(kind, 0) for kind in ("model_free", "collection"))
         if run.budget and run.frames.get("model_free") and trained < 0.98 * run.budget:
             said.append(
                 f"{run.method}, seed {run.seed}: {count(trained)} of {count(run.budget)} frames "
-                "trained; a run that is not over, with a learning rate that has not fallen."
+                "trained; the run is unfinished, with its learning rate not yet annealed."
             )
     return said
 
@@ -114,12 +114,12 @@ def _differing(runs: Sequence[Run], what: str, of: Callable[[Run], object]) -> l
 
 
 def conclusions(found: Comparison) -> list[str]:
-    """What can and what cannot be concluded, pair by pair, and where mean and IQM disagree."""
+    """Conclusions, pair by pair, and where mean and IQM disagree."""
     methods = {method.name: method for method in found.methods}
     said = [_reversal(first, second) for first, second in found.reversals]
     said += [_conclusion(pair, methods[pair.ours], methods[pair.theirs]) for pair in found.pairs]
     if not said:
-        said.append("There are not two methods with common test tracks: nothing can be concluded.")
+        said.append("No two methods have common test tracks: nothing can be concluded.")
     return said
 
 
@@ -148,14 +148,14 @@ def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
     apart = difference.low > 0 or difference.high < 0
     fixed = [m.name for m in (ours, theirs) if m.tested == 1 and m.runs[0].trained]
     if not apart:
-        return text + "The interval holds 0: these runs do not tell the two apart."
+        return text + "The interval contains 0: these runs do not separate the two."
     if fixed:
         whose = " and of ".join(fixed)
         return text + (
-            f"These drivers differ. Whether the methods do is open, with a single training run of "
-            f"{whose}."
+            f"These policies differ. With a single training run of {whose}, it is open whether the "
+            "methods do."
         )
     fewest = min(m.tested for m in (ours, theirs) if m.runs[0].trained)
     if fewest < ENOUGH:
-        return text + f"That is evidence for the method, from {fewest} runs; more would settle it."
+        return text + f"That is evidence for the method, from {fewest} runs."
     return text + "That holds for the methods under this protocol, not for other budgets."

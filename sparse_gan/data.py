@@ -98,7 +98,7 @@ def digits(seed: int, test_share: float = 0.25) -> Labelled:
 
     Args:
         seed: fixes the split.
-        test_share: share of every class in the test part.
+        test_share: fraction of every class in the test part.
     """
     from sklearn.datasets import load_digits
 
@@ -111,7 +111,7 @@ def digits(seed: int, test_share: float = 0.25) -> Labelled:
 def stratified(
     labels: NDArray[np.int64], test_share: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions of a training and a test part that have the same share of every class."""
+    """Positions of a training and a test part that have the same fraction of every class."""
     if not 0 < test_share < 1:
         raise UserError(f"test_share is {test_share}; it must be between 0 and 1")
     rng = np.random.default_rng(derive_seed(seed, "split"))

@@ -29,7 +29,7 @@ def snr_db(x: Tensor, reconstruction: Tensor) -> float:
 
 
 def active_fraction(z: Tensor) -> float:
-    """Share of the code's entries (B, ...) that are not 0."""
+    """Fraction of the code's entries (B, ...) that are not 0."""
     return float((z != 0).double().mean())
 
 
@@ -121,19 +121,19 @@ def topography(
 
     Returns:
         ``orientation`` and ``frequency``: mean difference of neighbours over the mean in shuffled
-        maps (1 is no order); ``orientation_p`` and ``frequency_p``: share of maps, this one among
-        them, with neighbours at least as alike.
+        maps (1 is no order); ``orientation_p`` and ``frequency_p``: fraction of maps, including
+        this one, with neighbours at least as similar.
     """
     angle, frequency = tuning(atoms)
     found = np.array(neighbour_difference(angle, frequency, side))
     rng = np.random.default_rng(seed)
     orders = (rng.permutation(side * side) for _ in range(shuffles))
     random = np.array([neighbour_difference(angle[o], frequency[o], side) for o in orders])
-    share = ((random <= found).sum(0) + 1) / (shuffles + 1)
+    fraction = ((random <= found).sum(0) + 1) / (shuffles + 1)
     ratio = found / random.mean(0)
     return {
         "orientation": float(ratio[0]),
         "frequency": float(ratio[1]),
-        "orientation_p": float(share[0]),
-        "frequency_p": float(share[1]),
+        "orientation_p": float(fraction[0]),
+        "frequency_p": float(fraction[1]),
     }

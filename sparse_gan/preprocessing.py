@@ -48,7 +48,7 @@ def crop(big: Images, size: int, shift: int = 0, degrees: float = 0.0) -> Images
 
 
 def high_pass(pictures: Images, sigma: float = 2.0) -> Images:
-    """Pictures (B, H, W) less their blur, scaled to a deviation of 1 over all of them."""
+    """Pictures (B, H, W) less their blur, scaled to a standard deviation of 1 over all of them."""
     from scipy.ndimage import gaussian_filter
 
     sharp = pictures - gaussian_filter(pictures, (0, sigma, sigma), mode="nearest")
@@ -67,7 +67,7 @@ def normalise_contrast(x: NDArray[Any], floor: float = 0.05) -> Images:
 
     Args:
         x: (B, ...) patches in [0, 1].
-        floor: deviation, in units of x, below which a patch is not amplified fully.
+        floor: standard deviation, in units of x, below which a patch is not amplified fully.
     """
     flat = np.asarray(x, np.float32).reshape(len(x), -1)
     flat = flat - flat.mean(1, keepdims=True)
@@ -76,7 +76,7 @@ def normalise_contrast(x: NDArray[Any], floor: float = 0.05) -> Images:
 
 
 def has_contrast(patches: Images, least: float = 0.02) -> NDArray[np.bool_]:
-    """Which patches (B, S, S) in [0, 1] have a deviation above ``least``."""
+    """Which patches (B, S, S) in [0, 1] have a standard deviation above ``least``."""
     return np.asarray(patches.std((1, 2)) > least)
 
 
@@ -95,8 +95,8 @@ class Whitening:
 
         Args:
             x: the data.
-            keep: share of the variance that the kept directions carry; the rest, noise for the most
-                part in photographs, is dropped. Directions without variance always are.
+            keep: fraction of the variance in the kept directions; the others, mostly noise in
+                photographs, are dropped, as are those without variance.
         """
         variance, directions = np.linalg.eigh(np.asarray(x.T @ x / len(x), np.float64))
         variance, directions = variance[::-1].clip(0), directions[:, ::-1]

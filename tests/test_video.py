@@ -112,7 +112,7 @@ def test_with_held_actions_only_the_frames_of_decisions_count(agent: Agent) -> N
     np.testing.assert_array_equal(seen.dreamt[0], seen.reconstructed[0])
     np.testing.assert_array_equal(seen.dreamt[2], seen.reconstructed[2])
     shown = list(films.episode_frames(taken, seen, cfg, "a track"))
-    assert len(shown) == len(range(0, T + 1, 2))  # reality goes on while the dream waits
+    assert len(shown) == len(range(0, T + 1, 2))  # reality continues while the dream waits
 
 
 def test_replay_is_the_episode() -> None:

@@ -1,7 +1,4 @@
-"""Lines of `metrics.jsonl`: one record for each kind, for the stage that writes and the reader.
-
-A reader takes any subset of a record's fields, because lines of earlier versions have fewer.
-"""
+"""Lines of `metrics.jsonl`: one record per kind; lines of earlier versions have fewer fields."""
 
 from __future__ import annotations
 
@@ -113,7 +110,7 @@ class GenerationStep(TypedDict, total=False):
 
 
 class Selection(TypedDict, total=False):
-    """A checkpoint of C on the selection tracks."""
+    """A checkpoint of C on the selection episodes."""
 
     generation: Number
     dream_return: Number
@@ -122,7 +119,7 @@ class Selection(TypedDict, total=False):
     real_returns: list[Number] | None
     episodes: Number
     alarm: str | None
-    """why the dream cannot be believed"""
+    """why the dream return is not credible"""
     selected: bool
     """whether it became the agent of its iteration"""
 
@@ -148,7 +145,7 @@ class PolicyStep(TypedDict, total=False):
 
 
 class Trial(TypedDict, total=False):
-    """A change of the driver on selection tracks."""
+    """A change of the agent, evaluated on selection episodes."""
 
     real_mean: Number
     real_returns: list[Number] | None
@@ -163,7 +160,7 @@ class ResidualSelection(Trial, total=False):
 
 
 class EnsembleSelection(Trial, total=False):
-    """The agent with the drivers of other rounds, and alone."""
+    """The agent in an ensemble with agents of other iterations, and alone."""
 
     rounds: list[int] | None
     alone_mean: Number
@@ -191,11 +188,7 @@ FORMER = {"committee_selection": "ensemble_selection", "hit_reliability": "event
 
 
 def read_lines(path: Path) -> list[Row]:
-    """Read all lines, oldest first; none where there is no file.
-
-    Raises:
-        UserError: a line is no such record. A last line that a kill tore is left out.
-    """
+    """Read all lines, oldest first; a damaged one is a `UserError`, a torn last one is left out."""
     lines = read_json_lines(path, Line, lambda line: RECORDS.get(line["stage"], Line))
     return [
         {
@@ -222,9 +215,8 @@ def iteration_of(row: Row) -> int:
 def latest(rows: Sequence[Row], key: str) -> list[Row]:
     """Rows in the order of (iteration, key), one for each place.
 
-    What a later line says of the same place, after a resume or in a second round, replaces what an
-    earlier one said. Rows without a finite key are left out, and so are an ensemble's members but
-    the first.
+    A later line of the same place, after a resume, replaces an earlier one. Rows without the key
+    are left out, and so are an ensemble's members but the first.
     """
     kept: dict[tuple[int, float], dict[str, Any]] = {}
     for row in rows:

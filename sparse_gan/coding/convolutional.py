@@ -223,7 +223,7 @@ def train_convolutional(
         x: images.
         cfg: the configuration.
         seed: fixes the first filters and the order of the images.
-        log: receives ``epoch, energy, active, encoder_error``, the last as a share of ||z||^2.
+        log: receives ``epoch, energy, active, encoder_error``, the last as a fraction of ||z||^2.
 
     Raises:
         InputError: images that are empty, not finite or smaller than a filter.
@@ -244,17 +244,17 @@ def train_convolutional(
             z = model.infer(images, solver)
             set_rate(optimiser, cfg.learning_rate * cosine(step, steps))
             energy = model.joint_energy(images, z).mean()
-            miss = (model.encode(images) - z).square().sum() / z.square().sum().clamp_min(1e-12)
+            error = (model.encode(images) - z).square().sum() / z.square().sum().clamp_min(1e-12)
             optimiser.zero_grad(set_to_none=True)
-            (energy + miss).backward()
+            (energy + error).backward()
             optimiser.step()
             step += 1
             with torch.no_grad():
                 model.filters.copy_(unit_filters(model.filters))
-            share = len(images) / len(x)
-            totals["energy"] += finite(energy, "the filters", step) * share
-            totals["active"] += float((z != 0).float().mean()) * share
-            totals["encoder_error"] += finite(miss, "the encoder", step) * share
+            fraction = len(images) / len(x)
+            totals["energy"] += finite(energy, "the filters", step) * fraction
+            totals["active"] += float((z != 0).float().mean()) * fraction
+            totals["encoder_error"] += finite(error, "the encoder", step) * fraction
         if log is not None:
             log(epoch=epoch + 1, **totals)
     return model

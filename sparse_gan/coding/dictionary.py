@@ -120,7 +120,7 @@ class DictionaryConfig(Config):
     rho: NotNegative = 10.0
     """how fast old codes are forgotten: at step t their statistics keep (1 - 1/t)^rho"""
     dead: Fraction = 1e-3
-    """an atom used less than this share of the mean is refilled"""
+    """an atom used less than this fraction of the mean is refilled"""
 
 
 @torch.no_grad()
@@ -201,7 +201,7 @@ def refill_dead(
         targets: B (M, N).
         x: (B, M) the samples to take from.
         z: (B, N) their codes.
-        dead: share of the mean usage below which an atom is dead.
+        dead: fraction of the mean usage below which an atom is dead.
 
     Returns:
         How many atoms were refilled.

@@ -2,7 +2,7 @@
 
 A recurrent encoder of rectified units, z_{t+1} = max(0, E x + S z_t - b) with z_0 = 0, a linear
 decoder D and a linear classifier C of z_T / ||z_T||. Some units become parts, whose encoder looks
-like their decoder; others become categories, which only the recurrence drives.
+like their decoder; others become categories, which are driven by the recurrence alone.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trainings as commands: method x data -> a run folder with figures, pictures and a page.
 
-The same command again finds the run finished and only draws the page anew.
+The same command again only redraws the page of a finished run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from worldmodels.runs import RunFolder, atomic_path, config_hash, write_json
 
 
 def train_sparse(args: SparseArgs) -> Path:
-    """Train, measure, draw the page, and return its path; a finished run is only drawn anew.
+    """Train, measure, draw the page, and return its path; a finished run is only redrawn.
 
     Raises:
         UserError: data that is missing or does not fit the method.

@@ -63,7 +63,7 @@ def torus_pools(side: int, size: int = 6, stride: int = 3, spread: float | None 
         side: length of the torus; unit (row, column) has the number row * side + column.
         size: side of a pool.
         stride: distance of two pools; where it does not divide the side, the last two are closer.
-        spread: deviation of the Gaussian, in units; None takes size / 4.
+        spread: standard deviation of the Gaussian, in units; None takes size / 4.
 
     Raises:
         InputError: sizes that leave units uncovered or do not fit.

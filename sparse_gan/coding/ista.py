@@ -34,7 +34,7 @@ class SolverConfig(Config):
     line_search: bool = False
     """find each row's step by backtracking, in place of 1 / L throughout"""
     tolerance: NotNegative = 0.0
-    """a row is done when its duality gap is below this share of ||x||^2; 0 makes all the steps"""
+    """a row is done when its duality gap is below this fraction of ||x||^2; 0 makes all steps"""
     check_every: Count = 10
     """iterations between two looks at the duality gap"""
 
@@ -100,11 +100,11 @@ def unfinished(solutions: Sequence[Solution], cfg: SolverConfig) -> None:
         solutions: of the parts of one batch, in a `Problem` whose gap is known.
         cfg: what they were minimised with; a tolerance of 0 asks for nothing.
     """
-    missed = sum(int((~s.converged).sum()) for s in solutions)
-    if cfg.tolerance > 0 and missed:
+    unfinished = sum(int((~s.converged).sum()) for s in solutions)
+    if cfg.tolerance > 0 and unfinished:
         rows = sum(len(s.converged) for s in solutions)
         warnings.warn(
-            f"{missed} of {rows} codes stopped after {cfg.steps} iterations with a duality gap "
+            f"{unfinished} of {rows} codes stopped after {cfg.steps} iterations with a duality gap "
             f"above {cfg.tolerance:g} of ||x||^2; allow more iterations or a larger tolerance",
             ConvergenceWarning,
             stacklevel=3,

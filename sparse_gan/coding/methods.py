@@ -229,7 +229,7 @@ def _local(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 
 def _windows(args: SparseArgs, side: int) -> Tensor:
-    """High-passed windows (B, 1, side, side), of unit deviation, a fortieth of the samples."""
+    """High-passed windows (B, 1, side, side), of unit std, for a fortieth of the samples."""
     count = max(20, args.samples // 40)
     rows = data.patches(images(args), count, side, args.seed)
     flat = high_pass(rows)

@@ -122,10 +122,10 @@ def train_psd(x: Tensor, cfg: PSDConfig, seed: int, log: Log | None = None) -> P
             step += 1
             with torch.no_grad():
                 model.dictionary.copy_(unit_columns(model.dictionary))
-                share = len(batch) / len(x)
-                totals["energy"] += finite(loss, "PSD", step) * share
-                totals["active"] += float((z != 0).float().mean()) * share
-                totals["guess"] += float((z - model(batch)).square().sum(1).mean()) * share
+                fraction = len(batch) / len(x)
+                totals["energy"] += finite(loss, "PSD", step) * fraction
+                totals["active"] += float((z != 0).float().mean()) * fraction
+                totals["guess"] += float((z - model(batch)).square().sum(1).mean()) * fraction
         if log is not None:
             log(epoch=epoch + 1, **totals)
     return model

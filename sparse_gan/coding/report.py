@@ -35,8 +35,8 @@ MOST_TILES = 576
 """Filters that a picture shows at most, evenly picked."""
 SHEETS = {
     "map": ("Topographic map", "Neighbours on the torus, whose edges meet."),
-    "dictionary": ("Dictionary", "What each unit stands for."),
-    "encoder": ("Encoder", "What each unit looks for, in the order of the dictionary."),
+    "dictionary": ("Dictionary", "Decoder filter of each unit."),
+    "encoder": ("Encoder", "Encoder filter of each unit, in the order of the dictionary."),
 }
 """Filters by name: title and caption."""
 
@@ -74,7 +74,7 @@ def build_page(folder: Path) -> Path:
 
 
 def conclusion(method: str, figures: Mapping[str, Any]) -> str:
-    """What the run found, in a sentence."""
+    """The result of the run in a sentence."""
     if "test_error" in figures:
         return f"{said('test_error', figures)} of the held-out pictures are classified wrongly."
     if "lista_gap" in figures:

@@ -1,4 +1,4 @@
-"""What the training loops share: shuffled batches, a falling rate, and a stop at a broken loss."""
+"""Parts of the training loops: shuffled batches, a falling rate, and a stop at a broken loss."""
 
 from __future__ import annotations
 

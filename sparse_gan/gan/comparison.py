@@ -136,7 +136,7 @@ def new_gan(args: ComparisonArgs, steps: int) -> GAN:
 
 
 def train_pair(args: ComparisonArgs) -> Pair:
-    """Train both with the same operations; each goes on where it was broken off."""
+    """Train both with the same operations; each resumes where it stopped."""
     run = RunFolder(args.out)
     pictures = load_pictures(
         "car-racing", 64, folders=args.folders, count=args.count, seed=args.seed

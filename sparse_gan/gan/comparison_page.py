@@ -31,17 +31,14 @@ from worldmodels.runs import RunFolder
 SHOWN = 32
 """Samples of each on the page."""
 FIGURES = (
-    "Distances are to frames of held-out episodes; training frames are the mark. In brackets the "
-    "extractor: random-conv favours neither, v-encoder is the compared VAE's own encoder and "
-    "favours it. Sharpness is the mean step between neighbouring pixels."
+    "Distances are to frames of held-out episodes, with training frames as reference. In brackets "
+    "the extractor: random-conv favours neither; v-encoder, the encoder of the compared VAE, "
+    "favours it. Sharpness is the mean difference of neighbouring pixels."
 )
-REPAINTED = (
-    "Held-out frames; what V's encoder and decoder make of them in one pass; what a search for "
-    "the GAN's noise finds."
-)
+REPAINTED = "Held-out frames, V's reconstructions, and the GAN's, by a search for the noise."
 WALK = (
-    "The upper row walks between V's codes of two real frames, the lower between two draws of the "
-    "GAN's noise."
+    "Upper row: interpolation between V's codes of two real frames. Lower row: between two draws "
+    "of the GAN's noise."
 )
 
 
@@ -108,7 +105,7 @@ def _operations(counted: Mapping[str, float]) -> FiguresBlock:
 
 
 def conclusions(found: Figures) -> list[str]:
-    """Sentences that follow from the figures, whichever way they fell."""
+    """Conclusions from the figures."""
     gan, vae = found["GAN samples"], found["VAE samples"]
     sentences = []
     for start in ("frechet_distance[random", "kid[random", "coverage[random"):
@@ -173,11 +170,11 @@ def _repainted(args: ComparisonArgs, pair: Pair) -> Pictures:
 
 @torch.no_grad()
 def _walk(pair: Pair, steps: int = 10) -> Pictures:
-    share = torch.linspace(0, 1, steps)[:, None]
+    t = torch.linspace(0, 1, steps)[:, None]
     mu = pair.vae.encode((to_signed(pair.test[[0, len(pair.test) // 2]]) + 1) / 2)[0]
-    ours = 2 * pair.vae.decode((1 - share) * mu[:1] + share * mu[1:]) - 1
+    ours = 2 * pair.vae.decode((1 - t) * mu[:1] + t * mu[1:]) - 1
     noise = pair.gan.average.noise(2, torch.Generator().manual_seed(1))
-    angle = share * torch.pi / 2  # along an arc, so that the length stays that of noise
+    angle = t * torch.pi / 2  # along an arc, so that the length stays that of noise
     theirs = pair.gan.average(angle.cos() * noise[:1] + angle.sin() * noise[1:])
     return sheet(to_bytes(torch.cat([ours, theirs])), steps)
 

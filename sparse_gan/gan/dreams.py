@@ -13,12 +13,12 @@ from worldmodels.vision.vae import to_float, to_uint8
 
 @torch.inference_mode()
 def dreamt(agent: Agent, count: int, dreams: int = 20, seed: int = 0) -> NDArray[np.uint8]:
-    """Frames (count, 64, 64, 3) of dreams that the agent's own controller drives.
+    """Frames (count, 64, 64, 3) of dreams under the agent's own controller.
 
     Args:
         agent: one with recorded starts.
         count: frames in all, from every dream the same number but for the last.
-        dreams: that are dreamt side by side; one that ends begins anew.
+        dreams: that run side by side; one that ends restarts.
         seed: of their chance.
 
     Raises:

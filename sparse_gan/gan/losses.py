@@ -42,7 +42,7 @@ class LossConfig(Config):
     zero_penalty_fake: NotNegative = 0.0
     """of any: the same at fake samples (R2)"""
     instance_noise: NotNegative = 0.0
-    """of any: deviation of the noise on what F sees, falling linearly to 0 in training"""
+    """initial standard deviation of the noise on F's input, annealed linearly to 0"""
 
     @property
     def needs_floor(self) -> bool:
@@ -120,16 +120,16 @@ def slopes(energy: Energy, x: Tensor) -> Tensor:
     return (gradient.flatten(1).square().sum(1) + 1e-24).sqrt()
 
 
-def gradient_penalty(energy: Energy, real: Tensor, fake: Tensor, share: Tensor) -> Tensor:
+def gradient_penalty(energy: Energy, real: Tensor, fake: Tensor, fraction: Tensor) -> Tensor:
     """``(||dF/dx|| - 1)^2`` between real and fake samples (Gulrajani et al. 2017, equation 3).
 
     Args:
         energy: F.
         real: (B, ...).
         fake: (B, ...).
-        share: (B,) uniform in [0, 1]: how far from the fake towards the real sample.
+        fraction: (B,) uniform in [0, 1]: how far from the fake towards the real sample.
     """
-    part = share.reshape(-1, *[1] * (real.ndim - 1)).to(real)
+    part = fraction.reshape(-1, *[1] * (real.ndim - 1)).to(real)
     between = part * real.detach() + (1 - part) * fake.detach()
     return (slopes(energy, between) - 1).square().mean()
 
@@ -153,8 +153,8 @@ def penalty(
     """
     total = torch.zeros((), device=real.device)
     if cfg.kind == "wasserstein-gp":
-        share = torch.rand(len(real), generator=generator)
-        total = total + cfg.gradient_penalty * gradient_penalty(energy, real, fake, share)
+        fraction = torch.rand(len(real), generator=generator)
+        total = total + cfg.gradient_penalty * gradient_penalty(energy, real, fake, fraction)
     if cfg.zero_penalty:
         total = total + cfg.zero_penalty * zero_penalty(energy, real)
     if cfg.zero_penalty_fake:
@@ -170,5 +170,5 @@ def clip_weights(parameters: Iterable[Tensor], bound: float) -> None:
 
 
 def annealed(deviation: float, step: int, steps: int) -> float:
-    """Deviation of the instance noise at ``step``, falling linearly to 0 at ``steps``."""
+    """Standard deviation of the instance noise at ``step``, falling linearly to 0 at ``steps``."""
     return deviation * max(0.0, 1 - step / max(1, steps))

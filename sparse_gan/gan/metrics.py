@@ -22,7 +22,7 @@ from worldmodels.runs import derive_seed
 Features = NDArray[np.float64]
 """(B, N), one row a sample."""
 FEWEST_FOR_DEVIATION = 20
-"""Samples on each side below which no deviation of a kernel distance is given."""
+"""Samples on each side below which a kernel distance has no standard deviation."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What the pages about GANs share: tables of figures and pictures of samples."""
+"""Common parts of the pages about GANs: tables of figures and pictures of samples."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ PANELS = (
 )
 """Charts of a training: see `sparse_gan.gan.train.train_gan`."""
 DISTANCE = (
-    "Training pictures are the mark: no sample can be expected to be nearer. The name in brackets "
-    "is the extractor; figures of different extractors cannot be compared."
+    "The distance of training pictures is the best that can be expected of samples. The name in "
+    "brackets is the extractor; figures of different extractors cannot be compared."
 )
 ENERGY = (
-    "Mean energy of pictures that F was not trained on, and the chance that it is above that of a "
-    "real held-out picture. A GAN's energy has only seen what G once made."
+    "Mean energy of pictures that F was not trained on, and the probability that it is above that "
+    "of a real held-out picture. F has only seen data and samples of G."
 )
-GROWTH = "The same noise throughout; it is used for nothing else."
+GROWTH = "The same noise throughout, used for nothing else."
 
 
 def conclusion(distances: Mapping[str, Mapping[str, float]]) -> str:
-    """How far samples are from real pictures, against what can be had."""
+    """Distances of samples to real pictures, beside those of training pictures."""
     name = next(key for key in distances["samples"] if key.startswith("frechet_distance["))
     ours, mark = (row[name] for row in distances.values())
     return (

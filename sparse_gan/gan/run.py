@@ -1,6 +1,6 @@
 """A GAN as a command: data and loss -> a run folder with both networks, figures and a page.
 
-The same command goes on where it was broken off, and only draws the page of a finished run anew.
+The same command resumes an interrupted run, and redraws the page of a finished one.
 """
 
 from __future__ import annotations
@@ -78,19 +78,19 @@ class GANArgs(Config):
     folders: tuple[Path, ...] = ()
     """of car-racing: a run's experience, or any folders of episodes; of folder: images"""
     out: Path | None = None
-    """run folder; None takes runs/gan-DATA-LOSS"""
+    """run folder; None for runs/gan-DATA-LOSS"""
     size: Annotated[int, OneOf(*SIZES)] | None = None
     """height and width: 28, 32 or 64; None takes 64, for faces and digits 32"""
     resize: bool = False
-    """of folder: cut and scale pictures of other sizes instead of refusing them"""
+    """crop and scale pictures of other sizes instead of refusing them; for folder only"""
     count: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
-    """pictures to learn from, at most"""
+    """maximum number of training pictures"""
     steps: Count = 2400
-    """steps of G"""
+    """training steps of G"""
     batch_size: Size = 64
-    """pictures a step"""
+    """batch size"""
     width: Channels = 32
-    """channels at the picture's end of both networks; 64 is the paper's, at four times the work"""
+    """base number of channels of both networks; the paper has 64"""
     norm: Norm | None = None
     """of the energy; None takes batch, and group where the loss has a penalty"""
     margin: Positive = 10.0
@@ -98,7 +98,7 @@ class GANArgs(Config):
     zero_penalty: NotNegative = 0.0
     """weight of the zero-centred penalty at real pictures (R1)"""
     instance_noise: NotNegative = 0.0
-    """deviation of noise on what the energy sees, falling to 0"""
+    """initial standard deviation of the noise on the energy's input, annealed to 0"""
     generator_rate: Rate | None = None
     """learning rate of G; None takes the loss's own"""
     energy_rate: Rate | None = None
@@ -106,9 +106,9 @@ class GANArgs(Config):
     bfloat16: bool = True
     """autocast to bfloat16 where the machine multiplies it fast"""
     evaluate: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
-    """pictures on each side of the distances, at most"""
+    """maximum number of pictures on each side of a distance"""
     seed: Seed = 0
-    """fixes data, start, order and noise"""
+    """random seed of data, weights, order and noise"""
     device: str = "cpu"
     """torch device"""
 

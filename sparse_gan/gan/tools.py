@@ -46,7 +46,7 @@ def energies(model: EnergyModel, x: Tensor, chunk: int = 256) -> NDArray[np.floa
 def auroc(low: NDArray[np.floating], high: NDArray[np.floating]) -> float:
     """Chance that a sample of ``high`` has more energy than one of ``low``; ties count half.
 
-    1 tells them apart without error, 0.5 not at all, below 0.5 the wrong way round.
+    1 separates them perfectly, 0.5 is chance, below 0.5 is reversed.
     """
     from scipy.stats import rankdata
 
@@ -58,8 +58,8 @@ def auroc(low: NDArray[np.floating], high: NDArray[np.floating]) -> float:
 def corruptions(x: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Pictures (B, C, H, W) in [-1, 1] made odd in ways that an anomaly score should notice.
 
-    ``noise`` adds a deviation of 0.2, ``blur`` averages over 5 pixels, ``shuffled`` permutes the
-    16 blocks of each picture, ``covered`` greys a random quarter, ``negative`` inverts.
+    ``noise`` has a std of 0.2, ``blur`` averages over 5 pixels, ``shuffled`` permutes
+    the 16 blocks of each picture, ``covered`` greys a random quarter, ``negative`` inverts.
     """
     generator = torch.Generator().manual_seed(derive_seed(seed, "corruptions") % 2**63)
     noisy = (x + 0.2 * torch.randn(x.shape, generator=generator)).clamp(-1, 1)

@@ -1,7 +1,7 @@
 """One loop for every energy F and generator G: down on data, up on what G makes.
 
-What a resumed run needs is all in the checkpoint, and batches are drawn by their number, so a run
-that was broken off goes on bit by bit as if it had not been.
+The checkpoint holds the whole state, and batches are drawn by their number, so an interrupted run
+resumes bit-exactly.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class GAN:
             "generator": _optimiser(cfg, generator, cfg.generator_rate),
             "energy": _optimiser(cfg, energy, cfg.energy_rate),
         }
-        self.from_scratch = torch.Generator().manual_seed(derive_seed(seed, "fresh noise") % 2**63)
+        self.noise = torch.Generator().manual_seed(derive_seed(seed, "fresh noise") % 2**63)
         self.step, self.seconds = 0, 0.0
 
     @torch.no_grad()
@@ -120,7 +120,7 @@ class GAN:
         for number in range(cfg.energy_steps):
             real = batches(self.step * cfg.energy_steps + number)
             last = number == cfg.energy_steps - 1
-            noise = self.generator.noise(len(real), self.from_scratch)
+            noise = self.generator.noise(len(real), self.noise)
             with torch.set_grad_enabled(last), self._autocast(real):
                 fake = self.generator(noise)
             metrics = self._energy_step(real, fake.detach())
@@ -139,7 +139,7 @@ class GAN:
         low, high = low.float(), high.float()
         loss = losses.energy_loss(loss_cfg, low, high)
         loss = loss + losses.penalty(
-            loss_cfg, self.energy.energy, seen_real.float(), seen_fake.float(), self.from_scratch
+            loss_cfg, self.energy.energy, seen_real.float(), seen_fake.float(), self.noise
         )
         optimiser = self.optimisers["energy"]
         optimiser.zero_grad(set_to_none=True)
@@ -176,7 +176,7 @@ class GAN:
         """Samples with instance noise (Sonderby et al. 2017); themselves without."""
         if deviation == 0:
             return x
-        return x + deviation * torch.randn(x.shape, generator=self.from_scratch).to(x)
+        return x + deviation * torch.randn(x.shape, generator=self.noise).to(x)
 
     def _autocast(self, like: Tensor) -> torch.autocast:
         return mixed_precision(like.device, self.cfg.bfloat16)
@@ -200,7 +200,7 @@ class GAN:
             "average": self.average.state_dict(),
             "energy": self.energy.state_dict(),
             "optimisers": {name: o.state_dict() for name, o in self.optimisers.items()},
-            "fresh": self.from_scratch.get_state(),
+            "fresh": self.noise.get_state(),
         }
 
     def restore(self, state: dict[str, Any], source: str) -> None:
@@ -227,7 +227,7 @@ class GAN:
             raise UserError(f"{source} is of other networks than this run's ({reason})") from error
         for name, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state["optimisers"][name])
-        self.from_scratch.set_state(state["fresh"])
+        self.noise.set_state(state["fresh"])
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
 

@@ -96,7 +96,7 @@ def world_run(folder: Path, mean: float = 800.0) -> Path:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs of PPO, one of the pipeline, a random driver, and a list of them all."""
+    """Three runs of PPO, one of the pipeline, a random policy, and a list of them all."""
     folder = tmp_path_factory.mktemp("results")
     for seed, mean in enumerate((500.0, 560.0, 620.0)):
         ppo_run(folder / f"ppo-{seed}", seed, mean)
@@ -120,7 +120,7 @@ def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
     assert html.index('aria-label="Mean returns') < html.index('id="warnings"')
     found = runs.read_json(page.with_suffix(".json"))
     methods = {method["name"]: method for method in found["methods"]}
-    assert list(methods) == ["ppo-v3", "dreamer", "random driver"]
+    assert list(methods) == ["ppo-v3", "dreamer", "random policy"]
     scores = [
         [e["return"] for e in runs.read_json(home / f"ppo-{k}/evaluation.json")["episodes"]]
         for k in range(3)
@@ -181,14 +181,14 @@ def test_curves_of_the_pipeline_come_from_metrics_and_ledger(home: Path) -> None
 
 def test_pairs_are_better_against_worse(home: Path) -> None:
     found = compare(read_runs([str(home / "list.json")]))
-    assert [m.name for m in found.tested] == ["dreamer", "ppo-v3", "random driver"]
+    assert [m.name for m in found.tested] == ["dreamer", "ppo-v3", "random policy"]
     (pair,) = [p for p in found.pairs if {p.ours, p.theirs} == {"dreamer", "ppo-v3"}]
     assert pair.ours == "dreamer"
     assert pair.improvement.value == 1
     assert pair.difference.mean.value == pytest.approx(800 - 560, abs=10)
     said = " ".join(words.conclusions(found))
-    assert "Whether the methods do is open, with a single training run of dreamer." in said
-    assert "ppo-v3 against random driver" in said
+    assert "With a single training run of dreamer, it is open whether the methods do." in said
+    assert "ppo-v3 against random policy" in said
     assert "evidence for the method, from 3 runs" in said
 
 
@@ -233,9 +233,9 @@ def test_an_impeccable_comparison_has_no_warning() -> None:
     [
         ({"env": "worldmodels/CarRacing-v3"}, "Different environments of the test"),
         ({"versions": {"gymnasium": "1.3.0"}}, "Different versions of gymnasium"),
-        ({"deterministic": False}, "Different ways to drive"),
+        ({"deterministic": False}, "Different action modes"),
         ({"frames": {"model_free": 9000}, "budget": 9000}, "Costs differ: from 1,000"),
-        ({"frames": {"model_free": 800}}, "a run that is not over"),
+        ({"frames": {"model_free": 800}}, "the run is unfinished"),
         ({"machine": {"cpu": "B", "cores": 2}}, "wall-clock times cannot be compared"),
     ],
 )
@@ -247,10 +247,10 @@ def test_a_different_protocol_warns_in_words(changes: dict[str, Any], text: str)
 def test_few_seeds_and_tracks_warn_in_words() -> None:
     one, twice = [run_of("a")], [run_of("b", 1), run_of("b", 1)]
     said = " ".join(words.warnings(compare([*one, *twice])))
-    assert "a: one training run. Its interval speaks of tracks only" in said
-    assert "b: 2 training runs. So few give a rough interval" in said
-    assert "b: runs with the same seed are no independent runs" in said
-    assert "20 of the 100 test tracks were driven" in said
+    assert "a: one training run. Its interval is over tracks only" in said
+    assert "b: 2 training runs. The interval is rough" in said
+    assert "b: runs with the same seed are not independent" in said
+    assert "20 of the 100 test tracks were evaluated" in said
     untested = run_of("b", 3, returns={})
     assert "1 of its runs have no test yet" in " ".join(words.warnings(compare([*one, untested])))
     elsewhere = run_of("c", returns={7: 1.0})
@@ -263,7 +263,7 @@ def test_few_seeds_and_tracks_warn_in_words() -> None:
 
 def test_runs_that_cannot_be_told_apart_are_said_to_be() -> None:
     found = compare([run_of("a", 0), run_of("b", 1)])
-    assert "do not tell the two apart" in words.conclusions(found)[0]
+    assert "do not separate the two" in words.conclusions(found)[0]
 
 
 def test_a_page_without_scores_is_a_page_of_curves(home: Path, tmp_path: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_page_without_scores_is_a_page_of_curves(home: Path, tmp_path: Path) -
     for name in ("evaluation.json", "evaluation_last.json"):
         (run / name).unlink()
     html = build_comparison([str(run)], tmp_path / "out").read_text()
-    assert "Not there yet: scores on test tracks that all runs drove." in html
+    assert "Not there yet: scores on test tracks of all runs." in html
     assert "Against wall-clock time" in html
     assert "No run was tested" in html
 
@@ -314,7 +314,7 @@ def test_an_agent_without_its_run_is_one_training_and_has_no_ledger(home: Path) 
     said = " ".join(words.warnings(found))
     assert "shipped: one training run" in said
     assert "shipped: no ledger of frames" in said
-    assert "random driver: one training run" not in said  # nobody trained it
+    assert "random policy: one training run" not in said  # nobody trained it
     assert "single training run of shipped" in " ".join(words.conclusions(found))
 
 

@@ -213,7 +213,7 @@ def test_evaluate_serves_a_driver(run: Path, tmp_path: Path) -> None:
         more = ["--json", str(file), "--workers", workers, "--resume"]
         assert cli.main([*words, *more]) == 0
         results.append(runs.read_json(file))
-    timed = {"ms_per_action": None}  # the clock is not the driver's
+    timed = {"ms_per_action": None}  # the clock is not the policy's
     first, second = ([{**e, **timed} for e in result["episodes"]] for result in results)
     assert first == second
     assert results[0]["env"] == fakes.BOX

@@ -116,7 +116,7 @@ def test_tampered_checkpoint_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged; delete it"):
         evolve(Noisy(), config(generations=30), 2, ZEROS, checkpoint=path)
 
 

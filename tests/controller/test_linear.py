@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 import pytest
 import torch
@@ -13,21 +11,10 @@ from hypothesis import strategies as st
 from tests.controller.acting import act
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Squash, UserError
 
 P, B, Z, H = 3, 5, 4, 6
-
-
-@dataclass
-class Space:
-    """An action specification without the environment."""
-
-    kind: str
-    dim: int
-    size: int
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-    integer: bool = False
 
 
 def states(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +82,7 @@ def test_population_equals_one_at_a_time() -> None:
 
 
 def test_discrete_takes_the_largest_output() -> None:
-    cfg = ControllerConfig.for_action_space(Space("discrete", 1, 4), inputs="z")
+    cfg = ControllerConfig.for_action_space(ActionSpec("discrete", 4), inputs="z")
     z, _ = states()
     params = population(cfg)
     got = act(params, z, None, cfg)
@@ -108,18 +95,18 @@ def test_discrete_takes_the_largest_output() -> None:
 
 
 def test_action_space_chooses_the_squashing() -> None:
-    pedals = Space("box", 3, 3, [-1, 0, 0], [1, 1, 1])
+    pedals = ActionSpec("box", 3, (-1, 0, 0), (1, 1, 1))
     own: tuple[Squash, ...] = ("tanh", "half", "clip")
     assert ControllerConfig.for_action_space(pedals, own).squash == own
     mixed = ControllerConfig.for_action_space(pedals, ("tanh", "scaled", "clip"))
     assert (mixed.squash[1], mixed.low, mixed.high) == ("scaled", (-1, 0, 0), (1, 1, 1))
     with pytest.raises(UserError, match="3 squashing rules for 2 actions"):
-        ControllerConfig.for_action_space(Space("box", 2, 2, [-1, 0], [1, 1]), own)
+        ControllerConfig.for_action_space(ActionSpec("box", 2, (-1, 0), (1, 1)), own)
     cfg = ControllerConfig.for_action_space(pedals)
     assert cfg.squash == ("scaled",) * 3
     assert cfg.low == (-1, 0, 0)
     with pytest.raises(UserError, match="finite"):
-        ControllerConfig.for_action_space(Space("box", 1, 1, [-np.inf], [1]))
+        ControllerConfig.for_action_space(ActionSpec("box", 1, (-np.inf,), (1,)))
 
 
 @given(st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=2))
@@ -164,7 +151,7 @@ def test_hidden_controllers_start_apart() -> None:
 
 
 def test_a_box_of_integers_gets_whole_actions_within_its_bounds() -> None:
-    cfg = ControllerConfig.for_action_space(Space("box", 2, 2, [0, -3], [4, 3], integer=True))
+    cfg = ControllerConfig.for_action_space(ActionSpec("box", 2, (0, -3), (4, 3), "int64"))
     actions = linear.squash(torch.linspace(-4, 4, 101)[:, None].expand(-1, 2), cfg)
     assert sorted(set(actions[:, 0].tolist())) == [0, 1, 2, 3, 4]
     assert sorted(set(actions[:, 1].tolist())) == [-3, -2, -1, 0, 1, 2, 3]

@@ -1,4 +1,4 @@
-"""The engine: against an explicit loop, kernels against torch, luck, ends, ensembles."""
+"""The engine: against an explicit loop, kernels against torch, random numbers, ends, ensembles."""
 
 from __future__ import annotations
 
@@ -318,8 +318,8 @@ def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, rewa
             for penalty in (0.0, 2.0)
         )
         lost.append((free.returns - paid.returns) / T)
-    for found, missed in zip(lost, (0.8, 0.2, 0.0, 0.0), strict=True):
-        np.testing.assert_allclose(found, 2.0 * 3.0 * missed, atol=0.05)
+    for found, lacking in zip(lost, (0.8, 0.2, 0.0, 0.0), strict=True):
+        np.testing.assert_allclose(found, 2.0 * 3.0 * lacking, atol=0.05)
 
 
 def test_raw_rewards_are_scaled_and_shifted() -> None:
@@ -330,7 +330,7 @@ def test_raw_rewards_are_scaled_and_shifted() -> None:
         raw.reward.weight.zero_()
         raw.reward.bias.fill_(0.5)
     for backend in ("torch", "kernels"):
-        cfg = dataclasses.replace(BASE, backend=backend, no_event_penalty=1.0)  # raw: none to miss
+        cfg = dataclasses.replace(BASE, backend=backend, no_event_penalty=1.0)  # raw: no events
         engine = DreamEngine([raw], RewardModel("raw", scale=4, shift=-1), make_starts(), cfg)
         returns = engine.rollout(make_act, make_population(), 0).returns
         np.testing.assert_allclose(returns, T * 1.0, atol=1e-4)

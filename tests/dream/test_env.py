@@ -150,7 +150,7 @@ def test_a_vector_begins_anew_one_step_after_an_end(make_agent: MakeAgent, membe
         obs, reward, terminated, truncated, info = vector.step(actions)
         assert vector.observation_space.contains(obs) and not terminated.any()
         assert (truncated == (t % 4 == 3)).all()
-        if t % 4 == 0:  # the step that begins anew
+        if t % 4 == 0:  # the step that restarts
             starts = vector.agent.starts
             assert starts is not None and (reward == 0).all() and info["_start"].all()
             np.testing.assert_allclose(obs[:, :Z], starts.z[info["start"]])

@@ -71,9 +71,9 @@ def test_weights_choose_the_frames() -> None:
     latents, weight = make_latents(), np.zeros(F)
     weight[[2, 10]] = 1, 3
     starts = build_starts(make_memories(), latents, 400, 1, np.random.default_rng(0), weight)
-    share = np.isclose(starts.z, latents.mu[10]).all(1).mean()
-    assert np.isclose(starts.z, latents.mu[2]).all(1).mean() == pytest.approx(1 - share)
-    assert share == pytest.approx(0.75, abs=0.08)
+    fraction = np.isclose(starts.z, latents.mu[10]).all(1).mean()
+    assert np.isclose(starts.z, latents.mu[2]).all(1).mean() == pytest.approx(1 - fraction)
+    assert fraction == pytest.approx(0.75, abs=0.08)
 
 
 @pytest.mark.parametrize("weight", [np.zeros(F), np.ones(3), np.full(F, np.nan)])

@@ -15,27 +15,27 @@ E, T, Z, A = 6, 60, 2, 1
 REWARD = RewardModel("event", base=-0.1, event_value=3.5)
 
 
-def make_latents(hit_share: float = 0.3, length: int = T) -> Latents:
+def make_latents(event_fraction: float = 0.3, length: int = T) -> Latents:
     rng = np.random.default_rng(0)
     frames = E * (length + 1)
     return Latents(
         mu=rng.standard_normal((frames, Z)).astype(np.float32),
         logvar=np.full((frames, Z), -8, np.float32),
         action=rng.uniform(-1, 1, (frames, A)).astype(np.float32),
-        reward=np.where(rng.random(frames) < hit_share, 3.4, -0.1).astype(np.float32),
+        reward=np.where(rng.random(frames) < event_fraction, 3.4, -0.1).astype(np.float32),
         terminated=np.zeros(E, np.bool_),
         offsets=np.arange(E + 1) * (length + 1),
         seeds=np.arange(E),
     )
 
 
-def make_memory(hit_share: float = 0.5) -> MDNRNN:
-    """White noise in every direction, and always the same probability of a hit."""
+def make_memory(event_fraction: float = 0.5) -> MDNRNN:
+    """White noise in every direction, and always the same probability of an event."""
     torch.manual_seed(0)
     memory = MDNRNN(MDNRNNConfig(z_dim=Z, action_size=A, hidden_size=8, mixtures=1)).eval()
     for parameter in memory.parameters():
         parameter.data.zero_()
-    memory.reward.bias.data.fill_(float(np.log(hit_share / (1 - hit_share))))
+    memory.reward.bias.data.fill_(float(np.log(event_fraction / (1 - event_fraction))))
     return memory
 
 
@@ -49,8 +49,10 @@ def test_a_memory_that_knows_nothing_but_the_noise() -> None:
     assert report["persistence"] == pytest.approx([2**0.5] * 2, rel=0.25)
 
 
-def test_reliability_counts_hits() -> None:
-    bins = event_reliability(make_memory(hit_share=0.25), REWARD, make_latents(hit_share=0.4))
+def test_reliability_counts_events() -> None:
+    bins = event_reliability(
+        make_memory(event_fraction=0.25), REWARD, make_latents(event_fraction=0.4)
+    )
     assert bins["predicted"] == pytest.approx([0.25])
     assert bins["observed"] == pytest.approx([0.4], abs=0.06)
     assert bins["count"] == [E * T]
@@ -62,9 +64,11 @@ def test_episodes_too_short_give_no_open_loop() -> None:
     assert sum(report["event_reliability"]["count"]) == E * 8
 
 
-def test_several_hits_in_a_step_are_counted() -> None:
-    latents, memory = make_latents(hit_share=0.4), make_memory(hit_share=0.25)
-    reward = RewardModel("count", base=-0.1, event_value=1.75)  # a hit of the data is two of these
+def test_several_events_in_a_step_are_counted() -> None:
+    latents, memory = make_latents(event_fraction=0.4), make_memory(event_fraction=0.25)
+    reward = RewardModel(
+        "count", base=-0.1, event_value=1.75
+    )  # an event of the data is two of these
     bins = event_reliability(memory, reward, latents)
     rate = torch.nn.functional.softplus(torch.logit(torch.tensor(0.25))).item()
     assert bins["predicted"] == pytest.approx([rate], abs=1e-4)

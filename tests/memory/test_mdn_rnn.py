@@ -203,8 +203,8 @@ def test_count_reward_round_trip() -> None:
     for value, mean in zip(output.unbind(), rate.unbind(), strict=True):
         counts = (model.sampled(value.expand(10_000), uniform) + 0.4) / 3.5
         poisson = torch.distributions.Poisson(mean)
-        share = (counts.round() == 1).float().mean()
-        assert share.item() == pytest.approx(
+        fraction = (counts.round() == 1).float().mean()
+        assert fraction.item() == pytest.approx(
             float(poisson.log_prob(torch.tensor(1.0)).exp()), abs=2e-3
         )
         assert counts.mean().item() == pytest.approx(mean.item(), abs=5e-3)

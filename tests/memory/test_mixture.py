@@ -88,8 +88,8 @@ def test_components_are_drawn_with_their_probability() -> None:
     log_pi, _, _ = make_mixture(4, (K,))
     uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
     component = select_component(log_pi.expand(count, K), uniform)
-    share = torch.bincount(component, minlength=K) / count
-    torch.testing.assert_close(share.double(), log_pi.exp(), atol=2 / count, rtol=0)
+    fraction = torch.bincount(component, minlength=K) / count
+    torch.testing.assert_close(fraction.double(), log_pi.exp(), atol=2 / count, rtol=0)
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])

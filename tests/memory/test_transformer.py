@@ -1,4 +1,4 @@
-"""The transformer as an M: one body for sequence and step, its window, its training, its driver."""
+"""The transformer as an M: one body for sequence and step, its window, its training, its agent."""
 
 from __future__ import annotations
 
@@ -200,8 +200,8 @@ def test_an_agent_saves_loads_and_drives(tmp_path: Path) -> None:
     for t, seen in enumerate(frames):
         begins = np.array([False, t == 2])
         (mine, states[0]), (theirs, states[1]) = (  # type: ignore[call-overload]  # None at first
-            driver.predict(seen, state, begins, deterministic=True)
-            for driver, state in zip((agent, loaded), states, strict=True)
+            agent_.predict(seen, state, begins, deterministic=True)
+            for agent_, state in zip((agent, loaded), states, strict=True)
         )
         np.testing.assert_array_equal(mine, theirs)
 

@@ -124,9 +124,9 @@ def study_of(seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def test_a_study_begins_with_its_best_variant(tmp_path: Path) -> None:
     html = build_study(*study_of(3), tmp_path / ODD, tmp_path / "study.html").read_text("utf-8")
     standing_alone(html)
-    assert "variant 6 drives best: 808 ± 3 mean test return" in html.split("<main")[0]
+    assert "variant 6 scores best: 808 ± 3 mean test return" in html.split("<main")[0]
     assert html.index('id="result"') < html.index('id="warnings"')
     assert "No warning" in html and "<b>" not in html.split("<main")[1].split("<svg")[0]
     assert "dream.temperature</th><td>1.3" in html and "of random weights" in html
     few = build_study(*study_of(1), tmp_path, tmp_path / "few.html").read_text("utf-8")
-    assert "differences may be those of the seeds" in few and "± 3" not in few
+    assert "differences may come from the seeds" in few and "± 3" not in few

@@ -12,7 +12,7 @@ from worldmodels.protocols import UserError
 from .fixture import make_run
 from .parser import Page, standing_alone
 
-SECTIONS = {"drive", "tracks", "dream", "learning", "pictures", "cost", "guide", "setup"}
+SECTIONS = {"videos", "episodes", "dream", "learning", "pictures", "cost", "guide", "setup"}
 TRACKS = 12
 
 
@@ -106,8 +106,32 @@ def test_shortest_run_of_another_environment(tmp_path: Path) -> None:
     )
     html = build_report(tmp_path).read_text(encoding="utf-8")
     Page(html)
-    assert "900" not in html.split("<main")[1].split("guide")[0]
-    assert "worldmodels run --preset smoke" in html
+    assert "worldmodels run --preset smoke --env Example/Pixels-v0" in html
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_report_of_a_task_without_words_says_nothing_of_car_racing(
+    tmp_path: Path, whole: bool
+) -> None:
+    make_run(tmp_path, tracks=TRACKS, media=False)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"env_id": "Example/Pixels-v0", "test_env_id": None}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tested = json.loads((tmp_path / "evaluation.json").read_text())
+    for episode in tested["episodes"]:
+        episode["lap_finished"] = None
+    (tmp_path / "evaluation.json").write_text(json.dumps(tested))
+    if not whole:
+        for name in ("metrics.jsonl", "evaluation.json", "evaluation_random.json", "frames.json"):
+            (tmp_path / name).unlink()
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    shown = re.sub(r"<(style|script|svg).*?</\1>", " ", html, flags=re.DOTALL)
+    said = re.sub(r"<[^>]*>", " ", shown)
+    words = r"\b(tracks?|laps?|roads?|cars?|tiles?|driv\w+|drove|solved|900|600)\b"
+    assert re.findall(words, said, re.IGNORECASE) == []
+    commands = [code for code in re.findall(r"<code>(.*?)</code>", html) if " --" in code]
+    assert bool(commands) and all("--env Example/Pixels-v0" in command for command in commands)
+    assert ("random agent" in html) == whole
 
 
 def test_text_of_a_run_is_escaped(tmp_path: Path) -> None:

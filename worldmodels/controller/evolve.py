@@ -27,30 +27,25 @@ class EvolveConfig(Config):
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     generations: Count = 200
-    """generations in all, those before a resume included"""
+    """total generations, including those before a resume"""
     l2: NotNegative = 0.0
-    """penalty on the mean square of a candidate's parameters, subtracted from its return"""
+    """weight of the mean squared parameter, subtracted from a candidate's return"""
     snapshot_every: Count = 10
-    """every so many generations, and at the last, the mean is judged and kept as a snapshot"""
+    """generations between snapshots of the search mean; the last generation always has one"""
     mean_window: Count = 1
-    """average the mean over the last so many generations, or over the later half of all so far if
-    those are fewer, since returns are noisy"""
+    """average the search mean over the last so many generations, or over the later half of the run
+    so far if that is shorter, to smooth noisy returns"""
     checkpoint_every: Count = 10
-    """generations between checkpoints; the last one is always written"""
+    """generations between checkpoints; the last generation always has one"""
     restart_patience: CountOrZero = 0
-    """start the strategy anew at the best snapshot after so many judgements of the mean without a
-    better one; 0 for never"""
+    """snapshots without improvement before a restart from the best one; 0 never restarts"""
     seconds: Positive | None = None
-    """stop after so much time; results then depend on the machine's speed: prefer generations"""
+    """time limit in seconds; results then depend on the machine's speed"""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One line of the history.
-
-    The population's returns are what the objective says, without the L2 penalty; the mean's return
-    is the plain one.
-    """
+    """One line of the history; returns are without the L2 penalty."""
 
     generation: int
     """counted from 1"""
@@ -59,15 +54,15 @@ class Generation:
     mean: float
     """mean return of the population"""
     std: float
-    """deviation of the population's returns (ddof 0)"""
+    """standard deviation of the population's returns (ddof 0)"""
     sigma: float
-    """the strategy's deviation after the update"""
+    """standard deviation of the search after the update"""
     seconds: float
     """wall clock of this generation"""
     mean_return: float | None = None
-    """return of the distribution's mean, on starts of its own; None where it was not judged"""
+    """return of the search mean, on starts of its own; None between snapshots"""
     restarted: bool = False
-    """True where the strategy began anew after this generation"""
+    """whether the search restarted after this generation"""
 
 
 @dataclass(frozen=True)
@@ -79,18 +74,18 @@ class EvolveResult:
     history: tuple[Generation, ...]
     """one record per generation"""
     snapshots: dict[int, Parameters]
-    """generation -> (N,) mean, wherever the mean was judged: what selection chooses from"""
+    """generation -> (N,) mean: what selection chooses from"""
 
 
 OnGeneration = Callable[[Generation], None]
 """Called after each generation with its record."""
 
 Objective = Callable[[Parameters, int, int], NDArray[np.float64]]
-"""Judges a population (P, N) by a seed in a generation, counted from 1: (P,), higher is better."""
+"""Returns (P,) of a population (P, N), by a seed and the generation, counted from 1."""
 
 
 class _Search:
-    """What a run carries from generation to generation; n is the size of the space it searches."""
+    """State of a run between generations; n is the dimension of the space it searches."""
 
     _SAVED = "means snapshots restarts since_start since_best best_mean best_snapshot".split()
 
@@ -128,11 +123,7 @@ class _Search:
         return len(self.history) >= self.cfg.generations or (limit is not None and spent >= limit)
 
     def tell(self, population: Vector, values: Vector, generation: int) -> None:
-        """Update the strategy, and the means that count.
-
-        Raises:
-            UserError: a value is not finite.
-        """
+        """Update the strategy and the means; a value that is not finite is a `UserError`."""
         assert values.shape == (len(population),), f"{values.shape} returns of {len(population)}"
         bad = np.flatnonzero(~np.isfinite(values))
         if bad.size:
@@ -147,7 +138,7 @@ class _Search:
         self.means = [*self.means, self.strategy.mean][-most:]
 
     def judge(self, returns: ReturnFunction, generation: int) -> float:
-        """Return the mean's own return, keep it as a snapshot, count judgements without gain."""
+        """Evaluate the mean, keep it as a snapshot and count snapshots without improvement."""
         seed = runs.derive_seed(self.seed, "mean", generation)
         value = float(returns(self.expand(self.mean[None]), seed)[0])
         self.snapshots[generation] = self.mean
@@ -157,17 +148,15 @@ class _Search:
         return value
 
     def restart_if_stuck(self) -> bool:
-        """Start anew from the best snapshot where patience has run out."""
+        """Restart from the best snapshot where patience has run out."""
         if not self.cfg.restart_patience or self.since_best < self.cfg.restart_patience:
             return False
-        self.restarts += 1
-        self.since_best = self.since_start = 0
-        self.means = []
+        self.restarts, self.since_best, self.since_start, self.means = self.restarts + 1, 0, 0, []
         self.strategy = self._begin(self.snapshots[self.best_snapshot])
         return True
 
     def key(self, key: str) -> str:
-        """Hash of all that fixes the search; a longer run may continue a shorter one."""
+        """Hash of all that fixes the search but its length: a longer run may continue a shorter."""
         length: dict[str, Any] = {"generations": 1, "seconds": None, "checkpoint_every": 1}
         cfg = dataclasses.replace(self.cfg, **length)
         return runs.config_hash((cfg, self.x0.size, self.seed, self.x0, key))
@@ -180,11 +169,7 @@ class _Search:
         runs.save_checkpoint(path, {**state, **saved})
 
     def load(self, path: Path, key: str) -> None:
-        """Continue from a checkpoint, exactly.
-
-        Raises:
-            UserError: it is of another run, or unreadable.
-        """
+        """Continue exactly from a checkpoint; one of another run is a `UserError`."""
         state = runs.load_checkpoint(path)
         if state.get("key") != self.key(key):
             raise UserError(
@@ -210,21 +195,19 @@ def evolve(
 ) -> EvolveResult:
     """Evolve a controller; the result is the mean of the distribution, not the best sample.
 
-    Every generation has a fresh seed that all its candidates share, so that they are comparable and
-    none can live on lucky starts. One seed gives one result, unless ``cfg.seconds`` ends the run:
-    then the number of generations depends on the machine.
+    The candidates of a generation share a fresh seed (common random numbers). One seed gives one
+    result, unless ``cfg.seconds`` ends the run.
 
     Args:
-        returns: judges a population; higher is better.
+        returns: evaluates a population; higher is better.
         cfg: strategy, length, penalty, checkpoints.
         seed: fixes the samples and every generation's starts.
         x0: (N,) the first mean.
         checkpoint: a `.safetensors` path to resume from and to write to.
         on_generation: called with each generation's record.
-        key: names what ``returns`` depends on, so that a checkpoint of another dream is refused.
-        objective: judges the population in place of ``returns``, which then judges the mean alone.
-        components: search in them, from ``x0`` as nearly as they can say it; None searches in all
-            parameters.
+        key: names what ``returns`` depends on; a checkpoint with another key is refused.
+        objective: evaluates the population in place of ``returns``, which then evaluates the mean.
+        components: the space to search; None is that of all parameters.
 
     Raises:
         UserError: a return is not finite, or the checkpoint is of another run.
@@ -234,7 +217,7 @@ def evolve(
         search.load(checkpoint, key)
     while not search.finished:
         began, g = time.perf_counter(), len(search.history) + 1
-        # one generation: sample, judge on shared seeds, update
+        # one generation: sample, evaluate on a common seed, update
         population = search.strategy.ask()
         searched = population.astype(np.float32)
         candidates, shared = search.expand(searched), runs.derive_seed(seed, "generation", g)
@@ -242,7 +225,7 @@ def evolve(
         values = np.asarray(judged, np.float64)
         penalty = cfg.l2 * np.mean(np.square(searched, dtype=np.float64), axis=1)
         search.tell(population, values - penalty, g)
-        # the mean is what counts, so judge it on seeds of its own
+        # the mean is the controller: evaluate it on a seed of its own
         due = g % cfg.snapshot_every == 0 or g == cfg.generations
         mean_return = search.judge(returns, g) if due else None
         sigma = search.strategy.sigma

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,34 +19,13 @@ from torch import Tensor
 from worldmodels.config import NOT_EMPTY, Config, ConfigError, SizeOrZero
 from worldmodels.protocols import Squash, UserError
 
+if TYPE_CHECKING:  # the controller itself knows no environment
+    from worldmodels.envs.spaces import ActionSpec
+
 Parameters = NDArray[np.float32]
 
 LEAST_STD = 0.01
-"""Added to every input's standard deviation: an input that stands still is no direction."""
-
-
-class ActionSpace(Protocol):
-    """The part of an action specification that a controller needs."""
-
-    @property
-    def kind(self) -> str:
-        """``"box"`` or ``"discrete"``."""
-
-    @property
-    def size(self) -> int:
-        """Width A of M's action input: dimensions of a Box, number of actions of a Discrete."""
-
-    @property
-    def low(self) -> Any:
-        """(A,) lower bounds of a Box."""
-
-    @property
-    def high(self) -> Any:
-        """(A,) upper bounds of a Box."""
-
-    @property
-    def integer(self) -> bool:
-        """True for a Box of whole numbers."""
+"""Added to the standard deviation of every input, so that a constant input gets no weight."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +44,7 @@ class ControllerConfig(Config):
     high: tuple[float, ...] = ()
     """upper bound per output; needed by scaled and whole"""
     normalize: bool = False
-    """standardise the inputs by a recorded mean and deviation, so one sigma suits them all"""
+    """standardise the inputs by recorded statistics, so that one sigma suits all parameters"""
 
     def _check(self) -> None:
         for rule in ("argmax", "whole"):
@@ -92,25 +71,17 @@ class ControllerConfig(Config):
     @classmethod
     def for_action_space(
         cls,
-        spec: ActionSpace,
+        spec: ActionSpec,
         own: tuple[Squash, ...] | None = None,
         *,
         inputs: Literal["zh", "z"] = "zh",
         hidden: int = 0,
         normalize: bool = False,
     ) -> ControllerConfig:
-        """Choose the squashing for an action space.
+        """Choose the squashing for an action space; the other arguments are the fields.
 
-        Args:
-            spec: the space.
-            own: the rules that its task has of its own for a Box; None scales tanh to the bounds.
-            inputs: see the field.
-            hidden: see the field.
-            normalize: see the field.
-
-        Raises:
-            UserError: the space is a Box with infinite bounds, which tanh cannot be scaled to, or
-                there are not as many rules as dimensions.
+        ``own`` are the task's rules for a Box; None scales tanh to the bounds. A Box with infinite
+        bounds, or with another number of dimensions than rules, is a `UserError`.
         """
         box = spec.kind == "box"
         if box and own is not None and len(own) != spec.size:
@@ -125,7 +96,7 @@ class ControllerConfig(Config):
 
 
 class InputStats(NamedTuple):
-    """Fixed mean and deviation of the controller's inputs [z, h] (or z)."""
+    """Fixed mean and standard deviation of the controller's inputs [z, h] (or z)."""
 
     mean: Tensor
     """(I,) float32"""
@@ -134,7 +105,7 @@ class InputStats(NamedTuple):
 
     @classmethod
     def of(cls, inputs: Tensor, floor: float = 1e-3) -> InputStats:
-        """Measure recorded inputs (M, I); the deviation is kept above ``floor``."""
+        """Measure recorded inputs (M, I); the standard deviation is at least ``floor``."""
         assert inputs.ndim == 2, f"inputs are (M, I), got {tuple(inputs.shape)}"
         std = inputs.double().std(0, correction=0).clamp_min(floor)
         return cls(inputs.double().mean(0).float(), std.float())
@@ -250,9 +221,9 @@ def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
 
 
 def initial_parameters(cfg: ControllerConfig, z_dim: int, h_dim: int, seed: int) -> Parameters:
-    """A start (N,): zeros for the linear controller.
+    """Initial parameters (N,): zeros for the linear controller.
 
-    A hidden layer starts at small random weights: at zero every unit is the same, without effect.
+    A hidden layer starts at small random weights, since units at zero would all stay the same.
     """
     params = np.zeros(num_parameters(cfg, z_dim, h_dim), np.float32)
     width = num_inputs(cfg, z_dim, h_dim)
@@ -271,9 +242,8 @@ def controller_inputs(controller: ControllerConfig, z: ArrayLike, h: ArrayLike) 
 class Components:
     """K principal components of C's inputs, and the maps between both kinds of parameters.
 
-    Of the paper's 867 parameters most weigh directions in which [z, h] hardly varies: an evolution
-    strategy samples them all alike and learns little about each. In the first K components,
-    whitened, C has 3 (K + 1) parameters of one scale, and is still a linear controller on [z, h].
+    Most of the paper's 867 parameters weigh directions in which [z, h] hardly varies. In the first
+    K components, whitened, C has 3 (K + 1) parameters of one scale and is still linear in [z, h].
     """
 
     controller: ControllerConfig
@@ -287,15 +257,9 @@ class Components:
 
     @classmethod
     def of(cls, inputs: ArrayLike, count: int, controller: ControllerConfig) -> Components:
-        """Find the components of standardised inputs.
+        """Find ``count`` (K) components of recorded inputs (M, I), which they standardise.
 
-        Args:
-            inputs: (M, I) recorded [z, h] (or z).
-            count: K.
-            controller: must not be normalised itself.
-
-        Raises:
-            UserError: more components than inputs, or a normalised controller.
+        More components than inputs, or a controller that normalises too, are a `UserError`.
         """
         x = np.asarray(inputs, np.float64)
         assert x.ndim == 2, f"inputs are (M, I), got {x.shape}"
@@ -308,11 +272,9 @@ class Components:
         mean, scale = x.mean(0), x.std(0) + LEAST_STD
         standard = (x - mean) / scale
         variance, vectors = np.linalg.eigh(standard.T @ standard / len(x))
-        deviation = np.sqrt(np.maximum(variance[::-1][:count], 1e-12))
+        std = np.sqrt(np.maximum(variance[::-1][:count], 1e-12))
         first = vectors[:, ::-1][:, :count]
-        return cls(
-            controller, mean, (first / deviation).T / scale, scale[:, None] * first * deviation
-        )
+        return cls(controller, mean, (first / std).T / scale, scale[:, None] * first * std)
 
     def expand(self, population: ArrayLike) -> Parameters:
         """Controllers on the components, (P, n), as controllers on the inputs, (P, N)."""

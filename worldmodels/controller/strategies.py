@@ -27,17 +27,17 @@ class StrategyConfig(Config):
     """Which evolution strategy, and how it steps."""
 
     name: Literal["cma", "sep_cma", "pepg", "openes"] = "cma"
-    """cma (full covariance), sep_cma (its diagonal only), pepg or openes"""
+    """cma (full covariance), sep_cma (diagonal covariance), pepg or openes"""
     population: Annotated[int, AtLeast(4), Limit(65_536)] = 64
-    """candidates per generation; pepg and openes sample in mirrored pairs, so an even number"""
+    """candidates per generation; even for pepg and openes, which sample mirrored pairs"""
     sigma0: Positive = 0.1
-    """deviation of the first generation around the start, in units of the parameters"""
+    """standard deviation of the first generation, in units of the parameters"""
     learning_rate: Positive = 0.02
-    """pepg and openes: step of the mean (Adam)"""
+    """step of the mean (Adam); pepg and openes only"""
     sigma_rate: Decay = 0.1
-    """pepg: relative step of the deviations per generation; openes keeps sigma0"""
+    """relative step of the standard deviations per generation; pepg only (openes keeps sigma0)"""
     sigma_min: Positive = 0.01
-    """pepg: the deviations never fall below this"""
+    """smallest standard deviation; pepg only"""
 
     def _check(self) -> None:
         if self.name in ("pepg", "openes") and self.population % 2:
@@ -47,20 +47,17 @@ class StrategyConfig(Config):
 class CMA:
     """CMA-ES of the `cma` package (Hansen, arXiv:1604.00772), with negative updates.
 
-    As "sep_cma" with a diagonal covariance (Ros & Hansen 2008), for larger controllers. The package
-    decomposes its N x N covariance only when enough has changed (at N = 867 and P = 64 every third
-    generation), which costs about 50 ms per generation on one core instead of 110. Its stopping
-    rules (flat fitness and others) only speak through `stop()`, which is never called: a dream that
-    rewards everyone alike does not end the run.
+    "sep_cma" has a diagonal covariance (Ros & Hansen 2008), for larger controllers. The package's
+    stopping rules (flat fitness and others) are never asked, so a dream that rewards all candidates
+    alike does not end the run.
     """
 
     def __init__(self, cfg: StrategyConfig, x0: Vector, seed: int) -> None:
-        """Start at ``x0``; any seed from 0 on is a seed, unlike in `cma`, where 0 is the clock."""
+        """Start at ``x0``; 0 is a seed like any other (in `cma` it means the clock)."""
         import cma
 
         self.cfg = cfg
-        # The package takes numbers from the function it is given, so that a generator of our own
-        # serves it; numpy's legacy generator, for a seed then gives the package's own results.
+        # numpy's legacy generator, so that a seed gives the package's own results
         self._generator = np.random.RandomState(cma_seed(seed))
         options = {
             "popsize": cfg.population,
@@ -113,7 +110,7 @@ _SPARED = ("es.ary", "es.pop", "es.pop_sorted")
 
 
 def _owners(es: Any) -> dict[str, Any]:
-    """The strategy's objects that hold its state, by name."""
+    """Name -> object of the strategy that holds state."""
     return {"es": es, **{name: getattr(es, name) for name in _PARTS}}
 
 
@@ -155,7 +152,8 @@ class Mirrored:
     """Mirrored samples around a mean that Adam moves: PEPG and OpenES.
 
     PEPG is "parameter-exploring policy gradients with symmetric sampling" (Sehnke et al. 2010),
-    which learns the deviations too; OpenES (Salimans et al. 2017, arXiv:1703.03864) keeps them.
+    which learns the standard deviations too; OpenES (Salimans et al. 2017, arXiv:1703.03864) keeps
+    them fixed.
     """
 
     def __init__(self, cfg: StrategyConfig, x0: Vector, seed: int) -> None:
@@ -207,7 +205,7 @@ class Mirrored:
         self._mean = self._mean + self.cfg.learning_rate * m / (np.sqrt(v) + 1e-8)
 
     def state_dict(self) -> dict[str, Any]:
-        """Mean, deviations, Adam's moments and the generator."""
+        """Mean, standard deviations, Adam's moments and the generator."""
         arrays = {name: vars(self)[name] for name in ("_mean", "_std", "_m", "_v", "_steps")}
         return {**copy.deepcopy(arrays), "generator": self._rng.bit_generator.state}
 

@@ -33,14 +33,14 @@ MakeAct: TypeAlias = Callable[[Tensor], Act]
 """Parameters (P, N) of some candidates to what acts for them; called once per chunk."""
 
 Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""z (R, Z) and h (R, H) to what the rest of each dream is worth (R,)."""
+"""z (R, Z) and h (R, H) to the value (R,) of the rest of each dream."""
 
 DEVICE_ROWS = 1 << 16
-"""Rows stepped together on a device that is no CPU."""
+"""Rows stepped together on a GPU."""
 
 MOST_THREADS = 4
-"""Threads where the config leaves their number open. More were slower, probably GIL contention: a
-generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4, 8 and 16 of them."""
+"""Threads where the config leaves their number open. More were slower, probably GIL contention:
+a generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4, 8 and 16."""
 
 RECORD_LIMIT = 1 << 28
 """Most bytes that a recording may take."""
@@ -48,7 +48,7 @@ RECORD_LIMIT = 1 << 28
 
 @dataclass
 class DreamResult:
-    """What P candidates met in E dreams each; while they dream, running sums."""
+    """Results of P candidates in E dreams each; during a rollout, running sums."""
 
     returns: NDArray[np.float64]
     """(P, E) discounted sums of rewards, penalties subtracted"""
@@ -84,7 +84,7 @@ class _Chunk(NamedTuple):
     members: list[int]
     """memories that run; the first one gives h"""
     dreamer: int | None
-    """place in members of the one that dreams; None draws"""
+    """index in members of the one that dreams; None draws one per step"""
 
 
 class DreamEngine:
@@ -97,7 +97,7 @@ class DreamEngine:
         starts: DreamStarts,
         cfg: DreamConfig,
     ) -> None:
-        """Choose the arithmetic; where kernels do it, the memories' weights are copied now.
+        """Choose the arithmetic; kernels copy the memories' weights now.
 
         Args:
             memories: M memories with the same config; the controller sees the first one's h.
@@ -106,8 +106,8 @@ class DreamEngine:
             cfg: what to dream.
 
         Raises:
-            UserError: memories, starts, reward model and config do not fit each other, or kernels
-                are asked for on another device than the CPU, or for a kind of M that has none.
+            UserError: the arguments do not fit each other, or there are no kernels for this device
+                or this kind of M.
         """
         if not memories:
             raise UserError("the dream needs at least one memory")
@@ -123,14 +123,12 @@ class DreamEngine:
         starts.check(self.memories)
         self.starts = starts
         kind, on_cpu = type(memories[0]), self.device.type == "cpu"
-        if cfg.backend == "kernels" and not on_cpu:
-            cfg.refuse("backend", f"torch or auto, since M is on {self.device}, not on the CPU")
-        if cfg.backend == "kernels" and kind not in PACKED:
-            says = f"torch or auto, since M is a {kind.__name__}, which has no kernels"
-            cfg.refuse("backend", says)
+        pack = PACKED.get(kind) if cfg.backend != "torch" and on_cpu else None
+        if cfg.backend == "kernels" and pack is None:
+            why = f"a {kind.__name__}, which has no kernels" if on_cpu else f"on {self.device}"
+            cfg.refuse("backend", f"torch or auto, since M is {why}")
         fast = cfg.dtype == "auto" and has_fast_bfloat16(self.device)
         self._bfloat16 = cfg.dtype == "bfloat16" or fast
-        pack = PACKED.get(kind) if cfg.backend != "torch" and on_cpu else None
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32
         self._packed = None if pack is None else [pack(memory, dtype) for memory in memories]
 
@@ -141,10 +139,7 @@ class DreamEngine:
         index: NDArray[np.int64],
         mask: Array | None,
     ) -> World:
-        """R dreams: some of the memories at the starts of ``index`` (R,); the rest as in `Batch`.
-
-        ``dreamer`` is a place in ``members``.
-        """
+        """R dreams of ``members`` at the starts of ``index`` (R,); the rest as in `Batch`."""
         states = self.starts.at(members, index)
         batch = Batch(self.reward_model, self.cfg, dreamer, states, mask)
         if self._packed is not None:
@@ -165,9 +160,8 @@ class DreamEngine:
             make_act: turns parameters into actions.
             population: (P, N) parameters.
             seed: fixes starts, masks and noise, whatever the population's size.
-            record: keep the actions; refused where that would take more than 256 MiB.
-            value: worth of the state at the horizon, discounted and added to the returns of dreams
-                that have not ended there.
+            record: keep the actions, 256 MiB at most.
+            value: of the state at the horizon, added to the returns of dreams that reach it.
 
         Raises:
             UserError: a recording too large.
@@ -223,9 +217,8 @@ class DreamEngine:
         return chunks
 
     def _threads(self) -> int:
-        if self.device.type != "cpu":
-            return 1
-        return self.cfg.threads or min(torch.get_num_threads(), MOST_THREADS)
+        on_cpu = self.cfg.threads or min(torch.get_num_threads(), MOST_THREADS)
+        return on_cpu if self.device.type == "cpu" else 1
 
     def _run_all(self, run: Callable[[_Chunk], None], chunks: list[_Chunk]) -> None:
         threads = min(self._threads(), len(chunks))
@@ -245,7 +238,7 @@ class DreamEngine:
     def _dream(
         self, chunk: _Chunk, act: Act, seed: int, value: Value | None, total: DreamResult
     ) -> None:
-        """Roll one chunk out to its end, and enter it into the whole."""
+        """Roll one chunk out and write its results into ``total``."""
         cfg, shape = self.cfg, (len(chunk.candidates), len(chunk.episodes))
         rows, where = shape[0] * shape[1], np.ix_(chunk.candidates, chunk.episodes)
         candidates = [-1] if cfg.common_random_numbers else chunk.candidates
@@ -275,12 +268,12 @@ class DreamEngine:
 
 @dataclass(frozen=True)
 class DreamReturns:
-    """The dream as a `ReturnFunction`: a population's mean returns over the config's episodes."""
+    """The dream as a `ReturnFunction`: mean returns over the config's episodes."""
 
     engine: DreamEngine
     make_act: MakeAct
 
     def __call__(self, population: Array, seed: int) -> NDArray[np.float64]:
-        """(P, N) parameters to (P,) mean returns; all candidates share the seed's noise."""
+        """(P, N) parameters and a seed to (P,) mean returns."""
         returns = self.engine.rollout(self.make_act, population, seed).returns
         return np.asarray(returns.mean(1))

@@ -57,15 +57,14 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         """Open n dreams.
 
         Args:
-            agent: an agent, its folder, or the name of a shipped one.
+            agent: an agent, its folder, or the name of a bundled one.
             num_envs: n.
             render_mode: "rgb_array" for what V decodes from z.
             cfg: how to dream; None takes the defaults with a horizon of 1000 steps.
             changes: fields of `DreamConfig` that differ from ``cfg``, such as ``temperature=1.15``.
 
         Raises:
-            UserError: no such agent, no such option, a value out of its range, or an agent that
-                cannot dream.
+            UserError: an unknown option, a value out of range, or an agent that cannot dream.
         """
         if render_mode not in (None, "rgb_array"):
             raise UserError(f"render_mode is {render_mode!r}; the dream knows 'rgb_array' and None")
@@ -109,12 +108,9 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         rng: np.random.Generator,
         start: NDArray[np.int64] | None = None,
     ) -> NDArray[np.int64]:
-        """Restart some dreams.
+        """Restart the dreams ``rows`` (k,); ``rng`` draws masks, and starts (k,) unless given.
 
-        Args:
-            rows: (k,) which of the n.
-            rng: draws starts, masks and, for "per_rollout", the memory that dreams.
-            start: (k,) indices of starts instead of drawn ones, which are returned.
+        Returns the (k,) indices of the starts.
         """
         drawn = rng.integers(len(self._starts), size=len(rows))
         index = drawn if start is None else start
@@ -131,14 +127,14 @@ class DreamVector(VectorEnv[Array, Any, Any]):
     def dream(
         self, action: NDArray[np.generic], rng: np.random.Generator
     ) -> tuple[WorldStep, Flags]:
-        """Dream one step, and restart nothing.
+        """Dream one step without restarts.
 
         Args:
             action: (n, A) for a Box space, clipped to its bounds; (n,) indices for a Discrete one.
             rng: draws the noise.
 
         Returns:
-            What the step gives, and (n,) which dreams are at the horizon without having ended.
+            The step, and (n,) which dreams are truncated at the horizon.
 
         Raises:
             ResetNeeded: no dream has begun.
@@ -154,9 +150,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
                 raise UserError(f"action of dream {row} is {encoded[row]}; it must be finite")
             encoded = np.clip(encoded, *np.array([spec.low, spec.high], np.float32))
         if encoded.shape != (n, spec.size):
-            raise UserError(
-                f"actions have shape {action.shape}; one for each of {n} dreams is needed"
-            )
+            raise UserError(f"actions have shape {action.shape}; expected one for each of {n}")
         uniform = rng.random((n, z_dim + EXTRA_UNIFORMS), dtype=np.float32)
         if self.cfg.ensemble == "per_rollout":
             uniform[:, -1] = self._dreamer
@@ -173,10 +167,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Begin all dreams, at drawn starts or at ``options={"start": (n,) indices}`` or one index.
-
-        One generator serves all dreams, so there is one seed.
-        """
+        """Begin all dreams at drawn starts, or at the (n,) or single index ``options["start"]``."""
         super().reset(seed=seed)
         rows, given = np.arange(self.num_envs), None
         if options and "start" in options:
@@ -190,7 +181,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         return self.observe(), {"start": index, "_start": ~self._ended}
 
     def step(self, actions: Any) -> tuple[Array, NDArray[np.float64], Flags, Flags, dict[str, Any]]:
-        """Dream one step; where a dream had ended, its action is ignored and it restarts."""
+        """Dream one step; a dream that had ended ignores its action and restarts."""
         step, truncated = self.dream(np.asarray(actions), self.np_random)
         begin = self._ended
         info: dict[str, Any] = {}
@@ -217,7 +208,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
 
 
 class Dream(gym.Env[Array, Any]):
-    """One dream: a `DreamVector` of one, whose user restarts it; observations are (Z + H,)."""
+    """One dream, a `DreamVector` of one without restarts; observations are (Z + H,)."""
 
     metadata = _METADATA
 

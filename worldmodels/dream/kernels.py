@@ -80,12 +80,7 @@ def _clip(x: Any, low: Any, high: Any) -> Any:
 
 
 @compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
-def lstm_update(
-    gates: NDArray[Any],
-    bias: Array,
-    c: Array,
-    h: Array,
-) -> None:
+def lstm_update(gates: NDArray[Any], bias: Array, c: Array, h: Array) -> None:
     """LSTM's pointwise part, in place.
 
     With e_i = exp(-i) and so on, the two products of sigmoid and tanh share one division each:
@@ -115,12 +110,7 @@ def lstm_update(
 
 @njit(inline="always", fastmath=_FLAGS, error_model="numpy")
 def _weigh(
-    row: NDArray[Any],
-    offset: Array,
-    sharp: Any,
-    top: Array,
-    total: Array,
-    weight: Array,
+    row: NDArray[Any], offset: Array, sharp: Any, top: Array, total: Array, weight: Array
 ) -> None:
     """Weights exp((logit - top) * sharp) of one row's components, not normalised.
 
@@ -276,8 +266,8 @@ def _as_array(matrix: Tensor) -> NDArray[Any]:
 class KernelWorld(World):
     """The dream by compiled kernels: it means the same as `TorchWorld`.
 
-    Everything that a step touches is allocated once. Kernels get views that are made anew at every
-    step: kept ones would no longer belong to the tensors of a copy.
+    All buffers are allocated once. Kernels get new views at every step, since stored views would
+    not belong to the tensors of a copy.
     """
 
     def __init__(self, packed: Sequence[PackedMemory], batch: Batch) -> None:
@@ -321,18 +311,9 @@ class KernelWorld(World):
         for i, m in enumerate(self._dreaming):
             torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
         before = self.z.clone() if cfg.residual else None
-        sample_latents(
-            heads,
-            self._heads_bias,
-            cfg.mixtures,
-            self.cfg.temperature,
-            cfg.sigma_floor,
-            cfg.sigma_ceiling,
-            uniform,
-            normal,
-            z,
-            self._ends.numpy(),
-        )
+        shape = (cfg.mixtures, self.cfg.temperature, cfg.sigma_floor, cfg.sigma_ceiling)
+        ends = self._ends.numpy()
+        sample_latents(heads, self._heads_bias, *shape, uniform, normal, z, ends)
         if before is not None:
             self.z += before
         if self.dreamer is not None:

@@ -1,4 +1,4 @@
-"""The dream for Stable-Baselines3: any of its algorithms trains in it, and then drives for real."""
+"""The dream for Stable-Baselines3: its algorithms train in it and then act in the environment."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ class DreamVecEnv(VecEnv):
     """Stable-Baselines3's `VecEnv` over dreams: 4-tuples, a dream that ends restarts at once."""
 
     def __init__(self, vector: Any, seed: int = 0) -> None:
-        """Wrap what ``gymnasium.make_vec("worldmodels/Dream-v0", ...)`` returned.
-
-        Args:
-            vector: a `worldmodels.dream.env.DreamVector`, wrapped or not.
-            seed: of the dreams, until `seed` is called.
-        """
+        """Wrap a `DreamVector`, such as ``gymnasium.make_vec("worldmodels/Dream-v0", ...)``."""
         self._vector = dreams = vector.unwrapped
         self.render_mode = dreams.render_mode
         spaces = dreams.single_observation_space, dreams.single_action_space
@@ -84,7 +79,7 @@ class DreamVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any
     ) -> list[Any]:
-        """Refused: the dreams of a vector are no environments of their own."""
+        """Refused: a dream of a vector is not an environment."""
         raise NotImplementedError(f"a vector of dreams has no {method_name}() for each dream")
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
@@ -99,13 +94,13 @@ class Learnt(Predictor, Protocol):
 
 
 class LatentPredictor:
-    """What an algorithm has learnt in the dream, in C's place: see `Agent.with_policy`."""
+    """A policy learnt in the dream, in C's place: see `Agent.with_policy`."""
 
     def __init__(self, policy: Learnt) -> None:
-        """Take a model or a policy without a recurrent state, which M has already."""
+        """Take a model or a policy without a recurrent state."""
         self.policy, self.spec = policy, ActionSpec.from_space(policy.action_space)
 
     def __call__(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """The policy's mode for z (B, Z) and h (B, H) as M sees actions: (B, A)."""
+        """Deterministic actions for z (B, Z) and h (B, H), as M sees them: (B, A)."""
         seen = torch.cat([z, h], dim=1).numpy()
         return torch.from_numpy(self.spec.encode(self.policy.predict(seen, deterministic=True)[0]))

@@ -39,20 +39,14 @@ class DreamStarts:
         fits = fits and self.h.shape[1] == self.c.shape[1] == len(self.z) > 0
         if not fits or len(self.h) != len(self.c):
             shapes = f"z {self.z.shape}, h {self.h.shape}, c {self.c.shape}"
-            raise UserError(
-                f"dream starts have {shapes}; (S, Z), (M, S, H) and (M, S, C) are needed"
-            )
+            raise UserError(f"dream starts have {shapes}; expected (S, Z), (M, S, H), (M, S, C)")
 
     def __len__(self) -> int:
         """S."""
         return len(self.z)
 
     def check(self, memories: Sequence[Memory]) -> None:
-        """Refuse starts that other memories were warmed for.
-
-        Raises:
-            UserError: the shapes differ.
-        """
+        """Refuse starts of other memories: their shapes differ."""
         cfg, shape = memories[0].cfg, (len(memories), len(self))
         h, c = (*shape, cfg.hidden_size), (*shape, memories[0].carry_size)
         expected = (shape[1], cfg.z_dim), h, c
@@ -73,27 +67,24 @@ class DreamStarts:
 def before_off_track(
     reward: Array, offsets: NDArray[np.int64], before: int, streak: int
 ) -> NDArray[np.bool_]:
-    """Frames from which the driver was soon to be lost: where dreams should begin more often.
-
-    A loss is a run of at least ``streak`` steps without a reward above 0. Dreams that begin at any
-    recorded state meet few of the places where drivers fail, and M's own roads have fewer still.
+    """Frames shortly before a run without reward (off track), where more dreams should begin.
 
     Args:
         reward: (F,) of the action at each frame; an episode's last frame has no action.
         offsets: (E + 1,) first frame of each episode, and F.
-        before: frames before a loss that count.
-        streak: shortest run that is a loss, in steps.
+        before: frames before such a run that count.
+        streak: minimum length of a run, in steps without a reward above 0.
 
     Returns:
-        (F,) True from ``before`` frames before the first step of a loss up to that step.
+        (F,) True from ``before`` frames before the first step of a run up to that step.
     """
     chosen = np.zeros(len(reward), np.bool_)
     for first, end in itertools.pairwise(offsets):
         paid = np.flatnonzero(reward[first : end - 1] > 0)
         edges = np.concatenate([[-1], paid, [end - 1 - first]])
         for at in np.flatnonzero(np.diff(edges) > streak):
-            loss = first + edges[at] + 1
-            chosen[max(first, loss - before) : loss + 1] = True
+            run = first + edges[at] + 1
+            chosen[max(first, run - before) : run + 1] = True
     return chosen
 
 
@@ -112,14 +103,13 @@ def build_starts(
         memories: M memories; the recorded prefix is played to each.
         latents: recorded episodes as (mu, logvar) and actions, F frames.
         count: S, starts to choose (with replacement); not an episode's last frame.
-        warmup: most recorded steps to play before a start; nearer to the episode's beginning all
-            of its steps are played, from a state of zeros as in reality.
+        warmup: recorded steps to play before a start, or all if the episode has fewer.
         rng: chooses frames and samples z from its posterior.
-        weight: (F,) relative chance of each frame; None is the same for all.
-        posterior_noise: share of V's posterior deviation sampled into z, as in M's training.
+        weight: (F,) relative probability of each frame; None for uniform.
+        posterior_noise: fraction of V's posterior standard deviation sampled into z.
 
     Raises:
-        UserError: no episode has a step, or a weight of the wrong size or without a sum above 0.
+        UserError: no episode has a step, or the weight is invalid.
     """
     require("count", count, Count)
     require("warmup", warmup, CountOrZero)
@@ -151,17 +141,17 @@ def _warm(
     frames: NDArray[np.int64],
     warmup: int,
     rng: np.random.Generator,
-    share: float,
+    noise: float,
 ) -> tuple[Array, Array, Array]:
-    """z, h and c after the steps before each frame; before an episode's beginning h stays 0."""
+    """z, h and c after the steps before each frame; before the episode's first step h stays 0."""
     first = latents.offsets[np.searchsorted(latents.offsets, frames, side="right") - 1]
     longest = int(np.minimum(frames - first, warmup).max())
     device = memories[0].device
     states = [memory.initial_state(len(frames)) for memory in memories]
 
     def sampled_z(index: NDArray[np.int64]) -> Tensor:
-        noise = rng.standard_normal((len(index), latents.mu.shape[1]), dtype=np.float32)
-        z = latents.mu[index] + share * np.exp(0.5 * latents.logvar[index]) * noise
+        normal = rng.standard_normal((len(index), latents.mu.shape[1]), dtype=np.float32)
+        z = latents.mu[index] + noise * np.exp(0.5 * latents.logvar[index]) * normal
         return torch.from_numpy(z.astype(np.float32)).to(device)
 
     for back in range(longest, 0, -1):

@@ -1,7 +1,7 @@
-"""One step of the dream for a batch of rows: its noise, its rewards and ends, and M in plain torch.
+"""One step of the dream for a batch of rows: noise, rewards, terminations, and M in plain torch.
 
-A dream's start, mask and noise depend on (seed, episode) and, unless candidates share them, on the
-candidate; never on how many dreams run beside it, on the device, or on the thread.
+A dream's start, mask and noise depend on (seed, episode) and, unless they are common random
+numbers, on the candidate; never on the number of dreams, the device or the thread.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class DreamNoise:
     """Noise of n dreams, step by step; each dream has counter-based streams of its own."""
 
     def __init__(self, seed: int, dreams: Sequence[tuple[int, int]], z_dim: int) -> None:
-        """Open the streams of n dreams (episode, candidate); -1 where candidates share noise."""
+        """Open the streams of n dreams (episode, candidate); -1 for common random numbers."""
         self.n = len(dreams)
         self._keys = [(seed, episode, candidate + 1) for episode, candidate in dreams]
         self._streams = [self._open(key, _STEPS) for key in self._keys]
@@ -80,7 +80,7 @@ class DreamNoise:
 
 
 class WorldStep(NamedTuple):
-    """What a step of the dream gives, for R rows."""
+    """Result of a step of the dream, for R rows."""
 
     reward: Array
     """(R,) penalties subtracted"""
@@ -91,16 +91,16 @@ class WorldStep(NamedTuple):
 
 
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
-    """Reward (R,) from the reward head's output (R,), the penalty for misses subtracted."""
+    """Reward (R,) from the reward head's output (R,), less the penalty for no event."""
     paid = model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
     if not cfg.no_event_penalty or model.kind == "raw":
         return paid
-    missed = (1 - model.events(output) / cfg.no_event_below).clamp_min(0)
-    return paid - cfg.no_event_penalty * abs(model.event_value) * missed
+    lacking = (1 - model.events(output) / cfg.no_event_below).clamp_min(0)
+    return paid - cfg.no_event_penalty * abs(model.event_value) * lacking
 
 
 def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
-    """Whether the dream ends (R,) bool: where its probability exceeds a limit, fixed or drawn."""
+    """Whether the dream ends (R,) bool: its probability exceeds a fixed or a drawn limit."""
     if cfg.termination == "off":
         return torch.zeros_like(logit, dtype=torch.bool)
     limit = uniform if cfg.termination == "sampled" else cfg.termination_threshold

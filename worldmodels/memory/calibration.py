@@ -1,4 +1,4 @@
-"""How far M can be trusted: open-loop error against spread, predicted events against observed."""
+"""Calibration of M: open-loop error against predicted spread, predicted events against observed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worldmodels.vision.latents import Latents
 HORIZONS = (1, 10, 50, 200)
 """Steps ahead at which the open-loop error is measured."""
 WINDOWS, SAMPLES = 64, 16
-"""Windows looked at, and sampled futures of each."""
+"""Windows, and sampled futures of each."""
 BINS = 10
 """Bins of predicted events, of equal width from 0 to the largest prediction or 1."""
 
@@ -32,13 +32,12 @@ def calibrate(
     horizons: Sequence[int] = HORIZONS,
     warmup: int = 40,
 ) -> dict[str, Any]:
-    """Measure M on held-out episodes, under the recorded actions, open-loop after ``warmup`` steps.
+    """Measure M on held-out episodes, open-loop under recorded actions after ``warmup`` steps.
 
-    Returns:
-        ``horizon, error, sigma, persistence``, lists of equal length, in units of z's own standard
-        deviation: the RMS error of the mean of the sampled futures, their RMS spread, and the error
-        of predicting no change. Horizons longer than any episode are left out. Unless the reward is
-        raw also ``event_reliability``.
+    Returns lists ``horizon, error, sigma, persistence``, in units of z's standard deviation: the
+    RMS error of the mean of the sampled futures, their RMS spread, and the error of predicting no
+    change. Horizons longer than any episode are left out. Unless the reward is raw also
+    ``event_reliability``.
     """
     longest = int(latents.lengths().max()) - warmup
     kept = sorted(horizon for horizon in horizons if horizon <= longest)
@@ -76,10 +75,9 @@ def _futures(
 def event_reliability(
     memory: Memory, reward: RewardModel, latents: Latents
 ) -> dict[str, list[float]]:
-    """Predicted number of events in a step against the observed one, over recorded episodes.
+    """Predicted against observed number of events in a step, over recorded episodes.
 
-    The number is a probability for kind "event". Returns ``predicted, observed, count`` of each bin
-    that is not empty.
+    Returns ``predicted, observed, count`` of each bin that is not empty.
     """
     probability, event = [], []
     for first, last in zip(latents.offsets[:-1], latents.offsets[1:], strict=True):

@@ -1,9 +1,8 @@
-"""What agents, dreams and planners need of any M.
+"""The interface of every M.
 
 Time runs as ``(z_t, a_t, state_t) -> state_{t+1}``; from its features h_{t+1} the heads predict
 z_{t+1}, the reward r_t and whether a_t ended the episode. The controller sees ``[z_t, h_t]``. A new
-M is one file with a subclass of `Memory`, which has a `recurrence` and a `carry_size`, and one line
-in `worldmodels.memory.kinds`.
+M is a subclass of `Memory` with a `recurrence` and a `carry_size`, and a line in `kinds`.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ from worldmodels.memory.rewards import RewardKind
 
 @dataclass(frozen=True)
 class MemoryConfig(Config):
-    """Shape of M: what every kind has."""
+    """Shape of M, for every kind."""
 
     z_dim: Size = 32
     """size of V's latent z"""
     action_size: Size = 3
-    """width of the action input (number of actions, one-hot, when actions are discrete)"""
+    """width of the action input (the number of actions if they are discrete)"""
     hidden_size: Size = 256
     """width of the features h"""
     mixtures: Few = 5
@@ -37,16 +36,14 @@ class MemoryConfig(Config):
     sigma_floor: Positive = 0.01
     """smallest standard deviation of a component, added to exp(output)"""
     sigma_ceiling: Positive = 1.0
-    """largest value of exp(output): the std of a component without weight grows freely, and a
-    single sample of it ruins a dream (z's own std is about 1)"""
+    """largest value of exp(output), since the std of a component without weight grows freely"""
     dropout: Decay = 0.0
     """fraction of h dropped where M itself reads it; one mask per sequence"""
     residual: bool = False
-    """let the mixtures predict the change of z, not the next z as in the paper: no change is then
-    free, and M need not carry z through"""
+    """predict the change of z in place of the next z (the paper's)"""
     reward: RewardKind = "event"
-    """meaning of the reward head's output: the logit of a binary event, the rate of events before a
-    softplus, or a scaled real number"""
+    """meaning of the reward head's output: the logit of an event, the rate of events before a
+    softplus, or a scaled reward"""
 
     def _check(self) -> None:
         if not self.sigma_floor < self.sigma_ceiling:
@@ -54,12 +51,12 @@ class MemoryConfig(Config):
 
 
 class MemoryState(NamedTuple):
-    """What M knows of the past; zeros at the start of an episode."""
+    """M's state; zeros at the start of an episode."""
 
     h: Tensor
     """(B, H) the features, in [-1, 1] and without dropout: what the controller sees"""
     c: Tensor
-    """(B, C) what M carries besides, opaque to others"""
+    """(B, C) the rest of the state, opaque to others"""
 
     def kept(self, rows: Tensor) -> MemoryState:
         """Reset to the initial state where ``rows`` (B, 1) is 0 or False."""
@@ -187,17 +184,10 @@ class Memory(nn.Module, ABC):
         state: MemoryState,
         noise: tuple[Tensor, Tensor],
         tau: float = 1.0,
-    ) -> Dreamt:
-        """One step of a dream: z (B, Z), action (B, A), noise from `mixture_noise`, temperature."""
+    ) -> tuple[Tensor, MemoryOutput, MemoryState]:
+        """One step of a dream: z (B, Z), action (B, A), noise from `mixture_noise`, temperature.
+
+        Returns the sampled z (B, Z), what it was sampled from (B, ...) and the new state.
+        """
         output, state = self.step(z, action, state)
-        return Dreamt(output.sample(*noise, tau), output, state)
-
-
-class Dreamt(NamedTuple):
-    """One step of a dream."""
-
-    z: Tensor
-    """(B, Z) sampled"""
-    output: MemoryOutput
-    """what it was sampled from, (B, ...)"""
-    state: MemoryState
+        return output.sample(*noise, tau), output, state

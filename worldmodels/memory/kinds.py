@@ -1,4 +1,4 @@
-"""The kinds of M that a configuration can name: one line each."""
+"""The kinds of M that a configuration can name."""
 
 from __future__ import annotations
 

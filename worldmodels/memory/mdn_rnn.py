@@ -13,7 +13,7 @@ from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, Mem
 
 @dataclass(frozen=True)
 class MDNRNNConfig(MemoryConfig):
-    """Shape of the MDN-RNN; ``hidden_size`` is the LSTM's, which reads h through the mask too."""
+    """Shape of the MDN-RNN; dropout also masks the h that the LSTM reads."""
 
 
 def lstm_cell(gates: Tensor, c: Tensor) -> MemoryState:

@@ -1,4 +1,4 @@
-"""From the output of M's reward head to a reward, and the losses of the reward and end heads.
+"""From the output of M's reward head to a reward, and the losses of both scalar heads.
 
 ``valid`` (B, T) is 1 for a step of the episode and 0 after its end. A loss is a sum over the valid
 steps divided by their number, so padding changes nothing.
@@ -24,13 +24,13 @@ _MOST_EVENTS = 8
 
 @dataclass(frozen=True)
 class RewardModel(Config):
-    """Turns the reward head's output into a reward; stored in the agent's config.json."""
+    """Maps the reward head's output to a reward; stored in the agent's config.json."""
 
     FORMER: ClassVar[Mapping[str, str]] = {"hit_value": "event_value"}
 
     kind: RewardKind = "event"
-    """event: the output is the logit of one worth event_value; count: softplus of the output is the
-    expected number of events in a step; raw: a scaled reward"""
+    """event: the output is an event's logit; count: its softplus is the expected number of events;
+    raw: a scaled reward"""
     base: float = 0.0
     """reward of every step (kinds event and count)"""
     event_value: float = 1.0
@@ -82,7 +82,7 @@ class RewardModel(Config):
 
 
 def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
-    """Mean of ``value`` (B, T) over the steps where ``valid`` (B, T) is not 0; 0 if there is none.
+    """Mean of ``value`` (B, T) over the steps where ``valid`` (B, T) is not 0; 0 without any.
 
     Values at steps that do not count may be anything, NaN included.
     """
@@ -93,20 +93,17 @@ def masked_mean(value: Tensor, valid: Tensor) -> Tensor:
 def event_loss(logit: Tensor, event: Tensor, valid: Tensor) -> Tensor:
     """Binary cross-entropy of an event (B, T), 0 or 1, in nats per step; logit (B, T).
 
-    The event may be the end of the episode; a truncated episode's last step is none.
+    For the end of the episode, a truncated episode's last step has no event.
     """
-    loss = functional.binary_cross_entropy_with_logits(
-        logit, event.to(logit.dtype), reduction="none"
-    )
-    return masked_mean(loss, valid)
+    cross_entropy = functional.binary_cross_entropy_with_logits
+    return masked_mean(cross_entropy(logit, event.to(logit.dtype), reduction="none"), valid)
 
 
 def reward_loss(kind: RewardKind, output: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Loss of the reward head's raw output (B, T) for `RewardModel.target` (B, T).
 
-    "event": binary cross-entropy, in nats per step. "count": Poisson negative log-likelihood of the
-    number of events, up to a constant; as a quasi-likelihood it fits the expected number whatever
-    the distribution, and for fractions. "raw": squared error.
+    "event": binary cross-entropy, in nats per step. "count": Poisson negative log-likelihood up to
+    a constant, a quasi-likelihood that also fits fractions. "raw": squared error.
     """
     if kind == "event":
         return event_loss(output, target, valid)

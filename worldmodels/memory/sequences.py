@@ -1,9 +1,7 @@
 """Latent sequences for M: whole episodes cut into windows that follow one another in a stream.
 
-M is trained by truncated back-propagation through time with the state carried on: a stream plays an
-episode window by window, so M's state at step 600 is the one it will have at step 600 of an episode
-or of a dream. The order is a pure function of (seed, epoch), so a resumed training sees the batches
-of an unbroken one.
+M is trained by truncated back-propagation through time, and the state is carried from window to
+window. The order is a pure function of (seed, epoch), so a resumed training sees the same batches.
 """
 
 from __future__ import annotations
@@ -69,12 +67,8 @@ class SequenceStreams:
         """
         if latents.num_episodes == 0:
             raise UserError("there are no episodes to train M on; collect some first")
-        self.latents, self.sequence_length, self.batch_size, self.seed = (
-            latents,
-            sequence_length,
-            batch_size,
-            seed,
-        )
+        self.latents, self.seed = latents, seed
+        self.sequence_length, self.batch_size = sequence_length, batch_size
         self.repeats = np.ones(latents.num_episodes, np.int64) if repeats is None else repeats
 
     def batches(self, start: int = 0) -> Iterator[SequenceBatch]:
@@ -104,11 +98,8 @@ class SequenceStreams:
         """Windows of one episode; the first is shortened by ``offset`` so that cuts move."""
         first, last = (int(frame) for frame in self.latents.offsets[episode : episode + 2])
         terminated = bool(self.latents.terminated[episode])
-        cuts = [
-            first,
-            *range(first + self.sequence_length - offset, last - 1, self.sequence_length),
-            last - 1,
-        ]
+        step = self.sequence_length
+        cuts = [first, *range(first + step - offset, last - 1, step), last - 1]
         for start, stop in itertools.pairwise(cuts):
             yield _Window(start, stop - start, start == first, terminated and stop == last - 1)
 

@@ -17,13 +17,7 @@ from worldmodels.config import AtLeast, Count, CountOrZero, Limit, NotNegative, 
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, MemoryState
 from worldmodels.memory.kinds import build
 from worldmodels.memory.mixture import mixture_log_prob
-from worldmodels.memory.rewards import (
-    RewardKind,
-    RewardModel,
-    event_loss,
-    masked_mean,
-    reward_loss,
-)
+from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, masked_mean, reward_loss
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
 from worldmodels.vision.latents import Latents
@@ -37,26 +31,24 @@ class MemoryTrainConfig(TrainConfig):
     finetune_steps: CountOrZero = 600
     learning_rate: Rate = 2e-3
     finetune_learning_rate: Rate = 5e-4
-    """the peak when fine-tuned; a higher one makes M forget the earlier weights first"""
+    """peak learning rate when M is fine-tuned"""
     batch_size: Size = 96
-    """episodes played side by side: the batch"""
+    """episodes in a batch"""
     sequence_length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
-    """steps of back-propagation through time; the state is carried from window to window"""
+    """steps of back-propagation through time"""
     clip_value: NotNegative = 1.0
-    """largest absolute value of a gradient's element (paper's code: 1)"""
+    """largest absolute value of an element of the gradient"""
     clip_norm: NotNegative = 0.5
-    """largest norm of the whole gradient, after that; 0 does not limit it. Without it a rare batch
-    throws M back by hundreds of steps"""
+    """largest norm of the gradient, after clip_value; 0 for no limit"""
     bfloat16: bool = False
     """autocast to bfloat16 where the machine multiplies it fast"""
     posterior_noise: NotNegative = 1.0
-    """fraction of V's posterior standard deviation that is sampled into z; 1 is the paper's, 0
-    trains on V's means, which are what the policy sees"""
+    """fraction of V's posterior standard deviation sampled into z (the paper: 1)"""
     input_noise: NotNegative = 0.0
-    """fraction of V's posterior standard deviation added to M's inputs, but not to its targets, so
-    that M learns to return to the recorded path, as its own dream needs"""
+    """fraction of V's posterior standard deviation added to M's inputs only, so that M learns to
+    correct its own errors"""
     reward_weight: NotNegative = 2.0
-    """weight of the reward loss beside the mixture's nats per latent dimension"""
+    """weight of the reward loss, relative to the mixture's in nats per latent dimension"""
     termination_weight: NotNegative = 1.0
     """weight of the termination loss"""
 
@@ -64,8 +56,8 @@ class MemoryTrainConfig(TrainConfig):
 def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Estimate the reward's constants.
 
-    "event" and "count" take the commonest reward as the base and the mean excess of the rewards
-    above it as an event's value (CarRacing: -0.1 a frame, 1000/N a tile); "raw" standardises.
+    "event" and "count" take the most common reward as the base and the mean excess of the rewards
+    above it as an event's value; "raw" standardises.
     """
     reward, base, _ = _rewards(latents)
     if kind == "raw":
@@ -90,7 +82,7 @@ def reward_kind(latents: Latents) -> RewardKind:
 
 
 def _rewards(latents: Latents) -> tuple[NDArray[np.float32], float, float]:
-    """Rewards (S,) of all steps, the commonest of them, and the fraction of steps that pay it."""
+    """Rewards (S,) of all steps, the most common reward, and the fraction of steps that pay it."""
     reward = np.delete(latents.reward, latents.offsets[1:] - 1)
     values, counts = np.unique(np.round(reward, 4), return_counts=True)
     return reward, float(values[counts.argmax()]), counts.max() / len(reward)
@@ -107,8 +99,8 @@ def memory_loss(
 ) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
     """Loss of one window of B streams, averaged over the steps that exist, and the state after it.
 
-    z is sampled from V's posterior by ``noise``, on the CPU, so that every device sees the same.
-    "nll" is the mixture's, in nats per step and **latent dimension**.
+    ``noise`` is on the CPU, so that every device sees the same z. "nll" is the mixture's, in nats
+    per step and latent dimension.
     """
     std = torch.exp(0.5 * batch.logvar)
     z = batch.mu + cfg.posterior_noise * std * torch.randn(std.shape, generator=noise)
@@ -149,9 +141,8 @@ def train_memory(
     model = loop.model
     fresh = options.get("init") is None
     peak = cfg.learning_rate if fresh else cfg.finetune_learning_rate
-    streams = SequenceStreams(
-        latents, cfg.sequence_length, cfg.batch_size, options["seed"], repeats
-    )
+    length, seed = cfg.sequence_length, options["seed"]
+    streams = SequenceStreams(latents, length, cfg.batch_size, seed, repeats)
     state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
     if loop.resumed:
         state = MemoryState(*(loop.resumed[name].to(model.device) for name in "hc"))
@@ -171,7 +162,7 @@ def train_memory(
         loop.report(
             step,
             metrics,
-            (cfg.batch_size * cfg.sequence_length, "steps"),
+            (cfg.batch_size * length, "steps"),
             f"lower the learning rate ({peak}) or raise the model's sigma_floor",
             None if holdout is None else lambda: validate(model, reward, holdout, cfg),
         )

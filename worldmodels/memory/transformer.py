@@ -1,10 +1,9 @@
 """A second M: a causal transformer over the last decisions, with the MDN-RNN's heads.
 
 A step's token is its latent and its action. Pre-norm blocks (Xiong et al. 2020, arXiv:2002.04745)
-attend to the last ``context`` steps, the present one included. The only positional encoding is a
-learnt bias per head and distance (as in T5, arXiv:1910.10683), so a window may begin anywhere. The
-carried state holds the keys and values of the ``context - 1`` steps before, and whether each of
-them exists.
+attend to the last ``context`` steps. The only positional encoding is a learnt bias per head and
+distance (as in T5, arXiv:1910.10683). The carried state holds the keys and values of the
+``context - 1`` steps before, and whether each of them exists.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from worldmodels.config import AtLeast, Few, Limit
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryState
 
 PIECE = 256
-"""Steps attended to at once: a longer sequence is run piece by piece, to bound the memory."""
+"""Steps attended to at once; a longer sequence is processed in pieces to bound memory."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,13 @@ class TransformerConfig(MemoryConfig):
     """Shape of the transformer; dropout is applied where the heads read h."""
 
     kind: Literal["transformer"] = "transformer"
-    """tells it from other kinds of M in JSON"""
+    """the kind of M in JSON"""
     context: Annotated[int, AtLeast(2), Limit(4096)] = 32
-    """steps that a layer sees, the present one included"""
+    """steps that a layer sees, including the current one"""
     layers: Few = 2
-    """blocks; h depends on the last layers times (context - 1) steps"""
+    """number of blocks"""
     attention_heads: Few = 4
-    """of each block; hidden_size is a multiple of it"""
+    """attention heads of each block; a divisor of hidden_size"""
 
     def _check(self) -> None:
         super()._check()
@@ -63,7 +62,7 @@ class Transformer(Memory):
     def recurrence(
         self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
     ) -> tuple[Tensor, MemoryState]:
-        """See `Memory.recurrence`; the mask concerns the heads alone."""
+        """See `Memory.recurrence`; the mask affects the heads only."""
         x, seen = torch.cat((z, action.to(z.dtype)), dim=-1), []
         for piece in x.split(PIECE, dim=1):
             h, carried = self._attend(piece, state.c)
@@ -72,7 +71,7 @@ class Transformer(Memory):
         return torch.cat(seen, dim=1), state
 
     def _attend(self, x: Tensor, carried: Tensor) -> tuple[Tensor, Tensor]:
-        """Steps (B, T, Z + A) after what is carried (B, C): h (B, T, H), and what is carried on."""
+        """Steps (B, T, Z + A) after the carried state (B, C): h (B, T, H) and the new one."""
         before, steps = self.cfg.context - 1, x.shape[1]
         past = carried.unflatten(1, (before, -1))
         kept = past[..., 1:].unflatten(-1, (self.cfg.layers, 2, -1)).unbind(2)

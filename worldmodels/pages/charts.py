@@ -1,4 +1,4 @@
-"""What charts have in common: curves of a training, rows of intervals, looks of series, axes."""
+"""Common parts of charts: training curves, rows of intervals, styles of series, axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from worldmodels.pages.text import figure, number, power, short
 Floats: TypeAlias = NDArray[np.float64]
 
 MAX_POINTS = 240
-"""A line with more points is averaged over blocks; a screen cannot show more."""
+"""Most points of a line; more are averaged over blocks."""
 SERIES = ("real", "controller", "dream", "memory", "vision", "other")
 
 
@@ -86,7 +86,7 @@ def log_labels(axis: Axis) -> None:
 
 
 def log_axis(axes: Axes, values: Floats) -> None:
-    """Use a logarithmic axis with plain numbers for finite values (N,), if they differ enough."""
+    """Use a logarithmic axis for finite values (N,), if they differ enough."""
     if not len(values) or values.min() <= 0 or values.max() < 1.3 * values.min():
         return
     axes.set_yscale("log")
@@ -96,16 +96,7 @@ def log_axis(axes: Axes, values: Floats) -> None:
 
 
 def thinned(x: Floats, y: Floats, limit: int = MAX_POINTS) -> tuple[Floats, Floats]:
-    """Leave out the points where y is NaN, and average the others over blocks of equal size.
-
-    Args:
-        x: (N,) places.
-        y: (N,) values.
-        limit: most points to return.
-
-    Returns:
-        (M,) places and values, M <= limit.
-    """
+    """Average x (N,) and y (N,) over equal blocks, without NaN, to ``limit`` points."""
     x, y = x[np.isfinite(y)], y[np.isfinite(y)]
     starts = np.arange(0, len(x), -(-len(x) // limit) or 1)
     counts = np.diff(np.append(starts, len(x)))
@@ -127,10 +118,9 @@ def iterations(rows: Sequence[Row]) -> dict[int, NDArray[np.bool_]]:
 
 
 def positions(rows: Sequence[Row], key: str) -> Floats:
-    """(N,) places of the rows on an axis that puts all iterations in a row.
+    """(N,) places of the rows on one axis for all iterations.
 
-    A counter that starts again with each iteration is shifted behind the one before; a counter
-    that runs on stays as it is.
+    A counter that restarts in an iteration is shifted behind the previous one.
     """
     x = column(rows, key)
     shift, last = 0.0, -np.inf
@@ -163,13 +153,13 @@ def mark_iterations(axes: Axes, rows: Sequence[Row], key: str, named: bool = Tru
         previous = high
 
 
-def _make_room_below(axes: Axes, share: float = 0.13) -> None:
+def _make_room_below(axes: Axes, fraction: float = 0.13) -> None:
     """Lower the axis, so that a line of text fits below the data."""
     low, high = axes.get_ylim()
     if axes.get_yscale() == "log":
-        axes.set_ylim(bottom=low * (low / high) ** share)
+        axes.set_ylim(bottom=low * (low / high) ** fraction)
     else:
-        axes.set_ylim(bottom=low - share * (high - low))
+        axes.set_ylim(bottom=low - fraction * (high - low))
 
 
 @dataclass(frozen=True)
@@ -193,7 +183,7 @@ class Panel:
     """of the axis, with the unit"""
     lines: Sequence[Line]
     log: bool = True
-    """use a logarithmic axis where all values are positive and differ much"""
+    """use a logarithmic axis if all values are positive and differ much"""
     band: tuple[str, str, str] | None = None
     """keys of a mean and a standard deviation around the first line, and what they are"""
     clipped: bool = False
@@ -220,18 +210,17 @@ def training_chart(
     top: int = 210,
     least: int = 2,
 ) -> Chart | None:
-    """Draw metrics over a training, panels above each other; None where there is nothing to draw.
+    """Draw metrics over a training, panels above each other; None if there is nothing to draw.
 
     Args:
         name: of the chart, unique on its page.
         rows: lines of metrics, oldest first.
-        place: key that counts: step, epoch or generation. Where it starts again within an
-            iteration, the lines are numbered.
-        panels: what to draw, from the top; what has no value is left out.
+        place: key that counts (step, epoch, generation); lines are numbered where it restarts.
+        panels: from the top; lines without values are left out.
         title: of the text alternative.
         widths: screen classes -> width in CSS pixels.
         top: height of the first panel in CSS pixels.
-        least: rows from which there is something to draw.
+        least: minimum number of rows.
     """
     there = [
         replace(panel, lines=[line for line in panel.lines if len(_values(rows, line.key))])

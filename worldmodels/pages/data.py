@@ -1,7 +1,7 @@
-"""What a run folder holds, read into records; every part may be missing.
+"""Contents of a run folder, read into records; every part may be missing.
 
-A part that is absent reads as empty, because a report is wanted after every stage of a run, and
-also of a run that failed. A part that is there but unreadable is an error that names the file.
+A report can be made after every stage of a run, so a missing file reads as empty. An unreadable
+file is an error that names it.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ PICTURES = ("reconstructions.png", "dream.png", "dream.mp4")
 
 @dataclass(frozen=True)
 class Score:
-    """What one driver reached on a list of seeds, as `worldmodels evaluate` writes it."""
+    """Returns of one agent on a list of seeds, as `worldmodels evaluate` writes them."""
 
     name: str
-    """what the page calls this driver"""
+    """what the page calls the agent"""
     episodes: Sequence[Episode]
     mean: float
     std: float
@@ -115,6 +115,9 @@ class RunData:
     """Everything a report shows."""
 
     folder: Path
+    env_id: str
+    """environment of the final test, empty where the run has no config"""
+    task: Task
     config: Row
     metrics: Mapping[str, Sequence[Row]]
     totals: Mapping[str, int]
@@ -123,24 +126,9 @@ class RunData:
     media: Mapping[str, Path]
     episodes: Mapping[str, Row]
 
-    @property
-    def env_id(self) -> str:
-        """Gymnasium id of the environment of the final test, empty where the run has no config."""
-        return str(self.config.get("test_env_id") or self.config.get("env_id") or "")
-
-    @property
-    def task(self) -> Task:
-        """What is known about the environment; runs of earlier versions recorded no task."""
-        recorded = self.config.get("task")
-        return named(None if recorded is None else str(recorded), self.env_id)
-
 
 def load_run(folder: Path) -> RunData:
-    """Read a run folder.
-
-    Raises:
-        UserError: the folder is missing, or one of its files is damaged.
-    """
+    """Read a run folder; one that is missing or damaged is a `UserError`."""
     if not folder.is_dir():
         raise UserError(
             f"{folder} is not a run folder; make one with "
@@ -149,12 +137,17 @@ def load_run(folder: Path) -> RunData:
     record = read_part(folder / "config.json", Settings)
     config = {**record, **record.get("config", {})}
     config.pop("config", None)
+    env_id = str(config.get("test_env_id") or config.get("env_id") or "")
+    recorded = config.get("task")  # runs of earlier versions have none
+    task = named(None if recorded is None else str(recorded), env_id)
     evaluation = folder / "evaluation.json"
-    others = [("random driver", folder / "evaluation_random.json")]
+    others = [(f"random {task.words.agent}", folder / "evaluation_random.json")]
     others += [(path.stem, path) for path in sorted((folder / "baselines").glob("*.json"))]
     media = [folder / "media" / name for name in (*VIDEOS, *PICTURES)]
     return RunData(
         folder=folder,
+        env_id=env_id,
+        task=task,
         config=config,
         metrics=read_metrics(folder / "metrics.jsonl"),
         totals=read_part(folder / "frames.json", Ledger).get("totals", {}),
@@ -166,41 +159,29 @@ def load_run(folder: Path) -> RunData:
 
 
 def read_part(path: Path, kind: type[Any]) -> dict[str, Any]:
-    """A JSON object of a run folder, or an empty one where there is no such file.
-
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
+    """A JSON object of a run folder, or an empty one where there is no such file."""
     return dict(read_json(path, kind)) if path.exists() else {}
 
 
 def read_score(path: Path, name: str) -> Score:
-    """Read one evaluation file; statistics it leaves out are computed where that is plain.
-
-    Raises:
-        UserError: the file has no episodes, or a return is not finite.
-    """
+    """Read one evaluation file and compute the simple statistics that it lacks."""
     content = read_part(path, Evaluation)
     episodes = content.get("episodes")
     if not episodes:
         raise UserError(f"{path} has no episodes; write it with `worldmodels evaluate --json`")
     returns = [float(episode["return"]) for episode in episodes]
+    given = {key: found for key, value in content.items() if (found := number(value)) is not None}
     return Score(
         name=name,
         episodes=episodes,
-        mean=_given(content, "mean", statistics.fmean(returns)),
-        std=_given(content, "std", statistics.pstdev(returns)),
-        median=_given(content, "median", statistics.median(returns)),
-        iqm=number(content.get("iqm")),
-        p10=number(content.get("p10")),
+        mean=given.get("mean", statistics.fmean(returns)),
+        std=given.get("std", statistics.pstdev(returns)),
+        median=given.get("median", statistics.median(returns)),
+        iqm=given.get("iqm"),
+        p10=given.get("p10"),
         ci95=_interval(content.get("ci95") or []),
-        fraction_solved=number(content.get("fraction_solved")),
+        fraction_solved=given.get("fraction_solved"),
     )
-
-
-def _given(content: Row, key: str, otherwise: float) -> float:
-    found = number(content.get(key))
-    return otherwise if found is None else found
 
 
 def _interval(ends: Sequence[Number]) -> tuple[float, float] | None:

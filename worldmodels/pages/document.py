@@ -1,7 +1,6 @@
-"""Pages: templates, pictures and tables in them, and pages that are made of sections.
+"""Pages: templates, pictures and tables in them, and pages made of sections.
 
-The report of a run has a template of its own; every other page is a `Document`: the conclusion and
-its chart first, then figures, warnings and settings.
+The report of a run has its own template; every other page is a `Document`.
 """
 
 from __future__ import annotations
@@ -69,10 +68,7 @@ class Medium:
 
     @property
     def wide(self) -> bool:
-        """Whether the video is too flat to share its row with two others.
-
-        So are all that `worldmodels.video.film` writes; early ones noted no size.
-        """
+        """Whether the video needs a row of its own, as all films do; early ones have no size."""
         return self.size is None or self.size[0] >= 2 * self.size[1]
 
     @property
@@ -166,7 +162,7 @@ class Figures(Block):
 
     table: Table
     label: str
-    """what a reader who does not see the table is told"""
+    """text alternative"""
     note: str = ""
     """a line below"""
     prose: bool = False
@@ -198,7 +194,7 @@ class Points(Block):
 
 @dataclass(frozen=True)
 class Warnings(Block):
-    """What limits the page's conclusions; `calm` is shown where there is nothing."""
+    """What limits the page's conclusions; ``calm`` is shown if there is nothing."""
 
     texts: Sequence[str]
     calm: str = ""

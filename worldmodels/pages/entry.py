@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +20,15 @@ LEFT_OUT = ("vision", "memory", "controller", "residual")
 
 
 def enter(run: Path, page: Path, folder: Path, title: str, commit: str, notes: str = "") -> Path:
-    """Make an entry of a run; its page.
+    """Make an entry of a run and return its page; an unfinished run is a `UserError`.
 
     Args:
         run: folder of a run whose agent was tested.
         page: Markdown file to write.
-        folder: for the run's files; others in it are left alone.
+        folder: for copies of the run's files.
         title: of the page.
         commit: at which the run was made.
-        notes: Markdown for the end of the page: what the figures mean.
-
-    Raises:
-        UserError: the run is not finished.
+        notes: Markdown for the end of the page.
     """
     missing = [file for file in (*FILES, METRICS) if not (run / file).is_file()]
     if missing:
@@ -41,24 +37,27 @@ def enter(run: Path, page: Path, folder: Path, title: str, commit: str, notes: s
     for file in (*FILES, RANDOM):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
-    kept = [row for row in read_lines(run / METRICS) if row["stage"] not in LEFT_OUT]
-    atomic_write(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+    text_lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = [line for line in text_lines if line.strip()]
+    rows = zip(read_lines(run / METRICS), lines, strict=False)  # the last line may be torn
+    kept = [line for row, line in rows if row["stage"] not in LEFT_OUT]
+    atomic_write(folder / METRICS, "".join(kept))
     atomic_write(page, text)
     return page
 
 
 def readme(run: Path, title: str, commit: str) -> str:
-    """The entry's text, as far as figures can write it."""
+    """The text of an entry, without notes."""
     record = read_part(run / "config.json", Settings)
     tested = read_part(run / "evaluation.json", Evaluation)
     rows = read_lines(run / METRICS)
     minutes: dict[str, float] = {}
-    rounds: dict[int, dict[int, Row]] = {}
+    iterations: dict[int, dict[int, Row]] = {}
     for row in rows:
         if row["stage"] == "stage":  # one that was repeated counts each time
             minutes[row["name"]] = minutes.get(row["name"], 0.0) + row["seconds"] / 60
         elif row["stage"] == "selection":
-            rounds.setdefault(row["iteration"], {})[row["generation"]] = row
+            iterations.setdefault(row["iteration"], {})[row["generation"]] = row
     residuals = [row for row in rows if row["stage"] == "residual_selection"]
     text = render(
         "entry.md.j2",
@@ -73,8 +72,8 @@ def readme(run: Path, title: str, commit: str) -> str:
         lengths=np.array([episode["length"] for episode in tested["episodes"]]),
         random=read_part(run / RANDOM, Evaluation),
         totals=read_part(run / "frames.json", Ledger)["totals"],
-        generations=sorted({g for found in rounds.values() for g in found}),
-        rounds=dict(sorted(rounds.items())),
+        generations=sorted({g for found in iterations.values() for g in found}),
+        iterations=dict(sorted(iterations.items())),
         residual=residuals[-1] if residuals else None,
         ensembles=[row for row in rows if row["stage"] == "ensemble_selection"],
         test_minutes=minutes.pop("test", 0.0),

@@ -1,4 +1,4 @@
-"""Charts of a run: how V, M and C learnt, how far M can be trusted, what the driver is worth."""
+"""Charts of a run: how V, M and C learnt, how well M is calibrated, and the test returns."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _newest(lines: Sequence[Row], key: str) -> Row:
 
 
 def open_loop_chart(lines: Sequence[Row]) -> Chart | None:
-    """Error of M that runs on its own predictions, against the spread it predicts."""
+    """Open-loop error of M, and the standard deviation that it predicts."""
     row = _newest(lines, "error")
     if not row.get("horizon"):
         return None
@@ -102,11 +102,11 @@ def open_loop_chart(lines: Sequence[Row]) -> Chart | None:
         axes.set_xticks(list(horizon), [f"{value:g}" for value in horizon])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.tick_params(axis="x", which="minor", bottom=False)
-        axes.set(xlabel="steps of M ahead, without looking", ylabel="error in z")
+        axes.set(xlabel="steps of M ahead, open loop", ylabel="error in z")
         axes.set_ylim(bottom=0)
 
     pairs = ", ".join(f"{e:.2f} after {h:g}" for h, e in zip(horizon, error, strict=True))
-    keys = [Key("line", "memory", "error"), Key("dashed", "ink", "spread that M predicts")]
+    keys = [Key("line", "memory", "error"), Key("dashed", "ink", "std that M predicts")]
     return chart("open-loop", f"Open-loop error of M: {pairs} steps.", HALF, [300], draw, keys)
 
 
@@ -115,7 +115,7 @@ def _numbers(row: Row, key: str) -> Floats:
 
 
 def reliability_chart(lines: Sequence[Row]) -> Chart | None:
-    """How often events come where M says they will, by their predicted number in a step."""
+    """Observed number of events by their predicted number in a step."""
     table: Row = _newest(lines, "event_reliability").get("event_reliability") or {}
     predicted, observed, count = (
         _numbers(table, key) for key in ("predicted", "observed", "count")
@@ -133,7 +133,7 @@ def reliability_chart(lines: Sequence[Row]) -> Chart | None:
         named: Style = {"color": COLOUR["memory"], "gid": "reliability"}
         axes.scatter(predicted, observed, s=areas, linewidths=0, zorder=3, **named)
         axes.set(xlim=(-0.04 * top, 1.04 * top), ylim=(-0.05 * top, 1.08 * top))
-        axes.set(xlabel="hits predicted in a step", ylabel="hits observed")
+        axes.set(xlabel="events predicted in a step", ylabel="events observed")
 
     points = ", ".join(f"{o:.2f} at {p:.2f}" for p, o in zip(predicted, observed, strict=True))
     tips = [
@@ -147,14 +147,9 @@ def reliability_chart(lines: Sequence[Row]) -> Chart | None:
 
 
 def swarm(values: Sequence[float], bin_width: float) -> Floats:
-    """Vertical places, in dot diameters around 0, that keep dots of similar value apart.
+    """Vertical offsets (N,), in dot diameters, that keep dots of similar values (N,) apart.
 
-    Args:
-        values: (N,) horizontal places.
-        bin_width: diameter of a dot in the unit of the values.
-
-    Returns:
-        (N,) offsets: 0, 1, -1, 2, -2, ... within each bin.
+    They are 0, 1, -1, 2, -2, ... within each bin; ``bin_width`` is a dot's diameter.
     """
     taken: dict[int, int] = {}
     places = np.zeros(len(values))
@@ -166,33 +161,33 @@ def swarm(values: Sequence[float], bin_width: float) -> Floats:
     return places
 
 
-def tracks_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
+def episodes_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
     """Histogram of the run's test returns above one dot for each episode, against other agents."""
-    drivers, episode, solved = [own, *others], task.words.episode, task.solved
+    agents, episode, solved = [own, *others], task.words.episode, task.solved
     alt = f"Return of each test {episode}. " + " ".join(
-        f"{driver.name}: {len(driver.returns)} {episode}s from {min(driver.returns):.0f} to "
-        f"{max(driver.returns):.0f}, mean {driver.mean:.0f}."
-        for driver in drivers
+        f"{agent.name}: {len(agent.returns)} {episode}s from {min(agent.returns):.0f} to "
+        f"{max(agent.returns):.0f}, mean {agent.mean:.0f}."
+        for agent in agents
     )
     tooltips = {
-        f"driver{index}": [f"seed {one['seed']}: {one['return']:.1f}" for one in driver.episodes]
-        for index, driver in enumerate(drivers)
+        f"agent{index}": [f"seed {one['seed']}: {one['return']:.1f}" for one in agent.episodes]
+        for index, agent in enumerate(agents)
     }
     keys = [Key("dot", "real", f"one {episode}"), Key("diamond", "ink", "mean and its interval")]
-    values = np.concatenate([driver.returns for driver in drivers])
+    values = np.concatenate([agent.returns for agent in agents])
     low, high = _padded(values.min(), max(values.max(), -np.inf if solved is None else solved))
 
     def draw(top: Axes, bottom: Axes) -> None:
         narrow = width_of(top) < 400
         bins = list(np.linspace(low, high, 22 if narrow else 45))
-        top.hist(drivers[0].returns, bins=bins, color=COLOUR["real"], alpha=0.75, rwidth=0.92)
+        top.hist(agents[0].returns, bins=bins, color=COLOUR["real"], alpha=0.75, rwidth=0.92)
         top.set_ylabel(f"{episode}s")
         top.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
         size = 5.0 if narrow else 6.5
         diameter = (high - low) / width_of(top) * (size + 2)
-        for row, driver in enumerate(drivers):
-            _driver_row(bottom, driver, row, swarm(driver.returns, diameter), size)
-        as_rows(bottom, len(drivers), 0.65)
+        for row, agent in enumerate(agents):
+            _agent_row(bottom, agent, row, swarm(agent.returns, diameter), size)
+        as_rows(bottom, len(agents), 0.65)
         if solved is not None:
             for axes in (top, bottom):
                 axes.axvline(solved, color=COLOUR["muted"], linewidth=1.2, linestyle=DOTTED)
@@ -201,20 +196,20 @@ def tracks_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
         bottom.set(xlim=(low, high), xlabel="return")
         label(bottom.xaxis, score)
 
-    return chart("tracks", alt, FULL, [110, 50 + 84 * len(drivers)], draw, keys, tooltips)
+    return chart("episodes", alt, FULL, [110, 50 + 84 * len(agents)], draw, keys, tooltips)
 
 
-def _driver_row(axes: Axes, driver: Score, row: int, places: Floats, size: float) -> None:
+def _agent_row(axes: Axes, agent: Score, row: int, places: Floats, size: float) -> None:
     colour = COLOUR["real"] if row == 0 else COLOUR["other"]
     step = min(0.085, 0.3 / max(1.0, float(np.abs(places).max())))
-    named: Style = {"color": colour, "gid": f"driver{row}"}
+    named: Style = {"color": colour, "gid": f"agent{row}"}
     heights = row + step * places
-    axes.scatter(driver.returns, heights, s=size**2, alpha=0.7, linewidths=0, **named)
+    axes.scatter(agent.returns, heights, s=size**2, alpha=0.7, linewidths=0, **named)
     ink, edge = COLOUR["ink"], COLOUR["surface"]
-    axes.plot([driver.mean], [row], "D", markersize=7, color=ink, markeredgecolor=edge, zorder=4)
-    if driver.ci95:
-        axes.plot(driver.ci95, [row, row], color=ink, linewidth=2.5, zorder=3)
-    name_row(axes, f"{driver.name}: {score(driver.mean)}", row - 0.46)
+    axes.plot([agent.mean], [row], "D", markersize=7, color=ink, markeredgecolor=edge, zorder=4)
+    if agent.ci95:
+        axes.plot(agent.ci95, [row, row], color=ink, linewidth=2.5, zorder=3)
+    name_row(axes, f"{agent.name}: {score(agent.mean)}", row - 0.46)
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
@@ -223,16 +218,14 @@ def _padded(low: float, high: float) -> tuple[float, float]:
 
 
 def dream_chart(rows: Sequence[Row], bound: float | None) -> Chart:
-    """Dream return and real return of each checkpoint, with the gap between them shaded.
+    """Dream and real return of each checkpoint (lines of "selection"), the gap between them shaded.
 
-    Args:
-        rows: lines of the stage "selection", without repetitions.
-        bound: a return that reality cannot exceed, if known.
+    ``bound`` is the largest real return, if known.
     """
     final = final_selection(rows)
     alt = f"Dream return and real return of {len(rows)} checkpoints."
     if final and number(final.get("dream_return")):
-        alt += f" The selected one has {final['dream_return']:.0f} in the dream and "
+        alt += f" The selected one scores {final['dream_return']:.0f} in the dream and "
         alt += f"{final['real_mean']:.0f} in reality."
     keys = [
         Key("dashed", "dream", "in the dream"),
@@ -275,7 +268,7 @@ def _limits(axes: Axes, dream: Floats, real: Floats, bound: float | None) -> tup
     alarm = COLOUR["alarm"]
     axes.axhspan(bound, limits[1], color=alarm, alpha=0.1, linewidth=0)
     axes.axhline(bound, color=alarm, linewidth=1.4, linestyle=(0, (5, 3)))
-    at, said = ("axes fraction", "data"), f"reality ends at {score(bound)}"
+    at, said = ("axes fraction", "data"), f"largest possible return {score(bound)}"
     axes.annotate(said, (1.0, bound), (-4, -5), at, va="top", color=alarm, **NOTE)
     return limits
 
@@ -296,17 +289,13 @@ def _draw_gap(axes: Axes, rows: Sequence[Row], x: Floats, dream: Floats, real: F
 def _mark_checkpoints(
     axes: Axes, rows: Sequence[Row], x: Floats, dream: Floats, real: Floats
 ) -> None:
-    """Cross out the dream returns that raised an alarm, and ring the selected checkpoint."""
+    """Cross out the dream returns that raised an alarm, and highlight the selected checkpoint."""
     alarms = [index for index, row in enumerate(rows) if row.get("alarm")]
     cross: Style = {"markersize": 10, "markeredgecolor": COLOUR["surface"], "zorder": 5}
     axes.plot(x[alarms], dream[alarms], "X", color=COLOUR["alarm"], **cross)
     final = final_selection(rows)
     if final is not None:
         place = rows.index(final)
-        ring: Style = {
-            "markersize": 14,
-            "markerfacecolor": "none",
-            "markeredgewidth": 2,
-            "zorder": 6,
-        }
-        axes.plot([x[place]], [real[place]], "o", markeredgecolor=COLOUR["ink"], **ring)
+        around: Style = {"markersize": 14, "markerfacecolor": "none", "markeredgewidth": 2}
+        edge = COLOUR["ink"]
+        axes.plot([x[place]], [real[place]], "o", markeredgecolor=edge, zorder=6, **around)

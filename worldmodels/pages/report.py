@@ -1,6 +1,6 @@
 """The report of a run: run folder in, one self-contained HTML file out.
 
-Each function turns records into what the template shows: an empty value where the run lacks it.
+Each function turns records into values of the template, empty where the run lacks them.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
 _PICTURES = {
-    "reconstructions.png": ("Through the eyes of V", "Frames, and what V keeps of them in z."),
+    "reconstructions.png": ("Reconstructions", "Frames, and below them V's reconstructions."),
     "dream.png": (
         "A dream, frame by frame",
-        "M goes on by itself from a recorded start; V paints it.",
+        "Frames, and below them M's open-loop dream from the first one.",
     ),
-    "dream.mp4": ("A dream, moving", "The controller acts, M answers. No frame here is real."),
+    "dream.mp4": ("A dream, moving", "C acts and M predicts. No frame here is real."),
 }
 """Title and caption."""
 
@@ -37,10 +37,8 @@ _PICTURES = {
 def build_report(run_folder: str | Path) -> Path:
     """Write `report.html` into a run folder and return its path.
 
-    Parts that the run has not made yet are named on the page, with the command that makes them.
-
-    Raises:
-        UserError: the folder is missing, or one of its files is damaged.
+    The page names missing parts and the commands that make them. A folder that is missing or
+    damaged is a `UserError`.
     """
     data = load_run(Path(run_folder))
     html = render("report.html.j2", **_context(data))
@@ -74,12 +72,12 @@ def _context(data: RunData) -> dict[str, Any]:
         "ruler": ruler(data),
         "videos": [media[name] for name in VIDEOS if name in media],
         "pictures": [media[name] for name in PICTURES if name in media],
-        "tracks": result and figures.tracks_chart(result, data.others, task),
+        "episodes": result and figures.episodes_chart(result, data.others, task),
         "dream": figures.dream_chart(rows, bound) if rows else None,
         "choices": choices(rows),
         "alarms": [row for row in rows if row.get("alarm")],
         "horizon": horizon(data),
-        "rounds": rounds(data, rows),
+        "iterations": iterations(data, rows),
         **figures.learning_charts(data.metrics),
         "open_loop": figures.open_loop_chart(data.metrics["memory_calibration"]),
         "reliability": figures.reliability_chart(data.metrics["memory_calibration"]),
@@ -97,7 +95,7 @@ def _setting(data: RunData, group: str, key: str) -> float | None:
 
 
 def ruler(data: RunData) -> dict[str, float] | None:
-    """Ends of a scale that holds the score, its interval and the random driver, which is on it."""
+    """Ends of a scale that holds the score, its interval and the random agent's score."""
     result = data.evaluation
     if result is None:
         return None
@@ -110,10 +108,7 @@ def ruler(data: RunData) -> dict[str, float] | None:
 
 
 def horizon(data: RunData) -> dict[str, int] | None:
-    """Steps of a dream and of the longest episode where dreams are shorter.
-
-    Then the two returns differ in scale.
-    """
+    """Steps of a dream and of the longest episode if dreams are shorter: their returns differ."""
     held = number(data.config.get("action_repeat")) or 1
     steps = int((_setting(data, "dream", "horizon") or 0) * held)
     tested = data.evaluation.episodes if data.evaluation else ()
@@ -131,9 +126,9 @@ def seconds(data: RunData) -> dict[str, list[float]]:
 
 
 def selections(data: RunData) -> list[Row]:
-    """Checkpoints of C that were driven in the real environment, oldest first.
+    """Checkpoints of C that were evaluated in the real environment, oldest first.
 
-    Every round selects one; where the finalists drove for it, only the winner's is called selected.
+    Every iteration selects one; after a final, only the winner's stays selected.
     """
     rows = latest(data.metrics["selection"], "generation")
     rows = [row for row in rows if number(row.get("real_mean")) is not None]
@@ -147,17 +142,17 @@ def selections(data: RunData) -> list[Row]:
 
 
 def choices(rows: Sequence[Row]) -> dict[str, Row]:
-    """What real validation chose, beside what the dream score alone would have chosen."""
+    """The checkpoint that real validation chose, and the one with the highest dream return."""
     final = figures.final_selection(rows)
     dreamt = [row for row in rows if number(row.get("dream_return")) is not None]
     if final is None or not dreamt:
         return {}
     tempting = max(dreamt, key=lambda row: float(row["dream_return"]))
-    return {"real validation (this agent)": final, "the dream score alone": tempting}
+    return {"real validation (this agent)": final, "the dream return alone": tempting}
 
 
-def rounds(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, Any]]:
-    """What each turn of collect, V, M, dream, C came to, by iteration."""
+def iterations(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, Any]]:
+    """Results of the stages of each iteration."""
 
     def last(stage: str, key: str, iteration: int) -> float | None:
         found = [number(r.get(key)) for r in data.metrics[stage] if iteration_of(r) == iteration]
@@ -172,7 +167,7 @@ def rounds(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, 
         mine = [row for row in checkpoints if iteration_of(row) == iteration]
         found[iteration] = {
             "collected": row,
-            "drivers": names if isinstance(names, list) else [names],
+            "policies": names if isinstance(names, list) else [names],
             "vision": last("vision", "val_reconstruction", iteration),
             "memory": last("memory", "val_nll", iteration),
             "checkpoint": max(mine, key=rank, default={}),
@@ -181,10 +176,7 @@ def rounds(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[str, 
 
 
 def embed(data: RunData) -> dict[str, Medium]:
-    """Read pictures and videos into data addresses, as many as the page has room for.
-
-    Pictures come first, then the best, the worst and the median episode.
-    """
+    """Read pictures, then videos, into data addresses, as many as the page has room for."""
     room = MAX_BYTES - _RESERVE
     order = ["reconstructions.png", "dream.png", "best.mp4", "worst.mp4", "median.mp4", "dream.mp4"]
     result = {}
@@ -208,7 +200,7 @@ def embed(data: RunData) -> dict[str, Medium]:
 
 def _size(data: RunData, path: Path) -> tuple[int, int] | None:
     """Width and height of a video, where they were noted when it was written."""
-    noted = data.episodes.get(path.stem) if path.suffix == ".mp4" else None
+    noted = data.episodes.get(path.stem)
     sides = noted.get("size") if isinstance(noted, dict) else None
     if not isinstance(sides, list) or len(sides) != 2:
         return None

@@ -16,37 +16,33 @@ from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart
 from worldmodels.pages.text import score, spread
 
 ENOUGH = 3
-"""Evolutions of a variant from which a standard deviation means something."""
+"""Fewest evolutions of a variant for a meaningful standard deviation."""
 CALM = f"No warning: at least {ENOUGH} evolutions of each variant."
 MOST_LINES = 6
 """Variants in the chart of the evolution: the first, and the best of the others."""
 EVOLUTION = (
-    "Every snapshot in the dream and on the test tracks, the mean over seeds: the first variant "
-    "and the best of the others."
+    "Every snapshot in the dream and on the test episodes, mean over seeds: the first variant and "
+    "the best of the others."
 )
 GUIDE = (
     (
         "Who chooses",
-        "Each evolution leaves snapshots. Validated: the test return of the one that the selection "
-        "tracks choose. Dream-selected: of the one that the dream chooses. Oracle: of the one that "
-        "the test tracks themselves choose, which nobody can have.",
+        "Each evolution leaves snapshots. Validated: test return of the best snapshot on the "
+        "selection episodes. Dream-selected: of the best one in the dream. Oracle: of the best one "
+        "on the test episodes themselves, an upper bound.",
     ),
     (
-        "The deviation",
-        "Behind ±: the standard deviation over evolutions of other seeds. All of them share V and "
-        "the data of one run, so another run would differ by more.",
+        "The standard deviation",
+        "Behind ±: over evolutions of different seeds. All use V and the data of one run; another "
+        "run would differ by more.",
     ),
 )
 
 
 def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path) -> Path:
-    """Write the page of a study.
+    """Write the page ``out`` of a study of ``run``.
 
-    Args:
-        rows: the summary, a row for each variant, as `worldmodels.pipeline.study.summarise` makes.
-        cells: every evolution, as the study keeps them.
-        run: folder of the run that is studied.
-        out: file of the page.
+    ``rows`` is the summary, one row per variant; ``cells`` are all evolutions.
     """
     best = max(rows, key=lambda row: float(row["validated"]))
     first, *others = sorted(rows, key=lambda row: (row is not rows[0], -float(row["validated"])))
@@ -55,7 +51,7 @@ def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path)
         f"A study of {run}",
         f"study · {len(rows)} variant{'s' if len(rows) > 1 else ''}",
         [
-            f"Chosen on selection tracks, {best['variant']} drives best: "
+            f"Chosen on selection episodes, {best['variant']} scores best: "
             f"{spread(best['validated'], best['validated_std'])} mean test return."
         ],
         [
@@ -83,9 +79,9 @@ def _summary(rows: Sequence[Row]) -> document.Table:
 
 
 def warnings(rows: Sequence[Row]) -> list[str]:
-    """What makes the study less than it looks."""
+    """Limits of the study."""
     few = ", ".join(row["variant"] for row in rows if row["seeds"] < ENOUGH)
-    said = f"Fewer than {ENOUGH} evolutions of {few}: differences may be those of the seeds."
+    said = f"Fewer than {ENOUGH} evolutions of {few}: differences may come from the seeds."
     return [said] if few else []
 
 
@@ -104,14 +100,14 @@ def variants_chart(rows: Sequence[Row]) -> Chart:
     said = "; ".join(f"{r['variant']} {spread(r['validated'], r['validated_std'])}" for r in rows)
     keys = [
         Key("dot", "muted", "validated, mean ± std over seeds"),
-        Key("diamond", "ink", "oracle: the best snapshot on the test tracks"),
+        Key("diamond", "ink", "oracle: the best snapshot on the test episodes"),
     ]
     alt = f"Validated test returns: {said}."
     return chart("variants", alt, FULL, interval_height(rows), draw, keys)
 
 
 def snapshots_chart(cells: Sequence[Row], shown: Sequence[str]) -> Chart:
-    """Returns of some variants in the dream and on the test tracks, the mean over seeds."""
+    """Returns of some variants in the dream and on the test episodes, mean over seeds."""
     styles = looks(shown)
     generations = sorted({s["generation"] for cell in cells for s in cell["snapshots"]})
 
@@ -145,5 +141,5 @@ def _settings(cells: Sequence[Row]) -> list[tuple[str, document.Table]]:
     for name, cell in {cell["variant"]: cell for cell in cells}.items():
         changed = dict(cell.get("settings") or {})
         changed |= {"M": "of random weights"} if cell.get("untrained") else {}
-        tables += document.settings_tables(changed or {"settings": "as the run"}, name=name)
+        tables += document.settings_tables(changed or {"settings": "same as the run"}, name=name)
     return tables + document.settings_tables({}, cells[-1].get("versions"))

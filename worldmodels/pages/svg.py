@@ -1,8 +1,7 @@
-"""Charts as inline SVG that takes its colours and its font from the page.
+"""Charts as inline SVG with the page's colours and font.
 
-A figure is drawn with placeholder colours; each becomes a CSS variable, so one drawing serves the
-light and the dark scheme. Text stays text, in the page's own font. Each chart is drawn once for
-each class of screen, because a drawing that is scaled down to a phone is too small to read.
+Placeholder colours become CSS variables, so one drawing serves the light and the dark scheme. Each
+chart is drawn for each class of screen, since a drawing scaled down to a phone is hard to read.
 """
 
 from __future__ import annotations
@@ -45,14 +44,11 @@ COLOUR: Ink = {name: f"#0f00{index:02x}" for index, name in enumerate(PAPER)}
 
 Dash: TypeAlias = Literal["-", "--", ":"]
 DASHES: Mapping[str, Dash] = {"line": "-", "dashed": "--", "dotted": ":"}
-
+STYLE = Path(__file__).parent / "templates" / "page.mplstyle"
 FULL = {"wide": 1060, "medium": 640, "narrow": 340}
 """Screen classes and drawing widths, in CSS pixels, of a chart as wide as the page."""
 HALF = {"wide medium": 520, "narrow": 340}
-"""The same for a chart that shares its row with another one on a laptop."""
-
-
-STYLE = Path(__file__).parent / "templates" / "page.mplstyle"
+"""The same for a chart in half a row."""
 
 
 def style(ink: Ink) -> dict[Any, Any]:
@@ -88,7 +84,7 @@ class Chart:
 
     name: str
     alt: str
-    """what a reader who does not see the chart is told"""
+    """text alternative"""
     keys: tuple[Key, ...]
     variants: tuple[tuple[str, Markup], ...]
     """(screen classes, SVG) pairs; the style sheet shows one of them"""
@@ -113,7 +109,7 @@ def chart(
         heights: of the rows of axes.
         draw: gets all axes as arguments.
         keys: the legend.
-        tooltips: group id in the figure -> one text for each of the group's markers.
+        tooltips: group id in the figure -> a text for each of its markers.
         columns: axes beside each other.
     """
     variants = []
@@ -153,13 +149,15 @@ def _to_svg(figure: Figure, prefix: str, tooltips: Mapping[str, Sequence[str]]) 
             if child.tag in ("metadata", "style"):
                 parent.remove(child)
     _add_tooltips(root, tooltips)
-    _rename_ids(root, prefix)
     for element in root.iter():
+        if element.tag == "g":  # nothing refers to a group
+            element.attrib.pop("id", None)
         if "style" in element.attrib:
             element.set("style", _themed(element.attrib["style"]))
     box = root.get("viewBox", "0 0 1 1")
     root.attrib = {"viewBox": box, "aria-hidden": "true", "class": "plot"}
     text = ElementTree.tostring(root, encoding="unicode", method="html")
+    text = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{prefix}-", text)  # unique on the page
     return Markup(re.sub(r">\s+<", "><", text))  # our own drawing; its texts are escaped above
 
 
@@ -174,28 +172,6 @@ def _add_tooltips(root: ElementTree.Element, tooltips: Mapping[str, Sequence[str
         if texts is not None and len(texts) == len(marks):
             for mark, text in zip(marks, texts, strict=True):
                 ElementTree.SubElement(mark, "title").text = text
-
-
-def _rename_ids(root: ElementTree.Element, prefix: str) -> None:
-    """Keep the identifiers that something refers to, and make them unique on the page."""
-    reference = re.compile(r"(^|url\()#([^)]+)")
-    referring = [
-        (element, key)
-        for element in root.iter()
-        for key, value in element.attrib.items()
-        if key == "href" or "url(#" in value
-    ]
-    used = {name for e, key in referring for _, name in reference.findall(e.attrib[key])}
-    short = {name: f"{prefix}-{index}" for index, name in enumerate(sorted(used))}
-    for element, key in referring:
-        value = reference.sub(lambda m: f"{m[1]}#{short[m[2]]}", element.attrib[key])
-        element.set(key, value)
-    for element in root.iter():
-        name = element.attrib.get("id")
-        if name in short:
-            element.set("id", short[name])
-        else:
-            element.attrib.pop("id", None)
 
 
 def _themed(css: str) -> str:

@@ -116,6 +116,6 @@ def duration(seconds: object) -> str:
 
 
 def percent(value: object) -> str:
-    """Format a share as a percentage."""
+    """Format a fraction as a percentage."""
     found = number(value)
     return MISSING if found is None else f"{100 * found:.0f}%"

@@ -1,6 +1,6 @@
-"""Films and pictures of a driver: the real frame, what V keeps of it, and what M dreams.
+"""Films and pictures of an agent: the real frame, V's reconstruction and M's dream.
 
-An episode is replayed from its seed and actions, so nothing needs to be kept while it is measured.
+An episode is replayed from its seed and actions, so its evaluation keeps no frames.
 """
 
 from worldmodels.video.drawing import Frames, VideoConfig, grid, write_picture, write_video

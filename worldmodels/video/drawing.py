@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -24,20 +25,20 @@ INK, PAPER, ACCENT = (236, 236, 236), (17, 19, 24), (240, 171, 60)
 
 @dataclass(frozen=True)
 class VideoConfig(Config):
-    """Size and speed of films, and what their dreams are reminded of."""
+    """Size and speed of films, and how they dream."""
 
     panel: Annotated[int, EVEN, AtLeast(16), Limit(4096)] = 144
     """height and width of one panel, in pixels; even"""
     every: Count = 2
-    """one frame of the film for so many steps"""
+    """steps per frame of the film"""
     fps: Few = 25
-    """frames of the film per second; CarRacing runs at 50 steps per second"""
+    """frames of the film per second"""
     sync: Count = 50
-    """steps after which the dream sees reality again; between, it goes on by itself"""
+    """steps of open-loop dreaming between two looks at reality"""
     temperature: NotNegative = 1.0
-    """of the dream's samples; at 0 it takes the likeliest component's mean"""
+    """temperature of the dream; 0 for the mean of the likeliest component"""
     max_bytes: Count = 600_000
-    """a film is encoded with a bit rate that keeps it about below this"""
+    """approximate maximum size of a film, in bytes"""
 
 
 def compose(
@@ -45,13 +46,12 @@ def compose(
     labels: Sequence[str],
     line: Sequence[str],
     panel: int,
-    share: float | None = None,
+    fraction: float | None = None,
 ) -> Frames:
     """Put pictures side by side, with a label under each and a line of facts below.
 
-    Pictures are (H, W, 3), or grey (H, W, 1), of any sizes; each fills its panel as far as its
-    shape allows. Facts keep their places while they change. A share in [0, 1) is drawn as a bar
-    under the last panel: how long the dream has been blind.
+    Pictures are (H, W, 3), or grey (H, W, 1), of any sizes. A fraction in [0, 1) is drawn as a bar
+    under the last panel: how long the dream has been open-loop.
     """
     width = len(pictures) * (panel + _GAP) + _GAP
     height = panel + 2 * (_CAPTION + _GAP)
@@ -62,8 +62,8 @@ def compose(
         tile = _fit(picture, panel)
         sheet.paste(tile, (left + (panel - tile.width) // 2, _GAP + (panel - tile.height) // 2))
         draw.text((left, _GAP + panel + 4), label, INK, font)
-    if share is not None:
-        end = left + round(share * (panel - 1))
+    if fraction is not None:
+        end = left + round(fraction * (panel - 1))
         draw.line([(left, _GAP + panel + 1), (end, _GAP + panel + 1)], ACCENT, 2)
     for i, fact in enumerate(line):
         place = _GAP + i * (width - _GAP) // len(line)
@@ -131,10 +131,8 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
             output_params=[*options, "-movflags", "+faststart"],
             ffmpeg_log_level="error",
         )
-        writer.send(None)
-        try:
+        with contextlib.closing(writer):
+            writer.send(None)
             for picture in pictures:
                 writer.send(np.ascontiguousarray(picture))
-        finally:
-            writer.close()
     return path

@@ -1,7 +1,8 @@
-"""An episode replayed, seen through V and dreamt by M: films and pictures of a driver."""
+"""An episode replayed, seen through V and dreamt by M: films and pictures of an agent."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,10 +41,10 @@ class Recording:
 
 @dataclass(frozen=True, eq=False)
 class Views:
-    """What V and M make of a recording: frames (n, 64, 64, 3) of every k-th step from 0."""
+    """A recording through V and M: frames (n, 64, 64, 3) of every k-th step from 0."""
 
     every: int
-    """k, a multiple of the steps that the agent holds an action for"""
+    """k, a multiple of the agent's action repeat"""
     sync: int
     """steps after which the dream saw reality again"""
     seen: Frames
@@ -57,17 +58,13 @@ class Views:
 def replay(
     env_id: str, episode: EpisodeResult, env_kwargs: Mapping[str, Any] | None = None
 ) -> Recording:
-    """Play an episode again, by its seed and actions.
+    """Play an episode, evaluated with ``keep_actions=True``, again.
 
-    Args:
-        env_id: the environment, or one of the same physics with faster pixels.
-        episode: evaluated with ``keep_actions=True``.
-        env_kwargs: passed to `envs.make`.
+    ``env_id`` is the environment or one of the same physics; `envs.make` gets ``env_kwargs``.
     """
     if episode.actions is None:
         raise UserError("the episode has no actions to replay; evaluate with keep_actions=True")
-    env = envs.make(env_id, **(env_kwargs or {}))
-    try:
+    with contextlib.closing(envs.make(env_id, **(env_kwargs or {}))) as env:
         seen, rewards = [env.reset(seed=episode.seed)[0]], []
         for action in envs.ActionSpec.from_space(env.action_space).to_env(episode.actions):
             obs, reward, terminated, truncated, _ = env.step(action)
@@ -75,8 +72,6 @@ def replay(
             rewards.append(float(reward))
             if terminated or truncated:
                 break
-    finally:
-        env.close()
     frames = np.stack(seen)
     if frames.ndim == 3:
         frames = frames[..., None]
@@ -85,10 +80,10 @@ def replay(
 
 @torch.inference_mode()
 def views(agent: Agent, recording: Recording, cfg: VideoConfig, seed: int = 0) -> Views:
-    """See a recording through V, and dream it: open loop from every ``cfg.sync``-th step.
+    """See a recording through V, and dream it open-loop from every ``cfg.sync``-th step.
 
-    M gets the executed actions. Its state at a synchronised step is warmed on the episode so far.
-    Where the agent holds its actions, only the frames at its decisions count.
+    M gets the executed actions, and its state is warmed on the episode so far. Where the agent
+    repeats actions, only the frames at its decisions count.
     """
     held = agent.action_repeat
     every, sync = max(1, cfg.every // held), max(1, cfg.sync // held)
@@ -113,18 +108,10 @@ def dream_along(
     temperature: float = 1.0,
     seed: int = 0,
 ) -> Tensor:
-    """Dream latents for recorded actions, from reality again at every ``sync``-th step.
+    """Dream by the agent's first memory along executed actions (T, A) or (T,).
 
-    Args:
-        agent: its first memory dreams.
-        mu: (T + 1, Z) V's means of the recorded frames.
-        actions: (T, A) or (T,) executed.
-        sync: steps between two looks at reality.
-        temperature: of the samples.
-        seed: of the samples.
-
-    Returns:
-        (T + 1, Z) with ``z[k * sync] = mu[k * sync]``.
+    ``mu`` (T + 1, Z) are V's means of the recorded frames. Returns z (T + 1, Z) with
+    ``z[k * sync] = mu[k * sync]``.
     """
     memory = agent.memories[0]
     encoded = torch.from_numpy(agent.action_spec.encode(actions))
@@ -154,7 +141,7 @@ def film(
 
     Args:
         agent: the policy.
-        env_id: where to replay; for CarRacing the fast environment gives the same episodes.
+        env_id: where to replay.
         result: evaluated with ``keep_actions=True``.
         folder: gets best.mp4, median.mp4, worst.mp4, episodes.json, reconstructions.png, dream.png
             and, where the agent has starts, dream.mp4.
@@ -187,16 +174,16 @@ def film(
 def episode_frames(
     recording: Recording, seen: Views, cfg: VideoConfig, title: str
 ) -> Iterator[Frames]:
-    """Frames of the film: real, reconstructed and dreamt side by side, with a line of figures."""
+    """Frames of the film: real, reconstructed and dreamt side by side, with a line of facts."""
     total = np.concatenate([[0.0], np.cumsum(recording.rewards)])
     for t in range(0, len(recording.frames), min(cfg.every, seen.every)):
         k = min(t // seen.every, len(seen.seen) - 1)
-        blind = t % seen.sync
-        labels = ("real", "V reconstructs", f"M dreams, {blind:>3} steps unseen")
+        ahead = t % seen.sync
+        labels = ("real", "V reconstructs", f"M dreams, {ahead:>3} steps ahead")
         pictures = (recording.frames[t], seen.reconstructed[k], seen.dreamt[k])
         reward = 0.0 if t == 0 else recording.rewards[t - 1]
         line = (title, f"step {t}", f"reward {reward:+.1f}", f"return {total[t]:.1f}")
-        yield compose(pictures, labels, line, cfg.panel, blind / seen.sync)
+        yield compose(pictures, labels, line, cfg.panel, ahead / seen.sync)
 
 
 @torch.inference_mode()
@@ -226,17 +213,13 @@ def dream_frames(
 
 
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
-    """Frames of an episode, evenly spaced, above what V keeps of them (a picture)."""
+    """Frames of an episode, evenly spaced, above V's reconstructions (a picture)."""
     at = np.linspace(0, len(seen.seen) - 1, columns).astype(int)
-    return grid([seen.seen[at], seen.reconstructed[at]], ["what V sees", "what it keeps"], scale)
+    return grid([seen.seen[at], seen.reconstructed[at]], ["frame", "V reconstructs"], scale)
 
 
 def dream_strip(seen: Views, first: int = 100, columns: int = 8, scale: int = 2) -> Frames:
-    """Reality above the dream that begins with its first frame (a picture).
-
-    The first column is moved back to where the dream last saw reality, and the strip ends before it
-    sees it again.
-    """
+    """Frames of one open-loop stretch of the dream, around ``first``, below reality (a picture)."""
     times = np.arange(len(seen.seen)) * seen.every
     begin = min(first, int(times[-1])) // seen.sync * seen.sync
     inside = np.flatnonzero((times >= begin) & (times < begin + seen.sync))

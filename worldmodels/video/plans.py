@@ -1,4 +1,4 @@
-"""A film of a planner in the dream: what it sees now, what it expects of its plan, its actions."""
+"""A film of a planner in the dream: the current frame, the expected ones, the plan's actions."""
 
 from __future__ import annotations
 
@@ -26,29 +26,22 @@ class PlannedStep(NamedTuple):
 
     plan: Plan
     z: NDArray[np.float32]
-    """(Z,) where it was made"""
+    """(Z,) at the decision"""
     expected: NDArray[np.float32]
-    """(T, Z) what the likeliest dream makes of the plan"""
+    """(T, Z) along the plan, in the dream at temperature 0"""
     reward: float
     """expected by M for the decision"""
     aleatoric: NDArray[np.float32]
-    """(T,) root of the mean variance of z that no memory can know, along the plan"""
+    """(T,) aleatoric standard deviation of z along the plan"""
     epistemic: NDArray[np.float32]
-    """(T,) and that the memories disagree about; 0 for a single memory"""
+    """(T,) epistemic one: disagreement of the memories; 0 for a single memory"""
 
 
 @torch.no_grad()
 def plan_in_dream(
     policy: PlanningPolicy, decisions: int, start: int = 0, seed: int = 0
 ) -> Iterator[PlannedStep]:
-    """Let a planner act in a dream from a recorded state, for so many decisions at most.
-
-    Args:
-        policy: the planner.
-        decisions: the dream may end before.
-        start: number of the recorded state.
-        seed: of search and dream.
-    """
+    """Let a planner act in a dream from recorded state ``start``, for ``decisions`` at most."""
     agent, imagination, starts = policy.agent, policy.imagination, policy.agent.starts
     count = 0 if starts is None else len(starts.z)
     if starts is None or not 0 <= start < count:

@@ -1,4 +1,4 @@
-"""What the estimators share: checks, chunks, and the way to and from torch."""
+"""Base of the estimators: checks, chunks, and the way to and from torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Array = NDArray[Any]
 
 
 class Coder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]  # no types
-    """What all share: checks, chunks, and the way to and from torch.
+    """Base class: checks, chunks, and the way to and from torch.
 
     A class gives `_train`, which makes ``model_`` and ``components_`` (N, M), and `_codes`.
 

@@ -31,8 +31,8 @@ VERDICTS = "The last column says on how many seeds the claim holds."
 COLLAPSE = (
     "Samples of the first seed over the true modes. Plain: G learns ten times as fast as F. Cured: "
     "F learns as fast as G, and its slope at real and at fake samples is penalised; loss, networks "
-    "and steps are the same. The equal form has equal rates and no penalty: what it covers, the "
-    "rates alone have cured, and the failure is no verdict on the loss."
+    "and steps are the same. The equal form has equal rates and no penalty: where it covers "
+    "the modes, the rates alone are the cure, and the failure says nothing about the loss."
 )
 VANISHING = "F trains while G stands still. Cure: the non-saturating loss."
 ORBITS = (
@@ -43,7 +43,7 @@ ORBITS = (
     "but not at a linear rate."
 )
 FLATNESS = (
-    "F trains against samples from everywhere; then lines leave the data. Flat is a small share of "
+    "F trains against samples from everywhere; then lines leave the data. Flat is a small part of "
     "what G is taught near by: under the saturating loss because G's loss is flat in F, under the "
     "regression loss because F is."
 )

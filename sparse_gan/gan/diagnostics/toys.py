@@ -17,9 +17,9 @@ from worldmodels.runs import derive_seed
 
 Toy = Literal["ring", "grid"]
 NEAR = 3.0
-"""A sample belongs to a mode if it is nearer than so many deviations."""
+"""A sample belongs to a mode if it is nearer than so many standard deviations."""
 FAIR = 0.1
-"""A mode is covered if it gets at least this part of its fair share of the samples."""
+"""A mode is covered if it gets at least this fraction of 1/K of the samples."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class ModeFigures:
     """What samples cover of a mixture."""
 
     covered: int
-    """modes that get at least `FAIR` of their fair share"""
+    """modes that get at least `FAIR` times 1/K of the samples"""
     quality: float
-    """share of the samples within `NEAR` deviations of a mode; 0.989 for the mixture itself"""
+    """fraction of samples within `NEAR` standard deviations of a mode; 0.989 for the mixture"""
     kl: float
-    """nats from the shares of the modes, among good samples, to equal shares; at most log K"""
+    """KL (nats) from the modes' frequencies among good samples to equal ones; at most log K"""
 
 
 def ring(modes: int = 8, radius: float = 2.0, deviation: float = 0.05) -> Mixture:

@@ -1,4 +1,4 @@
-"""Verdicts over seeds: does the failure show, does its cure mend it, and by which figure."""
+"""Verdicts over seeds: does the failure show, does its remedy fix it, and by which figure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from worldmodels.pages.text import power
 from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
 
 STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
-"""Below: a starved or a settled game, a flat energy; above `ORBIT`, one that goes on circling."""
+"""Below: a starved or a settled game, a flat energy; above `ORBIT`, one that keeps circling."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,11 @@ def _collapse_verdicts(
             "quality": "fewer of its samples lie at a mode",
             "kl": "its modes are shared out less evenly",
         }
-        units = {"covered": "modes covered", "quality": "share of good samples", "kl": "KL, nats"}
+        units = {
+            "covered": "modes covered",
+            "quality": "fraction of good samples",
+            "kl": "KL, nats",
+        }
         judged.append(Verdict(f"{toy}: {words[figure]}", units[figure], a, b, holds))
     return judged
 
