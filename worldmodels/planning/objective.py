@@ -49,9 +49,9 @@ class Imagination(Numbers):
         agent: Agent,
         cfg: ObjectiveConfig,
         critic: Value | None = None,
-        drive: LatentPolicy | None = None,
+        base: LatentPolicy | None = None,
     ) -> None:
-        """Open an agent's dreams; ``drive`` makes proposals and acts beyond plans, by default C.
+        """Open an agent's dreams; ``base`` (default: C) proposes plans and acts after their end.
 
         Raises:
             UserError: the agent cannot dream, or the config asks for what is not there.
@@ -66,7 +66,7 @@ class Imagination(Numbers):
         if followed and len(agent.memories) < 2:
             cfg.refuse("disagreement_penalty", "0 without several memories; this agent has one")
         self.memories, self.reward_model, self.cfg = agent.memories, agent.reward_model, cfg
-        self.controller: LatentPolicy = drive or agent.linear
+        self.controller: LatentPolicy = base or agent.linear
         self.critic = critic if cfg.critic else None
         members, carry = len(agent.memories), agent.memories[0].carry_size
         shapes = ((agent.z_dim,), (members, agent.h_dim), (members, carry))
@@ -159,7 +159,7 @@ class UnrolledObjective:
     """Returns of plans from one belief, differentiable: M unrolled in torch.
 
     The mixture's samples are reparametrised: the component is drawn, and the gradient runs through
-    its mean and deviation. A dream's end is soft: rewards are weighed by the chance to be alive.
+    its mean and standard deviation. Rewards are weighed by the chance that the dream continues.
     """
 
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
