@@ -47,9 +47,9 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, read_json
 
 HASHES = {
-    "smoke": "d259187cb2e1afa348d981c2e0a4dad7980ed025c54b778e2825bef4f3e25533",
-    "quick": "13e99f7d9b7b5af2e65c9855254cbc75fdde97539993cf7717e08f5a4f4ba17f",
-    "full": "a9723b2465a1f3afc392b90bf8b93e61e02d921e17f315b1b2fe95097411fba0",
+    "smoke": "91593e159e87502191edce169ce5f029b5a2e84b4f15c16b5c77ddb22522b1c6",
+    "quick": "0a9b11a705dc33a8b3727cc7d3bce429730ee6d44ceed414fb7527cf0a953029",
+    "full": "de1dec76826c0bc16c2c2ce43489c2f4ec7aed185f22f62cd445c09377aec5e7",
 }
 """Of the presets; a change of one makes every run of it begin again."""
 

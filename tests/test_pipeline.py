@@ -173,7 +173,7 @@ def test_fresh_rounds_are_the_last() -> None:
     assert cfg.memory_training_of(4) == cfg.memory_training
     with pytest.raises(UserError, match="memory_steps is 0; it must be at least 1"):
         FromScratchConfig(memory_steps=0)
-    with pytest.raises(UserError, match="rounds is -1; it must be at least 0"):
+    with pytest.raises(UserError, match="iterations is -1; it must be at least 0"):
         FromScratchConfig(iterations=-1)
 
 

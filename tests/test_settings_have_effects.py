@@ -119,7 +119,7 @@ def staged(out: Path) -> list[list[str]]:
         "train-vision --preset small --data {out}/e --out {out}/v.pt",
         "encode --data {out}/e --vision {out}/v.pt --out {out}/z.safetensors",
         "train-memory --preset small --latents {out}/z.safetensors --out {out}/m.pt "
-        "--memory.reward hit",
+        "--memory.reward event",
         "train-controller --preset small --vision {out}/v.pt --memory {out}/m.pt "
         "--latents {out}/z.safetensors --out {out}/agent",
     )
@@ -141,7 +141,7 @@ OPTIONAL = (
 )
 LINES: dict[str, tuple[str, ...]] = {
     "run": (
-        f"{SMALL} --out {{out}}/run --workers 1 --memory.ensemble 2 --memory.reward hit {OPTIONAL}",
+        f"{SMALL} --out {{out}}/run --workers 1 --memory.ensemble 2 --memory.reward event {OPTIONAL}",
     ),
     "collect": (
         f"{SMALL} --env-id {BOX} --out {{out}}/e --workers 1 --run {{out}}/r --bias 0 0",

@@ -152,7 +152,8 @@ def _write(given: Path, config: dict[str, Any], parts: Mapping[str, dict[str, Te
     try:
         sums: dict[str, str] = {}
         for part, tensors in parts.items():
-            facts = {"source": {"env_id": config["env_id"]}, "depends": dict(sums)}
+            needed = {name: sums[name] for name in ("vision", "memory") if name in sums}
+            facts = {"source": {"env_id": config["env_id"]}, "depends": needed}
             data = file_of_tensors(tensors, part, SCHEMA, **facts)
             runs.atomic_write(new / f"{part}.safetensors", data)
             sums[part] = hashlib.sha256(data).hexdigest()

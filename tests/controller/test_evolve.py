@@ -116,7 +116,7 @@ def test_tampered_checkpoint_is_refused(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match="it is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         evolve(Noisy(), config(generations=30), 2, ZEROS, checkpoint=path)
 
 
@@ -188,7 +188,7 @@ def test_returns_that_are_no_numbers_name_the_generation() -> None:
         ("generations", 0),
         ("l2", -1.0),
         ("snapshot_every", 0),
-        ("average", 0),
+        ("mean_window", 0),
         ("restart_patience", -1),
         ("seconds", 0.0),
     ],

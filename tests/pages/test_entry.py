@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worldmodels.pages.entry import enter
+from worldmodels.metrics import read_lines
+from worldmodels.pages.entry import METRICS, enter
 from worldmodels.protocols import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -19,8 +20,9 @@ def test_an_entry_says_what_its_files_say(tmp_path: Path) -> None:
     page, title = tmp_path / "page.md", "A missed tile has its price"
     text = enter(ENTRY, page, tmp_path / "again", title, "0dfe522").read_text()
     assert PAGE.read_text().startswith(text)
-    for file in ("config.json", "frames.json", "evaluation.json", "metrics.jsonl"):
+    for file in ("config.json", "frames.json", "evaluation.json"):
         assert (tmp_path / "again" / file).read_text() == (ENTRY / file).read_text()
+    assert read_lines(tmp_path / "again" / METRICS) == read_lines(ENTRY / METRICS)
     mean = json.loads((ENTRY / "evaluation.json").read_text())["mean"]
     assert f"# A missed tile has its price: {mean:.0f}" in text
     noted = enter(ENTRY, page, tmp_path / "noted", "T", "0", "**why**")
