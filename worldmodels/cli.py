@@ -36,11 +36,11 @@ COMMANDS = {
     "evaluate": Entry("evaluate:Evaluate", "measure a policy in the real environment"),
     "plan": Entry("planning:PlanOnce", "plan from a state and show the plan in the dream"),
     "train-policy": Entry("planning:TrainPolicy", "train a policy in an agent's dreams"),
-    "ensemble": Entry("ensemble:MakeEnsemble", "average the actions of several agents"),
+    "ensemble": Entry("planning:MakeEnsemble", "average the actions of several agents"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
-    "export-minari": Entry("export_minari:ExportMinari", "write episodes as a Minari dataset"),
+    "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),
     "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""

@@ -1,10 +1,11 @@
-"""`worldmodels collect`: episodes into a folder."""
+"""`worldmodels collect` and `export-minari`: episodes, recorded and for other libraries."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from worldmodels import envs, executors, stages
@@ -25,6 +26,8 @@ from worldmodels.config import (
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
+from worldmodels.experience.export import export_minari
+from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import RunConfig
 from worldmodels.runs import FolderPath
 from worldmodels.stages.collection import Drives
@@ -194,4 +197,29 @@ class Collect(Command):
             steps=self.max_steps,
             patience=self.patience,
             used=drives.used if self.used is None else self.used,
+        )
+
+
+@dataclass(frozen=True)
+class ExportMinari(Command):
+    """Write collected episodes into a new local Minari dataset, which other libraries open.
+
+    The frames are those that V sees, without loss. Minari is an extra: pip install
+    'worldmodels[minari]'. It keeps its datasets where MINARI_DATASETS_PATH says, or in
+    ~/.minari/datasets.
+    """
+
+    data: tuple[Path, ...]
+    """folders of episodes, from `worldmodels collect`"""
+    dataset: str
+    """name of the new dataset, in Minari's form: car-racing/random-v0"""
+    author: str | None = None
+    """whom the dataset names as its author"""
+
+    def execute(self) -> None:
+        """Write the dataset and print its size."""
+        store = EpisodeStore(stages.episode_folders(self.data))
+        export_minari(store, self.dataset, self.author)
+        print(
+            f"{store.num_steps:,} steps of {len(store):,} episodes: Minari dataset {self.dataset}"
         )
