@@ -247,7 +247,7 @@ def test_shipped_agents_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "SHIPPED", tmp_path)
     make().save_pretrained(tmp_path / "car-racing")
     assert Agent.from_pretrained("car-racing").env_id == "CarRacing-v3"
-    with pytest.raises(UserError, match=r"'cars'.*is no folder.*comes with: car-racing"):
+    with pytest.raises(UserError, match=r"'cars'.*is not a folder.*comes with: car-racing"):
         Agent.from_pretrained("cars")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json"):

@@ -306,12 +306,12 @@ def test_a_tail_counts_what_c_is_paid_after_the_horizon(make_agent: MakeAgent) -
         found[tail] = (carried, dreamt, metrics["dream_return"], loss)
     torch.testing.assert_close(found[0][0], found[5][0])  # dreams go on at the horizon's end
     torch.testing.assert_close(found[0][1].reward, found[5][1].reward)
-    assert not found[0][1].beyond.any()
+    assert not found[0][1].tail_return.any()
     dreamt = found[5][1]
     reached = dreamt.alive.cumprod(0)[-1] * cfg.discount**cfg.horizon
     more = (found[5][2] - found[0][2]).item()
-    assert more == pytest.approx((reached * dreamt.beyond).mean().item(), rel=1e-4)
-    (slope,) = torch.autograd.grad(dreamt.beyond.mean(), [list(actor.body.parameters())[-1]])
+    assert more == pytest.approx((reached * dreamt.tail_return).mean().item(), rel=1e-4)
+    (slope,) = torch.autograd.grad(dreamt.tail_return.mean(), [list(actor.body.parameters())[-1]])
     assert slope.abs().sum() > 0
 
 

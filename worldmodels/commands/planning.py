@@ -84,14 +84,14 @@ class PlanOnce(Command):
         return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
-        """Settings of other planners, and weights that nobody reads."""
+        """Settings of other planners, and weights without a use."""
         found = planners.unused(self.policy)
         if not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
     def execute(self) -> None:
-        """Plan, print, and write what was asked for."""
+        """Plan, print the decisions, and write the JSON and the film."""
         planners.get(self.policy)
         policy = open_policy(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)
@@ -134,8 +134,8 @@ class TrainPolicy(Command):
     """Train a network from [z, h] to actions in an agent's dreams; no real frame is needed.
 
     residual learns a bounded change of C's actions by the gradient of the rewards through M, with
-    a critic beyond the horizon; actor-critic learns actions from nothing, policy-network has no
-    critic, and imitation learns what a planner decides. The same command resumes an interrupted
+    a critic beyond the horizon; actor-critic learns actions from scratch, policy-network has no
+    critic, and imitation learns a planner's decisions. The same command resumes an interrupted
     training.
     """
 
@@ -172,9 +172,8 @@ class TrainPolicy(Command):
         if flags.get("policy") == "residual":
             training = residual_training()
         if flags.get("policy") == "policy-network":
-            training = PolicyTrainConfig(
-                steps=300, horizon=12, max_length=100, tail=12, critic=False
-            )
+            dreams = replace(training, horizon=12, max_length=100, tail=12, critic=False)
+            training = replace(dreams, steps=300)
         planning = planners.defaults(flags.get("planner", "icem"))
         return replace(super().defaults(preset, flags), training=training, planning=planning)
 
@@ -190,7 +189,7 @@ class TrainPolicy(Command):
         return found
 
     def execute(self) -> None:
-        """Train, and write the file."""
+        """Train and write the file."""
         if (self.policy == "residual") != bool(self.training.network.residual):
             raise UserError(
                 f"--training.network.residual is {self.training.network.residual} and --policy is "
@@ -199,7 +198,7 @@ class TrainPolicy(Command):
         planners.get(self.planner)
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
-        check_output(out, "--out")  # the agent's folder may not be writable
+        check_output(out, "--out")  # by default in the agent's folder
         cfg = self.imitation if self.policy == "imitation" else self.training
         memory = origin(agent, cfg.network)
         inputs = [replace(self, out=None, run=None), memory]

@@ -1,4 +1,4 @@
-"""A policy network by imitation: the planner's decisions in the dream, learnt by regression."""
+"""A policy network by imitation: regression on a planner's decisions in the dream."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImitationConfig(Config):
-    """How plans are collected and imitated."""
+    """Collection of a planner's decisions, and their imitation."""
 
     dreams: Size = 64
     """dreams under the planner, each from a recorded state"""
     decisions: Count = 20
     """decisions in each of them"""
     noise: NotNegative = 0.1
-    """standard deviation of what is executed around what was planned, in units of half the range:
-    the network learns to come back"""
+    """standard deviation of executed around planned actions, in units of half the range, from which
+    the network learns to recover"""
     epochs: Count = 60
     """passes over the collected decisions"""
     batch: Size = 128
@@ -44,7 +44,7 @@ class ImitationConfig(Config):
 
 
 class Decisions(NamedTuple):
-    """What a planner decided where."""
+    """Decisions of a planner, and the states in which it made them."""
 
     z: NDArray[np.float32]  #: (N, Z)
     h: NDArray[np.float32]  #: (N, H)

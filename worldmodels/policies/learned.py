@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
-from worldmodels.artifacts import (
-    file_of_tensors,
-    filled,
-    read_facts,
-    read_tensors,
-    weights_digest,
-)
+from worldmodels.artifacts import file_of_tensors, filled, read_facts, read_tensors, weights_digest
 from worldmodels.config import Config, Few, from_json
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.protocols import LatentPolicy, UserError
