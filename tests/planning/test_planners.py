@@ -214,7 +214,7 @@ def test_a_budget_always_allows_the_first_iteration(limit: float, done: int) -> 
         (lambda: CEMConfig(samples=1), r"CEMConfig\.samples is 1; it must be at least 2"),
         (
             lambda: CEMConfig(elite_fraction=0.0),
-            r"CEMConfig\.elites is 0\.0; it must be above 0 and at most 1",
+            r"CEMConfig\.elite_fraction is 0\.0; it must be above 0 and at most 1",
         ),
         (lambda: MPPIConfig(temperature=0), r"MPPIConfig\.temperature is 0; it must be above 0"),
         (lambda: GradientConfig(restarts=0), r"GradientConfig\.restarts is 0"),
