@@ -28,7 +28,8 @@ NESTED = "explore_bias"  # centres of several numbers each, of which flags can t
 def leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Flag and value of every setting of a configuration."""
     for field in dataclasses.fields(cfg):
-        value, flag = getattr(cfg, field.name), f"{prefix}{field.name.replace('_', '-')}"
+        value = getattr(cfg, field.name)
+        flag = prefix + field.name.rstrip("_").replace("_", "-")
         if dataclasses.is_dataclass(value):
             yield from leaves(value, f"{flag}.")
         elif field.name != NESTED:

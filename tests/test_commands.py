@@ -238,7 +238,7 @@ def test_run_takes_any_environment_with_pixels(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--preset", "smoke", "--env-id", DISCRETE, "--iterations", "1", "--workers", "1"]
-    words += ["--dream.backend", "torch", "--test.no-videos", "--test.no-random-driver"]
+    words += ["--dream.backend", "torch", "--test.no-videos", "--test.no-random-policy"]
     run("run", *words, "--out", tmp_path / "run")
     assert capsys.readouterr().out.endswith(f"report: {tmp_path / 'run' / 'report.html'}\n")
     assert Agent.from_pretrained(tmp_path / "run" / "agent").action_spec.kind == "discrete"

@@ -141,7 +141,8 @@ OPTIONAL = (
 )
 LINES: dict[str, tuple[str, ...]] = {
     "run": (
-        f"{SMALL} --out {{out}}/run --workers 1 --memory.ensemble 2 --memory.reward event {OPTIONAL}",
+        f"{SMALL} --out {{out}}/run --workers 1 --memory.ensemble 2 --memory.reward event "
+        f"{OPTIONAL}",
     ),
     "collect": (
         f"{SMALL} --env-id {BOX} --out {{out}}/e --workers 1 --run {{out}}/r --bias 0 0",
@@ -268,7 +269,7 @@ REFUSED = (
     ("train-policy --agent {made}/agent --planner cem", "it is for imitation"),
     ("train-policy --agent {made}/agent --policy imitation --training.steps 3", "its own"),
     (
-        "train-policy --agent {made}/agent --policy policy-network --training.lambda_ 0.5",
+        "train-policy --agent {made}/agent --policy policy-network --training.lambda 0.5",
         "policy-network has no critic",
     ),
     ("study {made}/run --variants hot:selection.episodes=3", "has no effect in a study"),

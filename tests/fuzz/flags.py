@@ -167,7 +167,7 @@ def _flags(cls: type, prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         kind = hints[field.name]
-        name = f"{prefix}{field.name}".replace("_", "-")
+        name = (prefix + field.name.rstrip("_")).replace("_", "-")
         if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             yield from _flags(kind, "" if kind is RunConfig else f"{name}.")
         elif kind is bool:

@@ -144,5 +144,5 @@ def test_a_loss_that_is_not_finite_stops() -> None:
 
 
 def test_bad_values_are_named() -> None:
-    with pytest.raises(UserError, match=r"MemoryTrainConfig\.length is 1"):
+    with pytest.raises(UserError, match=r"MemoryTrainConfig\.sequence_length is 1"):
         MemoryTrainConfig(sequence_length=1)

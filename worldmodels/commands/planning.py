@@ -185,7 +185,7 @@ class TrainPolicy(Command):
         found = dict.fromkeys(("planner", "planning", "imitation"), why)
         if not self.training.critic:
             why = f"{self.policy} has no critic"
-            found |= dict.fromkeys(("training.lambda_", "training.target-decay"), why)
+            found |= dict.fromkeys(("training.lambda", "training.target-decay"), why)
         return found
 
     def execute(self) -> None:

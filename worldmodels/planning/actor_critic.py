@@ -28,7 +28,7 @@ def lambda_returns(
 
     Equation 4 of Dreamer (Hafner et al. 2020, arXiv:1912.01603), written backwards as in its second
     version: rewards r (T, B), chances c (T, B) that the episode continues, values v_1 to v_T (T, B)
-    of the states after each step, discount g and lambda_ l.
+    of the states after each step, discount g and lambda l.
     """
     following, found = values[-1], []
     for t in reversed(range(len(reward))):

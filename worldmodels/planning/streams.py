@@ -6,9 +6,10 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
+import tyro
 from torch import Tensor
 
 from worldmodels.agent import Agent
@@ -56,7 +57,7 @@ class PolicyTrainConfig(Config):
     """gradient of the actor: through the unrolled M, or by the score function (REINFORCE)"""
     discount: PositiveFraction = 0.97
     """weight of a reward relative to the one before it"""
-    lambda_: Fraction = 0.95
+    lambda_: Annotated[Fraction, tyro.conf.arg(name="lambda")] = 0.95
     """lambda of the returns: 1 trusts M's rewards to the horizon, 0 the critic at once"""
     entropy: NotNegative = 1e-3
     """reward per nat of the actor's entropy, in units of the returns' scale"""

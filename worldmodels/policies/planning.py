@@ -31,7 +31,7 @@ class PlannerState(NamedTuple):
     c: NDArray[np.float32]  #: (B, M, C)
     action: NDArray[np.float32]  #: (B, A) action decided there, as M sees it
     held: NDArray[np.int64]  #: (B,) steps of the environment that it has been chosen for
-    plans: NDArray[np.object_]  #: (B,) the `Plan`s; None before the first one
+    plans: NDArray[np.object_]  #: (B,) plans; None before the first one
     decisions: NDArray[np.int64]  #: (B,) decisions so far, which seed the search
 
 
