@@ -247,7 +247,7 @@ def test_shipped_agents_are_found_by_name(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "SHIPPED", tmp_path)
     make().save_pretrained(tmp_path / "car-racing")
     assert Agent.from_pretrained("car-racing").env_id == "CarRacing-v3"
-    with pytest.raises(UserError, match=r"'cars'.*is no folder.*comes with: car-racing"):
+    with pytest.raises(UserError, match=r"'cars'.*is not a folder.*comes with: car-racing"):
         Agent.from_pretrained("cars")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json"):
@@ -278,7 +278,7 @@ def test_a_run_folder_stands_for_its_agent(tmp_path: Path) -> None:
     assert books.ledger == [("collection", "agent/collection", 7)]
     runs.write_json(run.agent / "config.json", {"schema": "driver/1", "env_id": "x"})
     assert drivers.is_driver(run.path) and home_of(str(run.path)) == "x"
-    with pytest.raises(UserError, match="holds a baseline's driver, which has no V, M and C"):
+    with pytest.raises(UserError, match="holds a baseline, which has no V, M and C"):
         Agent.from_pretrained(run.path)
 
 
@@ -379,7 +379,7 @@ def test_nothing_half_written_and_nothing_of_others_overwritten(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "cat.png").write_bytes(b"")
-    with pytest.raises(UserError, match="something else than an agent"):
+    with pytest.raises(UserError, match="holds other files than an agent"):
         agent.save_pretrained(tmp_path / "photos", "float32")
     with pytest.raises(UserError, match="float8"):
         agent.save_pretrained(tmp_path / "agent", "float8")

@@ -91,7 +91,7 @@ class _Part(NamedTuple):
         return filled(make, self.tensors, self.path, REMEDY)
 
     def take(self, shapes: Mapping[str, tuple[int, ...]]) -> list[Tensor]:
-        """Some tensors, float32, of these shapes."""
+        """Tensors of these shapes, as float32."""
         found = pick(self.tensors, shapes, self.path, REMEDY)
         for tensor, (name, shape) in zip(found, shapes.items(), strict=True):
             require_shape(tensor, shape, name, self.path)
@@ -103,7 +103,7 @@ def save(agent: Agent, folder: Path, dtype: str) -> Path:
 
     Raises:
         UserError: unknown dtype, a number that it cannot hold, a full disk, or a folder that holds
-            something else than an agent.
+            other contents than an agent.
     """
     config = AgentConfig(
         **{name: getattr(agent, name) for name in OPTIONS},
@@ -145,7 +145,7 @@ def _write(given: Path, config: dict[str, Any], parts: Mapping[str, dict[str, Te
     runs.check_output(given, "the agent's folder", FOLDER)
     folder = Path(os.path.realpath(given))
     if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
-        raise UserError(f"{given} holds something else than an agent; choose an empty folder")
+        raise UserError(f"{given} holds other files than an agent's; choose an empty folder")
     runs.make_folder(folder.parent)
     token = uuid.uuid4().hex[:12]
     new, old = (folder.with_name(f".{folder.name}-{what}-{token}") for what in ("new", "old"))
@@ -171,7 +171,7 @@ def _write(given: Path, config: dict[str, Any], parts: Mapping[str, dict[str, Te
 
 
 def _keep_others(folder: Path, new: Path) -> None:
-    """Copy what is not the agent's own from the folder that is about to be replaced."""
+    """Copy other files than the agent's from the folder that will be replaced."""
     own = {CONFIG, CARD, *(f"{part}.safetensors" for part in PARTS)}
     for entry in folder.iterdir():
         if entry.name not in own:
@@ -216,15 +216,11 @@ def load(folder: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read the config.
-
-    Raises:
-        UserError: it is missing, damaged, of another schema, or of something else than an agent.
-    """
+    """Read the config; a missing or damaged one, or of another schema, is a UserError."""
     config = runs.read_json(folder / CONFIG)
     schema = config.get("schema") if isinstance(config, dict) else None
     if str(schema).startswith("driver/"):
-        raise UserError(f"{folder} holds a baseline's driver, which has no V, M and C")
+        raise UserError(f"{folder} holds a baseline, which has no V, M and C")
     if schema != SCHEMA:
         raise UserError(
             f"{folder / CONFIG} has schema {schema!r}; this version reads {SCHEMA}: "
@@ -281,7 +277,7 @@ def _starts(part: _Part, memories: list[Memory], z_dim: int, hidden: int) -> Dre
 
 
 def card(config: Mapping[str, Any]) -> str:
-    """The model card: what it drives, how well, on which seeds, from how many real frames."""
+    """The model card: environment, returns, seeds, and number of real frames."""
     import jinja2
 
     made = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)

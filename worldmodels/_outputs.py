@@ -1,4 +1,4 @@
-"""Options that name what a command writes: looked at before its work begins, and not after it.
+"""Options that name what a command writes: checked before its work begins.
 
 Part of `worldmodels.runs`; import it from there.
 """
@@ -40,11 +40,7 @@ FolderPath: TypeAlias = Annotated[Path, FOLDER]
 
 
 def check_outputs(options: Any) -> None:
-    """Check every field of a dataclass whose type is one of the above; None is no output.
-
-    Raises:
-        UserError: it cannot be written; the option and the reason are named.
-    """
+    """Check every output among a dataclass's fields by `check_output`."""
     for name, kind in types_of(type(options)).items():
         path = getattr(options, name)
         marks = [m for part in (kind, *get_args(kind)) for m in getattr(part, "__metadata__", ())]

@@ -1,7 +1,7 @@
 """The agent: V, M and C as one policy, and the folder that it lives in.
 
-A folder holds `vision.safetensors`, `memory.safetensors`, `controller.safetensors`, where there are
-any `starts.safetensors` (recorded states that its dreams begin at), `config.json` and a card,
+A folder holds `vision.safetensors`, `memory.safetensors`, `controller.safetensors`, optionally
+`starts.safetensors` (recorded states that its dreams begin at), `config.json` and a model card,
 `README.md`. Nothing in it is code. An agent that only acts may lack V's decoder.
 """
 
@@ -41,14 +41,13 @@ BFLOAT16_BATCH = 8
 
 
 class AgentState(NamedTuple):
-    """What an agent carries from step to step.
+    """The state of B episodes.
 
-    M is stepped when the next frame comes, so that it learns which action was executed at this one
-    (`Agent.executed`), where that was not the agent's own.
+    M is stepped when the next frame comes, with the action that was executed (`Agent.executed`).
     """
 
     h: NDArray[np.float32]  #: (B, H) M's features at the last decision
-    c: NDArray[np.float32]  #: (B, C) what else M carries
+    c: NDArray[np.float32]  #: (B, C) the rest of M's state
     z: NDArray[np.float32]  #: (B, Z) latent of that frame
     action: NDArray[np.float32]  #: (B, A) action taken there, as M sees it
     held: NDArray[np.int64]
@@ -59,7 +58,7 @@ class LinearPolicy:
     """C as a `LatentPolicy`, differentiable in z and h."""
 
     def __init__(self, agent: Agent) -> None:
-        """Copy C's parameters as they are now."""
+        """Copy C's parameters."""
         parameters, sizes = torch.tensor(agent.parameters)[None], (agent.z_dim, agent.h_dim)
         self._one = linear.Controllers(parameters, agent.controller, *sizes, agent.input_stats)
 
@@ -72,8 +71,8 @@ class Agent(HoldingPolicy[AgentState]):
     """V + M + C with Stable-Baselines3's `predict`.
 
     At time t the controller sees [z_t, h_t], z_t from the frame and h_t from what came before; the
-    next decision steps M with z_t and the executed action to h_{t+1}. With an `action_repeat` k
-    there is a decision at every k-th frame only, and `predict` gives its action for all of the k.
+    next decision steps M with z_t and the executed action to h_{t+1}. With an `action_repeat` of k
+    it decides at every k-th frame, and `predict` gives that action for k frames.
     """
 
     def __init__(
@@ -101,16 +100,16 @@ class Agent(HoldingPolicy[AgentState]):
             memories: one M, or an ensemble; the controller sees the first one's h.
             controller: shape of C.
             parameters: (N,) of C.
-            env_id: the environment that it acts in.
+            env_id: Gymnasium id.
             frame_spec: from the environment's frames to V's.
             action_spec: the environment's action space.
             reward_model: meaning of M's reward head; needed to dream.
             input_stats: C's input normalisation, where ``controller.normalize``.
             starts: recorded states for dreams.
             action_repeat: steps of the environment that each action is held for, as in M's data.
-            observation_shape: of the environment's own frames; None asks the environment for it.
-            metadata: what the card says: score, ledger, versions.
-            seed: of the noise that samples z when `predict` is not deterministic.
+            observation_shape: of the environment's frames (default: ask the environment).
+            metadata: for the model card: score, ledger, versions.
+            seed: of z's noise, where `predict` is not deterministic.
 
         Raises:
             UserError: the parts do not fit each other.
@@ -126,12 +125,11 @@ class Agent(HoldingPolicy[AgentState]):
         self._given: Shape | None = None if observation_shape is None else tuple(observation_shape)
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
-        """let V compute in bfloat16 on batches, where the machine multiplies it fast: slightly
-        different actions"""
+        """let V compute in bfloat16 on batches, where that is fast: slightly other actions"""
         self._rng = np.random.default_rng(seed)
         self._other: LatentPolicy | None = None
         self.digest = ""
-        """names the weights of what acts in C's place, for evaluations that can be resumed"""
+        """identifies what acts in C's place in evaluations that can be resumed"""
         self._check()
         self.z_dim, self.h_dim = vision.cfg.z_dim, self.memories[0].cfg.hidden_size
         """sizes of V's latent and of M's features"""
@@ -139,14 +137,14 @@ class Agent(HoldingPolicy[AgentState]):
         """C, whatever acts"""
 
     def __repr__(self) -> str:
-        """Say what it drives and how big it is."""
+        """Name the environment and the sizes."""
         sizes = f"z {self.z_dim}, h {self.h_dim}, {len(self.memories)} memories"
         c = f"controller {self.controller.inputs!r} with {self.parameters.size} parameters"
         return f"Agent({self.env_id!r}, {sizes}, {c})"
 
     @property
     def observation_shape(self) -> Shape | None:
-        """Shape of the environment's own frames; None where the environment is not installed."""
+        """Shape of the environment's own frames; None if the environment is not installed."""
         return declared_shape(self.env_id) if self._given is None else self._given
 
     def _shape(self) -> Shape | None:
@@ -181,7 +179,7 @@ class Agent(HoldingPolicy[AgentState]):
         return self.action_spec.decode(state.action)
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
-        """What acts, C or another in its place: see `LatentPolicy`."""
+        """Act by C, or by the policy in its place: see `LatentPolicy`."""
         return (self._other or self.linear)(z, h)
 
     def executed(self, state: AgentState, action: NDArray[Any]) -> AgentState:
@@ -215,7 +213,7 @@ class Agent(HoldingPolicy[AgentState]):
         return np.asarray(to_uint8(frames))
 
     def reseed(self, seed: int) -> None:
-        """Start the noise of z anew, where `predict` is not deterministic."""
+        """Seed z's noise, where `predict` is not deterministic."""
         self._rng = np.random.default_rng(seed)
 
     def with_parameters(self, parameters: ArrayLike, **metadata: Any) -> Agent:
@@ -230,25 +228,22 @@ class Agent(HoldingPolicy[AgentState]):
     def with_policy(self, policy: LatentPolicy, digest: str = "") -> Agent:
         """The same V and M under another policy than C; it cannot be saved.
 
-        An interrupted evaluation knows the policy again by the ``digest`` of its weights.
+        The ``digest`` of its weights identifies it in evaluations that can be resumed.
         """
         other = copy.copy(self)
         other._other, other.digest = policy, digest
         return other
 
     def without_dreams(self) -> Agent:
-        """The same agent without what only dreams need: V's decoder and the recorded starts."""
+        """The same agent without V's decoder and the recorded starts, which only dreams need."""
         other = copy.copy(self)
         other.vision, other.starts = self.vision.without_decoder(), None
         return other
 
     def check_env(self, env: gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]) -> None:
-        """Make sure that this agent can act in an environment.
+        """Make sure that this agent can act in an environment, or raise a UserError.
 
-        Where the agent's own one is not installed, this one's observations are its own from now on.
-
-        Raises:
-            UserError: its action space or its observations are not those of the agent's own.
+        If its own environment is not installed, it takes the observation shape of this one.
         """
         space = getattr(env, "single_action_space", env.action_space)
         theirs, name = ActionSpec.from_space(space), env.spec.id if env.spec else str(env)
@@ -271,23 +266,21 @@ class Agent(HoldingPolicy[AgentState]):
             )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> Path:
-        """Write the folder as a whole, and return it: a kill leaves the old one or the new one.
+        """Write the folder as a whole, and return it; other files in it stay.
 
-        Args:
-            folder: its parents are created; an older agent in it is replaced, other files stay.
-            dtype: of V's and M's numbers, "float16" or "float32"; C's are always float32.
+        ``dtype`` is that of V and M, "float16" or "float32"; C is always stored as float32.
 
         Raises:
-            UserError: another dtype, a number too large for it, a full disk, or a folder that holds
-                something else than an agent.
+            UserError: another dtype, a number too large for it, a full disk, or a folder with other
+                contents than an agent.
         """
         if self._other is not None:
-            raise UserError("an agent that C does not drive cannot be saved as one")
+            raise UserError("an agent with another policy than C cannot be saved")
         return files.save(self, Path(folder), dtype)
 
     @classmethod
     def from_pretrained(cls, path_or_name: str | Path) -> Self:
-        """Read an agent from a folder, or one that comes with the package by its name.
+        """Read an agent by its folder, or a bundled one by its name.
 
         Raises:
             UserError: no such folder or name, a missing or damaged file, tensors of other shapes.
@@ -316,10 +309,10 @@ class Agent(HoldingPolicy[AgentState]):
 
 
 def find(path_or_name: str | Path) -> Path:
-    """The folder of an agent: a path, a run's path, or the name of one in the package.
+    """The folder of an agent, given by its path, its run's path, or the name of a bundled one.
 
     Raises:
-        UserError: there is none; the text lists what exists.
+        UserError: no such agent; the bundled ones are listed.
     """
     path = agent_folder(Path(path_or_name))
     if (path / files.CONFIG).is_file():
@@ -327,7 +320,7 @@ def find(path_or_name: str | Path) -> Path:
     if path.name == str(path_or_name) and (SHIPPED / path.name / files.CONFIG).is_file():
         return SHIPPED / path.name
     known = sorted(p.parent.name for p in SHIPPED.glob(f"*/{files.CONFIG}"))
-    what = f"has no {files.CONFIG}" if path.is_dir() else "is no folder"
+    what = f"has no {files.CONFIG}" if path.is_dir() else "is not a folder"
     raise UserError(
         f"no agent {str(path_or_name)!r}: it {what}; the package comes with: "
         f"{', '.join(known) or 'none'}"

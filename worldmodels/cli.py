@@ -20,15 +20,15 @@ from worldmodels.protocols import UserError
 
 
 class Entry(NamedTuple):
-    """Module and class of a subcommand in `worldmodels.commands`, and its line in the help."""
+    """A subcommand."""
 
-    location: str
-    summary: str
+    location: str  #: module and class in `worldmodels.commands`
+    summary: str  #: its line in the help
 
 
 COMMANDS = {
     "run": Entry("run:Run", "all stages, from nothing to a report; resumes an interrupted run"),
-    "collect": Entry("collect:Collect", "drive and record episodes"),
+    "collect": Entry("collect:Collect", "record episodes"),
     "train-vision": Entry("train:TrainVision", "train V on the frames"),
     "encode": Entry("train:Encode", "turn all frames into latents with V"),
     "train-memory": Entry("train:TrainMemory", "train M on the latents"),
@@ -36,11 +36,11 @@ COMMANDS = {
     "evaluate": Entry("evaluate:Evaluate", "measure a policy in the real environment"),
     "plan": Entry("planning:PlanOnce", "plan from a state and show the plan in the dream"),
     "train-policy": Entry("planning:TrainPolicy", "train a policy in an agent's dreams"),
-    "ensemble": Entry("ensemble:MakeEnsemble", "average the actions of several agents"),
+    "ensemble": Entry("planning:MakeEnsemble", "average the actions of several agents"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
-    "export-minari": Entry("export_minari:ExportMinari", "write episodes as a Minari dataset"),
+    "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),
     "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
 }
 """All subcommands, in the order of the pipeline."""
@@ -49,18 +49,13 @@ REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENAMETOOLONG, errno.ELOOP),
 }
-"""What an operating system has against a path that a user named."""
+"""Errors of the operating system about a path of the user's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line, by default the process's own, and return the exit status.
 
-    Args:
-        argv: the words after `worldmodels`; None takes the process's own.
-
-    Returns:
-        The exit status: 0 if all went well, 2 for a mistake of the user's, which is told in one
-        line on stderr, 130 if the user stopped it.
+    It is 0, 2 for a mistake of the user's (one line on stderr), or 130 if the user stopped it.
     """
     words = sys.argv[1:] if argv is None else list(argv)
     if not words or words[0] in ("-h", "--help", "--help-all"):
@@ -71,10 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _execute(name: str, words: Sequence[str]) -> None:
-    """Read the flags of one subcommand and do what it is for."""
+    """Read the flags of one subcommand and execute it."""
     for word in (name, *words):
         if "\0" in word or any("\ud800" <= letter <= "\udfff" for letter in word):
-            raise UserError(f"{word!a} is no text: give words in UTF-8, without NUL")
+            raise UserError(f"{word!a} is not text: give words in UTF-8, without NUL")
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
@@ -90,7 +85,7 @@ def _execute(name: str, words: Sequence[str]) -> None:
 
 
 def _imports_for(words: Sequence[str]) -> AbstractContextManager[None]:
-    """Stand-ins for heavy libraries, where help with a preset's defaults is all that is wanted."""
+    """Stand-ins for heavy libraries, if the words ask for help alone."""
     from worldmodels.commands.help import ASKS, stand_ins
 
     heavy = "torch" in sys.modules or any(word.startswith("--env") for word in words)
@@ -98,7 +93,7 @@ def _imports_for(words: Sequence[str]) -> AbstractContextManager[None]:
 
 
 def guarded(work: Callable[[], None]) -> int:
-    """Do the work, with every expected failure turned into one line and an exit status."""
+    """Do the work; turn every expected failure into one line and an exit status."""
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it has no cache folder
     try:

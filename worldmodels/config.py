@@ -8,9 +8,9 @@ A configuration is a frozen dataclass that inherits from `Config`::
         temperature: Annotated[float, AtLeast(0)] = 1.0
         reward: Literal["expected", "sampled"] = "expected"
 
-Whoever builds one, in Python, from JSON (`from_json`) or from a command line
-(`worldmodels.commands.parsing`), gets a `ConfigError` for the first field that its type does not
-allow, which names the field as that person wrote it. Every float must be finite.
+Built in Python, from JSON (`from_json`) or from a command line (`worldmodels.commands.parsing`),
+it raises a `ConfigError` for the first value that a field's type does not allow, which names the
+field as it was written. Every float must be finite.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Rule:
     holds: Callable[[Any], bool]
     """whether a value of the right type is allowed"""
     quiet: bool = False
-    """only name the rule where it is broken: a limit that nobody meets by accident"""
+    """name the rule only where it is broken: a limit far from common values"""
 
 
 def _comparison(words: str, holds: Callable[[Any, float], Any]) -> Callable[[float], Rule]:
@@ -100,17 +100,17 @@ NOT_EMPTY = Rule("at least one entry", lambda value: len(value) > 0)
 Count: TypeAlias = Annotated[int, AtLeast(1), Limit(2**31)]
 """How many steps, episodes or pictures."""
 CountOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(2**31)]
-"""The same, or none."""
+"""The same, or 0."""
 Horizon: TypeAlias = Annotated[int, AtLeast(1), Limit(10**5)]
 """Steps that are in memory together: of a plan, of an unrolled dream."""
 HorizonOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(10**5)]
-"""The same, or none."""
+"""The same, or 0."""
 Episodes: TypeAlias = Annotated[int, AtLeast(1), Limit(10**6)]
 """Episodes that are listed with their seeds."""
 Size: TypeAlias = Annotated[int, AtLeast(1), Limit(65_536)]
 """Units, channels, pixels of a side, samples of a batch: what is in memory at once."""
 SizeOrZero: TypeAlias = Annotated[int, AtLeast(0), Limit(65_536)]
-"""The same, or none."""
+"""The same, or 0."""
 Channels: TypeAlias = Annotated[int, AtLeast(1), Limit(1024)]
 """Width of a convolutional network, whose weights grow with its square."""
 Few: TypeAlias = Annotated[int, AtLeast(1), Limit(1000)]
@@ -126,17 +126,17 @@ Positive: TypeAlias = Annotated[float, Above(0)]
 NotNegative: TypeAlias = Annotated[float, AtLeast(0)]
 """0 or a number above it."""
 Fraction: TypeAlias = Annotated[float, Between(0, 1)]
-"""A part of a whole, or a probability."""
+"""A fraction or a probability."""
 PositiveFraction: TypeAlias = Annotated[float, Above(0), AtMost(1)]
-"""A part of a whole that is not nothing: a discount."""
+"""A fraction above 0: a discount."""
 Decay: TypeAlias = Annotated[float, AtLeast(0), Below(1)]
-"""A part of a whole that is not all of it: dropout, momentum."""
+"""A fraction below 1: dropout, momentum."""
 Rate: TypeAlias = Annotated[float, Above(0), Below(1)]
 """Learning rate."""
 
 
 def fault(value: Any, kind: Any) -> str | None:
-    """Tell what a value would have to be, as "it must be ..."; None if it is."""
+    """What a type demands of a value, as "it must be ..."; None if the value is allowed."""
     origin = get_origin(kind)
     rules: tuple[Rule, ...] = ()
     if origin is Annotated:
@@ -219,14 +219,10 @@ class ConfigError(UserError, ValueError):
     """A field's value that its type does not allow."""
 
     def __init__(self, owner: type, path: Fields, value: Any, must: str, name: str = "") -> None:
-        """Name the field, its value and what is allowed.
+        """Name the field, its value and what is allowed (``must``: "it must be at least 1").
 
-        Args:
-            owner: class of the configuration; `object` for an argument of a function.
-            path: the field, or fields down to one of a configuration inside of it.
-            value: what it is.
-            must: such as "it must be at least 1".
-            name: how the user wrote the field; empty for ``Class.field``.
+        ``owner`` is the class of the configuration, or `object` for an argument of a function;
+        ``name`` is how the user wrote the field, by default ``Class.field``.
         """
         text = name or ".".join((owner.__name__, *path))
         super().__init__(f"{text} is {show(value)}; {must}")
@@ -279,15 +275,10 @@ def unchecked() -> Iterator[None]:
 
 
 def validate(obj: Any, name: Callable[[Fields], str], path: Fields = ()) -> None:
-    """Check a dataclass and all inside of it.
+    """Check a dataclass and all inside of it; the first value not allowed is a ConfigError.
 
-    Args:
-        obj: a configuration, or a command that holds some.
-        name: from fields, counted from the outermost dataclass, to how the user wrote them.
-        path: the fields from there to ``obj``.
-
-    Raises:
-        ConfigError: the first value that is not allowed.
+    ``name`` tells how the user wrote a field, given by its path from the outermost dataclass;
+    ``path`` leads from there to ``obj``.
     """
     try:
         _check_fields(obj)
@@ -303,11 +294,7 @@ def validate(obj: Any, name: Callable[[Fields], str], path: Fields = ()) -> None
 
 
 def require(name: str, value: Any, kind: Any) -> None:
-    """Check an argument of a function as if it were a field of a type such as `Count`.
-
-    Raises:
-        ConfigError: names the argument, its value and what is allowed.
-    """
+    """Check an argument of a function by a type such as `Count`; ConfigError as for a field."""
     if must := fault(value, kind):
         raise ConfigError(object, (name,), value, must, name)
 
@@ -330,17 +317,13 @@ def types_of(cls: type) -> dict[str, Any]:
 
 
 def from_json(cls: type[T], record: Any, where: str = "", ignore_unknown: bool = False) -> T:
-    """A configuration from what `to_jsonable` made of it; what is missing takes its default.
+    """A configuration from a JSON object by `to_jsonable`; missing fields take their defaults.
 
-    Args:
-        cls: a dataclass.
-        record: the JSON object.
-        where: what stands before a field's name in errors, such as "agent/config.json: vision.".
-        ignore_unknown: drop entries of the object, though not of those inside of it, that are no
-            fields.
+    ``where`` stands before a field's name in errors, such as "agent/config.json: vision.";
+    ``ignore_unknown`` drops unknown entries of the object itself.
 
     Raises:
-        UserError: a field is unknown, missing, or has a value that it may not have; it is named.
+        UserError: names a field that is unknown or missing, or has a value that is not allowed.
     """
     if ignore_unknown and isinstance(record, Mapping):
         record = {name: record[name] for name in types_of(cls) if name in record}
@@ -359,11 +342,7 @@ class Family:
     """kind of an object without that entry"""
 
     def pick(self, value: Any, where: str) -> type:
-        """The class of a JSON object, which stands at ``where``.
-
-        Raises:
-            UserError: there is no such kind.
-        """
+        """The class of a JSON object at ``where``; an unknown kind is a UserError."""
         kind = value.get("kind", self.default) if isinstance(value, Mapping) else self.default
         if not isinstance(kind, str) or kind not in self.classes:
             known = ", ".join(self.classes)
@@ -371,15 +350,15 @@ class Family:
         return self.classes[kind]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Former:
-    """In a field's type: from values that files of earlier versions hold to today's."""
+    """In a field's type: from values in files of earlier versions to today's."""
 
     names: Mapping[str, str]
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:
-    """Make dataclasses, tuples and paths of what JSON has in their place; leave the rest."""
+    """Make dataclasses, tuples and paths of their JSON values; leave others unchanged."""
     origin = get_origin(kind)
     if origin is Annotated:
         base, *extras = get_args(kind)

@@ -12,14 +12,10 @@ from worldmodels.runs import parse_json, to_jsonable
 
 
 def read_setting(word: str, text: str) -> tuple[str, Any]:
-    """Name and value of a setting such as ``dream.temperature=1.3``.
-
-    Raises:
-        UserError: there is no equals sign; the message names the ``text`` that the word is of.
-    """
+    """Name and value of a setting such as ``dream.temperature=1.3``, a word of a ``text``."""
     name, equals, value = word.partition("=")
     if not equals:
-        raise UserError(f"{word!r} in {text!r} is no setting: write name=value")
+        raise UserError(f"{word!r} in {text!r} is not a setting: write name=value")
     try:
         return name, parse_json(value, "{}")
     except UserError:
@@ -27,14 +23,10 @@ def read_setting(word: str, text: str) -> tuple[str, Any]:
 
 
 def with_settings(cfg: RunConfig, settings: Mapping[str, Any]) -> RunConfig:
-    """The configuration with some fields changed.
-
-    Args:
-        cfg: the configuration.
-        settings: from names such as ``dream.temperature`` to values.
+    """The configuration with new values of fields with names such as ``dream.temperature``.
 
     Raises:
-        UserError: there is no such field, or it refuses the value.
+        UserError: an unknown field, or a value that it refuses.
     """
     record = to_jsonable(cfg)
     for name, value in settings.items():

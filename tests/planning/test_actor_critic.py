@@ -119,7 +119,7 @@ def test_a_residual_belongs_to_one_c(make_agent: MakeAgent, tmp_path: Path) -> N
     path = tmp_path / "policy.safetensors"
     PolicyFile((Actor.of(agent, cfg),), None, "actor-critic", origin(agent, cfg)).save(path)
     z, h = torch.randn(4, agent.z_dim), torch.randn(4, agent.h_dim)
-    assert PolicyFile.load(path, agent).control(z, h).shape == (4, 3)
+    assert PolicyFile.load(path, agent).policy(z, h).shape == (4, 3)
     with pytest.raises(UserError, match="another M or C"):
         PolicyFile.load(path, agent.with_parameters(agent.parameters + 1))
 
@@ -155,7 +155,7 @@ def test_actors_drive_by_the_mean_of_their_u(make_agent: MakeAgent, tmp_path: Pa
     assert not torch.equal(actors[0](z, h)[0], actors[1](z, h)[0])
     file = PolicyFile(actors, critic, "actor-critic", origin(agent, cfg.network))
     file.save(tmp_path / "file.safetensors")
-    control = PolicyFile.load(tmp_path / "file.safetensors", agent).control
+    control = PolicyFile.load(tmp_path / "file.safetensors", agent).policy
     mean = (actors[0](z, h)[0] + actors[1](z, h)[0]) / 2
     torch.testing.assert_close(control(z, h), alone.act(mean))
     again, _ = train_policies(agent, cfg, seed=1, checkpoint=tmp_path / "policy.pt")
@@ -306,12 +306,12 @@ def test_a_tail_counts_what_c_is_paid_after_the_horizon(make_agent: MakeAgent) -
         found[tail] = (carried, dreamt, metrics["dream_return"], loss)
     torch.testing.assert_close(found[0][0], found[5][0])  # dreams go on at the horizon's end
     torch.testing.assert_close(found[0][1].reward, found[5][1].reward)
-    assert not found[0][1].beyond.any()
+    assert not found[0][1].tail_return.any()
     dreamt = found[5][1]
     reached = dreamt.alive.cumprod(0)[-1] * cfg.discount**cfg.horizon
     more = (found[5][2] - found[0][2]).item()
-    assert more == pytest.approx((reached * dreamt.beyond).mean().item(), rel=1e-4)
-    (slope,) = torch.autograd.grad(dreamt.beyond.mean(), [list(actor.body.parameters())[-1]])
+    assert more == pytest.approx((reached * dreamt.tail_return).mean().item(), rel=1e-4)
+    (slope,) = torch.autograd.grad(dreamt.tail_return.mean(), [list(actor.body.parameters())[-1]])
     assert slope.abs().sum() > 0
 
 

@@ -58,7 +58,7 @@ def same_drive(policy: Any) -> None:
 def test_a_copy_chooses_as_the_original(make_agent: MakeAgent, kind: str) -> None:
     agent = make_agent(2, action_repeat=1)
     actor = Actor.of(agent, NetworkConfig(8, 1, residual=0.3)).requires_grad_(False)
-    residual = agent.with_policy(PolicyFile((actor,), None, "residual", "").control, "a")
+    residual = agent.with_policy(PolicyFile((actor,), None, "residual", "").policy, "a")
     policies: dict[str, Any] = {
         "controller": agent,
         "residual": residual,

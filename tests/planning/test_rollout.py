@@ -74,7 +74,7 @@ def test_the_last_change_competes_again() -> None:
 
 
 @pytest.mark.parametrize("spec", [None, ActionSpec("discrete", 4)], ids=["box", "discrete"])
-def test_no_change_is_the_driver_itself(make_agent: MakeAgent, spec: ActionSpec | None) -> None:
+def test_no_change_is_the_policy_itself(make_agent: MakeAgent, spec: ActionSpec | None) -> None:
     agent = make_agent() if spec is None else make_agent(spec=spec)
     imagination = Imagination(agent, CFG)
     belief = belief_of(agent)
@@ -83,7 +83,7 @@ def test_no_change_is_the_driver_itself(make_agent: MakeAgent, spec: ActionSpec 
     unchanged = objective.returns(none, hold=3)
     assert unchanged.shape == (1, 3)
     np.testing.assert_allclose(unchanged, objective.returns(none, hold=0), rtol=1e-6)
-    # a plan of one action, the driver's own, and the driver after it
+    # a plan of one action, the policy's own, and the policy after it
     tail = dataclasses.replace(CFG, horizon=1, tail=3)
     one = DreamObjective(Imagination(agent, tail), belief, 5)
     np.testing.assert_allclose(one.returns(objective.own[None, None]), unchanged, rtol=1e-5)
@@ -98,15 +98,15 @@ def test_a_change_lasts_as_long_as_it_is_held(make_agent: MakeAgent) -> None:
     np.testing.assert_array_equal(held[2], objective.returns(change, 4))
 
 
-def test_another_driver_than_c_can_be_improved(make_agent: MakeAgent) -> None:
+def test_another_policy_than_c_can_be_improved(make_agent: MakeAgent) -> None:
     agent = make_agent()
     still = torch.tensor([0.1, 0.2, 0.3])
 
-    def drive(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    def act(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         return still.expand(len(z), -1)
 
     cfg = PlanningConfig(CFG, rollout=RolloutConfig(changes=3, margin=1e9))
-    policy = PlanningPolicy(agent, "rollout", cfg, drive=drive, drive_digest="still")
+    policy = PlanningPolicy(agent, "rollout", cfg, base=act, base_digest="still")
     action, _ = policy.predict(np.zeros((2, 96, 96, 3), np.uint8), deterministic=True)
     np.testing.assert_allclose(action, np.tile(still.numpy(), (2, 1)))
     assert policy.digest != PlanningPolicy(agent, "rollout", cfg).digest

@@ -1,10 +1,11 @@
-"""`worldmodels collect`: episodes into a folder."""
+"""`worldmodels collect` and `export-minari`: episodes, recorded and for other libraries."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from worldmodels import envs, executors, stages
@@ -25,6 +26,8 @@ from worldmodels.config import (
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
+from worldmodels.experience.export import export_minari
+from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import RunConfig
 from worldmodels.runs import FolderPath
 from worldmodels.stages.collection import Drives
@@ -39,20 +42,20 @@ SETTINGS = {
     "burst_steps": "burst_steps",
     "group": "group",
 }
-"""Options, and the preset's settings that they change."""
+"""Option -> setting of the preset that it changes."""
 OTHERS: dict[str, BrownianConfig | RandomControllerConfig] = {
     "brownian": BrownianConfig(),
     "random-controller": RandomControllerConfig(),
 }
-"""Random driving other than the preset's."""
+"""Random policies other than the preset's."""
 
 
 @dataclass(frozen=True)
 class Collect(Command):
-    """Drive and record episodes, on the seeds that a run of the same --seed would use.
+    """Record episodes, on the seeds that a run of the same --seed would use.
 
     Episodes that the folder holds already are kept, so the same command resumes an interrupted
-    collection. Values of --scale or --noise share the episodes equally, a folder for each.
+    collection. Values of --scale or --noise get equal numbers of episodes, a folder for each.
     """
 
     common: ClassVar[str] = (
@@ -77,14 +80,14 @@ class Collect(Command):
     noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY]
     """standard deviations of the noise on the agent's actions, in the same units"""
     bias_std: NotNegative
-    """standard deviation of a constant shift of the agent's actions, drawn once per episode; 0
-    where the noise is 0"""
+    """standard deviation of a shift of the agent's actions, drawn once per episode; 0 without
+    noise"""
     burst_probability: Fraction
     """chance per step that a burst of one random action interrupts the agent"""
     burst_steps: Count
     """longest burst, in steps"""
     group: GroupSize
-    """episodes that one worker drives side by side and stores in one shard"""
+    """episodes that one worker runs side by side and stores in one shard"""
     action_repeat: Repeat
     """steps of the environment that each action is held for; an agent brings its own"""
     frame_rows: Size | None
@@ -94,23 +97,23 @@ class Collect(Command):
     bias: tuple[float, ...] | None = None
     """mean of the random actions (ar1), in the same units (default: the preset's)"""
     behaviour: Literal["ar1", "brownian", "random-controller"] = "ar1"
-    """random driving without an agent"""
+    """random policy without an agent"""
     agent: str | None = None
-    """agent that drives, with noise: its folder, its run's folder, or the name of a bundled one
-    (default: drive at random)"""
+    """agent that acts, with noise: its folder, its run's folder, or the name of a bundled one
+    (default: act at random)"""
     seed: Seed = 0
     """random seed; the same as in `worldmodels run` gives the same episodes"""
     used: CountOrZero | None = None
     """skip so many training seeds, which earlier collections have used (default: 0, or the
-    preset's random episodes where an agent drives)"""
+    preset's random episodes where an agent acts)"""
     workers: Workers | None = None
-    """processes that drive; the result is the same for any number (default: one per usable core)"""
+    """processes; the result is the same for any number (default: one per usable core)"""
     run: FolderPath | None = None
     """run folder to log metrics and frames into (default: do not log)"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The preset's first iteration, or its later ones where an agent drives."""
+        """The preset's first iteration, or its later ones where an agent acts."""
         cfg, by_agent = preset.experience, "agent" in flags
         return dataclasses.replace(
             super().defaults(preset, flags),
@@ -121,21 +124,21 @@ class Collect(Command):
         )
 
     def ignored(self) -> Mapping[str, str]:
-        """What is for agents alone, or for random driving alone."""
+        """Options for agents alone, or for random policies alone."""
         if self.agent is not None:
             own = "the agent brings its own"
-            random = "an agent drives, not noise alone; its noise is --noise"
+            random = "an agent acts, not noise alone; its noise is --noise"
             names = ("scale", "rho", "bias", "behaviour")
             return {"action-repeat": own, "frame-rows": own} | dict.fromkeys(names, random)
         names = ("noise", "bias-std", "burst-probability", "burst-steps")
-        found = dict.fromkeys(names, "no agent drives")
+        found = dict.fromkeys(names, "no agent acts")
         if self.behaviour != "ar1":
             why = f"it is for ar1, and behaviour is {self.behaviour}"
             found |= dict.fromkeys(("scale", "rho", "bias"), why)
         return found
 
     def execute(self) -> None:
-        """Collect and say what there is."""
+        """Collect, and print the totals."""
         if self.agent is not None:
             agent = Agent.from_pretrained(find(self.agent))
             env = envs.make(self.env_id)
@@ -149,34 +152,21 @@ class Collect(Command):
         drives = self._drives()
         same = dataclasses.replace(drives, episodes=1)  # a longer collection extends a shorter one
         inputs = [self.env_id, same, self.group, repeat, frames]
+        stage = ("collect", self.out, inputs, self.run)
+        at = int(self.agent is not None)
         with (
             executors.make(None, self.workers) as executor,
-            stages.open_stage(
-                "collect",
-                self.out,
-                inputs,
-                self.run,
-                seed=self.seed,
-                iteration=int(self.agent is not None),
-                executor=executor,
-            ) as ctx,
+            stages.open_stage(*stage, seed=self.seed, iteration=at, executor=executor) as ctx,
         ):
-            found = stages.collect(
-                drives,
-                self.env_id,
-                self.out,
-                ctx,
-                group=self.group,
-                action_repeat=repeat,
-                frame_spec=frames,
-            )
+            what = (drives, self.env_id, self.out, ctx)
+            found = stages.collect(*what, group=self.group, action_repeat=repeat, frame_spec=frames)
         print(
             f"{found.frames:,} frames in {found.episodes} episodes with a mean return of "
             f"{found.mean_return:.1f}: {self.out}"
         )
 
     def _drives(self) -> Drives:
-        """What drives: the preset's iteration, with what the options change."""
+        """The preset's iteration, with the changes of the options."""
         settings = {setting: getattr(self, flag) for flag, setting in SETTINGS.items()}
         if self.bias is not None:
             settings["explore_bias"] = (self.bias,)
@@ -194,4 +184,29 @@ class Collect(Command):
             steps=self.max_steps,
             patience=self.patience,
             used=drives.used if self.used is None else self.used,
+        )
+
+
+@dataclass(frozen=True)
+class ExportMinari(Command):
+    """Write collected episodes into a new local Minari dataset, which other libraries open.
+
+    The frames are those that V sees, without loss. Minari is an extra: pip install
+    'worldmodels[minari]'. It keeps its datasets where MINARI_DATASETS_PATH says, or in
+    ~/.minari/datasets.
+    """
+
+    data: tuple[Path, ...]
+    """folders of episodes, from `worldmodels collect`"""
+    dataset: str
+    """name of the new dataset, in Minari's form: car-racing/random-v0"""
+    author: str | None = None
+    """whom the dataset names as its author"""
+
+    def execute(self) -> None:
+        """Write the dataset and print its size."""
+        store = EpisodeStore(stages.episode_folders(self.data))
+        export_minari(store, self.dataset, self.author)
+        print(
+            f"{store.num_steps:,} steps of {len(store):,} episodes: Minari dataset {self.dataset}"
         )

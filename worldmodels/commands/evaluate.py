@@ -30,9 +30,9 @@ from worldmodels.tasks import task_for
 from worldmodels.video import Frames, VideoConfig
 
 CONTROLS = ("random", "zeros")
-"""Policies that need no agent: uniform actions, and none."""
+"""Policies that need no agent: uniform actions, and zeros."""
 FPS = 50
-"""Frames per second in a window, which is CarRacing's pace."""
+"""Frames per second in a window, as CarRacing's."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Evaluate(Command):
     """what to measure: an agent or a baseline (its folder, its run's folder, or the name of a
     bundled one), `random` or `zeros`"""
     policy: Named = None
-    """what acts on the agent's V and M: its C, a planner, or a network of `train-policy` (default:
-    the agent's ensemble or residual where it has one, else its C)"""
+    """policy on the agent's V and M: its C, a planner, or a network of `train-policy` (default: the
+    agent's ensemble or residual where it has one, else its C)"""
     weights: Path | None = None
     """file of `train-policy` with the network, or with a planner's critic (default: the one in the
     agent's folder)"""
@@ -83,10 +83,10 @@ class Evaluate(Command):
         return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
-        """Settings of planners that do not act, and weights that nobody reads."""
+        """Settings of other planners, and weights without a use."""
         try:
             policy = self._policy
-        except UserError:  # no such agent, which is said when it is opened
+        except UserError:  # no such agent: refused when it is opened
             return {}
         found = planners.unused(policy)
         if policy in planners.PLANNERS and not self.planning.objective.critic:
@@ -94,7 +94,7 @@ class Evaluate(Command):
         return found
 
     def execute(self) -> None:
-        """Drive, print the table, write the JSON."""
+        """Evaluate, print the table, write the JSON."""
         unfinished = None
         if self.resume:
             if self.json is None:
@@ -104,10 +104,10 @@ class Evaluate(Command):
             unfinished = self.json.with_name(f".{self.json.name}-resume")
         if self.run is not None:
             with RunFolder(self.run).lock():
-                pass  # a live run would refuse the count at the end, after all the work
+                pass  # a live run would refuse the count of frames at the end
         seeds = range(self.seed, self.seed + self.episodes)
         result = evaluate(
-            self._driver(),
+            self._open(),
             self.env or home_of(self.agent),
             seeds,
             self.workers,
@@ -129,17 +129,17 @@ class Evaluate(Command):
 
     @property
     def _policy(self) -> str:
-        """Who drives; controls and baselines drive themselves."""
+        """The policy that acts; of controls and baselines "controller"."""
         if self.policy is not None:
             return self.policy
         alone = self.agent in CONTROLS or drivers.is_driver(Path(self.agent))
         return "controller" if alone else best_policy(self.agent)
 
-    def _driver(self) -> PolicySpec:
+    def _open(self) -> PolicySpec:
         if self.weights is not None and self._policy in ("controller", "ensemble"):
             raise UserError(
                 f"--weights is {self.weights}, but {self._policy} takes no such file; name the "
-                "policy that it is of, for example --policy residual"
+                "policy that the file holds, for example --policy residual"
             )
         if self._policy == "controller":
             folder = Path(self.agent)
@@ -150,7 +150,7 @@ class Evaluate(Command):
 
 
 def home_of(agent: str) -> str:
-    """The environment that an agent is measured in: its own, or the stock one of a faster one."""
+    """The environment that an agent is evaluated in: its own, or the stock one of a faster one."""
     env_id = DEFAULT_ENV
     if agent not in CONTROLS:
         folder = find(agent)
@@ -185,8 +185,8 @@ def statistics(result: EvaluationResult, seeds: range) -> Iterator[tuple[str, st
 class Play(Command):
     """Watch an agent for an episode, in a window where there is a display, or as a film.
 
-    It is the policy that `evaluate` measures. A film of reality shows what V keeps of every frame
-    and what M dreams, side by side; of an ensemble, those of the first member.
+    It is the policy that `evaluate` measures. A film of reality shows every frame, V's
+    reconstruction and M's dream side by side; those of the first member of an ensemble.
     """
 
     agent: str
@@ -203,11 +203,11 @@ class Play(Command):
     """truncate the episode or dream after so many steps"""
 
     def ignored(self) -> Mapping[str, str]:
-        """What a dream does without."""
+        """A dream needs no environment."""
         return {"env": "a dream has no environment"} if self.dream else {}
 
     def execute(self) -> None:
-        """Show it."""
+        """Open the window or write the film."""
         if self.video is None and not has_display():
             raise UserError(
                 "there is no display to open a window on; write a film instead: "
@@ -223,32 +223,31 @@ class Play(Command):
         elif self.dream:
             show(self._dream(agent, VideoConfig(every=1, panel=288)), f"{self.agent} dreams")
         else:
-            self._drive()
+            self._episode()
 
     def _dream(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
         dreams = 4 if self.video else 2
         return video.dream_frames(agent, cfg, dreams, self.steps, self.seed % 2**63)
 
     def _reality(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
-        """Drive once, then film what was driven."""
+        """Act for an episode, then replay it as a film."""
         env_id = self.env or home_of(self.agent)
-        driver = open_policy(self.agent)
-        result = evaluate(driver, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
+        policy = open_policy(self.agent)
+        result = evaluate(policy, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
         print(f"return {result.mean:.1f} in {result.frames} steps")
         recording = video.replay(env_id, result.episodes[0])
         seen = video.views(agent, recording, cfg)
         title = f"{task_for(env_id).words.episode} {self.seed}"
         return video.episode_frames(recording, seen, cfg, title)
 
-    def _drive(self) -> None:
-        """Drive an episode in the environment's own window."""
-        driver = open_policy(self.agent)
+    def _episode(self) -> None:
+        """Act for an episode in the environment's own window."""
+        policy = open_policy(self.agent)
         env = envs.make(self.env or home_of(self.agent), render_mode="human")
         try:
-            driver.check_env(env)
-            (result,) = run_group(
-                [env], PolicyBehaviour(driver), [self.seed], max_steps=self.steps, width=1
-            )
+            policy.check_env(env)
+            behaviour = PolicyBehaviour(policy)
+            (result,) = run_group([env], behaviour, [self.seed], max_steps=self.steps, width=1)
             print(f"return {result.total_reward:.1f} in {result.length} steps")
         finally:
             env.close()

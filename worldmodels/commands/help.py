@@ -1,7 +1,6 @@
-"""The page that `--help` prints: the options that most people need; `--help-all` prints all.
+"""The pages of `--help` (the common options) and `--help-all`, from a command's dataclass.
 
-Names, types and defaults are those of the dataclass that the command line is read into, and the
-texts are the docstrings of its fields.
+The texts are the docstrings of its fields.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Option(NamedTuple):
     name: str
     """without dashes, such as "dream.temperature" """
     usage: str
-    """what is typed"""
+    """as it is typed"""
     text: str
     required: bool
     group: str
@@ -47,15 +46,10 @@ class Option(NamedTuple):
 
 
 def page(command: type, defaults: Any, program: str, about: str | None, everything: bool) -> str:
-    """The help of a command.
+    """The help of a command's dataclass: its `Command.common` options, or all but the unused.
 
-    Args:
-        command: its dataclass; ``common`` names the options that most people need, which are all
-            where it is empty; ``unused`` those without an effect.
-        defaults: one of it, with `tyro.MISSING` where the user must give something.
-        program: what the user types.
-        about: what the command does; None takes the dataclass's docstring.
-        everything: whether the other options are shown too.
+    ``defaults`` has `tyro.MISSING` where the user must give something; ``about`` (default: the
+    dataclass's docstring) says what the command does.
     """
     width = min(max(shutil.get_terminal_size().columns, 80), 100)
     unused, common = getattr(command, "unused", {}), getattr(command, "common", "").split()
@@ -135,7 +129,7 @@ def _bodies(module: str) -> dict[str, list[ast.stmt]]:
 
 
 def metavar(kind: Any) -> str:
-    """What stands for an option's values; empty for a switch."""
+    """The placeholder of an option's values; empty for a switch."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         own = next((word for extra in inner if (word := getattr(extra, "metavar", None))), None)
@@ -150,7 +144,7 @@ def metavar(kind: Any) -> str:
 
 
 def default_text(value: Any) -> str:
-    """The end of an option's text; where the default is None, the text tells what that means."""
+    """The end of an option's text; the text itself explains a default of None."""
     if value is None or value == ():
         return ""
     if isinstance(value, bool):
@@ -184,14 +178,14 @@ class _AnythingMeta(ABCMeta):
 
 
 class _Anything(metaclass=_AnythingMeta):
-    """Class, function, decorator: whatever a module is asked for when it is imported."""
+    """Stands for any class, function or decorator of a module."""
 
     def __new__(cls, *_: Any, **__: Any) -> Any:
         return _Anything
 
 
 class _StandIns(MetaPathFinder, Loader):
-    """Finds every heavy library, and puts a module there that holds whatever it is asked for."""
+    """Imports a module that has any attribute in place of every heavy library."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -209,10 +203,10 @@ class _StandIns(MetaPathFinder, Loader):
 
 @contextmanager
 def stand_ins() -> Iterator[None]:
-    """Import stand-ins in place of heavy libraries, and forget at the end whatever saw them.
+    """Import stand-ins for heavy libraries, and forget them and their importers at the end.
 
-    Help is read off configurations, which lie beside networks and compiled kernels. Documentation
-    tools mock such imports in the same way (`autodoc_mock_imports` in Sphinx).
+    Help needs configurations alone, which lie beside networks; compare Sphinx's
+    `autodoc_mock_imports`.
     """
     finder, before = _StandIns(), set(sys.modules)
     sys.meta_path.insert(0, finder)

@@ -25,9 +25,9 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import check_outputs, require_device
 
 Input: TypeAlias = Literal["data", "latents", "vision"]
-"""Options that name what an earlier command has written."""
+"""Options that name the output of an earlier command."""
 DEFAULT_PRESET = "quick"
-"""Preset whose settings hold where none is named."""
+"""Preset by default."""
 
 PresetName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
 
@@ -47,29 +47,20 @@ class Command(ABC):
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
         """The command with the preset's settings, where fields have the same names.
 
-        Args:
-            preset: where the defaults come from.
-            flags: what the command line gives, unread, for defaults that depend on it.
-
-        Returns:
-            The command; `tyro.MISSING` marks what the user must give.
+        Defaults may depend on the flags given; `tyro.MISSING` marks what the user must give.
         """
         return blank(cls, {**vars(preset), "preset": flags.get("preset", DEFAULT_PRESET)})
 
     def ignored(self) -> Mapping[str, str]:
-        """Options without an effect as the others stand, each with the reason.
+        """Options without an effect beside the others, each with the reason.
 
-        A name such as ``planning`` stands for all options that begin with ``planning.`` too.
+        A name such as ``planning`` includes all options that begin with ``planning.``.
         """
         return {}
 
     @abstractmethod
     def execute(self) -> None:
-        """Do the work.
-
-        Raises:
-            UserError: what the user can fix.
-        """
+        """Do the work; a UserError is what the user can fix."""
 
 
 C = TypeVar("C", bound=Command)
@@ -77,10 +68,7 @@ T = TypeVar("T")
 
 
 def blank(kind: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of its defaults; a field without takes the value of its name, if that fits.
-
-    `tyro.MISSING` stands for what is missing then.
-    """
+    """A dataclass of its defaults; other fields take a fitting value, or `tyro.MISSING`."""
     given = {}
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # it is a dataclass
         if field.default is field.default_factory is dataclasses.MISSING:
@@ -91,14 +79,7 @@ def blank(kind: type[T], values: Mapping[str, Any]) -> T:
 
 
 def parse(command: type[C], words: Sequence[str], program: str) -> C:
-    """Read a command line; `--env` and `--env-id` mean the same everywhere.
-
-    What the command is to write is looked at here, so that no work is done for nothing.
-
-    Args:
-        command: the subcommand's dataclass.
-        words: its flags.
-        program: what its help calls it.
+    """Read the flags of a command; `--env` and `--env-id` mean the same everywhere.
 
     Raises:
         UserError: an unknown preset, a value out of its range, an option without an effect, or an
@@ -124,7 +105,7 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
 
 
 def data_env(flags: Mapping[str, str], source: Input) -> str | None:
-    """The environment that a command's first input is of; None where it cannot be read yet."""
+    """The environment of a command's first input; None if it cannot be read."""
     from worldmodels import stages  # heavy, and most commands do without
     from worldmodels.experience.store import EpisodeStore
 
@@ -135,17 +116,15 @@ def data_env(flags: Mapping[str, str], source: Input) -> str | None:
             return EpisodeStore(stages.episode_folders([Path(path)])).env_id
         kind = stages.LatentsFile if source == "latents" else stages.VisionFile
         return kind.load(Path(path)).source.env_id
-    except UserError:  # the command reads it again, and says what is wrong with it
+    except UserError:  # refused when the command reads it again
         return None
 
 
 def trusted_env(words: Sequence[str]) -> list[str]:
-    """Take `--env module:Id-v0` from a command that reads its environment off a file.
+    """Import the module of `--env module:Id-v0`, and take the flag from the words.
 
-    Files import no modules; naming one on the command line does.
-
-    Raises:
-        UserError: the module cannot be imported.
+    For commands whose environment is named by a file: files import no modules. A module that cannot
+    be imported is a UserError.
     """
     left, rest = [], iter(words)
     for word in rest:
@@ -160,11 +139,7 @@ def trusted_env(words: Sequence[str]) -> list[str]:
 
 
 def refuse_ignored(ignored: Mapping[str, str], flags: Mapping[str, str]) -> None:
-    """Refuse a flag that was given and has no effect, for the reason in ``ignored``.
-
-    Raises:
-        UserError: names the flag and the reason.
-    """
+    """Refuse a flag that has no effect: a UserError with the reason in ``ignored``."""
     for flag in flags:
         name = re.sub(r"(^|\.)no-", r"\1", flag)
         for prefix, reason in ignored.items():
@@ -181,12 +156,7 @@ def read(
 ) -> T:
     """Read a command line into a dataclass, and check every value of it.
 
-    Args:
-        kind: the dataclass.
-        args: the words; None takes the process's own.
-        default: values of options that are not given; None takes the dataclass's.
-        program: name of the command in help; None takes the process's own.
-        description: what it does; None takes the dataclass's docstring.
+    What is not given is the process's own, or the dataclass's.
 
     Raises:
         ConfigError: a value out of its range; the option is named as it is typed.
@@ -206,7 +176,7 @@ def read(
 
 @contextmanager
 def naming_options(command: object) -> Iterator[None]:
-    """Name a value that is only refused at work by its option, where it is one option's value."""
+    """Name the option of a value that is refused during the work, if it is one option's value."""
     try:
         yield
     except ConfigError as error:
@@ -218,7 +188,7 @@ def naming_options(command: object) -> Iterator[None]:
 
 
 def _has(part: object, error: ConfigError) -> bool:
-    """Whether the value that was refused is this part's."""
+    """Whether the part has the value that was refused."""
     if error.owner not in (type(part), object):
         return False
     found = functools.reduce(lambda obj, name: getattr(obj, name, None), error.path, part)
@@ -234,7 +204,7 @@ def _parts(obj: Any, path: Fields = ()) -> Iterator[tuple[Fields, Any]]:
 
 
 def read_flags(words: Sequence[str]) -> dict[str, str]:
-    """Flags and the word after each (or after its `=`), the last of equals; not checked yet."""
+    """Flags and the word after each (or after its `=`), unchecked; the last of equal ones."""
     found = {}
     for word, following in itertools.zip_longest(words, words[1:], fillvalue=""):
         if word.startswith("--"):
@@ -244,11 +214,7 @@ def read_flags(words: Sequence[str]) -> dict[str, str]:
 
 
 def load_preset(name: str, env_id: str | None = None) -> RunConfig:
-    """The configuration of a preset, for an environment whose task may change some settings.
-
-    Raises:
-        UserError: there is no such preset.
-    """
+    """The configuration of a preset for an environment; an unknown one is a UserError."""
     if name not in PRESETS:
         raise UserError(f"--preset is {name!r}; it must be one of {', '.join(PRESETS)}")
     return PRESETS[name](DEFAULT_ENV if env_id is None else env_id)

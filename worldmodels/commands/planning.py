@@ -1,7 +1,10 @@
-"""`worldmodels plan` and `worldmodels train-policy`: planners, and networks in their place."""
+"""Policies in C's place as commands: `plan`, `train-policy` and `ensemble`."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -9,8 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import tyro
 
-from worldmodels.agent import Agent
+from worldmodels._agent_files import CONFIG
+from worldmodels._files import disk_errors
+from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command
 from worldmodels.config import Count, CountOrZero, Seed
 from worldmodels.planning import planners
@@ -18,8 +24,9 @@ from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.streams import PolicyTrainConfig, residual_training
+from worldmodels.policies.ensemble import FOLDER, Ensemble, other_members
 from worldmodels.policies.learned import PolicyFile, origin
-from worldmodels.policies.opening import Learned, open_policy, policy_path
+from worldmodels.policies.opening import Learned, open_member, open_policy, own_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
@@ -29,6 +36,8 @@ from worldmodels.runs import (
     FolderPath,
     check_output,
     derive_seed,
+    make_folder,
+    read_json,
     write_json,
 )
 from worldmodels.stages.context import StageContext, open_stage
@@ -75,14 +84,14 @@ class PlanOnce(Command):
         return replace(super().defaults(preset, flags), planning=planning)
 
     def ignored(self) -> Mapping[str, str]:
-        """Settings of other planners, and weights that nobody reads."""
+        """Settings of other planners, and weights without a use."""
         found = planners.unused(self.policy)
         if not self.planning.objective.critic:
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
     def execute(self) -> None:
-        """Plan, print, and write what was asked for."""
+        """Plan, print the decisions, and write the JSON and the film."""
         planners.get(self.policy)
         policy = open_policy(self.agent, self.policy, self.planning, self.weights)
         assert isinstance(policy, PlanningPolicy)
@@ -125,8 +134,8 @@ class TrainPolicy(Command):
     """Train a network from [z, h] to actions in an agent's dreams; no real frame is needed.
 
     residual learns a bounded change of C's actions by the gradient of the rewards through M, with
-    a critic beyond the horizon; actor-critic learns actions from nothing, policy-network has no
-    critic, and imitation learns what a planner decides. The same command resumes an interrupted
+    a critic beyond the horizon; actor-critic learns actions from scratch, policy-network has no
+    critic, and imitation learns a planner's decisions. The same command resumes an interrupted
     training.
     """
 
@@ -163,9 +172,8 @@ class TrainPolicy(Command):
         if flags.get("policy") == "residual":
             training = residual_training()
         if flags.get("policy") == "policy-network":
-            training = PolicyTrainConfig(
-                steps=300, horizon=12, max_length=100, tail=12, critic=False
-            )
+            dreams = replace(training, horizon=12, max_length=100, tail=12, critic=False)
+            training = replace(dreams, steps=300)
         planning = planners.defaults(flags.get("planner", "icem"))
         return replace(super().defaults(preset, flags), training=training, planning=planning)
 
@@ -181,7 +189,7 @@ class TrainPolicy(Command):
         return found
 
     def execute(self) -> None:
-        """Train, and write the file."""
+        """Train and write the file."""
         if (self.policy == "residual") != bool(self.training.network.residual):
             raise UserError(
                 f"--training.network.residual is {self.training.network.residual} and --policy is "
@@ -190,7 +198,7 @@ class TrainPolicy(Command):
         planners.get(self.planner)
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
-        check_output(out, "--out")  # the agent's folder may not be writable
+        check_output(out, "--out")  # by default in the agent's folder
         cfg = self.imitation if self.policy == "imitation" else self.training
         memory = origin(agent, cfg.network)
         inputs = [replace(self, out=None, run=None), memory]
@@ -218,3 +226,51 @@ class TrainPolicy(Command):
         log = partial(stage.log, "policy", policy=self.policy)
         actor = imitate(agent, decisions, self.imitation, seed=seed, log=log)
         return PolicyFile((actor,), None, self.policy, memory)
+
+
+@dataclass(frozen=True)
+class MakeEnsemble(Command):
+    """Average the actions of several agents, each with its own V, M and C.
+
+    The new folder is the first agent's, with the others in its `ensemble/`. `evaluate` lets all of
+    them act, or the first one alone with `--policy residual` or `controller`; dreams and planners
+    use the first one. The others are stored without what only dreams need: a third of the size.
+    """
+
+    agents: tyro.conf.Positional[tuple[str, ...]]
+    """two or more agents: their folders, their runs' folders, or names of bundled ones"""
+    out: FolderPath
+    """folder of the agent to write; must not exist"""
+
+    def execute(self) -> None:
+        """Check that the agents fit each other, and write the folder as a whole."""
+        folders = [
+            folder for agent in self.agents for folder in (find(agent), *other_members(agent))
+        ]
+        if len(folders) < 2:
+            raise UserError(f"one agent, {folders[0]}, is no ensemble; give two or more")
+        if self.out.exists():
+            raise UserError(f"{self.out} exists; choose a new folder for the ensemble")
+        ensemble = Ensemble([open_member(folder) for folder in folders])
+        make_folder(self.out.parent)
+        new = self.out.with_name(f".{self.out.name}-{uuid.uuid4().hex[:12]}")
+        try:
+            with disk_errors(self.out):
+                new.mkdir()
+                for file in filter(Path.is_file, folders[0].iterdir()):  # no folders of members
+                    shutil.copy2(file, new)
+                for number, folder in enumerate(folders[1:], 1):
+                    _copy_member(folder, new / FOLDER / f"{number:02d}")
+                os.replace(new, self.out)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        print(f"ensemble of {len(ensemble.members)}: {self.out}")
+
+
+def _copy_member(folder: Path, target: Path) -> None:
+    """Save what an agent needs in order to act, in the precision that it has."""
+    agent = Agent.from_pretrained(folder)
+    agent.without_dreams().save_pretrained(target, dtype=read_json(folder / CONFIG)["dtype"])
+    if own_policy(folder) == "residual":
+        file = PolicyFile.load(policy_path(folder, "residual"), agent)
+        replace(file, critic=None).save(policy_path(target, "residual"))

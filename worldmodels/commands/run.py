@@ -38,7 +38,7 @@ class Run(Command):
     seed: Seed = 0
     """seed of the whole run"""
     workers: Workers | None = None
-    """processes that drive; the result is the same for any number (default: one per usable core)"""
+    """processes; the result is the same for any number (default: one per usable core)"""
     max_steps: Count | None = None
     """truncate episodes of every stage after so many steps; needed where the environment has no
     time limit"""
@@ -48,12 +48,12 @@ class Run(Command):
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
-        """The preset; the folder bears its name."""
+        """The preset, and a folder of its name."""
         name = flags.get("preset", DEFAULT_PRESET)
         return cls(preset=name, out=Path("runs") / name, config=preset)
 
     def execute(self) -> None:
-        """Run what is not done yet and tell where the report is."""
+        """Run the stages that are left, and print where the report is."""
         from worldmodels.pipeline import run_pipeline
 
         cfg = self.config.limited(self.max_steps)
@@ -65,14 +65,14 @@ class Run(Command):
 class Report(Command):
     """Write report.html into a run folder: one page with scores, curves, pictures and settings.
 
-    What the run has not made yet is named on the page, with the command that makes it.
+    The page names what is still missing, with the command that makes it.
     """
 
     run: FolderPath
     """run folder"""
 
     def execute(self) -> None:
-        """Build the page and tell where it is."""
+        """Write the page and print where it is."""
         from worldmodels.pages import build_report
 
         print(f"report: {build_report(self.run)}")

@@ -1,4 +1,4 @@
-"""What the numbered scripts share: their folder, their settings, and how they are run."""
+"""Shared parts of the numbered scripts: their folder, their settings, and how they are run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worldmodels.protocols import UserError
 from worldmodels.settings import read_setting, with_settings
 
 STAGED = Path("runs/staged")
-"""Folder that the steps share: each reads what the one before left there."""
+"""Folder in which each step reads the files of the one before."""
 
 SEVERAL_ITERATIONS = (
     "vision_training.finetune_steps",
@@ -33,7 +33,7 @@ SEVERAL_ITERATIONS = (
     "selection.late_iterations",
     "selection.finalists",
 )
-"""Settings that have no effect in a single iteration, which is what the steps do."""
+"""Settings without an effect in the single iteration of the steps."""
 
 
 def settings(
@@ -46,12 +46,8 @@ def settings(
 ) -> RunConfig:
     """A preset with changes such as ``memory.hidden_size=64``.
 
-    Args:
-        preset: its name.
-        changes: single settings.
-        uses: sections or single settings that the step uses; others are refused.
-        env_id: environment; None takes the preset's.
-        typed: whether the user has named it, not a file of an earlier step.
+    Only sections and settings in ``uses`` may be changed. ``env_id`` (default: the preset's) is
+    ``typed`` if the user named it, and not a file of an earlier step.
 
     Raises:
         UserError: no such preset or setting, or a setting without an effect.
@@ -69,7 +65,7 @@ def settings(
 
 
 def run_step(main: Callable[..., None]) -> NoReturn:
-    """Read the command line of a script by the signature of its function, and run it."""
+    """Run a script's function by the command line that its signature describes."""
     use_all_cores()
     own = "env_id" in inspect.signature(main).parameters
 

@@ -36,16 +36,16 @@ class RunStudy(Command):
     """such as "z only: controller.inputs=z" or "hot: dream.temperature=1.3 dream.dropout=0.1";
     "untrained M: untrained" dreams with random weights"""
     grid: tuple[str, ...] = ()
-    """such as dream.temperature=0.7,1,1.3: every combination of the values of all of them"""
+    """such as dream.temperature=0.7,1,1.3; several give every combination of their values"""
     baseline: bool = True
     """also study the run's own settings"""
     study: StudyConfig = field(default_factory=StudyConfig)
-    """how much each variant is given"""
+    """budget of each variant"""
     workers: Workers | None = None
-    """processes that drive; the result is the same for any number (default: one per usable core)"""
+    """processes; the result is the same for any number (default: one per usable core)"""
 
     def execute(self) -> None:
-        """Run all cells and write the tables and the page after each."""
+        """Run all cells; write the tables and the page after each."""
         variants = [Variant("as the run")] if self.baseline else []
         variants += [read_variant(text) for text in self.variants] + read_grid(self.grid)
         if not variants:
@@ -53,7 +53,7 @@ class RunStudy(Command):
         cells: list[dict[str, Any]] = []
         with locked(self.out), executors.make(None, self.workers) as executor:
             study = Study(self.run, self.out, self.study, executor)
-            for variant in variants:  # a mistake is told before the first evolution
+            for variant in variants:  # refuse mistakes before the first evolution
                 study.configuration(variant)
             for seed, variant in itertools.product(range(self.study.seeds), variants):
                 print(f"== {variant.name}, seed {seed}", flush=True)
@@ -67,11 +67,7 @@ class RunStudy(Command):
 
 
 def read_variant(text: str) -> Variant:
-    """A variant from words: a name, a colon, and settings.
-
-    Raises:
-        UserError: a word is no setting.
-    """
+    """A variant from a name, a colon, and settings, or a UserError."""
     name, colon, rest = text.partition(":")
     if not colon or not rest.split():
         raise UserError(
@@ -84,11 +80,7 @@ def read_variant(text: str) -> Variant:
 
 
 def read_grid(axes: Sequence[str]) -> list[Variant]:
-    """Every combination of the values of all axes; none where there is no axis.
-
-    Raises:
-        UserError: an axis is not of the form setting=value,value.
-    """
+    """Every combination of the values of all axes (setting=value,value), or a UserError."""
     if not axes:
         return []
     named = []

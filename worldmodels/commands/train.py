@@ -34,7 +34,7 @@ ONE_ITERATION = "only `worldmodels run` has several iterations"
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(Command):
-    """What all trainings take."""
+    """Options of all trainings."""
 
     preset: PresetName
     """where settings come from: smoke, quick or full"""
@@ -50,15 +50,10 @@ class Stage(Command):
     def open(
         self, name: str, inputs: Sequence[Any], files: int
     ) -> AbstractContextManager[StageContext]:
-        """Begin or resume the stage, in the iteration that so many inputs of data are of."""
+        """Begin or resume the stage, in the last of as many iterations as there are ``files``."""
+        at = files - 1
         return stages.open_stage(
-            name,
-            self.out,
-            inputs,
-            self.run,
-            seed=self.seed,
-            iteration=files - 1,
-            device=self.device,
+            name, self.out, inputs, self.run, seed=self.seed, iteration=at, device=self.device
         )
 
 
@@ -90,7 +85,7 @@ class TrainVision(Stage):
     """V of the same shape to fine-tune, for finetune-steps (default: train from scratch)"""
 
     def ignored(self) -> Mapping[str, str]:
-        """What is only for fine-tuning, or only for training from scratch."""
+        """Options for fine-tuning alone, or for training from scratch alone."""
         return _of_fine_tuning("vision-training", ["steps"], self.init)
 
     def execute(self) -> None:
@@ -100,13 +95,8 @@ class TrainVision(Stage):
         if init is not None and self.init is not None:
             require_same(self.init, init.source, self.data[0], source)
         training = self.vision_training
-        inputs = [
-            self.vision,
-            training,
-            self.horizontal_flip,
-            store.fingerprint,
-            init and init.digest,
-        ]
+        digests = [store.fingerprint, init and init.digest]
+        inputs = [self.vision, training, self.horizontal_flip, *digests]
         with self.open("vision", inputs, len(self.data)) as ctx:
             file = stages.train_vision(
                 training, self.vision, store, ctx, horizontal_flip=self.horizontal_flip, init=init
@@ -145,10 +135,10 @@ class Encode(Command):
         vision = VisionFile.load(self.vision)
         store = EpisodeStore(stages.episode_folders(self.data))
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
-        mirror = vision.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
-        inputs = [vision.digest, store.fingerprint, mirror]
+        flip = vision.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
+        inputs = [vision.digest, store.fingerprint, flip]
         with stages.open_stage("encode", self.out, inputs, self.run, device=self.device) as ctx:
-            file = stages.encode(vision, store, ctx, horizontal_flip=mirror)
+            file = stages.encode(vision, store, ctx, horizontal_flip=flip)
             file.save(self.out)
         latents = file.latents
         print(f"{latents.num_frames:,} frames of {latents.num_episodes} episodes: {self.out}")
@@ -179,7 +169,7 @@ class TrainMemory(Stage):
     """M of the same shape to fine-tune, for finetune-steps (default: train from scratch)"""
 
     def ignored(self) -> Mapping[str, str]:
-        """What is for fine-tuning, for training from scratch, or for several iterations."""
+        """Options for fine-tuning, for training from scratch, or for several iterations."""
         found = _of_fine_tuning("memory-training", ["steps", "learning-rate"], self.init)
         if len(self.latents) == 1:
             found["memory.newest-repeats"] = "there is one file of latents, and none is the newest"
@@ -198,11 +188,7 @@ class TrainMemory(Stage):
         print(f"M, trained on {frames:,} frames: {self.out}")
 
     def _init(self, latents: LatentsFile) -> MemoryFile | None:
-        """The M to fine-tune.
-
-        Raises:
-            UserError: it is of another environment or another shape.
-        """
+        """The M to fine-tune, of the same environment and shape."""
         if self.init is None:
             return None
         init = MemoryFile.load(self.init)
@@ -257,12 +243,12 @@ class TrainController(Stage):
     bundled one (default: begin at zero)"""
 
     def ignored(self) -> Mapping[str, str]:
-        """What needs several iterations, or a weight of the states before an off-track run."""
+        """Options for several iterations, or for a weight of states before an off-track run."""
         found = {}
         if len(self.latents) == 1:
             found["starts.newest-weight"] = "there is one file of latents, and none is the newest"
         if self.starts.off_track_weight == 1:
-            why = "starts.off-track-weight is 1, so states before a loss are as any other"
+            why = "starts.off-track-weight is 1, so these states count as any other"
             found |= {"starts.off-track-before": why, "starts.off-track-streak": why}
         return found
 
@@ -297,12 +283,9 @@ class TrainController(Stage):
 
 
 def _of_fine_tuning(training: str, names: Sequence[str], init: object) -> dict[str, str]:
-    """Options of a training that have no effect with or without ``--init``.
+    """Settings of a training without an effect, with or without the option ``--init``.
 
-    Args:
-        training: name of the training's settings.
-        names: those that fine-tuning has of its own.
-        init: value of the option.
+    Of ``names`` each way of training, from scratch and fine-tuning, has its own.
     """
     if init is None:
         why = "it is for fine-tuning; give --init, or take steps"

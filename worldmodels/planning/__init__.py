@@ -1,1 +1,1 @@
-"""Acting by planning: optimal control through M, what amortises it, and the latent z inferred."""
+"""Planning in M's dreams, policies trained in them, and inference of the latent z."""

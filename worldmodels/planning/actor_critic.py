@@ -22,7 +22,7 @@ Log = Callable[..., None]
 
 
 def lambda_returns(
-    reward: Tensor, going_on: Tensor, values: Tensor, discount: float, lambda_: float
+    reward: Tensor, alive: Tensor, values: Tensor, discount: float, lambda_: float
 ) -> Tensor:
     """Returns (T, B): ``R_t = r_t + g c_t ((1 - l) v_{t+1} + l R_{t+1})``, ``R_T = v_T``.
 
@@ -33,7 +33,7 @@ def lambda_returns(
     following, found = values[-1], []
     for t in reversed(range(len(reward))):
         mixed = (1 - lambda_) * values[t] + lambda_ * following
-        following = reward[t] + discount * going_on[t] * mixed
+        following = reward[t] + discount * alive[t] * mixed
         found.append(following)
     return torch.stack(found[::-1])
 
@@ -43,12 +43,12 @@ def losses(
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Losses of actor and critic, each a mean over steps and dreams, and metrics.
 
-    Every step weighs as much as the dream is likely to have got there; ``target`` is a slow copy of
-    the critic.
+    Every step is weighed by the chance that the dream reaches it; ``target`` is a slow copy of the
+    critic.
     """
     after = (dreamt.z[1:], dreamt.h[1:])
     nothing = torch.zeros_like(dreamt.reward[1:])
-    values = target(*after) if cfg.critic else torch.cat((nothing, dreamt.beyond[None]))
+    values = target(*after) if cfg.critic else torch.cat((nothing, dreamt.tail_return[None]))
     lambda_ = cfg.lambda_ if cfg.critic else 1.0
     returns = lambda_returns(dreamt.reward, dreamt.alive, values, cfg.discount, lambda_)
     reached = torch.cat((torch.ones_like(dreamt.alive[:1]), dreamt.alive[:-1])).cumprod(0).detach()
@@ -78,7 +78,7 @@ def losses(
 
 
 class _Learner(nn.Module):
-    """Networks, their optimisers and their dreams: all that a checkpoint keeps."""
+    """Networks, optimisers and dreams: the state of a training."""
 
     def __init__(self, agent: Agent, cfg: PolicyTrainConfig, seed: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class _Learner(nn.Module):
         self.critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
         self.critic.inputs.fit(agent)
         model = agent.reward_model
-        if model is not None:  # the size of a return, before any is known
+        if model is not None:  # the scale of a return, before any is known
             size = model.scale if model.kind == "raw" else abs(model.event_value)
             self.critic.scale.fill_(size / (1 - min(cfg.discount, 0.999)))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
@@ -101,7 +101,7 @@ class _Learner(nn.Module):
         self.cfg, self.steps = cfg, 0
 
     def step(self) -> dict[str, Tensor]:
-        """One gradient step of actor and critic; the metrics."""
+        """Take a gradient step of actor and critic; return the metrics."""
         cfg = self.cfg
         dreamt = self.streams.imagine(self.actor, gradient=cfg.gradient == "model")
         actor_loss, critic_loss, metrics = losses(dreamt, self.critic, self.target, cfg)
@@ -122,7 +122,7 @@ class _Learner(nn.Module):
         return metrics
 
     def snapshot(self, step: int) -> dict[str, Any]:
-        """The resume state."""
+        """The contents of a checkpoint."""
         return {
             **{name: network.state_dict() for name, network in self.named_children()},
             "step": step,
@@ -132,7 +132,7 @@ class _Learner(nn.Module):
         }
 
     def restore(self, state: dict[str, Any]) -> int:
-        """Continue from a snapshot; the number of steps done."""
+        """Continue from a snapshot; return the number of steps done."""
         for name, network in self.named_children():
             network.load_state_dict(state[name])
         for optimiser, kept in zip(self.optimisers, state["optimisers"], strict=True):
@@ -145,7 +145,7 @@ class _Learner(nn.Module):
 
 @torch.no_grad()
 def follow(slow: nn.Module, fast: nn.Module, decay: float) -> None:
-    """Move the slow network's weights to the fast one's by 1 - ``decay`` of the way."""
+    """Exponential moving average: the slow network's weights keep ``decay`` of their values."""
     for old, new in zip(slow.parameters(), fast.parameters(), strict=True):
         old.lerp_(new, 1 - decay)
 
@@ -158,14 +158,10 @@ def train_policy(
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> tuple[Actor, Critic | None]:
-    """Train an actor, and a critic where there is one, in an agent's dreams alone.
+    """Train an actor, and its critic if it has one, in an agent's dreams.
 
-    Args:
-        agent: with recorded states; each of its memories dreams its share.
-        cfg: the training.
-        seed: fixes weights, starts and noise.
-        checkpoint: file for the resume state; read if it is there.
-        log: receives ``step, actor_loss, dream_reward, ...``.
+    ``seed`` fixes weights, starts and noise; a checkpoint is read if it exists; ``log`` receives
+    ``step, actor_loss, dream_reward, ...``.
 
     Raises:
         UserError: an agent that cannot dream, or a loss that is not finite, with its step.
@@ -202,9 +198,9 @@ def train_policies(
     checkpoint: Path | None = None,
     log: Log | None = None,
 ) -> tuple[tuple[Actor, ...], Critic | None]:
-    """Train all actors that a config asks for by `train_policy`, and the first one's critic.
+    """Train ``cfg.actors`` actors by `train_policy`, and the critic of the first.
 
-    The seeds of further actors are derived; their checkpoints lie beside the first one's.
+    The seeds of the others are derived; their checkpoints lie beside the first one's.
     """
     actors, critics = [], []
     for member in range(cfg.actors):

@@ -25,7 +25,7 @@ class DifferentiableObjective(Bounds, Protocol):
 
 @dataclass(frozen=True)
 class GradientConfig(Config):
-    """Optimal control by back-propagation through the unrolled M."""
+    """Optimal control by backpropagation through the unrolled M."""
 
     iterations: Count = 20
     """steps of Adam"""
@@ -38,7 +38,7 @@ class GradientConfig(Config):
     clip_norm: NotNegative = 10.0
     """largest norm of one plan's gradient; 0 does not limit it"""
     budget_ms: NotNegative = 0.0
-    """same as of CEM"""
+    """same as CEM's"""
 
 
 @dataclass(frozen=True)
@@ -111,23 +111,19 @@ def squash(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
 def adam(
     gradient: Tensor, first: Tensor, second: Tensor, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Adam's direction (Kingma and Ba 2015) and its two moments, after ``step`` steps before.
-
-    Torch's optimiser costs as much per call as a short dream.
-    """
+    """Adam's direction (Kingma and Ba 2015) and its moments; torch's costs as much as a dream."""
     first = 0.9 * first + 0.1 * gradient
     second = 0.999 * second + 0.001 * gradient.square()
     unbiased = first / (1 - 0.9 ** (step + 1))
-    deviation = (second / (1 - 0.999 ** (step + 1))).sqrt()
-    return unbiased / (deviation + 1e-8), first, second
+    std = (second / (1 - 0.999 ** (step + 1))).sqrt()
+    return unbiased / (std + 1e-8), first, second
 
 
 def shortened(gradient: Tensor, limit: float) -> Tensor:
-    """Rows (B, ...) of at most that norm, or any at 0; a row that is not finite counts as 0."""
+    """Rows (B, ...) clipped to that norm, or to none at 0; a row that is not finite becomes 0."""
     rows = gradient.flatten(1)
     rows = torch.where(torch.isfinite(rows).all(-1, keepdim=True), rows, 0.0)
     if limit:
-        rows = rows * (
-            limit / torch.linalg.vector_norm(rows, dim=-1, keepdim=True).clamp_min(limit)
-        )
+        norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        rows = rows * (limit / norm.clamp_min(limit))
     return rows.view_as(gradient)

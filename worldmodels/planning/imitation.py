@@ -1,4 +1,4 @@
-"""A policy network by imitation: the planner's decisions in the dream, learnt by regression."""
+"""A policy network by imitation: regression on a planner's decisions in the dream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.planning.actor_critic import Log
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
-from worldmodels.planning.plan import Plan
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
 
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImitationConfig(Config):
-    """How plans are collected and imitated."""
+    """Collection of a planner's decisions, and their imitation."""
 
     dreams: Size = 64
     """dreams under the planner, each from a recorded state"""
     decisions: Count = 20
     """decisions in each of them"""
     noise: NotNegative = 0.1
-    """standard deviation of what is executed around what was planned, in units of half the range:
-    the network learns to come back"""
+    """standard deviation of executed around planned actions, in units of half the range, from which
+    the network learns to recover"""
     epochs: Count = 60
     """passes over the collected decisions"""
     batch: Size = 128
@@ -45,7 +44,7 @@ class ImitationConfig(Config):
 
 
 class Decisions(NamedTuple):
-    """What a planner decided where."""
+    """Decisions of a planner, and the states in which it made them."""
 
     z: NDArray[np.float32]  #: (N, Z)
     h: NDArray[np.float32]  #: (N, H)
@@ -55,7 +54,7 @@ class Decisions(NamedTuple):
 def collect_decisions(
     policy: PlanningPolicy, cfg: ImitationConfig, seed: int, checkpoint: Path | None = None
 ) -> Decisions:
-    """Let a planner act in the dream; a checkpoint keeps finished dreams, and is read if it exists.
+    """Let a planner act in dreams; finished ones are read from the checkpoint, if it exists.
 
     Raises:
         UserError: the agent has no recorded states.
@@ -73,7 +72,7 @@ def collect_decisions(
     with progress(cfg.dreams, "plans to imitate", unit="dreams") as bar:
         bar.advance(first)
         for dream in range(first, cfg.dreams):
-            more = _drive(policy, agent.starts, cfg, derive_seed(seed, "imitation", dream))
+            more = _one_dream(policy, agent.starts, cfg, derive_seed(seed, "imitation", dream))
             found = Decisions(*(np.concatenate(pair) for pair in zip(found, more, strict=True)))
             if checkpoint is not None:
                 tensors = {n: torch.from_numpy(a) for n, a in found._asdict().items()}
@@ -82,31 +81,16 @@ def collect_decisions(
     return found
 
 
-@torch.no_grad()
-def _drive(
+def _one_dream(
     policy: PlanningPolicy, starts: DreamStarts, cfg: ImitationConfig, seed: int
 ) -> Decisions:
-    """One dream under the planner, until it ends; every memory follows, the last one dreams."""
+    """One dream under the planner; all memories follow, the last one dreams."""
     imagination, rng = policy.imagination, np.random.default_rng(seed)
     belief = Belief.recorded(starts, int(rng.integers(len(starts.z))))
     temperature = policy.cfg.objective.temperature
     world = Unrolled.of(imagination.memories, imagination.reward_model, belief, temperature)
-    half = (imagination.high - imagination.low) / 2
-    plan: Plan | None = None
-    seen: list[tuple[NDArray[np.float32], ...]] = []
-    for step in range(cfg.decisions):
-        belief, shape = world.belief, world.z.shape
-        plan = policy.plan(belief, plan, derive_seed(seed, step))
-        seen.append((belief.z, belief.h[0], plan.actions[0]))
-        moved = plan.actions[:1] + cfg.noise * half * rng.standard_normal(half.shape)
-        numbers = np.clip(moved, imagination.low, imagination.high).astype(np.float32)
-        noise = [rng.random(shape), rng.standard_normal(shape)]
-        _, alive = world.step(
-            imagination.to_input(torch.from_numpy(numbers)),
-            *(torch.from_numpy(array.astype(np.float32)) for array in noise),
-        )
-        if float(alive) < 0.5:
-            break
+    made = policy.dream(world, cfg.decisions, seed, rng, cfg.noise)
+    seen = [(now.belief.z, now.belief.h[0], now.plan.actions[0]) for now in made]
     return Decisions(*(np.stack(column) for column in zip(*seen, strict=True)))
 
 

@@ -19,46 +19,42 @@ from worldmodels.planning.plan import Numbers
 from worldmodels.protocols import LatentPolicy
 
 NEAR_EDGE = 0.76
-"""An untrained actor acts near zero, but no nearer to a bound than this part of half a range."""
-
+"""First actions of an actor: near zero, but within this fraction of half the range."""
 LOG_STD = (-4.0, 1.0)
 """Bounds of the log of the actor's standard deviation, before squashing."""
-
 C_EDGE = 0.995
-"""C's actions are taken this far into their bounds at most; at the bounds tanh has no inverse."""
+"""C's actions are clipped to this fraction of half the range, where tanh has an inverse."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig(Config):
-    """Shape of the actor and of the critic."""
+    """Shape of actor and critic."""
 
     hidden: Size = 256
     """units of each hidden layer"""
     layers: Annotated[int, AtLeast(1), Limit(100)] = 2
     """hidden layers"""
     components: SizeOrZero = 32
-    """whitened principal components of [z, h] that the networks see, all of them if there are
-    fewer; 0 shows [z, h] itself"""
+    """whitened principal components of [z, h] that the networks see, at most; 0 shows [z, h]"""
     residual: NotNegative = 0.0
-    """learn what to change in C's actions instead of actions: the largest change of an action's u
-    (action = middle + half tanh(u)). The search then stays where C's own data lie. 0 is an actor
-    from scratch"""
+    """learn changes of C's actions: the largest change of an action's u (action = middle + half
+    tanh(u)), so that the search stays near C's data. 0 is an actor from scratch"""
     noise: Positive | None = None
-    """standard deviation of the actor's u in training; None learns it"""
+    """standard deviation of the actor's u in training (default: learn it)"""
 
 
 class Inputs(nn.Module):
-    """What actor and critic see of z and h: all of it, or the components that C is searched in.
+    """What actor and critic see: z and h, or the principal components that C is searched in.
 
-    A gradient finds directions in which M's state hardly ever varies, and M does not know what
-    follows from there; the components leave them out.
+    The components leave out directions in which M's state hardly varies: a gradient finds them, and
+    M was not trained there.
     """
 
     mean: Tensor
     analysis: Tensor
 
     def __init__(self, z_dim: int, h_dim: int, cfg: NetworkConfig) -> None:
-        """Make room for the components; `fit` finds them, or a file brings them."""
+        """Allocate the components, which `fit` finds or a file brings."""
         super().__init__()
         self.size = min(cfg.components, z_dim + h_dim) or z_dim + h_dim
         if cfg.components:
@@ -67,7 +63,7 @@ class Inputs(nn.Module):
         self.all = not cfg.components
 
     def fit(self, agent: Agent) -> Inputs:
-        """Find the components of the agent's recorded states; fewer states have fewer of them."""
+        """Find the components of the agent's recorded states; few states have fewer of them."""
         if self.all or agent.starts is None:
             return self
         seen = controller_inputs(ControllerConfig(), agent.starts.z, agent.starts.h[0])
@@ -106,7 +102,7 @@ class Actor(nn.Module):
     shift: Tensor
 
     def __init__(self, z_dim: int, h_dim: int, spec: ActionSpec, cfg: NetworkConfig) -> None:
-        """Build an actor that begins near action 0 (global generator)."""
+        """Draw weights by the global generator; the first actions are near 0."""
         super().__init__()
         self.cfg, self.numbers = cfg, Numbers(spec)
         low, high = self.numbers.low, self.numbers.high
@@ -119,14 +115,14 @@ class Actor(nn.Module):
 
     @classmethod
     def of(cls, agent: Agent, cfg: NetworkConfig) -> Self:
-        """An untrained actor for an agent: its spaces, its components, its C for a residual."""
+        """An untrained actor for an agent, with its spaces and components, and C for a residual."""
         actor = cls(agent.z_dim, agent.h_dim, agent.action_spec, cfg)
         actor.inputs.fit(agent)
         actor.lead(agent)
         return actor
 
     def lead(self, agent: Agent) -> None:
-        """Let a residual change the actions of this agent's C."""
+        """Set the C whose actions a residual changes."""
         if self.cfg.residual:
             self.controller = agent.linear
 
@@ -140,7 +136,7 @@ class Actor(nn.Module):
         return self.changed(mean, z, h), log_std
 
     def changed(self, mean: Tensor, z: Tensor, h: Tensor) -> Tensor:
-        """The u (..., B, A) that outputs (..., B, A) of the body ask for."""
+        """The u (..., B, A) for outputs (..., B, A) of the body."""
         if self.controller is None:
             return mean + self.shift
         middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
@@ -149,11 +145,11 @@ class Actor(nn.Module):
         return own + bound * torch.tanh(mean / bound)
 
     def act(self, u: Tensor) -> Tensor:
-        """U (B, A) as numbers within the bounds."""
+        """Squash u (B, A) into the bounds."""
         return squash(u, self.low, self.high)
 
     def mode(self, z: Tensor, h: Tensor) -> Tensor:
-        """The actor's likeliest numbers (B, A)."""
+        """The mode (B, A) of the actor's actions."""
         return self.act(self(z, h)[0])
 
     def tried(self, u: Tensor) -> Tensor:
@@ -173,7 +169,7 @@ class Critic(nn.Module):
     scale: Tensor
 
     def __init__(self, z_dim: int, h_dim: int, cfg: NetworkConfig) -> None:
-        """Build a critic that begins at 0 (global generator)."""
+        """Draw weights by the global generator; the first values are near 0."""
         super().__init__()
         self.inputs = Inputs(z_dim, h_dim, cfg)
         self.body = perceptron(self.inputs.size, 1, cfg)

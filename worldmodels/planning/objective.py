@@ -1,9 +1,10 @@
-"""What a plan is worth in M's dreams: by the engine for many plans, or unrolled with gradients."""
+"""Returns of plans in M's dreams: by the engine for many plans, or unrolled with gradients."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -24,7 +25,7 @@ from worldmodels.protocols import LatentPolicy, UserError
 
 
 class Belief(NamedTuple):
-    """What is known about the world now, by V and by each of M memories."""
+    """The state of the world now: z of V, and h and c of each of M memories."""
 
     z: Array  #: (Z,)
     h: Array  #: (M, H)
@@ -32,26 +33,26 @@ class Belief(NamedTuple):
 
     @classmethod
     def recorded(cls, starts: DreamStarts, index: int) -> Belief:
-        """What every memory knew at a recorded state."""
+        """The belief at a recorded state."""
         return cls(starts.z[index], starts.h[:, index], starts.c[:, index])
 
     @property
     def starts(self) -> DreamStarts:
-        """Where dreams from this belief begin: one state."""
+        """Starts of dreams: this one state."""
         return DreamStarts(self.z[None], self.h[:, None], self.c[:, None])
 
 
 class Imagination(Numbers):
-    """An agent's dreams as planners use them; opened once, then asked about many beliefs."""
+    """An agent's dreams for planners, from one belief after the other."""
 
     def __init__(
         self,
         agent: Agent,
         cfg: ObjectiveConfig,
         critic: Value | None = None,
-        drive: LatentPolicy | None = None,
+        base: LatentPolicy | None = None,
     ) -> None:
-        """Open an agent's dreams; ``drive`` makes proposals and acts beyond plans, by default C.
+        """Open an agent's dreams; ``base`` (default: C) proposes plans and acts after their end.
 
         Raises:
             UserError: the agent cannot dream, or the config asks for what is not there.
@@ -66,7 +67,7 @@ class Imagination(Numbers):
         if followed and len(agent.memories) < 2:
             cfg.refuse("disagreement_penalty", "0 without several memories; this agent has one")
         self.memories, self.reward_model, self.cfg = agent.memories, agent.reward_model, cfg
-        self.controller: LatentPolicy = drive or agent.linear
+        self.controller: LatentPolicy = base or agent.linear
         self.critic = critic if cfg.critic else None
         members, carry = len(agent.memories), agent.memories[0].carry_size
         shapes = ((agent.z_dim,), (members, agent.h_dim), (members, carry))
@@ -80,30 +81,26 @@ class Imagination(Numbers):
             disagreement_penalty=cfg.disagreement_penalty,
             no_event_penalty=cfg.no_event_penalty,
         )
-        follow = DreamConfig(
-            horizon=cfg.horizon,
-            episodes=cfg.particles,
-            temperature=cfg.temperature,
-            termination="off",
-        )
+        one_memory = replace(dream, ensemble="per_rollout", disagreement_penalty=0.0)
+        follow = replace(one_memory, horizon=cfg.horizon, termination="off")
         parts = (self.memories, self.reward_model, nowhere)
         self.engine, self.follower = DreamEngine(*parts, dream), DreamEngine(*parts, follow)
-        """dreams under plans, and dreams under C as long as a plan"""
+        """dreams under plans, and dreams under the base policy as long as a plan"""
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
-        """What C does at z (P, E, Z) and h (P, E, H): M's action inputs (P x E, A)."""
+        """M's action inputs (P x E, A) of the base policy at z (P, E, Z) and h (P, E, H)."""
         return self.controller(z.flatten(0, 1), h.flatten(0, 1))
 
     def dream(
         self, make_act: MakeAct, population: Array, belief: Belief, seed: int
     ) -> NDArray[np.float64]:
-        """Returns (N, particles) under what a population (N, ...) does, from a belief."""
+        """Returns (N, particles) of a population (N, ...) of plans or changes, from a belief."""
         self.engine.starts = belief.starts
         flat = np.ascontiguousarray(population.reshape(len(population), -1), np.float32)
         return self.engine.rollout(make_act, flat, seed, value=self.critic).returns
 
     def proposals(self, belief: Belief, seed: int) -> Array:
-        """What C would do: its actions (K, T, A) in each of K dreams, K the particles."""
+        """The base policy's actions (K, T, A) in each of K dreams, K the particles."""
         self.follower.starts = belief.starts
         nobody = np.zeros((1, 0), np.float32)
         actions = self.follower.rollout(lambda _: self.act, nobody, seed, record=True).actions
@@ -116,7 +113,7 @@ class DreamObjective:
     """Scores of plans from one belief, by the dream engine."""
 
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
-        """Dream from ``belief`` with the random numbers of ``seed``, the same for all plans."""
+        """Dream from ``belief`` by the common random numbers of ``seed``."""
         self.low, self.high = imagination.low, imagination.high
         self._imagination, self._belief, self._seed = imagination, belief, seed
 
@@ -138,7 +135,7 @@ class DreamObjective:
         return imagination.dream(make_act, plans, self._belief, self._seed)
 
     def score(self, plans: Array) -> NDArray[np.float64]:
-        """Scores (N,) of plans (N, T, A): the mean, or the mean of the worst dreams."""
+        """Scores (N,) of plans (N, T, A): CVaR of their returns."""
         return conditional_value_at_risk(self.returns(plans), self._imagination.cfg.risk)
 
 
@@ -159,11 +156,11 @@ class UnrolledObjective:
     """Returns of plans from one belief, differentiable: M unrolled in torch.
 
     The mixture's samples are reparametrised: the component is drawn, and the gradient runs through
-    its mean and deviation. A dream's end is soft: rewards are weighed by the chance to be alive.
+    its mean and standard deviation. Rewards are weighed by the chance that the dream continues.
     """
 
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
-        """Same as `DreamObjective`; particle e is dreamt by memory e mod M."""
+        """Arguments of `DreamObjective`; particle e is dreamt by memory e mod M."""
         cfg = imagination.cfg
         self.low, self.high = imagination.low, imagination.high
         self._imagination, self._belief = imagination, belief
@@ -215,7 +212,7 @@ class UnrolledObjective:
 
 
 class Unrolled:
-    """A batch of dreams with gradients; a policy sees `z` and `h`."""
+    """A batch of differentiable dreams; a policy sees `z` and `h`."""
 
     def __init__(
         self,
@@ -254,20 +251,15 @@ class Unrolled:
 
     @property
     def belief(self) -> Belief:
-        """What is known now in a single dream."""
+        """The belief in a single dream."""
         h, c = (torch.cat(parts).numpy() for parts in zip(*self.states, strict=True))
         return Belief(self.z[0].numpy(), h, c)
 
     def step(self, action: Tensor, uniform: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        """Dream one step.
+        """Dream one step under actions (R, A) as M sees them.
 
-        Args:
-            action: (R, A) as M sees it.
-            uniform: (R, >= Z) in [0, 1), chooses components.
-            normal: (R, Z).
-
-        Returns:
-            Expected reward (R,) and chance that the dream continues (R,).
+        ``uniform`` (R, >= Z) in [0, 1) draws components, ``normal`` (R, Z) their noise. Returns the
+        expected reward (R,) and the chance that the dream continues (R,).
         """
         *watching, dreaming = self.memories
         for m, memory in enumerate(watching):
@@ -281,14 +273,14 @@ class Unrolled:
 
 
 class Uncertainty(NamedTuple):
-    """Variance of the next z by its cause; the two add up to the variance of the ensemble."""
+    """The two parts of an ensemble's variance of the next z."""
 
     aleatoric: Tensor  #: (B, Z) mean over memories of each one's own variance
     epistemic: Tensor  #: (B, Z) variance over memories of their means; 0 where there is one memory
 
 
 def decompose(outputs: Sequence[MemoryOutput]) -> Uncertainty:
-    """Split what several memories predict (B, Z, K), by the law of total variance."""
+    """Split the variance of several memories' predictions by the law of total variance."""
     own = torch.stack([mixture_variance(o.log_pi, o.mu, o.log_sigma) for o in outputs])
     means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
     return Uncertainty(own.mean(0), means.var(0, correction=0))
@@ -296,21 +288,11 @@ def decompose(outputs: Sequence[MemoryOutput]) -> Uncertainty:
 
 @torch.inference_mode()
 def along(
-    memories: Sequence[Memory],
-    z: Tensor,
-    states: Sequence[MemoryState],
-    actions: Tensor,
+    memories: Sequence[Memory], z: Tensor, states: Sequence[MemoryState], actions: Tensor
 ) -> list[Uncertainty]:
     """Uncertainty at every step of a plan, along the mean of all memories' predictions.
 
-    Args:
-        memories: M of them.
-        z: (B, Z) now.
-        states: M states (B, H).
-        actions: (B, T, A) as M sees them.
-
-    Returns:
-        T records of (B, Z).
+    Begins at z (B, Z) and M states (B, H), under actions (B, T, A) as M sees them; T records.
     """
     states, found = list(states), []
     for action in actions.unbind(1):

@@ -1,4 +1,4 @@
-"""What planners share: plans, the numbers that they consist of, and the clock of a time budget."""
+"""Plans, the numbers that they consist of, and the time budget of a search."""
 
 from __future__ import annotations
 
@@ -20,44 +20,43 @@ AnyArray = TypeVar("AnyArray", Tensor, Array)
 
 @dataclass(frozen=True)
 class ObjectiveConfig(Config):
-    """What a plan is judged by: M's dreams under it, summed up to one number."""
+    """The score of a plan, from M's dreams under it."""
 
     horizon: Horizon = 15
     """decisions in a plan; each is held for the agent's action_repeat steps of the environment"""
     tail: HorizonOrZero = 0
-    """decisions of C in the dream after the plan's end, so that a plan is also judged by what C can
-    make of where it leads"""
+    """decisions of C in the dream after the plan's end, whose rewards also count"""
     critic: bool = False
     """add a critic's value of the state at the end; needs an actor-critic trained in the dream"""
     around: Literal["best", "controller"] = "best"
-    """policy that continues after a plan's end, proposes plans, and is improved by rollouts: C with
-    its residual where the agent has one, or C alone"""
+    """policy that proposes plans, acts after their end and is improved by rollouts: C with its
+    residual where the agent has one (best), or C alone"""
     proposal: bool = False
     """let C's own plans, from its dreams, compete with the searched ones and start the search"""
     particles: Size = 4
-    """dreams that a plan is judged on, by common random numbers"""
+    """dreams that a plan is scored on, by common random numbers"""
     discount: PositiveFraction = 0.99
     """weight of a reward relative to the one before it"""
     temperature: NotNegative = 1.0
-    """tau of the mixture; at 0 the latent is not sampled and one particle is enough"""
+    """tau of the mixture; at 0 dreams are deterministic and one particle is enough"""
     risk: PositiveFraction = 1.0
     """fraction of the worst dreams that counts (CVaR); 1 is the mean"""
     disagreement_penalty: NotNegative = 0.0
     """subtracted from the reward per unit of the memories' disagreement; needs several memories"""
     no_event_penalty: NotNegative = 0.0
     """subtracted from the reward of a step in which M expects no event, same as in evolution: plans
-    cannot show that one missed tile takes the end of the lap with it"""
+    are too short to show what a missed tile costs later"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a planner decided; its first action is executed, the rest starts the next search."""
+    """A planner's decision: the first action is executed, the rest starts the next search."""
 
     actions: Array  #: (T, A)
-    score: float  #: what the objective says of it
-    kept: Array  #: (K, T, A) other plans worth another look at the next decision; K may be 0
+    score: float  #: by the objective
+    kept: Array  #: (K, T, A) further candidates for the next decision; K may be 0
     iterations: int  #: of the search; fewer than configured where a time budget ran out
-    samples: int  #: plans that were judged
+    samples: int  #: plans that were scored
     seconds: float  #: that the search took
 
     def shifted(self) -> Plan:
@@ -68,14 +67,14 @@ class Plan:
 
 
 class Bounds(Protocol):
-    """Where a plan's numbers lie."""
+    """Bounds of a plan's numbers."""
 
     low: Array  #: (A,) smallest
     high: Array  #: (A,) largest
 
 
 class Numbers:
-    """The numbers that plans and actors consist of: a Box's actions, or a score for each choice."""
+    """The numbers of plans and actors: a Box's actions, or a score for each discrete choice."""
 
     def __init__(self, spec: ActionSpec) -> None:
         """Take the bounds of an action space; scores lie in [-1, 1], and the largest one acts."""
@@ -106,7 +105,7 @@ def straight_through(scores: Tensor) -> Tensor:
 
 
 class Budget:
-    """The clock of an anytime planner: says whether one more iteration fits."""
+    """The time budget of a search."""
 
     def __init__(self, milliseconds: float = 0.0) -> None:
         """Start the clock; 0 is no limit."""
@@ -116,14 +115,11 @@ class Budget:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Elapsed since the start."""
         return time.perf_counter() - self._began
 
     def allows(self, done: int) -> bool:
-        """Whether to continue after ``done`` iterations; the first one is always done.
-
-        The next iteration is expected to take as long as the longest so far.
-        """
+        """Whether another iteration, as long as the longest so far, fits; the first always does."""
         now = time.perf_counter()
         if done:
             self._longest = max(self._longest, now - self._last)

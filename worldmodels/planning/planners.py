@@ -23,7 +23,7 @@ from worldmodels.protocols import UserError
 
 @dataclass(frozen=True)
 class PlanningConfig(Config):
-    """A planner: how plans are judged, and the settings of each method."""
+    """The objective of plans, and the settings of each method."""
 
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     cem: CEMConfig = field(default_factory=CEMConfig)
@@ -34,7 +34,7 @@ class PlanningConfig(Config):
 
 
 class Search(Protocol):
-    """What searches for a plan by the objective that it is registered with."""
+    """A search for a plan by the objective that it is registered with."""
 
     def plan(
         self, objective: Any, guess: Array, candidates: Array, rng: np.random.Generator
@@ -43,10 +43,9 @@ class Search(Protocol):
 
 
 def near_controller(search: CEMConfig | None = None, particles: int = 4) -> PlanningConfig:
-    """Settings of a planner that leans on C, which begins the search and acts after the plan's end.
+    """Settings of a small search near C, which is enough where C acts after the plan's end.
 
-    A small search near C is enough (docs/results/entries/2026-11-24-planning.md). The fields' own
-    defaults are those of a search from nothing.
+    See docs/results/entries/2026-11-24-planning.md. The fields' own defaults do without C.
     """
     cfg = PlanningConfig()
     return replace(
@@ -66,13 +65,13 @@ def _rollouts() -> PlanningConfig:
 
 @dataclass(frozen=True)
 class Planner:
-    """A way to search, and what the command line must know of it."""
+    """A method of planning, and what the command line must know of it."""
 
     make: Callable[[PlanningConfig], Search]
     settings: str | None = None
     """field of `PlanningConfig` with its own settings, where it has any"""
     objective: Callable[[Imagination, Belief, int], Any] = DreamObjective
-    """what judges its plans from a belief, by the common random numbers of a seed"""
+    """scores its plans from a belief, by the common random numbers of a seed"""
     defaults: Callable[[], PlanningConfig] = near_controller  #: settings for planning with an agent
     proposals: bool = True  #: whether C's own plans may compete with the searched ones
     unused: Mapping[str, str] = field(default_factory=dict)
@@ -108,18 +107,14 @@ Method: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PLANNERS
 
 
 def get(name: str) -> Planner:
-    """A planner by its name.
-
-    Raises:
-        UserError: there is no such planner.
-    """
+    """A planner by its name; an unknown one is a UserError."""
     if name not in PLANNERS:
         raise UserError(f"the planner is {show(name)}; there are {', '.join(PLANNERS)}")
     return PLANNERS[name]
 
 
 def defaults(name: str | None) -> PlanningConfig:
-    """Settings for planning with an agent; of what does not plan those of CEM."""
+    """Settings of a planner for an agent; CEM's for other policies."""
     return PLANNERS[name].defaults() if name in PLANNERS else near_controller()
 
 

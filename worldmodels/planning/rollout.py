@@ -1,7 +1,7 @@
-"""Policy improvement by rollouts: what the policy would do, and small changes of it, are dreamt.
+"""Policy improvement by rollouts: small changes of the policy's action are compared in dreams.
 
-A plan of actions is followed blindly in a dream; here the policy itself continues in every dream,
-so that even a few short ones say what a change now leads to.
+The policy itself acts in every dream, unlike in those of a plan of actions, so that a few short
+dreams are enough.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 
 
 class ChangeObjective(Bounds, Protocol):
-    """What rollouts compare."""
+    """Dreams under the policy, its first actions changed."""
 
-    own: Array  #: (A,) what the policy does now, unchanged
+    own: Array  #: (A,) the policy's action now
 
     def returns(self, changes: Array, hold: int) -> NDArray[np.float64]:
         """Returns (N, E) of changes (N, A) of the policy's actions that last ``hold`` decisions."""
@@ -33,7 +33,7 @@ class RolloutObjective:
     """Dreams from one belief under the policy, its first actions changed."""
 
     def __init__(self, imagination: Imagination, belief: Belief, seed: int) -> None:
-        """Dream from ``belief`` with the random numbers of ``seed``, the same for all changes."""
+        """Dream from ``belief`` by the common random numbers of ``seed``."""
         self.low, self.high = imagination.low, imagination.high
         self._imagination, self._belief, self._seed = imagination, belief, seed
         z, h = torch.from_numpy(belief.z)[None], torch.from_numpy(belief.h[:1])
@@ -69,13 +69,13 @@ class RolloutConfig(Config):
     """Policy improvement by rollouts: changes of the policy's actions, dreamt and compared."""
 
     changes: Size = 11
-    """changes that are drawn at each decision, beside no change at all"""
+    """changes drawn at each decision, besides none"""
     hold: Count = 3
     """decisions that a change lasts in a dream; only the first one is executed"""
     init_std: NotNegative = 0.3
     """standard deviation of a change, in units of half the action's range"""
     margin: NotNegative = 2.0
-    """the policy is overruled where a change gains more than so many standard errors of the gain"""
+    """overrule the policy where a change gains more than so many standard errors of the gain"""
     alarm: Fraction = 0.0
     """search only where the worst of the policy's own dreams returns less than that fraction of the
     best; 0 always searches"""
@@ -86,8 +86,7 @@ class Rollouts:
     """One step of policy improvement at every decision.
 
     The rollout algorithm (Tesauro and Galperin 1996, "On-line policy improvement using Monte-Carlo
-    search"), with changes of the policy's action in place of a list of moves, and with a test: the
-    policy is only overruled where its dreams say so more clearly than their own scatter.
+    search"), with changes of the policy's action as moves, of which only significant ones are made.
     """
 
     cfg: RolloutConfig
@@ -97,16 +96,10 @@ class Rollouts:
     def plan(
         self, objective: ChangeObjective, guess: Array, candidates: Array, rng: np.random.Generator
     ) -> Plan:
-        """Compare the policy's own action with changes of it.
+        """Compare the policy's own action with changes of it, drawn by ``rng``; ignore ``guess``.
 
-        Args:
-            objective: dreams under the policy.
-            guess: not used; the search begins at the policy itself.
-            candidates: (K, 1, A) changes that were best a decision before.
-            rng: draws the changes.
-
-        Returns:
-            A plan of one action; ``kept`` is the change that it has in it, if there is any.
+        ``candidates`` (K, 1, A) are the best changes of the decision before. The plan has one
+        action, and its ``kept`` the change in it, if any.
         """
         cfg, budget = self.cfg, Budget()
         none = np.zeros((1, len(objective.own)), np.float32)

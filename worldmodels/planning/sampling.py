@@ -30,20 +30,20 @@ class Objective(Bounds, Protocol):
 
 @dataclass(frozen=True)
 class CEMConfig(Config):
-    """The cross-entropy method; with the defaults of `icem` it is iCEM."""
+    """The cross-entropy method; the settings of `icem` make it iCEM."""
 
     samples: Annotated[int, AtLeast(2), Limit(65_536)] = 192
     """plans drawn in the first iteration"""
     iterations: Count = 4
     """times that a Gaussian is drawn from and fitted to the best"""
     elite_fraction: PositiveFraction = 0.1
-    """fraction of the plans that it is fitted to"""
+    """fraction of the plans that the Gaussian is fitted to"""
     init_std: NotNegative = 0.5
     """first standard deviation, in units of half the action's range"""
     min_std: NotNegative = 0.02
     """smallest standard deviation, in such units"""
     momentum: Decay = 0.1
-    """weight of the Gaussian before in each fit"""
+    """weight of the previous Gaussian in each fit"""
     beta: NotNegative = 0.0
     """exponent of the noise's power spectrum over time, 1 / f^beta; 0 is white, 2 is Brownian"""
     sample_decay: PositiveFraction = 1.0
@@ -51,19 +51,14 @@ class CEMConfig(Config):
     keep_elites: Decay = 0.0
     """fraction of the elites that compete again, in the next iteration and in the next decision"""
     execute: Literal["mean", "best"] = "mean"
-    """what is done in the end: the Gaussian's mean, unless a proposal is better, or the best plan
-    that was seen"""
+    """plan to execute: the Gaussian's mean, unless a proposal is better, or the best plan seen"""
     budget_ms: NotNegative = 0.0
     """stop before an iteration that would not end within so many milliseconds; 0 is no limit, and
-    then plans are the same for the same seed"""
+    only then a seed fixes the plans"""
 
     @classmethod
     def icem(cls) -> CEMConfig:
-        """Give iCEM (Pinneri et al. 2020, arXiv:2008.06389).
-
-        Coloured noise, fewer samples from iteration to iteration, elites kept and shifted, and the
-        best plan executed.
-        """
+        """Settings of iCEM (Pinneri et al. 2020, arXiv:2008.06389)."""
         return cls(beta=2.0, sample_decay=0.8, keep_elites=0.3, execute="best")
 
 
@@ -82,12 +77,12 @@ class MPPIConfig(Config):
     beta: NotNegative = 1.0
     """exponent of the noise's power spectrum over time, 1 / f^beta"""
     budget_ms: NotNegative = 0.0
-    """same as of CEM"""
+    """same as CEM's"""
 
 
 @dataclass(frozen=True)
 class CEM:
-    """The cross-entropy method (Rubinstein 1999) with what iCEM adds to it, all of it optional.
+    """The cross-entropy method (Rubinstein 1999) with the optional additions of iCEM.
 
     A Gaussian over plans, independent between their numbers, is drawn from and fitted to the best.
     """
@@ -97,25 +92,22 @@ class CEM:
     def plan(
         self, objective: Objective, guess: Array, candidates: Array, rng: np.random.Generator
     ) -> Plan:
-        """Search.
+        """Maximise an objective over plans that ``rng`` draws.
 
-        Args:
-            objective: what to maximise, and the bounds of the actions.
-            guess: (T, A) first mean, unless a candidate is better.
-            candidates: (K, T, A) plans that compete with the first ones drawn; K may be 0.
-            rng: draws the plans.
+        The first mean is ``guess`` (T, A), or the best of ``candidates`` (K, T, A), which also
+        compete with the first plans that are drawn; K may be 0.
         """
         cfg, budget = self.cfg, Budget(self.cfg.budget_ms)
         half = (objective.high - objective.low) / 2
         mean, judged = best_start(objective, guess, candidates)
         kept = candidates
-        deviation = np.broadcast_to(cfg.init_std * half, mean.shape)
+        std = np.broadcast_to(cfg.init_std * half, mean.shape)
         best, best_score, iteration = mean, -np.inf, 0
         while iteration < cfg.iterations and budget.allows(iteration):
             number = max(2, round(cfg.samples * cfg.sample_decay**iteration))
             noise = coloured_noise(rng, (number, *mean.shape), cfg.beta)
             noise[0] = 0.0  # the mean itself is among them
-            drawn = np.clip(mean + deviation * noise, objective.low, objective.high)
+            drawn = np.clip(mean + std * noise, objective.low, objective.high)
             plans = np.concatenate((drawn, kept)).astype(np.float32)
             scores = objective.score(plans)
             order = np.argsort(-scores, kind="stable")
@@ -123,8 +115,8 @@ class CEM:
             if scores[order[0]] > best_score:
                 best, best_score = plans[order[0]], float(scores[order[0]])
             mean = cfg.momentum * mean + (1 - cfg.momentum) * elite.mean(0)
-            deviation = cfg.momentum * deviation + (1 - cfg.momentum) * elite.std(0)
-            deviation = np.maximum(deviation, cfg.min_std * half)
+            std = cfg.momentum * std + (1 - cfg.momentum) * elite.std(0)
+            std = np.maximum(std, cfg.min_std * half)
             kept = elite[: round(cfg.keep_elites * len(elite))]
             judged += len(plans)
             iteration += 1
@@ -138,7 +130,7 @@ class CEM:
 
 @dataclass(frozen=True)
 class MPPI:
-    """Path integral control: the mean of all drawn plans, weighed by the exponential of scores."""
+    """Path integral control: the mean of all plans, weighed by the exponential of their scores."""
 
     cfg: MPPIConfig
 
@@ -175,8 +167,8 @@ def best_start(objective: Objective, guess: Array, candidates: Array) -> tuple[A
 def coloured_noise(rng: np.random.Generator, shape: tuple[int, int, int], beta: float) -> Array:
     """Gaussian noise (N, T, A) of variance 1 with a power spectrum 1 / f^beta over time T.
 
-    By the spectral method of Timmer and Koenig (1995): random Fourier coefficients, scaled; the
-    lowest frequency that T steps can show stands in for frequency 0. A beta of 0 is white noise.
+    The spectral method of Timmer and Koenig (1995): random Fourier coefficients, scaled. Frequency
+    0 has the scale of the lowest frequency above it. A beta of 0 is white noise.
     """
     number, steps, size = shape
     if beta == 0 or steps < 2:

@@ -1,4 +1,4 @@
-"""Dreams under an actor that continue from gradient step to gradient step, with gradients."""
+"""Differentiable dreams under an actor that continue from gradient step to gradient step."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from worldmodels.protocols import UserError
 
 @dataclass(frozen=True)
 class PolicyTrainConfig(Config):
-    """How a policy is trained in the dream; the defaults are those of an actor from scratch."""
+    """Training of a policy in the dream; the defaults are for an actor from scratch."""
 
     steps: Count = 750
     """gradient steps"""
     actors: Few = 1
-    """actors, trained one after the other from other seeds, that act by the mean of their u; what
-    one of them has found in M's mistakes, the others have not"""
+    """actors, trained from different seeds, that act by the mean of their u: they exploit
+    different model errors, so averaging cancels them"""
     batch_size: Size = 128
     """dreams side by side; each continues where the step before left it"""
     horizon: Horizon = 15
@@ -49,13 +49,12 @@ class PolicyTrainConfig(Config):
     max_length: Count = 250
     """decisions after which a dream restarts at a recorded state"""
     tail: HorizonOrZero = 0
-    """decisions of the agent's C after the horizon, for a policy without a critic: what C can make
-    of where the policy leads is then a value that needs no training"""
+    """decisions of the agent's C after the horizon, for a policy without a critic: their rewards
+    are a value that needs no training"""
     critic: bool = True
-    """learn values, and count them at the horizon; without, only rewards until the tail's end
-    count"""
+    """learn values and add them at the horizon; otherwise only rewards to the tail's end count"""
     gradient: Literal["model", "reinforce"] = "model"
-    """how the actor learns: through the unrolled M, or by the score of what it tried"""
+    """gradient of the actor: through the unrolled M, or by the score function (REINFORCE)"""
     discount: PositiveFraction = 0.97
     """weight of a reward relative to the one before it"""
     lambda_: Annotated[Fraction, tyro.conf.arg(name="lambda")] = 0.95
@@ -70,16 +69,16 @@ class PolicyTrainConfig(Config):
     """largest norm of a network's gradient"""
     max_grad_norm_per_rollout: NotNegative = 0.03
     """largest norm of the loss's gradient with respect to the state of M in one dream at one step
-    (each of z, h and c), times the number of dreams; 0 does not limit it. Through many steps of M a
-    few dreams have gradients hundreds of times as long as the others', which would decide alone"""
+    (each of z, h and c), times the number of dreams; otherwise a few dreams, whose gradients are
+    hundreds of times as long as the others', dominate the update. 0 does not limit it"""
     target_decay: Fraction = 0.98
     """weight of the old target critic after each step"""
     ema_decay: Fraction = 0.0
     """weight of earlier actors in the average that is kept; 0 keeps the last actor"""
     critic_warmup_steps: CountOrZero = 0
-    """steps in which only the critic learns; a good actor is worth them"""
+    """first steps, in which only the critic learns"""
     no_event_penalty: NotNegative = 0.0
-    """price of a decision in which M expects no event, same as in the dream that C is evolved in"""
+    """penalty for a decision in which M expects no event, same as in the dream that C evolves in"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     checkpoint_every: Count = 50
     """steps between two checkpoints"""
@@ -90,14 +89,14 @@ class PolicyTrainConfig(Config):
         if self.gradient == "reinforce" and not self.critic:
             self.refuse("gradient", "'model' without a critic")
         if self.tail and self.critic:
-            self.refuse("tail", "0 with a critic, which says what lies beyond the horizon")
+            self.refuse("tail", "0 with a critic, which gives the value beyond the horizon")
 
 
 def residual_training() -> PolicyTrainConfig:
-    """How a bounded change of C is learnt.
+    """Settings for a bounded change of C.
 
-    The bound keeps the actor where M has data, so that it may see all of [z, h]: what C, searched
-    in a few principal components, is blind to. In docs/results/lab-notebook.md is what was tried.
+    The bound keeps the actor where M has data, so it may see all of [z, h], of which C sees a few
+    principal components. docs/results/lab-notebook.md has the experiments.
     """
     return PolicyTrainConfig(
         steps=800,
@@ -117,30 +116,26 @@ class Imagined(NamedTuple):
     h: Tensor  #: (T + 1, B, H)
     reward: Tensor  #: (T, B) expected
     alive: Tensor  #: (T, B) chance that a dream continues after this step
-    log_prob: Tensor  #: (T, B) of what the actor tried
+    log_prob: Tensor  #: (T, B) of the actor's samples
     entropy: Tensor  #: (T, B) of the actor, in nats, before squashing
-    beyond: Tensor  #: (B,) C's rewards in the tail, discounted to its beginning
+    tail_return: Tensor  #: (B,) C's rewards in the tail, discounted to its beginning
 
 
 class Streams:
-    """Dreams that continue from gradient step to gradient step, so that the actor meets its own.
+    """Dreams that continue from gradient step to gradient step, in states that the actor reaches.
 
-    Each of an agent's memories dreams its share of them, and the first one's h is what the actor
-    sees: what one memory would be fooled into paying for, the others do not pay.
+    They are divided between the agent's memories, so that the actor cannot exploit the errors of
+    one of them; the actor always sees the first memory's h.
 
     Attributes:
         z: (B, Z).
-        h: (M, B, H) of each memory; apart from the first one's, current where it dreams.
+        h: (M, B, H) of each memory; those after the first are current only where they dream.
         c: (M, B, C).
         age: (B,) decisions since a dream began.
     """
 
     def __init__(self, agent: Agent, cfg: PolicyTrainConfig, generator: torch.Generator) -> None:
-        """Begin all of them at recorded states.
-
-        Raises:
-            UserError: the agent has no recorded states or no reward model.
-        """
+        """Start at recorded states; an agent without them, or a reward model, is a UserError."""
         if agent.starts is None or agent.reward_model is None:
             raise UserError("this agent has no recorded states or no reward model to dream with")
         self.cfg, self.generator = cfg, generator
@@ -148,13 +143,13 @@ class Streams:
         self._memories = [copy.deepcopy(m).requires_grad_(False) for m in agent.memories]
         starts = (agent.starts.z, agent.starts.h, agent.starts.c)
         self._starts = [torch.from_numpy(part).float() for part in starts]
-        self._shares = torch.arange(cfg.batch_size).tensor_split(len(self._memories))
+        self._rows = torch.arange(cfg.batch_size).tensor_split(len(self._memories))
         self.z, self.h, self.c = self._begin()
         # of different ages, so that they do not all restart together
         self.age = torch.randint(cfg.max_length, (cfg.batch_size,), generator=generator)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps."""
+        """Tensors for a checkpoint."""
         return {"z": self.z, "h": self.h, "c": self.c, "age": self.age}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -162,7 +157,7 @@ class Streams:
         self.z, self.h, self.c, self.age = (state[name] for name in ("z", "h", "c", "age"))
 
     def imagine(self, actor: Actor, gradient: bool) -> Imagined:
-        """Dream one horizon; ``gradient`` keeps the graph from rewards to actions."""
+        """Dream one horizon; ``gradient`` keeps the graph from actions to rewards."""
         parts, rest = [self._open(m) for m in range(len(self._memories))], []
         seen = [_look(parts)]
         for _ in range(self.cfg.horizon):
@@ -176,25 +171,22 @@ class Streams:
             seen.append(_look(parts))
         z, h = (torch.stack(column) for column in zip(*seen, strict=True))
         reward, alive, log_prob, entropy = (torch.stack(part) for part in zip(*rest, strict=True))
-        self._carry_on(parts, alive)
-        beyond = self._tail(parts, *seen[-1])
-        return Imagined(z, h, reward, alive, log_prob, entropy, beyond)
+        self._continue(parts, alive)
+        tail_return = self._tail(parts, *seen[-1])
+        return Imagined(z, h, reward, alive, log_prob, entropy, tail_return)
 
     def _open(self, member: int) -> Unrolled:
         """The dreams of one memory."""
-        rows, members = self._shares[member], sorted({0, member})
+        rows, members = self._rows[member], sorted({0, member})
         start = (self.z[rows], self.h[members][:, rows], self.c[members][:, rows])
         memories = [self._memories[m] for m in members]
         settings = (self.cfg.temperature, self.cfg.no_event_penalty)
         return Unrolled(memories, self._reward_model, start, *settings)
 
     def _step(self, parts: Sequence[Unrolled], action: Tensor) -> list[Tensor]:
-        """Rewards and chances to continue, (B,) each, of one step.
-
-        No dream's gradient at this step will be longer than allowed.
-        """
+        """Rewards and chances to continue (B,) of one step, whose gradients will be clipped."""
         drawn = (action, *mixture_noise(self.z, self.generator))
-        given = zip(*(x.split([len(rows) for rows in self._shares]) for x in drawn), strict=True)
+        given = zip(*(x.split([len(rows) for rows in self._rows]) for x in drawn), strict=True)
         paid = [part.step(*mine) for part, mine in zip(parts, given, strict=True)]
         limit = self.cfg.max_grad_norm_per_rollout / self.cfg.batch_size
         for dreams in parts:
@@ -204,7 +196,7 @@ class Streams:
         return [torch.cat(column) for column in zip(*paid, strict=True)]
 
     def _tail(self, parts: Sequence[Unrolled], z: Tensor, h: Tensor) -> Tensor:
-        """C's discounted rewards (B,) when it continues from there."""
+        """Discounted rewards (B,) of C after the horizon."""
         weight, total = torch.ones(len(z)), torch.zeros(len(z))
         for _ in range(self.cfg.tail):
             reward, alive = self._step(parts, self._controller(z, h))
@@ -213,10 +205,10 @@ class Streams:
             z, h = _look(parts)
         return total
 
-    def _carry_on(self, parts: Sequence[Unrolled], alive: Tensor) -> None:
-        """Keep where the dreams are; restart those that have ended or are too old."""
+    def _continue(self, parts: Sequence[Unrolled], alive: Tensor) -> None:
+        """Store the state of the dreams; restart those that have ended or are too old."""
         z, h, c = _look(parts)[0].detach(), self.h.clone(), self.c.clone()
-        for member, (rows, dreams) in enumerate(zip(self._shares, parts, strict=True)):
+        for member, (rows, dreams) in enumerate(zip(self._rows, parts, strict=True)):
             for m, state in zip(sorted({0, member}), dreams.states, strict=True):
                 h[m, rows], c[m, rows] = state.h.detach(), state.c.detach()
         age = self.age + self.cfg.horizon
@@ -236,5 +228,5 @@ class Streams:
 
 
 def _look(parts: Sequence[Unrolled]) -> tuple[Tensor, Tensor]:
-    """What a policy sees of all batch_size: z (B, Z) and the first memory's h (B, H)."""
+    """What a policy sees: z (B, Z) and the first memory's h (B, H)."""
     return torch.cat([part.z for part in parts]), torch.cat([part.h for part in parts])

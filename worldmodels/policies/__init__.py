@@ -1,1 +1,1 @@
-"""What acts: agents alone, under planners, under trained networks, and several together."""
+"""Policies: agents under planners, under trained networks, and in ensembles."""

@@ -1,8 +1,4 @@
-"""Agents that act together, each with V, M and C of its own.
-
-What a world model gets wrong it gets wrong in its own way: its V overlooks something else, its M
-dreams of other roads. Members that never saw each other's weights seldom err at the same place.
-"""
+"""Agents that act together: each has its own V, M and C, so their errors differ and average out."""
 
 from __future__ import annotations
 
@@ -23,25 +19,22 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, derive_seed
 
 FOLDER = "ensemble"
-"""Where the other members lie: in the first one's folder."""
+"""Folder of the other members in the first one's folder."""
 FORMER_FOLDER = "committee"
 """The same in agents of earlier versions."""
 
 EnsembleState: TypeAlias = tuple[AgentState, ...]
-"""Each member's own."""
+"""One state for each member."""
 
 
 class Ensemble:
     """A `Policy` that acts by the mean of its members' actions, or by their majority.
 
-    Every member learns which action was executed, so each M knows what really happened.
+    The M of every member is stepped with the action that was executed.
     """
 
     def __init__(self, members: Sequence[Agent]) -> None:
-        """Join the members.
-
-        Args:
-            members: for one action space and with one `action_repeat`; earlier ones win ties.
+        """Join agents of one environment and one `action_repeat`; earlier ones win ties.
 
         Raises:
             UserError: no members, or they do not fit each other.
@@ -55,11 +48,11 @@ class Ensemble:
                 if mine != theirs:
                     raise UserError(
                         f"member {number} has {name} {theirs}, but member 0 has {mine}; "
-                        "all must drive one environment at one pace"
+                        "all must act in one environment with one action_repeat"
                     )
         self.members = tuple(members)
         self.digest = config_hash(["ensemble", [_identity(member) for member in members]])
-        """of what it does, so that an interrupted evaluation knows it again"""
+        """identifies it in evaluations that can be resumed"""
         self._watch = StateWatch()
 
     def __repr__(self) -> str:
@@ -67,7 +60,7 @@ class Ensemble:
         return f"Ensemble({', '.join(map(repr, self.members))})"
 
     def __copy__(self) -> Self:
-        """The same members, each with its own generator: see `HoldingPolicy.__copy__`."""
+        """Copy the members: see `HoldingPolicy.__copy__`."""
         return type(self)([copy.copy(member) for member in self.members])
 
     def check_env(self, env: gym.Env[Any, Any]) -> None:
@@ -76,7 +69,7 @@ class Ensemble:
             member.check_env(env)
 
     def reseed(self, seed: int) -> None:
-        """Start the noise of every member anew, each with its own."""
+        """Seed the random numbers of each member."""
         for number, member in enumerate(self.members):
             member.reseed(derive_seed(seed, "member", number))
 
@@ -87,21 +80,16 @@ class Ensemble:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = False,
     ) -> tuple[NDArray[Any], EnsembleState]:
-        """Ask all members and act in the middle; arguments, results and errors of `Agent.predict`.
-
-        The state carries the members' memories, so pass it on until the episode ends::
-
-            action, state = ensemble.predict(obs, state, deterministic=True)
-        """
+        """Combine the members' actions; arguments, results and errors of `Agent.predict`."""
         self._watch.note(state, episode_start)
         if state is None and episode_start is None:
-            episode_start = np.ones(1, np.bool_)  # said once for all members
+            episode_start = np.ones(1, np.bool_)  # one warning for all members
         before = (None,) * len(self.members) if state is None else state
         answers = [
             member.predict(observation, own, episode_start, deterministic)
             for member, own in zip(self.members, before, strict=True)
         ]
-        action = self._together(np.stack([answer for answer, _ in answers]))
+        action = self._combine(np.stack([answer for answer, _ in answers]))
         rows = np.atleast_1d(action) if self._votes else np.atleast_2d(action)
         states = [
             member.executed(own, rows)
@@ -113,24 +101,24 @@ class Ensemble:
     def _votes(self) -> bool:
         return self.members[0].action_spec.kind == "discrete"
 
-    def _together(self, answers: NDArray[Any]) -> NDArray[Any]:
-        """One action of the members' (N, ...): the mean of numbers, the choice of most."""
+    def _combine(self, answers: NDArray[Any]) -> NDArray[Any]:
+        """One action of the members' (N, ...): the mean of numbers, the most frequent choice."""
         if not self._votes:
             mean: NDArray[np.float32] = answers.mean(0, dtype=np.float32)
             return self.members[0].action_spec.to_env(mean)
-        agreeing = (answers[:, None] == answers[None]).sum(1)  # (N, ...) members of each's mind
+        agreeing = (answers[:, None] == answers[None]).sum(1)  # (N, ...) of the same choice
         choice: NDArray[np.int64] = np.take_along_axis(answers, agreeing.argmax(0)[None], 0)[0]
         return choice
 
 
 def other_members(agent: str | Path) -> list[Path]:
-    """Folders of the members beside the first; none where an agent acts alone."""
+    """Folders of the members after the first; empty for an agent alone."""
     folder = find(agent)
     found = [folder / name for name in (FOLDER, FORMER_FOLDER) if (folder / name).is_dir()][:1]
     return sorted(file.parent for each in found for file in each.glob(f"*/{CONFIG}"))
 
 
 def _identity(member: Agent) -> list[Any]:
-    """What makes it act as it does, so the same with and without what only dreams need."""
+    """Everything that its actions depend on; what only dreams need is left out."""
     weights = weights_digest(member.vision.without_decoder(), *member.memories)
     return [weights, member.parameters, member.digest]

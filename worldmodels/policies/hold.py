@@ -1,4 +1,4 @@
-"""Policies that decide at every k-th frame and repeat the action in between: one body for all."""
+"""Policies that decide at every k-th frame and repeat the action in between."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from worldmodels.policies.observations import Shape, StateWatch, as_batch, as_starts
 
 S = TypeVar("S")
-"""What such a policy carries for B episodes: a named tuple of arrays, the first axis B, of which
-``held`` (B,) says for how many frames the action has been given, 1 to k."""
+"""The state of such a policy for B episodes: a named tuple of arrays, the first axis B, of which
+``held`` (B,) counts the frames that the action has been given for, 1 to k."""
 
 
 class Seen(NamedTuple):
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
 
 
 class HoldingPolicy(ABC, Generic[S]):
-    """A `protocols.Policy`; a subclass says how to decide, and in which field its actions are."""
+    """A `protocols.Policy`; a subclass decides, and finds the actions in its state."""
 
     action_repeat: int
     """k, frames that every decision is held for"""
@@ -35,11 +35,11 @@ class HoldingPolicy(ABC, Generic[S]):
     """axis of the episodes in fields of the state where it is not the first"""
 
     def __init__(self) -> None:
-        """Begin at no calls."""
+        """Count no calls yet."""
         self._watch = StateWatch()
 
     def __copy__(self) -> Self:
-        """The same parts with its own generator, so that neither changes what the other samples."""
+        """Share the parts, but not the random generator: neither changes the other's samples."""
         other = object.__new__(type(self))
         for name, part in vars(self).items():
             own = isinstance(part, np.random.Generator | StateWatch)
@@ -48,21 +48,18 @@ class HoldingPolicy(ABC, Generic[S]):
 
     @abstractmethod
     def _shape(self) -> Shape | None:
-        """Shape of the environment's own frames; None where nobody knows it."""
+        """Shape of the environment's own frames; None if unknown."""
 
     @abstractmethod
     def _decide(self, seen: Seen, state: S | None) -> S:
-        """The state after a decision; only rows where one is due are used.
-
-        All are computed, so that the shapes of the products do not depend on the phase.
-        """
+        """The state after a decision of all rows, of which only those that are due are used."""
 
     @abstractmethod
     def _actions(self, state: S) -> NDArray[Any]:
-        """The environment's actions, (B, A) or (B,), that a state holds."""
+        """The environment's actions in a state, (B, A) or (B,)."""
 
     def _remembers(self, state: S) -> bool:
-        """Whether a caller who drops the state makes a mistake."""
+        """Whether it is a mistake to drop the state."""
         return True
 
     def predict(
@@ -74,14 +71,14 @@ class HoldingPolicy(ABC, Generic[S]):
     ) -> tuple[NDArray[Any], S]:
         """Choose an action for every frame: a new one where a decision is due, the last elsewhere.
 
-        See `protocols.Policy` for arguments and results; an agent that is deterministic sees V's
-        mean, not a sample. The state carries the memory, so pass it on until the episode ends::
+        See `protocols.Policy` for arguments and results; ``deterministic`` takes V's mean in place
+        of a sample. The state carries the memory, so pass it on until the episode ends::
 
             action, state = policy.predict(obs, state, deterministic=True)
 
         Raises:
-            UserError: the frames are of another shape or type than the environment's, their number
-                is not the state's, or the weights are so large that the computation overflows.
+            UserError: frames of another shape or type than the environment's, or of another number
+                than the state's, or weights so large that the computation overflows.
         """
         repeat = self.action_repeat
         action, new = self._act(repeat, observation, state, episode_start, deterministic)
@@ -90,7 +87,7 @@ class HoldingPolicy(ABC, Generic[S]):
         return action, new
 
     def decide(self, *arguments: Any) -> tuple[NDArray[Any], S]:
-        """Choose new actions now, whatever is being held; arguments and results of `predict`."""
+        """Choose new actions now, whatever is held; arguments and results of `predict`."""
         return self._act(1, *arguments)
 
     def _act(
@@ -120,9 +117,9 @@ class HoldingPolicy(ABC, Generic[S]):
 
 
 def choose(rows: NDArray[np.bool_], yes: Any, no: Any, axis: int = 0) -> Any:
-    """Rows of one array where ``rows`` (B,) says so, of another elsewhere, along an axis.
+    """Rows of ``yes`` where ``rows`` (B,) is true, else of ``no``, along an axis.
 
-    Of two tuples, one of each pair; None where either is None.
+    Both are arrays, or tuples of arrays; None where either is None.
     """
     if yes is None or no is None:
         return None

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from worldmodels.agent import Agent
-from worldmodels.artifacts import (
-    file_of_tensors,
-    filled,
-    read_facts,
-    read_tensors,
-    weights_digest,
-)
+from worldmodels.artifacts import file_of_tensors, filled, read_facts, read_tensors, weights_digest
 from worldmodels.config import Config, Few, from_json
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.protocols import LatentPolicy, UserError
@@ -30,10 +24,10 @@ SCHEMA = 2
 
 
 class MeanActor:
-    """The mean of some actors' modes, as a `LatentPolicy`."""
+    """The `LatentPolicy` of some actors of one shape: the mean of their u."""
 
     def __init__(self, *actors: Actor) -> None:
-        """Take actors of one shape; they act by the mean of their u."""
+        """Use these actors themselves."""
         self.actors = [actor.eval() for actor in actors]
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
@@ -43,7 +37,7 @@ class MeanActor:
 
 
 class StackedActors:
-    """`MeanActor` as one network for dreams, where every step counts: alike up to rounding."""
+    """`MeanActor` as one network, which is faster: equal up to rounding."""
 
     def __init__(self, actors: Sequence[Actor]) -> None:
         """Copy the weights of actors of one shape, those of each layer side by side."""
@@ -82,12 +76,12 @@ class _Facts(Config):
 
 @dataclass(frozen=True)
 class PolicyFile:
-    """Trained actors of one shape, and the first one's critic where it has one."""
+    """Trained actors of one shape, and the critic of the first where it has one."""
 
-    actors: tuple[Actor, ...]  #: they act by the mean of their u
+    actors: tuple[Actor, ...]
     critic: Critic | None
-    kind: str  #: how it was trained
-    memory: str  #: digest of the agent's weights that it depends on: `origin`
+    kind: str  #: name of the policy, such as "residual"
+    memory: str  #: digest of the agent's weights that they depend on: `origin`
 
     @property
     def digest(self) -> str:
@@ -95,13 +89,13 @@ class PolicyFile:
         return weights_digest(*self.actors)
 
     @property
-    def control(self) -> MeanActor:
+    def policy(self) -> LatentPolicy:
         """What acts in C's place."""
         return MeanActor(*self.actors)
 
     @property
-    def drive(self) -> LatentPolicy:
-        """The same for dreams: alike up to rounding, and faster."""
+    def dream_policy(self) -> LatentPolicy:
+        """The same policy for dreams, up to rounding: faster."""
         return StackedActors(self.actors)
 
     def save(self, path: Path) -> None:
@@ -134,18 +128,18 @@ class PolicyFile:
         shape = (agent.z_dim, agent.h_dim)
         valued = any(name.startswith("critic.") for name in file.tensors)
 
-        def fresh() -> _Networks:
+        def untrained() -> _Networks:
             actors = [Actor(*shape, agent.action_spec, cfg) for _ in range(facts.actors)]
             return _Networks(actors, Critic(*shape, cfg) if valued else None)
 
-        networks = filled(fresh, file.tensors, path, REMEDY).requires_grad_(False).eval()
+        networks = filled(untrained, file.tensors, path, REMEDY).requires_grad_(False).eval()
         for actor in networks.actors:
             actor.lead(agent)
         return cls(networks.actors, networks.critic, facts.kind, facts.memory)
 
 
 class _Networks(nn.Module):
-    """All of them as one, whose tensors have the names that they have in the file."""
+    """Actors and critic as one module, whose tensors have the names of the file's."""
 
     def __init__(self, actors: Sequence[Actor], critic: Critic | None) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every policy does with its arguments: one observation or a batch, states, episode starts."""
+"""Arguments of `predict`: one observation or a batch, states, episode starts."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def as_batch(observation: ArrayLike, shape: Shape | None) -> tuple[NDArray[np.ui
     """Give observations a batch axis and a channel axis.
 
     Args:
-        observation: one observation or a batch (B, ...) of them, B at least 1, uint8. Grey ones may
-            have a channel axis or not, whatever ``shape`` has.
-        shape: of one observation; None where nobody knows it. Then only unambiguous layouts pass:
-            (H, W), (H, W, C) and (B, H, W, C), with C 1 or 3.
+        observation: one observation, or a batch (B, ...) with B at least 1, uint8; the channel axis
+            of grey ones is optional.
+        shape: of one observation. If it is unknown (None), only unambiguous layouts pass: (H, W),
+            (H, W, C) and (B, H, W, C), with C 1 or 3.
 
     Returns:
-        (B, H, W, C), and True where there was a single observation.
+        (B, H, W, C), and whether it was a single observation.
 
     Raises:
         UserError: another shape or type.
@@ -62,32 +62,23 @@ def as_batch(observation: ArrayLike, shape: Shape | None) -> tuple[NDArray[np.ui
         frames = frames[..., None] if grey else frames
         single = frames.shape == pixels
         if not single and (frames.shape[1:] != pixels or not len(frames)):
-            raise UserError(_refusal(np.shape(observation), shape))
+            found = np.shape(observation)
+            hint = ": channels come last, so leave VecTransposeImage out"
+            first = len(shape) == 3 and found[-3:] == (shape[2], *shape[:2])
+            raise UserError(
+                f"the observation has shape {found}; this policy sees {shape}, or a batch "
+                f"({', '.join(map(str, ('B', *shape)))}){hint if first else ''}"
+            )
     return (frames[None] if single else frames), single
-
-
-def _refusal(found: Shape, shape: Shape) -> str:
-    text = (
-        f"the observation has shape {found}; this policy sees {shape}, or a batch "
-        f"({', '.join(map(str, ('B', *shape)))})"
-    )
-    if len(shape) == 3 and found[-3:] == (shape[2], *shape[:2]):
-        text += ": channels come last, so leave VecTransposeImage out"
-    return text
 
 
 def as_starts(
     episode_start: ArrayLike | None, batch: int, state_batch: int | None
 ) -> NDArray[np.bool_]:
-    """Rows (B,) whose episode begins with this call: all of them where there is no state.
+    """Rows (B,) whose episode begins with this call: all of them without a state.
 
-    Args:
-        episode_start: (B,), or one for all rows; None where no episode begins.
-        batch: B, the number of observations.
-        state_batch: number of episodes in the state; None without a state.
-
-    Raises:
-        UserError: the numbers do not agree.
+    ``episode_start`` is (B,), or one for all rows, or None where no episode begins; B is ``batch``,
+    and must agree with the number of episodes in the state, ``state_batch``, or it is a UserError.
     """
     if state_batch is None:
         return np.ones(batch, np.bool_)
@@ -105,17 +96,17 @@ def as_starts(
 
 @lru_cache(maxsize=32)
 def declared_shape(env_id: str) -> Shape | None:
-    """The shape of an environment's observations; None where the environment cannot be made here.
+    """Shape of an environment's observations; None if the environment cannot be made here.
 
-    The module of ``module:id`` is not imported for this: ids come from agents' folders, and looking
-    at one must not run code that it names.
+    The module of ``module:id`` is not imported: ids come from files, and reading one must not run
+    code that it names.
     """
     module = env_id.rpartition(":")[0]
     if module and module not in sys.modules:
         return None
     try:
         env = envs.make(env_id)
-    except Exception:  # whatever stops it is not this caller's business: the shape stays unknown
+    except Exception:  # whatever it is, the shape stays unknown
         return None
     shape = env.observation_space.shape
     env.close()
@@ -128,7 +119,7 @@ class StateWatch:
     _calls = 0
 
     def note(self, state: Any, episode_start: Any) -> None:
-        """Count a call of `predict`; call it from there, so that the warning names its caller."""
+        """Count a call of `predict`; called from there, so that the warning names its caller."""
         if state is not None or episode_start is not None:
             self._calls = min(self._calls, 0)
             return

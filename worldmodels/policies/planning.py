@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ from worldmodels.agent import Agent
 from worldmodels.dream.engine import Value
 from worldmodels.memory.interface import MemoryState
 from worldmodels.planning import planners
-from worldmodels.planning.objective import Belief, Imagination
+from worldmodels.planning.objective import Belief, Imagination, Unrolled
 from worldmodels.planning.plan import Plan
 from worldmodels.planning.planners import PlanningConfig
 from worldmodels.policies.hold import HoldingPolicy, Seen
@@ -34,11 +35,16 @@ class PlannerState(NamedTuple):
     decisions: NDArray[np.int64]  #: (B,) decisions so far, which seed the search
 
 
-class PlanningPolicy(HoldingPolicy[PlannerState]):
-    """An agent's V and M under a planner in C's place.
+class DreamtDecision(NamedTuple):
+    """One decision of a planner in a dream."""
 
-    It sees frames as the agent does, and holds every decision for the agent's `action_repeat`.
-    """
+    belief: Belief  #: where it was made
+    plan: Plan
+    reward: float  #: that M expects for the decision
+
+
+class PlanningPolicy(HoldingPolicy[PlannerState]):
+    """An agent's V and M under a planner in C's place, with the agent's `action_repeat`."""
 
     def __init__(
         self,
@@ -46,18 +52,18 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         method: str,
         cfg: PlanningConfig | None = None,
         critic: Value | None = None,
-        drive: LatentPolicy | None = None,
-        drive_digest: str = "",
+        base: LatentPolicy | None = None,
+        base_digest: str = "",
     ) -> None:
         """Open the agent's dreams for a planner.
 
         Args:
-            agent: V and M; its C is used where the config says so.
+            agent: V, M, and C where the config uses it.
             method: name of the planner.
-            cfg: its settings; None takes its defaults.
-            critic: worth of states, where ``cfg.objective.critic``.
-            drive: what acts in dreams beyond plans; None takes the agent's C.
-            drive_digest: names it, for evaluations that can be resumed.
+            cfg: its settings (default: the planner's own).
+            critic: value of states, where ``cfg.objective.critic``.
+            base: policy that acts in dreams after a plan's end (default: the agent's C).
+            base_digest: identifies it in evaluations that can be resumed.
 
         Raises:
             UserError: an unknown planner, or an agent that cannot dream.
@@ -66,16 +72,16 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         cfg = planners.get(method).defaults() if cfg is None else cfg
         self.agent, self.method, self.cfg = agent, method, cfg
         self.action_repeat = agent.action_repeat
-        self.imagination = Imagination(agent, cfg.objective, critic, drive)
+        self.imagination = Imagination(agent, cfg.objective, critic, base)
         self.planner = planners.get(method).make(cfg)
-        what = ["planner", method, cfg, agent.parameters, agent.metadata, drive_digest]
+        what = ["planner", method, cfg, agent.parameters, agent.metadata, base_digest]
         self.digest = config_hash(what)
-        """of what it does, so that an interrupted evaluation knows it again"""
+        """identifies it in evaluations that can be resumed"""
         self._attended: NDArray[np.bool_] | None = None
         self.reseed(0)
 
     def __repr__(self) -> str:
-        """Say how it plans."""
+        """Name the method and the agent."""
         return f"PlanningPolicy({self.method!r}, {self.agent!r})"
 
     def _shape(self) -> Shape | None:
@@ -86,7 +92,7 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         self.agent.check_env(env)
 
     def reseed(self, seed: int) -> None:
-        """Start all noise anew."""
+        """Seed all random numbers."""
         self.seed, self._rng = seed, np.random.default_rng(seed)
 
     def attend(self, active: NDArray[np.bool_]) -> None:
@@ -132,15 +138,43 @@ class PlanningPolicy(HoldingPolicy[PlannerState]):
         guess, candidates = guess.astype(np.float32), candidates.astype(np.float32)
         return self.planner.plan(objective, guess, candidates, rng)
 
+    @torch.no_grad()
+    def dream(
+        self, world: Unrolled, decisions: int, seed: int, rng: np.random.Generator, noise: float = 0
+    ) -> Iterator[DreamtDecision]:
+        """Act in a dream of one row until it ends, or for so many decisions.
+
+        ``seed`` fixes the searches; ``rng`` draws the dream, and ``noise`` on what is executed
+        (its standard deviation, in units of half the action's range).
+        """
+        low, high = self.imagination.low, self.imagination.high
+        plan, shape = None, world.z.shape
+        for step in range(decisions):
+            belief = world.belief
+            plan = self.plan(belief, plan, derive_seed(seed, step))
+            first = plan.actions[:1]
+            if noise:
+                moved = first + noise * (high - low) / 2 * rng.standard_normal(low.shape)
+                first = np.clip(moved, low, high).astype(np.float32)
+            uniform, normal = (
+                torch.from_numpy(draw(shape).astype(np.float32))
+                for draw in (rng.random, rng.standard_normal)
+            )
+            action = self.imagination.to_input(torch.from_numpy(first))
+            reward, alive = world.step(action, uniform, normal)
+            yield DreamtDecision(belief, plan, float(reward))
+            if float(alive) < 0.5:
+                return
+
     @torch.inference_mode()
     def _remember(
         self, old: PlannerState, starts: NDArray[np.bool_]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Every memory's h (B, M, H) and c (B, M, C) after the last decision."""
         z, action, h, c = map(torch.from_numpy, (old.z, old.action, old.h, old.c))
-        going_on = torch.from_numpy(~starts)[:, None]
+        continues = torch.from_numpy(~starts)[:, None]
         states = [
-            memory.advance(z, action, MemoryState(h[:, m], c[:, m])).kept(going_on)
+            memory.advance(z, action, MemoryState(h[:, m], c[:, m])).kept(continues)
             for m, memory in enumerate(self.agent.memories)
         ]
         h, c = (torch.stack(parts, 1) for parts in zip(*states, strict=True))

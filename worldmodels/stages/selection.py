@@ -203,7 +203,7 @@ def learn_residual(
     file = PolicyFile(actors, critic, "residual", origin(agent, training.network))
     number = cfg.final_episodes or cfg.episodes
     first = cfg.seed + cfg.episodes + cfg.final_episodes
-    policies = [agent, agent.with_policy(file.control, file.digest)]
+    policies = [agent, agent.with_policy(file.policy, file.digest)]
     seeds = range(first, first + number)
     alone, changed = drive(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     kept = bool(changed.mean > alone.mean)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from worldmodels.memory.interface import MemoryOutput
-from worldmodels.planning.latent import InferenceConfig, infer_mixture_latent
+from worldmodels.planning.latent import infer_mixture_latent
 from worldmodels.runs import atomic_path
 
 Point: TypeAlias = tuple[float, float]
@@ -61,7 +61,7 @@ def draw_energy(path: Path) -> Path:
     axes = figure.add_axes((0.07, 0.17, 0.9, 0.75))
     kinds = ((1.0, "with a priced latent", _FORWARD), (0.0, "with a free latent", _BACK))
     for prior, label, colour in kinds:
-        found = infer_mixture_latent(output, y[:, None], InferenceConfig(0.35, prior))
+        found = infer_mixture_latent(output, y[:, None], 0.35, prior)
         axes.plot(y, found.energy, color=colour, label=label, linewidth=2)
     axes.plot(y, found.energy_without, color=_MUTED, label="without a latent", linewidth=2)
     axes.set(xlabel="observation y", ylabel="energy, nats", ylim=(-0.5, 12), xlim=(-3, 3))

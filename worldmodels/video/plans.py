@@ -47,26 +47,17 @@ def plan_in_dream(
     if starts is None or not 0 <= start < count:
         raise UserError(f"start is {start}; this agent has {count} recorded states, from 0")
     rng = np.random.default_rng(derive_seed(seed, "reality"))
-    belief = Belief.recorded(starts, start)
-    world = Unrolled.of(agent.memories, imagination.reward_model, belief)
-    plan: Plan | None = None
-    for step in range(decisions):
-        belief = world.belief
-        plan = policy.plan(belief, plan, derive_seed(seed, step))
+    dream = (agent.memories, imagination.reward_model)
+    world = Unrolled.of(*dream, Belief.recorded(starts, start))
+    for belief, plan, reward in policy.dream(world, decisions, seed, rng):
+        now = Unrolled.of(*dream, belief)
         actions = imagination.to_input(torch.from_numpy(plan.actions))
-        parts = along(agent.memories, world.z, world.states, actions[None])
+        parts = along(agent.memories, now.z, now.states, actions[None])
         aleatoric, epistemic = (
             torch.cat(part).mean(-1).sqrt().numpy() for part in zip(*parts, strict=True)
         )
         expected = _likeliest(policy, belief, actions)
-        uniform, normal = (
-            torch.from_numpy(draw(world.z.shape).astype(np.float32))
-            for draw in (rng.random, rng.standard_normal)
-        )
-        reward, alive = world.step(actions[:1], uniform, normal)
-        yield PlannedStep(plan, belief.z, expected, float(reward), aleatoric, epistemic)
-        if float(alive) < 0.5:
-            return
+        yield PlannedStep(plan, belief.z, expected, reward, aleatoric, epistemic)
 
 
 def _likeliest(
