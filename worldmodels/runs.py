@@ -47,7 +47,7 @@ from worldmodels._outputs import (
     check_output,
     check_outputs,
 )
-from worldmodels._progress import ProgressBar, progress
+from worldmodels._progress import progress
 from worldmodels._shapes import check
 from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
@@ -57,7 +57,7 @@ __all__ += ["atomic_path", "atomic_write", "locked", "make_folder", "parse_json"
 __all__ += ["read_json_lines", "read_regular", "write_json"]
 __all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
 __all__ += ["Device", "has_fast_bfloat16", "machine", "mixed_precision", "require_device"]
-__all__ += ["ProgressBar", "config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
+__all__ += ["config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
 
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; raised when a reader must tell old from new."""

@@ -27,7 +27,7 @@ from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.presets import RunConfig
 from worldmodels.runs import FolderPath
-from worldmodels.stages.collection import Drives
+from worldmodels.stages.collection import CollectionPlan
 from worldmodels.tasks import task_for
 
 SETTINGS = {
@@ -146,7 +146,7 @@ class Collect(Command):
             own = task_for(self.env_id).frame_spec
             repeat = self.action_repeat
             frames = own if self.frame_rows is None else FrameSpec(rows=self.frame_rows)
-        drives = self._drives()
+        drives = self._plan()
         same = dataclasses.replace(drives, episodes=1)  # a longer collection extends a shorter one
         inputs = [self.env_id, same, self.group, repeat, frames]
         with (
@@ -171,11 +171,11 @@ class Collect(Command):
                 frame_spec=frames,
             )
         print(
-            f"{found.frames:,} frames in {found.episodes} episodes with a mean return of "
-            f"{found.mean_return:.1f}: {self.out}"
+            f"{found['frames']:,} frames in {found['episodes']} episodes with a mean return of "
+            f"{found['mean_return']:.1f}: {self.out}"
         )
 
-    def _drives(self) -> Drives:
+    def _plan(self) -> CollectionPlan:
         """What drives: the preset's iteration, with what the options change."""
         settings = {setting: getattr(self, flag) for flag, setting in SETTINGS.items()}
         if self.bias is not None:

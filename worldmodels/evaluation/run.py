@@ -251,7 +251,7 @@ def _run(
     missing = [t for t in range(len(tasks)) if t not in done]
     total = sum(len(seeds) for _, seeds in tasks)
     began, frames = time.perf_counter(), 0
-    with runs.progress(total, "evaluating", unit="episodes") as bar:
+    with runs.progress(range(total), "evaluating", unit="episodes") as bar:
         bar.advance(sum(map(len, done.values())))
         for index, episodes in pool.map(work, [tasks[t] for t in missing]):
             done[missing[index]] = episodes

@@ -112,12 +112,12 @@ class Pipeline:
         cfg, own = self.cfg, self.cfg.experience
 
         def work(ctx: StageContext) -> dict[str, Any]:
-            drives, out = stages.exploration(own), this.experience
+            plan, out = stages.exploration(own), this.experience
             if previous is not None:
-                folders = previous.drivers(own.agent_snapshots)
-                drives = stages.by_agents(own, folders, this.number)
+                folders = previous.policies(own.agent_snapshots)
+                plan = stages.by_agents(own, folders, this.number)
             found = stages.collect(
-                drives,
+                plan,
                 cfg.env_id,
                 out,
                 ctx,
@@ -128,11 +128,11 @@ class Pipeline:
             for old in out.parent.glob(f"{this.number:02d}-*"):
                 if old != out:
                     shutil.rmtree(old)
-            names = ("frames", "episodes", "fingerprint")
-            return {name: getattr(found, name) for name in names}
+            kept = {name: found[name] for name in ("frames", "episodes")}
+            return {**kept, "fingerprint": store_of([this]).fingerprint}
 
-        driver = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
-        inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, driver]
+        policy = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
+        inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, policy]
         self._stage("collect", this, inputs, work, lambda: [this.experience])
 
     def _train_vision(self, this: Iteration, before: Sequence[Iteration]) -> None:

@@ -101,8 +101,8 @@ class Iteration:
             init=None if begin is None else Agent.from_pretrained(begin.agent),
         )
 
-    def drivers(self, which: str) -> list[Path]:
-        """Folders for `load_driver`: the iteration's agent ("selected"), or one per snapshot."""
+    def policies(self, which: str) -> list[Path]:
+        """Folders for `load_policy`: the iteration's agent ("selected"), or one per snapshot."""
         if which == "selected":
             return [self.agent]
         snapshots = Candidates.load(self.candidates).snapshots

@@ -31,7 +31,7 @@ from worldmodels.runs import RunFolder, config_hash, derive_seed, read_json, ver
 from worldmodels.settings import with_settings
 from worldmodels.stages import MemoryFile, StageContext
 from worldmodels.stages.controller import Evolved
-from worldmodels.stages.memory import reward_model
+from worldmodels.stages.learning import reward_model
 from worldmodels.stages.selection import drive
 from worldmodels.vision.latents import Latents
 

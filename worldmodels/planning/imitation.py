@@ -70,7 +70,7 @@ def collect_decisions(
         kept = load_checkpoint(checkpoint)
         first = int(kept["dreams"])
         found = Decisions(*(kept[name].numpy() for name in Decisions._fields))
-    with progress(cfg.dreams, "plans to imitate", unit="dreams") as bar:
+    with progress(range(cfg.dreams), "plans to imitate", unit="dreams") as bar:
         bar.advance(first)
         for dream in range(first, cfg.dreams):
             more = _drive(policy, agent.starts, cfg, derive_seed(seed, "imitation", dream))

@@ -12,7 +12,7 @@ from worldmodels.stages.collection import by_agents, collect, exploration
 from worldmodels.stages.context import StageContext, open_stage
 from worldmodels.stages.controller import Candidates, evolve_controller
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile, episode_folders
-from worldmodels.stages.memory import train_memory
+from worldmodels.stages.learning import encode, train_memory, train_vision
 from worldmodels.stages.selection import (
     Finalist,
     add_members,
@@ -21,7 +21,6 @@ from worldmodels.stages.selection import (
     select,
     test,
 )
-from worldmodels.stages.vision import encode, train_vision
 
 __all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]
 __all__ += ["StageContext", "episode_folders", "open_stage"]

@@ -37,7 +37,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import progress
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile
-from worldmodels.stages.vision import originals
+from worldmodels.stages.learning import originals
 from worldmodels.tasks import task_for
 from worldmodels.vision.latents import Latents
 
@@ -234,7 +234,7 @@ class DreamEvolution:
         ) -> NDArray[np.float64]:
             return (penalised if generation > after else returns)(population, seed)
 
-        with progress(self.stage.evolve.generations, "C", unit="generations") as bar:
+        with progress(range(self.stage.evolve.generations), "C", unit="generations") as bar:
 
             def note(record: Generation) -> None:
                 bar.advance(dream=record.mean)

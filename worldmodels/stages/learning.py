@@ -1,4 +1,4 @@
-"""The stages that train V on frames, and that encode frames with it."""
+"""The stages that learn: V on frames, latents of them by V, and M on the latents."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 from worldmodels.envs import from_file
 from worldmodels.experience.episode import Episode
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.runs import progress
+from worldmodels.memory.calibration import calibrate
+from worldmodels.memory.rewards import RewardKind, RewardModel
+from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind
+from worldmodels.memory.train import train_memory as fit_memory
+from worldmodels.presets import MemoryStageConfig
+from worldmodels.runs import derive_seed, progress
 from worldmodels.stages.context import StageContext
-from worldmodels.stages.files import LatentsFile, Source, VisionFile
+from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.tasks import Symmetry, task_for
-from worldmodels.vision import train
 from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import VisionTrainConfig
+from worldmodels.vision.train import train_vision as fit_vision
 from worldmodels.vision.vae import VAEConfig
 
 HOLDOUT_EVERY = 20
@@ -53,7 +58,7 @@ def train_vision(
     validation = sample_frames(holdout, 512)
     if flip is not None:
         validation[1::2] = flip.frames(validation[1::2])
-    model = train.train_vision(
+    model = fit_vision(
         cfg,
         shape,
         batches,
@@ -139,3 +144,62 @@ def held_out(episodes: int, horizontal_flip: bool) -> NDArray[np.bool_]:
     copies = 2 if horizontal_flip else 1
     held: NDArray[np.bool_] = np.arange(episodes) // copies % HOLDOUT_EVERY == 0
     return ~held if held.all() else held
+
+
+def train_memory(
+    cfg: MemoryStageConfig,
+    training: MemoryTrainConfig,
+    parts: Sequence[LatentsFile],
+    ctx: StageContext,
+    *,
+    init: MemoryFile | None = None,
+    kind: RewardKind | None = None,
+) -> MemoryFile:
+    """Train every member of the ensemble on the latents of all iterations, the newest last.
+
+    With ``init`` M is fine-tuned, for ``training.finetune_steps``. For ``cfg.reward`` "auto",
+    ``kind`` is the form of the reward that earlier iterations found; None takes that of ``init``,
+    or reads it off the rewards. M is returned on the CPU, in evaluation mode.
+    """
+    latents = Latents.concatenate([part.latents for part in parts])
+    newest = parts[-1]
+    held = held_out(latents.num_episodes, newest.horizontal_flip)
+    repeats = np.ones(latents.num_episodes, np.int64)
+    if len(parts) > 1:
+        repeats[-newest.latents.num_episodes :] = cfg.newest_repeats
+    reward = reward_model(cfg, latents, kind or (init.reward.kind if init else None))
+    shape = cfg.network(latents.z_dim, latents.action.shape[1], reward.kind)
+    holdout = latents.select(np.flatnonzero(held)) if held.any() else None
+    models = [
+        fit_memory(
+            training,
+            shape,
+            reward,
+            latents,
+            seed=ctx.seed_for("memory", member),
+            holdout=holdout,
+            repeats=np.where(held, 0, repeats),
+            init=None if init is None else init.models[member].state_dict(),
+            checkpoint=ctx.checkpoint(f"memory-{member}.safetensors"),
+            log=partial(ctx.log, "memory", member=member),
+            device=ctx.device,
+        ).cpu()
+        for member in range(cfg.ensemble)
+    ]
+    if ctx.run is not None:
+        seed = derive_seed(ctx.seed, "calibration")
+        figures = calibrate(models[0], reward, holdout or latents, seed=seed)
+        ctx.log("memory_calibration", **figures)
+    return MemoryFile(models, reward, newest.source, newest.vision, training.posterior_noise)
+
+
+def reward_model(
+    cfg: MemoryStageConfig, latents: Latents, kind: RewardKind | None = None
+) -> RewardModel:
+    """What the reward head's target is, by the rewards of some latents.
+
+    Its form is that of ``cfg``; for "auto" it is ``kind``, or what the rewards look like.
+    """
+    if cfg.reward != "auto":
+        kind = cfg.reward
+    return fit_reward_model(latents, kind or reward_kind(latents))
