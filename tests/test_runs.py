@@ -403,7 +403,7 @@ def test_what_is_no_json_is_refused_in_one_line(tmp_path: Path, text: bytes, mes
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # nobody writes: reading would wait for ever
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(UserError, match="is no regular file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             runs.read_json(path)
     with pytest.raises(UserError, match="null byte"):
         runs.read_json("a\0b")

@@ -21,12 +21,9 @@ import numpy as np
 def to_jsonable(obj: Any) -> Any:
     """Reduce dataclasses, paths, enums, numpy values and containers to what JSON knows.
 
-    Non-finite floats become the strings "NaN", "Infinity" and "-Infinity", since JSON has none. A
-    field with the metadata ``omit_default`` is left out at its default: a field that was added
-    later changes neither files nor hashes where it is not used.
-
-    Raises:
-        TypeError: `obj` holds something else.
+    Non-finite floats become the strings "NaN", "Infinity" and "-Infinity". A field with the
+    metadata ``omit_default`` is left out at its default: a field that was added later then changes
+    neither files nor hashes. A `TypeError` names anything else.
     """
     return _reduce(obj, tagged=False)
 
@@ -60,21 +57,20 @@ def _reduce(obj: Any, tagged: bool) -> Any:
 
 
 _NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
-"""Names that JavaScript has for what JSON has not."""
+"""JavaScript's names for numbers that JSON lacks."""
 
 
 def config_hash(obj: Any) -> str:
-    """Return the SHA-256 (hex) of an object's canonical JSON, class names of dataclasses in."""
+    """SHA-256 (hex) of an object's canonical JSON, with the class names of dataclasses."""
     text = json.dumps(_reduce(obj, tagged=True), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def derive_seed(*parts: int | str) -> int:
-    """Derive a seed in [0, 2**63) from names and numbers, the same on every machine.
+    """A seed in [0, 2**63) from names and numbers, the same on every machine.
 
-    Args:
-        *parts: what the seed is for, such as `derive_seed(run_seed, "memory", epoch)`. Different
-            parts give independent streams; 1 and "1" are different parts.
+    Different parts, such as (run_seed, "memory", epoch), give independent random numbers; 1 and
+    "1" are different parts.
     """
     if not parts:
         raise ValueError("derive_seed needs at least one part")

@@ -215,10 +215,9 @@ def test_a_killed_collection_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_held_actions_are_stored_once_and_all_steps_are_counted(tmp_path: Path) -> None:
-    summary = collect(
-        CollectConfig(group=4, action_repeat=3), fakes.BOX, AR1Config(), SEEDS, tmp_path
-    )
-    assert summary.frames == sum(map(fakes.steps_of, SEEDS))
+    cfg = CollectConfig(group=4, action_repeat=3)
+    steps = collect(cfg, fakes.BOX, AR1Config(), SEEDS, tmp_path)
+    assert steps == sum(map(fakes.steps_of, SEEDS))
     store = EpisodeStore([tmp_path])
     assert store.action_repeat == 3
     for index, seed in enumerate(SEEDS):
