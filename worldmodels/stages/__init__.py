@@ -1,11 +1,9 @@
-"""The stages: one body each, a function from a configuration and inputs to what it makes.
+"""The stages: functions from a configuration and inputs to a result.
 
-`worldmodels run`, the commands of single stages, the study and the numbered scripts all call these,
-in this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
-learn_residual, add_members, test.
-
-A `StageContext` carries what is no part of the result's definition (where to resume from, where to
-log) and the seed of the run, from which each stage derives its own.
+`worldmodels run`, the commands of single stages, studies and the numbered scripts call these, in
+this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
+learn_residual, add_members, test. A `StageContext` holds the seed of the run, from which each stage
+derives its own, and where to resume and log.
 """
 
 from worldmodels.stages.collection import by_agents, collect, exploration

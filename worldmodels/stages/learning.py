@@ -27,7 +27,7 @@ from worldmodels.vision.train import train_vision as fit_vision
 from worldmodels.vision.vae import VAEConfig
 
 HOLDOUT_EVERY = 20
-"""One episode in so many is kept from training and used for the validation losses."""
+"""One episode in so many is held out for the validation losses."""
 
 
 def train_vision(
@@ -41,11 +41,8 @@ def train_vision(
 ) -> VisionFile:
     """Train V on a store's episodes, one in twenty of which is held out.
 
-    ``horizontal_flip`` flips half of the frames horizontally. With ``init`` V is fine-tuned, for
-    ``cfg.finetune_steps``. It is returned on the CPU, in evaluation mode.
-
-    Raises:
-        UserError: the environment has no known horizontal flip, or the loss is not finite.
+    ``horizontal_flip`` flips half of the frames (`UserError` for an environment without a known
+    flip). With ``init`` V is fine-tuned. It is returned on the CPU, in evaluation mode.
     """
     kept, holdout = split(store)
     flip = flip_of(store) if horizontal_flip else None
@@ -81,8 +78,8 @@ def encode(
 ) -> LatentsFile:
     """Encode every episode of a store with V.
 
-    ``horizontal_flip`` lets each episode be followed by its horizontal flip; None does so if V was
-    trained on flips.
+    With ``horizontal_flip`` (default: if V was trained on flips) each episode is followed by its
+    flip.
     """
     if horizontal_flip is None:
         horizontal_flip = vision.horizontal_flip
@@ -102,7 +99,7 @@ def flip_of(store: EpisodeStore) -> Symmetry:
 def half_flipped(
     batches: Iterator[NDArray[np.uint8]], flip: Symmetry, seed: int, start: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Flip each frame with a chance of one half; the same ones whenever batch number k comes."""
+    """Flip each frame with a chance of one half, in batch number k always the same ones."""
     for number, batch in enumerate(batches, start):
         rows = np.random.default_rng((seed, number)).random(len(batch)) < 0.5
         yield np.where(rows[:, None, None, None], flip.frames(batch), batch)
@@ -130,7 +127,7 @@ def _with_flip(episode: Episode, flip: Symmetry | None) -> list[Episode]:
 
 
 def originals(parts: Sequence[LatentsFile]) -> list[Latents]:
-    """The latents without the flipped episodes, where there are any."""
+    """The latents without flipped episodes."""
     return [
         part.latents.select(np.arange(0, part.latents.num_episodes, 2))
         if part.horizontal_flip
@@ -140,7 +137,7 @@ def originals(parts: Sequence[LatentsFile]) -> list[Latents]:
 
 
 def held_out(episodes: int, horizontal_flip: bool) -> NDArray[np.bool_]:
-    """(E,) which encoded episodes are kept for validation, each with its flip; not all of them."""
+    """(E,) which encoded episodes are held out, each with its flip; never all of them."""
     copies = 2 if horizontal_flip else 1
     held: NDArray[np.bool_] = np.arange(episodes) // copies % HOLDOUT_EVERY == 0
     return ~held if held.all() else held
@@ -157,9 +154,9 @@ def train_memory(
 ) -> MemoryFile:
     """Train every member of the ensemble on the latents of all iterations, the newest last.
 
-    With ``init`` M is fine-tuned, for ``training.finetune_steps``. For ``cfg.reward`` "auto",
-    ``kind`` is the form of the reward that earlier iterations found; None takes that of ``init``,
-    or reads it off the rewards. M is returned on the CPU, in evaluation mode.
+    With ``init`` M is fine-tuned. For ``cfg.reward`` "auto", ``kind`` is the form of the reward in
+    earlier iterations (default: that of ``init``, or what the rewards look like). M is returned on
+    the CPU, in evaluation mode.
     """
     latents = Latents.concatenate([part.latents for part in parts])
     newest = parts[-1]
@@ -196,10 +193,7 @@ def train_memory(
 def reward_model(
     cfg: MemoryStageConfig, latents: Latents, kind: RewardKind | None = None
 ) -> RewardModel:
-    """What the reward head's target is, by the rewards of some latents.
-
-    Its form is that of ``cfg``; for "auto" it is ``kind``, or what the rewards look like.
-    """
+    """The reward head's target, fitted to latents; for "auto" ``kind``, or what they look like."""
     if cfg.reward != "auto":
         kind = cfg.reward
     return fit_reward_model(latents, kind or reward_kind(latents))
