@@ -139,8 +139,8 @@ def filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path, rem
 def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
     """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
 
-    Types, dtypes, keys and the memory order of arrays, by which sums round, are kept exactly. The
-    header holds the ``kind`` of file. A `TypeError` names the place of any other object.
+    Types, dtypes, keys and the memory order of arrays (which changes rounding) are kept exactly.
+    The header holds the ``kind`` of file. A `TypeError` names the place of any other object.
     """
     tensors: dict[str, Tensor] = {}
     packed = _pack(dict(state), tensors, "state")

@@ -82,7 +82,7 @@ class ExperienceConfig(Config):
     agent_episodes: TrainingEpisodes = 64
     """episodes of each later iteration, by the agent with noise; more cost real frames"""
     agent_steps: Count | None = None
-    """limit of the agent's episodes, in steps (default: the environment's)"""
+    """limit of the agent's episodes, in steps (None: the environment's)"""
     agent_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
     """standard deviations of the noise on the agent's actions, each for an equal number of
     episodes; larger ones show M how the agent recovers"""
@@ -92,7 +92,7 @@ class ExperienceConfig(Config):
     agent_bias_std: NotNegative = 0.0
     """standard deviation of a shift of the agent's actions, drawn once per episode with noise"""
     patience: Count | None = None
-    """end a random episode after this many steps without a reward above 0 (default: never); set it
+    """end a random episode after this many steps without a reward above 0 (None: never); set it
     where lost episodes fill the data"""
     agent_patience: Count | None = None
     """the same for the agent's episodes; longer ones show M how to recover"""
@@ -218,7 +218,7 @@ class SelectionConfig(Config):
     """real episodes per checkpoint, on the same seeds for all; more choose more reliably"""
     early_episodes: Count | None = None
     """episodes per checkpoint before the last `late_iterations`, the only ones that can then give
-    the run's agent; set it to save frames (default: same as `episodes`)"""
+    the run's agent; set it to save frames (None: same as `episodes`)"""
     late_iterations: Count = 3
     """last iterations that early_episodes does not apply to"""
     finalists: Count = 3
@@ -228,10 +228,10 @@ class SelectionConfig(Config):
     seed: Seed = SELECTION_SEED_START
     """first selection seed; change it to select on other episodes"""
     max_steps: Count | None = None
-    """limit of selection episodes, in steps (default: the environment's)"""
+    """limit of selection episodes, in steps (None: the environment's)"""
     reward_bound: float | None = None
     """largest mean reward per step that the environment can pay; a dream above it raises an alarm
-    (default: unknown)"""
+    (None: unknown)"""
 
     def _check(self) -> None:
         if (self.early_episodes or 0) > self.episodes:
@@ -250,13 +250,13 @@ class SelectionConfig(Config):
 class TestConfig(Config):
     """The final test, on the published seeds."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # tells pytest that this is not a test class
     episodes: Episodes = NUM_TEST_SEEDS
     """test episodes; fewer are faster and less certain"""
     seed: Annotated[int, AtLeast(TEST_SEED_START), Limit(10**9)] = TEST_SEED_START
     """first test seed; the published test begins at 1000000"""
     max_steps: Count | None = None
-    """limit of test episodes, in steps, for trials only (default: the environment's)"""
+    """limit of test episodes, in steps, for trials only (None: the environment's)"""
     random_policy: bool = True
     """also test random actions on the same seeds, for the report"""
     videos: bool = True
@@ -273,9 +273,9 @@ class FromScratchConfig(Config):
     iterations: CountOrZero = 0
     """last iterations that train from scratch; raise it where time allows, for a better agent"""
     vision_steps: Count | None = None
-    """gradient steps of V from scratch (default: same as in the first iteration)"""
+    """gradient steps of V from scratch (None: same as in the first iteration)"""
     memory_steps: Count | None = None
-    """gradient steps of each M from scratch (default: same as in the first iteration)"""
+    """gradient steps of each M from scratch (None: same as in the first iteration)"""
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class RunConfig(Config):
     action_repeat: Repeat = 1
     """environment steps per action and per step of M; raise it where a step changes little"""
     frame_rows: Size | None = None
-    """rows of the frames to keep, from the top; set it to cut off a status bar (default: the
+    """rows of the frames to keep, from the top; set it to cut off a status bar (None: the
     task's)"""
     horizontal_flip: bool = False
     """also train V and M on the horizontal flip of every episode, which doubles the data; only for

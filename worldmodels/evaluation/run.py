@@ -1,4 +1,4 @@
-"""Evaluations: policies x groups of seeds, driven in lockstep, one process per core.
+"""Evaluations: policies x groups of seeds, run in lockstep, one process per core.
 
 Groups have one fixed width, so an episode's return depends on the policy and on its group's seeds,
 not on the workers.

@@ -30,7 +30,7 @@ class Summary:
     p10: float
     """tenth percentile: one episode in ten is worse"""
     ci95: tuple[float, float] | None
-    """95% bootstrap interval of the mean; None for a single episode"""
+    """95% bootstrap interval of the mean (None: a single episode)"""
     fraction_solved: float | None
     """fraction of episodes at or above the threshold; None without a threshold"""
 

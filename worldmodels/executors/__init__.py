@@ -1,8 +1,7 @@
 """Where work runs: in this process, in local processes, or on Ray. One call, `map`.
 
-Results come as they are finished, each with the position of its item, so that whatever needs an
-order restores it. What is computed must depend on the item alone: then one worker and eight give
-the same.
+Results come as they are finished, each with the position of its item, so that a caller can restore
+the order. A result must depend on its item only: then one worker and eight give the same.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from worldmodels.runs import make_folder, progress, to_jsonable, versions, write
 from worldmodels.tasks import task_of
 
 VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba")
-"""Packages that frames depend on; a shard records their versions and nothing of the machine."""
+"""Packages that frames depend on; a shard records their versions, but not the machine."""
 
 TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
 """Episodes of training seeds."""
@@ -74,7 +74,7 @@ class _Shared:
         except TypeError as error:
             raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
         found = versions()
-        facts = {
+        meta: dict[str, Any] = {
             "env_id": self.env_id,
             "env_kwargs": kwargs,
             "frame_spec": self.spec,
@@ -86,8 +86,7 @@ class _Shared:
             "action_repeat": self.cfg.action_repeat,
             "versions": {name: found[name] for name in VERSIONS_KEPT},
         }
-        meta: dict[str, Any] = to_jsonable(facts)
-        return meta
+        return dict(to_jsonable(meta))
 
 
 _Task: TypeAlias = tuple[Path, tuple[int, ...]]

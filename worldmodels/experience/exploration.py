@@ -156,7 +156,7 @@ def _bias(
 def _stream(
     seeds: Sequence[int], label: str, normal: bool, width: int
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield (n, width) numbers, standard normal or uniform from 0 to 1; row r from seed r alone."""
+    """Yield (n, width) numbers, standard normal or uniform from 0 to 1; row r from seed r only."""
     rngs = [np.random.default_rng(derive_seed(int(s), "exploration", label)) for s in seeds]
     shape = (_CHUNK, width)
     while True:

@@ -34,7 +34,7 @@ class Behaviour(Protocol):
     """Whatever chooses actions for a group of episodes that begin together."""
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Begin episodes, row r with `seeds[r]`; what is random must come from the seed alone."""
+        """Begin episodes, row r with `seeds[r]`; random numbers must come from the seed only."""
         ...
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:

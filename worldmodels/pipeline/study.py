@@ -42,7 +42,7 @@ UNUSED = (
     "memory_training.finetune_learning_rate",
     "memory_training.log_every",
 )
-"""Settings in them without effect: a study trains M from scratch, and logs nothing."""
+"""Settings in them without effect: a study trains M from scratch, and does not log."""
 
 JUDGING_DREAMS = 128
 """Dreams that judge a snapshot: far more than a candidate has in the evolution."""
@@ -88,7 +88,7 @@ class StudyConfig(Config):
     selection_episodes: Count = 16
     """selection episodes, from seed 500000"""
     test_episodes: Count = 100
-    """test episodes, from seed 1000000; they choose nothing"""
+    """test episodes, from seed 1000000; not used to select"""
     round: CountOrZero | None = None
     """iteration of the run whose M is studied (default: the last)"""
 
@@ -104,11 +104,13 @@ class Study:
         envs.from_file(self.base.env_id, run / "config.json")
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
         folders = run / "iterations"
-        self.round = Iteration(number, folders / f"{number:02d}")
+        self.iteration = Iteration(number, folders / f"{number:02d}")
         self.previous = Iteration(number - 1, folders / f"{number - 1:02d}") if number else None
-        if not self.round.candidates.exists():
-            raise UserError(f"{self.round.folder} has no controllers: resume the run until it has")
-        self.key = config_hash([read_json(self.round.agent / "config.json"), number])[:16]
+        if not self.iteration.candidates.exists():
+            raise UserError(
+                f"{self.iteration.folder} has no controllers: resume the run until it has"
+            )
+        self.key = config_hash([read_json(self.iteration.agent / "config.json"), number])[:16]
 
     def configuration(self, variant: Variant) -> RunConfig:
         """The run's configuration with the variant's settings, checked."""
@@ -126,7 +128,7 @@ class Study:
         began = time.perf_counter()
         memories = self._memories(cfg, variant, seed)
         trained = time.perf_counter()
-        found = self.round.evolve(cfg, self.previous, ctx, memories)
+        found = self.iteration.evolve(cfg, self.previous, ctx, memories)
         generations = sorted(found.candidates.snapshots)
         population = np.stack([found.candidates.snapshots[g] for g in generations])
         judge = found.search.returns(episodes=JUDGING_DREAMS)
@@ -155,15 +157,15 @@ class Study:
         path = self.out / "memories" / f"memory-{name}.safetensors"
         if not path.exists():
             state = path.with_suffix(".state")
-            ctx, parts = StageContext(seed, None, state), self.round.load_latents()
-            kind = self.round.load_memory().reward.kind
+            ctx, parts = StageContext(seed, None, state), self.iteration.load_latents()
+            kind = self.iteration.load_memory().reward.kind
             stages.train_memory(cfg.memory, cfg.memory_training, parts, ctx, kind=kind).save(path)
             shutil.rmtree(state, ignore_errors=True)
         return [MemoryFile.load(path)]
 
     def _untrained(self, cfg: RunConfig, seed: int) -> MemoryFile:
         """Memories of random weights."""
-        own, parts = self.round.load_memory(), self.round.load_latents()
+        own, parts = self.iteration.load_memory(), self.iteration.load_latents()
         latents = Latents.concatenate([part.latents for part in parts])
         reward = reward_model(cfg.memory, latents, own.reward.kind)
         shape = cfg.memory.network(latents.z_dim, own.source.action_spec.size, reward.kind)
@@ -209,12 +211,12 @@ def _of_seed(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     selection = [float(np.mean(s["selection"])) for s in snapshots]
     dream = [float(s["dream"]) for s in snapshots]
     test = [float(np.mean(s["test"])) for s in snapshots]
-    chosen, dreamt = int(np.argmax(selection)), int(np.argmax(dream))
+    chosen, dreamed = int(np.argmax(selection)), int(np.argmax(dream))
     return {
         "dream": dream[chosen],
         "selection": selection[chosen],
         "validated": test[chosen],
-        "dreamed": test[dreamt],
+        "dreamed": test[dreamed],
         "oracle": max(test),
     }
 
