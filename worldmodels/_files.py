@@ -6,6 +6,7 @@ Part of `worldmodels.runs`; import it from there.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -216,6 +217,12 @@ def read_regular(path: Path) -> bytes:
         raise
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise UserError(f"{path} cannot be read ({_reason(error)})") from error
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,6 @@ line of the metrics is repaired, and the same frames are counted once.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -21,6 +20,7 @@ from worldmodels._files import (
     atomic_path,
     atomic_write,
     disk_errors,
+    file_digest,
     make_folder,
     parse_json,
     read_json,
@@ -53,8 +53,8 @@ from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
 __all__ = ["FRAME_KINDS", "RunFolder", "agent_folder", "load_checkpoint", "save_checkpoint"]
-__all__ += ["atomic_path", "atomic_write", "locked", "make_folder", "parse_json", "read_json"]
-__all__ += ["read_json_lines", "read_regular", "write_json"]
+__all__ += ["atomic_path", "atomic_write", "file_digest", "locked", "make_folder", "parse_json"]
+__all__ += ["read_json", "read_json_lines", "read_regular", "write_json"]
 __all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
 __all__ += ["Device", "has_fast_bfloat16", "machine", "mixed_precision", "require_device"]
 __all__ += ["config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
@@ -409,8 +409,7 @@ def _digest(path: Path) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def _hash(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def _discard(paths: Iterable[Path]) -> None:

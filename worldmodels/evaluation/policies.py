@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,7 +107,7 @@ class RandomPolicy:
 def stamp(path: str | Path) -> tuple[Path, str]:
     """An agent's folder, and a digest that changes when it is written again."""
     folder = find(path)
-    return folder, hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    return folder, runs.file_digest(folder / "config.json")
 
 
 @lru_cache(maxsize=2)

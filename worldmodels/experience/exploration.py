@@ -22,7 +22,7 @@ from worldmodels.config import Between, Config, Count, Decay, Fraction, NotNegat
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
 from worldmodels.protocols import Policy, PolicyState, UserError
-from worldmodels.runs import derive_seed, to_jsonable
+from worldmodels.runs import derive_seed, file_digest, to_jsonable
 from worldmodels.tasks import task_of
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
@@ -108,8 +108,7 @@ def describe(cfg: BehaviourConfig) -> dict[str, Any]:
             )
         digest = hashlib.sha256()
         for file in sorted(files):
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
-            digest.update(f"{file.name}:{content};".encode())
+            digest.update(f"{file.name}:{file_digest(file)};".encode())
         facts["agent"] = digest.hexdigest()
     return facts
 

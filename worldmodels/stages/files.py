@@ -7,7 +7,6 @@ together are refused.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,12 +225,6 @@ def require_vision(path: Path, vision: str, other_path: Path, other: str) -> Non
             f"{path} and {other_path} are of different Vs; encode with one V, "
             "then train M on those latents"
         )
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _save(path: Path, kind: str, facts: Config, weights: Any) -> None:
