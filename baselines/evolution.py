@@ -242,7 +242,7 @@ class _Session:
     def evolve(self, target: int) -> None:
         """Go on to a generation; one that is past gives back the state as it was saved."""
         text = f"evolving in reality, to generation {target}"
-        with runs.progress(target - self.books.step, text, unit="generations") as bar:
+        with runs.progress(range(target - self.books.step), text, unit="generations") as bar:
             began = time.perf_counter()
             self.returns.frames = 0
 

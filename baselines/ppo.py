@@ -178,7 +178,7 @@ class Session:
         recipe, model, books = self.recipe, self.model, self.books
         target = min(self.updates, (books.step // self.every + 1) * self.every)
         text = f"{recipe.name}, update {target} of {self.updates}"
-        with runs.progress((target - books.step) * recipe.rollout, text, unit="decisions") as bar:
+        with runs.progress(range((target - books.step) * recipe.rollout), text, "decisions") as bar:
             while books.step < target:
                 began = time.perf_counter()
                 # the fraction of this run's own budget that is left; the last update still learns

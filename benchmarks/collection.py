@@ -57,14 +57,15 @@ def measure_collection(args: Args, workers: int, out: Path) -> dict[str, float]:
         short = CollectConfig(max_steps=5)
         collect(short, args.env, AR1Config(), warm, out / "warm", executor=pool)
         started = time.perf_counter() - begin
-        seeds = range(args.episodes)
-        done = collect(cfg, args.env, AR1Config(), seeds, out / "full", executor=pool)
+        seeds, begin = range(args.episodes), time.perf_counter()
+        frames = collect(cfg, args.env, AR1Config(), seeds, out / "full", executor=pool)
+    seconds = time.perf_counter() - begin
     size = sum(path.stat().st_size for path in (out / "full").iterdir())
     return {
-        "frames_per_second": done.frames / done.seconds,
-        "frames": done.frames,
+        "frames_per_second": frames / seconds,
+        "frames": frames,
         "start_seconds": started,
-        "bytes_per_frame": size / (done.frames + done.episodes),
+        "bytes_per_frame": size / (frames + args.episodes),
     }
 
 
@@ -79,12 +80,10 @@ def measure_reading(args: Args, store: EpisodeStore) -> dict[str, float]:
     """Best rates of reading, in frames or transitions a second; epochs are read to their end."""
     best: dict[str, float] = {}
     for seed in range(args.rounds):
-        plain = store.frame_batches(args.batch, seed, prefetch=False)
-        prefetched = store.frame_batches(args.batch, seed)
+        batches = store.frame_batches(args.batch, seed)
         both = 2 * (store.num_frames // args.batch)  # batches of two epochs
         rates = {
-            "shuffled_frames": rate(islice(plain, both), args.batch),
-            "shuffled_frames_prefetched": rate(islice(prefetched, both), args.batch),
+            "shuffled_frames_prefetched": rate(islice(batches, both), args.batch),
         }
         best = {name: max(value, best.get(name, 0.0)) for name, value in rates.items()}
     return best

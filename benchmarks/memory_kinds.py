@@ -29,9 +29,8 @@ from worldmodels.memory.train import MemoryTrainConfig, reward_kind, train_memor
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.runs import Device, machine, read_json, versions, write_json
-from worldmodels.stages.collection import load_driver
-from worldmodels.stages.memory import reward_model
-from worldmodels.stages.vision import held_out
+from worldmodels.stages.collection import load_policy
+from worldmodels.stages.learning import held_out, reward_model
 from worldmodels.vision.latents import Latents, encode_episodes
 
 
@@ -74,7 +73,7 @@ def collected(args: Args) -> Latents:
                 seeds,
                 places[-1],
                 executor=pool,
-                load_policy=load_driver,
+                load_policy=load_policy,
                 frame_spec=agent.frame_spec,
             )
         store = EpisodeStore(places)

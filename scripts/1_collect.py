@@ -56,7 +56,7 @@ def main(
             action_repeat=cfg.action_repeat,
             frame_spec=cfg.frame_spec,
         )
-    print(f"{found.frames:,} frames, mean return {found.mean_return:.1f}: {out}")
+    print(f"{found['frames']:,} frames, mean return {found['mean_return']:.1f}: {out}")
 
 
 if __name__ == "__main__":

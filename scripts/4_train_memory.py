@@ -7,8 +7,7 @@ From here on the environment itself is not needed any more, until the result is 
 
 from worldmodels import stages
 from worldmodels.commands.staged import STAGED, run_step, settings
-from worldmodels.runs import Device
-from worldmodels.stages.files import file_digest
+from worldmodels.runs import Device, file_digest
 
 USES = ("memory", "memory_training")
 

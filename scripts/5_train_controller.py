@@ -7,8 +7,7 @@ No frame here is real. C's mean at several generations is kept, for step 6 to ch
 
 from worldmodels import stages
 from worldmodels.commands.staged import STAGED, run_step, settings
-from worldmodels.runs import Device
-from worldmodels.stages.files import file_digest
+from worldmodels.runs import Device, file_digest
 
 USES = ("controller", "dream", "starts")
 

@@ -40,7 +40,7 @@ def main(
         with stage("select", selected, cfg.selection) as ctx:
             best = stages.select(cfg.selection, cfg.dream, selected, candidates, ctx)
         with stage("final", out, cfg.selection) as ctx:
-            finalist = stages.Finalist(0, selected, best.real_mean)
+            finalist = stages.Finalist(0, selected, best["real_mean"])
             stages.choose(cfg.selection, [finalist], out, ctx)
         if cfg.residual.enabled:
             with stage("residual", out, cfg.residual) as ctx:

@@ -195,7 +195,7 @@ def test_progress_prints_markup_as_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    with runs.progress(2, "reading [/b]", unit="[/b]") as bar:
+    with runs.progress(range(2), "reading [/b]", unit="[/b]") as bar:
         bar.advance(1, last="[/b]")
         assert isinstance(bar._bar, rich.progress.Progress)
         console = rich.console.Console(width=200)

@@ -35,9 +35,9 @@ from worldmodels.presets import (
 )
 from worldmodels.protocols import UserError
 from worldmodels.stages import LatentsFile, selection
-from worldmodels.stages.collection import load_driver
+from worldmodels.stages.collection import load_policy
 from worldmodels.stages.controller import recorded_starts
-from worldmodels.stages.vision import half_flipped, held_out, originals
+from worldmodels.stages.learning import half_flipped, held_out, originals
 from worldmodels.tasks.car_racing import Flip
 
 WORKER = Path(__file__).with_name("pipeline_worker.py")
@@ -111,12 +111,12 @@ def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
 def test_every_snapshot_of_an_evolution_can_drive(unbroken: Path) -> None:
     first = Iteration(0, unbroken / "iterations" / "00")
     snapshots = runs.load_checkpoint(first.folder / "controllers.safetensors")["snapshots"]
-    folders = first.drivers("all")
+    folders = first.policies("all")
     assert [int(folder.name) for folder in folders] == sorted(snapshots) == [2, 4]
     for folder in folders:
-        agent = load_driver(folder)
+        agent = load_policy(folder)
         np.testing.assert_array_equal(agent.parameters, snapshots[int(folder.name)])
-    assert first.drivers("selected") == [first.agent]
+    assert first.policies("selected") == [first.agent]
 
 
 def test_memories_of_rounds_with_the_same_v_dream_together(tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def test_a_lost_ledger_is_made_again_from_the_stages(tmp_path: Path) -> None:
 
 def test_progress_yields_the_work(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(runs.progress([3, 1], "short")) == [3, 1]
-    assert list(runs.progress(2, "short")) == [0, 1]
+    assert list(runs.progress(range(2), "short")) == [0, 1]
     assert capsys.readouterr().out == ""  # nothing to say about work that takes no time
 
 
@@ -349,7 +349,7 @@ def test_progress_without_a_terminal_writes_sparse_lines(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    with runs.progress(400, "vision", unit="frames") as bar:
+    with runs.progress(range(400), "vision", unit="frames") as bar:
         for _ in range(4):
             now[0] += 3.0
             bar.advance(100, loss=0.25)
@@ -403,7 +403,7 @@ def test_what_is_no_json_is_refused_in_one_line(tmp_path: Path, text: bytes, mes
 def test_only_regular_files_are_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")  # nobody writes: reading would wait for ever
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
-        with pytest.raises(UserError, match="is no regular file"):
+        with pytest.raises(UserError, match="is not a regular file"):
             runs.read_json(path)
     with pytest.raises(UserError, match="null byte"):
         runs.read_json("a\0b")

@@ -14,7 +14,7 @@ from worldmodels import cli
 from worldmodels.commands.study import read_grid, read_variant
 from worldmodels.evaluation import evaluate_many
 from worldmodels.pipeline import run_pipeline
-from worldmodels.pipeline.iteration import dreaming_rounds
+from worldmodels.pipeline.iteration import dreaming
 from worldmodels.pipeline.study import Variant, summarise, to_markdown
 from worldmodels.protocols import UserError
 from worldmodels.settings import with_settings
@@ -82,7 +82,7 @@ def test_only_memories_of_one_vision_dream_together(
     cfg = with_settings(
         tiny(), {"controller.memory_iterations": rounds, "vision_training.finetune_iterations": 2}
     )
-    assert dreaming_rounds(cfg, number) == expected
+    assert dreaming(cfg, number) == expected
 
 
 def test_who_chooses_is_told_apart() -> None:

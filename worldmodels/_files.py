@@ -6,6 +6,7 @@ Part of `worldmodels.runs`; import it from there.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -43,13 +44,13 @@ _DISK_ERRORS = {
 
 
 def disk_problem(error: OSError) -> str | None:
-    """What the disk has against a path, in words; None for other errors."""
+    """An error of the disk in words, with its remedy; None for other errors."""
     return _DISK_ERRORS.get(error.errno or 0)
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk refuses into a UserError naming `path`; other errors pass unchanged."""
+    """Turn an error of the disk into a `UserError` that names `path`; others pass unchanged."""
     try:
         yield
     except OSError as error:
@@ -71,17 +72,16 @@ def make_folder(path: Path) -> Path:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; it takes the final name when the block ends well.
+    """Give a temporary path beside `path`; it is renamed to `path` when the block ends well.
 
     The temporary file is synced before the rename and its folder after it, so a crash or a power
-    cut leaves either the old file or the new one. When the block fails, nothing is left behind.
-    Only regular files are replaced: a link stays and what it leads to is replaced, a device or a
-    pipe stays and the finished file is written into it. The folder is created. The temporary name
-    keeps a suffix of usual length, for writers that choose a format by it.
+    cut leaves either the old file or the new one. A failed block leaves nothing behind. Of a link,
+    the target is replaced; a device or a pipe gets the finished file written into it. The folder is
+    created. The temporary name keeps a usual suffix, for writers that choose a format by it.
     """
     target = Path(path)
     suffix = target.suffix if len(target.suffix) <= 12 else ""
-    # Unique per writer: two processes that write the same file must not share a temporary one.
+    # Unique, since two processes may write the same file.
     name = f".{target.stem[:50]}-{uuid.uuid4().hex[:12]}{suffix}"
     with disk_errors(target):
         if target.is_dir():
@@ -99,12 +99,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.replace(temporary, final)
             _sync(final.parent)
         finally:
-            with suppress(OSError):  # a disk that refuses the file may refuse its removal, too
+            with suppress(OSError):  # a disk that refuses the file may refuse its removal
                 temporary.unlink(missing_ok=True)
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is written into, not replaced: a device, a pipe, this process's output."""
+    """Whether a path is a device, a pipe or this process's output: written into, not replaced."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -113,7 +113,7 @@ def is_stream(path: Path) -> bool:
 
 
 def _output_descriptor(path: Path) -> int | None:
-    """1 or 2 where a path is what standard output or error leads to, such as /dev/stdout."""
+    """1 or 2 where a path is standard output or error, such as /dev/stdout."""
     for descriptor in (1, 2):
         with suppress(OSError):  # it may be closed
             if os.path.samestat(os.fstat(descriptor), path.stat()):
@@ -132,7 +132,7 @@ def _pour(source: Path, stream: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Ask the system to put a file or a folder's entries on the disk."""
+    """Sync a file, or the entries of a folder, to the disk."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # a folder that may be written to, but not be listed
@@ -156,7 +156,7 @@ def write_json(path: str | Path, obj: Any) -> None:
 
 
 MOST_DEPTH = 64
-"""Deepest nesting of lists and objects that a JSON file may have; ours have ten at most."""
+"""Deepest nesting of lists and objects that a JSON file may have; ours need ten."""
 
 
 @overload
@@ -179,10 +179,9 @@ def read_json(path: str | Path, kind: Any = None) -> Any:
 def read_json_lines(
     path: Path, kind: Any = dict, kind_of: Callable[[Any], Any] | None = None
 ) -> list[Any]:
-    """Read a file of one JSON object a line; none where it is missing.
+    """Read a file of one JSON object per line; a missing file and a torn last line are no error.
 
-    Each line must hold a ``kind``, and what ``kind_of`` says of it, or `UserError` names it. A torn
-    last line, which a kill leaves, is passed over.
+    `UserError` names a line that is not a ``kind``, or not what ``kind_of`` says of the object.
     """
     try:
         data = read_regular(path)
@@ -204,15 +203,15 @@ def read_json_lines(
 
 
 def read_regular(path: Path) -> bytes:
-    """All bytes of a regular file; a pipe would wait for ever and a device may never end.
+    """All bytes of a regular file, since a pipe or a device may never end.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it is a folder, a device or a pipe, or the system does not give it.
+        FileNotFoundError: there is no such file.
+        UserError: it is a folder, a device or a pipe, or cannot be read.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UserError(f"{path} is no regular file; give a file")
+            raise UserError(f"{path} is not a regular file; give a file")
         return path.read_bytes()
     except FileNotFoundError:
         raise
@@ -220,17 +219,23 @@ def read_regular(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read ({_reason(error)})") from error
 
 
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def parse_json(text: str | bytes, refusal: str) -> Any:
-    """What JSON text says, by the standard's letter and within the numbers that we compute with.
+    """The value of JSON text, by the letter of the standard.
 
     Raises:
-        UserError: it is not JSON, is nested too deep, repeats a key, or has a number that is not
-            finite, or an integer that 64 bits cannot hold. Its text is ``refusal``, where ``{}``
-            stands for what is wrong.
+        UserError: it is not JSON, nests too deep, repeats a key, or has a number that is not
+            finite or an integer of more than 64 bits. Its text is ``refusal``, with the reason in
+            place of ``{}``.
     """
     try:
         decoded = text.decode() if isinstance(text, bytes) else text

@@ -1,7 +1,7 @@
 """A lock on a folder: one process writes into it at a time.
 
-The lock is the operating system's, on a file in the folder: it ends with the process that holds it,
-however that ends, so nothing is ever left locked. Part of `worldmodels.runs`; use it from there.
+The lock is the operating system's, on a file in the folder: it ends with the process that holds it.
+Part of `worldmodels.runs`; use it from there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ from worldmodels._files import disk_errors, make_folder
 from worldmodels.protocols import UserError
 
 LOCK = ".lock"
-"""Name of the file, which is there while somebody works in the folder, or was killed."""
-
-FAR = 2**30
-"""Byte of the file that is locked; Windows lets nobody read a locked byte."""
+"""Name of the locked file; it stays behind when its process is killed."""
 
 
 @dataclass
@@ -42,11 +39,8 @@ _GUARD = threading.Lock()
 def locked(folder: Path, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock on a folder, which is made if it is missing; one thread may nest the calls.
 
-    Where the system has no locks of files, nothing is locked.
-
-    Raises:
-        UserError: another process, or another thread of this one, still holds the lock after
-            ``wait`` seconds.
+    `UserError` if another process or thread still holds it after ``wait`` seconds. On a file system
+    without locks, nothing is locked.
     """
     make_folder(folder)
     name, thread = os.path.realpath(folder), threading.get_ident()
@@ -80,7 +74,7 @@ def _acquire(name: str, thread: int, folder: Path) -> bool:
             with suppress(OSError):
                 if os.path.samestat(os.fstat(descriptor), path.stat()):
                     break
-            os.close(descriptor)  # its last holder has removed it in between
+            os.close(descriptor)  # its last holder removed it in between
         _HELD[name] = _Held(descriptor, path, thread)
         words = {"pid": os.getpid(), "command": " ".join(sys.argv)[:200]}
         with suppress(OSError):  # a full disk
@@ -96,7 +90,7 @@ def _release(name: str) -> None:
         held.times -= 1
         if not held.times:
             del _HELD[name]
-            with suppress(OSError):  # the folder may be gone, and Windows removes no open file
+            with suppress(OSError):  # the folder may be gone
                 held.path.unlink()
             os.close(held.descriptor)  # ends the lock
 
@@ -104,19 +98,13 @@ def _release(name: str) -> None:
 def _lock(descriptor: int) -> bool:
     """Take the system's lock; False where another process has it.
 
-    POSIX's record locks are used, not `flock`: worker processes that were forked do not inherit
-    them, so a lock ends with the process that took it.
+    These are POSIX's record locks, not `flock`: forked processes do not inherit them, so a lock
+    ends with the process that took it. Earlier versions lock the same byte.
     """
     try:
-        if sys.platform == "win32":
-            import msvcrt
+        import fcntl
 
-            os.lseek(descriptor, FAR, os.SEEK_SET)
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, FAR)
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 2**30)
     except (BlockingIOError, PermissionError):
         return False
     except (ImportError, OSError):  # a system, or a file system, without locks

@@ -1,4 +1,4 @@
-"""What a result and a timing depend on: versions of libraries, and what the machine does fast.
+"""What results and timings depend on: versions of libraries, and the machine.
 
 Part of `worldmodels.runs`; import it from there.
 """
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     import torch
 
 Device: TypeAlias = Literal["cpu", "cuda"]
-"""Where networks compute: the processor, or the first GPU that torch sees."""
+"""Where networks compute: the CPU, or the first GPU that torch sees."""
 
 LIBRARIES = ("torch", "gymnasium", "box2d", "pygame", "numpy", "numba", "cma", "stable-baselines3")
 _OTHER_NAMES = {"box2d": "box2d-py", "pygame": "pygame-ce"}
-"""Distributions that some machines have in place of these."""
+"""Distributions that some machines have instead."""
 
 
 def versions() -> dict[str, str]:
-    """Return the versions that a result depends on, by name; "absent" where not installed."""
+    """The versions that a result depends on, by name; "absent" where not installed."""
     from worldmodels import __version__
 
     found = {"worldmodels": __version__, **{name: _version(name) for name in LIBRARIES}}
@@ -42,10 +42,7 @@ def _version(library: str) -> str:
 
 
 def machine(device: Device = "cpu") -> dict[str, Any]:
-    """Return what timings depend on: processor, cores, memory in GiB, torch's threads.
-
-    And the GPU where that is what computes.
-    """
+    """What timings depend on: CPU, cores, memory in GiB, torch's threads, and a GPU if in use."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -60,7 +57,7 @@ def machine(device: Device = "cpu") -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """Return the processor's marketing name where the system tells it."""
+    """The CPU's marketing name where the system has it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -68,11 +65,7 @@ def _cpu_name() -> str:
 
 
 def require_device(device: str) -> None:
-    """Refuse a device that is not there.
-
-    Raises:
-        UserError: it is neither cpu nor cuda, or torch finds no GPU.
-    """
+    """Refuse a device that is neither cpu nor cuda, or a GPU that torch does not find."""
     import torch
 
     if device not in ("cpu", "cuda"):
@@ -82,10 +75,7 @@ def require_device(device: str) -> None:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware.
-
-    Without it torch still computes, at a hundredth of the speed of float32.
-    """
+    """Whether the device multiplies bfloat16 in hardware; torch's emulation is 100 times slower."""
     import torch
 
     if device.type == "cpu":
@@ -94,7 +84,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def mixed_precision(device: torch.device, wanted: bool = True) -> torch.autocast:
-    """Autocast to bfloat16 if it is wanted and `has_fast_bfloat16`; else a context of no effect."""
+    """Autocast to bfloat16 if it is wanted and `has_fast_bfloat16`, else a no-op context."""
     import torch
 
     enabled = wanted and has_fast_bfloat16(device)
@@ -102,7 +92,7 @@ def mixed_precision(device: torch.device, wanted: bool = True) -> torch.autocast
 
 
 def usable_cores() -> int:
-    """Return the number of cores this process may use, where the system limits it."""
+    """Number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Progress that suits both a terminal (a bar) and a log file (a line now and then).
+"""Progress for a terminal (a bar) and for a log file (a line now and then).
 
 Part of `worldmodels.runs`; import it from there.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Collection, Iterator
-from typing import Generic, Self, TypeVar, overload
+from typing import Generic, Self, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -27,14 +27,15 @@ LOG_SECONDS = 5.0
 """Without a terminal, at most one line in this many seconds."""
 
 
-class ProgressBar(Generic[T]):
-    """Progress over a collection, or over a number of units that the caller advances.
+class progress(Generic[T]):
+    """Progress over a collection, with rate and time left: a bar on a terminal, else sparse lines.
 
     Use it as an iterator (`for item in progress(items, "text")`) or, where work completes out of
-    order, as a context (`with progress(total, "text") as bar: bar.advance(3, loss=0.1)`).
+    order, as a context (`with progress(range(9), "text") as bar: bar.advance(3, loss=0.1)`).
     """
 
-    def __init__(self, work: Collection[T], description: str, unit: str) -> None:
+    def __init__(self, work: Collection[T], description: str, unit: str = "it") -> None:
+        """Say what is done to the ``work``, and what is counted ("frames" gives frames/s)."""
         self._work, self._total = work, len(work)
         self._description, self._unit = description, unit
         self._done = self._printed = 0
@@ -86,16 +87,16 @@ class ProgressBar(Generic[T]):
     def _print_line(self) -> None:
         self._printed, now = self._done, time.monotonic()
         rate, said = self._rate(now)
-        share = f"/{self._total} ({self._done / self._total:.0%})" if self._total else ""
+        of_all = f"/{self._total} ({self._done / self._total:.0%})" if self._total else ""
         left = f"{_clock(now - self._start)} taken"
         if 0 < self._done < self._total:
             left = f"{_clock((self._total - self._done) / rate)} left"
-        parts = [f"{self._description}: {self._done}{share}", said, left, self._note]
+        parts = [f"{self._description}: {self._done}{of_all}", said, left, self._note]
         print(", ".join(filter(None, parts)), flush=True)
 
 
 def _new_bar(unit: str) -> Progress:
-    """Build the terminal's bar: text, bar, share, rate, time left, figures."""
+    """Build the terminal's bar: text, bar, percentage, rate, time left, figures."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -124,25 +125,3 @@ def _clock(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
     return f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-@overload
-def progress(work: int, description: str, *, unit: str = "it") -> ProgressBar[int]: ...
-@overload
-def progress(work: Collection[T], description: str, *, unit: str = "it") -> ProgressBar[T]: ...
-def progress(
-    work: Collection[T] | int, description: str, *, unit: str = "it"
-) -> ProgressBar[T] | ProgressBar[int]:
-    """Show progress with rate and time left: a bar on a terminal, sparse lines elsewhere.
-
-    Args:
-        work: the items to go through, or a number of units.
-        description: what is being done.
-        unit: what is counted, for the rate ("frames" gives frames/s).
-
-    Returns:
-        Something to iterate over, or to use as a context with `advance`.
-    """
-    if isinstance(work, int):
-        return ProgressBar(range(work), description, unit)
-    return ProgressBar(work, description, unit)

@@ -41,11 +41,11 @@ class Options(TypedDict, total=False):
     seed: Required[int]
     """fixes initial weights, order and noise"""
     init: dict[str, Tensor] | None
-    """weights to fine-tune (for ``cfg.finetune_steps``); None trains from scratch"""
+    """weights to fine-tune, for ``cfg.finetune_steps`` (default: train from scratch)"""
     checkpoint: Path | None
     """file for the resume state; read if it exists"""
     log: Callable[..., None] | None
-    """receives ``step, loss, ..., val_loss`` and a rate as keyword arguments"""
+    """gets ``step, loss, ..., val_loss`` and a rate as keyword arguments"""
     device: str
 
 
@@ -55,10 +55,10 @@ class TrainingLoop(Generic[N]):
     def __init__(
         self, name: str, noise: str, make: Callable[[], N], cfg: TrainConfig, options: Options
     ) -> None:
-        """Make the network and its optimiser, and resume where there is a checkpoint.
+        """Make the network and its optimiser, and resume from a checkpoint if there is one.
 
-        ``name`` is V or M, for the progress and for errors; ``noise`` names the generator that the
-        steps draw from; ``make`` gives the network, its weights from the global generator.
+        ``name`` is V or M, for the progress and for errors; ``noise`` names the steps' generator;
+        ``make`` returns the network, its weights drawn from the global generator.
         """
         torch.manual_seed(options["seed"] % 2**63)
         self.name, self.cfg, self._options = name, cfg, options
@@ -94,10 +94,10 @@ class TrainingLoop(Generic[N]):
         remedy: str,
         validate: Callable[[], Mapping[str, float]] | None,
     ) -> None:
-        """Log a line of metrics where one is due, with the validation losses at every fourth.
+        """Log a line of metrics when one is due, with the validation losses in every fourth.
 
-        ``metrics`` are scalars, "loss" among them; ``per_step`` is what a step works through: how
-        many, of what. A loss that is not finite is a `UserError` with a remedy.
+        ``metrics`` are scalars, "loss" among them; ``per_step`` is the number of units in a step
+        and their name. A loss that is not finite is a `UserError` that ends with the remedy.
         """
         if not self._due(step, self.cfg.log_every):
             return
@@ -113,7 +113,7 @@ class TrainingLoop(Generic[N]):
         self._started, self._since = time.perf_counter(), step + 1
 
     def keep(self, step: int, **more: Any) -> None:
-        """Write a checkpoint where one is due, with ``more`` that a resume needs."""
+        """Write a checkpoint when one is due, with ``more`` that a resume needs."""
         checkpoint = self._options.get("checkpoint")
         if checkpoint is None or not self._due(step, self.cfg.checkpoint_every):
             return

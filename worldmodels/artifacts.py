@@ -1,9 +1,9 @@
-"""Files of tensors, without pickle: safetensors with what the file says of itself in its metadata.
+"""Files of tensors, without pickle: safetensors with facts as JSON in their metadata.
 
-Two layers. `read_tensors`, `read_facts` and `filled` read any safetensors file with every number
-checked. `save_checkpoint` and `load_checkpoint` keep nested containers of tensors, arrays and plain
-values exactly: the tensors as they are, all else as JSON in a header with a kind, a schema and a
-digest of everything. Nothing in such a file can run code, and no changed bit goes unseen.
+`read_tensors`, `read_facts` and `filled` read any safetensors file and check every number.
+`save_checkpoint` and `load_checkpoint` keep nested containers of tensors, arrays and plain values
+exactly: tensors as they are, the rest as JSON in a header with a kind, a schema and a digest of
+everything. Such a file cannot run code, and a changed bit is detected.
 """
 
 from __future__ import annotations
@@ -56,11 +56,11 @@ class _Header(TypedDict):
 
 
 def read_tensors(path: Path, remedy: str, finite: bool = True) -> TensorFile:
-    """Read a safetensors file; ``remedy`` says in errors what to do where it is damaged.
+    """Read a safetensors file; ``remedy`` ends the error of a damaged one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is damaged, or has numbers that are not finite and must be.
+        UserError: it is damaged, or not ``finite``.
     """
     data = read_regular(path)
     if data[:4] == b"PK\x03\x04":
@@ -80,11 +80,7 @@ def read_tensors(path: Path, remedy: str, finite: bool = True) -> TensorFile:
 
 
 def read_facts(file: TensorFile, kind: Any, path: Path, remedy: str) -> dict[str, Any]:
-    """What a file says of itself.
-
-    Raises:
-        UserError: it says nothing, or something else than a `kind`.
-    """
+    """The facts in a file's metadata; `UserError` unless they are of type `kind`."""
     if not file.text:
         raise UserError(f"{path} was not written by worldmodels: it has no facts; {remedy}")
     facts: dict[str, Any] = parse_json(file.text, f"{path} has damaged facts ({{}}); {remedy}")
@@ -93,7 +89,7 @@ def read_facts(file: TensorFile, kind: Any, path: Path, remedy: str) -> dict[str
 
 
 def require_finite(tensors: Mapping[str, Tensor], path: Path, remedy: str) -> None:
-    """Refuse numbers that are not finite; whole numbers always are."""
+    """Refuse tensors with numbers that are not finite."""
     for name, tensor in tensors.items():
         if tensor.is_complex() or not torch.isfinite(tensor.float()).all():
             raise UserError(
@@ -112,7 +108,7 @@ def pick(
 
 
 def require_shape(found: Tensor, wanted: tuple[int, ...], name: str, path: Path) -> None:
-    """Refuse a tensor of another shape than its file's facts need."""
+    """Refuse a tensor of another shape than ``wanted``."""
     if found.shape != wanted:
         raise UserError(
             f"{path}: tensor {name!r} has shape {tuple(found.shape)}, but its configuration needs "
@@ -121,13 +117,10 @@ def require_shape(found: Tensor, wanted: tuple[int, ...], name: str, path: Path)
 
 
 def filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path, remedy: str) -> N:
-    """A network with the weights of a file.
+    """A network with the weights of a file; `UserError` names a tensor that does not fit.
 
-    The shapes are compared before the network is made, since a damaged configuration can ask for
-    more memory than there is.
-
-    Raises:
-        UserError: a tensor is missing, of another shape, or not finite.
+    Shapes are compared before the network is made: a damaged configuration can ask for more memory
+    than there is.
     """
     with torch.device("meta"):  # the weights come from the file: draw none
         network = make()
@@ -146,12 +139,8 @@ def filled(make: Callable[[], N], tensors: Mapping[str, Tensor], path: Path, rem
 def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
     """Write tensors, numpy arrays, numbers, strings and containers of them, atomically.
 
-    Types, dtypes, keys and the order of arrays in memory are kept exactly, since sums round by it.
-    The header says which ``kind`` of file it is.
-
-    Raises:
-        TypeError: an object of another class; the place of it is named.
-        UserError: the disk is full or refuses the file.
+    Types, dtypes, keys and the memory order of arrays (which changes rounding) are kept exactly.
+    The header holds the ``kind`` of file. A `TypeError` names the place of any other object.
     """
     tensors: dict[str, Tensor] = {}
     packed = _pack(dict(state), tensors, "state")
@@ -161,11 +150,7 @@ def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "che
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote, on the CPU; no code can come from the file.
-
-    Raises:
-        UserError: the file is missing, truncated, damaged, or of another format.
-    """
+    """Read what `save_checkpoint` wrote, on the CPU; `UserError` for a missing or damaged file."""
     source = Path(path)
     try:
         file = read_tensors(source, REMEDY, finite=False)
@@ -204,8 +189,8 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
 def _pack(value: Any, tensors: dict[str, Tensor], place: str) -> Any:
     """A value as JSON; its tensors go into ``tensors``.
 
-    Strings, bools, None, lists and 64-bit integers stand for themselves; everything else is an
-    object with one key, which says what it is.
+    Strings, bools, None, lists and 64-bit integers stay as they are; everything else becomes an
+    object whose one key names its type.
     """
     if value is None or isinstance(value, str | bool):
         return value
@@ -241,7 +226,7 @@ def _key(key: Any, place: str) -> str | int:
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any]:
-    """An array that torch can hold: in the machine's order of bytes, without negative strides."""
+    """An array that torch can hold: in the machine's byte order, without negative strides."""
     if not array.dtype.isnative or any(stride < 0 for stride in array.strides):
         return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
     return array if array.flags.writeable else array.copy("K")
@@ -282,20 +267,16 @@ def _unpack(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def file_of_tensors(tensors: Mapping[str, Tensor], kind: str, schema: int, **facts: Any) -> bytes:
-    """A safetensors file of named tensors, for files that other programs read too.
+    """A safetensors file of named tensors, for other programs too, with facts in its header.
 
-    Args:
-        tensors: what it holds, under the names that the networks give them.
-        kind: says in the header what it is, beside ``schema``.
-        schema: layout of the names and facts.
-        facts: what else the header says, such as the source and the digests of other weights.
+    ``schema`` is the layout of the names and facts of this ``kind`` of file.
     """
     header = json.dumps(to_jsonable({"schema": schema, "kind": kind, **facts}))
     return save({name: tensor.contiguous() for name, tensor in tensors.items()}, {FACTS: header})
 
 
 def weights_digest(*networks: nn.Module) -> str:
-    """SHA-256 (hex) of the names and weights of some networks, one after the other."""
+    """SHA-256 (hex) of the names and weights of some networks, in order."""
     digest = hashlib.sha256()
     for network in networks:
         for name, tensor in network.state_dict().items():

@@ -1,4 +1,4 @@
-"""Every tunable of the pipeline: one frozen dataclass per stage, and the presets that fill them."""
+"""Every setting of the pipeline: one frozen dataclass per stage, and the presets that fill them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from worldmodels.vision.vae import VAEConfig
 T = TypeVar("T")
 
 DEFAULT_ENV = "worldmodels/CarRacing-v3"
-"""Environment of a run that names none."""
+"""Default environment of a run."""
 
 LIMITS = (
     "experience.explore_steps",
@@ -65,67 +65,71 @@ LIMITS = (
 
 @dataclass(frozen=True)
 class ExperienceConfig(Config):
-    """What is collected: random driving first, then the newest driver with noise."""
+    """What is collected: episodes of random actions first, then of the newest agent with noise."""
 
     explore_episodes: TrainingEpisodes = 400
-    """episodes of random driving before the first dream"""
+    """random episodes of the first iteration; more give V and M more to learn from"""
     explore_steps: Count | None = 250
-    """their longest length; short ones see more road, since a random car soon leaves it"""
+    """limit of random episodes, in steps; lower it where random actions soon lead nowhere"""
     explore_scales: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.3, 0.5, 0.8)
-    """standard deviations of the AR(1) noise, an equal share of the episodes each"""
+    """standard deviations of the random actions, each for an equal number of episodes; several give
+    varied data"""
     explore_rho: Decay = 0.9
-    """how much of that noise is left one action later"""
+    """correlation of random actions from one to the next; raise it for smoother ones"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
-    """centres of the AR(1) noise in unit coordinates, an equal share each; empty for the default"""
+    """means of the random actions in unit coordinates, each for an equal number of episodes; set
+    them where the task's own mean explores too little (default: the task's)"""
     agent_episodes: TrainingEpisodes = 64
-    """episodes of each later iteration, driven by the iteration's best driver with noise"""
+    """episodes of each later iteration, by the agent with noise; more cost real frames"""
     agent_steps: Count | None = None
-    """their longest length; None leaves it to the environment"""
+    """limit of the agent's episodes, in steps (None: the environment's)"""
     agent_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
-    """standard deviations of the AR(1) noise on the driver's actions, an equal share each"""
+    """standard deviations of the noise on the agent's actions, each for an equal number of
+    episodes; larger ones show M how the agent recovers"""
     agent_snapshots: Literal["selected", "all"] = "selected"
-    """who drives in later iterations: the selected controller, or every snapshot of the last
-    evolution, an equal share of the episodes each: their accidents are what M has to see"""
+    """which agents collect: the selected one, or all snapshots of the last evolution in equal
+    parts, whose failures M needs to see"""
     agent_bias_std: NotNegative = 0.0
-    """standard deviation of a shift of the driver's actions, drawn once an episode with noise"""
+    """standard deviation of a shift of the agent's actions, drawn once per episode with noise"""
     patience: Count | None = None
-    """truncate a random episode after that many steps without a reward above 0; None never does"""
+    """end a random episode after this many steps without a reward above 0 (None: never); set it
+    where lost episodes fill the data"""
     agent_patience: Count | None = None
-    """the same for the driver's episodes; longer ones show how to find back"""
+    """the same for the agent's episodes; longer ones show M how to recover"""
     burst_probability: Fraction = 0.01
-    """chance in each step that a kick begins: one random action, held for a while"""
+    """chance per step that a burst of one random action interrupts the agent; 0 turns bursts off"""
     burst_steps: Count = 20
-    """longest kick, in steps"""
+    """longest burst, in steps; lower it where one burst ends an episode"""
     group: GroupSize = 8
-    """episodes driven side by side by one worker, and stored in one shard"""
+    """episodes that one worker runs side by side and stores in one shard; fewer need less memory"""
 
 
 @dataclass(frozen=True)
 class MemoryStageConfig(Config):
-    """M: of which kind, how many, and what their reward head says."""
+    """M: its kind, size and number, and the form of its reward."""
 
     kind: Kind = field(default="lstm", metadata={"omit_default": True})
-    """lstm: the paper's MDN-RNN, with compiled kernels; transformer: sees the last 32 decisions"""
+    """lstm: the paper's MDN-RNN, with fast kernels; transformer: sees the last 32 decisions"""
     ensemble: Few = 1
-    """memories trained from different seeds; the controller sees the first one's h"""
+    """memories that dream, of different seeds; C sees h of the first; raise it if C exploits M"""
     hidden_size: Size = 256
-    """width of h: units of the LSTM, or of the transformer, whose four heads share them"""
+    """units of h, a multiple of 4 for the transformer; raise it for longer or richer tasks"""
     mixtures: Few = 5
-    """Gaussian components per latent dimension"""
+    """Gaussian components per latent dimension; more model several possible futures"""
     sigma_floor: Annotated[float, Above(0), Below(1)] = 0.01
-    """smallest standard deviation of a component"""
+    """smallest standard deviation of a component; raise it if the loss of M diverges"""
     dropout: Decay = 0.0
-    """share of h dropped in training, one mask per sequence"""
+    """fraction of h dropped in training, one mask per sequence; raise it if M overfits"""
     residual: bool = False
-    """predict how z changes instead of what it becomes"""
+    """predict the change of z instead of the next z; try it where frames change little"""
     reward: Literal["auto", "event", "count", "raw"] = "auto"
-    """event: one on top of a constant reward; count: several in a step (with held actions); raw:
-    any reward; auto: read off the first round's rewards"""
+    """event: a rare event on top of a constant; count: several events per step; raw: any number;
+    auto: the form that the first iteration's rewards have"""
     newest_repeats: Few = 1
-    """how often an epoch plays the newest iteration's episodes"""
+    """plays of the newest iteration's episodes per epoch; raise it to fit the newest agent"""
 
     def network(self, z_dim: int, action_size: int, reward: RewardKind) -> MemoryConfig:
-        """Shape of one memory, whose reward head is of this kind."""
+        """Shape of one memory with this kind of reward head."""
         config, _ = KINDS[self.kind]
         names = ("hidden_size", "mixtures", "sigma_floor", "dropout", "residual")
         own: dict[str, Any] = {name: getattr(self, name) for name in names}
@@ -134,7 +138,7 @@ class MemoryStageConfig(Config):
     def _check(self) -> None:
         try:
             self.network(1, 1, "raw")
-        except ConfigError as error:  # what this kind of M alone does not allow
+        except ConfigError as error:  # not allowed for this kind of M
             raise ConfigError(type(self), error.path, error.value, error.must) from None
 
 
@@ -143,41 +147,41 @@ class StartsConfig(Config):
     """Where dreams begin."""
 
     count: Annotated[int, AtLeast(1), Limit(10**6)] = 4096
-    """recorded states to begin from"""
+    """recorded states that dreams begin at; fewer use less memory"""
     warmup: HorizonOrZero = 40
-    """recorded steps played to M before a dream begins"""
+    """recorded steps that M sees before a dream begins; fewer are faster"""
     newest_weight: Positive = 1.0
-    """chance of a state of the newest iteration, relative to one of an older"""
+    """weight of the newest iteration's states; above 1 more dreams begin where the agent is now"""
     off_track_weight: Positive = 1.0
-    """chance of a state soon before a loss, relative to others: a run of steps without a reward"""
+    """weight of the states just before an off-track run; above 1 C learns more about recovery"""
     off_track_before: Count = 30
-    """states that far before a loss get that weight, in steps"""
+    """steps before an off-track run whose states get off_track_weight"""
     off_track_streak: Count = 12
-    """shortest run of steps without a reward above 0 that is a loss"""
+    """steps without a reward above 0 that make an off-track run; raise it if rewards are rare"""
 
 
 @dataclass(frozen=True)
 class ControllerStageConfig(Config):
-    """C: what it sees, and how it is evolved."""
+    """C: its inputs, and its evolution."""
 
     inputs: Literal["zh", "z"] = "zh"
-    """the latent and M's hidden state, or the latent alone"""
+    """zh: the latent and h of M; z: the latent only, to measure what memory is worth"""
     hidden: SizeOrZero = 0
-    """units of one hidden layer; 0 for the paper's linear controller"""
+    """units of one hidden layer; 0 is the paper's linear controller"""
     normalize: bool = False
-    """standardise the inputs by the dream starts' mean and deviation"""
+    """standardise inputs by their mean and standard deviation over the dream starts"""
     components: SizeOrZero = 0
-    """search in so many principal components of the inputs, whitened; 0 searches in all inputs"""
+    """whitened principal components of the inputs to search in (0: search in all inputs)"""
     evolve: EvolveConfig = field(default_factory=EvolveConfig)
-    """the evolution of an iteration"""
+    """the evolution of C in one iteration"""
     no_event_after: CountOrZero = 0
-    """generations before the dream's `no_event_penalty` is charged, which would teach a beginner to
-    stand still"""
+    """generations before the dream's `no_event_penalty` applies; raise it if early controllers
+    learn to stand still"""
     memory_iterations: Count = 1
-    """evolve in an ensemble of the last N iterations' memories that share the current V; C sees
-    the newest one's h"""
+    """evolve in an ensemble of the last N iterations' memories that share the current V; C sees h
+    of the newest; raise it if C exploits one M"""
     warm_start: bool = True
-    """start an iteration's evolution at the best driver so far instead of at zero"""
+    """begin each evolution at the last selected controller instead of at zero"""
 
     def _check(self) -> None:
         if self.normalize and self.components:
@@ -186,12 +190,12 @@ class ControllerStageConfig(Config):
 
 @dataclass(frozen=True)
 class ResidualStageConfig(Config):
-    """A bounded change of the chosen C, learnt in the dream of its M; kept if it drives better."""
+    """A bounded change of the chosen C, learnt in the dream of its M; kept if it scores better."""
 
     enabled: bool = False
-    """learn one"""
+    """learn a residual policy after the final selection; it costs time and selection frames"""
     training: PolicyTrainConfig = field(default_factory=residual_training)
-    """how"""
+    """training of the residual policy"""
 
     def _check(self) -> None:
         if not self.training.network.residual > 0:
@@ -200,34 +204,34 @@ class ResidualStageConfig(Config):
 
 @dataclass(frozen=True)
 class EnsembleStageConfig(Config):
-    """The last choice: whether the other finalists drive beside the run's agent."""
+    """Whether the other finalists join the run's agent in an ensemble."""
 
     enabled: bool = False
-    """try the agent with each of the other finalists, and with all of them"""
+    """try ensembles of the agent and other finalists; it takes time and often scores better"""
 
 
 @dataclass(frozen=True)
 class SelectionConfig(Config):
-    """The small real validation that chooses between checkpoints."""
+    """The small validation by real episodes that chooses between checkpoints."""
 
     episodes: Count = 16
-    """real episodes per checkpoint, the same tracks for all"""
+    """real episodes per checkpoint, on the same seeds for all; more choose more reliably"""
     early_episodes: Count | None = None
-    """episodes per checkpoint before the last `late_iterations`, which alone can then give the
-    run's agent (default: same as `episodes`)"""
+    """episodes per checkpoint before the last `late_iterations`, the only ones that can then give
+    the run's agent; set it to save frames (None: same as `episodes`)"""
     late_iterations: Count = 3
-    """how many rounds are late"""
+    """last iterations that early_episodes does not apply to"""
     finalists: Count = 3
-    """best checkpoints that drive a second, larger round"""
+    """best iterations whose agents are compared again in the final selection"""
     final_episodes: CountOrZero = 32
-    """episodes of that round, on tracks of its own"""
+    """real episodes per finalist, on other seeds; 0 takes the best agent so far"""
     seed: Seed = SELECTION_SEED_START
-    """first selection seed"""
+    """first selection seed; change it to select on other episodes"""
     max_steps: Count | None = None
-    """truncate episodes after that many steps; None leaves it to the environment"""
+    """limit of selection episodes, in steps (None: the environment's)"""
     reward_bound: float | None = None
-    """largest mean reward per step that the environment can pay; a dream beyond it raises an
-    alarm. None for unknown"""
+    """largest mean reward per step that the environment can pay; a dream above it raises an alarm
+    (None: unknown)"""
 
     def _check(self) -> None:
         if (self.early_episodes or 0) > self.episodes:
@@ -236,9 +240,9 @@ class SelectionConfig(Config):
         if self.seed < SELECTION_SEED_START or last > TEST_SEED_START:
             self.refuse("seed", f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
 
-    def episodes_of(self, number: int, rounds: int) -> int:
-        """Episodes per checkpoint in a round, of so many."""
-        late = number >= rounds - self.late_iterations
+    def episodes_of(self, number: int, iterations: int) -> int:
+        """Episodes per checkpoint in one of so many iterations."""
+        late = number >= iterations - self.late_iterations
         return self.episodes if late or self.early_episodes is None else self.early_episodes
 
 
@@ -246,33 +250,32 @@ class SelectionConfig(Config):
 class TestConfig(Config):
     """The final test, on the published seeds."""
 
-    __test__ = False  # not a test class, whatever pytest thinks of the name
+    __test__ = False  # tells pytest that this is not a test class
     episodes: Episodes = NUM_TEST_SEEDS
-    """test episodes"""
+    """test episodes; fewer are faster and less certain"""
     seed: Annotated[int, AtLeast(TEST_SEED_START), Limit(10**9)] = TEST_SEED_START
-    """first test seed"""
+    """first test seed; the published test begins at 1000000"""
     max_steps: Count | None = None
-    """truncate episodes after that many steps, for trials only; None is the honest test"""
+    """limit of test episodes, in steps, for trials only (None: the environment's)"""
     random_policy: bool = True
-    """drive the same tracks at random too, for the report"""
+    """also test random actions on the same seeds, for the report"""
     videos: bool = True
-    """film the best, the median and the worst episode"""
+    """film the best, the median and the worst episode; turn it off to save time"""
 
 
 @dataclass(frozen=True)
 class FromScratchConfig(Config):
-    """Late iterations that train M from scratch, on all frames so far, and the first of them V too.
+    """The last iterations train M from scratch on all frames so far, and the first of them V too.
 
-    What grew from the first, random frames keeps a trace of them; and models that share no weights
-    go wrong in different places.
+    So they forget the first, random frames, and make other errors than earlier models.
     """
 
     iterations: CountOrZero = 0
-    """how many, the last of the run"""
+    """last iterations that train from scratch; raise it where time allows, for a better agent"""
     vision_steps: Count | None = None
-    """gradient steps of V in the first of them; None: as many as in the run's first iteration"""
+    """gradient steps of V from scratch (None: same as in the first iteration)"""
     memory_steps: Count | None = None
-    """gradient steps of M in each of them; None: as many as in the run's first iteration"""
+    """gradient steps of each M from scratch (None: same as in the first iteration)"""
 
 
 @dataclass(frozen=True)
@@ -280,22 +283,23 @@ class RunConfig(Config):
     """The whole pipeline."""
 
     env_id: str = DEFAULT_ENV
-    """environment that experience and selection use"""
+    """Gymnasium id of the environment to learn in; `module:Id-v0` imports the module first"""
     test_env_id: str | None = None
-    """environment of the final test; None is env_id, or the stock one of a faster one"""
+    """environment of the final test (default: env_id, or the original of a faster version)"""
     iterations: Count = 5
-    """rounds of collect, V, M, dream and C"""
+    """times that collect, V, M, C and selection are repeated; more improve the agent"""
     action_repeat: Repeat = 1
-    """steps of the environment that each action is held for; M's step is as long"""
+    """environment steps per action and per step of M; raise it where a step changes little"""
     frame_rows: Size | None = None
-    """rows of the environment's frames that V sees, from the top; None takes the task's, or all"""
+    """rows of the frames to keep, from the top; set it to cut off a status bar (None: the
+    task's)"""
     horizontal_flip: bool = False
-    """train V and M on the horizontal flip of every episode as well: twice the data for no more
-    frames. Only where the task has a symmetry, as CarRacing has"""
+    """also train V and M on the horizontal flip of every episode, which doubles the data; only for
+    tasks with that symmetry, such as CarRacing"""
     from_scratch: FromScratchConfig = field(default_factory=FromScratchConfig)
-    """late iterations that train V and M from scratch"""
+    """last iterations that train V and M from scratch"""
     experience: ExperienceConfig = field(default_factory=ExperienceConfig)
-    """what is collected"""
+    """collection of episodes"""
     vision: VAEConfig = field(default_factory=VAEConfig)
     """shape of V"""
     vision_training: VisionTrainConfig = field(default_factory=VisionTrainConfig)
@@ -311,11 +315,11 @@ class RunConfig(Config):
     controller: ControllerStageConfig = field(default_factory=ControllerStageConfig)
     """C and its evolution"""
     selection: SelectionConfig = field(default_factory=SelectionConfig)
-    """the real validation"""
+    """validation by real episodes"""
     residual: ResidualStageConfig = field(default_factory=ResidualStageConfig)
-    """a bounded change of the chosen C"""
+    """a learnt, bounded change of the chosen C"""
     ensemble: EnsembleStageConfig = field(default_factory=EnsembleStageConfig)
-    """several rounds' drivers as one"""
+    """several iterations' agents as one"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
 
@@ -330,14 +334,14 @@ class RunConfig(Config):
             self.refuse("dream.backend", allowed)
 
     def limited(self, max_steps: int | None) -> RunConfig:
-        """The same with no episode longer than so many steps; None changes nothing."""
+        """The same with no episode longer than so many steps (None: unchanged)."""
         if max_steps is None:
             return self
         limits = self.limits().items()
         return changed(self, {name: min(own or max_steps, max_steps) for name, own in limits})
 
     def limits(self) -> dict[str, int | None]:
-        """Longest episode of each kind, by the name of its setting; None: no limit of ours."""
+        """Longest episode of each kind by the name of its setting (None: the environment's)."""
         return {name: reduce(getattr, name.split("."), self) for name in LIMITS}  # type: ignore[misc]  # mypy follows no getattr
 
     def begins_memory(self, number: int) -> bool:
@@ -349,20 +353,18 @@ class RunConfig(Config):
         return number == 0 or number == self.iterations - self.from_scratch.iterations
 
     def trains_vision(self, number: int) -> bool:
-        """Whether V is trained in an iteration; in the others it stays as it is."""
+        """Whether V is trained in an iteration; otherwise the previous one is kept."""
         return number <= self.vision_training.finetune_iterations or self.begins_vision(number)
 
     def vision_training_of(self, number: int) -> VisionTrainConfig:
         """How V is trained in an iteration."""
-        cfg, steps = self.vision_training, self.from_scratch.vision_steps
-        again = number > 0 and self.begins_vision(number)
-        return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
+        steps = self.from_scratch.vision_steps if number and self.begins_vision(number) else None
+        return dataclasses.replace(self.vision_training, steps=steps or self.vision_training.steps)
 
     def memory_training_of(self, number: int) -> MemoryTrainConfig:
         """How M is trained in an iteration."""
-        cfg, steps = self.memory_training, self.from_scratch.memory_steps
-        again = number > 0 and self.begins_memory(number)
-        return dataclasses.replace(cfg, steps=steps) if again and steps is not None else cfg
+        steps = self.from_scratch.memory_steps if number and self.begins_memory(number) else None
+        return dataclasses.replace(self.memory_training, steps=steps or self.memory_training.steps)
 
     @property
     def frame_spec(self) -> FrameSpec:
@@ -373,7 +375,7 @@ class RunConfig(Config):
 
     @property
     def test_env(self) -> str:
-        """Where the agent is tested: the stock environment of a faster one."""
+        """Where the agent is tested: the original of a faster environment."""
         return self.test_env_id or task_for(self.env_id).test_env(self.env_id)
 
 
@@ -439,7 +441,7 @@ SMOKE: dict[str, Any] = {
     "test.episodes": 2,
     "test.max_steps": 50,
 }
-"""Everything once and tiny: under a minute, for tests. The agent learns nothing."""
+"""Every stage once and tiny: under a minute, for tests. The agent learns nothing."""
 
 QUICK: dict[str, Any] = {
     "iterations": 4,
@@ -483,10 +485,7 @@ QUICK: dict[str, Any] = {
     "residual.training.actors": 1,
     "test.episodes": 20,
 }
-"""From nothing to an agent within 30 minutes on two cores, installation included.
-
-Where its numbers come from is told in docs/results/lab-notebook.md.
-"""
+"""An agent within 30 minutes on two cores; docs/results/lab-notebook.md explains the numbers."""
 
 FULL: dict[str, Any] = QUICK | {
     "iterations": 8,
@@ -507,10 +506,7 @@ FULL: dict[str, Any] = QUICK | {
     "ensemble.enabled": True,
     "test.episodes": NUM_TEST_SEEDS,
 }
-"""The best agent that we know how to make, tested on all tracks.
-
-Within 90 minutes on two cores and a million real frames, those of selection included.
-"""
+"""The best agent, tested on all seeds: 90 minutes on two cores and a million real frames."""
 
 
 def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:

@@ -1,7 +1,7 @@
-"""The leaf that every module may import: what stages promise each other, and nothing else.
+"""Types and constants that every module may import; this module imports none of the others.
 
-A policy is whatever has Stable-Baselines3's `predict`; a controller is judged by whatever turns a
-population of parameters into returns, be it a dream, the real environment or a cluster.
+A policy has Stable-Baselines3's `predict`; a controller is judged by a function from a population
+of parameters to returns, in a dream, the real environment or on a cluster.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TRAINING_SEED_LIMIT = 400_000
-"""Environments used for training are reset with seeds below this one."""
+"""Seeds of training episodes are below this one."""
 
 SELECTION_SEED_START = 500_000
 """First seed of the episodes that choose between controllers."""
 
 TEST_SEED_START = 1_000_000
-"""First seed of the episodes that are reported; never trained on and never selected on."""
+"""First seed of the test episodes, which neither train nor select."""
 
 NUM_TEST_SEEDS = 100
 """Number of test episodes: the seeds `TEST_SEED_START` to `TEST_SEED_START + 99`."""
@@ -33,15 +33,14 @@ Squash: TypeAlias = Literal["tanh", "half", "clip", "scaled", "whole", "argmax"]
 together, a Box of integers); the index of the largest output (all outputs together, Discrete)."""
 
 PolicyState: TypeAlias = Any
-"""What a recurrent policy carries from step to step; opaque to everyone but the policy."""
-
+"""What a recurrent policy carries from step to step; opaque to its callers."""
 
 LatentPolicy: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """From z (B, Z) and h (B, H) to actions as M sees them: (B, A) numbers, or one-hot choices."""
 
 
 class UserError(Exception):
-    """A mistake the user can fix: the text names what is wrong, where, and what would be right.
+    """A mistake that the user can fix: the text says what is wrong, where, and what is allowed.
 
     The command line prints it as one line and exits with status 2, without a traceback.
     """
@@ -49,7 +48,7 @@ class UserError(Exception):
 
 @runtime_checkable
 class Policy(Protocol):
-    """What acts, with the call that Stable-Baselines3 made customary."""
+    """Chooses actions, by the call that Stable-Baselines3 made customary."""
 
     def predict(
         self,
@@ -62,8 +61,7 @@ class Policy(Protocol):
 
         Args:
             observation: the environment's own frame, (H, W, 3) uint8, or a batch (B, H, W, 3).
-            state: what the previous call returned; None at the start. A recurrent policy that gets
-                None at every step remembers nothing.
+            state: what the previous call returned; None at the start.
             episode_start: (B,) True where an episode begins, so that the state there is reset.
             deterministic: take the mode instead of a sample, for policies that have both.
 
@@ -77,7 +75,7 @@ class Policy(Protocol):
 
 
 class Predictor(Protocol):
-    """Algorithms of Stable-Baselines3 and sb3-contrib, on what they were trained on."""
+    """An algorithm of Stable-Baselines3 or sb3-contrib, on its own observations."""
 
     def predict(
         self,

@@ -1,12 +1,11 @@
 """Run folders: resolved config, metrics, the frame ledger, stages that are done, checkpoints.
 
-Everything here survives being killed at any moment: files are written whole or not at all, a torn
-last line of the metrics is repaired, and counting the same frames again changes nothing.
+Everything here survives a kill at any moment: files are written whole or not at all, a torn last
+line of the metrics is repaired, and the same frames are counted once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -21,6 +20,7 @@ from worldmodels._files import (
     atomic_path,
     atomic_write,
     disk_errors,
+    file_digest,
     make_folder,
     parse_json,
     read_json,
@@ -47,23 +47,23 @@ from worldmodels._outputs import (
     check_output,
     check_outputs,
 )
-from worldmodels._progress import ProgressBar, progress
+from worldmodels._progress import progress
 from worldmodels._shapes import check
 from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
 __all__ = ["FRAME_KINDS", "RunFolder", "agent_folder", "load_checkpoint", "save_checkpoint"]
-__all__ += ["atomic_path", "atomic_write", "locked", "make_folder", "parse_json", "read_json"]
-__all__ += ["read_json_lines", "read_regular", "write_json"]
+__all__ += ["atomic_path", "atomic_write", "file_digest", "locked", "make_folder", "parse_json"]
+__all__ += ["read_json", "read_json_lines", "read_regular", "write_json"]
 __all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
 __all__ += ["Device", "has_fast_bfloat16", "machine", "mixed_precision", "require_device"]
-__all__ += ["ProgressBar", "config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
+__all__ += ["config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
 
 SCHEMA_VERSION = 1
-"""Layout of a run folder's `config.json`; raised when a reader must tell old from new."""
+"""Layout of a run folder's `config.json`; readers refuse others."""
 
 FrameKind: TypeAlias = Literal["collection", "selection", "test", "model_free", "dream"]
-"""What frames are spent on; all but "dream" are steps of the real environment."""
+"""What frames are used for; all but "dream" are steps of the real environment."""
 
 FRAME_KINDS: tuple[FrameKind, ...] = get_args(FrameKind)
 
@@ -77,7 +77,7 @@ class LedgerEntry(TypedDict):
     frames: Annotated[int, AtLeast(0)]
     """steps of an environment"""
     superseded: NotRequired[bool]
-    """true where the work was redone with other settings: listed, but not in the totals"""
+    """true where the work was redone with other settings: listed, not in the totals"""
 
 
 class _Ledger(TypedDict):
@@ -117,7 +117,7 @@ class RunFolder:
         self.config_file = self.path / "config.json"
         """the resolved configuration"""
         self.metrics_file = self.path / "metrics.jsonl"
-        """one JSON object a line"""
+        """one JSON object per line"""
         self.frames_file = self.path / "frames.json"
         """the ledger of frames"""
         self.checkpoints = self.path / "checkpoints"
@@ -132,12 +132,7 @@ class RunFolder:
         return locked(self.path, wait)
 
     def claim(self, settings: Mapping[str, Any], same: Sequence[str]) -> None:
-        """Make sure that this folder is new, or that the run in it is the one to be resumed.
-
-        Raises:
-            UserError: one of the fields ``same`` is another in the ``settings`` than it is in the
-                folder's configuration, or that is damaged.
-        """
+        """Refuse a folder whose run differs from ``settings`` in one of the fields ``same``."""
         if not self.config_file.exists():
             return
         record = self.read_config()
@@ -154,7 +149,7 @@ class RunFolder:
                 )
 
     def write_config(self, cfg: Any, device: Device = "cpu") -> None:
-        """Write the resolved configuration with the versions and the machine that it runs on."""
+        """Write the resolved configuration with the versions and the machine."""
         config = to_jsonable(cfg)
         record = {
             "schema": SCHEMA_VERSION,
@@ -166,7 +161,7 @@ class RunFolder:
         write_json(self.config_file, record)
 
     def read_config(self) -> dict[str, Any]:
-        """What `write_config` wrote; `UserError` if it is missing or cannot be read."""
+        """What `write_config` wrote; `UserError` if it is missing or damaged."""
         record = read_json(self.config_file)
         schema = record.get("schema") if isinstance(record, dict) else None
         if schema != SCHEMA_VERSION:
@@ -189,15 +184,12 @@ class RunFolder:
                 file.write(line)
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
-        """The logged records, of one stage or of all, oldest first; `UserError` names a bad line.
-
-        A torn last line, left by a kill, is passed over.
-        """
+        """The logged records, of one stage or of all, oldest first (`read_json_lines`)."""
         records: list[dict[str, Any]] = read_json_lines(self.metrics_file, _Metrics)
         return [record for record in records if stage is None or record["stage"] == stage]
 
     def forget(self, stage: str, iteration: int | None = None, name: str | None = None) -> None:
-        """Drop a stage's metrics, or those with this "iteration" and "name" alone."""
+        """Drop a stage's metrics, or only those with this "iteration" and "name"."""
         records = self.metrics()
         kept = [
             record
@@ -211,15 +203,14 @@ class RunFolder:
             atomic_write(self.metrics_file, "".join(lines))
 
     def count_frames(self, kind: str, frames: int, key: str) -> None:
-        """Enter frames into the ledger, once per key: a resumed or repeated stage may say it again.
+        """Enter frames into the ledger, once per key: a resumed or repeated stage may do it again.
 
         The ledger lists all work that was ever done in this folder; its totals are what the present
-        agent cost. Work that was redone with other settings stays listed and is not in the totals
-        (`settle`); the same work done once more, since its outputs were lost, counts once. The key
-        names the work, such as "collect/0/<hash of its inputs>".
+        agent cost, without work that was redone with other settings (`settle`). The key names the
+        work, such as "collect/0/<hash of its inputs>".
 
         Raises:
-            ValueError: unknown kind, negative number, or the key stands for other frames already.
+            ValueError: unknown kind, negative number, or a key of other frames.
         """
         if kind not in FRAME_KINDS:
             raise ValueError(f"kind is {kind!r}, must be one of {', '.join(FRAME_KINDS)}")
@@ -235,25 +226,23 @@ class RunFolder:
         write_json(self.frames_file, _ledger([*entries, entry]))
 
     def drop_damaged_ledger(self) -> None:
-        """Remove a ledger that cannot be read; `settle` writes it again from the stages' records.
+        """Remove a damaged ledger; `settle` restores it from the stages' records.
 
-        Frames that other commands entered, such as `worldmodels evaluate --run`, are lost.
+        Frames of other commands, such as `worldmodels evaluate --run`, are lost.
         """
         try:
             self.frames()
         except UserError as error:
-            print(f"== {error}: it is made again from the stages' records", flush=True)
+            print(f"== {error}: it is restored from the stages' records", flush=True)
             _discard([self.frames_file])
 
     def settle(self, current: Collection[str], known: Sequence[LedgerEntry] = ()) -> None:
         """Count what the present agent cost; other work of a run's stages is superseded.
 
         Args:
-            current: first 8 letters of the hashes of the stages that the present agent comes from.
-                Keys of a run's stages end in them; entries that other commands made, which end in
-                longer ones, are left as they are.
-            known: entries that the stages recorded when they were done; they are entered again
-                where the ledger has lost or changed them.
+            current: first 8 letters of the hashes of the present agent's stages, in which the keys
+                of their entries end. Keys of other commands end in longer ones and are kept.
+            known: entries that the stages recorded; they replace lost or changed ones.
         """
         sure = {entry["key"]: entry for entry in known}
         entries: list[LedgerEntry] = []
@@ -272,11 +261,7 @@ class RunFolder:
             write_json(self.frames_file, ledger)
 
     def frames(self) -> dict[str, Any]:
-        """Return the ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}.
-
-        Raises:
-            UserError: the file is damaged.
-        """
+        """The ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}."""
         if not self.frames_file.exists():
             return _ledger([])
         return _ledger(read_json(self.frames_file, _Ledger)["entries"])
@@ -284,17 +269,17 @@ class RunFolder:
     def stage_done(
         self, name: str, inputs_hash: str, sources: str = "", files: Sequence[Path] = ()
     ) -> bool:
-        """Tell whether a stage was finished with exactly these inputs, and its files are whole.
+        """Whether a stage was finished with exactly these inputs, and its files are whole.
 
-        Files that are missing or not as the stage left them are named and removed: it has to be
-        done again, and no other, unless its result is another then. So it is with a damaged record.
-        The files of a record without digests, of an earlier version, are taken as they are, once.
+        Missing and damaged files are named and removed, and the stage has to be done again; the
+        same holds for a damaged record.
 
         Args:
             name: of the stage.
             inputs_hash: of its configuration, and of the keys of the stages that it reads.
             sources: hash of the results that it reads (`stage_found`).
-            files: what it writes, for a record without digests.
+            files: what it writes; accepted as they are for a record of an earlier version, which
+                has no digests.
         """
         record = self._record(name)
         if record is None or record["inputs"] != inputs_hash:
@@ -322,10 +307,10 @@ class RunFolder:
         files: Sequence[Path] = (),
         sources: str = "",
     ) -> None:
-        """Record that a stage is finished, with figures that later stages and the report want.
+        """Record a finished stage, with figures for later stages and the report.
 
         The record keeps a digest of every file among ``files``, which may be folders in this one;
-        the rest is as for `stage_done`.
+        the other arguments are those of `stage_done`.
         """
         record = to_jsonable(
             {
@@ -360,7 +345,7 @@ class RunFolder:
         return config_hash(found), record.get("frames", [])
 
     def _record(self, name: str) -> _Done | None:
-        """What is recorded of a stage; None where nothing is, or where it is damaged."""
+        """A stage's record; None where it is missing or damaged."""
         path = self._stage(name)
         if not path.exists():
             return None
@@ -376,26 +361,26 @@ class RunFolder:
         return record
 
     def _stage(self, name: str) -> Path:
-        """Return the file that says a stage is done; a name may have slashes, as in "collect/0"."""
+        """The file of a stage's record; a name may have slashes, as in "collect/0"."""
         return self.path / "stages" / f"{name}.json"
 
 
 def save_checkpoint(path: str | Path, state: Mapping[str, Any], kind: str = "checkpoint") -> None:
-    """See `worldmodels.artifacts.save_checkpoint`; torch is loaded only when this is called."""
+    """Call `worldmodels.artifacts.save_checkpoint`, and load torch only then."""
     from worldmodels import artifacts
 
     artifacts.save_checkpoint(path, state, kind)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
-    """See `worldmodels.artifacts.load_checkpoint`."""
+    """Call `worldmodels.artifacts.load_checkpoint`, and load torch only then."""
     from worldmodels import artifacts
 
     return artifacts.load_checkpoint(path)
 
 
 def agent_folder(path: Path) -> Path:
-    """The `agent` folder of a run where a path is a run's folder; the path itself elsewhere."""
+    """The agent in a run folder; the path itself if it is no run folder."""
     agent = path / "agent"
     return agent if (agent / "config.json").is_file() else path
 
@@ -404,7 +389,7 @@ def _digests(root: Path, outputs: Iterable[Path]) -> dict[str, str]:
     """SHA-256 (hex) of every file among some outputs, files or folders, by its path below root."""
     found = (path.rglob("*") if path.is_dir() else [path] for path in outputs)
     paths = sorted(path for inner in found for path in inner if path.is_file())
-    with ThreadPoolExecutor() as pool:  # hashing releases Python's lock
+    with ThreadPoolExecutor() as pool:  # hashing releases the GIL
         pairs = zip(paths, pool.map(_digest, paths), strict=True)
         return {path.relative_to(root).as_posix(): one for path, one in pairs if one is not None}
 
@@ -412,8 +397,8 @@ def _digests(root: Path, outputs: Iterable[Path]) -> dict[str, str]:
 def _digest(path: Path) -> str | None:
     """SHA-256 (hex) of a file; None where it cannot be read.
 
-    A file is hashed once in a process, unless its size or its times have changed since. Nothing is
-    kept from one process to the next: a flipped bit changes neither.
+    A process hashes a file again if its size or times have changed. Digests are not kept on disk,
+    since a flipped bit changes neither.
     """
     try:
         stat = path.stat()
@@ -424,12 +409,11 @@ def _digest(path: Path) -> str | None:
 
 @lru_cache(maxsize=65_536)
 def _hash(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path)
 
 
 def _discard(paths: Iterable[Path]) -> None:
-    """Remove damaged files, so that the stage that wrote them finds them missing."""
+    """Remove damaged files or folders."""
     for path in paths:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -438,7 +422,7 @@ def _discard(paths: Iterable[Path]) -> None:
 
 
 def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
-    """Return the ledger of these entries; totals are derived, so they cannot disagree with them."""
+    """The ledger of these entries, with their totals."""
     totals = {kind: 0 for kind in FRAME_KINDS}
     for entry in entries:
         if not entry.get("superseded", False):
@@ -447,7 +431,7 @@ def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
 
 
 def _repair_last_line(path: Path) -> None:
-    """Cut off a last line that a kill left without its end, so that appending starts a line."""
+    """Cut off a torn last line, so that the next record starts a line."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.experience import fakes
 from worldmodels import executors
-from worldmodels.experience.collect import CollectConfig, CollectSummary, collect
+from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
@@ -27,16 +27,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def run(out: Path, **kwargs: object) -> CollectSummary:
+def run(out: Path, **kwargs: object) -> int:
     return collect(CFG, fakes.BOX, AR1Config(), SEEDS, out, **kwargs)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("whole")
-    summary = run(out)
-    steps = sum(map(fakes.steps_of, SEEDS))
-    assert (summary.frames, summary.new_frames, summary.episodes) == (steps, steps, len(SEEDS))
+    assert run(out) == sum(map(fakes.steps_of, SEEDS))
     return out
 
 
@@ -62,9 +60,8 @@ def test_what_was_driven_is_what_is_stored(whole: Path) -> None:
 
 def test_workers_do_not_matter(whole: Path, tmp_path: Path) -> None:
     with executors.make("processes", 3) as pool:
-        summary = run(tmp_path, executor=pool)
+        run(tmp_path, executor=pool)
     assert contents(tmp_path) == contents(whole)
-    assert summary.episodes == len(SEEDS)
 
 
 def test_order_and_grouping_do_not_change_an_episode(whole: Path, tmp_path: Path) -> None:
@@ -82,18 +79,16 @@ def test_what_is_there_is_kept(whole: Path, tmp_path: Path) -> None:
     lost.unlink()
     (tmp_path / ".seeds-000010-000013-abc.shard").write_bytes(b"left by a killed writer")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.shard")}
-    summary = run(tmp_path)
+    assert run(tmp_path) == sum(map(fakes.steps_of, SEEDS[4:8]))
     assert contents(tmp_path) == contents(whole)
-    assert summary.new_frames == sum(map(fakes.steps_of, SEEDS[4:8]))
-    assert summary.frames == sum(map(fakes.steps_of, SEEDS))
     assert all(p.stat().st_mtime_ns == t for p, t in before.items() if not p.name.startswith("."))
-    assert run(tmp_path).new_frames == 0
+    assert run(tmp_path) == 0
 
 
 def test_more_seeds_extend_a_collection(tmp_path: Path) -> None:
     collect(CFG, fakes.BOX, AR1Config(), range(4), tmp_path)
-    summary = collect(CFG, fakes.BOX, AR1Config(), range(8), tmp_path)
-    assert summary.new_frames == sum(map(fakes.steps_of, range(4, 8)))
+    new_steps = collect(CFG, fakes.BOX, AR1Config(), range(8), tmp_path)
+    assert new_steps == sum(map(fakes.steps_of, range(4, 8)))
     assert len(EpisodeStore([tmp_path])) == 8
 
 
@@ -220,10 +215,9 @@ def test_a_killed_collection_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_held_actions_are_stored_once_and_all_steps_are_counted(tmp_path: Path) -> None:
-    summary = collect(
-        CollectConfig(group=4, action_repeat=3), fakes.BOX, AR1Config(), SEEDS, tmp_path
-    )
-    assert summary.frames == sum(map(fakes.steps_of, SEEDS))
+    cfg = CollectConfig(group=4, action_repeat=3)
+    steps = collect(cfg, fakes.BOX, AR1Config(), SEEDS, tmp_path)
+    assert steps == sum(map(fakes.steps_of, SEEDS))
     store = EpisodeStore([tmp_path])
     assert store.action_repeat == 3
     for index, seed in enumerate(SEEDS):

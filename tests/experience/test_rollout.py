@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tests.experience import fakes
 from worldmodels import envs
 from worldmodels.experience import rollout
+from worldmodels.experience.episode import EpisodeResult
 from worldmodels.experience.exploration import AR1Config, build_behaviour
 from worldmodels.experience.rollout import PolicyBehaviour, run_group, shared_envs
 from worldmodels.protocols import UserError
@@ -38,20 +39,33 @@ def zeros() -> Fixed:
     return Fixed(np.zeros((WIDTH, 2)))
 
 
+def recorded(
+    pool: Any, behaviour: Any, seeds: list[int], **limits: int
+) -> tuple[list[EpisodeResult], list[NDArray[np.uint8]]]:
+    """What `run_group` returns, and the raw frames (T + 1, H, W, C) of each episode."""
+    frames: list[list[NDArray[np.uint8]]] = [[] for _ in seeds]
+
+    def keep(obs: NDArray[np.uint8], new: NDArray[np.bool_]) -> None:
+        for row in np.flatnonzero(new):
+            frames[row].append(obs[row].copy())
+
+    results = run_group(pool, behaviour, seeds, width=WIDTH, on_frames=keep, **limits)
+    return results, [np.stack(seen) for seen in frames]
+
+
 def test_each_episode_goes_as_it_would_alone() -> None:
     pool = shared_envs(fakes.BOX, len(SEEDS))
     behaviour = build_behaviour(AR1Config(), pool[0])
-    together = run_group(pool, behaviour, SEEDS, width=WIDTH, keep_frames=True)
+    together, frames = recorded(pool, behaviour, SEEDS)
     assert [r.seed for r in together] == SEEDS
-    for result in together:
-        (alone,) = run_group(pool, behaviour, [result.seed], width=WIDTH, keep_frames=True)
+    for result, seen in zip(together, frames, strict=True):
+        (alone,), (own,) = recorded(pool, behaviour, [result.seed])
         assert alone.total_reward == result.total_reward
         assert alone.length == result.length == fakes.steps_of(result.seed)
         assert (alone.terminated, alone.truncated) == (result.terminated, result.truncated)
         assert alone.terminated == (result.seed % 2 == 0)
-        assert np.array_equal(alone.frames, result.frames)  # type: ignore[arg-type]
-        assert result.frames is not None
-        assert result.frames[:, 0, 0, 0].tolist() == list(range(result.length + 1))
+        assert np.array_equal(own, seen)
+        assert seen[:, 0, 0, 0].tolist() == list(range(result.length + 1))
 
 
 def test_the_batch_never_changes_its_width() -> None:
@@ -79,7 +93,6 @@ def test_the_hook_sees_every_frame_and_results_have_actions_and_rewards() -> Non
         assert result.actions.shape == (steps, 2) and result.actions.dtype == np.float32
         assert sum(result.rewards.tolist()) == result.total_reward
         assert result.ms_per_action is not None and result.ms_per_action > 0
-        assert result.frames is None
 
 
 def test_max_steps_truncates() -> None:
@@ -180,15 +193,14 @@ def test_a_held_action_is_one_step_of_the_group() -> None:
     """Every frame that is seen, and every sum of rewards, is that of the steps in between."""
     actions = np.tile([[0.5, 0.25]], (WIDTH, 1))
     pool = shared_envs(fakes.BOX, len(SEEDS))
-    single = run_group(pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True)
-    held = run_group(pool, Fixed(actions), SEEDS, width=WIDTH, keep_frames=True, action_repeat=4)
-    for one, other in zip(single, held, strict=True):
+    single = recorded(pool, Fixed(actions), SEEDS)
+    held = recorded(pool, Fixed(actions), SEEDS, action_repeat=4)
+    for one, every, other, fourth in zip(*single, *held, strict=True):
         assert other.length == one.length
         assert (other.terminated, other.truncated) == (one.terminated, one.truncated)
         assert other.total_reward == pytest.approx(one.total_reward)
-        assert one.frames is not None and other.frames is not None
         seen = [*range(0, one.length, 4), one.length]
-        assert np.array_equal(other.frames, one.frames[seen])
+        assert np.array_equal(fourth, every[seen])
         assert other.rewards is not None and len(other.rewards) == len(seen) - 1
         assert other.rewards[0] == pytest.approx(sum(_rewards(one.seed, actions[0], 4)))
 
@@ -211,14 +223,11 @@ def test_car_racing_draws_only_what_is_seen_and_that_exactly() -> None:
     pool = shared_envs("worldmodels/CarRacing-v3", 1)
     behaviour = Fixed(np.tile([[0.3, 0.4, 0.0]], (WIDTH, 1)))
     for steps in (12, 10):  # 10 ends an episode while an action is held
-        (one,) = run_group(pool, behaviour, [3], width=WIDTH, max_steps=steps, keep_frames=True)
-        (held,) = run_group(
-            pool, behaviour, [3], width=WIDTH, max_steps=steps, keep_frames=True, action_repeat=4
-        )
-        assert one.frames is not None and held.frames is not None
+        (one,), (every,) = recorded(pool, behaviour, [3], max_steps=steps)
+        (held,), (fourth,) = recorded(pool, behaviour, [3], max_steps=steps, action_repeat=4)
         assert held.total_reward == pytest.approx(one.total_reward)
         seen = [0, 4, 8, steps]
-        assert np.array_equal(held.frames[:, :84], one.frames[seen][:, :84])
+        assert np.array_equal(fourth[:, :84], every[seen][:, :84])
         assert pool[0].unwrapped.draws_observations  # type: ignore[attr-defined]  # ours
 
 

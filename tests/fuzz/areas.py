@@ -186,7 +186,7 @@ def _use_store(folder: Path) -> None:
     for index in range(len(store)):
         episode = store.read(index)
         store.action_spec.encode(episode.action)
-    next(store.frame_batches(4, 0, prefetch=False))
+    next(store.frame_batches(4, 0))
 
 
 # --- files between stages

@@ -25,7 +25,7 @@ from worldmodels.pages import build_report
 from worldmodels.pipeline import Pipeline
 from worldmodels.presets import PRESETS, changed, full, quick, smoke
 from worldmodels.protocols import UserError
-from worldmodels.stages.vision import flip_of
+from worldmodels.stages.learning import flip_of
 from worldmodels.tasks import DEFAULT, Task, Words, named, register_task, task_for, task_of
 from worldmodels.tasks import task as records
 from worldmodels.tasks.car_racing import CAR_RACING

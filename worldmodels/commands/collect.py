@@ -30,7 +30,7 @@ from worldmodels.experience.export import export_minari
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.presets import RunConfig
 from worldmodels.runs import FolderPath
-from worldmodels.stages.collection import Drives
+from worldmodels.stages.collection import CollectionPlan
 from worldmodels.tasks import task_for
 
 SETTINGS = {
@@ -149,7 +149,7 @@ class Collect(Command):
             own = task_for(self.env_id).frame_spec
             repeat = self.action_repeat
             frames = own if self.frame_rows is None else FrameSpec(rows=self.frame_rows)
-        drives = self._drives()
+        drives = self._plan()
         same = dataclasses.replace(drives, episodes=1)  # a longer collection extends a shorter one
         inputs = [self.env_id, same, self.group, repeat, frames]
         stage = ("collect", self.out, inputs, self.run)
@@ -161,11 +161,11 @@ class Collect(Command):
             what = (drives, self.env_id, self.out, ctx)
             found = stages.collect(*what, group=self.group, action_repeat=repeat, frame_spec=frames)
         print(
-            f"{found.frames:,} frames in {found.episodes} episodes with a mean return of "
-            f"{found.mean_return:.1f}: {self.out}"
+            f"{found['frames']:,} frames in {found['episodes']} episodes with a mean return of "
+            f"{found['mean_return']:.1f}: {self.out}"
         )
 
-    def _drives(self) -> Drives:
+    def _plan(self) -> CollectionPlan:
         """The preset's iteration, with the changes of the options."""
         settings = {setting: getattr(self, flag) for flag, setting in SETTINGS.items()}
         if self.bias is not None:

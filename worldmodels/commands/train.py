@@ -17,10 +17,9 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.presets import ControllerStageConfig, MemoryStageConfig, StartsConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, FilePath, FolderPath, versions
+from worldmodels.runs import Device, FilePath, FolderPath, file_digest, versions
 from worldmodels.stages import LatentsFile, MemoryFile, Source, StageContext, VisionFile
 from worldmodels.stages.files import (
-    file_digest,
     load_latents,
     load_memories,
     require_same,

@@ -1,8 +1,7 @@
-"""What can be evaluated: agents by folder or name, checkpoints, controls, any `Policy`."""
+"""What can be evaluated: agents by folder or name, checkpoints, baselines, any `Policy`."""
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from worldmodels.protocols import Policy, UserError
 
 @dataclass(frozen=True)
 class AgentParameters:
-    """The agent in a folder under another controller: a checkpoint, cheap to send to a process."""
+    """The agent in a folder with another controller: a checkpoint, cheap to send to a process."""
 
     agent: Path
     """folder, or name of an agent that comes with the package"""
@@ -32,14 +31,14 @@ class AgentParameters:
 
 @runtime_checkable
 class Reseedable(Protocol):
-    """A policy with noise of its own, such as an agent, or a planner on one."""
+    """A policy with its own random numbers, such as an agent, or a planner on one."""
 
     def check_env(self, env: gym.Env[Any, Any]) -> None:
-        """Refuse an environment that it cannot drive."""
+        """Refuse an environment that it does not fit."""
         ...
 
     def reseed(self, seed: int) -> None:
-        """Restart the noise."""
+        """Restart the random numbers."""
         ...
 
 
@@ -57,12 +56,10 @@ def describe(policy: PolicySpec) -> str:
 def build_behaviour(
     policy: PolicySpec, env: gym.Env[Any, Any], deterministic: bool = True, seed: int = 0
 ) -> Behaviour:
-    """Open a policy to drive a group in environments such as `env`.
+    """Open a policy for a group of environments such as `env`, its own random numbers at `seed`.
 
-    A policy is asked for its mode if `deterministic`; its own noise, if any, begins at `seed`.
-
-    Raises:
-        UserError: there is no such agent, or it is for another action space.
+    It takes its mode if `deterministic`. `UserError` if there is no such agent, or it is for
+    another action space.
     """
     if policy in ("random", "zeros"):
         return RandomPolicy(env.action_space, still=policy == "zeros")
@@ -74,15 +71,15 @@ def build_behaviour(
         policy.check_env(env)
         policy.reseed(seed)
     if not isinstance(policy, Policy):
-        raise UserError(f"{policy!r} is no policy: it has no predict()")
+        raise UserError(f"{policy!r} is not a policy: it has no predict()")
     return PolicyBehaviour(policy, deterministic)
 
 
 class RandomPolicy:
-    """Uniform actions from a generator for each episode's seed; or none at all."""
+    """Uniform actions from a generator for each episode's seed, or always the same action."""
 
     def __init__(self, space: gym.spaces.Space[Any], still: bool = False) -> None:
-        """Drive in an action space; `still` takes zeros (clipped to a Box) or the first choice."""
+        """Act in a space; `still` always takes zeros (clipped to a Box) or the first choice."""
         self._space, self._still = space, still
         self._rngs: list[np.random.Generator] = []
 
@@ -91,7 +88,7 @@ class RandomPolicy:
         self._rngs = [np.random.default_rng(runs.derive_seed("random", int(s))) for s in seeds]
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
-        """Choose actions (W, A) or (W,); rows without an episode stay still."""
+        """Choose actions (W, A) or (W,); rows without an episode get zeros or the first choice."""
         space = self._space
         first = space.start if isinstance(space, gym.spaces.Discrete) else 0
         actions = np.full((len(obs), *(space.shape or ())), first, space.dtype)
@@ -108,14 +105,14 @@ class RandomPolicy:
 
 
 def stamp(path: str | Path) -> tuple[Path, str]:
-    """An agent's folder, and what changes when it is written again."""
+    """An agent's folder, and a digest that changes when it is written again."""
     folder = find(path)
-    return folder, hashlib.sha256((folder / "config.json").read_bytes()).hexdigest()
+    return folder, runs.file_digest(folder / "config.json")
 
 
 @lru_cache(maxsize=2)
 def _load(folder: Path, stamp: str) -> Agent:
-    """Open an agent once in a process, and again when its folder has changed."""
+    """Open an agent once per process, and again when its folder has changed."""
     return Agent.from_pretrained(folder)
 
 

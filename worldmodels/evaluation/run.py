@@ -1,4 +1,4 @@
-"""Evaluations: policies x groups of seeds, driven in lockstep, one process per core.
+"""Evaluations: policies x groups of seeds, run in lockstep, one process per core.
 
 Groups have one fixed width, so an episode's return depends on the policy and on its group's seeds,
 not on the workers.
@@ -33,7 +33,7 @@ from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import UserError
 
 GROUP_SIZE = 8
-"""Episodes driven in step. Wider groups are no faster on a CPU, and leave cores idle at the end."""
+"""Episodes run in step. Wider groups are no faster on a CPU, and leave cores idle at the end."""
 
 _Episode = TypedDict(
     "_Episode",
@@ -68,7 +68,7 @@ class EvaluationResult:
     env: str
     """environment id"""
     episodes: tuple[EpisodeResult, ...]
-    """in the order of the seeds, without frames and rewards"""
+    """in the order of the seeds, without rewards"""
     summary: Summary
     """statistics of the returns"""
     deterministic: bool
@@ -93,7 +93,7 @@ class EvaluationResult:
 
     @property
     def ms_per_action(self) -> float | None:
-        """Milliseconds of the policy's time per step; None where it was not measured."""
+        """Milliseconds of the policy per step; None where it was not measured."""
         timed = [e for e in self.episodes if e.ms_per_action is not None]
         steps = sum(e.length for e in timed)
         return sum((e.ms_per_action or 0) * e.length for e in timed) / steps if steps else None
@@ -159,7 +159,7 @@ def evaluate(
     name: str | None = None,
     **options: Unpack[Options],
 ) -> EvaluationResult:
-    """Drive one episode per seed; see `evaluate_many`, of which this is the case of one policy."""
+    """Run one episode per seed with one policy; see `evaluate_many`."""
     names = None if name is None else [name]
     return evaluate_many([policy], env_id, seeds, workers, names=names, **options)[0]
 
@@ -179,25 +179,24 @@ def evaluate_many(
     keep_actions: bool = False,
     resume: Path | None = None,
 ) -> list[EvaluationResult]:
-    """Drive several policies on the same seeds, all groups of all policies side by side.
+    """Run several policies on the same seeds, all groups of all policies side by side.
 
-    There is one record per policy, in order; its seconds are a share of the whole wall clock.
+    There is one record per policy, in order; its seconds are an equal part of the wall clock.
 
     Args:
-        policies: each an agent's folder or name, "random", "zeros", a checkpoint, or an object with
-            `predict`, which must be picklable where there are several workers.
+        policies: each a `PolicySpec`; an object must be picklable for several workers.
         env_id: any environment that `envs.make` accepts.
         seeds: one per episode.
-        workers: processes, where no executor is given; None takes all cores.
+        workers: processes if no executor is given (default: all cores).
         executor: where to work, such as the pipeline's one pool of processes.
-        names: what the results call the policies; their specs if not given.
-        group_size: episodes in step; part of what fixes the floats.
+        names: what the results call the policies (default: their specs).
+        group_size: episodes in step; the floats depend on it.
         deterministic: ask a policy for its mode.
         max_steps: truncate episodes, beside the environment's own limit.
         env_kwargs: passed to `envs.make`.
         keep_actions: put each episode's actions into its record, to replay it.
-        resume: a JSON file of the finished groups, from which an interrupted evaluation
-            resumes; removed in the end. Not with ``keep_actions``.
+        resume: JSON file of finished groups, from which an interrupted evaluation resumes; deleted
+            at the end. Not with ``keep_actions``.
 
     Raises:
         UserError: no seeds, an unknown agent or environment, an agent for another action space.
@@ -214,7 +213,7 @@ def evaluate_many(
         env_id, dict(env_kwargs or {}), group_size, max_steps, deterministic, keep_actions
     )
     env = shared_envs(env_id, 1, settings.env_kwargs)[0]
-    for policy in policies:  # errors are raised before any process starts
+    for policy in policies:  # raise errors before any process starts
         build_behaviour(policy, env, deterministic)
     envs.note_endless(env, max_steps)
     groups = [tuple(seeds[i : i + group_size]) for i in range(0, len(seeds), group_size)]
@@ -224,7 +223,7 @@ def evaluate_many(
     with executors.given_or_new(executor, workers, len(tasks) - len(done)) as pool:
         if executor is None and pool.workers > 1:
             check_picklable(policies)
-        work = partial(_drive, tuple(policies), settings)
+        work = partial(_run_group, tuple(policies), settings)
         _run(pool, work, tasks, done, None if resume is None else (resume, key))
     if resume is not None:
         resume.unlink(missing_ok=True)
@@ -251,7 +250,7 @@ def _run(
     missing = [t for t in range(len(tasks)) if t not in done]
     total = sum(len(seeds) for _, seeds in tasks)
     began, frames = time.perf_counter(), 0
-    with runs.progress(total, "evaluating", unit="episodes") as bar:
+    with runs.progress(range(total), "evaluating", unit="episodes") as bar:
         bar.advance(sum(map(len, done.values())))
         for index, episodes in pool.map(work, [tasks[t] for t in missing]):
             done[missing[index]] = episodes
@@ -264,8 +263,10 @@ def _run(
                 runs.write_json(resume[0], {"key": resume[1], "groups": kept})
 
 
-def _drive(policies: Sequence[PolicySpec], settings: _Settings, task: Task) -> list[EpisodeResult]:
-    """Drive one group; this is what a worker does."""
+def _run_group(
+    policies: Sequence[PolicySpec], settings: _Settings, task: Task
+) -> list[EpisodeResult]:
+    """Run one group; this is what a worker does."""
     which, seeds = task
     pool = shared_envs(settings.env_id, len(seeds), settings.env_kwargs)
     with executors.one_thread():
@@ -288,7 +289,7 @@ def _key(policies: Sequence[PolicySpec], seeds: Sequence[int], settings: _Settin
 
 
 def _finished_groups(resume: Path | None, key: str) -> Done:
-    """Groups that an interrupted evaluation has finished; none if it was another evaluation."""
+    """Groups that an interrupted evaluation has finished; none of another evaluation."""
     if resume is None or not resume.exists():
         return {}
     content = runs.read_json(resume, _Unfinished)
@@ -297,12 +298,7 @@ def _finished_groups(resume: Path | None, key: str) -> Done:
 
 
 def _from_json(episode: _Episode) -> EpisodeResult:
+    same: Any = {name: value for name, value in episode.items() if name != "return"}
     return EpisodeResult(
-        seed=episode["seed"],
-        total_reward=episode["return"],
-        length=episode["length"],
-        terminated=episode["terminated"],
-        truncated=not episode["terminated"],
-        lap_finished=episode["lap_finished"],
-        ms_per_action=episode["ms_per_action"],
+        total_reward=episode["return"], truncated=not episode["terminated"], **same
     )

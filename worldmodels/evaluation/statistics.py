@@ -1,4 +1,4 @@
-"""Statistics of returns, as scores are reported: no single figure stands alone."""
+"""Statistics of returns, as scores are reported."""
 
 from __future__ import annotations
 
@@ -22,26 +22,22 @@ class Summary:
     mean: float
     """arithmetic mean"""
     std: float
-    """standard deviation over episodes, ddof 0, as published tables and SB3 have it"""
+    """standard deviation over episodes, ddof 0 as in published tables and SB3"""
     median: float
     """middle value"""
     iqm: float
-    """mean of the middle half (the interquartile mean): a quarter is cut off at each end"""
+    """interquartile mean: the mean of the middle half"""
     p10: float
     """tenth percentile: one episode in ten is worse"""
     ci95: tuple[float, float] | None
-    """95% bootstrap interval of the mean; None for a single episode"""
+    """95% bootstrap interval of the mean (None: a single episode)"""
     fraction_solved: float | None
-    """share of episodes at or above the threshold; None where there is no threshold"""
+    """fraction of episodes at or above the threshold; None without a threshold"""
 
 
 def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
-    """Sum up returns (E,); from `threshold` on they count as solved.
-
-    Raises:
-        UserError: there are none, or one is not finite.
-    """
-    from scipy.stats import trim_mean  # a second to import, and workers do without
+    """Sum up finite returns (E,); those of at least `threshold` count as solved."""
+    from scipy.stats import trim_mean  # a second to import, which workers do not need
 
     values = np.asarray(returns, np.float64)
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
@@ -58,10 +54,10 @@ def summarize(returns: ArrayLike, threshold: float | None = None) -> Summary:
 
 
 def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float] | None:
-    """95% bootstrap interval of the mean: bias-corrected and accelerated (Efron 1987).
+    """95% bootstrap interval (low, high) of the mean of values (E,); None for fewer than two.
 
-    Where BCa has no answer (nearly equal values, say) the percentile interval stands in. The same
-    values (E,) and seed give the same (low, high); fewer than two values give None.
+    It is bias-corrected and accelerated (BCa; Efron 1987), or the percentile interval where BCa
+    fails, as for nearly equal values.
     """
     from scipy.stats import bootstrap
 
@@ -72,7 +68,7 @@ def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float] 
         return float(sample[0]), float(sample[0])
     for method in ("BCa", "percentile"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy warns of degenerate data; they are handled here
+            warnings.simplefilter("ignore")  # scipy warns of degenerate data, handled here
             interval = bootstrap(
                 (sample,),
                 np.mean,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from worldmodels.executors.base import ONE_THREAD, PoolExecutor, WorkerDied
+from worldmodels.executors import ONE_THREAD, PoolExecutor, WorkerDied
 from worldmodels.protocols import UserError
 
 
@@ -13,11 +13,7 @@ class RayExecutor(PoolExecutor):
     """Works in Ray actors, on this machine or on a cluster whose machines share the files."""
 
     def __init__(self, workers: int) -> None:
-        """Connect to Ray, or start it here with its dashboard off.
-
-        Raises:
-            UserError: Ray is not installed.
-        """
+        """Connect to Ray, or start it here; `UserError` where it is not installed."""
         try:
             import ray
             import ray.exceptions
@@ -31,8 +27,7 @@ class RayExecutor(PoolExecutor):
         self._owner = not ray.is_initialized()
         if self._owner:
             ray.init(include_dashboard=False, dashboard_host="127.0.0.1", log_to_driver=False)
-        variables = dict.fromkeys(ONE_THREAD, "1")
-        self._actor = ray.remote(num_cpus=1, runtime_env={"env_vars": variables})(_Actor)
+        self._actor = ray.remote(num_cpus=1, runtime_env={"env_vars": ONE_THREAD})(_Actor)
 
     def _pack(self, fn: Callable[[Any], Any]) -> Any:
         return self._ray.put(fn)

@@ -1,4 +1,4 @@
-"""Work in processes of this machine: how one is started, what it does all its life, how it ends."""
+"""Work in processes of this machine: how one starts, what it does, how it ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from worldmodels.executors.base import ONE_THREAD, PoolExecutor, WorkerDied
+from worldmodels.executors import ONE_THREAD, PoolExecutor, WorkerDied
 
 
 @dataclass
@@ -31,9 +31,8 @@ class _Worker:
 class ProcessExecutor(PoolExecutor):
     """Works in processes of this machine, started at their first use and kept until closed.
 
-    Processes are spawned, never forked: a forked copy of a program with threads may lock up. Each
-    has one thread for linear algebra, ignores Ctrl-C (this process ends it) and ends when this one
-    dies.
+    Processes are spawned, since a forked copy of a program with threads may deadlock. Each has one
+    thread for linear algebra, ignores Ctrl-C (this process ends it) and ends when this one dies.
     """
 
     def _pack(self, fn: Callable[[Any], Any]) -> bytes:
@@ -46,7 +45,7 @@ class ProcessExecutor(PoolExecutor):
             target=_serve, args=(there,), name=f"worldmodels-{place}", daemon=True
         )
         before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
-        os.environ.update(dict.fromkeys(ONE_THREAD, "1"))  # read by libraries when first imported
+        os.environ.update(ONE_THREAD)  # read by libraries when first imported
         try:
             process.start()
         finally:
@@ -99,14 +98,14 @@ def _death(process: BaseProcess) -> WorkerDied:
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
-            how += " (for want of memory, often: use fewer workers)"
+            how += " (often out of memory: use fewer workers)"
     else:
         how = f"ended with exit status {code}"
     return WorkerDied(f"worker {process.name} (pid {process.pid}) {how}")
 
 
 def _serve(line: Connection) -> None:
-    """Work off what comes down the line, until it is closed: a worker's whole life."""
+    """Answer what comes down the line until it is closed; this is a worker's main function."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     fn: Callable[[Any], Any] | None = None
@@ -120,7 +119,7 @@ def _serve(line: Connection) -> None:
             fn = fn if function is None else pickle.loads(function)
             assert fn is not None
             answer = True, fn(item)
-        except Exception as error:  # passed on, not swallowed: the caller raises it
+        except Exception as error:  # the caller raises it
             answer = False, error
         line.send_bytes(_packed(*answer))
 
@@ -130,7 +129,7 @@ def _packed(done: bool, result: Any) -> bytes:
     if not done:
         result = result, "".join(traceback.format_exception(result))
     try:
-        # Rebuilt here once: an exception with a constructor of its own may pickle and not unpickle.
+        # Rebuilt once: an exception with its own constructor may pickle but not unpickle.
         raw = pickle.dumps((done, result))
         if not done:
             pickle.loads(raw)
@@ -142,7 +141,7 @@ def _packed(done: bool, result: Any) -> bytes:
 
 
 def _end_with_parent() -> None:
-    """End this process as soon as the one that started it is gone, however that ended."""
+    """End this process as soon as the one that started it is gone."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,1 +1,1 @@
-"""Experience: episodes driven in the real environment, and the shards on disk that hold them."""
+"""Experience: episodes in the real environment, and the shards on disk that hold them."""

@@ -1,4 +1,4 @@
-"""Collecting episodes: groups of seeds are driven by workers, one shard for each group."""
+"""Collecting episodes: workers take groups of seeds and write one shard for each."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from worldmodels.runs import make_folder, progress, to_jsonable, versions, write
 from worldmodels.tasks import task_of
 
 VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba")
-"""Packages that frames depend on; a shard records their versions and nothing of the machine."""
+"""Packages that frames depend on; a shard records their versions, but not the machine."""
 
 TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
 """Episodes of training seeds."""
 GroupSize: TypeAlias = Annotated[int, Between(1, GROUP_WIDTH)]
-"""Episodes that are driven in step."""
+"""Episodes that run in step."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,14 @@ class CollectConfig(Config):
     """How episodes are grouped and how long they may be."""
 
     group: GroupSize = 8
-    """episodes driven in step by one worker and written into one shard"""
+    """episodes that one worker runs in step and writes into one shard"""
     max_steps: Count | None = None
-    """truncate episodes after that many steps; None leaves it to the environment"""
+    """truncate episodes after that many steps (default: the environment's limit)"""
     patience: Count | None = None
-    """truncate episodes after that many steps without a reward above 0; None never does"""
+    """truncate episodes after that many steps without a reward above 0 (default: never)"""
     action_repeat: Repeat = 1
-    """steps of the environment that each action is held for; stored are the frames at which an
-    action is chosen, and the sums of the rewards in between"""
-
-
-@dataclass(frozen=True)
-class CollectSummary:
-    """What a collection holds, shards of an earlier call included."""
-
-    frames: int
-    """environment steps, which is what the frame ledger counts"""
-    episodes: int
-    """episodes"""
-    seconds: float
-    """wall-clock time of this call"""
-    mean_return: float
-    """mean of the episodes' returns"""
-    new_frames: int
-    """environment steps taken by this call; the rest had been collected before"""
+    """steps of the environment per action; stored are the frames at which an action is chosen, and
+    the sums of the rewards in between"""
 
 
 @dataclass(frozen=True)
@@ -84,13 +68,13 @@ class _Shared:
     load_policy: PolicyLoader | None
 
     def meta(self, action_spec: ActionSpec) -> dict[str, Any]:
-        """Return the facts that all shards keep."""
+        """The facts that every shard keeps."""
         try:
             kwargs = to_jsonable(self.env_kwargs)
         except TypeError as error:
             raise UserError(f"env_kwargs are kept with the episodes as JSON: {error}") from error
         found = versions()
-        facts = {
+        meta: dict[str, Any] = {
             "env_id": self.env_id,
             "env_kwargs": kwargs,
             "frame_spec": self.spec,
@@ -102,8 +86,7 @@ class _Shared:
             "action_repeat": self.cfg.action_repeat,
             "versions": {name: found[name] for name in VERSIONS_KEPT},
         }
-        meta: dict[str, Any] = to_jsonable(facts)
-        return meta
+        return dict(to_jsonable(meta))
 
 
 _Task: TypeAlias = tuple[Path, tuple[int, ...]]
@@ -122,29 +105,28 @@ def collect(
     load_policy: PolicyLoader | None = None,
     env_kwargs: Mapping[str, Any] | None = None,
     frame_spec: FrameSpec | None = None,
-) -> CollectSummary:
-    """Drive one episode for each seed and store them; what is there already is kept.
+) -> int:
+    """Run one episode per seed, store those that ``out`` lacks, and return the steps this took.
 
-    The files depend on the arguments alone: any number of workers, and any number of interruptions,
+    The files depend on the arguments only: any number of workers, and any number of interruptions,
     end with the same bytes.
 
     Args:
         cfg: grouping and length.
         env_id: any environment that `envs.make` accepts.
-        behaviour: what drives.
+        behaviour: what acts.
         seeds: distinct training seeds, below `TRAINING_SEED_LIMIT`.
-        out: folder, for this collection alone.
+        out: folder for this collection only.
         workers: processes to use if no executor is given.
         executor: where to work, such as the pipeline's one pool of processes.
         load_policy: opens an agent's folder, for `AgentNoiseConfig`; importable from a module.
         env_kwargs: passed to `envs.make`, and kept with the episodes as JSON.
-        frame_spec: how frames are cropped and resized; None takes the task's.
+        frame_spec: how frames are cropped and resized (default: as the task says).
 
     Raises:
         UserError: unusable seeds, a folder that holds another collection, an environment or an
             agent that cannot be used, a full disk.
     """
-    began = time.perf_counter()
     seeds = [int(seed) for seed in seeds]
     _check_seeds(seeds)
     env = shared_envs(env_id, 1, env_kwargs)[0]
@@ -155,7 +137,7 @@ def collect(
         cfg,
         frame_spec or task_of(env).frame_spec,
         env_kwargs or {},
-        # of other behaviours, workers need not import what it is defined in
+        # other behaviours do not need it, so workers do not import its module
         load_policy if isinstance(behaviour, AgentNoiseConfig) else None,
     )
     meta = shared.meta(ActionSpec.from_space(env.action_space))
@@ -170,14 +152,7 @@ def collect(
     shards = [done.get(path) or Shard(path) for path in tasks]
     listed = {shard.path.name: _listed(shard) for shard in shards}
     write_json(out / MANIFEST, {"meta": meta, "shards": listed})
-    entries = [entry for shard in shards for entry in shard.entries]
-    return CollectSummary(
-        frames=sum(entry.env_steps for entry in entries),
-        episodes=len(entries),
-        seconds=time.perf_counter() - began,
-        mean_return=float(np.mean([entry.total_reward for entry in entries])),
-        new_frames=new_frames,
-    )
+    return new_frames
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -194,7 +169,7 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 
 
 def _listed(shard: Shard) -> dict[str, Any]:
-    """What the manifest of a finished collection says of a shard, so that none goes missing."""
+    """A shard's entry in the manifest, by which a missing one is found."""
     return {
         "header_sha256": shard.header_sha256,
         "episodes": len(shard.entries),
@@ -206,8 +181,8 @@ def _listed(shard: Shard) -> dict[str, Any]:
 def _existing(
     out: Path, wanted: Mapping[Path, tuple[int, ...]], meta: Mapping[str, Any]
 ) -> dict[Path, Shard]:
-    """Open the shards that are there, and refuse those that are not of this collection."""
-    for leftover in out.glob(f".*{SUFFIX}"):  # a killed writer's; nobody will finish it
+    """Open the shards that are there; refuse those of another collection."""
+    for leftover in out.glob(f".*{SUFFIX}"):  # left by a killed writer
         leftover.unlink(missing_ok=True)
     found = {}
     for path in shard_files(out):
@@ -236,7 +211,7 @@ def _run(
     taken, episodes = 0, sum(len(seeds) for _, seeds in tasks)
     with (
         executors.given_or_new(executor, workers, len(tasks)) as pool,
-        progress(episodes, "collecting", unit="episodes") as bar,
+        progress(range(episodes), "collecting", unit="episodes") as bar,
     ):
         began = time.perf_counter()
         for index, frames in pool.map(work, tasks):
@@ -247,10 +222,7 @@ def _run(
 
 
 def _collect_group(shared: _Shared, meta: Mapping[str, Any], task: _Task) -> int:
-    """Drive one group and write its shard; return the environment steps taken.
-
-    Frames are compressed as they come, so that memory does not grow with them.
-    """
+    """Run one group and write its shard, frames compressed as they come; return the steps taken."""
     path, seeds = task
     cfg = shared.cfg
     pool = shared_envs(shared.env_id, len(seeds), shared.env_kwargs)
@@ -262,7 +234,7 @@ def _collect_group(shared: _Shared, meta: Mapping[str, Any], task: _Task) -> int
         for row, frame in zip(rows.tolist(), to_vision(obs[rows], shared.spec), strict=True):
             encoders[row].add(frame)
 
-    with executors.one_thread():  # the sums of a policy depend on torch's threads
+    with executors.one_thread():  # a policy's sums depend on torch's threads
         results = run_group(
             pool,
             behaviour,

@@ -1,8 +1,7 @@
-"""Records of one episode, and its way to the disk: frames are compressed as they come.
+"""Records of one episode, and its encoder for the disk: frames are compressed as they come.
 
-A block holds up to `BLOCK_FRAMES` frames of one episode, colour by colour (3, n, S, S): equal
-values in neighbouring pixels and frames are then what zstd finds (measured:
-docs/results/storage.md).
+A block holds up to `BLOCK_FRAMES` frames of one episode, colour by colour (3, n, S, S), so that
+zstd finds equal values in neighbouring pixels and frames (measured: docs/results/storage.md).
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ class Ending:
     truncated: bool
     """ended by a limit of time or of steps"""
     lap_finished: bool | None = None
-    """the lap was completed; None where the environment does not tell"""
+    """whether the lap was completed (None: unknown)"""
     lost: bool = False
-    """truncated because no reward had come for so long (`CollectConfig.patience`)"""
+    """truncated after too long without a reward (`CollectConfig.patience`)"""
 
     def ending(self) -> dict[str, Any]:
         """These facts alone."""
@@ -61,10 +60,8 @@ class EpisodeResult(Ending):
     """(T, A) or (T,) executed actions: with the seed they are the episode"""
     rewards: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     """(T,) rewards, those of a held action summed"""
-    frames: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
-    """(T + 1, H, W, C) raw frames, C 3, or 1 for grey ones, if they are to be kept"""
     ms_per_action: float | None = field(default=None, compare=False)
-    """milliseconds of the policy's time per step of the environment, its share of the group's"""
+    """milliseconds of the policy per step of the environment: the group's, per active episode"""
 
     def to_json(self) -> dict[str, Any]:
         """The record of an evaluation, without actions, rewards and frames."""
@@ -93,7 +90,7 @@ class Episode(Ending):
     """(T,) reward of each action"""
 
     def __post_init__(self) -> None:
-        """Check every array, so that nothing wrong reaches the disk."""
+        """Check every array before it reaches the disk."""
         where = f"episode of seed {self.seed}: obs is"
         if self.obs.dtype != np.uint8 or self.obs.ndim != 4 or self.obs.shape[3] != 3:
             found = f"{self.obs.dtype} {self.obs.shape}"
@@ -108,7 +105,7 @@ class Episode(Ending):
 
 
 def _check_steps(seed: int, action: Actions, reward: NDArray[np.float32], steps: int) -> None:
-    """Check what an episode of T steps holds beside its frames; name the first wrong step."""
+    """Check an episode's actions and rewards; name the first wrong step."""
     where = f"episode of seed {seed}"
     box = action.dtype == np.float32 and action.ndim == 2
     if not box and not (action.dtype == np.int64 and action.ndim == 1):
@@ -133,7 +130,7 @@ def _check_steps(seed: int, action: Actions, reward: NDArray[np.float32], steps:
             )
 
 
-# Compiled, since numpy's strided copies take ten times as long: more than decompressing does.
+# Compiled, since numpy's strided copies take ten times as long, more than decompression.
 @compiled(nogil=True)
 def split_colours(frames: Any) -> Any:  # pragma: no cover - compiled
     """Turn contiguous frames (n, S, S, 3) into planes (3, n, S, S)."""
@@ -170,7 +167,7 @@ class EpisodeEncoder:
     """Takes the frames of one episode as they come and keeps them compressed."""
 
     def __init__(self, seed: int) -> None:
-        """Start an episode that the environment began with `seed`."""
+        """Begin the episode of an environment that was reset with `seed`."""
         self._seed = seed
         self._pending: list[NDArray[np.uint8]] = []
         self._frames = 0

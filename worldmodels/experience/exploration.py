@@ -1,10 +1,8 @@
 """Behaviours that collect experience: random ones, and agents with noise.
 
-Every behaviour drives a group of episodes and draws from generators of its own, one for each
-episode, derived from the episode's seed and the word "exploration": an episode depends on its seed
-alone.
-
-Noise lives in unit coordinates, -1 to 1 for every dimension of a Box action space.
+Every behaviour acts in a group of episodes and draws from one generator per episode, derived from
+its seed and the word "exploration": an episode depends on its seed only. Noise is in unit
+coordinates, -1 to 1 for every dimension of a Box action space.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from worldmodels.config import Between, Config, Count, Decay, Fraction, NotNegat
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.rollout import Behaviour
 from worldmodels.protocols import Policy, PolicyState, UserError
-from worldmodels.runs import derive_seed, to_jsonable
+from worldmodels.runs import derive_seed, file_digest, to_jsonable
 from worldmodels.tasks import task_of
 
 PolicyLoader: TypeAlias = Callable[[Path], Policy]
@@ -41,14 +39,13 @@ class AR1Config(Config):
     """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
 
     rho: Decay = 0.9
-    """autocorrelation of the noise from step to step, 0 to below 1; in a Discrete space, the
-    probability of keeping the choice"""
+    """autocorrelation of the noise per step; in a Discrete space, the chance to keep the choice"""
     scale: NotNegative = 0.25
     """standard deviation around the bias, in unit coordinates (a Box spans -1 to 1)"""
     bias: tuple[float, ...] | None = None
-    """centre of each action in unit coordinates; None takes the task's own, else 0"""
+    """centre of each action in unit coordinates (default: the task's, else 0)"""
     bias_std: NotNegative = 0.1
-    """standard deviation of a shift of the bias, drawn once an episode: slow and fast driving"""
+    """standard deviation of a shift of the bias, drawn once per episode"""
 
 
 @dataclass(frozen=True)
@@ -63,9 +60,8 @@ class BrownianConfig(Config):
 class RandomControllerConfig(Config):
     """Linear controllers with random Cauchy weights, redrawn for each episode.
 
-    As in World Models (Ha & Schmidhuber 2018), but the paper's random controllers look through a V
-    and an M that are not trained yet. Here they look at a thumbnail of the frame, which is as
-    arbitrary an embedding and costs nothing.
+    As in World Models (Ha & Schmidhuber 2018), whose random controllers see through an untrained V
+    and M; these see a thumbnail of the frame, which is as arbitrary an embedding and is cheap.
     """
 
     max_scale: Positive = 0.01
@@ -85,25 +81,24 @@ class AgentNoiseConfig(Config):
     scale: NotNegative = 0.15
     """standard deviation of that noise in unit coordinates; Discrete actions have none"""
     bias_std: NotNegative = 0.0
-    """standard deviation of a shift of the agent's actions, drawn once an episode, in the same
-    units: slower and faster driving than its own"""
+    """standard deviation of a shift of the agent's actions, drawn per episode, in the same units"""
     burst_probability: Fraction = 0.01
-    """probability, in each step, that a burst begins: one random action, held for some steps"""
+    """chance per step that a burst begins: one random action, held for some steps"""
     burst_steps: Count = 10
     """longest burst, in steps; lengths from 1 to this are equally likely"""
     random_start_probability: Fraction = 0.0
-    """fraction of the episodes that begin with random driving"""
+    """fraction of the episodes that begin with random actions"""
     random_start_steps: Count = 100
     """longest random beginning, in steps; lengths from 1 to this are equally likely"""
     explore: AR1Config = field(default_factory=AR1Config)
-    """random driving at the beginning"""
+    """random actions at the beginning"""
 
 
 BehaviourConfig: TypeAlias = AR1Config | BrownianConfig | RandomControllerConfig | AgentNoiseConfig
 
 
 def describe(cfg: BehaviourConfig) -> dict[str, Any]:
-    """Return what identifies a behaviour: its kind and values, an agent by its files' SHA-256."""
+    """What identifies a behaviour: its kind and values, an agent by the SHA-256 of its files."""
     facts = {"kind": type(cfg).__name__.removesuffix("Config"), **to_jsonable(cfg)}
     if isinstance(cfg, AgentNoiseConfig):
         files = [p for p in cfg.agent.glob("*") if p.suffix in (".safetensors", ".json")]
@@ -113,8 +108,7 @@ def describe(cfg: BehaviourConfig) -> dict[str, Any]:
             )
         digest = hashlib.sha256()
         for file in sorted(files):
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
-            digest.update(f"{file.name}:{content};".encode())
+            digest.update(f"{file.name}:{file_digest(file)};".encode())
         facts["agent"] = digest.hexdigest()
     return facts
 
@@ -126,7 +120,7 @@ def build_behaviour(
 
     Raises:
         UserError: the configuration does not fit the action space, the agent cannot be loaded, or
-            `load_policy` is missing, which opens the folder of `AgentNoiseConfig`.
+            `load_policy`, which opens the folder of `AgentNoiseConfig`, is missing.
     """
     spec, task = ActionSpec.from_space(env.action_space), task_of(env)
     if isinstance(cfg, AR1Config):
@@ -161,7 +155,7 @@ def _bias(
 def _stream(
     seeds: Sequence[int], label: str, normal: bool, width: int
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield (n, width) numbers, standard normal or uniform from 0 to 1; row r from seed r alone."""
+    """Yield (n, width) numbers, standard normal or uniform from 0 to 1; row r from seed r only."""
     rngs = [np.random.default_rng(derive_seed(int(s), "exploration", label)) for s in seeds]
     shape = (_CHUNK, width)
     while True:
@@ -169,12 +163,12 @@ def _stream(
         yield from np.stack(draws, axis=1)
 
 
-def _deviation(
+def _ar1_noise(
     seeds: Sequence[int], cfg: AR1Config | AgentNoiseConfig, dim: int, label: str
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield the noise itself: d <- rho d + sqrt(1 - rho^2) scale e, e standard normal; (n, A)."""
+    """Yield (n, A): x <- rho x + sqrt(1 - rho^2) scale e, with e standard normal."""
     stream = _stream(seeds, label, True, dim)
-    # Begin in the stationary distribution, so that early steps are as varied as late ones.
+    # Begin in the stationary distribution, so that early steps vary as much as late ones.
     value = cfg.scale * next(stream)
     while True:
         yield value
@@ -203,7 +197,7 @@ def _padded(actions: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
 
 
 class _Random:
-    """A behaviour made of what turns seeds into what turns frames (n, H, W, C) into actions."""
+    """A behaviour without a policy: `begin` makes an `_Act` from the seeds of a group."""
 
     def __init__(self, begin: Callable[[Sequence[int]], _Act]) -> None:
         self._begin = begin
@@ -218,9 +212,9 @@ class _Random:
 
 
 def _ar1(cfg: AR1Config, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]) -> _Act:
-    """Autoregressive noise around a bias (A,) that is shifted once an episode."""
+    """Autoregressive noise around a bias (A,) that is shifted once per episode."""
     centre = bias + cfg.bias_std * next(_stream(seeds, "bias", True, spec.dim))
-    noise = _deviation(seeds, cfg, spec.dim, "noise")
+    noise = _ar1_noise(seeds, cfg, spec.dim, "noise")
     return lambda obs: _to_box(centre + next(noise), spec)
 
 
@@ -258,10 +252,9 @@ def _brownian(cfg: BrownianConfig, spec: ActionSpec, seeds: Sequence[int]) -> _A
 def _random_controller(
     cfg: RandomControllerConfig, spec: ActionSpec, bias: NDArray[np.float64], seeds: Sequence[int]
 ) -> _Act:
-    """A linear map from a thumbnail to actions, its weights drawn once an episode.
+    """A linear map from a thumbnail to actions, its weights drawn once per episode.
 
-    Weights are Cauchy noise times a scale from 0 to `max_scale`; the bias (A,) is added to the
-    squashed output. Of Discrete actions, the largest output is taken.
+    The bias (A,) is added to the squashed output; in a Discrete space the largest output wins.
     """
     shape, weights = (cfg.thumbnail**2 + 1, spec.dim), []
     for seed in seeds:
@@ -297,17 +290,17 @@ class _NoisyPolicy:
         self._cfg, self._spec, self._policy, self._explore = cfg, spec, policy, explore
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Draw which episodes begin with random driving, and for how long."""
+        """Draw which episodes begin with random actions, and for how long."""
         cfg, dim = self._cfg, self._spec.dim
         self._explore.start(seeds)
-        self._noise = _deviation(seeds, cfg, dim, "agent-noise")
+        self._noise = _ar1_noise(seeds, cfg, dim, "agent-noise")
         self._bias = cfg.bias_std * next(_stream(seeds, "agent-bias", True, dim))
-        self._kicks = _stream(seeds, "kicks", False, 2 + dim)
+        self._bursts = _stream(seeds, "kicks", False, 2 + dim)
         first = next(_stream(seeds, "random-start", False, 2))
         steps = 1 + (first[:, 1] * cfg.random_start_steps).astype(np.int64)
         self._random_left = np.where(first[:, 0] < cfg.random_start_probability, steps, 0)
-        self._kick_left = np.zeros(len(seeds), np.int64)
-        self._kick = np.zeros((len(seeds), dim))
+        self._burst_left = np.zeros(len(seeds), np.int64)
+        self._burst = np.zeros((len(seeds), dim))
         self._state: PolicyState | None = None
         self._fresh = True
 
@@ -319,26 +312,26 @@ class _NoisyPolicy:
         chosen, self._state = decide(obs, self._state, begin, True)
         action = self._disturb(np.array(chosen), self._explore.act(obs, active))
         executed = getattr(self._policy, "executed", None)
-        if executed is not None:  # its memory wants to know what was done in place of its choice
+        if executed is not None:  # its memory needs the action that was executed
             self._state = executed(self._state, action)
         return action
 
     def _disturb(self, chosen: NDArray[Any], random: NDArray[Any]) -> NDArray[Any]:
         """Replace or shift the chosen actions of the first n rows."""
-        n, numbers = len(self._kick_left), next(self._kicks)
-        self._kick_left = np.maximum(self._kick_left - 1, 0)
-        begins = (self._kick_left == 0) & (numbers[:, 0] < self._cfg.burst_probability)
+        n, numbers = len(self._burst_left), next(self._bursts)
+        self._burst_left = np.maximum(self._burst_left - 1, 0)
+        begins = (self._burst_left == 0) & (numbers[:, 0] < self._cfg.burst_probability)
         lengths = 1 + (numbers[:, 1] * self._cfg.burst_steps).astype(np.int64)
-        self._kick_left = np.where(begins, lengths, self._kick_left)
-        self._kick = np.where(begins[:, None], numbers[:, 2:], self._kick)
-        kicked, wandering = self._kick_left > 0, self._random_left > 0
+        self._burst_left = np.where(begins, lengths, self._burst_left)
+        self._burst = np.where(begins[:, None], numbers[:, 2:], self._burst)
+        in_burst, at_start = self._burst_left > 0, self._random_left > 0
         self._random_left = np.maximum(self._random_left - 1, 0)
-        deviation = next(self._noise) + self._bias
+        noise = next(self._noise) + self._bias
         if self._spec.kind == "discrete":
-            choice = self._spec.start + (self._kick[:, 0] * self._spec.dim).astype(np.int64)
-            mixed = np.where(kicked, choice, chosen[:n])
-            chosen[:n] = np.where(wandering, random[:n], mixed)
+            choice = self._spec.start + (self._burst[:, 0] * self._spec.dim).astype(np.int64)
+            mixed = np.where(in_burst, choice, chosen[:n])
+            chosen[:n] = np.where(at_start, random[:n], mixed)
             return chosen
-        unit = _to_unit(chosen[:n], self._spec) + deviation
-        mixed = _to_box(np.where(kicked[:, None], 2 * self._kick - 1, unit), self._spec)
-        return _padded(np.where(wandering[:, None], random[:n], mixed), chosen)
+        unit = _to_unit(chosen[:n], self._spec) + noise
+        mixed = _to_box(np.where(in_burst[:, None], 2 * self._burst - 1, unit), self._spec)
+        return _padded(np.where(at_start[:, None], random[:n], mixed), chosen)

@@ -14,15 +14,13 @@ _EPISODES_AT_ONCE = 8
 
 
 def export_minari(store: EpisodeStore, dataset_id: str, author: str | None = None) -> Any:
-    """Write all episodes into a new local Minari dataset, frames without loss.
+    """Write all episodes, frames as V sees them, into a new local Minari dataset and return it.
 
-    Minari keeps its datasets where `MINARI_DATASETS_PATH` says, or in `~/.minari/datasets`. A few
-    episodes are in memory at a time. The frames are those that V sees, not the environment's own.
-    Returned is the `minari.MinariDataset`; its name is one such as "car-racing/random-v0".
+    Minari keeps its datasets where `MINARI_DATASETS_PATH` says, or in `~/.minari/datasets`.
 
     Raises:
-        UserError: Minari is not installed, or refuses the name (it exists already, or has another
-            form than "namespace/name-v0").
+        UserError: Minari is not installed, or refuses the name: it exists already, or has another
+            form than "namespace/name-v0" ("car-racing/random-v0").
     """
     try:
         import minari

@@ -1,9 +1,8 @@
 """The one loop over environments: a group of them in lockstep, for collection and evaluation alike.
 
 A behaviour always sees a batch of the same width: unused rows are padding, and the row of an
-episode that ended keeps its last frame. No matrix product changes its shape when an episode ends,
-so every float of an episode depends on the seeds of its group only, never on the worker or on
-timing.
+episode that ended keeps its last frame. Matrix products keep their shape when an episode ends, so
+every float of an episode depends only on the seeds of its group.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from worldmodels.protocols import Policy, PolicyState, UserError
 from worldmodels.tasks import task_of
 
 GROUP_WIDTH = 16
-"""Rows of the batch that behaviours see, and the largest number of episodes driven at once."""
+"""Rows of the batch that behaviours see: the largest number of episodes in a group."""
 
 TELL_SECONDS = 20.0
 """Seconds between two lines of progress of a group that takes long."""
@@ -35,7 +34,7 @@ class Behaviour(Protocol):
     """Whatever chooses actions for a group of episodes that begin together."""
 
     def start(self, seeds: Sequence[int]) -> None:
-        """Begin episodes, row r with `seeds[r]`; what is random must come from the seed alone."""
+        """Begin episodes, row r with `seeds[r]`; random numbers must come from the seed only."""
         ...
 
     def act(self, obs: NDArray[np.uint8], active: NDArray[np.bool_]) -> NDArray[Any]:
@@ -43,26 +42,26 @@ class Behaviour(Protocol):
 
         Args:
             obs: (W, H, W', 3), or (W, H, W', 1) where they are grey: the environments' own frames,
-                W the group's width; not to be kept.
+                W the group's width; valid during the call only.
             active: (W,) rows whose action will be used.
 
         Returns:
-            (W, A) for a Box action space, (W,) integers for a Discrete one; what stands in inactive
-            rows does not matter. Box actions are clipped to the space by the caller.
+            (W, A) for a Box action space, (W,) integers for a Discrete one; inactive rows are
+            ignored. Box actions are clipped to the space by the caller.
         """
         ...
 
 
 Hook: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.bool_]], None]
-"""Hears the group's raw frames (W, H, W', C), C 3 or 1, and which rows (W,) have a new one; the
-arrays are only valid during the call."""
+"""Gets the group's raw frames (W, H, W', C), C 3 or 1, and which rows (W,) have a new one; the
+arrays are valid during the call only."""
 
 
 class PolicyBehaviour:
     """A `Policy` as a behaviour: carries its recurrent state and tells it where episodes begin."""
 
     def __init__(self, policy: Policy, deterministic: bool = True) -> None:
-        """Wrap a policy; `deterministic` is passed on to its `predict`."""
+        """Take a policy, and what its `predict` gets as `deterministic`."""
         self._policy, self._deterministic = policy, deterministic
         self.start(())
 
@@ -76,14 +75,14 @@ class PolicyBehaviour:
         start = np.full(len(active), self._fresh)
         self._fresh = False
         attend = getattr(self._policy, "attend", None)
-        if attend is not None:  # a row is so much work that it wants to know which ones matter
+        if attend is not None:  # a planner skips the work of rows that are not active
             attend(active)
         action, self._state = self._policy.predict(obs, self._state, start, self._deterministic)
         return action
 
 
 _pool: dict[object, tuple[Mapping[str, Any], list[gym.Env[Any, Any]]]] = {}
-"""The process's environments, of one id and one choice of arguments, which are kept with them."""
+"""The process's environments of one id and choice of arguments, kept with the arguments."""
 
 
 def shared_envs(
@@ -113,23 +112,20 @@ def run_group(
     patience: int | None = None,
     action_repeat: int = 1,
     width: int = GROUP_WIDTH,
-    keep_frames: bool = False,
     on_frames: Hook | None = None,
 ) -> list[EpisodeResult]:
-    """Drive one episode for each seed, all in step, until the last one has ended.
+    """Run one episode per seed (at most ``width``), all in step, until the last one has ended.
 
     Args:
-        envs: at least as many as seeds; they are reset, and left as they end.
+        envs: at least as many as seeds; they are reset first and not closed.
         behaviour: chooses the actions.
-        seeds: one for each episode; at most `width`.
+        seeds: one for each episode.
         max_steps: truncate after that many steps, beside the environment's own limit.
         patience: truncate after that many steps in a row without a reward above 0, so that lost
             episodes do not fill the data; for collection, never for a test.
-        action_repeat: steps of the environment that each action is held for; only the frame after
-            the last of them is seen.
-        width: rows of the behaviour's batch, the same for all groups that are to be comparable.
-        keep_frames: put the raw frames into the results.
-        on_frames: called after the reset and after every lockstep.
+        action_repeat: steps of the environment per action; only the frame after the last is seen.
+        width: rows of the behaviour's batch, the same for all groups that are compared.
+        on_frames: called after the reset and after every step of the group.
 
     Raises:
         UserError: too many seeds, environments of different spaces, an impossible action, or an
@@ -144,7 +140,6 @@ def run_group(
     require("max_steps", max_steps, Count | None)
     require("patience", patience, Count | None)
     group = _Group(envs[: len(seeds)], seeds, width, (max_steps, patience, action_repeat))
-    group.frames = [[] for _ in seeds] if keep_frames else None
     behaviour.start(seeds)
     group.reset()
     seen = group.active.copy()
@@ -190,12 +185,11 @@ class _Group:
         self.infos: list[dict[str, Any]] = [{} for _ in seeds]
         self.actions: list[list[Any]] = [[] for _ in seeds]
         self.rewards: list[list[float]] = [[] for _ in seeds]
-        self.frames: list[list[NDArray[np.uint8]]] | None = None
 
     def reset(self) -> None:
         """Start the episodes."""
         for row, (env, seed) in enumerate(zip(self.envs, self.seeds, strict=True)):
-            self._see(row, env.reset(seed=seed)[0])
+            self._own[row] = env.reset(seed=seed)[0]
 
     def step(self, action: NDArray[Any]) -> None:
         """Step every environment whose episode is not over, for as long as the action is held."""
@@ -211,12 +205,12 @@ class _Group:
         self.active &= ~(self.terminated | self.truncated)
 
     def _act(self, row: int, action: Any) -> float:
-        """Hold an action in one environment; the sum of its rewards."""
+        """Hold an action in one environment; return the sum of its rewards."""
         env, total = self.envs[row], 0.0
         bare: Any = env.unwrapped
         skips = self.repeat > 1 and hasattr(bare, "draws_observations")
         for left in reversed(range(self.repeat)):
-            if skips:  # nobody sees the frames in between
+            if skips:  # frames in between are not used
                 bare.draws_observations = left == 0
             obs, gained, terminated, truncated, info = env.step(action)
             total += float(gained)
@@ -233,14 +227,8 @@ class _Group:
         if skips:
             obs = bare.draw_last() if left else obs
             bare.draws_observations = True
-        self._see(row, obs)
-        self.infos[row] = info
+        self._own[row], self.infos[row] = obs, info
         return total
-
-    def _see(self, row: int, obs: NDArray[np.uint8]) -> None:
-        self._own[row] = obs
-        if self.frames is not None:
-            self.frames[row].append(self.obs[row].copy())
 
     def _check(self, action: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.int64]:
         """Return the actions within their bounds, or say what is wrong with them."""
@@ -273,7 +261,7 @@ class _Group:
         self.told, seconds = now, now - self.began
         print(
             f"seeds {self.seeds[0]} to {self.seeds[-1]}: {self.length.max():,} steps in "
-            f"{seconds:.0f} s, {self.active.sum()} of {len(self.seeds)} episodes not over yet",
+            f"{seconds:.0f} s, {self.active.sum()} of {len(self.seeds)} episodes still running",
             flush=True,
         )
 
@@ -285,8 +273,8 @@ class _Group:
 
     def result(self, row: int) -> EpisodeResult:
         """Sum up an episode that has ended."""
-        # An environment may tell its goal only in a step that terminates: an episode that ran out
-        # of time did not reach it, which is not the same as an environment without a goal.
+        # An environment may report its goal only in a step that terminates, so a truncated episode
+        # did not reach it; None is for environments without a goal.
         goal = self.task.finished_key
         return EpisodeResult(
             seed=self.seeds[row],
@@ -298,7 +286,6 @@ class _Group:
             lost=bool(self.lost[row]),
             actions=np.array(self.actions[row]),
             rewards=np.array(self.rewards[row]),
-            frames=None if self.frames is None else np.stack(self.frames[row]),
             ms_per_action=1000 * float(self.seconds[row]) / int(self.length[row]),
         )
 

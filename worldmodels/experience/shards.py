@@ -8,8 +8,8 @@ Layout, all numbers little-endian::
     header    JSON: what the episodes are, and where each block lies
     data      blocks: zstd frames, each with its CRC-32 in the header
 
-The header knows the file's length, so a truncated file is refused when it is opened, and a damaged
-block when it is read. The header has no time and no machine in it: equal episodes make equal files.
+The header knows the file's length: a truncated file is refused when it is opened, a damaged block
+when it is read. It holds neither time nor machine: equal episodes make equal files.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_path
 
 FORMAT_VERSION = 1
-"""Raised when a reader must tell old files from new ones."""
+"""Raised when a reader must distinguish old files from new ones."""
 
 SUFFIX = ".shard"
 """File name suffix of shards."""
@@ -58,8 +58,7 @@ _REMEDY = "delete it and collect its episodes again"
 _Natural: TypeAlias = Annotated[int, AtLeast(0)]
 
 _MOST_EXPANSION = 32_768
-"""Bytes that a compressed byte can stand for at most: zstd's shortest block has four bytes and
-repeats one of them 2^17 times."""
+"""Most bytes per compressed byte: zstd's shortest block has 4 bytes and repeats one 2^17 times."""
 
 
 class _Meta(TypedDict):
@@ -97,7 +96,7 @@ class _Header(TypedDict):
 
 @dataclass(frozen=True)
 class Block:
-    """Where one compressed block lies, and how to know that it is whole."""
+    """Where one compressed block lies, and its checksum."""
 
     offset: int
     """bytes from the start of the shard's data"""
@@ -112,12 +111,9 @@ class Block:
 
 
 def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[str, Any]) -> Shard:
-    """Write a shard, whole or not at all, and open it.
+    """Write a shard of episodes, whole or not at all, and open it.
 
-    Args:
-        path: the file, which must not exist; its name ends in `SUFFIX`.
-        episodes: what it holds, in this order.
-        meta: facts true of all episodes, for JSON: those of `_Meta`, and others.
+    ``path`` ends in `SUFFIX`; ``meta`` are facts of all episodes for JSON: `_Meta`, and others.
 
     Raises:
         UserError: the disk is full or refuses the file, the file exists, or there are no episodes.
@@ -125,9 +121,7 @@ def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[st
     if not episodes:
         raise UserError(f"shard {path} would have no episodes; give at least one")
     if path.exists():
-        raise UserError(
-            f"shard {path} exists already, and shards are never changed; delete it first"
-        )
+        raise UserError(f"shard {path} exists already and is never changed; delete it first")
     records, offset = [], 0
     for episode in episodes:
         data = [block for block, _ in episode.blocks]
@@ -179,7 +173,7 @@ class EpisodeEntry(Ending):
 
 
 class Shard:
-    """A shard on disk. Only its header is read and kept; each block is read when asked for."""
+    """A shard on disk. Its header is kept in memory; a block is read when it is needed."""
 
     def __init__(self, path: Path) -> None:
         """Open a shard and check its header and its length.
@@ -211,7 +205,7 @@ class Shard:
             )
 
     def _entry(self, record: _Record) -> EpisodeEntry:
-        """Rebuild what `write_shard` laid out; ValueError if it is not laid out so."""
+        """Rebuild what `write_shard` laid out; ValueError for another layout."""
         sizes, crcs = record["sizes"], record["crc32"]
         frames, steps = record["frames"], record["length"]
         whole, rest = divmod(steps + 1, BLOCK_FRAMES)
@@ -228,19 +222,19 @@ class Shard:
         return EpisodeEntry(
             seed=record["seed"],
             length=steps,
-            env_steps=record.get("env_steps", steps),  # older files hold neither this
+            env_steps=record.get("env_steps", steps),  # older files lack this
             total_reward=record["total_reward"],
             terminated=record["terminated"],
             truncated=record["truncated"],
             lap_finished=record["lap_finished"],
-            lost=record.get("lost", False),  # nor this
+            lost=record.get("lost", False),  # and this
             blocks=tuple(of_frames),
             action=action,
             reward=reward,
         )
 
     def _read_block(self, block: Block, what: str) -> bytes:
-        """Return a block's bytes, decompressed; `what` names it where they are not as written."""
+        """A block's bytes, decompressed; `what` names a corrupt one in errors."""
         try:
             with self.path.open("rb", buffering=0) as file:
                 raw = os.pread(file.fileno(), block.size, self._data_start + block.offset)
@@ -263,11 +257,7 @@ class Shard:
         )
 
     def read_frames(self, episode: int, index: int, out: NDArray[np.uint8]) -> None:
-        """Decode one block of frames into `out` (n, S, S, 3), contiguous, n the block's frames.
-
-        Raises:
-            UserError: the block is corrupt.
-        """
+        """Decode one block of n frames into `out` (n, S, S, 3), contiguous."""
         block = self.entries[episode].blocks[index]
         raw = self._read_block(block, f"frame block {index} of episode {episode}")
         join_colours(np.frombuffer(raw, np.uint8), out)
@@ -284,7 +274,7 @@ class Shard:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], str, int]:
-    """Return the header, with every field of its type, its SHA-256 and where the data begin."""
+    """The checked header, its SHA-256, and where the data begin."""
     try:
         with path.open("rb") as file:
             prefix = file.read(_PREFIX.size)
@@ -310,9 +300,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], str, int]:
 
 
 def _check_layout(entries: Sequence[EpisodeEntry], data_bytes: int) -> None:
-    """Refuse blocks that do not lie end to end or could not hold what they promise (ValueError).
+    """Refuse blocks with gaps, or too short for their content (ValueError).
 
-    So what a reader allocates is bounded by the size of the file.
+    This bounds what a reader allocates by the size of the file.
     """
     if not entries:
         raise ValueError("no episodes")

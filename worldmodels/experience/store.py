@@ -1,8 +1,7 @@
 """Shards in folders, opened as one set of episodes that never has to fit into memory.
 
-The order of shuffled frames is a pure function of a seed and a number, so batch k can be had
-without the batches before it: a resumed training sees exactly what the unbroken one would have
-seen.
+The order of shuffled frames is a pure function of a seed and a number, so batch k does not need the
+batches before it: a resumed training sees exactly what an uninterrupted one would have seen.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ MANIFEST = "manifest.json"
 """File that lists the shards of a finished collection."""
 
 FRAME_VERSIONS = ("gymnasium", "box2d", "pygame")
-"""Packages whose versions change frames or physics, so that sets of several must not be mixed."""
+"""Packages whose versions change frames or physics: a store holds frames of one version of each."""
 
 BUFFER_FRAMES = 8192
 """Frames that are shuffled among each other: 256 blocks of 32, 100 MB at 64x64."""
@@ -72,10 +71,8 @@ class EpisodeStore:
     in several threads: each read opens the file.
     """
 
-    def __init__(self, folders: Sequence[Path | str], allow_mixed_versions: bool = False) -> None:
+    def __init__(self, folders: Sequence[Path | str]) -> None:
         """Open every shard in the folders, which `collect` filled.
-
-        With `allow_mixed_versions`, frames may be of different versions of `FRAME_VERSIONS`.
 
         Raises:
             UserError: a folder without shards, a missing, truncated or foreign shard, or shards
@@ -88,7 +85,7 @@ class EpisodeStore:
             raise UserError(f"a folder of episodes is named twice in {[str(p) for p in paths]}")
         shards = [shard for path in paths for shard in _open_folder(path)]
         for shard in shards:
-            _check_same(shard, shards[0], allow_mixed_versions)
+            _check_same(shard, shards[0])
         self._set([(shard, n) for shard in shards for n in range(len(shard.entries))])
 
     def _set(self, members: Sequence[tuple[Shard, int]]) -> None:
@@ -111,11 +108,7 @@ class EpisodeStore:
         """steps of the environment that each recorded action was held for"""
 
     def subset(self, indices: Sequence[int]) -> EpisodeStore:
-        """Return a store of some of the episodes, such as a validation set.
-
-        Raises:
-            UserError: no indices.
-        """
+        """A store of some of the episodes, at least one, such as a validation set."""
         if not len(indices):
             raise UserError("a subset of a store needs at least one episode")
         store = object.__new__(EpisodeStore)
@@ -124,23 +117,19 @@ class EpisodeStore:
         return store
 
     def __len__(self) -> int:
-        """Return the number of episodes."""
+        """Number of episodes."""
         return len(self.episodes)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of what is stored, in this order: equal exactly for equal episodes."""
+        """SHA-256 (hex) of the episodes in this order."""
         digest = hashlib.sha256()
         for record in self.episodes:
             digest.update(f"{record.shard.header_sha256}:{record.position};".encode())
         return digest.hexdigest()
 
     def read(self, index: int) -> Episode:
-        """Read one whole episode.
-
-        Raises:
-            UserError: a block of it is corrupt; the message names the file and the block.
-        """
+        """Read one whole episode; `UserError` names the file and the block of a corrupt one."""
         record = self.episodes[index]
         action, reward = record.shard.read_steps(record.position)
         return Episode(
@@ -151,7 +140,7 @@ class EpisodeStore:
         )
 
     def read_frames(self, index: int) -> NDArray[np.uint8]:
-        """Return the frames of one episode, (T + 1, S, S, 3)."""
+        """The frames of one episode, (T + 1, S, S, 3)."""
         record = self.episodes[index]
         out = np.empty((record.num_frames, *self.frame_shape), np.uint8)
         for number in range(len(record.entry.blocks)):
@@ -166,20 +155,19 @@ class EpisodeStore:
         *,
         start: int = 0,
         buffer_frames: int = BUFFER_FRAMES,
-        prefetch: bool = True,
     ) -> Iterator[NDArray[np.uint8]]:
-        """Yield shuffled frames for ever, each once an epoch.
+        """Yield batches (B, S, S, 3) of shuffled frames for ever, each frame once per epoch.
 
         All blocks are shuffled and dealt into pools of about `buffer_frames` frames; the frames of
-        a pool are shuffled among each other. Two pools are in memory, one being decoded while the
-        other is used. What does not fill an epoch's last batch is left out, other frames in each.
+        a pool are shuffled among each other. Two pools are in memory: a thread decodes one while
+        the other is used. Frames that do not fill an epoch's last batch are left out.
 
         Args:
-            batch: B, frames in a batch (B, S, S, 3), which is the caller's own.
+            batch: B, frames in a batch.
             seed: fixes the order.
-            start: number of the first batch, counted through all epochs; those before cost nothing.
-            buffer_frames: size of a pool; memory is twice that.
-            prefetch: decode the next pool in a thread.
+            start: number of the first batch, counted through all epochs; earlier ones are skipped
+                at no cost.
+            buffer_frames: size of a pool.
 
         Raises:
             UserError: fewer frames than one batch, or a corrupt block.
@@ -198,12 +186,11 @@ class EpisodeStore:
             for epoch in count(first_epoch):
                 tasks = pools.epoch((seed, epoch), number * batch)
                 number = 0
-                decoded = _ahead(tasks, thread) if prefetch else (task() for task in tasks)
-                yield from _cut(decoded, batch, self.frame_shape)
+                yield from _cut(_ahead(tasks, thread), batch, self.frame_shape)
 
 
 def shard_files(folder: Path) -> list[Path]:
-    """Return the shards in a folder by name, leaving out what a writer has not finished."""
+    """The finished shards in a folder, by name."""
     return sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
 
 
@@ -231,7 +218,7 @@ def _open_folder(folder: Path) -> list[Shard]:
     return shards
 
 
-def _check_same(shard: Shard, first: Shard, allow_mixed_versions: bool) -> None:
+def _check_same(shard: Shard, first: Shard) -> None:
     """Refuse a shard that does not belong into one set with the first one."""
     for key in ("env_id", "frame_spec", "frame_shape", "action_spec", "action_repeat"):
         usual = 1 if key == "action_repeat" else None  # older shards lack it
@@ -241,20 +228,20 @@ def _check_same(shard: Shard, first: Shard, allow_mixed_versions: bool) -> None:
                 f"{shard.path} has {key} {held} and {first.path} has {other}; "
                 "a store holds episodes of one kind"
             )
-    for name in () if allow_mixed_versions else FRAME_VERSIONS:
+    for name in FRAME_VERSIONS:
         mine, other = (s.meta["versions"].get(name, "absent") for s in (shard, first))
         if mine != other:
             raise UserError(
                 f"{shard.path} was made with {name} {mine} and {first.path} with {other}; "
-                "their frames may differ: collect one again, or allow_mixed_versions=True"
+                "their frames may differ: collect one of them again"
             )
 
 
 class _Pools:
     """Deals the blocks of a store into pools and decodes them, into two buffers by turns.
 
-    Two are enough, as a pool is only decoded when the last but one was used up; made once, as
-    fresh memory costs the system as much time as filling it.
+    Two are enough, as a pool is decoded when the last but one was used up. They are made once,
+    since to allocate memory takes as long as to fill it.
     """
 
     def __init__(self, store: EpisodeStore, frames: int) -> None:
@@ -294,7 +281,7 @@ class _Pools:
 
 
 def _ahead(tasks: Iterator[Callable[[], _Pool]], thread: ThreadPoolExecutor) -> Iterator[_Pool]:
-    """Yield the tasks' results in order, the next one being worked on in a thread meanwhile."""
+    """Yield the tasks' results in order, while a thread works on the next one."""
     waiting = None
     for task in tasks:
         following = thread.submit(task)

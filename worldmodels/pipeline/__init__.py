@@ -1,9 +1,8 @@
-"""The whole way from nothing to an agent: stages in order, each skipped when nothing has changed.
+"""The whole pipeline: stages in order, each skipped when it is done already.
 
 One iteration is collect -> V -> encode -> M -> dream and C -> selection; the next collects with the
-agent that was selected. A stage's key is a hash of its configuration and of the keys of what it
-reads, so a changed setting redoes exactly what depends on it, and a killed run resumes at its last
-checkpoint.
+selected agent. A stage's key is a hash of its configuration and of the keys of what it reads, so a
+changed setting redoes exactly what depends on it, and a killed run resumes at its last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
-from worldmodels.policies.ensemble import FOLDER as COMMITTEE
+from worldmodels.policies.ensemble import FOLDER
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
@@ -38,10 +37,10 @@ from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residu
 from worldmodels.tasks import task_for
 
 TESTED = ("evaluation.json", "evaluation_random.json", "media")
-"""What the test leaves in the run folder."""
+"""What the test writes into the run folder."""
 
 Work: TypeAlias = Callable[[StageContext], Any]
-"""Does a stage; returns what later stages and the report want to know, in a dict or dataclass."""
+"""Runs a stage; returns figures for later stages and the report, in a dict or dataclass."""
 
 
 class Pipeline:
@@ -56,7 +55,7 @@ class Pipeline:
         preset: str = "custom",
         device: Device = "cpu",
     ) -> None:
-        """Open the run folder; the arguments are those of `run_pipeline`, but an executor."""
+        """Open the run folder; the arguments are those of `run_pipeline`, and an executor."""
         require("seed", seed, Seed)
         require_device(device)
         spec, task = _check_environments(cfg), task_for(cfg.env_id)
@@ -74,12 +73,12 @@ class Pipeline:
         self.context = StageContext(seed, run=self.run, executor=executor, device=device)
         self.cfg, self.seed = cfg, seed
         self.results: dict[str, str] = {}
-        """key of a stage that is done -> hash of what it found"""
+        """key of a finished stage -> hash of its result"""
         self.frames: list[LedgerEntry] = []
-        """what the stages that are done entered into the ledger"""
+        """what the finished stages entered into the ledger"""
 
     def execute(self) -> Path:
-        """Run what is not done yet; return the path of the report."""
+        """Run what is missing; return the path of the report."""
         with self.run.lock():
             self.run.claim(self.settings, ("method", "seed", "env_id"))
             self.run.write_config(self.settings, self.context.device)
@@ -108,16 +107,16 @@ class Pipeline:
         self._select(this)
 
     def _collect(self, this: Iteration, previous: Iteration | None) -> None:
-        """Collect at random, or with the previous iteration's agent and noise."""
+        """Collect with random actions, or with the previous iteration's agent and noise."""
         cfg, own = self.cfg, self.cfg.experience
 
         def work(ctx: StageContext) -> dict[str, Any]:
-            drives, out = stages.exploration(own), this.experience
+            plan, out = stages.exploration(own), this.experience
             if previous is not None:
-                folders = previous.drivers(own.agent_snapshots)
-                drives = stages.by_agents(own, folders, this.number)
+                folders = previous.policies(own.agent_snapshots)
+                plan = stages.by_agents(own, folders, this.number)
             found = stages.collect(
-                drives,
+                plan,
                 cfg.env_id,
                 out,
                 ctx,
@@ -128,18 +127,18 @@ class Pipeline:
             for old in out.parent.glob(f"{this.number:02d}-*"):
                 if old != out:
                     shutil.rmtree(old)
-            names = ("frames", "episodes", "fingerprint")
-            return {name: getattr(found, name) for name in names}
+            kept = {name: found[name] for name in ("frames", "episodes")}
+            return {**kept, "fingerprint": store_of([this]).fingerprint}
 
-        driver = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
-        inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, driver]
+        policy = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
+        inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, policy]
         self._stage("collect", this, inputs, work, lambda: [this.experience])
 
     def _train_vision(self, this: Iteration, before: Sequence[Iteration]) -> None:
         """Train V on all frames so far, from the previous iteration's weights if there are any.
 
-        After `VisionTrainConfig.finetune_iterations` it stays as it is, and so do the latents,
-        until the first iteration from scratch (`RunConfig.from_scratch`).
+        After `VisionTrainConfig.finetune_iterations` V and the latents are kept until the first
+        iteration from scratch (`RunConfig.from_scratch`).
         """
         cfg, number = self.cfg, this.number
         previous = None if cfg.begins_vision(number) else before[-1]
@@ -161,8 +160,8 @@ class Pipeline:
             vision.save(this.vision)
 
         past = [iteration.keys["collect"] for iteration in everything]
-        mirror = ["horizontal_flip"] if cfg.horizontal_flip else []
-        inputs = [cfg.vision, training, past, _key(previous, "vision"), *mirror]
+        flip = ["horizontal_flip"] if cfg.horizontal_flip else []
+        inputs = [cfg.vision, training, past, _key(previous, "vision"), *flip]
         self._stage("vision", this, inputs, work, lambda: [this.vision])
 
     def _encode(self, this: Iteration, before: Sequence[Iteration]) -> None:
@@ -216,7 +215,7 @@ class Pipeline:
         self._stage("controller", this, inputs, work, lambda: files)
 
     def _select(self, this: Iteration) -> None:
-        """Drive every snapshot of C on the selection tracks; the best is the iteration's agent."""
+        """Run every snapshot of C on selection seeds; the best is the iteration's agent."""
         cfg = self.cfg.selection
         episodes = cfg.episodes_of(this.number, self.cfg.iterations)
 
@@ -232,7 +231,7 @@ class Pipeline:
         self._stage("select", this, inputs, work, lambda: files)
 
     def _choose(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
-        """Let the best iterations' agents drive on further tracks; the winner is the run's."""
+        """Compare the best iterations' agents on other seeds; the winner is the run's."""
         cfg, agent = self.cfg.selection, self.run.agent
 
         def work(ctx: StageContext) -> Any:
@@ -243,9 +242,9 @@ class Pipeline:
         self._stage("final", final, inputs, work, lambda: agent_files(agent))
 
     def _finalists(self, iterations: Sequence[Iteration]) -> list[Finalist]:
-        """The best of the iterations' agents on the tracks that chose them, the best first."""
+        """The best of the iterations' agents on the seeds that chose them, the best first."""
         cfg = self.cfg.selection
-        if cfg.early_episodes is not None:  # so few episodes of the others prove nothing
+        if cfg.early_episodes is not None:  # the others had too few episodes
             iterations = iterations[-cfg.late_iterations :]
         outputs = [self.run.stage_outputs(f"select/{it.number:02d}") for it in iterations]
         finalists = [
@@ -269,7 +268,7 @@ class Pipeline:
         self._stage("residual", final, inputs, work, lambda: [agent / RESIDUAL])
 
     def _add_members(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
-        """Let the other finalists drive beside the agent, if that is better."""
+        """Add the other finalists to the agent as an ensemble, if that scores better."""
         cfg, agent = self.cfg, self.run.agent
         if not cfg.ensemble.enabled:
             final.keys["ensemble"] = final.keys["residual"]
@@ -283,10 +282,10 @@ class Pipeline:
             return {"rounds": stages.add_members(cfg.selection, agent, others, ctx)}
 
         inputs = [cfg.ensemble, cfg.selection, final.keys["residual"]]
-        self._stage("ensemble", final, inputs, work, lambda: [agent / COMMITTEE])
+        self._stage("ensemble", final, inputs, work, lambda: [agent / FOLDER])
 
     def _test(self, final: Iteration) -> None:
-        """Drive the test tracks once and film."""
+        """Run the test episodes once and film."""
         cfg, out = self.cfg, self.run.path
 
         def work(ctx: StageContext) -> dict[str, Any]:
@@ -306,8 +305,8 @@ class Pipeline:
     ) -> None:
         """Do the work unless it is done with these inputs; the iteration gets the stage's key.
 
-        The inputs are the stage's settings and the keys of the stages that it reads; ``files`` says
-        what it writes, and is called when its key is known.
+        The inputs are the stage's settings and the keys of the stages that it reads; ``files``,
+        called when the key is known, returns what the stage writes.
         """
         key, number = config_hash([name, iteration.number, self.seed, inputs]), iteration.number
         label, iteration.keys[name] = f"{name}/{number:02d}", key
@@ -342,10 +341,9 @@ def run_pipeline(
 ) -> Path:
     """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
 
-    Running it again resumes it, and redoes only what a changed configuration concerns. One seed
-    gives one agent, whatever the number of workers; a GPU adds up in no fixed order, and gives
-    another agent every time. Stages that are done stay valid on another device. The name of the
-    preset is for the report.
+    The same call resumes a run, and redoes only what depends on changed settings. One seed gives
+    one agent for any number of workers; a GPU sums in varying order, so it gives another agent
+    every time. Finished stages stay valid on another device. ``preset`` is a name for the report.
 
     Raises:
         UserError: an environment, the seed or the device cannot be used; another process works in
@@ -356,7 +354,7 @@ def run_pipeline(
 
 
 def _check_environments(cfg: RunConfig) -> ActionSpec:
-    """Make the run's environments once, so that it fails at once; return their action space."""
+    """Make the run's environments, so that errors come first; return their action space."""
     unlimited = [name for name, limit in cfg.limits().items() if limit is None]
     spaces = {}
     for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
@@ -378,7 +376,7 @@ def _check_environments(cfg: RunConfig) -> ActionSpec:
 
 
 def _overwrite(agent: Path) -> None:
-    """Let an agent's folder that has lost its configuration be written again."""
+    """Allow an agent's folder without its configuration to be written again."""
     if agent.is_dir() and not (agent / CONFIG).exists():
         write_json(agent / CONFIG, {})
 

@@ -1,4 +1,4 @@
-"""One iteration of a run: the folder of its results, and what the next stages read from it."""
+"""One iteration of a run: its files, and what the next stages read from them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from worldmodels.stages.collection import snapshot_folders
 from worldmodels.stages.controller import Evolved
 
 SMALL = (CONFIG, CARD, "controller.safetensors")
-"""Files of an agent that the selection of C writes anew; the others stay as they were."""
+"""Files of an agent that the selection of C writes again."""
 
 
 def agent_files(agent: Path) -> list[Path]:
@@ -27,7 +27,7 @@ def agent_files(agent: Path) -> list[Path]:
 
 
 class Iteration:
-    """One pass through the loop and the folder of its results."""
+    """One pass through the loop, and the folder of its results."""
 
     def __init__(self, number: int, folder: Path) -> None:
         """Name the files in ``folder``, which lies in ``iterations`` of the run folder."""
@@ -45,7 +45,7 @@ class Iteration:
 
     @property
     def experience(self) -> Path:
-        """Folder of the iteration's episodes; it bears the key, since shards are immutable."""
+        """Folder of the iteration's episodes; its name has the key, since shards are immutable."""
         run = self.folder.parent.parent
         return run / "experience" / f"{self.number:02d}-{self.keys['collect'][:8]}"
 
@@ -54,21 +54,21 @@ class Iteration:
         return self.folder / f"latents-{number:02d}.safetensors"
 
     def keep_evolved(self) -> None:
-        """Copy the agent's small files, so that a selection can begin from them again."""
+        """Copy the agent's small files, so that a selection can be repeated."""
         for name in SMALL:
             copy_file(self.agent / name, self.evolved / name)
 
     def restore_evolved(self) -> None:
-        """Undo a selection; runs of earlier versions kept nothing to do it from."""
+        """Undo a selection, except in runs of earlier versions, which lack the copies."""
         for name in SMALL if self.evolved.is_dir() else ():
             copy_file(self.evolved / name, self.agent / name)
 
     def load_vision(self) -> VisionFile:
-        """V as the iteration left it."""
+        """The iteration's V."""
         return VisionFile.load(_existing(self.vision))
 
     def load_memory(self) -> MemoryFile:
-        """M as the iteration left it."""
+        """The iteration's M."""
         return MemoryFile.load(_existing(self.memory))
 
     def load_latents(self) -> list[LatentsFile]:
@@ -82,13 +82,13 @@ class Iteration:
         ctx: StageContext,
         memories: Sequence[MemoryFile] = (),
     ) -> Evolved:
-        """Evolve C in the dream of some memories, the newest first; none: of `dreaming_rounds`.
+        """Evolve C in the dream of some memories, the newest first (default: `dreaming`).
 
-        The search begins at the C of the iteration before, if ``cfg`` says so.
+        With ``cfg.controller.warm_start`` the search begins at the previous iteration's C.
         """
         begin = previous if cfg.controller.warm_start else None
-        rounds = [] if memories else dreaming_rounds(cfg, self.number)
-        folders = {number: self.folder.parent / f"{number:02d}" for number in rounds}
+        dreams = [] if memories else dreaming(cfg, self.number)
+        folders = {number: self.folder.parent / f"{number:02d}" for number in dreams}
         own = [Iteration(number, folder).load_memory() for number, folder in folders.items()]
         return stages.evolve_controller(
             cfg.controller,
@@ -101,8 +101,8 @@ class Iteration:
             init=None if begin is None else Agent.from_pretrained(begin.agent),
         )
 
-    def drivers(self, which: str) -> list[Path]:
-        """Folders for `load_driver`: the iteration's agent ("selected"), or one per snapshot."""
+    def policies(self, which: str) -> list[Path]:
+        """Folders for `load_policy`: the iteration's agent ("selected"), or one per snapshot."""
         if which == "selected":
             return [self.agent]
         snapshots = Candidates.load(self.candidates).snapshots
@@ -130,11 +130,10 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def dreaming_rounds(cfg: RunConfig, number: int) -> list[int]:
-    """Iterations whose memories dream in this one, the newest first.
+def dreaming(cfg: RunConfig, number: int) -> list[int]:
+    """Iterations whose memories dream in this one, the newest first; they share its V.
 
-    Iterations share V from the last one that trained it;
-    `ControllerStageConfig.memory_iterations` says how many of them count.
+    `ControllerStageConfig.memory_iterations` limits their number.
     """
     oldest = max(earlier for earlier in range(number + 1) if cfg.trains_vision(earlier))
     return [*range(number, oldest - 1, -1)][: cfg.controller.memory_iterations]

@@ -1,9 +1,8 @@
-"""Studies: C evolved again in the dream of a finished run, under other settings, and driven.
+"""Studies: C evolved again in the dream of a finished run, with other settings.
 
-A study takes V and the latents of one iteration as they are, so that its variants differ in nothing
-but what they name. Each variant is a few evolutions with seeds of their own; every snapshot of each
-is judged in the dream, on selection tracks and on test tracks, which shows what the dream would
-have chosen, what the real validation chooses, and what an oracle would.
+A study takes V and the latents of one iteration as they are, so that variants differ in what they
+name only. Each variant is a few evolutions with their own seeds; every snapshot is judged in the
+dream and on selection and test seeds: what the dream, the validation and an oracle would choose.
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from worldmodels.runs import RunFolder, config_hash, derive_seed, read_json, ver
 from worldmodels.settings import with_settings
 from worldmodels.stages import MemoryFile, StageContext
 from worldmodels.stages.controller import Evolved
-from worldmodels.stages.memory import reward_model
-from worldmodels.stages.selection import drive
+from worldmodels.stages.learning import reward_model
+from worldmodels.stages.selection import run_episodes
 from worldmodels.vision.latents import Latents
 
 STUDIED = ("dream", "starts", "controller", "memory", "memory_training")
@@ -43,26 +42,25 @@ UNUSED = (
     "memory_training.finetune_learning_rate",
     "memory_training.log_every",
 )
-"""Settings in them that a study does not use: it trains M from scratch, and logs nothing."""
+"""Settings in them without effect: a study trains M from scratch, and does not log."""
 
 JUDGING_DREAMS = 128
-"""Dreams that a snapshot is judged on: far more than a candidate has in the evolution."""
+"""Dreams that judge a snapshot: far more than a candidate has in the evolution."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is changed."""
+    """Changed settings."""
 
     name: str
     """row of the table"""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """from settings such as ``dream.temperature`` to values; those of `memory` and
-    `memory_training` train M from scratch"""
+    """settings such as ``dream.temperature``, and values; `memory...` ones train M from scratch"""
     untrained: bool = False
-    """dream with an M of random weights: the control that says what M's training is worth"""
+    """dream with an M of random weights, the baseline for M's training"""
 
     def __post_init__(self) -> None:
-        """Refuse settings that would change nothing."""
+        """Refuse settings without effect."""
         for name in self.settings:
             field_name = name.replace("-", "_")
             section = field_name.split(".")[0]
@@ -83,51 +81,43 @@ class Variant:
 
 @dataclass(frozen=True)
 class StudyConfig(Config):
-    """How much each variant is given."""
+    """Seeds and episodes of each variant."""
 
     seeds: Count = 3
     """evolutions of each variant"""
     selection_episodes: Count = 16
-    """selection tracks, from seed 500000"""
+    """selection episodes, from seed 500000"""
     test_episodes: Count = 100
-    """test tracks, from seed 1000000, for the table alone"""
+    """test episodes, from seed 1000000; not used to select"""
     round: CountOrZero | None = None
-    """round of the run whose M is studied; None takes the last"""
+    """iteration of the run whose M is studied (default: the last)"""
 
 
 class Study:
     """One study at work on a run folder; finished cells are kept, so a killed one resumes."""
 
     def __init__(self, run: Path, out: Path, cfg: StudyConfig, executor: Executor) -> None:
-        """Open the run.
-
-        Raises:
-            UserError: no finished run, or no such iteration.
-        """
+        """Open the run; `UserError` without it or without its iteration."""
         self.cfg, self.out, self.executor = cfg, out, executor
         record = RunFolder(run, create=False).read_config()["config"]
         self.base = from_json(RunConfig, record, "config.", ignore_unknown=True)
         envs.from_file(self.base.env_id, run / "config.json")
         number = self.base.iterations - 1 if cfg.round is None else cfg.round
         folders = run / "iterations"
-        self.round = Iteration(number, folders / f"{number:02d}")
+        self.iteration = Iteration(number, folders / f"{number:02d}")
         self.previous = Iteration(number - 1, folders / f"{number - 1:02d}") if number else None
-        if not self.round.candidates.exists():
+        if not self.iteration.candidates.exists():
             raise UserError(
-                f"{self.round.folder} has no controllers: let the run come so far first"
+                f"{self.iteration.folder} has no controllers: resume the run until it has"
             )
-        self.key = config_hash([read_json(self.round.agent / "config.json"), number])[:16]
+        self.key = config_hash([read_json(self.iteration.agent / "config.json"), number])[:16]
 
     def configuration(self, variant: Variant) -> RunConfig:
-        """The run's configuration with what the variant changes.
-
-        Raises:
-            UserError: there is no such setting, or it refuses the value.
-        """
+        """The run's configuration with the variant's settings, checked."""
         return with_settings(self.base, variant.settings)
 
     def cell(self, variant: Variant, seed: int) -> dict[str, Any]:
-        """Evolve and drive one variant with one seed, or read what was found before."""
+        """Evolve and test one variant with one seed, or read the finished cell."""
         name = config_hash([self.key, variant.settings, variant.untrained, seed, self.cfg])[:16]
         path = self.out / "cells" / f"{name}.json"
         if path.exists():
@@ -138,16 +128,16 @@ class Study:
         began = time.perf_counter()
         memories = self._memories(cfg, variant, seed)
         trained = time.perf_counter()
-        found = self.round.evolve(cfg, self.previous, ctx, memories)
+        found = self.iteration.evolve(cfg, self.previous, ctx, memories)
         generations = sorted(found.candidates.snapshots)
         population = np.stack([found.candidates.snapshots[g] for g in generations])
         judge = found.search.returns(episodes=JUDGING_DREAMS)
         dreamed = judge(population, derive_seed(seed, "judge")).tolist()
         evolved = time.perf_counter()
-        driven = self._drive(cfg, found, work, ctx)
+        real = self._real_returns(cfg, found, work, ctx)
         rows = [
             {"generation": g, "dream": dream, **returns}
-            for g, dream, returns in zip(generations, dreamed, driven, strict=True)
+            for g, dream, returns in zip(generations, dreamed, real, strict=True)
         ]
         seconds = {"memory": trained - began, "evolution": evolved - trained}
         seconds["drives"] = time.perf_counter() - evolved
@@ -158,7 +148,7 @@ class Study:
         return cell
 
     def _memories(self, cfg: RunConfig, variant: Variant, seed: int) -> list[MemoryFile]:
-        """Other memories than the run's own, where the variant asks for them."""
+        """The variant's own memories, if it has some."""
         if variant.untrained:
             return [self._untrained(cfg, seed)]
         if not variant.trains:
@@ -167,15 +157,15 @@ class Study:
         path = self.out / "memories" / f"memory-{name}.safetensors"
         if not path.exists():
             state = path.with_suffix(".state")
-            ctx, parts = StageContext(seed, None, state), self.round.load_latents()
-            kind = self.round.load_memory().reward.kind
+            ctx, parts = StageContext(seed, None, state), self.iteration.load_latents()
+            kind = self.iteration.load_memory().reward.kind
             stages.train_memory(cfg.memory, cfg.memory_training, parts, ctx, kind=kind).save(path)
             shutil.rmtree(state, ignore_errors=True)
         return [MemoryFile.load(path)]
 
     def _untrained(self, cfg: RunConfig, seed: int) -> MemoryFile:
         """Memories of random weights."""
-        own, parts = self.round.load_memory(), self.round.load_latents()
+        own, parts = self.iteration.load_memory(), self.iteration.load_latents()
         latents = Latents.concatenate([part.latents for part in parts])
         reward = reward_model(cfg.memory, latents, own.reward.kind)
         shape = cfg.memory.network(latents.z_dim, own.source.action_spec.size, reward.kind)
@@ -184,26 +174,26 @@ class Study:
         noise = cfg.memory_training.posterior_noise
         return dataclasses.replace(own, models=models, reward=reward, posterior_noise=noise)
 
-    def _drive(
+    def _real_returns(
         self, cfg: RunConfig, found: Evolved, work: Path, ctx: StageContext
     ) -> list[dict[str, list[float]]]:
-        """Real returns of every snapshot on selection and test tracks."""
+        """Real returns of every snapshot on selection and test seeds."""
         folder = found.agent.save_pretrained(work / "agent", dtype="float32")
         snapshots, count = found.candidates.snapshots, self.cfg.selection_episodes
         policies = [AgentParameters(folder, snapshots[g]) for g in sorted(snapshots)]
         seeds = [*range(SELECTION_SEED_START, SELECTION_SEED_START + count)]
         seeds += range(TEST_SEED_START, TEST_SEED_START + self.cfg.test_episodes)
-        results = drive(policies, cfg.env_id, seeds, cfg.selection.max_steps, ctx)
+        results = run_episodes(policies, cfg.env_id, seeds, cfg.selection.max_steps, ctx)
         return [
             {"selection": list(r.returns[:count]), "test": list(r.returns[count:])} for r in results
         ]
 
 
 def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per variant, in the order of the cells: means over seeds, and their deviation.
+    """One row per variant, in the order of the cells: means and standard deviations over seeds.
 
-    ``validated`` is the test mean of the snapshot that the selection tracks choose, ``dreamed`` of
-    the one that the dream chooses, ``oracle`` of the one that the test tracks themselves choose.
+    ``validated``, ``dreamed`` and ``oracle`` are test means of the snapshots that the selection
+    seeds, the dream, and the test seeds themselves would choose.
     """
     rows = []
     for name in dict.fromkeys(cell["variant"] for cell in cells):
@@ -221,12 +211,12 @@ def _of_seed(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     selection = [float(np.mean(s["selection"])) for s in snapshots]
     dream = [float(s["dream"]) for s in snapshots]
     test = [float(np.mean(s["test"])) for s in snapshots]
-    chosen, dreamt = int(np.argmax(selection)), int(np.argmax(dream))
+    chosen, dreamed = int(np.argmax(selection)), int(np.argmax(dream))
     return {
         "dream": dream[chosen],
         "selection": selection[chosen],
         "validated": test[chosen],
-        "dreamed": test[dreamt],
+        "dreamed": test[dreamed],
         "oracle": max(test),
     }
 

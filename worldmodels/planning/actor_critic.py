@@ -169,7 +169,7 @@ def train_policy(
     learner, begin = _Learner(agent, cfg, seed), 0
     if checkpoint is not None and checkpoint.exists():
         begin = learner.restore(load_checkpoint(checkpoint))
-    with progress(cfg.steps, "policy", unit="step") as bar:
+    with progress(range(cfg.steps), "policy", unit="step") as bar:
         bar.advance(begin)
         for done in range(begin + 1, cfg.steps + 1):
             metrics = learner.step()

@@ -69,7 +69,7 @@ def collect_decisions(
         kept = load_checkpoint(checkpoint)
         first = int(kept["dreams"])
         found = Decisions(*(kept[name].numpy() for name in Decisions._fields))
-    with progress(cfg.dreams, "plans to imitate", unit="dreams") as bar:
+    with progress(range(cfg.dreams), "plans to imitate", unit="dreams") as bar:
         bar.advance(first)
         for dream in range(first, cfg.dreams):
             more = _one_dream(policy, agent.starts, cfg, derive_seed(seed, "imitation", dream))

@@ -1,18 +1,16 @@
-"""The stages: one body each, a function from a configuration and inputs to what it makes.
+"""The stages: functions from a configuration and inputs to a result.
 
-`worldmodels run`, the commands of single stages, the study and the numbered scripts all call these,
-in this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
-learn_residual, add_members, test.
-
-A `StageContext` carries what is no part of the result's definition (where to resume from, where to
-log) and the seed of the run, from which each stage derives its own.
+`worldmodels run`, the commands of single stages, studies and the numbered scripts call these, in
+this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
+learn_residual, add_members, test. A `StageContext` holds the seed of the run, from which each stage
+derives its own, and where to resume and log.
 """
 
 from worldmodels.stages.collection import by_agents, collect, exploration
 from worldmodels.stages.context import StageContext, open_stage
 from worldmodels.stages.controller import Candidates, evolve_controller
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile, episode_folders
-from worldmodels.stages.memory import train_memory
+from worldmodels.stages.learning import encode, train_memory, train_vision
 from worldmodels.stages.selection import (
     Finalist,
     add_members,
@@ -21,7 +19,6 @@ from worldmodels.stages.selection import (
     select,
     test,
 )
-from worldmodels.stages.vision import encode, train_vision
 
 __all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]
 __all__ += ["StageContext", "episode_folders", "open_stage"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,35 +30,22 @@ SNAPSHOT = "snapshot.safetensors"
 
 
 @dataclass(frozen=True)
-class Drives:
-    """What is driven in one iteration."""
+class CollectionPlan:
+    """What one iteration collects."""
 
     behaviours: Sequence[BehaviourConfig]
-    """what drives, an equal share of the episodes each"""
+    """what acts, each in an equal number of the episodes"""
     episodes: int
     """number of episodes"""
     steps: int | None
-    """longest episode; None leaves it to the environment"""
+    """longest episode (None: the environment's limit)"""
     patience: int | None
-    """truncate episodes after so many steps without a reward above 0; None never does"""
+    """truncate episodes after so many steps without a reward above 0 (None: never)"""
     used: int
     """training seeds that earlier iterations have used"""
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What the folder of an iteration holds."""
-
-    frames: int
-    """steps of the environment"""
-    episodes: int
-    mean_return: float
-    """mean of the episodes' returns"""
-    fingerprint: str
-    """of the episodes"""
-
-
-def exploration(cfg: ExperienceConfig) -> Drives:
+def exploration(cfg: ExperienceConfig) -> CollectionPlan:
     """The first iteration: AR(1) noise of every scale around every centre."""
     centres: Sequence[tuple[float, ...] | None] = cfg.explore_bias or [None]
     behaviours = [
@@ -65,11 +53,11 @@ def exploration(cfg: ExperienceConfig) -> Drives:
         for scale in cfg.explore_scales
         for bias in centres
     ]
-    return Drives(behaviours, cfg.explore_episodes, cfg.explore_steps, cfg.patience, used=0)
+    return CollectionPlan(behaviours, cfg.explore_episodes, cfg.explore_steps, cfg.patience, used=0)
 
 
-def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) -> Drives:
-    """A later iteration: each of these agents with each of the noises (see `load_driver`)."""
+def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) -> CollectionPlan:
+    """A later iteration: each of these agents with each of the noises (see `load_policy`)."""
     behaviours = [
         AgentNoiseConfig(
             folder,
@@ -82,15 +70,11 @@ def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) ->
         for scale in cfg.agent_noise
     ]
     used = cfg.explore_episodes + (iteration - 1) * cfg.agent_episodes
-    return Drives(behaviours, cfg.agent_episodes, cfg.agent_steps, cfg.agent_patience, used)
+    return CollectionPlan(behaviours, cfg.agent_episodes, cfg.agent_steps, cfg.agent_patience, used)
 
 
 def training_seeds(seed: int, used: int, episodes: int) -> NDArray[np.int64]:
-    """(episodes,) seeds of the environment, after ``used`` others of one shuffle of all of them.
-
-    Raises:
-        UserError: there are not so many.
-    """
+    """(episodes,) training seeds: those after the first ``used`` of a shuffle of all of them."""
     if used < 0 or used + episodes > TRAINING_SEED_LIMIT:
         raise UserError(
             f"{episodes} episodes after {used} others need more seeds than collection has: "
@@ -103,7 +87,7 @@ def training_seeds(seed: int, used: int, episodes: int) -> NDArray[np.int64]:
 
 
 def collect(
-    drives: Drives,
+    plan: CollectionPlan,
     env_id: str,
     out: Path,
     ctx: StageContext,
@@ -111,48 +95,41 @@ def collect(
     group: int,
     action_repeat: int,
     frame_spec: FrameSpec,
-) -> Collected:
-    """Drive and record, ``group`` episodes side by side; what the folder holds already is kept.
+) -> Collection:
+    """Record a plan's episodes, ``group`` of them side by side; return the figures of all of them.
 
-    Each behaviour gets a folder of its own in ``out``.
-
-    Raises:
-        UserError: as `worldmodels.experience.collect.collect`.
+    Each behaviour gets a folder of its own in ``out``, and episodes that are there already are
+    kept. Errors are those of `worldmodels.experience.collect.collect`.
     """
-    seeds = training_seeds(ctx.seed, drives.used, drives.episodes)
-    shares = np.array_split(seeds, len(drives.behaviours))
-    summaries = [
+    began = time.perf_counter()
+    seeds = np.array_split(training_seeds(ctx.seed, plan.used, plan.episodes), len(plan.behaviours))
+    new_frames = sum(
         collect_episodes(
-            CollectConfig(group, drives.steps, drives.patience, action_repeat),
+            CollectConfig(group, plan.steps, plan.patience, action_repeat),
             env_id,
             behaviour,
-            share.tolist(),
+            own.tolist(),
             out / f"{number}",
             executor=ctx.executor,
-            load_policy=load_driver,
+            load_policy=load_policy,
             frame_spec=frame_spec,
         )
-        for number, (behaviour, share) in enumerate(zip(drives.behaviours, shares, strict=True))
-        if len(share)
-    ]
-    store = EpisodeStore(episode_folders([out]))
-    episodes = sum(summary.episodes for summary in summaries)
-    returns = sum(summary.mean_return * summary.episodes for summary in summaries)
-    frames = sum(summary.frames for summary in summaries)
-    found = Collected(frames, episodes, returns / episodes, store.fingerprint)
-    seconds = sum(summary.seconds for summary in summaries)
-    ctx.log(
-        "collection",
-        **Collection(
-            frames=frames,
-            episodes=episodes,
-            mean_return=found.mean_return,
-            max_return=max(record.entry.total_reward for record in store.episodes),
-            seconds=seconds,
-            frames_per_second=sum(summary.new_frames for summary in summaries) / seconds,
-            behaviour=[type(behaviour).__name__ for behaviour in drives.behaviours],
-        ),
+        for number, (behaviour, own) in enumerate(zip(plan.behaviours, seeds, strict=True))
+        if len(own)
     )
+    seconds = time.perf_counter() - began
+    entries = [record.entry for record in EpisodeStore(episode_folders([out])).episodes]
+    returns, frames = [entry.total_reward for entry in entries], sum(e.env_steps for e in entries)
+    found = Collection(
+        frames=frames,
+        episodes=len(entries),
+        mean_return=float(np.mean(returns)),
+        max_return=max(returns),
+        seconds=seconds,
+        frames_per_second=new_frames / seconds,
+        behaviour=[type(behaviour).__name__ for behaviour in plan.behaviours],
+    )
+    ctx.log("collection", **found)
     ctx.count_frames("collection", frames)
     return found
 
@@ -160,7 +137,7 @@ def collect(
 def snapshot_folders(
     agent: Path, snapshots: Mapping[int, NDArray[np.float32]], out: Path
 ) -> list[Path]:
-    """Folders in ``out`` for `load_driver`, one for each snapshot (N,) of an agent's C."""
+    """Folders in ``out`` for `load_policy`, one for each snapshot (N,) of an agent's C."""
     folders = []
     for generation in sorted(snapshots):
         folder = out / f"{generation:04d}"
@@ -171,8 +148,8 @@ def snapshot_folders(
     return folders
 
 
-def load_driver(folder: Path) -> Agent:
-    """Open an agent for collection: V in bfloat16, which is faster and exact enough for data.
+def load_policy(folder: Path) -> Agent:
+    """Open an agent for collection, with V in bfloat16: faster, and exact enough for data.
 
     A folder of `snapshot_folders` has another C for the agent that it names.
     """

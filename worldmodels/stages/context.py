@@ -1,4 +1,4 @@
-"""What every stage is given beside its configuration and inputs: seed, iteration, place to work."""
+"""The context of every stage, beside its configuration and inputs: seed, iteration, folders."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ SUMMARIES = {
     "residual": "residual_selection",
     "ensemble": "ensemble_selection",
 }
-"""What a stage logs once, at its end; a stage that starts again, or resumes, replaces it."""
+"""What a stage logs once, at its end; a stage that restarts or resumes replaces it."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """Where a stage works, and what fixes its random numbers."""
+    """Where a stage works, and the seed of its random numbers."""
 
     seed: int = 0
     """of the run; a stage derives its own seeds from it"""
     iteration: int | None = 0
-    """part of the derived seeds; None leaves it out, for work outside of a run"""
+    """part of the derived seeds (None: work outside of a run)"""
     state: Path | None = None
-    """folder that the stage resumes from; None keeps nothing"""
+    """folder that the stage resumes from (default: no checkpoints)"""
     run: RunFolder | None = None
-    """gets the metrics; None writes nothing"""
+    """gets the metrics (default: do not log)"""
     executor: Executor | None = None
-    """where episodes are driven; None uses this process"""
+    """where episodes run (default: in this process)"""
     device: Device = "cpu"
-    """where V and M compute; policies drive on the CPU"""
+    """where V and M are trained; policies act on the CPU"""
     key: str = ""
     """hash of the stage's inputs: checkpoints of other inputs are refused"""
     ledger: str = ""
     """name of the work in the ledger of frames"""
     grows: bool = False
-    """whether the same work may be extended later, as a longer collection extends a shorter one"""
+    """whether the same work may be extended, as a longer collection extends a shorter one"""
 
     def seed_for(self, purpose: str, *parts: int | str) -> int:
         """Seed of one purpose of this iteration."""
@@ -63,11 +63,11 @@ class StageContext:
             self.run.log(stage, iteration=self.iteration, **metrics)
 
     def say(self, text: str) -> None:
-        """Tell the user what was found."""
+        """Print a result."""
         print(f"== {text}", flush=True)
 
     def count_frames(self, kind: str, frames: int) -> None:
-        """Enter frames into the ledger, less those that the same work entered before."""
+        """Enter frames into the ledger, minus those that the same work entered before."""
         if self.run is None or not frames:
             return
         if not self.grows:
@@ -93,12 +93,11 @@ def open_stage(
     executor: Executor | None = None,
     device: Device = "cpu",
 ) -> Iterator[StageContext]:
-    """Work on one stage outside of `worldmodels run`; if interrupted, the next call resumes it.
+    """Run one stage outside of `worldmodels run`; the next call resumes an interrupted one.
 
-    The checkpoints lie in a hidden folder beside ``out`` until it is done, under a hash of
-    ``inputs``, which is all that the result depends on beside the seed and the iteration; those of
-    other inputs are deleted. The run folder, if there is one, is locked, and gets the metrics, the
-    seconds and the frames.
+    Checkpoints lie in a hidden folder beside ``out`` until it is done, under a hash of ``inputs``:
+    all that the result depends on, beside seed and iteration. Those of other inputs are deleted.
+    The run folder, if there is one, is locked, and gets the metrics, the seconds and the frames.
     """
     opened = None if run is None else RunFolder(run)
     with nullcontext() if opened is None else opened.lock():
@@ -118,10 +117,7 @@ def open_stage(
 
 @contextmanager
 def timed(name: str, ctx: StageContext, resumed: bool) -> Iterator[None]:
-    """Drop the lines of metrics that a stage is about to write again; log its seconds in the end.
-
-    A stage that resumes from a checkpoint keeps what it logged before.
-    """
+    """Drop a stage's earlier metrics, unless it resumes from a checkpoint; log its seconds."""
     if ctx.run is not None:
         if not resumed:
             ctx.run.forget(name, ctx.iteration)

@@ -37,17 +37,17 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import progress
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile
-from worldmodels.stages.vision import originals
+from worldmodels.stages.learning import originals
 from worldmodels.tasks import task_for
 from worldmodels.vision.latents import Latents
 
 AGENT_STARTS = 512
-"""As many starts as an agent's folder is given."""
+"""Dream starts in an agent's folder."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What an evolution leaves for the selection."""
+    """Snapshots of an evolution, for the selection."""
 
     snapshots: Mapping[int, NDArray[np.float32]]
     """generation -> (N,) parameters of C"""
@@ -68,7 +68,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Evolved:
-    """What evolution in the dream found."""
+    """Result of an evolution in the dream."""
 
     agent: Agent
     """with the mean of the last generation"""
@@ -77,7 +77,7 @@ class Evolved:
     search: DreamEvolution
     """the dream, to judge other parameters in"""
     frames: int
-    """dreamt steps of M"""
+    """dreamed steps of M"""
 
 
 def evolve_controller(
@@ -94,9 +94,8 @@ def evolve_controller(
 ) -> Evolved:
     """Evolve C inside the dream; keep its mean at several generations for the selection.
 
-    All memories dream, the newest first; C sees h of the first one's first M. The latents are those
-    of each iteration under this V, the newest last. The search begins at the C of ``init``, or at
-    zero; ``metadata`` is for the agent.
+    All memories dream, the newest first; C sees h of the first one's first M. The latents of each
+    iteration are under this V, the newest last. The search begins at the C of ``init``, or at zero.
 
     Raises:
         UserError: ``init`` has another C, or the latents are too few.
@@ -134,7 +133,7 @@ def evolve_controller(
 
 
 def _first_parameters(search: DreamEvolution, seed: int, init: Agent | None) -> Parameters:
-    """(N,) parameters that the search begins at."""
+    """(N,) parameters at which the search begins."""
     x0 = search.first_parameters(seed)
     if init is None:
         return x0
@@ -155,8 +154,8 @@ def recorded_starts(
 ) -> DreamStarts:
     """Recorded states, weighted as ``cfg`` says, each with every memory's state warmed up to it.
 
-    None of the episodes, the newest last, is a flipped one: V and M know both worlds, C drives in
-    one. ``posterior_noise`` is the fraction of V's posterior standard deviation sampled into z.
+    The episodes, the newest last, are not flipped, since C acts in the original world only.
+    ``posterior_noise`` is the fraction of V's posterior standard deviation sampled into z.
     """
     latents = Latents.concatenate(parts)
     weight = np.ones(latents.num_frames)
@@ -189,7 +188,7 @@ class DreamEvolution:
         env_id: str,
         action_spec: ActionSpec,
     ) -> None:
-        """Find the shape that the environment's actions ask for; C sees the first memory's h."""
+        """Derive C's shape from the environment's actions; C sees the first memory's h."""
         self.stage, self.dream, self.starts = stage, dream, starts
         self.memories, self.reward = memories, reward
         self.shape = ControllerConfig.for_action_space(
@@ -205,24 +204,24 @@ class DreamEvolution:
             self.stats = InputStats.of(torch.from_numpy(self._seen()), floor=0.05)
 
     def _seen(self) -> NDArray[np.float32]:
-        """(S, I) what C sees at the starts."""
+        """(S, I) C's inputs at the starts."""
         return controller_inputs(self.shape, self.starts.z, self.starts.h[0])
 
     def first_parameters(self, seed: int) -> Parameters:
-        """(N,) where a search begins that carries nothing on."""
+        """(N,) parameters at which a search from scratch begins."""
         size = self.memories[0].cfg
         return linear.initial_parameters(self.shape, size.z_dim, size.hidden_size, seed)
 
     def returns(self, **changes: object) -> DreamReturns:
-        """Judge of populations (P, N) by the dream's rewards alone, no penalty for misses.
+        """Judge of populations (P, N) by the dream's rewards, without `no_event_penalty`.
 
-        ``changes`` are fields of `DreamConfig` that are to be otherwise.
+        ``changes`` are other values of fields of `DreamConfig`.
         """
         changes = {"no_event_penalty": 0.0, **changes}
         return self._judge(dataclasses.replace(self.dream, **changes))  # type: ignore[arg-type]  # mypy takes the dict's values for one type
 
     def run(self, seed: int, x0: Parameters, ctx: StageContext) -> EvolveResult:
-        """Evolve, beginning at ``x0`` (N,); the means of snapshots are judged without penalty."""
+        """Evolve from ``x0`` (N,); the means of snapshots are judged without penalty."""
         returns, after = self.returns(), self.stage.no_event_after
         penalised = self._judge(self.dream) if self.dream.no_event_penalty else returns
         components = None
@@ -234,7 +233,7 @@ class DreamEvolution:
         ) -> NDArray[np.float64]:
             return (penalised if generation > after else returns)(population, seed)
 
-        with progress(self.stage.evolve.generations, "C", unit="generations") as bar:
+        with progress(range(self.stage.evolve.generations), "C", unit="generations") as bar:
 
             def note(record: Generation) -> None:
                 bar.advance(dream=record.mean)

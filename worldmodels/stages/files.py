@@ -1,13 +1,12 @@
-"""The files between stages: V, latents and M, each with all that the next stage must know.
+"""The files between stages: V, latents and M, each with all that the next stage needs.
 
-Every file says which environment it is of and, by a digest of its weights, which V: parts that do
-not belong together are refused.
+Every file names its environment and, by a digest of its weights, its V: parts that do not belong
+together are refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ MAKERS = {"vision": "train-vision", "latents": "encode", "memory": "train-memory
 
 @dataclass(frozen=True)
 class Source(Config):
-    """Where the frames come from: files of different sources never go together."""
+    """Where the frames come from: files of different sources are never combined."""
 
     env_id: str
     frame_spec: FrameSpec
@@ -86,12 +85,12 @@ class _MemoryFacts(Config):
 
 @dataclass(frozen=True)
 class VisionFile:
-    """V as `train-vision` leaves it."""
+    """V as `train-vision` saves it."""
 
     model: ConvVAE
     source: Source
     horizontal_flip: bool = False
-    """whether it was trained on horizontal flips too"""
+    """whether it was also trained on horizontal flips"""
 
     @property
     def digest(self) -> str:
@@ -114,7 +113,7 @@ class VisionFile:
 
 @dataclass(frozen=True)
 class LatentsFile:
-    """Latents as `encode` leaves them."""
+    """Latents as `encode` saves them."""
 
     latents: Latents
     source: Source
@@ -139,16 +138,16 @@ class LatentsFile:
 
 @dataclass(frozen=True)
 class MemoryFile:
-    """M, one or an ensemble, as `train-memory` leaves it."""
+    """M, one or an ensemble, as `train-memory` saves it."""
 
     models: Sequence[Memory]
     reward: RewardModel
     """meaning of their reward heads"""
     source: Source
     vision: str
-    """digest of the V whose latents it knows"""
+    """digest of the V whose latents it was trained on"""
     posterior_noise: float = 1.0
-    """fraction of V's posterior standard deviation that was sampled into z in its training"""
+    """fraction of V's posterior standard deviation sampled into z in its training"""
 
     def save(self, path: Path) -> None:
         """Write it, atomically."""
@@ -170,7 +169,7 @@ class MemoryFile:
 
 
 def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
-    """Several files of latents, in the order given; `UserError` if they do not go together."""
+    """Several files of latents, in the order given; `UserError` if they do not belong together."""
     files = [LatentsFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         require_same(path, file.source, paths[0], files[0].source)
@@ -184,7 +183,7 @@ def load_latents(paths: Sequence[Path]) -> list[LatentsFile]:
 
 
 def load_memories(paths: Sequence[Path]) -> list[MemoryFile]:
-    """Several files of M, in the order given; `UserError` if they do not go together."""
+    """Several files of M, in the order given; `UserError` if they do not belong together."""
     files = [MemoryFile.load(path) for path in paths]
     for path, file in zip(paths, files, strict=True):
         require_same(path, file.source, paths[0], files[0].source)
@@ -196,11 +195,7 @@ def load_memories(paths: Sequence[Path]) -> list[MemoryFile]:
 
 
 def episode_folders(given: Sequence[Path]) -> list[Path]:
-    """Folders of shards: those given, or what lies in them where they hold several collections.
-
-    Raises:
-        UserError: one does not exist or has no episodes.
-    """
+    """Folders of shards: those given, or their subfolders where they hold several collections."""
     found = []
     for folder in given:
         inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
@@ -232,19 +227,13 @@ def require_vision(path: Path, vision: str, other_path: Path, other: str) -> Non
         )
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _save(path: Path, kind: str, facts: Config, weights: Any) -> None:
     header = {"kind": kind, "schema": SCHEMA, "versions": versions(), **to_jsonable(facts)}
     save_checkpoint(path, {**header, "weights": weights}, kind)
 
 
 def _load(path: Path, kind: str, facts: type[F], weights: Any) -> tuple[F, Any]:
-    """What a file of this kind says, and its tensors, which are of the type ``weights``."""
+    """The facts of a file of this kind, and its tensors, which are of type ``weights``."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; `worldmodels {MAKERS[kind]}` makes one")
     content = load_checkpoint(path)

@@ -1,7 +1,7 @@
-"""The stages of real driving: a snapshot, the run's agent, its residual, its ensemble, the test.
+"""The stages in the real environment: selection, final, residual, ensemble and test.
 
-All but the test drive tracks of the selection; those that chose an agent do not judge it a second
-time, since its mean there is the best of several, and flatters it.
+All but the test use selection seeds, and each stage its own: the mean that chose an agent is the
+best of several, and too high.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,32 +41,22 @@ RESIDUAL = "residual.safetensors"
 """The residual in an agent's folder."""
 
 
-def drive(
+def run_episodes(
     policies: Sequence[PolicySpec],
     env_id: str,
     seeds: Sequence[int],
     max_steps: int | None,
     ctx: StageContext,
 ) -> list[EvaluationResult]:
-    """Let policies drive the same selection tracks, and count the frames."""
+    """Run policies on the same selection seeds, and count the frames."""
     results = evaluate_many(policies, env_id, seeds, executor=ctx.executor, max_steps=max_steps)
     ctx.count_frames("selection", sum(result.frames for result in results))
     return results
 
 
 def best_of(results: Sequence[EvaluationResult]) -> int:
-    """Place of the best mean return."""
+    """Index of the best mean return."""
     return int(np.argmax([result.mean for result in results]))
-
-
-@dataclass(frozen=True)
-class Selected:
-    """Which snapshot of C drives best."""
-
-    generation: int
-    """of the chosen snapshot"""
-    real_mean: float
-    """its mean return on the selection tracks"""
 
 
 def select(
@@ -76,28 +67,28 @@ def select(
     ctx: StageContext,
     *,
     episodes: int | None = None,
-) -> Selected:
-    """Drive every snapshot of C on the selection tracks; the agent in ``folder`` gets the best one.
+) -> dict[str, Any]:
+    """Run every snapshot of C on selection seeds; the agent in ``folder`` gets the best one.
 
-    ``dream``, in which they were evolved, is needed for the alarm (`dream_alarm`); ``episodes``
-    drives so many tracks instead of ``cfg.episodes``.
+    ``dream``, in which they were evolved, is for the alarm (`dream_alarm`); ``episodes`` stands in
+    for ``cfg.episodes``. Returned are the "generation" of the best and its "real_mean".
     """
     agent = Agent.from_pretrained(folder)
     generations = sorted(candidates.snapshots)
     seeds = range(cfg.seed, cfg.seed + (episodes or cfg.episodes))
     policies = [AgentParameters(folder, candidates.snapshots[g]) for g in generations]
-    results = drive(policies, agent.env_id, seeds, cfg.max_steps, ctx)
+    results = run_episodes(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(results)
     for place, (generation, result) in enumerate(zip(generations, results, strict=True)):
-        promised = candidates.dreamed[generation]
-        alarm = dream_alarm(cfg, promised / (dream.horizon * agent.action_repeat), result)
+        dreamed = candidates.dreamed[generation]
+        alarm = dream_alarm(cfg, dreamed / (dream.horizon * agent.action_repeat), result)
         if alarm:
             ctx.say(f"alarm, generation {generation}: {alarm}")
         ctx.log(
             "selection",
             **Selection(
                 generation=generation,
-                dream_return=promised,
+                dream_return=dreamed,
                 real_mean=result.mean,
                 real_std=result.summary.std,
                 real_returns=result.returns.tolist(),
@@ -109,27 +100,26 @@ def select(
     chosen, real = generations[best], results[best]
     ctx.say(
         f"iteration {ctx.iteration}: dream {candidates.dreamed[chosen]:.0f}, real {_shown(real)} "
-        f"on {len(seeds)} tracks"
+        f"in {len(seeds)} episodes"
     )
     parameters = candidates.snapshots[chosen]
     agent = agent.with_parameters(parameters, iteration=ctx.iteration, generation=chosen)
     agent.save_pretrained(folder, dtype="float32")
-    return Selected(chosen, real.mean)
+    return {"generation": chosen, "real_mean": real.mean}
 
 
-def dream_alarm(cfg: SelectionConfig, dreamt: float, real: EvaluationResult) -> str | None:
-    """Say why a dream's reward per step cannot be believed, or None.
+def dream_alarm(cfg: SelectionConfig, dreamed: float, real: EvaluationResult) -> str | None:
+    """Why a dream's mean reward per step is not credible: above the bound, or twice the real one.
 
-    Rewards per step are compared: a dream is shorter than an episode. The bound is what the
-    environment can pay at most (`SelectionConfig.reward_bound`); without one, the alarm is raised
-    where the dream promises more than double of what the same policy gets in reality.
+    Rewards per step are compared, since a dream is shorter than an episode; the bound is
+    `SelectionConfig.reward_bound`.
     """
     bound = cfg.reward_bound
-    if bound is not None and dreamt > bound:
-        return f"the dream pays {dreamt:.2f} a step, reality at most {bound:.2f}: it is exploited"
-    driven = float(real.returns.sum()) / max(1, real.frames)
-    if dreamt > max(2 * driven, driven + 0.25):
-        return f"the dream pays {dreamt:.2f} a step, reality paid {driven:.2f}: do not trust it"
+    if bound is not None and dreamed > bound:
+        return f"the dream pays {dreamed:.2f} a step, reality at most {bound:.2f}: it is exploited"
+    paid = float(real.returns.sum()) / max(1, real.frames)
+    if dreamed > max(2 * paid, paid + 0.25):
+        return f"the dream pays {dreamed:.2f} a step, reality paid {paid:.2f}: do not trust it"
     return None
 
 
@@ -141,32 +131,23 @@ class Finalist:
     agent: Path
     """folder"""
     real_mean: float
-    """mean return on the tracks that selected it"""
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The finalist that becomes the run's agent."""
-
-    iteration: int
-    selection_mean: float
-    """mean return on the last tracks that it drove"""
+    """mean return on the seeds that selected it"""
 
 
 def choose(
     cfg: SelectionConfig, finalists: Sequence[Finalist], out: Path, ctx: StageContext
-) -> Chosen:
-    """Let the finalists drive on further tracks; the winner becomes the agent in ``out``.
+) -> dict[str, Any]:
+    """Compare the finalists (the best first) on other seeds; save the winner as the agent ``out``.
 
-    The best on their own selection come first; one alone drives no more. What belonged to another
-    agent is removed from ``out``.
+    A single finalist wins without episodes. The residual and the members of an earlier agent are
+    removed from ``out``. Returned are the winner's "iteration" and its last "selection_mean".
     """
     winner, mean = finalists[0], finalists[0].real_mean
     if len(finalists) > 1 and cfg.final_episodes:
         first = cfg.seed + cfg.episodes
         seeds = range(first, first + cfg.final_episodes)
         env_id = Agent.from_pretrained(winner.agent).env_id
-        results = drive([f.agent for f in finalists], env_id, seeds, cfg.max_steps, ctx)
+        results = run_episodes([f.agent for f in finalists], env_id, seeds, cfg.max_steps, ctx)
         best = best_of(results)
         winner, mean = finalists[best], results[best].mean
     ctx.log("final", **Final(winner=winner.iteration, real_mean=mean))
@@ -176,7 +157,7 @@ def choose(
     agent = Agent.from_pretrained(winner.agent)
     agent.metadata |= {"seed": ctx.seed, "selection_mean": mean, "versions": versions()}
     agent.save_pretrained(out)
-    return Chosen(winner.iteration, mean)
+    return {"iteration": winner.iteration, "selection_mean": mean}
 
 
 def remove_residual(agent: Path) -> None:
@@ -187,7 +168,7 @@ def remove_residual(agent: Path) -> None:
 def learn_residual(
     training: PolicyTrainConfig, cfg: SelectionConfig, folder: Path, ctx: StageContext
 ) -> ResidualSelection:
-    """Learn a bounded change of an agent's C in its dream; keep it if it drives better."""
+    """Learn a bounded change of an agent's C in its dream; keep it if it scores better."""
     remove_members(folder)
     agent = Agent.from_pretrained(folder)
     actors, critic = train_policies(
@@ -205,7 +186,7 @@ def learn_residual(
     first = cfg.seed + cfg.episodes + cfg.final_episodes
     policies = [agent, agent.with_policy(file.policy, file.digest)]
     seeds = range(first, first + number)
-    alone, changed = drive(policies, agent.env_id, seeds, cfg.max_steps, ctx)
+    alone, changed = run_episodes(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     kept = bool(changed.mean > alone.mean)
     record = ResidualSelection(
         real_mean=changed.mean,
@@ -216,8 +197,8 @@ def learn_residual(
     )
     ctx.log("residual_selection", **record)
     ctx.say(
-        f"residual: {_shown(changed)} on {number} tracks, C alone {_shown(alone)}: "
-        f"{'kept' if kept else 'C stays alone'}"
+        f"residual: {_shown(changed)} in {number} episodes, C alone {_shown(alone)}: "
+        f"{'kept' if kept else 'not kept'}"
     )
     if kept:
         file.save(folder / RESIDUAL)
@@ -227,19 +208,17 @@ def learn_residual(
 
 
 def remove_members(agent: Path) -> None:
-    """Remove the other members, of whatever was chosen before, from an agent's folder."""
+    """Remove the other members of an ensemble from an agent's folder."""
     shutil.rmtree(agent / FOLDER, ignore_errors=True)
 
 
 def add_members(
     cfg: SelectionConfig, folder: Path, others: Mapping[int, Path], ctx: StageContext
 ) -> list[int]:
-    """Let an agent drive with other iterations' agents; keep and return those that help most.
+    """Try ensembles of an agent and other iterations' agents; keep and return the best members.
 
-    Tried are the agent with each of the others, and with all of them, on selection tracks on which
-    nothing was chosen before; the agent alone drives them too, and stays alone if it is better.
-
-    ``others`` are folders of agents by their iteration, the best first; with none nothing is tried.
+    The agent is combined with each of the others and with all of them, on new selection seeds, and
+    stays alone if that scores better. ``others`` are folders by iteration, the best first.
     """
     remove_members(folder)
     if not others:
@@ -251,10 +230,10 @@ def add_members(
     first = cfg.seed + cfg.episodes + cfg.final_episodes + episodes
     agent, store = open_member(folder), ctx.state
     assert store is not None, "the candidates are stored there"
-    drivers = {n: _member(other, store / f"{n:02d}") for n, other in others.items()}
-    groups = [Ensemble([agent, *(drivers[n] for n in group)]) for group in candidates]
+    members = {n: _member(other, store / f"{n:02d}") for n, other in others.items()}
+    groups = [Ensemble([agent, *(members[n] for n in group)]) for group in candidates]
     seeds = range(first, first + episodes)
-    alone, *together = drive([agent, *groups], agent.env_id, seeds, cfg.max_steps, ctx)
+    alone, *together = run_episodes([agent, *groups], agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(together)
     kept = candidates[best] if together[best].mean > alone.mean else []
     shutil.rmtree(store / FOLDER, ignore_errors=True)  # left by a kill
@@ -262,28 +241,28 @@ def add_members(
         shutil.copytree(store / f"{n:02d}", store / FOLDER / f"{place:02d}")
     if kept:
         os.replace(store / FOLDER, folder / FOLDER)
-    for members, result in zip(candidates, together, strict=True):
+    for tried, result in zip(candidates, together, strict=True):
         ctx.log(
             "ensemble_selection",
             **EnsembleSelection(
-                rounds=list(members),
+                rounds=list(tried),
                 real_mean=result.mean,
                 real_returns=result.returns.tolist(),
                 alone_mean=alone.mean,
                 alone_returns=alone.returns.tolist(),
-                kept=members == kept,
+                kept=tried == kept,
             ),
         )
     names = " and ".join(str(n) for n in candidates[best])
     ctx.say(
-        f"ensemble with the agent of iteration {names}: {_shown(together[best])} on {episodes} "
-        f"tracks, the agent alone {_shown(alone)}: {'kept' if kept else 'it stays alone'}"
+        f"ensemble with the agent of iteration {names}: {_shown(together[best])} in {episodes} "
+        f"episodes, the agent alone {_shown(alone)}: {'kept' if kept else 'not kept'}"
     )
     return kept
 
 
 def _member(agent: Path, folder: Path) -> Agent:
-    """An agent as a member is stored: what it needs in order to drive."""
+    """Store an agent as a member, with what it needs to act, and open it."""
     Agent.from_pretrained(agent).without_dreams().save_pretrained(folder)
     return open_member(folder)
 
@@ -295,10 +274,10 @@ def _shown(result: EvaluationResult) -> str:
 def test(
     cfg: TestConfig, env_id: str, test_env_id: str, folder: Path, out: Path, ctx: StageContext
 ) -> EvaluationResult:
-    """Drive the test tracks once, every episode counted; film three of them.
+    """Run the test episodes once, and film three of them; results and films go to ``out``.
 
-    The result and the films go to ``out``. The random policy and the films use ``env_id``, in which
-    the agent learnt: it has the physics and rewards of ``test_env_id``, and is faster.
+    The random policy and the films use ``env_id``, in which the agent learnt: it has the physics
+    and rewards of ``test_env_id``, and is faster.
     """
     seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
     chosen = best_policy(folder)
@@ -315,7 +294,7 @@ def test(
     result.write(out / "evaluation.json")
     ci95 = result.summary.ci95
     interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
-    ctx.say(f"test: {result.mean:.0f}{interval} over {len(seeds)} tracks")
+    ctx.say(f"test: {result.mean:.0f}{interval} in {len(seeds)} episodes")
     if cfg.random_policy:
         random = evaluate("random", env_id, seeds, executor=ctx.executor, max_steps=cfg.max_steps)
         random.write(out / "evaluation_random.json")

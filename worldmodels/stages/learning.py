@@ -1,4 +1,4 @@
-"""The stages that train V on frames, and that encode frames with it."""
+"""The stages that learn: V on frames, latents of them by V, and M on the latents."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from numpy.typing import NDArray
 from worldmodels.envs import from_file
 from worldmodels.experience.episode import Episode
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.runs import progress
+from worldmodels.memory.calibration import calibrate
+from worldmodels.memory.rewards import RewardKind, RewardModel
+from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind
+from worldmodels.memory.train import train_memory as fit_memory
+from worldmodels.presets import MemoryStageConfig
+from worldmodels.runs import derive_seed, progress
 from worldmodels.stages.context import StageContext
-from worldmodels.stages.files import LatentsFile, Source, VisionFile
+from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.tasks import Symmetry, task_for
-from worldmodels.vision import train
 from worldmodels.vision.latents import Latents, encode_episodes
 from worldmodels.vision.train import VisionTrainConfig
+from worldmodels.vision.train import train_vision as fit_vision
 from worldmodels.vision.vae import VAEConfig
 
 HOLDOUT_EVERY = 20
-"""One episode in so many is kept from training and used for the validation losses."""
+"""One episode in so many is held out for the validation losses."""
 
 
 def train_vision(
@@ -36,11 +41,8 @@ def train_vision(
 ) -> VisionFile:
     """Train V on a store's episodes, one in twenty of which is held out.
 
-    ``horizontal_flip`` flips half of the frames horizontally. With ``init`` V is fine-tuned, for
-    ``cfg.finetune_steps``. It is returned on the CPU, in evaluation mode.
-
-    Raises:
-        UserError: the environment has no known horizontal flip, or the loss is not finite.
+    ``horizontal_flip`` flips half of the frames (`UserError` for an environment without a known
+    flip). With ``init`` V is fine-tuned. It is returned on the CPU, in evaluation mode.
     """
     kept, holdout = split(store)
     flip = flip_of(store) if horizontal_flip else None
@@ -53,7 +55,7 @@ def train_vision(
     validation = sample_frames(holdout, 512)
     if flip is not None:
         validation[1::2] = flip.frames(validation[1::2])
-    model = train.train_vision(
+    model = fit_vision(
         cfg,
         shape,
         batches,
@@ -76,8 +78,8 @@ def encode(
 ) -> LatentsFile:
     """Encode every episode of a store with V.
 
-    ``horizontal_flip`` lets each episode be followed by its horizontal flip; None does so if V was
-    trained on flips.
+    With ``horizontal_flip`` (default: if V was trained on flips) each episode is followed by its
+    flip.
     """
     if horizontal_flip is None:
         horizontal_flip = vision.horizontal_flip
@@ -97,7 +99,7 @@ def flip_of(store: EpisodeStore) -> Symmetry:
 def half_flipped(
     batches: Iterator[NDArray[np.uint8]], flip: Symmetry, seed: int, start: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Flip each frame with a chance of one half; the same ones whenever batch number k comes."""
+    """Flip each frame with a chance of one half, in batch number k always the same ones."""
     for number, batch in enumerate(batches, start):
         rows = np.random.default_rng((seed, number)).random(len(batch)) < 0.5
         yield np.where(rows[:, None, None, None], flip.frames(batch), batch)
@@ -125,7 +127,7 @@ def _with_flip(episode: Episode, flip: Symmetry | None) -> list[Episode]:
 
 
 def originals(parts: Sequence[LatentsFile]) -> list[Latents]:
-    """The latents without the flipped episodes, where there are any."""
+    """The latents without flipped episodes."""
     return [
         part.latents.select(np.arange(0, part.latents.num_episodes, 2))
         if part.horizontal_flip
@@ -135,7 +137,63 @@ def originals(parts: Sequence[LatentsFile]) -> list[Latents]:
 
 
 def held_out(episodes: int, horizontal_flip: bool) -> NDArray[np.bool_]:
-    """(E,) which encoded episodes are kept for validation, each with its flip; not all of them."""
+    """(E,) which encoded episodes are held out, each with its flip; never all of them."""
     copies = 2 if horizontal_flip else 1
     held: NDArray[np.bool_] = np.arange(episodes) // copies % HOLDOUT_EVERY == 0
     return ~held if held.all() else held
+
+
+def train_memory(
+    cfg: MemoryStageConfig,
+    training: MemoryTrainConfig,
+    parts: Sequence[LatentsFile],
+    ctx: StageContext,
+    *,
+    init: MemoryFile | None = None,
+    kind: RewardKind | None = None,
+) -> MemoryFile:
+    """Train every member of the ensemble on the latents of all iterations, the newest last.
+
+    With ``init`` M is fine-tuned. For ``cfg.reward`` "auto", ``kind`` is the form of the reward in
+    earlier iterations (default: that of ``init``, or what the rewards look like). M is returned on
+    the CPU, in evaluation mode.
+    """
+    latents = Latents.concatenate([part.latents for part in parts])
+    newest = parts[-1]
+    held = held_out(latents.num_episodes, newest.horizontal_flip)
+    repeats = np.ones(latents.num_episodes, np.int64)
+    if len(parts) > 1:
+        repeats[-newest.latents.num_episodes :] = cfg.newest_repeats
+    reward = reward_model(cfg, latents, kind or (init.reward.kind if init else None))
+    shape = cfg.network(latents.z_dim, latents.action.shape[1], reward.kind)
+    holdout = latents.select(np.flatnonzero(held)) if held.any() else None
+    models = [
+        fit_memory(
+            training,
+            shape,
+            reward,
+            latents,
+            seed=ctx.seed_for("memory", member),
+            holdout=holdout,
+            repeats=np.where(held, 0, repeats),
+            init=None if init is None else init.models[member].state_dict(),
+            checkpoint=ctx.checkpoint(f"memory-{member}.safetensors"),
+            log=partial(ctx.log, "memory", member=member),
+            device=ctx.device,
+        ).cpu()
+        for member in range(cfg.ensemble)
+    ]
+    if ctx.run is not None:
+        seed = derive_seed(ctx.seed, "calibration")
+        figures = calibrate(models[0], reward, holdout or latents, seed=seed)
+        ctx.log("memory_calibration", **figures)
+    return MemoryFile(models, reward, newest.source, newest.vision, training.posterior_noise)
+
+
+def reward_model(
+    cfg: MemoryStageConfig, latents: Latents, kind: RewardKind | None = None
+) -> RewardModel:
+    """The reward head's target, fitted to latents; for "auto" ``kind``, or what they look like."""
+    if cfg.reward != "auto":
+        kind = cfg.reward
+    return fit_reward_model(latents, kind or reward_kind(latents))
