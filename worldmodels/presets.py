@@ -280,7 +280,8 @@ class RunConfig(Config):
     """The whole pipeline."""
 
     env_id: str = DEFAULT_ENV
-    """environment that experience and selection use"""
+    """environment that experience and selection use; --obs-key KEY chooses among its images,
+    --env-kwargs '{"name": value}' passes arguments"""
     test_env_id: str | None = None
     """environment of the final test; None is env_id, or the stock one of a faster one"""
     iterations: Count = 5
