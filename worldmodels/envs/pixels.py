@@ -46,7 +46,7 @@ class Layout:
 
     def of(self, array: NDArray[Any]) -> NDArray[Any]:
         """The image (H, W) or (H, W, C) in an array; a view."""
-        image = array[self.index]
+        image: NDArray[Any] = array[self.index]
         return image.transpose(1, 2, 0) if self.channels_first else image
 
 
