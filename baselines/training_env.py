@@ -162,6 +162,8 @@ def make_one(
 ) -> gym.Env[Any, Any]:
     """One of a recipe's environments, `reporting` for a process of its own."""
     assert recipe.pixels is not None, "a dream needs no wrapper"
+    if reporting:
+        close_when_terminated()
     env = TrainingEnv(envs.make(env_id), recipe.pixels, recipe.shaping, seed, place)
     return Reporting(env) if reporting else env
 
