@@ -15,6 +15,7 @@ from baselines.pixels import PixelConfig, push, shrink
 from baselines.recipes import Recipe
 from baselines.shaping import Shaper, ShapingConfig
 from worldmodels import envs, runs
+from worldmodels.executors.processes import close_when_terminated
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
 
