@@ -15,6 +15,7 @@ from baselines.pixels import PixelConfig, push, shrink
 from baselines.recipes import Recipe
 from baselines.shaping import Shaper, ShapingConfig
 from worldmodels import envs, runs
+from worldmodels.executors.processes import close_when_terminated
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 
 
@@ -162,6 +163,8 @@ def make_one(
 ) -> gym.Env[Any, Any]:
     """One of a recipe's environments, `reporting` for a process of its own."""
     assert recipe.pixels is not None, "a dream needs no wrapper"
+    if reporting:
+        close_when_terminated()
     env = TrainingEnv(envs.make(env_id), recipe.pixels, recipe.shaping, seed, place)
     return Reporting(env) if reporting else env
 

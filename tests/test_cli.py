@@ -214,7 +214,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("nonsense", "there are run, collect,"),
         ("run --preset big", "--preset is 'big'; it must be one of smoke, quick, full"),
         ("run --out {out} --env-id CarRacin-v3", "did you mean CarRacing-v3"),
-        ("run --out {out} --env-id CartPole-v1", "expected pixels"),
+        ("run --out {out} --env-id CartPole-v1 --obs-key x", "no Dict; leave it out"),
         ("run --dream.temperature -1", "--dream.temperature is -1.0; it must be at least 0"),
         ("run --iterations 0", "error: --iterations is 0; it must be at least 1"),
         (

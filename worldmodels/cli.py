@@ -10,9 +10,11 @@ import errno
 import importlib
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from worldmodels import __version__
@@ -97,7 +99,8 @@ def guarded(work: Callable[[], None]) -> int:
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it has no cache folder
     try:
-        work()
+        with _closing_when_terminated():
+            work()
     except UserError as error:
         return _fail(str(error))
     except BrokenPipeError:  # the reader of the output has gone, as `head` does
@@ -116,6 +119,28 @@ def guarded(work: Callable[[], None]) -> int:
     except SystemExit as end:  # how the parser ends, after showing help or refusing a word
         return end.code if isinstance(end.code, int) else 2
     return 0
+
+
+@contextmanager
+def _closing_when_terminated() -> Iterator[None]:
+    """Let SIGTERM and a lost terminal end the work as Ctrl-C does, so that everything is closed."""
+
+    def end(number: int, frame: object) -> None:
+        print("\nstopped; run the same command again to resume", file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    caught = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():
+        caught = []
+    for number in caught:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _fail(text: str) -> int:

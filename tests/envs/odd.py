@@ -23,6 +23,10 @@ def rgb(channels: int = 3, dtype: Any = np.uint8, high: float = 255) -> spaces.B
     return spaces.Box(0, high, (H, W, channels), dtype)
 
 
+def box(shape: tuple[int, ...], dtype: Any = np.uint8, high: float = 255, low: float = 0) -> Any:
+    return spaces.Box(low, high, shape, dtype)
+
+
 @dataclass(frozen=True)
 class Case:
     """One difficulty."""
@@ -65,9 +69,28 @@ class Odd(gym.Env[Any, Any]):
         return self._frame(), self.case.reward(self), over, self.case.end(False), info
 
     def _frame(self) -> Any:
-        """All pixels show the step."""
+        """All pixels show the step; what a wrapper leaves out shows white."""
         shape = self.observation_space.shape or (H, W, 3)
-        return self.case.frame(np.full(shape, 20 * self.t % 256, np.uint8), self)
+        frame = np.full(shape, 20 * self.t % 256, np.uint8)
+        if len(shape) == 4:
+            frame[:-1] = 255
+        elif shape[-1] in (4, 5, 12):
+            frame[..., {4: slice(3, None), 5: slice(4), 12: slice(9)}[shape[-1]]] = 255
+        elif shape[0] in (4, 12) and len(shape) == 3 and shape[-1] == W:
+            frame[: {4: 3, 12: 9}[shape[0]]] = 255
+        return self.case.frame(frame, self)
+
+
+def typed(frame: Any, env: Odd) -> Any:
+    return frame.astype(env.observation_space.dtype)
+
+
+def tenths(frame: Any, env: Odd) -> Any:
+    return typed(frame, env) / 255
+
+
+def centred(frame: Any, env: Odd) -> Any:
+    return typed(frame, env) - np.float32(127.5)
 
 
 def same_buffer(frame: Any, env: Odd) -> Any:
@@ -120,29 +143,52 @@ CASES = {
     "float32 reward": Case(reward=lambda env: np.float32(1)),
     "reward without axes": Case(reward=lambda env: np.array(1.0)),
     "NumPy's bools": Case(end=np.bool_, info={"array": np.arange(3)}),
+    # what wrappers make of other spaces
+    "channels first": Case(observation=box((3, H, W))),
+    "grey channel first": Case(observation=box((1, H, W))),
+    "RGBA": Case(observation=rgb(4)),
+    "stacked": Case(observation=rgb(12)),
+    "grey stacked": Case(observation=rgb(5)),
+    "stacked in front": Case(observation=box((4, H, W, 3))),
+    "grey stacked in front": Case(observation=box((4, H, W))),
+    "stacked with channels first": Case(observation=box((12, H, W))),
+    "float frames": Case(observation=rgb(3, np.float32, 1), frame=tenths),
+    "float64 grey frames": Case(observation=box((H, W), np.float64, 1), frame=tenths),
+    "floats to 255": Case(observation=rgb(3, np.float32), frame=typed),
+    "floats around 0": Case(observation=box((H, W, 3), np.float32, 127.5, -127.5), frame=centred),
+    "int32 frames": Case(observation=rgb(3, np.int32), frame=typed),
+    "few shades": Case(observation=rgb(high=51), frame=lambda frame, env: frame // 5),
+    "dict": Case(
+        observation=spaces.Dict(image=rgb(), speed=spaces.Box(0, 1, (1,))),
+        frame=lambda frame, env: {"image": frame, "speed": np.zeros(1, np.float32)},
+    ),
+    "several choices": Case(action=spaces.MultiDiscrete([3, 2])),
+    "several choices from 1": Case(action=spaces.MultiDiscrete([3, 2], start=[1, 5])),
+    "switches": Case(action=spaces.MultiBinary(3)),
+    "matrix of switches": Case(action=spaces.MultiBinary((2, 3))),
     # what is refused when it is made
-    "float frames": Case(
-        "scale them to 0 to 255 and round them to uint8", observation=rgb(3, np.float32, 1)
+    "floats without bounds": Case(
+        f"{WRAP}TransformObservation can scale them", observation=box((H, W, 3), np.float32, np.inf)
     ),
-    "zeros and ones": Case("stretch 0 to 1 to 0 to 255", observation=rgb(high=1)),
-    "RGBA": Case("keep 3 of the 4 channels", observation=rgb(4)),
-    "stacked": Case("keep 3 of the 12 channels", observation=rgb(12)),
-    "stacked in front": Case(
-        "take the newest frame", observation=spaces.Box(0, 255, (4, H, W, 3), np.uint8)
+    "many channels": Case("keep 3 of the 20 channels", observation=box((20, 24, 20))),
+    "dict of images": Case(
+        "shows several images, 'a', 'b': choose one, for example by --obs-key a",
+        observation=spaces.Dict(a=rgb(), b=rgb()),
     ),
-    "channels first": Case(
-        "move the channels last", observation=spaces.Box(0, 255, (3, H, W), np.uint8)
+    "dict without image": Case(
+        r"a Dict .* without an image \('cells' \(uint8 \(3, 3\)\), 'x' \(Discrete\)\): "
+        f"{WRAP}TransformObservation",
+        observation=spaces.Dict(cells=box((3, 3)), x=spaces.Discrete(3)),
     ),
+    "too many choices": Case(
+        r"MultiDiscrete\(\[9 9\]\) has 81 combinations; at most 64",
+        action=spaces.MultiDiscrete([9, 9]),
+    ),
+    "too many switches": Case("more than 10\\^12 combinations", action=spaces.MultiBinary(20000)),
     "no pixels": Case(
         f"{WRAP}AddRenderObservation", observation=spaces.Box(-1, 1, (4,), np.float32)
     ),
-    "dict": Case(
-        f"{WRAP}TransformObservation can pick 'image'",
-        observation=spaces.Dict(image=rgb(), speed=spaces.Box(0, 1, (1,))),
-    ),
     "one choice": Case("one choice", action=spaces.Discrete(1)),
-    "several choices": Case(f"{WRAP}TransformAction", action=spaces.MultiDiscrete([3, 2])),
-    "switches": Case(f"{WRAP}TransformAction", action=spaces.MultiBinary(3)),
     "matrix": Case(
         f"{WRAP}TransformAction can reshape", action=spaces.Box(-1, 1, (2, 2), np.float32)
     ),
@@ -171,6 +217,26 @@ CASES = {
     "turned": Case(
         at_step=rf"uint8 \(16, 12, 3\) from 0 to 0 {AT_RESET}{DECLARED}",
         frame=lambda frame, env: frame.transpose(1, 0, 2),
+    ),
+    "floats beyond 1": Case(
+        at_step=r"float32 .* from 2 to 2 at the reset .*float32 \(12, 16, 3\) from 0 to 1, as its",
+        observation=rgb(3, np.float32, 1),
+        frame=lambda frame, env: typed(frame, env) + 2,
+    ),
+    "NaN among floats": Case(
+        at_step="float32 .* with NaN at the reset .* from 0 to 1, as its space",
+        observation=rgb(3, np.float32, 1),
+        frame=lambda frame, env: typed(frame, env) * np.nan,
+    ),
+    "other channels first": Case(
+        at_step=rf"uint8 \(12, 16, 3\) from 0 to 0 {AT_RESET}it must be uint8 \(3, 12, 16\), as",
+        observation=box((3, H, W)),
+        frame=lambda frame, env: frame.transpose(1, 2, 0),
+    ),
+    "dict without its image": Case(
+        at_step=rf"the observation is dict .*{AT_RESET}it must be a dict with 'image'",
+        observation=spaces.Dict(image=rgb()),
+        frame=lambda frame, env: {"other": frame},
     ),
     "row": Case(at_step=rf"uint8 \(16, 3\) .*{DECLARED}", frame=lambda frame, env: frame[0]),
     "scalar": Case(at_step=rf"int 0 {AT_RESET}{DECLARED}", frame=lambda frame, env: 0),

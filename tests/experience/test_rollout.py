@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -239,10 +240,11 @@ class Plain:
 
 def test_environments_take_arguments_that_cannot_be_hashed(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[dict[str, Any]] = []
+    closed: list[bool] = []
 
     def make(env_id: str, **kwargs: Any) -> object:
         made.append(kwargs)
-        return object()
+        return SimpleNamespace(number=len(made), close=lambda: closed.append(True))
 
     monkeypatch.setattr(envs, "make", make)
     keep = Plain()
@@ -269,5 +271,6 @@ def test_environments_take_arguments_that_cannot_be_hashed(monkeypatch: pytest.M
     changed.append(2)
     shared_envs("x", 1, {"sizes": changed})
     assert len(made) == 14
+    assert len(closed) == 13  # each but the last, once another takes its place
     assert made[-3] == {"disable_env_checker": False}
     rollout._pool.clear()

@@ -68,7 +68,8 @@ class Collect(Command):
     out: FolderPath
     """folder for these episodes alone"""
     env_id: str
-    """Gymnasium id of the environment; `module:Id-v0` imports the module first"""
+    """Gymnasium id of the environment; `module:Id-v0` imports the module first, --obs-key KEY
+    chooses among its images, --env-kwargs '{"name": value}' passes arguments"""
     episodes: TrainingEpisodes
     """number of episodes"""
     max_steps: Count | None

@@ -58,7 +58,8 @@ class Evaluate(Command):
     planning: PlanningConfig = field(default_factory=PlanningConfig)
     """the planner, where --policy is one"""
     env: str | None = None
-    """Gymnasium id (default: the agent's own environment, or the stock one of a faster one)"""
+    """Gymnasium id; --obs-key KEY chooses among its images, --env-kwargs '{"name": value}' passes
+    arguments (default: the agent's own environment, or the stock one of a faster one)"""
     episodes: Episodes = 20
     """number of episodes"""
     seed: Seed = TEST_SEED_START
@@ -194,7 +195,8 @@ class Play(Command):
     dream: bool = False
     """act in M's dream, as V decodes it, instead of in the real environment"""
     env: str | None = None
-    """Gymnasium id (default: the agent's own environment, or the stock one of a faster one)"""
+    """Gymnasium id; --obs-key KEY chooses among its images, --env-kwargs '{"name": value}' passes
+    arguments (default: the agent's own environment, or the stock one of a faster one)"""
     seed: Seed = TEST_SEED_START
     """seed of the episode or the dream"""
     video: FilmPath | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
 import os
 import re
 import sys
@@ -86,7 +87,7 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
             output that cannot be written.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
-    fields = command.__dataclass_fields__
+    fields, words = command.__dataclass_fields__, whole_env(words)
     if not fields.keys() & {"env", "env_id", "config"}:  # the last is a whole run
         words = trusted_env(words)
     env = "--env" if "env" in fields else "--env-id"
@@ -102,6 +103,48 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
     check_outputs(parsed)
     require_device(getattr(parsed, "device", "cpu"))
     return parsed
+
+
+def whole_env(words: Sequence[str]) -> list[str]:
+    """Put `--obs-key` and `--env-kwargs` into the id that `--env` gives, in its one form.
+
+    So whatever stores or passes the id carries them.
+
+    Raises:
+        UserError: they are no arguments, or there is no `--env`.
+    """
+    left, kwargs, rest = list[str](), dict[str, Any](), iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag not in ("--obs-key", "--obs_key", "--env-kwargs", "--env_kwargs"):
+            left.append(word)
+            continue
+        value = value if equals else next(rest, "")
+        if flag.startswith("--obs"):
+            kwargs["obs_key"] = value
+        else:
+            kwargs |= _json_object(flag, value)
+    named = [place for place, word in enumerate(left) if re.match(r"--env([-_]id)?(=|$)", word)]
+    if kwargs and not named and not help.ASKS.intersection(words):
+        raise UserError("--obs-key and --env-kwargs are of an environment; give --env too")
+    for place in named:
+        flag, equals, value = left[place].partition("=")
+        if equals:
+            left[place] = f"{flag}={envs.with_kwargs(value, kwargs)}"
+        elif place + 1 < len(left):
+            left[place + 1] = envs.with_kwargs(left[place + 1], kwargs)
+    return left
+
+
+def _json_object(flag: str, text: str) -> dict[str, Any]:
+    """The arguments in the value of `--env-kwargs`."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{flag} is {text!r}; it must be a JSON object: '{{\"frame_skip\": 4}}'")
+    return found
 
 
 def data_env(flags: Mapping[str, str], source: Input) -> str | None:
@@ -131,7 +174,7 @@ def trusted_env(words: Sequence[str]) -> list[str]:
         flag, equals, value = word.partition("=")
         if flag not in ("--env", "--env-id", "--env_id"):
             left.append(word)
-        elif ":" in (env_id := value if equals else next(rest, "")):
+        elif envs.parse(env_id := value if equals else next(rest, "")).module:
             envs.import_module(env_id)
         else:
             raise UserError(f"{flag} is {env_id!r}; here it only names a module: module:Id-v0")
@@ -162,7 +205,7 @@ def read(
         ConfigError: a value out of its range; the option is named as it is typed.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
-    words = sys.argv[1:] if args is None else args
+    words = whole_env(sys.argv[1:] if args is None else args)
     if asked := help.ASKS.intersection(words):
         shown = blank(kind, {}) if default is None else default
         everything = "--help-all" in asked

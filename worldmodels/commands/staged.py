@@ -12,7 +12,7 @@ import tyro
 
 from worldmodels import envs
 from worldmodels.cli import guarded
-from worldmodels.commands.parsing import load_preset, trusted_env, use_all_cores
+from worldmodels.commands.parsing import load_preset, trusted_env, use_all_cores, whole_env
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.settings import read_setting, with_settings
@@ -70,7 +70,7 @@ def run_step(main: Callable[..., None]) -> NoReturn:
     own = "env_id" in inspect.signature(main).parameters
 
     def step() -> None:
-        words = sys.argv[1:]
+        words = whole_env(sys.argv[1:])
         tyro.cli(main, args=words if own else trusted_env(words))
 
     sys.exit(guarded(step))

@@ -6,10 +6,12 @@ clear error at the first step that shows it, and never a wrong number later on.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
+import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, SupportsFloat
+from typing import Any, NoReturn, SupportsFloat
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +24,10 @@ LARGEST_REWARD = 1e12
 """Largest size of a reward. M learns in float32, whose largest number is 3e38: the squares of a
 hundred million rewards of this size can still be added."""
 _UINT8 = np.dtype(np.uint8)
+
+
+class BrokenPromise(Exception):
+    """An environment hands out what it does not declare: the field, the value, what is right."""
 
 
 class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
@@ -44,6 +50,12 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
         self._t = 0
         self._first: Any = None
         self._second: Any = None
+        self._end = weakref.finalize(self, _close, env)
+
+    def close(self) -> None:
+        """Close the environment; one that nobody closes is closed when it or the process ends."""
+        self._end.detach()
+        super().close()
 
     @property
     def spec(self) -> gym.envs.registration.EnvSpec | None:  # type: ignore[override]  # as in gym.Wrapper itself
@@ -94,6 +106,8 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
             return method(*args, **kwargs)
         except UserError:
             raise
+        except BrokenPromise as broken:
+            self._refuse(*broken.args)
         except Exception as error:
             frames = traceback.extract_tb(error.__traceback__)
             own = [frame for frame in frames if "site-packages" not in frame.filename]
@@ -154,11 +168,17 @@ class CheckedEnv(gym.Wrapper[NDArray[np.uint8], Any, NDArray[np.uint8], Any]):
         seed = "of an episode without a seed" if self._seed is None else f"of seed {self._seed}"
         return f"at the reset {seed}" if self._t == 0 else f"in step {self._t} {seed}"
 
-    def _refuse(self, field: str, got: Any, right: str) -> None:
+    def _refuse(self, field: str, got: Any, right: str) -> NoReturn:
         raise UserError(
             f"environment {self.name!r}: {field} is {_describe(got)} {self._where()}; "
             f"it must be {right}"
         )
+
+
+def _close(env: gym.Env[Any, Any]) -> None:
+    """Close an environment that nobody uses any more, and so nobody hears of a failure."""
+    with contextlib.suppress(Exception):
+        env.close()
 
 
 def time_limit(env: gym.Env[Any, Any]) -> int | None:
@@ -201,7 +221,7 @@ def _describe(value: Any) -> str:
     if type(value) is float:
         return f"{value:g}"
     if not isinstance(value, np.ndarray | np.generic):
-        text = repr(value)
+        text = " ".join(repr(value).split())
         return f"{type(value).__name__} {text if len(text) <= 60 else text[:60] + '...'}"
     text = f"{value.dtype} {value.shape if value.ndim else value}"
     if value.ndim == 0 or value.size == 0 or value.dtype.kind not in "fiub":

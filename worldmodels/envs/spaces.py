@@ -20,6 +20,7 @@ SMALLEST_RANGE = 128
 """Least difference between the darkest and the brightest pixel that a space may declare. V takes
 255 for white: a frame of zeros and ones would look black."""
 _CHANGE_ACTION = "gymnasium.wrappers.TransformAction can"
+_DRAW = "gymnasium.wrappers.AddRenderObservation can show what an environment"
 _CHANGE_FRAME = "gymnasium.wrappers.TransformObservation can"
 
 
@@ -161,7 +162,7 @@ def _fault_of_actions(space: spaces.Space[Any]) -> str | None:
 
 def require_pixels(space: spaces.Space[Any], env_id: str) -> None:
     """Refuse observations other than uint8 images, channels last; name the wrapper to use."""
-    if fault := _fault_of_pixels(space):
+    if fault := fault_of_pixels(space):
         text = str(space)
         if isinstance(space, spaces.Box) and len(space.shape) > 1:  # it prints all its bounds
             text = f"Box({space.low.min()}, {space.high.max()}, {space.shape}, {space.dtype})"
@@ -171,13 +172,13 @@ def require_pixels(space: spaces.Space[Any], env_id: str) -> None:
         )
 
 
-def _fault_of_pixels(space: spaces.Space[Any]) -> str | None:
+def fault_of_pixels(space: spaces.Space[Any]) -> str | None:
     """How to make pixels of observations; None where they are pixels."""
     if isinstance(space, spaces.Dict):
-        images = [key for key, part in space.items() if _fault_of_pixels(part) is None]
+        images = [key for key, part in space.items() if fault_of_pixels(part) is None]
         return f"{_CHANGE_FRAME} pick {' or '.join(map(repr, images)) or 'an image'}"
     if not isinstance(space, spaces.Box) or len(space.shape) not in (2, 3, 4):
-        return "gymnasium.wrappers.AddRenderObservation can show what the environment draws"
+        return f"{_DRAW} draws in render mode rgb_array"
     shape = space.shape
     if len(shape) == 4:
         return f"{_CHANGE_FRAME} take the newest frame of a stack"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,9 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from worldmodels.executors import ONE_THREAD, PoolExecutor, WorkerDied
+
+PATIENCE = 5.0
+"""Seconds that a worker has for closing what it holds, before it is killed."""
 
 
 @dataclass
@@ -33,6 +38,8 @@ class ProcessExecutor(PoolExecutor):
 
     Processes are spawned, since a forked copy of a program with threads may deadlock. Each has one
     thread for linear algebra, ignores Ctrl-C (this process ends it) and ends when this one dies.
+    Asked to end, it closes what is open, such as an environment with a process of its own; what
+    that leaves behind is killed with the worker's process group.
     """
 
     def _pack(self, fn: Callable[[Any], Any]) -> bytes:
@@ -80,20 +87,33 @@ class ProcessExecutor(PoolExecutor):
         return done, result
 
     def close(self) -> None:
-        """End the processes at once."""
+        """End the processes, those that do not end in time by force."""
         running = [worker for worker in self._workers if worker is not None]
         for worker in running:
             worker.line.close()
             worker.process.terminate()
+        deadline = time.monotonic() + PATIENCE
         for worker in running:
-            worker.process.join()
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            _kill_group(worker.process)
         self._workers = [None] * self.workers
         self._busy.clear()
 
 
-def _death(process: BaseProcess) -> WorkerDied:
-    """Describe how a process ended."""
+def _kill_group(process: BaseProcess) -> None:
+    """Kill a worker, if it still lives, and the processes that it has left behind."""
+    if process.exitcode is None:
+        process.kill()
+    if process.pid is not None and hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+            os.killpg(process.pid, signal.SIGKILL)
     process.join()
+
+
+def _death(process: BaseProcess) -> WorkerDied:
+    """Describe how a process ended, and end what it has left behind."""
+    process.join()
+    _kill_group(process)
     code = process.exitcode
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
@@ -106,7 +126,10 @@ def _death(process: BaseProcess) -> WorkerDied:
 
 def _serve(line: Connection) -> None:
     """Answer what comes down the line until it is closed; this is a worker's main function."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    close_when_terminated()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     fn: Callable[[Any], Any] | None = None
     while True:
@@ -140,9 +163,24 @@ def _packed(done: bool, result: Any) -> bytes:
         return pickle.dumps((False, (RuntimeError(text), trace)))
 
 
+def close_when_terminated() -> None:
+    """Let SIGTERM end this process as an exit does, with everything closed."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def _end_with_parent() -> None:
     """End this process as soon as the one that started it is gone."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
+    if parent is None:
+        return
+    parent.join()
+    if not hasattr(signal, "pthread_kill"):
         os._exit(1)
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os.killpg(0, signal.SIGKILL)  # the group is this worker's own

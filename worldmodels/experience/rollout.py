@@ -95,7 +95,10 @@ def shared_envs(
     except (pickle.PicklingError, TypeError, AttributeError):
         key = env_id, tuple((name, id(value)) for name, value in options.items())
     if key not in _pool:
-        _pool.clear()  # those of another id are dropped
+        for _, others in _pool.values():
+            for env in others:
+                env.close()
+        _pool.clear()
         _pool[key] = options, []
     found = _pool[key][1]
     while len(found) < number:

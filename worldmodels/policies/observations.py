@@ -101,10 +101,10 @@ def declared_shape(env_id: str) -> Shape | None:
     The module of ``module:id`` is not imported: ids come from files, and reading one must not run
     code that it names.
     """
-    module = env_id.rpartition(":")[0]
-    if module and module not in sys.modules:
-        return None
     try:
+        module = envs.parse(env_id).module
+        if module and module not in sys.modules:
+            return None
         env = envs.make(env_id)
     except Exception:  # whatever it is, the shape stays unknown
         return None

@@ -95,7 +95,8 @@ class Task:
 
     def test_env(self, env_id: str) -> str:
         """Where the final test is run: the stock environment of a faster one, else the same."""
-        return self.stock.get(env_id, env_id)
+        head, query, kwargs = env_id.partition("?")
+        return self.stock.get(head, head) + query + kwargs
 
 
 DEFAULT = Task("default")
@@ -135,7 +136,7 @@ def task_of(env: gym.Env[Any, Any]) -> Task:
 
 
 def task_for(env_id: str) -> Task:
-    """The task of an id, with or without its module.
+    """The task of an id, with or without its module and arguments.
 
     An id that is not registered for a task is made once, to look at its class and spaces. One that
     cannot be made has the default task; whoever needs the environment itself says what is wrong.
@@ -148,9 +149,9 @@ def task_for(env_id: str) -> Task:
 
 @functools.cache
 def _look(env_id: str) -> Task:
-    env = envs.make(env_id)
-    try:
-        return _by_id(env_id.rpartition(":")[2]) or task_of(env)
+    env, found = envs.make(env_id), envs.parse(env_id)
+    try:  # arguments may change the spaces, by which a task is found
+        return (None if found.kwargs else _by_id(found.name)) or task_of(env)
     finally:
         env.close()
 
@@ -158,7 +159,7 @@ def _look(env_id: str) -> Task:
 def named(name: str | None, env_id: str) -> Task:
     """The task that a run recorded by name (None: it recorded none), without its environment."""
     if name is None:
-        return _by_id(env_id) or DEFAULT
+        return _by_id(env_id.partition("?")[0]) or DEFAULT
     return _TASKS[name][0] if name in _TASKS else DEFAULT
 
 
