@@ -65,12 +65,13 @@ def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Estimate the reward's constants.
 
     "event" and "count" take the commonest reward as the base and the mean excess of the rewards
-    above it as an event's value (CarRacing: -0.1 a frame, 1000/N a tile); "raw" standardises.
+    above it as an event's value (CarRacing: -0.1 a frame, 1000/N a tile); "raw" standardises, and a
+    constant reward has the scale 0: it is known.
     """
     reward, base, _ = _rewards(latents)
     if kind == "raw":
         scale = float(reward.std())
-        return RewardModel("raw", scale=scale if scale > 1e-6 else 1.0, shift=float(reward.mean()))
+        return RewardModel("raw", scale=scale if scale > 1e-6 else 0.0, shift=float(reward.mean()))
     excess = reward[reward > base + 1e-3] - base
     return RewardModel(kind, base=base, event_value=float(excess.mean()) if len(excess) else 1.0)
 
