@@ -74,7 +74,7 @@ class Record:
         for choice in self.choices:
             own = choice.value
             if cfg is not None:
-                own = functools.reduce(getattr, choice.setting.split("."), cfg)  # type: ignore[arg-type]  # mypy follows no getattr
+                own = functools.reduce(getattr, choice.setting.split("."), cfg)
             text = f"{_shown(choice.value)}: {choice.reason}"
             if own != choice.value:
                 text = f"{_shown(own)}, as you say (not {text})"

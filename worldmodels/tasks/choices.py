@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -95,25 +95,27 @@ def _time(found: Examination) -> Iterator[Choice]:
         why = "there is no time limit" if ends.limit is None else "whole episodes are very long"
     yield Choice("experience.explore_steps", steps, why)
     yield Choice("experience.agent_steps", steps, why)
-    seen = min(length, steps or length) if ends.cut == 0 else min(longest, steps or longest)
+    seen = min(length, steps or length)
     if USUAL_EPISODES * seen < FEW_FRAMES:
         many = min(MANY_EPISODES, math.ceil(FEW_FRAMES / seen))
         yield Choice("experience.explore_episodes", many, f"they last {seen:.0f} steps at random")
     elif USUAL_EPISODES * seen > MANY_FRAMES:
         few = max(64, int(MANY_FRAMES / seen))
-        yield Choice("experience.explore_episodes", few, f"they may last {seen:.0f} steps each")
+        yield Choice("experience.explore_episodes", few, f"they last {seen:.0f} steps at random")
 
 
-def score(reach: Reach, others: tuple[Reach, ...]) -> float:
-    """How far random actions came among others, by length, variety and rewards; 3 is the best."""
-    best = [max(getattr(r, name) for r in others) for name in ("length", "variety", "rewarded")]
-    own = (reach.length, reach.variety, reach.rewarded)
-    # A reward in nearly every step tells no behaviour from another.
-    if best[2] > 0.5:
-        own, best = own[:2], best[:2]
-    return 3 * math.prod((a / b if b else 1.0) for a, b in zip(own, best, strict=True)) ** (
-        1 / len(own)
-    )
+def score(reach: Reach, others: Sequence[Reach]) -> float:
+    """How far random actions came, relative to the best of others: 1 where in every respect.
+
+    The geometric mean of length, variety of frames and rewards; these count where they are rare,
+    as a reward in nearly every step tells no behaviour from another.
+    """
+    names = ["length", "variety"]
+    if max(other.rewarded for other in others) <= 0.5:
+        names.append("rewarded")
+    best = {name: max(getattr(other, name) for other in others) for name in names}
+    parts = [getattr(reach, name) / best[name] if best[name] else 1.0 for name in names]
+    return float(math.prod(parts) ** (1 / len(parts)))
 
 
 def _exploration(found: Examination) -> Iterator[Choice]:
@@ -206,7 +208,7 @@ def _of_frames(found: Examination) -> Iterator[Finding]:
                 "or wrap it in gymnasium.wrappers.AddRenderObservation",
             )
             return
-        if share > 0:
+        if share >= 0.005:
             yield Finding("note", f"{share:.0%} of the frames are {name}")
     if frames.same:
         yield Finding(
@@ -273,7 +275,8 @@ def _of_rewards(found: Examination) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"every step pays {pay.commonest:g} and all episodes are equally long: every policy "
-            "has the same return",
+            "has the same return. If an episode can end early, explore for longer "
+            "(--experience.explore-episodes, --experience.explore-rho)",
         )
     elif pay.constant:
         what = "how long the episode lasts" if pay.commonest > 0 else "how soon it ends"
@@ -283,8 +286,8 @@ def _of_rewards(found: Examination) -> Iterator[Finding]:
     if pay.low < 0 and pay.high <= 0:
         yield Finding(
             "note",
-            f"all rewards are negative ({pay.low:g} to {pay.high:g}): an early end would look good "
-            "if M dreamt it",
+            f"no reward is above 0 ({pay.low:g} to {pay.high:g}): an early end looks good where M "
+            "dreams one",
         )
     if max(abs(pay.low), abs(pay.high)) > 1e6:
         largest = max(abs(pay.low), abs(pay.high))

@@ -54,7 +54,8 @@ class Reach:
     """probability of keeping the choice, deviation of the noise, or number of the action"""
     episodes: int
     length: float
-    """mean steps of an episode, cut ones included"""
+    """steps for each episode that ended, which is their mean length where none was cut; at most the
+    time limit"""
     variety: float
     """standard deviation of V's pixels over all frames, mean of the pixels, 0 to 255"""
     rewarded: float
@@ -388,10 +389,11 @@ class _Measure:
         """The figures of one behaviour, once the commonest reward is known."""
         paid = np.concatenate([episode.rewards for episode in episodes])
         views = np.stack([view for episode in episodes for view in episode.views])
+        length = len(paid) / max(1, sum(episode.why != "cut" for episode in episodes))
         return Reach(
             *behaviour,
             episodes=len(episodes),
-            length=len(paid) / len(episodes),
+            length=length if self.limit is None else min(length, float(self.limit)),
             variety=float(views.std(axis=0).mean()),
             rewarded=float((paid != self._rewards().commonest).mean()),
             mean_return=float(paid.sum() / len(episodes)),
