@@ -118,7 +118,7 @@ def checked(
 
     Returns:
         None where a registered task knows the environment, where the run was begun without, and
-        where the run will be refused since its episodes may never end.
+        where the run will refuse the environment.
 
     Raises:
         UserError: the environment cannot be made or breaks a promise, or nothing can be learnt.
@@ -141,7 +141,11 @@ def checked(
 
 
 def _endless(env_id: str) -> bool:
-    env = envs.make(env_id)
+    """Whether episodes may never end, or cannot begin: the run itself says why."""
+    try:
+        env = envs.make(env_id)
+    except UserError:
+        return True
     try:
         return envs.time_limit(env) is None
     finally:

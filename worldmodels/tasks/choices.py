@@ -28,7 +28,10 @@ RARE_REWARD, SOME_REWARDS = 0.01, 0.05
 """Fraction of steps with a reward below which it weighs five times as much, and twice."""
 CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
-TINY = ("dream.horizon", "experience.explore_steps", "experience.explore_episodes")
+TINY = (
+    *("dream.horizon", "experience.explore_steps"),
+    *("experience.agent_steps", "experience.explore_episodes"),
+)
 """What the preset "smoke" keeps: it is to be short, not good."""
 
 Level: TypeAlias = Literal["ok", "note", "warning", "refused"]
