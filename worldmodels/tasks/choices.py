@@ -107,14 +107,14 @@ def _time(found: Examination) -> Iterator[Choice]:
         yield Choice("experience.explore_episodes", few, f"they last {seen:.0f} steps at random")
 
 
-def score(reach: Reach, others: Sequence[Reach]) -> float:
+def score(reach: Reach, others: Sequence[Reach], sparse: bool) -> float:
     """How far random actions came, relative to the best of others: 1 where in every respect.
 
-    The geometric mean of length, variety of frames and rewards; these count where they are rare,
-    as a reward in nearly every step tells no behaviour from another.
+    The geometric mean of length, variety of frames and, where most steps pay the same (`sparse`),
+    steps with a better reward.
     """
     names = ["length", "variety"]
-    if max(other.rewarded for other in others) <= 0.5:
+    if sparse:
         names.append("rewarded")
     best = {name: max(getattr(other, name) for other in others) for name in names}
     parts = [getattr(reach, name) / best[name] if best[name] else 1.0 for name in names]
@@ -123,12 +123,13 @@ def score(reach: Reach, others: Sequence[Reach]) -> float:
 
 def _exploration(found: Examination) -> Iterator[Choice]:
     """Which random actions collect, by what they reached."""
-    scores = {reach: score(reach, found.random) for reach in found.random}
+    sparse = found.rewards.share > 0.5
+    scores = {reach: score(reach, found.random, sparse) for reach in found.random}
     best = max(scores, key=lambda r: scores[r] / (CLEARLY if r.kind == "uniform" else 1))
     held = hold(found)
     told = "; ".join(
         f"{reach.name}: {reach.length:.0f} steps, variety {reach.variety:.1f}"
-        + (f", {reach.rewarded:.1%} rewarded" if 0 < reach.rewarded < 0.5 else "")
+        + (f", {reach.rewarded:.1%} rewarded" if sparse and reach.rewarded else "")
         for reach in found.random
     )
     story = f"{best.name} reached most ({told})"

@@ -59,7 +59,7 @@ class Reach:
     variety: float
     """standard deviation of V's pixels over all frames, mean of the pixels, 0 to 255"""
     rewarded: float
-    """fraction of steps with another reward than the commonest"""
+    """fraction of steps with a better reward than the commonest"""
     mean_return: float
 
 
@@ -395,7 +395,7 @@ class _Measure:
             episodes=len(episodes),
             length=length if self.limit is None else min(length, float(self.limit)),
             variety=float(views.std(axis=0).mean()),
-            rewarded=float((paid != self._rewards().commonest).mean()),
+            rewarded=float((paid > self._rewards().commonest).mean()),
             mean_return=float(paid.sum() / len(episodes)),
         )
 
