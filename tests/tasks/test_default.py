@@ -97,7 +97,10 @@ for _kind in KINDS:
     _limit = LIMITS.get(_kind, 500)
     if name_of(_kind) not in gym.registry:
         gym.register(
-            name_of(_kind), entry_point=Fake, max_episode_steps=_limit, kwargs={"kind": _kind}
+            name_of(_kind),
+            entry_point=f"{__name__}:Fake",
+            max_episode_steps=_limit,
+            kwargs={"kind": _kind},
         )
 
 
