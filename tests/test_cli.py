@@ -211,7 +211,7 @@ def test_help_loads_nothing_heavy() -> None:
     ("words", "named"),
     [
         ("trian-vision", "did you mean 'train-vision'?"),
-        ("nonsense", "there are run, collect,"),
+        ("nonsense", "there are check, run, collect,"),
         ("run --preset big", "--preset is 'big'; it must be one of smoke, quick, full"),
         ("run --out {out} --env-id CarRacin-v3", "did you mean CarRacing-v3"),
         ("run --out {out} --env-id CartPole-v1 --obs-key x", "no Dict; leave it out"),

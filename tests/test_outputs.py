@@ -27,7 +27,7 @@ from worldmodels.runs import atomic_path, atomic_write, check_output
 from worldmodels.video import VideoConfig, write_video
 
 LONG = "n" * 201
-WRITTEN = ("out", "json", "video", "run", "markdown")
+WRITTEN = ("out", "json", "video", "run", "markdown", "picture", "write")
 """Names of options that say what a command writes."""
 
 

@@ -140,6 +140,7 @@ OPTIONAL = (
     "--controller.evolve.seconds 99"
 )
 LINES: dict[str, tuple[str, ...]] = {
+    "check": (BOX,),
     "run": (
         f"{SMALL} --out {{out}}/run --workers 1 --memory.ensemble 2 --memory.reward event "
         f"{OPTIONAL}",

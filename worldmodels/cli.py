@@ -29,6 +29,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS = {
+    "check": Entry("check:Check", "look at an environment, and choose settings for it"),
     "run": Entry("run:Run", "all stages, from nothing to a report; resumes an interrupted run"),
     "collect": Entry("collect:Collect", "record episodes"),
     "train-vision": Entry("train:TrainVision", "train V on the frames"),

@@ -132,7 +132,8 @@ def base(name: str) -> list[str]:
     files = "--vision v.pt --memory m.pt --latents z.safetensors"
     small = "--planning.horizon 2 --planning.population 4 --planning.iterations 1 --decisions 1"
     return {
-        "run": f"{smoke_env} --out new --workers 1",
+        "check": BOX,
+        "run": f"{smoke_env} --out new --workers 1 --no-check",
         "collect": f"{smoke_env} --out new --workers 1 --episodes 1",
         "train-vision": "--preset smoke --data e --out new",
         "encode": "--data e --vision v.pt --out new",

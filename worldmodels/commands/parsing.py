@@ -59,6 +59,10 @@ class Command(ABC):
         """
         return {}
 
+    def chosen(self, preset: RunConfig) -> RunConfig:
+        """The preset with other defaults, where what was read tells of better ones."""
+        return preset
+
     @abstractmethod
     def execute(self) -> None:
         """Do the work; a UserError is what the user can fix."""
@@ -102,6 +106,8 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
     refuse_ignored({**command.unused, **parsed.ignored()}, flags)
     check_outputs(parsed)
     require_device(getattr(parsed, "device", "cpu"))
+    if (better := parsed.chosen(preset)) is not preset:
+        return read(command, words, command.defaults(better, flags), program)
     return parsed
 
 

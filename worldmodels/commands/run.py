@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Self
 
 import tyro
 
+from worldmodels.commands.check import checked, load
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
 from worldmodels.config import Count, Seed, Workers
-from worldmodels.presets import RunConfig
+from worldmodels.presets import RunConfig, changed
 from worldmodels.runs import Device, FolderPath, read_json
 
 
@@ -24,9 +25,10 @@ class Run(Command):
     """
 
     common: ClassVar[str] = (
-        "preset out seed workers max-steps device env-id iterations action-repeat horizontal-flip "
-        "experience.explore-episodes vision.z-dim memory.kind memory.hidden-size memory.ensemble "
-        "dream.temperature dream.horizon controller.evolve.generations test.episodes"
+        "preset out seed workers max-steps check device env-id iterations action-repeat "
+        "horizontal-flip experience.explore-episodes vision.z-dim memory.kind memory.hidden-size "
+        "memory.ensemble dream.temperature dream.horizon controller.evolve.generations "
+        "test.episodes"
     )
 
     preset: PresetName
@@ -42,6 +44,9 @@ class Run(Command):
     max_steps: Count | None = None
     """truncate episodes of every stage after so many steps; needed where the environment has no
     time limit"""
+    check: bool = True
+    """play a few episodes of an environment without a registered task first, and choose defaults by
+    what they show (`worldmodels check`); kept in check.json, where a resumed run finds them"""
     device: Device = "cpu"
     """where V and M are trained and C is evolved; on cuda (a GPU) the agent is about as good, but
     not the same; with --dream.backend kernels C is evolved on the CPU"""
@@ -52,10 +57,20 @@ class Run(Command):
         name = flags.get("preset", DEFAULT_PRESET)
         return cls(preset=name, out=Path("runs") / name, config=preset)
 
+    def chosen(self, preset: RunConfig) -> RunConfig:
+        """The preset with what the environment's own episodes suggest."""
+        if not self.check:
+            return preset
+        record = checked(self.out, preset, self.config, self.preset, self.max_steps)
+        return preset if record is None else changed(preset, record.settings)
+
     def execute(self) -> None:
         """Run the stages that are left, and print where the report is."""
         from worldmodels.pipeline import run_pipeline
 
+        if self.check and (record := load(self.out, self.config.env_id, self.preset)):
+            print(f"== check of {self.config.env_id} (--no-check takes the plain preset)")
+            print("\n".join(record.lines(self.config)), flush=True)
         cfg = self.config.limited(self.max_steps)
         report = run_pipeline(cfg, self.out, self.seed, self.workers, self.preset, self.device)
         print(f"report: {report}")

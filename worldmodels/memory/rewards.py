@@ -36,7 +36,7 @@ class RewardModel(Config):
     event_value: float = 1.0
     """what an event adds (kinds event and count)"""
     scale: float = 1.0
-    """reward per unit of output (kind raw)"""
+    """reward per unit of output (kind raw); 0 where every step pays the same"""
     shift: float = 0.0
     """reward at output 0 (kind raw)"""
 
@@ -75,7 +75,7 @@ class RewardModel(Config):
         0 or 1 (event), the number of events, which may be a fraction (count), or the scaled reward.
         """
         if self.kind == "raw":
-            return (reward - self.shift) / self.scale
+            return (reward - self.shift) / (self.scale or 1.0)
         if self.kind == "count":
             return ((reward - self.base) / self.event_value).clamp_min(0)
         return (reward > self.base + 0.5 * self.event_value).to(reward.dtype)

@@ -57,12 +57,13 @@ def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Estimate the reward's constants.
 
     "event" and "count" take the most common reward as the base and the mean excess of the rewards
-    above it as an event's value; "raw" standardises.
+    above it as an event's value; "raw" standardises, and a constant reward has the scale 0: it is
+    known.
     """
     reward, base, _ = _rewards(latents)
     if kind == "raw":
         scale = float(reward.std())
-        return RewardModel("raw", scale=scale if scale > 1e-6 else 1.0, shift=float(reward.mean()))
+        return RewardModel("raw", scale=scale if scale > 1e-6 else 0.0, shift=float(reward.mean()))
     excess = reward[reward > base + 1e-3] - base
     return RewardModel(kind, base=base, event_value=float(excess.mean()) if len(excess) else 1.0)
 

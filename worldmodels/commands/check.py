@@ -1,0 +1,260 @@
+"""`worldmodels check`: what an environment shows, and the settings that follow.
+
+`worldmodels run` does the same at its start and keeps the record in `check.json`, since an
+environment that cannot be reproduced would suggest other settings when the run is resumed.
+"""
+
+from __future__ import annotations
+
+import functools
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
+
+import tyro
+
+from worldmodels import envs
+from worldmodels._outputs import Output
+from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
+from worldmodels.config import Count, Seed
+from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.protocols import UserError
+from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
+from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks.choices import Choice, Finding, choices, findings
+from worldmodels.tasks.default import Examination, measure
+
+CHECK = "check.json"
+"""File of the record in a run folder."""
+PicturePath = Annotated[Path, Output(suffix=".png")]
+ModulePath = Annotated[Path, Output(suffix=".py")]
+
+
+class _Record(TypedDict):
+    env_id: str
+    preset: str
+    examination: dict[str, Any]
+    findings: list[dict[str, Any]]
+    choices: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Record:
+    """An examination with what follows from it for one preset."""
+
+    env_id: str
+    preset: str
+    examination: Examination
+    findings: tuple[Finding, ...]
+    choices: tuple[Choice, ...]
+
+    @classmethod
+    def of(cls, examination: Examination, preset: str) -> Record:
+        """What follows for a preset."""
+        found, made = findings(examination), choices(examination, preset)
+        return cls(examination.env_id, preset, examination, found, made)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings, in the form of `Task.settings`."""
+        return {choice.setting: choice.value for choice in self.choices}
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing can be learnt; None where something can."""
+        texts = [finding.text for finding in self.findings if finding.level == "refused"]
+        return texts[0] if texts else None
+
+    def lines(self, cfg: RunConfig | None = None) -> Iterator[str]:
+        """The findings, then the choices; those that a configuration has otherwise are marked."""
+        for finding in self.findings:
+            yield f"{finding.level}: {finding.text}"
+        for choice in self.choices:
+            own = choice.value
+            if cfg is not None:
+                own = functools.reduce(getattr, choice.setting.split("."), cfg)
+            text = f"{_shown(choice.value)}: {choice.reason}"
+            if own != choice.value:
+                text = f"{_shown(own)}, as you say (not {text})"
+            yield f"  {choice.setting} = {text}"
+
+
+def load(out: Path, env_id: str, preset: str) -> Record | None:
+    """The record in a run folder; None where there is none of this environment.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = out / CHECK
+    if not path.exists():
+        return None
+    record = read_json(path, _Record)
+    if record["env_id"] != env_id:
+        return None
+    try:
+        examination = Examination.from_json(record["examination"])
+        if record["preset"] != preset:
+            return Record.of(examination, preset)
+        found = tuple(Finding(**finding) for finding in record["findings"])
+        made = tuple(Choice(**{**choice, "value": _value(choice)}) for choice in record["choices"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); start the run in a new folder") from error
+    return Record(env_id, preset, examination, found, made)
+
+
+def checked(
+    out: Path, plain: RunConfig, cfg: RunConfig, preset: str, max_steps: int | None
+) -> Record | None:
+    """The record of a run's environment, made and kept in its folder where the run is new.
+
+    Args:
+        out: the run folder.
+        plain: the preset without any choice.
+        cfg: the same with what the user has set.
+        preset: its name.
+        max_steps: limit of episodes that the user has set.
+
+    Returns:
+        None where a registered task knows the environment, where the run was begun without, and
+        where the run will refuse the environment.
+
+    Raises:
+        UserError: the environment cannot be made or breaks a promise, or nothing can be learnt.
+    """
+    env_id = plain.env_id
+    if task_for(env_id) is not DEFAULT:
+        return None
+    if (out / "config.json").exists():
+        return load(out, env_id, preset)
+    if max_steps is None and _endless(env_id):
+        return None
+    record = Record.of(measure(env_id, max_steps=max_steps, rows=cfg.frame_rows), preset)
+    if record.refusal is not None:
+        raise UserError(f"{env_id}: {record.refusal}; --no-check runs it all the same")
+    run = RunFolder(out)
+    with run.lock():
+        write_json(out / CHECK, to_jsonable(record))
+        run.count_frames("collection", record.examination.steps, "check")
+    return record
+
+
+def _endless(env_id: str) -> bool:
+    """Whether episodes may never end, or cannot begin: the run itself says why."""
+    try:
+        env = envs.make(env_id)
+    except UserError:
+        return True
+    try:
+        return envs.time_limit(env) is None
+    finally:
+        env.close()
+
+
+@dataclass(frozen=True)
+class Check(Command):
+    """Play a few episodes of an environment, say what they show, and choose settings by it.
+
+    The verdict comes first, with what helps, then each setting with its reason. `worldmodels run`
+    does the same at its start. Ends with status 2 where nothing can be learnt.
+    """
+
+    env: tyro.conf.Positional[str]
+    """Gymnasium id, or module:id to import a module that registers it first"""
+    preset: PresetName
+    """whose settings are chosen"""
+    seed: Seed = 0
+    """chooses the training seeds that are played, and the actions"""
+    max_steps: Count | None = None
+    """longest episode; needed where the environment has no time limit"""
+    json: FilePath | None = None
+    """write all figures to this JSON file"""
+    picture: PicturePath | None = None
+    """write what V would see at four moments of an episode to this PNG"""
+    write: ModulePath | None = None
+    """write a Python module that registers the task with these settings"""
+
+    def execute(self) -> None:
+        """Play, print, write."""
+        found = measure(self.env, self.seed, self.max_steps)
+        record = Record.of(found, self.preset)
+        if self.json is not None:
+            write_json(self.json, to_jsonable(record))
+        if self.picture is not None:
+            self.picture.parent.mkdir(parents=True, exist_ok=True)
+            self.picture.write_bytes(found.png)
+        if record.refusal is not None:
+            raise UserError(f"{self.env}: {record.refusal}")
+        print("\n".join([*replace(record, choices=()).lines(), "", *seen(found), ""]))
+        task = task_for(self.env)
+        if task is not DEFAULT:
+            print(f"the registered task {task.name!r} decides; without it these settings would:")
+        print("\n".join(replace(record, findings=()).lines()))
+        if self.write is not None:
+            atomic_write(self.write, module(found))
+            env_id, ends = f"{self.write.stem}:{self.env.rpartition(':')[2]}", found.ends
+            limit = f" --max-steps {2 * ends.longest}" if ends.limit is None else ""
+            print(f"task: {self.write}; worldmodels run --env {env_id}{limit}")
+
+    @classmethod
+    def defaults(cls, preset: RunConfig, flags: Any) -> Check:
+        """The usual preset; the environment must be given."""
+        return cls(env=tyro.MISSING, preset=flags.get("preset", DEFAULT_PRESET))
+
+
+def seen(found: Examination) -> Iterator[str]:
+    """The figures, in a few lines."""
+    frames, ends, pay = found.frames, found.ends, found.rewards
+    size = "x".join(map(str, frames.shape))
+    yield (
+        f"frames: {size}, {frames.kind}, brightness {frames.mean:.0f} +- {frames.std:.0f}; a step "
+        f"changes {frames.changed:.2%} of the pixels"
+    )
+    limit = "no time limit" if ends.limit is None else f"time limit {ends.limit}"
+    yield (
+        f"episodes: {ends.terminated} terminated, {ends.truncated} truncated, {ends.cut} cut short "
+        f"here; the longest has {ends.longest} steps; {limit}"
+    )
+    yield (
+        f"rewards: {pay.low:g} to {pay.high:g}; {pay.share:.1%} of the steps pay {pay.commonest:g}"
+    )
+    for reach in found.reached:
+        yield (
+            f"  {reach.name} ({reach.episodes} x): {reach.length:.0f} steps, return "
+            f"{reach.mean_return:.3g}, variety {reach.variety:.1f}"
+        )
+    rate = found.steps_per_second
+    yield f"speed: {rate:.0f} steps per second, V's view included ({found.steps} steps played)"
+
+
+def module(found: Examination) -> str:
+    """A Python module that registers a task with the settings of every preset but "smoke"."""
+    source, _, name = found.env_id.rpartition(":")
+    task = name.rpartition("/")[2].lower()
+    lines = [f'"""The task of {name}, from what `worldmodels check` saw."""', ""]
+    lines += [f"import {source}  # noqa: F401  # registers the environment"] if source else []
+    lines += ["import worldmodels", "", "SETTINGS = {"]
+    for choice in choices(found, DEFAULT_PRESET):
+        value = choice.value
+        text = f'"{value}"' if isinstance(value, str) else repr(value)
+        lines += textwrap.wrap(f"# {choice.reason}", 90, subsequent_indent="# ")
+        lines.append(f'"{choice.setting}": {text},')
+    start = lines.index("SETTINGS = {") + 1
+    lines[start:] = [f"    {line}" for line in lines[start:]]
+    presets = ", ".join(f'"{preset}": SETTINGS' for preset in PRESETS if preset != "smoke")
+    lines += ["}", "", f'TASK = worldmodels.Task("{task}", settings={{{presets}}})']
+    return "\n".join([*lines, f'worldmodels.register_task(TASK, "{name}")', ""])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value).lower() if value is None else str(value)
+
+
+def _value(choice: dict[str, Any]) -> Any:
+    value = choice["value"]
+    return tuple(value) if isinstance(value, list) else value
