@@ -190,7 +190,7 @@ def _check_alive(measured: Mapping[str, float], vae: VAEConfig, step: int, steps
     if step < min(ENOUGH_STEPS, steps):
         return
     if steps < ENOUGH_STEPS:
-        remedy = "so few steps may be too few"
+        remedy = "so short a training tells little"
     elif vae.standardized:
         remedy = "give it more frames or steps, or lower vision_training.learning_rate"
     else:
