@@ -139,7 +139,7 @@ def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> No
     for name in ("best", "dream"):
         assert noted[name]["size"] == list(read(media / f"{name}.mp4")[0]["size"])
     picture = Image.open(media / "reconstructions.png")
-    assert picture.size == (8 * (128 + 4) + 4, 2 * (128 + 18) + 4)
+    assert picture.size == (8 * (128 + 4) + 4, 3 * (128 + 18) + 4)
 
 
 def test_film_stays_below_its_size(tmp_path: Path) -> None:

@@ -59,6 +59,10 @@ class VisionStep(TypedDict, total=False):
     val_loss: Number
     val_reconstruction: Number
     val_kl: Number
+    val_explained: Number
+    """fraction of the variance around the mean frame that V explains"""
+    val_explained_moving: Number
+    """the same, pixels weighted by their squared change from frame to frame"""
 
 
 class MemoryStep(TypedDict, total=False):

@@ -105,6 +105,8 @@ def _iteration(k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
         }
         if step % 250 == 0:
             line |= {"val_loss": error + 19, "val_reconstruction": error + 1.4}
+            explained = 1 - error / 400
+            line |= {"val_explained": explained, "val_explained_moving": explained - 0.2}
         lines.append(line)
     for step in range(10, 1200, 10):
         nll = 28 * np.exp(-step / (90 + 40 * (k == 0))) + 19 - 2.5 * k + rng.normal(0, 0.5)

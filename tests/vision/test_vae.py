@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from worldmodels.artifacts import filled
+from worldmodels.config import from_json
 from worldmodels.protocols import UserError
+from worldmodels.runs import to_jsonable
 from worldmodels.vision.vae import (
     ConvVAE,
     FromPoint,
@@ -72,6 +77,65 @@ def test_tolerance_holds_the_kl_at_its_floor() -> None:
     loss, metrics = vae_loss(at_prior, x, kl_tolerance=0.5)
     assert float(loss) == pytest.approx(0.5 * Z)
     assert float(metrics["kl"]) == 0
+
+
+def standardized(width: int = 4) -> ConvVAE:
+    """A V that is told of nearly white frames, with random weights."""
+    torch.manual_seed(0)
+    model = ConvVAE(VAEConfig(z_dim=5, width=width, standardized=True))
+    model.mean.copy_(0.9 + 0.1 * torch.rand(3, 64, 64))
+    model.std.fill_(0.04)
+    return model.eval()
+
+
+def test_a_standardised_v_sees_and_paints_around_the_mean() -> None:
+    model = standardized()
+    plain = ConvVAE(VAEConfig(z_dim=5, width=4))
+    weights = {k: v for k, v in model.state_dict().items() if k not in ("mean", "std")}
+    plain.load_state_dict(weights)
+    x = (model.mean + 0.04 * torch.randn(B, 3, 64, 64)).clamp(0, 1)
+    for mine, theirs in zip(model.encode(x), plain.encode((x - model.mean) / 0.04), strict=True):
+        torch.testing.assert_close(mine, theirs)
+    out = model(x)
+    painted = model.mean + 0.04 * torch.logit(plain.decode(out.mu))
+    torch.testing.assert_close(out.reconstruction, painted, rtol=0, atol=1e-5)
+    assert model.decode(100 * out.mu).max() <= 1
+    eye = model.without_decoder()
+    torch.testing.assert_close(eye.encode(x)[0], out.mu, rtol=0, atol=0)
+
+
+def test_bfloat16_keeps_the_mean_of_a_standardised_v() -> None:
+    model = standardized(width=16)
+    x = (model.mean + 0.04 * torch.randn(B, 3, 64, 64)).clamp(0, 1)
+    exact = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model(x)
+    assert rough.reconstruction.dtype == torch.float32
+    # bfloat16 alone rounds values near 1 to steps of 0.004
+    torch.testing.assert_close(rough.reconstruction, exact.reconstruction, rtol=0, atol=2e-4)
+    torch.testing.assert_close(rough.mu.float(), exact.mu, rtol=0.05, atol=0.02)
+
+
+def test_likelihood_is_a_gaussian_at_its_own_best_variance() -> None:
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.rand(2, B, 3, 64, 64, generator=generator)
+    at_prior = VAEOutput(y, torch.zeros(B, Z), torch.zeros(B, Z))
+    loss, metrics = vae_loss(at_prior, x, 0.5, likelihood=True)
+    error = (x - y).square().mean()
+    density = Normal(y, error.sqrt()).log_prob(x).flatten(1).sum(1).mean()
+    constant = 0.5 * 3 * 64 * 64 * torch.log(torch.tensor(2 * torch.pi * torch.e))
+    assert float(loss) == pytest.approx(float(-density - constant) + 0.5 * Z, rel=1e-4)
+    assert float(metrics["reconstruction"]) == pytest.approx(float(error) * 3 * 64 * 64)
+
+
+def test_files_of_former_versions_hold_the_papers_v() -> None:
+    former = {"z_dim": 5, "width": 4}
+    assert from_json(VAEConfig, former) == VAEConfig(5, 4)
+    assert to_jsonable(VAEConfig(5, 4)) == former
+    assert "mean" not in ConvVAE(VAEConfig(5, 4)).state_dict()
+    cfg = from_json(VAEConfig, to_jsonable(standardized().cfg))
+    loaded = filled(lambda: ConvVAE(cfg), standardized().state_dict(), Path("v"), "make it again")
+    torch.testing.assert_close(loaded.mean, standardized().mean)
 
 
 def test_frames_survive_the_round_trip() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +14,12 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.protocols import UserError
-from worldmodels.vision.train import VisionTrainConfig, one_cycle, train_vision
-from worldmodels.vision.vae import ConvVAE, VAEConfig
+from worldmodels.vision import train
+from worldmodels.vision.train import VisionTrainConfig, one_cycle, statistics, train_vision
+from worldmodels.vision.vae import QUANTISATION, ConvVAE, VAEConfig
 
 SMALL = VAEConfig(z_dim=4, width=4)
+STANDARDIZED = dataclasses.replace(SMALL, standardized=True)
 CFG = VisionTrainConfig(steps=8, finetune_steps=4, batch_size=6, checkpoint_every=3, log_every=2)
 FRAMES = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3)).astype(np.uint8)
 
@@ -31,11 +35,10 @@ class Killed(Exception):
     """Stands for a kill."""
 
 
-def killed_at(step: int) -> Iterator[NDArray[np.uint8]]:
-    for number, batch in enumerate(batches(0)):
-        if number == step:
-            raise Killed
-        yield batch
+def killed(**line: Any) -> None:
+    """A log that ends the process's life at step 4, after the checkpoint of step 3."""
+    if line["step"] == 4:
+        raise Killed
 
 
 def same(a: ConvVAE, b: ConvVAE) -> bool:
@@ -45,16 +48,18 @@ def same(a: ConvVAE, b: ConvVAE) -> bool:
     )
 
 
-def test_one_seed_one_result_and_exact_resume(tmp_path: Path) -> None:
-    whole = train_vision(CFG, SMALL, batches, FRAMES, seed=3)
-    again = train_vision(CFG, SMALL, batches, FRAMES, seed=3)
-    other = train_vision(CFG, SMALL, batches, FRAMES, seed=4)
+@pytest.mark.parametrize("shape", [SMALL, STANDARDIZED])
+def test_one_seed_one_result_and_exact_resume(tmp_path: Path, shape: VAEConfig) -> None:
+    whole = train_vision(CFG, shape, batches, FRAMES, seed=3)
+    again = train_vision(CFG, shape, batches, FRAMES, seed=3)
+    other = train_vision(CFG, shape, batches, FRAMES, seed=4)
     assert same(whole, again)
     assert not same(whole, other)
     checkpoint = tmp_path / "vision.pt"
     with pytest.raises(Killed):
-        train_vision(CFG, SMALL, lambda _: killed_at(5), FRAMES, seed=3, checkpoint=checkpoint)
-    resumed = train_vision(CFG, SMALL, batches, FRAMES, seed=3, checkpoint=checkpoint)
+        train_vision(CFG, shape, batches, FRAMES, seed=3, checkpoint=checkpoint, log=killed)
+    assert checkpoint.exists()
+    resumed = train_vision(CFG, shape, batches, FRAMES, seed=3, checkpoint=checkpoint)
     assert same(whole, resumed)
 
 
@@ -66,7 +71,7 @@ def test_a_training_goes_on_on_another_device(tmp_path: Path, first: str, then: 
     checkpoint = tmp_path / "vision.pt"
     with pytest.raises(Killed):
         train_vision(
-            cfg, SMALL, lambda _: killed_at(5), FRAMES, seed=3, checkpoint=checkpoint, device=first
+            cfg, SMALL, batches, FRAMES, seed=3, checkpoint=checkpoint, device=first, log=killed
         )
     resumed = train_vision(cfg, SMALL, batches, FRAMES, seed=3, checkpoint=checkpoint, device=then)
     assert next(resumed.parameters()).device.type == then
@@ -96,6 +101,91 @@ def test_finetuning_starts_from_the_weights() -> None:
     frozen = VisionTrainConfig(steps=8, finetune_steps=0, batch_size=6)
     kept = train_vision(frozen, SMALL, batches, FRAMES, seed=9, init=first.state_dict())
     assert same(first, kept)
+
+
+def test_finetuning_keeps_the_statistics_of_its_beginning() -> None:
+    first = train_vision(CFG, STANDARDIZED, batches, FRAMES, seed=3)
+    pixels = np.concatenate(list(itertools.islice(batches(0), 342))) / 255
+    mean = pixels.mean(0).transpose(2, 0, 1)
+    np.testing.assert_allclose(first.mean, mean, atol=1e-6)
+    assert float(first.std) == pytest.approx((pixels - pixels.mean(0)).std(), rel=1e-5)
+
+    def darker(start: int) -> Iterator[NDArray[np.uint8]]:
+        return (batch // 2 for batch in batches(start))
+
+    tuned = train_vision(CFG, STANDARDIZED, darker, FRAMES, seed=3, init=first.state_dict())
+    assert torch.equal(tuned.mean, first.mean) and torch.equal(tuned.std, first.std)
+    assert not same(tuned, first)
+
+
+def test_statistics_do_not_depend_on_the_order() -> None:
+    parts = list(np.split(FRAMES, 4))
+    for found in (statistics(parts[::-1]), statistics([FRAMES])):
+        assert torch.equal(found[0], statistics(parts)[0]) and found[1] == statistics(parts)[1]
+
+
+def poles(count: int, seed: int) -> NDArray[np.uint8]:
+    """White frames (N, 64, 64, 3) with a thin dark pole that walks, as a cart's does."""
+    walk = 30 + np.random.default_rng(seed).integers(-2, 3, count).cumsum()
+    frames = np.full((count, 64, 64, 3), 255, np.uint8)
+    for frame, at in zip(frames, walk % 60, strict=True):
+        frame[20:44, at : at + 2] = 60
+    return frames
+
+
+def learn_poles(shape: VAEConfig) -> dict[str, float]:
+    """The last validation of a short training."""
+    frames, holdout, lines = poles(256, 0), poles(65, 1), [dict[str, float]()]
+    cfg = VisionTrainConfig(steps=160, batch_size=16, learning_rate=3e-3, bfloat16=False)
+
+    def batches(start: int) -> Iterator[NDArray[np.uint8]]:
+        while True:
+            yield frames[np.random.default_rng(start).integers(len(frames), size=16)]
+            start += 1
+
+    def log(**line: Any) -> None:
+        lines.append(line)
+
+    train_vision(cfg, shape, batches, holdout[:-1], holdout[1:], seed=0, log=log)
+    return lines[-1]
+
+
+def test_a_thin_pole_on_white_is_learnt_only_standardised(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sigmoid paints white frames with logits that have no slope left."""
+    shape = VAEConfig(z_dim=4, width=8, standardized=True)
+    found = learn_poles(shape)
+    assert found["val_explained"] > 0.4 and found["val_explained_moving"] > 0.4
+    dead = dataclasses.replace(shape, standardized=False)
+    found = learn_poles(dead)
+    assert found["val_explained"] < train.EXPLAINED
+    assert "warning: V explains" in capsys.readouterr().err
+    monkeypatch.setattr(train, "ENOUGH_STEPS", 100)
+    with pytest.raises(UserError, match=r"V explains -?\d+% .*160 steps.*vision\.standardized to"):
+        learn_poles(dead)
+
+
+@pytest.mark.parametrize("shape", [SMALL, STANDARDIZED])
+def test_frames_that_never_change_are_named(
+    shape: VAEConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    black = np.zeros((6, 64, 64, 3), np.uint8)
+
+    def constant(start: int) -> Iterator[NDArray[np.uint8]]:
+        while True:
+            yield black
+
+    lines: list[dict[str, float]] = []
+    options: Any = {"seed": 0, "log": lambda **line: lines.append(line)}
+    model = train_vision(CFG, shape, constant, black, black, **options)
+    assert "warning: the frames never change" in capsys.readouterr().err
+    assert "val_loss" in lines[-1] and "val_explained" not in lines[-1]
+    if shape.standardized:
+        assert float(model.std) == pytest.approx(QUANTISATION**0.5)
+    monkeypatch.setattr(train, "ENOUGH_STEPS", 8)
+    with pytest.raises(UserError, match="the frames never change"):
+        train_vision(CFG, shape, constant, black, black, **options)
 
 
 def test_a_loss_that_is_not_finite_stops() -> None:

@@ -43,6 +43,14 @@ VISION = (
         ],
     ),
     Panel("KL (nats)", [Line("kl", "KL", "vision")], log=False),
+    Panel(
+        "explained",
+        [
+            Line("val_explained", "of what changes", "ink", held_out=True),
+            Line("val_explained_moving", "of what moves", "real", held_out=True),
+        ],
+        log=False,
+    ),
 )
 """Losses of V; see `worldmodels.metrics.VisionStep`."""
 

@@ -24,7 +24,10 @@ _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
 _PICTURES = {
-    "reconstructions.png": ("Reconstructions", "Frames, and below them V's reconstructions."),
+    "reconstructions.png": (
+        "Reconstructions",
+        "Frames, V's reconstructions of them, and what these lose.",
+    ),
     "dream.png": (
         "A dream, frame by frame",
         "Frames, and below them M's open-loop dream from the first one.",
@@ -79,6 +82,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "horizon": horizon(data),
         "iterations": iterations(data, rows),
         **figures.learning_charts(data.metrics),
+        "explained": explained(data),
         "open_loop": figures.open_loop_chart(data.metrics["memory_calibration"]),
         "reliability": figures.reliability_chart(data.metrics["memory_calibration"]),
         "stages": stages,
@@ -173,6 +177,14 @@ def iterations(data: RunData, checkpoints: Sequence[Row]) -> dict[int, Mapping[s
             "checkpoint": max(mine, key=rank, default={}),
         }
     return found
+
+
+def explained(data: RunData) -> dict[str, float]:
+    """Fractions of the variance in held-out frames that the newest V explains, where measured."""
+    rows = [row for row in data.metrics["vision"] if number(row.get("val_explained")) is not None]
+    kinds = {"changes": "val_explained", "moves": "val_explained_moving"}
+    found = {what: number(rows[-1].get(key)) if rows else None for what, key in kinds.items()}
+    return {what: value for what, value in found.items() if value is not None}
 
 
 def embed(data: RunData) -> dict[str, Medium]:

@@ -41,8 +41,12 @@ def train_vision(
 ) -> VisionFile:
     """Train V on a store's episodes, one in twenty of which is held out.
 
-    ``horizontal_flip`` flips half of the frames (`UserError` for an environment without a known
-    flip). With ``init`` V is fine-tuned. It is returned on the CPU, in evaluation mode.
+    ``horizontal_flip`` flips half of the frames. With ``init`` V is fine-tuned. It is returned on
+    the CPU, in evaluation mode.
+
+    Raises:
+        UserError: the environment has no known horizontal flip, the loss is not finite, or V
+            explains no more than the mean frame.
     """
     kept, holdout = split(store)
     flip = flip_of(store) if horizontal_flip else None
@@ -52,14 +56,16 @@ def train_vision(
         frames = kept.frame_batches(cfg.batch_size, seed, start=start)
         return frames if flip is None else half_flipped(frames, flip, seed, start)
 
-    validation = sample_frames(holdout, 512)
+    validation, neighbours = sample_frames(holdout, 512)
     if flip is not None:
-        validation[1::2] = flip.frames(validation[1::2])
+        for part in (validation, neighbours):
+            part[1::2] = flip.frames(part[1::2])
     model = fit_vision(
         cfg,
         shape,
         batches,
         validation,
+        neighbours,
         seed=seed,
         init=None if init is None else init.model.state_dict(),
         checkpoint=ctx.checkpoint("state.safetensors"),
@@ -112,11 +118,21 @@ def split(store: EpisodeStore) -> tuple[EpisodeStore, EpisodeStore]:
     return store.subset(kept or held), store.subset(held)
 
 
-def sample_frames(store: EpisodeStore, count: int) -> NDArray[np.uint8]:
-    """At most ``count`` frames (N, 64, 64, 3), evenly spaced over a store."""
+def sample_frames(store: EpisodeStore, count: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """At most ``count`` frames (N, 64, 64, 3), evenly spaced over a store, and one beside each.
+
+    That is the frame after it, or before it at an episode's end.
+    """
     every = max(1, store.num_frames // count)
-    frames = [store.read(index).obs for index in range(len(store))]
-    return np.concatenate(frames)[::every][:count]
+    wanted = np.arange(0, store.num_frames, every)[:count]
+    chosen, beside = [], []
+    for record in store.episodes:
+        at = wanted - record.first_frame
+        at = at[(at >= 0) & (at < record.num_frames)]
+        frames = store.read_frames(record.index)
+        chosen.append(frames[at])
+        beside.append(frames[np.where(at + 1 < record.num_frames, at + 1, at - 1)])
+    return np.concatenate(chosen), np.concatenate(beside)
 
 
 def _with_flip(episode: Episode, flip: Symmetry | None) -> list[Episode]:

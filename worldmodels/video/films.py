@@ -24,6 +24,8 @@ from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
 from worldmodels.video.drawing import Frames, VideoConfig, compose, grid, write_picture, write_video
 
+LOSS_GAIN = 4
+"""Brightness of V's error in a picture, relative to the frames'."""
 WHICH: tuple[Literal["best", "median", "worst"], ...] = ("best", "median", "worst")
 
 
@@ -213,9 +215,12 @@ def dream_frames(
 
 
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
-    """Frames of an episode, evenly spaced, above V's reconstructions (a picture)."""
+    """Frames of an episode, evenly spaced, above what V keeps and loses of them (a picture)."""
     at = np.linspace(0, len(seen.seen) - 1, columns).astype(int)
-    return grid([seen.seen[at], seen.reconstructed[at]], ["frame", "V reconstructs"], scale)
+    rows = [seen.seen[at], seen.reconstructed[at]]
+    lost = LOSS_GAIN * np.abs(np.subtract(*rows, dtype=np.int16))
+    names = ["frame", "V reconstructs", f"what it loses, {LOSS_GAIN} times as bright"]
+    return grid([*rows, np.minimum(lost, 255).astype(np.uint8)], names, scale)
 
 
 def dream_strip(seen: Views, first: int = 100, columns: int = 8, scale: int = 2) -> Frames:

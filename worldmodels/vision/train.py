@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Unpack
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from worldmodels._training import Options, TrainConfig, TrainingLoop
 from worldmodels.config import Count, CountOrZero, NotNegative, Rate, Size
+from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16, mixed_precision
-from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, vae_loss
+from worldmodels.vision.vae import QUANTISATION, ConvVAE, VAEConfig, to_float, vae_loss
+
+STATISTICS_FRAMES = 2048
+"""Frames, the first of the training, whose mean and deviation are taken."""
+STILL = 1e-4
+"""Standard deviation of values in [0, 1] below which frames count as never changing."""
+ENOUGH_STEPS = 300
+"""Gradient steps from which a V that explains nothing is an error; before, it is a warning."""
+EXPLAINED, CLEARLY_DEAD = 0.02, -0.5
+"""Fraction of the variance that V must explain at the end, and below which it is stopped before."""
 
 Batches = Callable[[int], Iterator[NDArray[np.uint8]]]
 """From the number of batches already used to the batches that follow, each (B, 64, 64, 3)."""
@@ -51,13 +64,18 @@ def train_vision(
     vae: VAEConfig,
     batches: Batches,
     holdout: NDArray[np.uint8],
+    neighbours: NDArray[np.uint8] | None = None,
     **options: Unpack[Options],
 ) -> ConvVAE:
     """Train V and return it in evaluation mode.
 
     ``batches(k)`` yields the shuffled batches from number k on, so that a resumed run sees the
-    batches of an unbroken one; the validation loss is of ``holdout`` (N, 64, 64, 3) uint8. Raises a
-    `UserError` that names the step where the loss is not finite.
+    batches of an unbroken one; the validation loss is of ``holdout`` (N, 64, 64, 3) uint8, and what
+    moves in it is told by the frames (N, 64, 64, 3) just after or before, where they are given.
+
+    Raises:
+        UserError: the loss is not finite at a step, the frames never change, or V explains no more
+            than their mean.
     """
     device = torch.device(options.get("device", "cpu"))
     fast = cfg.bfloat16 and has_fast_bfloat16(device)
@@ -68,6 +86,22 @@ def train_vision(
 
     loop = TrainingLoop("V", "posterior", make, cfg, options)
     source = batches(loop.begin)
+    first = source if loop.begin == 0 else batches(0)
+    seen = list(islice(first, math.ceil(STATISTICS_FRAMES / cfg.batch_size)))
+    source = source if loop.begin else chain(seen, source)
+    mean, std = statistics(seen)
+    del seen
+    if vae.standardized and options.get("init") is None and not loop.resumed:
+        loop.model.mean.copy_(mean)
+        loop.model.std.fill_(max(std, math.sqrt(QUANTISATION)))
+    if std < STILL:
+        _complain("the frames never change: look at what the environment draws", loop.steps)
+    measured: dict[str, float] = {}
+
+    def check() -> dict[str, float]:
+        measured.update(validate(loop.model, holdout, cfg, mean, neighbours))
+        return measured
+
     for step in loop:
         # one gradient step
         x = to_float(torch.from_numpy(next(source)).to(device)).contiguous(memory_format=layout)
@@ -76,7 +110,7 @@ def train_vision(
             group["lr"] = one_cycle(step, loop.steps, cfg.learning_rate)
         with mixed_precision(device, cfg.bfloat16):
             out = loop.model(x, epsilon)
-        loss, metrics = vae_loss(out, x, cfg.kl_tolerance)
+        loss, metrics = vae_loss(out, x, cfg.kl_tolerance, vae.standardized)
         loop.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         loop.optimiser.step()
@@ -87,21 +121,89 @@ def train_vision(
             metrics | {"images": (step + 1) * cfg.batch_size},
             (cfg.batch_size, "images"),
             f"lower vision.learning_rate ({cfg.learning_rate}) or set vision.bfloat16 to false",
-            lambda: validate(loop.model, holdout, cfg),
+            check,
         )
+        _check_alive(measured, vae, step + 1, loop.steps)  # before a checkpoint could hide it
+        measured.clear()
         loop.keep(step)
     return loop.model.eval()
 
 
-def validate(model: ConvVAE, frames: NDArray[np.uint8], cfg: VisionTrainConfig) -> dict[str, float]:
-    """Loss of (N, 64, 64, 3) frames at the posterior's mean, as ``val_loss`` and its parts."""
+def statistics(batches: Iterable[NDArray[np.uint8]]) -> tuple[Tensor, float]:
+    """Mean frame (3, 64, 64) of batches (B, 64, 64, 3) uint8, and one deviation from it, in [0, 1].
+
+    The sums are of whole numbers, so they do not depend on the order or the machine.
+    """
+    total, squares, count = np.zeros(()), 0, 0
+    for batch in batches:
+        total = total + batch.sum(0, dtype=np.int64)
+        squares += int(np.square(batch, dtype=np.uint16).sum(dtype=np.int64))
+        count += len(batch)
+    mean = total / count
+    variance = max(0.0, squares / (count * mean.size) - float(np.square(mean).mean()))
+    return torch.from_numpy(mean / 255).float().permute(2, 0, 1), math.sqrt(variance) / 255
+
+
+def validate(
+    model: ConvVAE,
+    frames: NDArray[np.uint8],
+    cfg: VisionTrainConfig,
+    mean: Tensor,
+    neighbours: NDArray[np.uint8] | None = None,
+) -> dict[str, float]:
+    """Loss of (N, 64, 64, 3) frames at the posterior's mean, as ``val_loss`` and its parts.
+
+    ``val_explained`` is the fraction of the variance around the mean frame (3, 64, 64) that V
+    explains, and ``val_explained_moving`` the same where pixels count by their squared change to
+    the frames' neighbours (N, 64, 64, 3). Either is left out where nothing changes.
+    """
     device = next(model.parameters()).device
-    totals: dict[str, float] = {}
+    mean, totals = mean.to(device), dict[str, float]()
+    squares = np.zeros((2, 2))  # (all pixels, moving ones) x (error, variance)
     with torch.inference_mode():
-        for part in np.array_split(frames, max(1, len(frames) // 128)):
-            x = to_float(torch.from_numpy(part).to(device))
+        for rows in np.array_split(np.arange(len(frames)), max(1, len(frames) // 128)):
+            x = to_float(torch.from_numpy(frames[rows]).to(device))
             with mixed_precision(x.device, cfg.bfloat16):
                 out = model(x)
-            for name, value in vae_loss(out, x, cfg.kl_tolerance)[1].items():
-                totals[name] = totals.get(name, 0.0) + float(value) * len(part) / len(frames)
-    return {f"val_{name}": value for name, value in totals.items()}
+            _, metrics = vae_loss(out, x, cfg.kl_tolerance, model.cfg.standardized)
+            for name, value in metrics.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * len(rows) / len(frames)
+            shown = out.reconstruction.float().clamp(0, 1)
+            apart = torch.stack([(x - other).square().sum(1) for other in (shown, mean)])
+            squares[0] += apart.sum((1, 2, 3)).cpu().numpy()
+            if neighbours is not None:
+                near = to_float(torch.from_numpy(neighbours[rows]).to(device))
+                moved = (x - near).square().sum(1)
+                squares[1] += (apart * moved).sum((1, 2, 3)).cpu().numpy()
+    if squares[0, 1] > STILL**2 * frames.size:
+        totals["explained"] = 1 - squares[0, 0] / squares[0, 1]
+        if squares[1, 1] > 0:
+            totals["explained_moving"] = 1 - squares[1, 0] / squares[1, 1]
+    return {f"val_{name}": float(value) for name, value in totals.items()}
+
+
+def _check_alive(measured: Mapping[str, float], vae: VAEConfig, step: int, steps: int) -> None:
+    """Complain of a V that explains no more than the mean frame: at the end, or clearly before."""
+    explained = measured.get("val_explained", 1.0)
+    if explained >= (EXPLAINED if step == steps else CLEARLY_DEAD):
+        return
+    if step < min(ENOUGH_STEPS, steps):
+        return
+    if steps < ENOUGH_STEPS:
+        remedy = "so short a training tells little"
+    elif vae.standardized:
+        remedy = "give it more frames or steps, or lower vision_training.learning_rate"
+    else:
+        remedy = "set vision.standardized to true"
+    _complain(
+        f"V explains {round(100 * explained)}% of what changes in held-out frames after {step:,} "
+        f"steps, so it shows M and C no more than the mean frame would; {remedy}",
+        steps,
+    )
+
+
+def _complain(message: str, steps: int) -> None:
+    """Raise a `UserError`; after a training too short to tell, only warn."""
+    if steps >= ENOUGH_STEPS:
+        raise UserError(message)
+    print(f"warning: {message}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +14,8 @@ from worldmodels.protocols import UserError
 
 FRAME_SIZE = 64
 """Height and width of the frames that V sees, in pixels."""
+QUANTISATION = (1 / 255) ** 2 / 12
+"""Variance that rounding to whole numbers of 255 gives a value in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +26,16 @@ class VAEConfig(Config):
     """size of the latent z"""
     width: Channels = 32
     """channels of the first convolution; 32 is the paper's, the others are multiples of it"""
+    standardized: bool = field(default=False, metadata={"omit_default": True})
+    """see and paint frames relative to the mean frame, in units of their deviation from it, with a
+    likelihood whose variance fits itself; the paper's V (False) is blind to small changes"""
 
 
 class VAEOutput(NamedTuple):
     """V's output for a batch of frames."""
 
     reconstruction: Tensor
-    """(B, 3, 64, 64) in [0, 1]"""
+    """(B, 3, 64, 64) in [0, 1]; standardised, it may leave that range"""
     mu: Tensor
     """(B, Z) posterior mean"""
     logvar: Tensor
@@ -53,7 +58,15 @@ class ConvVAE(nn.Module):
 
     Four stride-2 convolutions (kernel 4) take 64x64x3 to 2x2x256; four stride-2 transposed
     convolutions (kernels 5, 5, 6, 6) bring a latent of 1x1x1024 back to 64x64x3.
+
+    Standardised, it sees ``(x - mean) / std`` and paints ``mean + std * output``, which has a slope
+    everywhere, where a sigmoid has none near white and black.
     """
+
+    mean: Tensor
+    """(3, 64, 64) mean frame of the training, in [0, 1]; only standardised"""
+    std: Tensor
+    """() one standard deviation around it for all pixels; only standardised"""
 
     def __init__(self, cfg: VAEConfig, decoder: bool = True) -> None:
         """Build V with torch's default initialisation (global generator).
@@ -63,6 +76,9 @@ class ConvVAE(nn.Module):
         super().__init__()
         self.cfg = cfg
         w, features = cfg.width, 32 * cfg.width
+        if cfg.standardized:
+            self.register_buffer("mean", torch.zeros(3, FRAME_SIZE, FRAME_SIZE))
+            self.register_buffer("std", torch.ones(()))
         self.encoder = nn.Sequential()
         for channels, out in pairwise((3, w, 2 * w, 4 * w, 8 * w)):
             self.encoder.extend((nn.Conv2d(channels, out, 4, stride=2), nn.ReLU(inplace=True)))
@@ -104,12 +120,21 @@ class ConvVAE(nn.Module):
         assert x.shape[1:] == (3, FRAME_SIZE, FRAME_SIZE), (
             f"V sees (B, 3, 64, 64), got {tuple(x.shape)}"
         )
+        if self.cfg.standardized:
+            x = (x - self.mean) / self.std
         features = self.encoder(x).flatten(1)
         return self.to_mu(features), self.to_logvar(features)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (B, Z) to frames (B, 3, 64, 64) in [0, 1]; a UserError without a decoder."""
-        return torch.sigmoid(self.check_decoder()(self.from_z(z)[:, :, None, None]))
+        return self._paint(z).clamp(0, 1) if self.cfg.standardized else self._paint(z)
+
+    def _paint(self, z: Tensor) -> Tensor:
+        """Latents (B, Z) to frames (B, 3, 64, 64); standardised, float32 and not yet clamped."""
+        out: Tensor = self.check_decoder()(self.from_z(z)[:, :, None, None])
+        if self.cfg.standardized:
+            return self.mean + self.std * out.float()  # bfloat16 has no room for mean and change
+        return torch.sigmoid(out)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> VAEOutput:
         """Encode x (B, 3, 64, 64) in [0, 1], sample z and decode.
@@ -118,22 +143,30 @@ class ConvVAE(nn.Module):
         """
         mu, logvar = self.encode(x)
         z = mu if noise is None else mu + torch.exp(0.5 * logvar) * noise
-        return VAEOutput(self.decode(z), mu, logvar)
+        return VAEOutput(self._paint(z), mu, logvar)
 
 
 def vae_loss(
-    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5
+    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5, likelihood: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error summed over a frame's pixels, plus the KL divergence with a tolerance.
 
     ``sum (x - x')^2 + max(KL, kl_tolerance * Z)`` per frame, averaged over the batch: the loss of
     the paper's own code (free bits over the whole latent, not per dimension). x is (B, 3, 64, 64)
     in [0, 1], the tolerance in nats per latent dimension.
+
+    With ``likelihood`` the first term is a Gaussian's negative log-likelihood at the batch's best
+    variance, ``D / 2 * log(mean square error)`` for D values a frame (Rybkin et al. 2021,
+    arXiv:2006.13202): small changes weigh as much as large ones.
     """
     reconstruction = (out.reconstruction.float() - x.float()).square().flatten(1).sum(1)
     mu, logvar = out.mu.float(), out.logvar.float()
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
-    loss = (reconstruction + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
+    fit = reconstruction
+    if likelihood:
+        values = x[0].numel()
+        fit = 0.5 * values * torch.log(reconstruction.mean() / values + QUANTISATION)
+    loss = (fit + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
     metrics = {"loss": loss, "reconstruction": reconstruction.mean(), "kl": kl.mean()}
     return loss, {name: value.detach() for name, value in metrics.items()}
 
