@@ -357,7 +357,10 @@ def test_damaged_files_are_named(
     for change, told in (
         ({"schema": 99}, "schema 99"),
         ({"config": {"z_dim": 8, "other": 1}}, "another version"),
-        ({"config": {"z_dim": 9, "width": 8}}, r"'to_mu.weight' has shape .* needs \(9, 256\)"),
+        (
+            {"config": {"z_dim": 9, "width": 8, "standardized": True}},
+            r"'to_mu.weight' has shape .* needs \(9, 256\)",
+        ),
         ({"config": []}, r"config is \[\]; it must be an object"),
         (
             {"weights": {"to_mu.weight": 1}},

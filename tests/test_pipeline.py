@@ -213,7 +213,7 @@ def test_a_committee_drives_where_selection_prefers_it(
         theirs = Agent.from_pretrained(out / "iterations" / f"0{1 - winner}" / "agent")
         np.testing.assert_allclose(mine.parameters, theirs.parameters, rtol=1e-3, atol=1e-4)
         report = (out / "report.html").read_text()
-        assert "Ensemble" in report and "2 drive" in report
+        assert "Ensemble" in report and "2 members" in report
         run_pipeline(  # another choice before it sends the members home
             dataclasses.replace(tiny(), ensemble=EnsembleStageConfig()),
             out,

@@ -142,8 +142,8 @@ OPTIONAL = (
 LINES: dict[str, tuple[str, ...]] = {
     "check": (BOX,),
     "run": (
-        f"{SMALL} --out {{out}}/run --workers 1 --memory.ensemble 2 --memory.reward event "
-        f"{OPTIONAL}",
+        f"{SMALL} --no-check --out {{out}}/run --workers 1 --memory.ensemble 2 "
+        f"--memory.reward event --iterations 3 --from-scratch.iterations 1 {OPTIONAL}",
     ),
     "collect": (
         f"{SMALL} --env-id {BOX} --out {{out}}/e --workers 1 --run {{out}}/r --bias 0 0",

@@ -283,8 +283,8 @@ class RunConfig(Config):
     """The whole pipeline."""
 
     env_id: str = DEFAULT_ENV
-    """Gymnasium id of the environment to learn in; `module:Id-v0` imports the module first,
-    --obs-key KEY chooses among its images, --env-kwargs '{"name": value}' passes arguments"""
+    """Gymnasium id, or `module:Id-v0`; --obs-key KEY chooses one of its images, --env-kwargs
+    '{"name": value}' passes arguments"""
     test_env_id: str | None = None
     """environment of the final test (default: env_id, or the original of a faster version)"""
     iterations: Count = 5

@@ -227,7 +227,7 @@ def test_a_long_episode_says_how_far_it_is(
     run_group([envs.make(ODD, length=10**9)], Still(), [SEED], max_steps=30)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 30
-    assert lines[-1].startswith("seeds 7 to 7: 29 steps in 0 s, 1 of 1 episodes not over yet")
+    assert lines[-1].startswith("seeds 7 to 7: 29 steps in 0 s, 1 of 1 episodes still running")
 
 
 def test_a_run_needs_a_limit_before_it_begins(

@@ -48,6 +48,8 @@ def test_no_orphan_after_an_aborted_run(
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # a shell lets its background jobs ignore SIGINT, and they hand it on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     kind = "worker" if workers > 1 else "main"
     wait_for("environments", lambda: len(list(pids.glob(f"{kind}-*"))) >= 2)

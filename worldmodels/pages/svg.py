@@ -157,7 +157,13 @@ def _to_svg(figure: Figure, prefix: str, tooltips: Mapping[str, Sequence[str]]) 
     box = root.get("viewBox", "0 0 1 1")
     root.attrib = {"viewBox": box, "aria-hidden": "true", "class": "plot"}
     text = ElementTree.tostring(root, encoding="unicode", method="html")
-    text = re.sub(r'( id="| href="#|url\(#)', rf"\g<1>{prefix}-", text)  # unique on the page
+    # unique on the page, and the same every time: matplotlib's own hang on addresses in memory
+    order: dict[str, int] = {}
+    text = re.sub(
+        r'( id="| href="#|url\(#)([^")]+)',
+        lambda found: f"{found[1]}{prefix}-{order.setdefault(found[2], len(order))}",
+        text,
+    )
     return Markup(re.sub(r">\s+<", "><", text))  # our own drawing; its texts are escaped above
 
 
