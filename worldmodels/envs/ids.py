@@ -30,7 +30,7 @@ class EnvId:
     name: str
     """what Gymnasium calls it"""
     module: str = ""
-    """imported first, as it registers the name; empty for none"""
+    """imported first, as it registers the name; may be empty"""
     kwargs: Mapping[str, Scalar] = field(default_factory=dict)
     """arguments of `worldmodels.envs.make`"""
 
