@@ -1,4 +1,8 @@
-"""Runs a tiny pipeline in a process of its own, so that a test can kill it: OUT SEED [KILLS]."""
+"""Runs a tiny pipeline in a process of its own, so that a test can kill it.
+
+OUT SEED runs it once. OUT SEED KILLS TIMES lets so many processes run it, one after the other, each
+a copy of this one, which has imported everything; their exit statuses are printed.
+"""
 
 from __future__ import annotations
 
@@ -55,13 +59,26 @@ def kill_in_each_stage(kills: Path) -> None:
     Pipeline._stage, os.replace = watched, replace  # type: ignore[method-assign]  # the point
 
 
-def main() -> None:
-    """Run."""
-    torch.set_num_threads(1)
-    if len(sys.argv) > 3:
-        kill_in_each_stage(Path(sys.argv[3]))
+def run(kills: Path | None = None) -> None:
+    """Run, or resume."""
+    if kills is not None:
+        kill_in_each_stage(kills)
     run_pipeline(tiny(), Path(sys.argv[1]), int(sys.argv[2]), workers=1, preset="tiny")
     assert runs.read_json(Path(sys.argv[1]) / "evaluation.json")
+
+
+def main() -> None:
+    """Run as often as the command line says."""
+    torch.set_num_threads(1)
+    if len(sys.argv) == 3:
+        return run()
+    for _ in range(int(sys.argv[4])):
+        child = os.fork()
+        if child == 0:
+            run(Path(sys.argv[3]))
+            os._exit(0)
+        print("exit", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    return None
 
 
 if __name__ == "__main__":

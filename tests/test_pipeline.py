@@ -69,10 +69,10 @@ def test_killed_in_every_stage_it_ends_with_the_same_agent(unbroken: Path, tmp_p
     rounds = ("collect", "vision", "encode", "memory", "controller", "select")
     stages = [f"{name}/{number:02d}" for number in (0, 1) for name in rounds]
     stages += ["final/02", "residual/02", "ensemble/02", "test/02"]
-    for _ in stages:
-        command = [sys.executable, str(WORKER), str(out), "1", str(kills)]
-        code = subprocess.run(command, capture_output=True, timeout=300, check=False).returncode
-        assert code == -signal.SIGKILL
+    command = [sys.executable, str(WORKER), str(out), "1", str(kills), str(len(stages))]
+    told = subprocess.run(command, capture_output=True, timeout=300, check=True).stdout
+    ends = [line for line in told.decode().splitlines() if line.startswith("exit ")]
+    assert ends == [f"exit {-signal.SIGKILL}"] * len(stages)
     command = [sys.executable, str(WORKER), str(out), "1"]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     assert kills.read_text().split() == stages
