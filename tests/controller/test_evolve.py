@@ -35,7 +35,7 @@ class Noisy:
 
 def config(name: str = "cma", **kwargs: object) -> EvolveConfig:
     cfg = EvolveConfig(
-        StrategyConfig(name, P),  # type: ignore[arg-type]
+        StrategyConfig(name, P),  # type: ignore[arg-type]  # the name is one of them
         20,
         snapshot_every=5,
         mean_window=3,

@@ -32,7 +32,7 @@ from worldmodels.video import Frames, VideoConfig
 CONTROLS = ("random", "zeros")
 """Policies that need no agent: uniform actions, and zeros."""
 FPS = 50
-"""Frames per second in a window, as CarRacing's."""
+"""Frames per second in a window."""
 
 
 @dataclass(frozen=True)
