@@ -64,6 +64,13 @@ def test_episodes_lie_end_to_end() -> None:
     assert np.array_equal(chosen.mu[:4], latents.mu[16:])
 
 
+def test_batches_reach_over_the_ends_of_episodes() -> None:
+    episodes = [episode(seed, steps) for seed, steps in enumerate((200, 100, 300, 5))]
+    mu = encode_episodes(make_model(), episodes, SPEC).mu
+    alone = [encode_frames(make_model(), part.obs)[0] for part in episodes]
+    assert np.array_equal(mu, np.concatenate(alone))
+
+
 def test_an_episode_given_up_ends_the_dream() -> None:
     given_up = dataclasses.replace(episode(1, 3), lost=True)
     latents = encode_episodes(make_model(), [episode(1, 3), given_up], SPEC)

@@ -6,7 +6,7 @@ posterior is stored, not a sample of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -141,18 +141,43 @@ def encode_frames(
 
 
 def encode_episodes(model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpec) -> Latents:
-    """Encode whole episodes, in their order.
+    """Encode whole episodes, in their order; batches reach over their ends.
 
     An episode that was given up (`Episode.lost`) counts as terminated: otherwise M, having never
     seen long off-track stretches, dreams an early return to the road.
     """
-    parts = []
-    for episode in episodes:
-        mu, logvar = encode_frames(model, episode.obs)
-        action = np.zeros((len(mu), spec.size), np.float32)
-        action[:-1] = spec.encode(episode.action)
-        reward = np.append(episode.reward, np.float32(0))
-        terminated = np.array([episode.terminated or episode.lost])
-        offsets, seeds = np.array([0, len(mu)]), np.array([episode.seed])
-        parts.append(Latents(mu, logvar, action, reward, terminated, offsets, seeds))
-    return Latents.concatenate(parts)
+    actions, rewards, lengths, terminated, seeds = [], [], [0], [], []
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for episode in episodes:
+            action = np.zeros((len(episode.obs), spec.size), np.float32)
+            action[:-1] = spec.encode(episode.action)
+            actions.append(action)
+            rewards.append(np.append(episode.reward, np.float32(0)))
+            lengths.append(len(episode.obs))
+            terminated.append(episode.terminated or episode.lost)
+            seeds.append(episode.seed)
+            yield episode.obs
+
+    encoded = [encode_frames(model, batch) for batch in _packed(frames(), ENCODE_BATCH)]
+    if not encoded:
+        raise UserError("there is no episode to encode")
+    mu, logvar = (np.concatenate(part) for part in zip(*encoded, strict=True))
+    per_frame = mu, logvar, np.concatenate(actions), np.concatenate(rewards)
+    offsets = np.cumsum(lengths)
+    return Latents(*per_frame, np.array(terminated), offsets, np.array(seeds))
+
+
+def _packed(parts: Iterable[NDArray[np.uint8]], size: int) -> Iterator[NDArray[np.uint8]]:
+    """The same rows in arrays of one size, of which only the last is shorter."""
+    held, rows = list[NDArray[np.uint8]](), 0
+    for part in parts:
+        held.append(part)
+        rows += len(part)
+        if rows >= size:
+            whole = np.concatenate(held)
+            rows = len(whole) % size
+            yield from np.split(whole[: len(whole) - rows], len(whole) // size)
+            held = [whole[len(whole) - rows :]]
+    if rows:
+        yield np.concatenate(held)
