@@ -104,6 +104,16 @@ def test_a_standardised_v_sees_and_paints_around_the_mean() -> None:
     torch.testing.assert_close(eye.encode(x)[0], out.mu, rtol=0, atol=0)
 
 
+def test_a_standardised_v_begins_near_the_mean_and_lets_no_signal_fade() -> None:
+    torch.manual_seed(0)
+    model = ConvVAE(VAEConfig(z_dim=32, width=16, standardized=True))
+    x, z = torch.randn(32, 3, 64, 64), torch.randn(32, 32)
+    with torch.no_grad():
+        mu, logvar = model.encode(x)
+        assert 0.5 < float(mu.std()) < 2 and float(logvar.exp().mean()) < 0.3
+        assert 0.03 < float(model.decode(z).std()) < 0.3
+
+
 def test_bfloat16_keeps_the_mean_of_a_standardised_v() -> None:
     model = standardized(width=16)
     x = (model.mean + 0.04 * torch.randn(B, 3, 64, 64)).clamp(0, 1)
