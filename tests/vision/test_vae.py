@@ -122,7 +122,7 @@ def test_bfloat16_keeps_the_mean_of_a_standardised_v() -> None:
         rough = model(x)
     assert rough.reconstruction.dtype == torch.float32
     # bfloat16 alone rounds values near 1 to steps of 0.004
-    torch.testing.assert_close(rough.reconstruction, exact.reconstruction, rtol=0, atol=2e-4)
+    torch.testing.assert_close(rough.reconstruction, exact.reconstruction, rtol=0, atol=1e-3)
     torch.testing.assert_close(rough.mu.float(), exact.mu, rtol=0.05, atol=0.02)
 
 
