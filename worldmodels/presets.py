@@ -454,7 +454,7 @@ QUICK: dict[str, Any] = {
     "experience.burst_steps": 5,
     "vision.standardized": True,
     "vision_training.adaptive": True,
-    "vision_training.steps": 2700,
+    "vision_training.steps": 2400,
     "vision_training.finetune_steps": 600,
     "vision_training.finetune_iterations": 1,
     "vision_training.batch_size": 32,
