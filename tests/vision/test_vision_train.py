@@ -196,10 +196,11 @@ def test_a_loss_that_is_not_finite_stops() -> None:
         train_vision(cfg, SMALL, batches, FRAMES, seed=0, init=broken)
 
 
-@pytest.mark.parametrize(("fall", "last", "size"), [(0.9, 18, 4), (-9.0, 60, 8)])
+@pytest.mark.parametrize(("fall", "last", "gain", "size"), [(0.9, 18, 0.9, 4), (-9.0, 60, -0.9, 8)])
 def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
     fall: float,
     last: int,
+    gain: float,
     size: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -207,6 +208,7 @@ def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
 ) -> None:
     """It draws in at step 12, where an error 8 steps before is known, or 40; z may be doubled."""
     monkeypatch.setattr(train, "TRIAL_STEPS", 4)
+    monkeypatch.setattr(train, "GAIN", gain)
     monkeypatch.setattr(train, "FALL", fall)
     monkeypatch.setattr(train, "WITHIN", 8)
     cfg = dataclasses.replace(CFG, steps=60, log_every=1, adaptive=True)
