@@ -27,7 +27,7 @@ from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.video import VideoConfig, films
 from worldmodels.video.drawing import compose
-from worldmodels.video.films import Recording, dream_along, dream_strip
+from worldmodels.video.films import Recording, Views, dream_along, dream_strip, reconstructions
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 T, Z, H, SYNC = 23, 4, 8, 10
@@ -140,6 +140,17 @@ def test_film_writes_all_that_a_report_shows(agent: Agent, tmp_path: Path) -> No
         assert noted[name]["size"] == list(read(media / f"{name}.mp4")[0]["size"])
     picture = Image.open(media / "reconstructions.png")
     assert picture.size == (8 * (128 + 4) + 4, 3 * (128 + 18) + 4)
+
+
+def test_the_picture_of_losses_shows_the_frame_whose_ball_is_lost() -> None:
+    """In frame 5 of 8 V forgets a ball that moves, in frame 2 as much of what stands still."""
+    seen = np.zeros((8, 64, 64, 3), np.uint8)
+    for t, frame in enumerate(seen):
+        frame[30, 4 * t : 4 * t + 2] = frame[50, :2] = 255
+    kept = seen.copy()
+    kept[5, 30], kept[2, 50] = 0, 0
+    picture = reconstructions(Views(2, 4, seen, kept, kept), columns=1, scale=1)
+    np.testing.assert_array_equal(picture[18 : 18 + 64, 4 : 4 + 64], seen[5])
 
 
 def test_film_stays_below_its_size(tmp_path: Path) -> None:

@@ -84,7 +84,10 @@ class TrainingLoop(Generic[N]):
     def __iter__(self) -> Iterator[int]:
         """Steps that are left, with their progress shown."""
         self._started, self._since = time.perf_counter(), self.begin
-        yield from progress(range(self.begin, self.steps), self.name, unit="step")
+        for step in progress(range(self.begin, self.steps), self.name, unit="step"):
+            yield step
+            if step + 1 >= self.steps:  # fewer, if the training has found it enough
+                return
 
     def report(
         self,

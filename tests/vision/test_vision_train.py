@@ -13,9 +13,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from worldmodels._training import TrainingLoop
 from worldmodels.protocols import UserError
 from worldmodels.vision import train
-from worldmodels.vision.train import VisionTrainConfig, one_cycle, statistics, train_vision
+from worldmodels.vision.train import Pace, VisionTrainConfig, one_cycle, statistics, train_vision
 from worldmodels.vision.vae import QUANTISATION, ConvVAE, VAEConfig
 
 SMALL = VAEConfig(z_dim=4, width=4)
@@ -193,6 +194,55 @@ def test_a_loss_that_is_not_finite_stops() -> None:
     broken = {name: value * float("nan") for name, value in ConvVAE(SMALL).state_dict().items()}
     with pytest.raises(UserError, match="V's loss is nan at step 0"):
         train_vision(cfg, SMALL, batches, FRAMES, seed=0, init=broken)
+
+
+@pytest.mark.parametrize(("fall", "last", "gain", "size"), [(0.9, 18, 0.9, 4), (-9.0, 60, -0.9, 8)])
+def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
+    fall: float,
+    last: int,
+    gain: float,
+    size: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It draws in at step 12, where an error 8 steps before is known, or 40; z may be doubled."""
+    monkeypatch.setattr(train, "TRIAL_STEPS", 4)
+    monkeypatch.setattr(train, "GAIN", gain)
+    monkeypatch.setattr(train, "FALL", fall)
+    monkeypatch.setattr(train, "WITHIN", 8)
+    cfg = dataclasses.replace(CFG, steps=60, log_every=1, adaptive=True)
+    lines: list[dict[str, float]] = []
+
+    def learn(**options: Any) -> ConvVAE:
+        return train_vision(cfg, STANDARDIZED, batches, FRAMES[1:], FRAMES[:-1], seed=3, **options)
+
+    whole = learn(log=lambda **line: lines.append(line))
+    assert lines[-1]["step"] == last and "val_explained_moving" in lines[-1]
+    told = capsys.readouterr().out
+    assert f"falls from here to step {last} (at most 60)" in told
+    assert whole.cfg.z_dim == size and f"V: z has {size} numbers" in told
+
+    def kill(**line: Any) -> None:
+        if line["step"] == 16:
+            raise Killed
+
+    checkpoint = tmp_path / "vision.safetensors"
+    with pytest.raises(Killed):
+        learn(checkpoint=checkpoint, log=kill)
+    monkeypatch.setattr(train, "TRIAL_STEPS", 0)  # after a kill there is no other trial
+    assert same(whole, learn(checkpoint=checkpoint))
+
+
+def test_an_adaptive_rate_stays_at_its_peak_until_it_draws_in() -> None:
+    cfg = dataclasses.replace(CFG, steps=300, learning_rate=1e-3, adaptive=True)
+    loop = TrainingLoop("V", "posterior", lambda: ConvVAE(STANDARDIZED), cfg, {"seed": 0})
+    pace = Pace(cfg, loop, adaptive=True)
+    assert pace.rate(0) < 1e-4 and pace.rate(15) == pace.rate(200) == pytest.approx(1e-3)
+    assert pace.rate(250) == pytest.approx(0.505e-3) and pace.rate(299) < 2e-5
+    loop.resumed = {"turn": 100, "errors": []}
+    pace = Pace(cfg, loop, adaptive=True)
+    assert loop.steps == 150 and pace.rate(100) == pytest.approx(1e-3) and pace.rate(149) < 2e-5
 
 
 def test_schedule_rises_and_falls() -> None:

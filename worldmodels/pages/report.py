@@ -26,7 +26,8 @@ _RESERVE = 1_500_000
 _PICTURES = {
     "reconstructions.png": (
         "Reconstructions",
-        "Frames, V's reconstructions of them, and what these lose.",
+        "Frames, V's reconstructions of them, and what these lose. From each eighth of an "
+        "episode, the frame in which V loses most of what moves.",
     ),
     "dream.png": (
         "A dream, frame by frame",

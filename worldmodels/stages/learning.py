@@ -41,8 +41,8 @@ def train_vision(
 ) -> VisionFile:
     """Train V on a store's episodes, one in twenty of which is held out.
 
-    ``horizontal_flip`` flips half of the frames. With ``init`` V is fine-tuned. It is returned on
-    the CPU, in evaluation mode.
+    ``horizontal_flip`` flips half of the frames. With ``init`` V is fine-tuned, in the shape that
+    it has. It is returned on the CPU, in evaluation mode.
 
     Raises:
         UserError: the environment has no known horizontal flip, the loss is not finite, or V
@@ -62,7 +62,7 @@ def train_vision(
             part[1::2] = flip.frames(part[1::2])
     model = fit_vision(
         cfg,
-        shape,
+        shape if init is None else init.model.cfg,
         batches,
         validation,
         neighbours,

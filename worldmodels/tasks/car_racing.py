@@ -82,6 +82,7 @@ _QUICK = {
     "action_repeat": 4,
     "frame_rows": SIZE,
     "vision.standardized": False,  # the published agents' V
+    "vision_training.adaptive": False,
     "experience.patience": 80,
     "experience.agent_patience": 200,
     "dream.no_event_penalty": 2.0,
@@ -122,7 +123,7 @@ CAR_RACING = Task(
             "vision.standardized": False,
             "dream.no_event_penalty": 0.5,
         },
-        "quick": _QUICK,
+        "quick": {**_QUICK, "vision_training.steps": 1800},
         "full": {**_QUICK, "horizontal_flip": True},
     },
 )

@@ -215,8 +215,15 @@ def dream_frames(
 
 
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
-    """Frames of an episode, evenly spaced, above what V keeps and loses of them (a picture)."""
-    at = np.linspace(0, len(seen.seen) - 1, columns).astype(int)
+    """Frames of an episode, above what V keeps and loses of them (a picture).
+
+    They are the worst of as many parts of it: errors count by the change from the frame before.
+    """
+    frames, painted = (part.astype(np.float32) for part in (seen.seen, seen.reconstructed))
+    moved = np.square(np.diff(frames, axis=0, prepend=frames[:1])).sum(-1)
+    lost_motion = (moved * np.square(frames - painted).sum(-1)).sum((1, 2))
+    parts = np.array_split(np.arange(len(frames)), min(columns, len(frames)))
+    at = np.array([part[lost_motion[part].argmax()] for part in parts])
     rows = [seen.seen[at], seen.reconstructed[at]]
     lost = LOSS_GAIN * np.abs(np.subtract(*rows, dtype=np.int16))
     names = ["frame", "V reconstructs", f"what it loses, {LOSS_GAIN} times as bright"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -53,6 +54,13 @@ class FromPoint(nn.ConvTranspose2d):
         return spread
 
 
+def _draw(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, std: float, bias: float = 0.0) -> None:
+    """Normal weights of this deviation, and one bias for all."""
+    assert layer.bias is not None
+    nn.init.normal_(layer.weight, std=std)
+    nn.init.constant_(layer.bias, bias)
+
+
 class ConvVAE(nn.Module):
     """The paper's ConvVAE; 4,348,547 parameters at ``z_dim=32`` and ``width=32``.
 
@@ -69,7 +77,7 @@ class ConvVAE(nn.Module):
     """() one standard deviation around it for all pixels; only standardised"""
 
     def __init__(self, cfg: VAEConfig, decoder: bool = True) -> None:
-        """Build V with torch's default initialisation (global generator).
+        """Build V with torch's default initialisation, or `_initialise`'s (global generator).
 
         Without the decoder, five sixths of the parameters, it still has all that a policy needs.
         """
@@ -97,6 +105,26 @@ class ConvVAE(nn.Module):
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(w, 3, 6, stride=2),
         )
+        if cfg.standardized:
+            self._initialise(self.decoder)
+
+    def _initialise(self, decoder: nn.Sequential) -> None:
+        """Draw weights that keep the scale of what passes through the ReLUs (He et al. 2015).
+
+        With torch's own it fades from layer to layer, and small things take several times as long.
+        V begins near the mean frame, with noise in z that is small beside z.
+        """
+        for layer in (*self.encoder, *decoder):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                # inputs of a channel, along one side, that reach an output
+                reach: float = layer.kernel_size[0]
+                if isinstance(layer, nn.ConvTranspose2d):
+                    reach = 1 if isinstance(layer, FromPoint) else reach / layer.stride[0]
+                std = math.sqrt(2 / (layer.in_channels * reach**2))
+                _draw(layer, 0.1 * std if layer is decoder[-1] else std)
+        _draw(self.to_mu, 1 / math.sqrt(self.to_mu.in_features))
+        _draw(self.to_logvar, 0.1 / math.sqrt(self.to_logvar.in_features), bias=-2.0)
+        _draw(self.from_z, 1 / math.sqrt(self.cfg.z_dim))
 
     def without_decoder(self) -> ConvVAE:
         """The same V with shared weights, without the decoder."""
@@ -155,17 +183,20 @@ def vae_loss(
     the paper's own code (free bits over the whole latent, not per dimension). x is (B, 3, 64, 64)
     in [0, 1], the tolerance in nats per latent dimension.
 
-    With ``likelihood`` the first term is a Gaussian's negative log-likelihood at the batch's best
-    variance, ``D / 2 * log(mean square error)`` for D values a frame (Rybkin et al. 2021,
-    arXiv:2006.13202): small changes weigh as much as large ones.
+    With ``likelihood`` the first term is a negative log-likelihood at the batch's best scale,
+    ``D / p * log(mean |error|^p)`` for D values a frame, so that small changes weigh as much as
+    large ones (Rybkin et al. 2021, arXiv:2006.13202). It is the mean of a Gaussian's (p = 2) and
+    one of p = 4: a ball of two pixels is not lost among thousands that are nearly right.
     """
-    reconstruction = (out.reconstruction.float() - x.float()).square().flatten(1).sum(1)
+    squares = (out.reconstruction.float() - x.float()).square()
+    reconstruction = squares.flatten(1).sum(1)
     mu, logvar = out.mu.float(), out.logvar.float()
     kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
     fit = reconstruction
     if likelihood:
-        values = x[0].numel()
-        fit = 0.5 * values * torch.log(reconstruction.mean() / values + QUANTISATION)
+        gaussian = torch.log(squares.mean() + QUANTISATION) / 2
+        steep = torch.log(squares.square().mean() + QUANTISATION**2) / 4
+        fit = x[0].numel() * (gaussian + steep) / 2
     loss = (fit + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
     metrics = {"loss": loss, "reconstruction": reconstruction.mean(), "kl": kl.mean()}
     return loss, {name: value.detach() for name, value in metrics.items()}
