@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class Args:
     """0 takes as many as torch does"""
     slow: bool = True
     """measure plain torch and float32 too"""
-    rewards: tuple[RewardKind, ...] = ("event",)
+    rewards: tuple[Literal["event", "count", "raw", "two_hot"], ...] = ("event",)
     """forms of reward to dream with, each beside the others"""
     json: Path | None = None
     """where to write the figures"""
