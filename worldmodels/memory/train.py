@@ -143,7 +143,7 @@ def train_memory(
 
     def make() -> Memory:
         model = build(memory)
-        if reward.kind == "two_hot":
+        if reward.kind == "two_hot" and not cfg.reward_weight:  # the head stays as it is
             model.reward.bias.data = reward.prior(torch.from_numpy(_rewards(latents)[0]))
         return model
 
