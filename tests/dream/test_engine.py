@@ -406,7 +406,7 @@ def test_two_hot_rewards_are_the_same_in_kernels_and_torch(
         two_hot = MDNRNN(dataclasses.replace(memory.cfg, reward="two_hot"))
         shared = {k: v for k, v in memory.state_dict().items() if not k.startswith("reward")}
         two_hot.load_state_dict(shared, strict=False)
-        torch.nn.init.normal_(two_hot.reward.weight)
+        torch.nn.init.normal_(two_hot.reward.weight, std=0.03)
         memories.append(two_hot)
     options: dict[str, Any] = {"reward": reward, "ensemble": ensemble, "no_event_penalty": 1.0}
     torch_returns, kernel_returns = (

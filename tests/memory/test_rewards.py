@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
-from worldmodels.memory.rewards import BINS, RewardModel, symexp, symlog
+from worldmodels.memory.rewards import BINS, GAIN, RewardModel, symexp, symlog
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable
 
@@ -50,7 +50,7 @@ def test_a_targets_mean_is_the_reward(name: str, scale: float) -> None:
     model = RewardModel.spread(reward)
     target = two_hot(model, reward)
     torch.testing.assert_close(target.sum(-1), torch.ones(len(reward)))
-    back = model.expected(target.clamp_min(1e-30).log()).numpy()
+    back = model.expected(target.clamp_min(1e-30).log() / GAIN).numpy()
     np.testing.assert_allclose(back, reward, atol=1e-5 * np.abs(reward).max())
 
 
@@ -78,7 +78,7 @@ def test_the_prior_predicts_the_mean() -> None:
 
 def test_draws_have_the_expected_mean() -> None:
     model = RewardModel.spread(rewards("mixture"))
-    output = torch.randn(BINS, generator=torch.Generator().manual_seed(0))
+    output = torch.randn(BINS, generator=torch.Generator().manual_seed(0)) / GAIN
     uniform = torch.linspace(0, 1, 20_001)[:-1]
     drawn = model.sampled(output.expand(20_000, -1), uniform)
     assert drawn.mean().item() == pytest.approx(model.expected(output).item(), abs=0.02)
@@ -91,7 +91,7 @@ def test_the_loss_is_cross_entropy_and_skips_what_does_not_exist() -> None:
     output = torch.randn(1, len(reward), BINS, generator=torch.Generator().manual_seed(0))
     valid = torch.from_numpy(np.arange(len(reward)) < 300).float()[None]
     found = model.loss(output, torch.from_numpy(reward)[None], valid)
-    terms = -(two_hot(model, reward) * output[0].log_softmax(-1)).sum(-1)
+    terms = -(two_hot(model, reward) * (GAIN * output[0]).log_softmax(-1)).sum(-1)
     torch.testing.assert_close(found, terms[:300].mean())
 
 

@@ -65,7 +65,7 @@ def test_unrolled_and_engine_agree(
         reward, changes = RewardModel("two_hot", low=-2.0, high=3.0), {}
     agent = make_agent(members, reward=reward)
     for memory in agent.memories:  # dreams that do not end: the two end them differently
-        torch.nn.init.normal_(memory.reward.weight)
+        torch.nn.init.normal_(memory.reward.weight, std=0.03)
         torch.nn.init.constant_(memory.terminated.bias, -30.0)
     cfg = dataclasses.replace(CFG, **changes)  # type: ignore[arg-type]
     imagination = Imagination(agent, cfg, critic)

@@ -30,6 +30,11 @@ BINS = 31
 """K, outputs of a two_hot head. 47 and 63 predicted no better, and slow the dream (M's outputs are
 padded to a multiple of 16)."""
 
+GAIN = 64.0
+"""Logits of the bins per unit of a two_hot head's output. Sharp predictions need logits that differ
+by tens, and Adam moves a weight by its learning rate only: with 1 errors were two to four times as
+large after 600 steps (`benchmarks/rewards.py`)."""
+
 _MOST_EVENTS = 8
 _LEAST_LOG_PRIOR = -14.0
 
@@ -112,7 +117,7 @@ class RewardModel(Config):
     def expected(self, output: Tensor) -> Tensor:
         """Expected reward (...) for the reward head's output (...), or (..., K) of kind two_hot."""
         if self.kind == "two_hot":
-            return torch.softmax(output, -1) @ torch.from_numpy(self.bins).to(output)
+            return torch.softmax(GAIN * output, -1) @ torch.from_numpy(self.bins).to(output)
         if self.kind == "raw":
             return self.scale * output + self.shift
         return self.base + self.event_value * self.events(output)
@@ -129,7 +134,7 @@ class RewardModel(Config):
         bin, of which an event's two rewards are a special case; raw pays the expected reward.
         """
         if self.kind == "two_hot":
-            return torch.from_numpy(self.bins).to(output)[select_component(output, uniform)]
+            return torch.from_numpy(self.bins).to(output)[select_component(GAIN * output, uniform)]
         if self.kind == "raw":
             return self.expected(output)
         if self.kind == "event":
@@ -161,7 +166,7 @@ class RewardModel(Config):
         return (reward > self.base + 0.5 * self.event_value).to(reward.dtype)
 
     def prior(self, reward: Tensor) -> Tensor:
-        """(K,) log frequencies of the bins, for recorded rewards (S,) (kind two_hot).
+        """(K,) outputs for the bins' frequencies in recorded rewards (S,) (kind two_hot).
 
         As the bias of a head that is not trained they make it predict the mean reward.
         """
@@ -169,7 +174,7 @@ class RewardModel(Config):
             return torch.zeros(BINS)
         lower, part = _neighbours(self.target(reward))
         share = torch.bincount(lower, 1 - part, BINS) + torch.bincount(lower + 1, part, BINS)
-        return torch.log(share / share.sum()).clamp_min(_LEAST_LOG_PRIOR)
+        return torch.log(share / share.sum()).clamp_min(_LEAST_LOG_PRIOR) / GAIN
 
     def loss(self, output: Tensor, reward: Tensor, valid: Tensor) -> Tensor:
         """Loss of the reward head's output (B, T), or (B, T, K), for recorded rewards (B, T).
@@ -186,7 +191,7 @@ class RewardModel(Config):
         if self.kind == "two_hot":
             lower, part = _neighbours(target)
             places = torch.stack((lower, lower + 1), -1)
-            log_prob = torch.log_softmax(output, -1).gather(-1, places)
+            log_prob = torch.log_softmax(GAIN * output, -1).gather(-1, places)
             loss = -torch.lerp(*log_prob.unbind(-1), part)
             return masked_mean(loss, valid if self.scale else torch.zeros_like(valid))
         if self.kind == "raw":
