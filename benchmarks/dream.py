@@ -1,6 +1,6 @@
 """Speed of the dream engine, beside what the machine's matrix products allow.
 
-    python benchmarks/dream.py [--population 64] [--episodes 16] [--json FILE]
+    python benchmarks/dream.py [--population 64] [--rewards event two_hot] [--json FILE]
 
 All rounds alternate between the engine and the bare products, and the best round of each counts,
 so that other work on the machine disturbs the comparison little; rates per core-second, which
@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
-from worldmodels.memory.rewards import RewardModel
+from worldmodels.memory.rewards import RewardKind, RewardModel
 from worldmodels.runs import machine, write_json
 
 CONTROLLER = linear.ControllerConfig()
@@ -52,18 +53,21 @@ class Args:
     """0 takes as many as torch does"""
     slow: bool = True
     """measure plain torch and float32 too"""
+    rewards: tuple[Literal["event", "count", "raw", "two_hot"], ...] = ("event",)
+    """forms of reward to dream with, each beside the others"""
     json: Path | None = None
     """where to write the figures"""
 
 
-def make_engine(cfg: DreamConfig) -> DreamEngine:
+def make_engine(cfg: DreamConfig, reward: RewardKind = "event") -> DreamEngine:
     """M at the paper's sizes, untrained: the arithmetic is the same."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     z = rng.standard_normal((64, 32), np.float32)
     h = np.zeros((1, 64, 256), np.float32)
-    model = RewardModel("event", base=-0.1, event_value=3.4)
-    return DreamEngine([MDNRNN(MDNRNNConfig())], model, DreamStarts(z, h, h.copy()), cfg)
+    model = RewardModel(reward, base=-0.1, event_value=3.4, low=-2.0, high=6.0)
+    memory = MDNRNN(MDNRNNConfig(reward=reward))
+    return DreamEngine([memory], model, DreamStarts(z, h, h.copy()), cfg)
 
 
 def flops_per_step(cfg: MDNRNNConfig) -> int:
@@ -119,7 +123,7 @@ def measure(args: Args) -> Best:
     population: NDArray[np.float32] = 0.1 * rng.standard_normal(size, np.float32)
     steps = args.population * args.episodes * args.horizon
     engines = {
-        name: make_engine(
+        (name if reward == "event" else f"{name} {reward}"): make_engine(
             DreamConfig(
                 horizon=args.horizon,
                 episodes=args.episodes,
@@ -127,9 +131,11 @@ def measure(args: Args) -> Best:
                 backend=backend,  # type: ignore[arg-type]  # from the table above
                 dtype=dtype,  # type: ignore[arg-type]
                 threads=threads,
-            )
+            ),
+            reward,
         )
         for name, (backend, dtype) in names.items()
+        for reward in args.rewards
     }
     bare = {
         f"products {str(dtype).removeprefix('torch.')}": products(dtype, ROWS, 50, threads)
@@ -162,10 +168,10 @@ def main(args: Args) -> None:
         f"bfloat16 {SQUARE}^3 product: {large:.0f} GFLOP/s, would allow "
         f"{large * 1e9 / flops:,.0f} steps/s"
     )
-    print(f"{'':18} {'steps/s':>9} {'of limit':>9} {'per core-second':>16} {'of limit':>9}")
+    print(f"{'':24} {'steps/s':>9} {'of limit':>9} {'per core-second':>16} {'of limit':>9}")
     for name, (rate, core) in best.items():
         shares = f"{rate:9,.0f} {rate / limit:9.0%} {core:16,.0f} {core / core_limit:9.0%}"
-        print(f"{name:18} {shares}")
+        print(f"{name:24} {shares}")
     print("limit: the two bfloat16 products of a step and nothing else")
     if args.json is not None:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()}

@@ -122,9 +122,9 @@ class MemoryStageConfig(Config):
     """fraction of h dropped in training, one mask per sequence; raise it if M overfits"""
     residual: bool = False
     """predict the change of z instead of the next z; try it where frames change little"""
-    reward: Literal["auto", "event", "count", "raw"] = "auto"
-    """event: a rare event on top of a constant; count: several events per step; raw: any number;
-    auto: the form that the first iteration's rewards have"""
+    reward: Literal["auto", "event", "count", "raw", "two_hot"] = "auto"
+    """event: a rare event on top of a constant; count: several events per step; two_hot: any
+    reward; raw: its mean alone, by squared error; auto: what the first iteration's rewards need"""
     newest_repeats: Few = 1
     """plays of the newest iteration's episodes per epoch; raise it to fit the newest agent"""
 

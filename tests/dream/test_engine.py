@@ -393,3 +393,42 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         make_engine([*make_memories(), *make_memories(action_size=A + 1)])
     with pytest.raises(UserError, match="reward head"):
         DreamEngine(make_memories(), RewardModel("raw"), make_starts(), BASE)
+
+
+@pytest.mark.parametrize("reward", ["expected", "sampled"])
+@pytest.mark.parametrize(("members", "ensemble"), [(1, "first"), (3, "per_step")])
+def test_two_hot_rewards_are_the_same_in_kernels_and_torch(
+    members: int, ensemble: str, reward: str
+) -> None:
+    model = RewardModel.spread(np.float32([0, 0, 0, -1, 100, 2.5]))
+    memories = []
+    for memory in make_memories(members):
+        two_hot = MDNRNN(dataclasses.replace(memory.cfg, reward="two_hot"))
+        shared = {k: v for k, v in memory.state_dict().items() if not k.startswith("reward")}
+        two_hot.load_state_dict(shared, strict=False)
+        torch.nn.init.normal_(two_hot.reward.weight, std=0.03)
+        memories.append(two_hot)
+    options: dict[str, Any] = {"reward": reward, "ensemble": ensemble, "no_event_penalty": 1.0}
+    torch_returns, kernel_returns = (
+        DreamEngine(
+            memories,
+            model,
+            make_starts(members),
+            dataclasses.replace(BASE, backend=backend, **options),
+        )
+        .rollout(make_act, make_population(), 1)
+        .returns
+        for backend in ("torch", "kernels")
+    )
+    np.testing.assert_allclose(kernel_returns, torch_returns, rtol=1e-4, atol=1e-3)
+    assert len(np.unique(torch_returns.round(3))) > 1
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_two_hot_pays_the_mean_of_its_bins(backend: str) -> None:
+    memory = MDNRNN(dataclasses.replace(make_memories()[0].cfg, reward="two_hot"))
+    model = RewardModel("two_hot", scale=2.0, shift=-5.0, low=-3.0, high=3.0)
+    cfg = dataclasses.replace(BASE, backend=backend)
+    engine = DreamEngine([memory], model, make_starts(), cfg)
+    returns = engine.rollout(make_act, make_population(), 0).returns
+    np.testing.assert_allclose(returns, T * -5.0, rtol=1e-5)  # a fresh head: every bin alike

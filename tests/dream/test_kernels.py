@@ -15,6 +15,7 @@ from worldmodels.memory.mdn_rnn import lstm_cell
 from worldmodels.memory.mixture import mixture_from_noise, mixture_mean, mixture_variance
 
 R, N, H, Z, K = 12, 4, 24, 8, 5
+OUT = 6  # outputs for the reward, and one for termination
 FLOOR = 0.05
 CEILING = 1.0
 DTYPES = [torch.float32, torch.bfloat16]
@@ -40,7 +41,7 @@ def test_lstm_update_equals_the_cell(dtype: torch.dtype, scale: float) -> None:
 
 
 def heads_of(parts: list[Tensor], ends: Tensor) -> Tensor:
-    """Logits, means and log sigmas (M, R, Z, K) in the kernels' layout (M, R, 3KZ + 2)."""
+    """Logits, means and log sigmas (M, R, Z, K) in the kernels' layout (M, R, 3KZ + OUT)."""
     return torch.cat([*(x.transpose(-1, -2).flatten(-2) for x in parts), ends], -1)
 
 
@@ -51,14 +52,14 @@ def test_samples_equal_the_torch_formula_for_the_same_noise(
     dtype: torch.dtype, tau: float, members: int
 ) -> None:
     parts = [randn(i, members, R, Z, K).to(dtype).float() for i in range(3)]
-    ends = randn(4, members, R, 2).to(dtype).float()
-    bias = randn(5, members, 3 * K * Z + 2)
+    ends = randn(4, members, R, OUT).to(dtype).float()
+    bias = randn(5, members, 3 * K * Z + OUT)
     biased = heads_of(parts, ends) + bias[:, None]
     uniform, normal = (
         torch.rand(N, Z + 3, generator=torch.Generator().manual_seed(6)),
         randn(7, N, Z),
     )
-    z, out = np.empty((R, Z), np.float32), np.empty((2, R), np.float32)
+    z, out = np.empty((R, Z), np.float32), np.empty((R, OUT), np.float32)
     heads = as_array(heads_of(parts, ends).to(dtype))
     kernels.sample_latents(
         heads, bias.numpy(), K, tau, FLOOR, CEILING, uniform.numpy(), normal.numpy(), z, out
@@ -66,11 +67,11 @@ def test_samples_equal_the_torch_formula_for_the_same_noise(
     u, n = uniform.repeat(R // N, 1), normal.repeat(R // N, 1)
     chosen = (u[:, Z + 2] * members).long()
     row = biased[chosen, torch.arange(R)]
-    logit, mu, raw = row[:, :-2].view(R, 3, K, Z).transpose(-1, -2).unbind(1)
+    logit, mu, raw = row[:, :-OUT].view(R, 3, K, Z).transpose(-1, -2).unbind(1)
     log_sigma = torch.log(raw.exp().clamp_max(CEILING) + FLOOR)
     expected = mixture_from_noise(logit.log_softmax(-1), mu, log_sigma, u[:, :Z], n, tau)
     np.testing.assert_allclose(z, expected, atol=1e-5, rtol=1e-5)
-    np.testing.assert_allclose(out, row[:, -2:].T, atol=1e-6)
+    np.testing.assert_allclose(out, row[:, -OUT:], atol=1e-6)
 
 
 def test_samples_have_the_mixtures_moments() -> None:
@@ -80,7 +81,7 @@ def test_samples_have_the_mixtures_moments() -> None:
     rng = np.random.default_rng(0)
     uniform = rng.random((count, Z + 3), dtype=np.float32)
     normal = rng.standard_normal((count, Z), np.float32)
-    z, ends = np.empty((count, Z), np.float32), np.empty((2, count), np.float32)
+    z, ends = np.empty((count, Z), np.float32), np.empty((count, 2), np.float32)
     bias = np.zeros((1, heads.shape[2]), np.float32)
     kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, ends)
     log_pi = log_pi.log_softmax(-1)
@@ -106,7 +107,7 @@ def test_sampling_survives_extreme_outputs() -> None:
     log_pi, mu, raw = 1e4 * randn(0, 1, R, Z, K), randn(1, 1, R, Z, K), randn(2, 1, R, Z, K) - 1e3
     heads = heads_of([log_pi, mu, raw], torch.zeros(1, R, 2))
     uniform, normal = np.full((N, Z + 3), 0.5, np.float32), np.ones((N, Z), np.float32)
-    z, ends = np.empty((R, Z), np.float32), np.empty((2, R), np.float32)
+    z, ends = np.empty((R, Z), np.float32), np.empty((R, 2), np.float32)
     bias = np.zeros((1, heads.shape[2]), np.float32)
     kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, ends)
     best = mu.gather(-1, log_pi.argmax(-1, keepdim=True)).squeeze(-1)[0]

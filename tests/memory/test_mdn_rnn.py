@@ -12,7 +12,7 @@ from torch import Tensor
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.mixture import mixture_log_prob
-from worldmodels.memory.rewards import RewardModel, event_loss, masked_mean, reward_loss
+from worldmodels.memory.rewards import RewardModel, event_loss, masked_mean
 from worldmodels.protocols import UserError
 
 B, T, Z, A, H, K = 3, 7, 4, 2, 16, 3
@@ -113,8 +113,8 @@ def test_losses_ignore_what_comes_after_the_end(memory: MDNRNN) -> None:
         return torch.stack(
             (
                 masked_mean(-log_prob.mean(-1), valid),
-                reward_loss("event", output.reward, event, valid),
-                reward_loss("raw", output.reward, event, valid),
+                RewardModel("event").loss(output.reward, event, valid),
+                RewardModel("raw").loss(output.reward, event, valid),
                 event_loss(output.terminated_logit, event, valid),
             )
         )
@@ -123,7 +123,7 @@ def test_losses_ignore_what_comes_after_the_end(memory: MDNRNN) -> None:
     assert torch.equal(losses(target, event), losses(dirty_target, event.masked_fill(rubbish, 7)))
     steps = [(b, t) for b in range(B) for t in range(T) if valid[b, t]]
     squared = torch.stack([(output.reward[s] - event[s]) ** 2 for s in steps]).mean()
-    torch.testing.assert_close(reward_loss("raw", output.reward, event, valid), squared)
+    torch.testing.assert_close(RewardModel("raw").loss(output.reward, event, valid), squared)
 
 
 def test_masked_mean_survives_nan_and_an_empty_mask() -> None:
@@ -217,8 +217,8 @@ def test_count_loss_is_poissons_and_least_at_the_mean() -> None:
     rate = torch.nn.functional.softplus(output)
     poisson = -torch.distributions.Poisson(rate).log_prob(count) - torch.lgamma(count + 1)
     want = (poisson * valid)[:, :3].sum() / 3
-    torch.testing.assert_close(reward_loss("count", output, count, valid), want)
+    torch.testing.assert_close(RewardModel("count").loss(output, count, valid), want)
     free = torch.full((1,), math.log(math.e - 1), requires_grad=True)  # a rate of 1
     half_and_more = torch.tensor([[0.5, 1.5]])
-    reward_loss("count", free.expand(1, 2), half_and_more, torch.ones(1, 2)).backward()
+    RewardModel("count").loss(free.expand(1, 2), half_and_more, torch.ones(1, 2)).backward()
     assert free.grad is not None and free.grad.item() == pytest.approx(0, abs=1e-6)

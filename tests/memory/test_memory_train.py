@@ -64,12 +64,59 @@ def test_the_kind_of_reward_is_read_off_the_data() -> None:
     latents = system()
     assert reward_kind(latents) == "event"
     varied = np.random.default_rng(0).normal(size=latents.num_frames).astype(np.float32)
-    assert reward_kind(dataclasses.replace(latents, reward=varied)) == "raw"
+    assert reward_kind(dataclasses.replace(latents, reward=varied)) == "two_hot"
     several = latents.reward.copy()
     several[np.flatnonzero(several > 1)[::3]] += 3.5
     assert reward_kind(dataclasses.replace(latents, reward=several)) == "count"
     constant = np.ones(latents.num_frames, np.float32)
-    assert reward_kind(dataclasses.replace(latents, reward=constant)) == "raw"
+    assert reward_kind(dataclasses.replace(latents, reward=constant)) == "two_hot"
+
+
+@pytest.mark.parametrize("paid", [0.0, 1.0, -0.3])
+def test_a_constant_reward_is_known_and_costs_nothing(paid: float) -> None:
+    latents = system()
+    latents = dataclasses.replace(latents, reward=np.full(latents.num_frames, paid, np.float32))
+    reward = fit_reward_model(latents, "two_hot")
+    lines: list[dict[str, float]] = []
+    shape = dataclasses.replace(SHAPE, reward="two_hot")
+    memory = train_memory(CFG, shape, reward, latents, seed=0, log=lambda **x: lines.append(x))
+    assert {line["reward_loss"] for line in lines} == {0.0}
+    _, output, _ = memory(torch.randn(3, 5, Z), torch.randn(3, 5, A))
+    torch.testing.assert_close(reward.expected(output.reward), torch.full((3, 5), paid))
+
+
+def test_two_hot_learns_rewards_of_any_scale() -> None:
+    """z's first coordinate decides whether a step pays -1, 0 or 100 units."""
+    latents, found = system(), []
+    paid = np.select([latents.mu[:, 0] > 1, latents.mu[:, 0] < -0.5], [100.0, -1.0], 0.0)
+    z, action = (torch.from_numpy(x).view(E, T + 1, -1) for x in (latents.mu, latents.action))
+    for scale in (1e-3, 1.0, 1e6):
+        scaled = dataclasses.replace(latents, reward=(scale * paid).astype(np.float32))
+        reward = fit_reward_model(scaled, "two_hot")
+        shape = dataclasses.replace(SHAPE, reward="two_hot", dropout=0.0)
+        cfg = dataclasses.replace(CFG, steps=60, learning_rate=2e-2)
+        memory = train_memory(cfg, shape, reward, scaled, seed=0)
+        _, output, _ = memory(z[:, :-1], action[:, :-1])
+        found.append(reward.expected(output.reward).detach().numpy() / scale)
+    error = found[1] - paid.reshape(E, T + 1)[:, :-1]
+    assert np.sqrt(np.square(error).mean()) < 0.8 * paid.std()  # of the best constant: 1
+    assert abs(error.mean()) < 0.2 * paid.std()
+    np.testing.assert_allclose(found[0], found[1], atol=1.0)
+    np.testing.assert_allclose(found[2], found[1], atol=1.0)
+
+
+def test_a_reward_without_weight_is_predicted_by_its_mean() -> None:
+    latents = system()
+    cfg, shape = (
+        dataclasses.replace(CFG, reward_weight=0.0),
+        dataclasses.replace(SHAPE, reward="two_hot"),
+    )
+    reward = fit_reward_model(latents, "two_hot")
+    memory = train_memory(cfg, shape, reward, latents, seed=0)
+    _, output, _ = memory(torch.randn(1, 5, Z), torch.randn(1, 5, A))
+    steps = np.delete(latents.reward, latents.offsets[1:] - 1)
+    mean = torch.full((1, 5), float(steps.mean()))
+    torch.testing.assert_close(reward.expected(output.reward), mean, rtol=2e-3, atol=0.0)
 
 
 def test_learns_the_system() -> None:

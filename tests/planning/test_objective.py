@@ -51,15 +51,21 @@ def critic(z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
         {"critic": True},
         {"risk": 0.34},
         {"no_event_penalty": 2.0},
+        {"two_hot": True},
     ],
-    ids=["samples", "mode", "tail", "critic", "risk", "misses"],
+    ids=["samples", "mode", "tail", "critic", "risk", "misses", "two-hot"],
 )
 def test_unrolled_and_engine_agree(
     make_agent: MakeAgent, changes: dict[str, float], members: int
 ) -> None:
-    counted = RewardModel("count", base=-0.4, event_value=3.0)  # only events can be missed
-    agent = make_agent(members, reward=counted if "no_event_penalty" in changes else RAW)
+    reward = RAW
+    if "no_event_penalty" in changes:  # only events can be missed
+        reward = RewardModel("count", base=-0.4, event_value=3.0)
+    if "two_hot" in changes:
+        reward, changes = RewardModel("two_hot", low=-2.0, high=3.0), {}
+    agent = make_agent(members, reward=reward)
     for memory in agent.memories:  # dreams that do not end: the two end them differently
+        torch.nn.init.normal_(memory.reward.weight, std=0.03)
         torch.nn.init.constant_(memory.terminated.bias, -30.0)
     cfg = dataclasses.replace(CFG, **changes)  # type: ignore[arg-type]
     imagination = Imagination(agent, cfg, critic)

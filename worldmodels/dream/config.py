@@ -31,7 +31,7 @@ class DreamConfig(Config):
     dropout: Decay = 0.0
     """fraction of h that M drops; one mask per dream"""
     reward: Literal["expected", "sampled"] = "expected"
-    """whether an uncertain event pays its expectation or is sampled"""
+    """whether an uncertain event or reward pays its expectation or is sampled"""
     termination: Literal["threshold", "sampled", "off"] = "threshold"
     """end a dream above a threshold of M's probability, at random with it, or never"""
     termination_threshold: Annotated[float, Above(0), Below(1)] = 0.5
@@ -46,7 +46,7 @@ class DreamConfig(Config):
     """disagreement above which a dream ends; 0 for no limit; for ensemble "per_step" only"""
     no_event_penalty: NotNegative = 0.0
     """penalty, in units of an event's reward, of a step in which M expects no event; without effect
-    on raw rewards"""
+    on rewards without events (raw, two_hot)"""
     no_event_below: Positive = 0.5
     """expected number of events below which the penalty sets in, linearly"""
     common_random_numbers: bool = True

@@ -152,9 +152,10 @@ def sample_latents(
     """Draw z_{t+1}: the component first, and only its sigma is exponentiated.
 
     Args:
-        heads: (M, R, >= 3KZ + 2) outputs without bias; logits, means and log sigmas with column
-            k Z + d, then reward and termination. Where M is above 1 a row's memory is drawn.
-        bias: (M, 3KZ + 2).
+        heads: (M, R, >= 3KZ + O) outputs without bias; logits, means and log sigmas with column
+            k Z + d, then O - 1 of the reward and one of termination. Where M is above 1 a row's
+            memory is drawn.
+        bias: (M, 3KZ + O).
         components: K.
         tau: temperature; 0 takes the likeliest component's mean.
         sigma_floor: added to sigma.
@@ -162,7 +163,7 @@ def sample_latents(
         uniform: (n, Z + 3); row r takes row r mod n.
         normal: (n, Z).
         z: (R, Z), overwritten.
-        ends: (2, R) raw reward and termination outputs, overwritten.
+        ends: (R, O) outputs for reward and termination, overwritten.
     """
     size = z.shape[1]
     block = components * size
@@ -194,13 +195,13 @@ def sample_latents(
         for d in range(size):
             sigma = _exp(_clip(log_sigma[d], _EXP_LOW, highest)) + floor
             z[r, d] = mean[d] + spread * sigma * normal[s, d]
-        ends[0, r] = _load(row[3 * block]) + offset[3 * block]
-        ends[1, r] = _load(row[3 * block + 1]) + offset[3 * block + 1]
+        for i in range(ends.shape[1]):
+            ends[r, i] = _load(row[3 * block + i]) + offset[3 * block + i]
 
 
 @compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
 def mixture_means(heads: NDArray[Any], bias: Array, components: int, out: Array) -> None:
-    """Means of the mixtures of every memory: heads (M, R, >= 3KZ + 2) to out (M, R, Z)."""
+    """Means of the mixtures of every memory: heads (M, R, >= 3KZ) to out (M, R, Z)."""
     size = out.shape[2]
     block = components * size
     top, total = np.empty(size, np.float32), np.empty(size, np.float32)
@@ -227,10 +228,10 @@ class PackedMemory:
     lstm_bias: Array
     """(4H,)"""
     heads: Tensor
-    """(H, N), N >= 3KZ + 2: columns k Z + d, so that loops over d run along memory, then reward
-    and termination, then zeros"""
+    """(H, N), N >= 3KZ + O: columns k Z + d, so that loops over d run along memory, then O - 1 of
+    the reward and one of termination, then zeros"""
     heads_bias: Array
-    """(3KZ + 2,)"""
+    """(3KZ + O,)"""
 
     @classmethod
     def of(cls, memory: MDNRNN, dtype: torch.dtype) -> PackedMemory:
@@ -281,7 +282,8 @@ class KernelWorld(World):
         """rows [h masked, z, action, zeros]"""
         self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
         self._heads = torch.empty((len(self._dreaming), rows, first.heads.shape[1]), dtype=dtype)
-        self._ends = torch.empty((2, rows))
+        mixture = 3 * first.cfg.z_dim * first.cfg.mixtures
+        self._ends = torch.empty((rows, len(first.heads_bias) - mixture))
         self._means = torch.empty((members, *self.z.shape))
         self._write_hidden()
 
@@ -316,7 +318,8 @@ class KernelWorld(World):
         sample_latents(heads, self._heads_bias, *shape, uniform, normal, z, ends)
         if before is not None:
             self.z += before
+        reward, terminated = self._ends[:, :-1].squeeze(-1), self._ends[:, -1]
         if self.dreamer is not None:
-            return self._ends[0], self._ends[1], None
+            return reward, terminated, None
         mixture_means(heads, self._heads_bias, cfg.mixtures, self._means.numpy())
-        return self._ends[0], self._ends[1], self._means
+        return reward, terminated, self._means

@@ -91,9 +91,9 @@ class WorldStep(NamedTuple):
 
 
 def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Tensor) -> Tensor:
-    """Reward (R,) from the reward head's output (R,), less the penalty for no event."""
+    """Reward (R,) from the reward head's output (R, ...), less the penalty for no event."""
     paid = model.sampled(output, uniform) if cfg.reward == "sampled" else model.expected(output)
-    if not cfg.no_event_penalty or model.kind == "raw":
+    if not cfg.no_event_penalty or not model.has_events:
         return paid
     lacking = (1 - model.events(output) / cfg.no_event_below).clamp_min(0)
     return paid - cfg.no_event_penalty * abs(model.event_value) * lacking
@@ -108,8 +108,8 @@ def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
 
 
 Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
-"""Outputs (R,) of the reward and the termination head of the memory that dreams; every memory's
-mean of z (M, R, Z), where the one that dreams is drawn."""
+"""Outputs of the reward (R, ...) and the termination head (R,) of the memory that dreams; every
+memory's mean of z (M, R, Z), where the one that dreams is drawn."""
 
 
 class Batch(NamedTuple):
@@ -163,7 +163,7 @@ class World(ABC):
         cfg, (n, width) = self.cfg, uniform.shape
         output, logit, means = self._advance(action, uniform, normal)
         extra = torch.from_numpy(uniform[:, width - EXTRA_UNIFORMS :]).to(output.device)
-        paid = reward_of(self.reward_model, cfg, output.view(-1, n), extra[:, 0])
+        paid = reward_of(self.reward_model, cfg, output.unflatten(0, (-1, n)), extra[:, 0])
         reward: Array = paid.cpu().numpy().ravel()
         terminated = ended(cfg, logit.view(-1, n), extra[:, 1]).cpu().numpy().ravel()
         if means is None:

@@ -36,8 +36,8 @@ def calibrate(
 
     Returns lists ``horizon, error, sigma, persistence``, in units of z's standard deviation: the
     RMS error of the mean of the sampled futures, their RMS spread, and the error of predicting no
-    change. Horizons longer than any episode are left out. Unless the reward is raw also
-    ``event_reliability``.
+    change. Horizons longer than any episode are left out. Where the reward counts
+    events also ``event_reliability``.
     """
     longest = int(latents.lengths().max()) - warmup
     kept = sorted(horizon for horizon in horizons if horizon <= longest)
@@ -52,7 +52,7 @@ def calibrate(
                 report["error"].append(_rms(dreamt.mean(1) - real) / scale)
                 report["sigma"].append(_rms(dreamt - dreamt.mean(1, keepdim=True)) / scale)
                 report["persistence"].append(_rms(z[:, warmup] - real) / scale)
-    if reward.kind != "raw":
+    if reward.has_events:
         report["event_reliability"] = event_reliability(memory, reward, latents)
     return report
 

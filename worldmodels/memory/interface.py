@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from worldmodels.config import Config, Decay, Few, Positive, Size
 from worldmodels.memory.mixture import mixture_from_noise
-from worldmodels.memory.rewards import RewardKind
+from worldmodels.memory.rewards import BINS, RewardKind
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class MemoryConfig(Config):
     """predict the change of z in place of the next z (the paper's)"""
     reward: RewardKind = "event"
     """meaning of the reward head's output: the logit of an event, the rate of events before a
-    softplus, or a scaled reward"""
+    softplus, a scaled reward, or logits of the reward's bins"""
 
     def _check(self) -> None:
         if not self.sigma_floor < self.sigma_ceiling:
@@ -73,7 +73,8 @@ class MemoryOutput(NamedTuple):
     log_sigma: Tensor
     """(B, [T,] Z, K), at least log(sigma_floor)"""
     reward: Tensor
-    """(B, [T]) raw output of the reward head; `RewardModel` gives it its meaning"""
+    """(B, [T]) output of the reward head, or (B, [T,] bins) of kind two_hot; `RewardModel` gives it
+    its meaning"""
     terminated_logit: Tensor
     """(B, [T]) logit of the episode ending at this step"""
 
@@ -95,7 +96,11 @@ class Memory(nn.Module, ABC):
     def _build_heads(self) -> None:
         cfg = self.cfg
         self.mixture = nn.Linear(cfg.hidden_size, 3 * cfg.z_dim * cfg.mixtures)
-        self.reward = nn.Linear(cfg.hidden_size, 1)
+        two_hot = cfg.reward == "two_hot"
+        self.reward = nn.Linear(cfg.hidden_size, BINS if two_hot else 1)
+        if two_hot:
+            nn.init.zeros_(self.reward.weight)
+            nn.init.zeros_(self.reward.bias)
         self.terminated = nn.Linear(cfg.hidden_size, 1)
 
     @property

@@ -17,7 +17,7 @@ from worldmodels.config import AtLeast, Count, CountOrZero, Limit, NotNegative, 
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, MemoryState
 from worldmodels.memory.kinds import build
 from worldmodels.memory.mixture import mixture_log_prob
-from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, masked_mean, reward_loss
+from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, masked_mean
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
 from worldmodels.vision.latents import Latents
@@ -57,10 +57,12 @@ def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Estimate the reward's constants.
 
     "event" and "count" take the most common reward as the base and the mean excess of the rewards
-    above it as an event's value; "raw" standardises, and a constant reward has the scale 0: it is
-    known.
+    above it as an event's value; "raw" standardises, "two_hot" spreads its bins over the rewards,
+    and for both a constant reward has the scale 0: it is known.
     """
     reward, base, _ = _rewards(latents)
+    if kind == "two_hot":
+        return RewardModel.spread(reward)
     if kind == "raw":
         scale = float(reward.std())
         return RewardModel("raw", scale=scale if scale > 1e-6 else 0.0, shift=float(reward.mean()))
@@ -72,12 +74,12 @@ def reward_kind(latents: Latents) -> RewardKind:
     """Form of the reward in the data.
 
     "event" if most steps pay the same reward and nearly all others more (a rare event on top of a
-    constant), "count" if these pay different amounts (several events in a step), else "raw".
+    constant), "count" if these pay different amounts (several events in a step), else "two_hot".
     """
     reward, base, fraction = _rewards(latents)
     others = reward[np.abs(reward - base) > 1e-3]
     if fraction <= 0.5 or not len(others) or np.mean(others > base) <= 0.9:
-        return "raw"
+        return "two_hot"
     low, high = np.quantile(others[others > base] - base, (0.05, 0.95))
     return "event" if high < 1.6 * low else "count"
 
@@ -115,7 +117,7 @@ def memory_loss(
         _, low, last = model(z[:, :-1].to(model.device), action, state, dropped)
     out = MemoryOutput(*(part.float() for part in low))
     nll = masked_mean(-mixture_log_prob(*out[:3], target).mean(-1), mask)
-    rewarded = reward_loss(model.cfg.reward, out.reward, reward.target(rewards), mask)
+    rewarded = reward.loss(out.reward, rewards, mask)
     ends = event_loss(out.terminated_logit, terminated, mask)
     loss = nll + cfg.reward_weight * rewarded + cfg.termination_weight * ends
     metrics = {"loss": loss, "nll": nll, "reward_loss": rewarded, "termination_loss": ends}
@@ -138,7 +140,14 @@ def train_memory(
     The validation loss is of ``holdout``; ``repeats`` (E,) says how often an epoch plays each
     episode. Raises a `UserError` that names the step where the loss is not finite.
     """
-    loop = TrainingLoop("M", "noise", lambda: build(memory), cfg, options)
+
+    def make() -> Memory:
+        model = build(memory)
+        if reward.kind == "two_hot" and not cfg.reward_weight:  # the head stays as it is
+            model.reward.bias.data = reward.prior(torch.from_numpy(_rewards(latents)[0]))
+        return model
+
+    loop = TrainingLoop("M", "noise", make, cfg, options)
     model = loop.model
     fresh = options.get("init") is None
     peak = cfg.learning_rate if fresh else cfg.finetune_learning_rate

@@ -90,7 +90,7 @@ class _Learner(nn.Module):
         self.critic.inputs.fit(agent)
         model = agent.reward_model
         if model is not None:  # the scale of a return, before any is known
-            size = model.scale if model.kind == "raw" else abs(model.event_value)
+            size = abs(model.event_value) if model.has_events else model.scale
             self.critic.scale.fill_(size / (1 - min(cfg.discount, 0.999)))
         self.target = copy.deepcopy(self.critic).requires_grad_(False)
         self.optimisers = [
