@@ -31,6 +31,7 @@ from worldmodels.config import (
     SizeOrZero,
 )
 from worldmodels.controller.evolve import EvolveConfig
+from worldmodels.controller.linear import Discrete, Inputs
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
@@ -164,8 +165,12 @@ class StartsConfig(Config):
 class ControllerStageConfig(Config):
     """C: its inputs, and its evolution."""
 
-    inputs: Literal["zh", "z"] = "zh"
-    """zh: the latent and h of M; z: the latent only, to measure what memory is worth"""
+    inputs: Inputs = "zh"
+    """zh: the latent and h of M; z: the latent only, to measure what memory is worth; zhc: the
+    cell c of the lstm too, as the paper's C in Doom"""
+    discrete: Discrete = field(default="argmax", metadata={"omit_default": True})
+    """how C chooses among discrete actions. argmax: an output for each; thresholds: one output,
+    as the paper's C in Doom; try it where choices have an order, such as left, none, right"""
     hidden: SizeOrZero = 0
     """units of one hidden layer; 0 is the paper's linear controller"""
     normalize: bool = False
@@ -330,6 +335,9 @@ class RunConfig(Config):
         if total > TRAINING_SEED_LIMIT:
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
+        if self.controller.inputs == "zhc" and not KINDS[self.memory.kind][1].has_cell:
+            allowed = f"zh or z with memory.kind {self.memory.kind}, which has no cell c"
+            self.refuse("controller.inputs", allowed)
         if self.dream.backend == "kernels" and self.memory.kind != "lstm":
             allowed = f"torch or auto with memory.kind {self.memory.kind}, which has no kernels"
             self.refuse("dream.backend", allowed)
