@@ -34,6 +34,7 @@ from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.controller.linear import Discrete, Inputs
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.memory.interface import MemoryConfig
 from worldmodels.memory.kinds import KINDS, Kind
@@ -74,9 +75,10 @@ class ExperienceConfig(Config):
     """limit of random episodes, in steps; lower it where random actions soon lead nowhere"""
     explore_scales: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.3, 0.5, 0.8)
     """standard deviations of the random actions, each for an equal number of episodes; several give
-    varied data"""
+    varied data (Discrete actions have none)"""
     explore_rho: Decay = 0.9
-    """correlation of random actions from one to the next; raise it for smoother ones"""
+    """correlation of random actions from one to the next; raise it for smoother ones. Discrete:
+    the chance to keep a choice"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
     """means of the random actions in unit coordinates, each for an equal number of episodes; set
     them where the task's own mean explores too little (default: the task's)"""
@@ -86,12 +88,14 @@ class ExperienceConfig(Config):
     """limit of the agent's episodes, in steps (None: the environment's)"""
     agent_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
     """standard deviations of the noise on the agent's actions, each for an equal number of
-    episodes; larger ones show M how the agent recovers"""
+    episodes; larger ones show M how the agent recovers. Discrete: fractions of the decisions that
+    are random instead, each action held for 1 to burst_steps decisions"""
     agent_snapshots: Literal["selected", "all"] = "selected"
     """which agents collect: the selected one, or all snapshots of the last evolution in equal
     parts, whose failures M needs to see"""
     agent_bias_std: NotNegative = 0.0
-    """standard deviation of a shift of the agent's actions, drawn once per episode with noise"""
+    """standard deviation of a shift of the agent's actions, drawn once per episode with noise; 0
+    for Discrete actions"""
     patience: Count | None = None
     """end a random episode after this many steps without a reward above 0 (None: never); set it
     where lost episodes fill the data"""
@@ -341,6 +345,23 @@ class RunConfig(Config):
         if self.dream.backend == "kernels" and self.memory.kind != "lstm":
             allowed = f"torch or auto with memory.kind {self.memory.kind}, which has no kernels"
             self.refuse("dream.backend", allowed)
+
+    def check_actions(self, spec: ActionSpec) -> None:
+        """Refuse settings for other actions than the environment's, before anything runs."""
+        own = self.experience
+        if spec.kind == "box":
+            if self.controller.discrete != "argmax":
+                self.refuse("controller.discrete", "argmax where actions are numbers (Box)")
+            return
+        if own.explore_bias:
+            self.refuse("experience.explore_bias", "empty where actions are choices (Discrete)")
+        if own.agent_bias_std:
+            self.refuse("experience.agent_bias_std", "0 where actions are choices (Discrete)")
+        if max(own.agent_noise) > 1:
+            allowed = (
+                "from 0 to 1 each where actions are choices (Discrete): fractions of decisions"
+            )
+            self.refuse("experience.agent_noise", allowed)
 
     def limited(self, max_steps: int | None) -> RunConfig:
         """The same with no episode longer than so many steps (None: unchanged)."""
