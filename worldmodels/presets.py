@@ -46,8 +46,11 @@ from worldmodels.protocols import (
     SELECTION_SEED_START,
     TEST_SEED_START,
     TRAINING_SEED_LIMIT,
+    UserError,
 )
-from worldmodels.tasks import task_for
+from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks.choices import choices, findings
+from worldmodels.tasks.default import measure
 from worldmodels.vision.train import VisionTrainConfig
 from worldmodels.vision.vae import VAEConfig
 
@@ -332,6 +335,9 @@ class RunConfig(Config):
     """several iterations' agents as one"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
+    made_for: str | None = field(default=None, metadata={"omit_default": True})
+    """task or environment that the settings were chosen for; another one's run refuses them
+    (None: they are for any)"""
 
     def _check(self) -> None:
         cfg = self.experience
@@ -346,8 +352,13 @@ class RunConfig(Config):
             allowed = f"torch or auto with memory.kind {self.memory.kind}, which has no kernels"
             self.refuse("dream.backend", allowed)
 
-    def check_actions(self, spec: ActionSpec) -> None:
-        """Refuse settings for other actions than the environment's, before anything runs."""
+    def check_fits(self, spec: ActionSpec) -> None:
+        """Refuse settings for another environment, or for other actions, before anything runs."""
+        if self.made_for not in (None, self.env_id, task_for(self.env_id).name):
+            raise UserError(
+                f"the settings are for {self.made_for}, and env_id is {self.env_id}: begin with "
+                f"quick({self.env_id!r}), smoke or full, or set made_for to None to keep them"
+            )
         own = self.experience
         if spec.kind == "box":
             if self.controller.discrete != "argmax":
@@ -543,13 +554,39 @@ FULL: dict[str, Any] = QUICK | {
 
 def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:
     """A preset, with what the task of the environment changes in it."""
-    cfg = changed(RunConfig(env_id=env_id), settings)
-    return changed(cfg, task_for(env_id).settings.get(name, {}))
+    cfg, task = changed(RunConfig(env_id=env_id), settings), task_for(env_id)
+    own = task.settings.get(name, {})
+    return changed(cfg, {**own, "made_for": task.name} if own else {})
 
 
-smoke = partial(_preset, "smoke", SMOKE)
-quick = partial(_preset, "quick", QUICK)
-full = partial(_preset, "full", FULL)
+PRESETS: dict[str, Callable[..., RunConfig]] = {
+    "smoke": partial(_preset, "smoke", SMOKE),
+    "quick": partial(_preset, "quick", QUICK),
+    "full": partial(_preset, "full", FULL),
+}
+"""Presets by name; each gives the settings for an environment, as its task has them."""
 
-PRESETS: dict[str, Callable[..., RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
-"""Presets by name; each gives the settings for an environment."""
+
+def _settings(name: str, env_id: str = DEFAULT_ENV) -> RunConfig:
+    """A preset for an environment, as `worldmodels run` takes it.
+
+    Without a registered task, a few episodes are played to choose settings by what they show, as
+    `worldmodels check` does; their frames are in no ledger.
+
+    Raises:
+        UserError: the environment cannot be made, or nothing can be learnt in it.
+    """
+    cfg = PRESETS[name](env_id)
+    if task_for(env_id) is not DEFAULT:
+        return cfg
+    found = measure(env_id)
+    for finding in findings(found):
+        if finding.level == "refused":
+            raise UserError(f"{env_id}: {finding.text}")
+    own = {choice.setting: choice.value for choice in choices(found, name)}
+    return changed(cfg, {**own, "made_for": env_id})
+
+
+smoke = partial(_settings, "smoke")
+quick = partial(_settings, "quick")
+full = partial(_settings, "full")

@@ -112,15 +112,18 @@ def test_a_name_that_looks_like_car_racing_brings_none_of_its_settings(name: str
     assert (cfg.action_repeat, cfg.frame_rows, cfg.horizontal_flip) == (1, None, False)
     assert (cfg.experience.patience, cfg.experience.agent_patience) == (None, None)
     assert (cfg.dream.no_event_penalty, cfg.starts.off_track_weight) == (0, 1)
+    assert cfg.residual.training.no_event_penalty == 0
     assert (cfg.selection.reward_bound, cfg.frame_spec.rows) == (None, None)
     assert cfg.test_env == "CarRacingTwo-v0"
-    again = changed(cfg, {**CAR_RACING.settings[name], "env_id": own.env_id})
+    settings = {**CAR_RACING.settings[name], "made_for": CAR_RACING.name}
+    again = changed(cfg, {**settings, "env_id": own.env_id})
     assert again == own
     assert own.test_env == "CarRacing-v3"
 
 
 def test_presets_of_car_racing_are_what_they_were() -> None:
     assert (quick().action_repeat, quick().frame_rows, quick().horizontal_flip) == (4, 96, False)
+    assert {cfg.residual.training.no_event_penalty for cfg in (smoke(), quick(), full())} == {2.0}
     assert (
         full().horizontal_flip,
         full().dream.no_event_penalty,

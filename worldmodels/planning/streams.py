@@ -104,7 +104,6 @@ def residual_training() -> PolicyTrainConfig:
         entropy=0.0,
         ema_decay=0.99,
         critic_warmup_steps=150,
-        no_event_penalty=2.0,
         network=NetworkConfig(components=0, residual=0.5, noise=0.05),
     )
 
