@@ -20,6 +20,7 @@ from PIL import Image
 
 from worldmodels import cli
 from worldmodels.commands import check as command
+from worldmodels.commands.collect import Collect
 from worldmodels.commands.parsing import parse
 from worldmodels.commands.run import Run
 from worldmodels.memory.rewards import RewardModel
@@ -378,6 +379,15 @@ def test_a_preset_from_python_is_the_commands(tmp_path: Path) -> None:
     assert quick() == PRESETS["quick"]() and quick().made_for == "car-racing"
     with pytest.raises(UserError, match="all frames are white: there is nothing to see"):
         quick(name_of("white"))
+
+
+def test_scales_of_choices_have_no_effect(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"explore-scales has no effect here: .* are choices"):
+        parsed(tmp_path, "fine", "--experience.explore-scales", "0.3")
+    parsed(tmp_path, "pendulum", "--experience.explore-scales", "0.3")
+    words = ["--env", name_of("fine"), "--out", str(tmp_path / "e"), "--scale", "0.3"]
+    with pytest.raises(UserError, match=r"--scale has no effect here: .* are choices"):
+        parse(Collect, words, "")
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
