@@ -91,7 +91,7 @@ def test_thresholds_cut_one_output_into_equal_intervals(
 
 
 def test_thresholds_are_for_choices_in_an_order() -> None:
-    with pytest.raises(UserError, match=r"controller\.discrete is 'thresholds'.*must be 'argmax'"):
+    with pytest.raises(UserError, match=r"discrete is 'thresholds'; numbers .* need 'argmax'"):
         ControllerConfig.for_action_space(ActionSpec("box", 1, (0,), (1,)), discrete="thresholds")
     with pytest.raises(UserError, match="the task orders 2 choices; there are 3"):
         spec = ActionSpec("discrete", 3)

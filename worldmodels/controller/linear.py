@@ -112,7 +112,8 @@ class ControllerConfig(Config):
         `UserError`, and so is an order of other choices than the space's.
         """
         if discrete == "thresholds":
-            require_choices(spec)
+            if spec.kind == "box":
+                raise UserError("controller.discrete is 'thresholds'; numbers (Box) need 'argmax'")
             order = tuple(range(spec.dim) if order is None else order)
             if len(order) != spec.dim:
                 raise UserError(f"the task orders {len(order)} choices; there are {spec.dim}")
@@ -127,15 +128,6 @@ class ControllerConfig(Config):
         if {"scaled", "whole"} & set(squash):
             low, high = (tuple(float(v) for v in np.ravel(b)) for b in (spec.low, spec.high))
         return cls(inputs, hidden, squash, low, high, normalize)
-
-
-def require_choices(spec: ActionSpec) -> None:
-    """Refuse thresholds for numbers."""
-    if spec.kind != "discrete":
-        raise UserError(
-            "controller.discrete is 'thresholds', but the actions are numbers (a Box); it must be "
-            "'argmax', which has no effect on them"
-        )
 
 
 class InputStats(NamedTuple):

@@ -211,7 +211,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
 
 
 class Dream(gym.Env[Array, Any]):
-    """One dream, a `DreamVector` of one without restarts; observations have one row."""
+    """One dream, a `DreamVector` of one without restarts; observations are one row."""
 
     metadata = _METADATA
 

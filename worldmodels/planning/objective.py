@@ -208,9 +208,8 @@ class UnrolledObjective:
         weight, total = torch.ones(rows), torch.zeros(rows)
         for t in range(len(uniform)):
             inside = t < plans.shape[1]
-            action = (
-                actions[:, t] if inside else imagination.controller(*world.seen(imagination.carry))
-            )
+            seen = world.seen(imagination.carry)
+            action = actions[:, t] if inside else imagination.controller(*seen)
             reward, alive = world.step(
                 action, uniform[t].repeat(wide, 1), normal[t].repeat(wide, 1)
             )
