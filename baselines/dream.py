@@ -79,7 +79,7 @@ def drive_by(recipe: Recipe, tensors: Mapping[str, Tensor], world: Path, digest:
         UserError: there is no such agent, or the tensors are not the recipe's.
     """
     agent = Agent.from_pretrained(world)
-    seen = spaces.Box(-np.inf, np.inf, (agent.z_dim + agent.h_dim,), np.float32)
+    seen = spaces.Box(-np.inf, np.inf, (agent.z_dim + agent.seen_dim,), np.float32)
     policy = build_policy(recipe, seen, drivers.action_space(agent.action_spec))
     drivers.assign(policy, tensors, world)
     sums = runs.read_json(world / "config.json")["sha256"]

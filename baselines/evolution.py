@@ -114,9 +114,9 @@ class Candidates:
         rows = torch.from_numpy(np.flatnonzero(active))
         z = torch.zeros(len(obs), agent.z_dim)
         z[rows] = agent.encode(obs[active])[0]
-        h = self._memory.h.view(self._count, -1, agent.h_dim)
+        h = self._memory.seen(cfg.carry).view(self._count, -1, agent.seen_dim)
         action = self._weights.act(z.view(self._count, -1, agent.z_dim), h).flatten(0, 1)
-        if cfg.inputs == "zh":
+        if cfg.inputs != "z":
             known = linear.memory_input(action, cfg)
             self._memory = agent.memories[0].advance(z, known, self._memory)
         chosen: NDArray[Any] = action.numpy()
@@ -282,7 +282,9 @@ class _Session:
                 f"components is {self.cfg.components}, but agent {self.folder} has no recorded "
                 "starts to find them in; it must be 0"
             )
-        seen = controller_inputs(agent.controller, agent.starts.z, agent.starts.h[0])
+        seen = controller_inputs(
+            agent.controller, agent.starts.z, agent.starts.seen(agent.controller.carry)
+        )
         return Components.of(seen, self.cfg.components, agent.controller)
 
     def _first_mean(self) -> NDArray[np.float32]:

@@ -18,12 +18,12 @@ import torch
 
 from worldmodels import runs
 from worldmodels.pipeline import Pipeline, run_pipeline
-from worldmodels.presets import RunConfig, smoke
+from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
 
 
-def tiny() -> RunConfig:
+def tiny(env_id: str = DEFAULT_ENV) -> RunConfig:
     """The smoke preset without its films and with the fast environment in the test."""
-    cfg = smoke()
+    cfg = PRESETS["smoke"](env_id)
     test = dataclasses.replace(cfg.test, videos=False, random_policy=False, max_steps=20)
     selection = dataclasses.replace(cfg.selection, max_steps=20)
     return dataclasses.replace(cfg, test=test, selection=selection, test_env_id=cfg.env_id)

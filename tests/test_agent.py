@@ -31,6 +31,7 @@ from worldmodels.evaluation.policies import stamp
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
+from worldmodels.memory.transformer import Transformer, TransformerConfig
 from worldmodels.policies.opening import open_policy, policy_path
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import RunFolder
@@ -63,7 +64,9 @@ class Pixels(gym.Env[NDArray[np.uint8], Any]):
 def make(spec: ActionSpec = PEDALS, memories: int = 1, seed: int = 0, **kwargs: Any) -> Agent:
     """A small agent with random weights."""
     torch.manual_seed(seed)
-    options = {k: kwargs.pop(k) for k in ("inputs", "hidden", "normalize") if k in kwargs}
+    options = {
+        k: kwargs.pop(k) for k in ("inputs", "hidden", "normalize", "discrete") if k in kwargs
+    }
     cfg = ControllerConfig.for_action_space(spec, CAR_RACING.squash, **options)
     params = np.random.default_rng(seed).standard_normal(num_parameters(cfg, Z, H))
     return Agent(
@@ -100,6 +103,38 @@ def test_actions_follow_the_definition() -> None:
             _, memory = agent.memories[0].step(z, want, memory)
         np.testing.assert_allclose(actions, want, atol=1e-5)
     assert isinstance(agent, Policy)
+
+
+def test_a_controller_with_c_and_thresholds_follows_the_definition(tmp_path: Path) -> None:
+    made = make(BUTTONS, inputs="zhc", discrete="thresholds")
+    made.save_pretrained(tmp_path / "agent", dtype="float32")
+    agent = Agent.from_pretrained(tmp_path / "agent")
+    assert agent.controller == made.controller and agent.parameters.size == Z + 2 * H + 1
+    obs, state, memory = frames(5), None, agent.memories[0].initial_state(B)
+    for t in range(5):
+        actions, state = agent.predict(obs[t], state, deterministic=True)
+        with torch.no_grad():
+            z = torch.from_numpy(state.z)
+            seen = torch.cat([z, memory.h, memory.c], -1)
+            out = torch.tanh(seen @ torch.from_numpy(agent.parameters[:-1]) + agent.parameters[-1])
+            want = (out > -0.5).long() + (out > 0) + (out > 0.5)
+            _, memory = agent.memories[0].step(z, torch.eye(4)[want], memory)
+        np.testing.assert_array_equal(actions, want)
+
+
+def test_a_transformer_has_no_c_to_see() -> None:
+    agent = make(inputs="zhc")
+    memory = Transformer(TransformerConfig(Z, 3, H, 2))
+    with pytest.raises(UserError, match="is 'zhc', but a Transformer has no cell"):
+        Agent(
+            agent.vision,
+            [memory],
+            agent.controller,
+            agent.parameters,
+            env_id="CarRacing-v3",
+            frame_spec=FrameSpec(84),
+            action_spec=PEDALS,
+        )
 
 
 @pytest.mark.parametrize("spec", [PEDALS, BUTTONS])

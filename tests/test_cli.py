@@ -15,12 +15,15 @@ import pytest
 
 from tests.experience.fakes import BOX
 from worldmodels import __version__, cli
+from worldmodels.agent import SHIPPED
 from worldmodels.commands import help, parsing
 from worldmodels.commands.collect import Collect
 from worldmodels.commands.evaluate import Evaluate
+from worldmodels.commands.planning import TrainPolicy
 from worldmodels.commands.run import Run
 from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
+from worldmodels.runs import read_json, write_json
 
 NESTED = "explore_bias"  # centres of several numbers each, of which flags can tell only one
 
@@ -76,11 +79,22 @@ def test_no_preset_is_the_quick_one() -> None:
 @pytest.mark.parametrize(("base", "target"), [("smoke", "full"), ("quick", "smoke")])
 def test_every_setting_is_a_flag(base: str, target: str) -> None:
     wanted = PRESETS[target]()
-    words = [word for flag, value in leaves(wanted) for word in as_words(flag, value)]
+    given = [(flag, value) for flag, value in leaves(wanted) if flag not in Run.unused]
+    words = [word for flag, value in given for word in as_words(flag, value)]
     found = parse_run("--preset", base, *words).config
     bias = PRESETS[base]().experience.explore_bias
     experience = dataclasses.replace(wanted.experience, explore_bias=bias)
     assert found == dataclasses.replace(wanted, experience=experience)
+
+
+def test_a_residual_pays_for_no_event_in_car_racing_only(tmp_path: Path) -> None:
+    def penalty(agent: str) -> float:
+        words = ["--agent", agent, "--policy", "residual"]
+        return parsing.parse(TrainPolicy, words, "").training.no_event_penalty
+
+    config = read_json(SHIPPED / "car-racing" / "config.json")
+    write_json(tmp_path / "config.json", {**config, "env_id": "CartPole-v1"})
+    assert (penalty("car-racing"), penalty(str(tmp_path))) == (2.0, 0.0)
 
 
 def test_single_settings_change_and_others_stay() -> None:

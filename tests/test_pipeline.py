@@ -26,12 +26,14 @@ from worldmodels.pipeline.iteration import Iteration
 from worldmodels.policies.ensemble import other_members
 from worldmodels.policies.opening import best_policy
 from worldmodels.presets import (
+    DEFAULT_ENV,
     PRESETS,
     EnsembleStageConfig,
     FromScratchConfig,
     MemoryStageConfig,
     RunConfig,
     SelectionConfig,
+    changed,
 )
 from worldmodels.protocols import UserError
 from worldmodels.stages import LatentsFile, selection
@@ -363,16 +365,36 @@ def test_late_rounds_are_validated_on_more_tracks() -> None:
 def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
     from tests.experience import fakes
 
-    cfg = tiny()
-    cfg = dataclasses.replace(
-        cfg,
-        env_id=fakes.DISCRETE,
-        test_env_id=None,
-        horizontal_flip=False,
-        iterations=1,
-    )
-    run_pipeline(cfg, tmp_path, seed=0, workers=1)
-    assert Agent.from_pretrained(tmp_path / "agent").env_id == fakes.DISCRETE
+    cfg = tiny(fakes.DISCRETE)
+    controller = dataclasses.replace(cfg.controller, inputs="zhc", discrete="thresholds")
+    run_pipeline(dataclasses.replace(cfg, controller=controller), tmp_path, seed=0, workers=1)
+    agent = Agent.from_pretrained(tmp_path / "agent")
+    assert agent.env_id == fakes.DISCRETE
+    assert (agent.controller.inputs, agent.controller.choices) == ("zhc", (0, 1, 2, 3))
+    assert (tmp_path / "evaluation.json").exists()
+
+
+def test_settings_of_another_task_or_for_other_actions_are_refused(tmp_path: Path) -> None:
+    from tests.experience import fakes
+
+    def refused(said: str, of: str, **change: Any) -> None:
+        cfg = changed(dataclasses.replace(tiny(of), test_env_id=None), change)
+        with pytest.raises(UserError, match=said):
+            run_pipeline(cfg, tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    said = "settings are for car-racing, and env_id is .*: begin with quick"
+    refused(said, DEFAULT_ENV, env_id=fakes.BOX)
+    refused("settings are for Pong-v9", fakes.BOX, made_for="Pong-v9")
+    refused("discrete is 'thresholds'; ", fakes.BOX, **{"controller.discrete": "thresholds"})
+    for setting, value in (
+        ("explore_bias", ((0.0,),)),
+        ("agent_bias_std", 0.1),
+        ("agent_noise", (0.0, 1.5)),
+    ):
+        refused(setting, fakes.DISCRETE, **{f"experience.{setting}": value})
+    with pytest.raises(UserError, match=r"inputs is 'zhc'; .*transformer, which has no cell"):
+        changed(tiny(), {"controller.inputs": "zhc", "memory.kind": "transformer"})
 
 
 def test_a_mirrored_run_learns_from_both_images(unbroken: Path) -> None:
@@ -413,7 +435,7 @@ def test_half_of_v_s_frames_are_mirrored_and_a_resumed_run_sees_the_same() -> No
 def test_only_a_known_mirror_can_be_used(tmp_path: Path) -> None:
     from tests.experience import fakes
 
-    cfg = dataclasses.replace(tiny(), env_id=fakes.BOX)
+    cfg = dataclasses.replace(tiny(), env_id=fakes.BOX, made_for=None)
     with pytest.raises(UserError, match=r"test_env_id .* takes other actions than env_id"):
         run_pipeline(cfg, tmp_path / "other")
     assert not (tmp_path / "other").exists()

@@ -35,6 +35,7 @@ def small(env_id: str = DEFAULT_ENV) -> RunConfig:
         cfg,
         env_id=BOX,
         test_env_id=BOX,
+        made_for=None,
         horizontal_flip=False,
         experience=dataclasses.replace(cfg.experience, agent_snapshots="selected"),
         selection=dataclasses.replace(cfg.selection, max_steps=8),

@@ -63,16 +63,17 @@ class LinearPolicy:
         self._one = linear.Controllers(parameters, agent.controller, *sizes, agent.input_stats)
 
     def __call__(self, z: Tensor, h: Tensor) -> Tensor:
-        """M's action inputs (B, A) at z (B, Z) and h (B, H)."""
+        """M's action inputs (B, A) at z (B, Z) and h (B, H), or [h, c]."""
         return self._one(z[None], h[None])[0]
 
 
 class Agent(HoldingPolicy[AgentState]):
     """V + M + C with Stable-Baselines3's `predict`.
 
-    At time t the controller sees [z_t, h_t], z_t from the frame and h_t from what came before; the
-    next decision steps M with z_t and the executed action to h_{t+1}. With an `action_repeat` of k
-    it decides at every k-th frame, and `predict` gives that action for k frames.
+    At time t the controller sees [z_t, h_t] (or z_t alone, or c_t too), z_t from the frame and h_t
+    from what came before; the next decision steps M with z_t and the executed action to h_{t+1}.
+    With an `action_repeat` of k it decides at every k-th frame, and `predict` gives that action for
+    k frames.
     """
 
     def __init__(
@@ -133,6 +134,8 @@ class Agent(HoldingPolicy[AgentState]):
         self._check()
         self.z_dim, self.h_dim = vision.cfg.z_dim, self.memories[0].cfg.hidden_size
         """sizes of V's latent and of M's features"""
+        self.seen_dim = self.memories[0].seen_size(controller.carry)
+        """width of what policies see of M: h, or [h, c]"""
         self.linear = LinearPolicy(self)
         """C, whatever acts"""
 
@@ -152,7 +155,7 @@ class Agent(HoldingPolicy[AgentState]):
 
     @property
     def _sees_memory(self) -> bool:
-        return self.controller.inputs == "zh" or self._other is not None
+        return self.controller.inputs != "z" or self._other is not None
 
     def _remembers(self, state: AgentState) -> bool:
         return self._sees_memory or self.action_repeat > 1
@@ -165,7 +168,7 @@ class Agent(HoldingPolicy[AgentState]):
             h, c, last_z, last_action = (torch.from_numpy(part) for part in state[:4])
             memory = self.memories[0].advance(last_z, last_action, MemoryState(h, c))
             memory = memory.kept(torch.from_numpy(~seen.starts)[:, None])
-        action = self.act(z, memory.h)
+        action = self.act(z, memory.seen(self.controller.carry))
         parts = (memory.h.numpy(), memory.c.numpy(), z.numpy(), action.numpy())
         new = AgentState(*parts, np.ones(len(z), np.int64))
         if not (np.isfinite(new.z).all() and np.isfinite(new.action).all()):
@@ -298,7 +301,7 @@ class Agent(HoldingPolicy[AgentState]):
         for what, got, right in (
             ("M's z_dim", cfg.z_dim, self.vision.cfg.z_dim),
             ("M's action_size", cfg.action_size, size),
-            ("C's outputs", self.controller.outputs, size),
+            ("C's number of actions", self.controller.action_size, size),
         ):
             if got != right:
                 raise UserError(f"{what} is {got}; V and the action space need {right}")

@@ -31,8 +31,10 @@ from worldmodels.config import (
     SizeOrZero,
 )
 from worldmodels.controller.evolve import EvolveConfig
+from worldmodels.controller.linear import Discrete, Inputs
 from worldmodels.dream.config import DreamConfig
 from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.memory.interface import MemoryConfig
 from worldmodels.memory.kinds import KINDS, Kind
@@ -44,8 +46,11 @@ from worldmodels.protocols import (
     SELECTION_SEED_START,
     TEST_SEED_START,
     TRAINING_SEED_LIMIT,
+    UserError,
 )
-from worldmodels.tasks import task_for
+from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks.choices import choices, findings
+from worldmodels.tasks.default import measure
 from worldmodels.vision.train import VisionTrainConfig
 from worldmodels.vision.vae import VAEConfig
 
@@ -73,9 +78,10 @@ class ExperienceConfig(Config):
     """limit of random episodes, in steps; lower it where random actions soon lead nowhere"""
     explore_scales: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.3, 0.5, 0.8)
     """standard deviations of the random actions, each for an equal number of episodes; several give
-    varied data"""
+    varied data (Discrete actions have none)"""
     explore_rho: Decay = 0.9
-    """correlation of random actions from one to the next; raise it for smoother ones"""
+    """correlation of random actions from one to the next; raise it for smoother ones. Discrete:
+    the chance to keep a choice"""
     explore_bias: tuple[tuple[float, ...], ...] = ()
     """means of the random actions in unit coordinates, each for an equal number of episodes; set
     them where the task's own mean explores too little (default: the task's)"""
@@ -85,12 +91,14 @@ class ExperienceConfig(Config):
     """limit of the agent's episodes, in steps (None: the environment's)"""
     agent_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
     """standard deviations of the noise on the agent's actions, each for an equal number of
-    episodes; larger ones show M how the agent recovers"""
+    episodes; larger ones show M how the agent recovers. Discrete: fractions of the decisions that
+    are random instead, each action held for 1 to burst_steps decisions"""
     agent_snapshots: Literal["selected", "all"] = "selected"
     """which agents collect: the selected one, or all snapshots of the last evolution in equal
     parts, whose failures M needs to see"""
     agent_bias_std: NotNegative = 0.0
-    """standard deviation of a shift of the agent's actions, drawn once per episode with noise"""
+    """standard deviation of a shift of the agent's actions, drawn once per episode with noise; 0
+    for Discrete actions"""
     patience: Count | None = None
     """end a random episode after this many steps without a reward above 0 (None: never); set it
     where lost episodes fill the data"""
@@ -164,8 +172,12 @@ class StartsConfig(Config):
 class ControllerStageConfig(Config):
     """C: its inputs, and its evolution."""
 
-    inputs: Literal["zh", "z"] = "zh"
-    """zh: the latent and h of M; z: the latent only, to measure what memory is worth"""
+    inputs: Inputs = "zh"
+    """zh: the latent and h of M; z: the latent only, to measure what memory is worth; zhc: the
+    cell c of the lstm too, as the paper's C in Doom"""
+    discrete: Discrete = field(default="argmax", metadata={"omit_default": True})
+    """how C chooses among discrete actions. argmax: an output for each; thresholds: one output,
+    as the paper's C in Doom; try it where choices have an order, such as left, none, right"""
     hidden: SizeOrZero = 0
     """units of one hidden layer; 0 is the paper's linear controller"""
     normalize: bool = False
@@ -323,6 +335,9 @@ class RunConfig(Config):
     """several iterations' agents as one"""
     test: TestConfig = field(default_factory=TestConfig)
     """the final test"""
+    made_for: str | None = field(default=None, metadata={"omit_default": True})
+    """task or environment that the settings were chosen for; another one's run refuses them
+    (None: they are for any)"""
 
     def _check(self) -> None:
         cfg = self.experience
@@ -330,9 +345,34 @@ class RunConfig(Config):
         if total > TRAINING_SEED_LIMIT:
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")
+        if self.controller.inputs == "zhc" and not KINDS[self.memory.kind][1].has_cell:
+            allowed = f"zh or z with memory.kind {self.memory.kind}, which has no cell c"
+            self.refuse("controller.inputs", allowed)
         if self.dream.backend == "kernels" and self.memory.kind != "lstm":
             allowed = f"torch or auto with memory.kind {self.memory.kind}, which has no kernels"
             self.refuse("dream.backend", allowed)
+
+    def check_fits(self, spec: ActionSpec) -> None:
+        """Refuse settings for another environment, or for other actions, before anything runs."""
+        if self.made_for not in (None, self.env_id, task_for(self.env_id).name):
+            raise UserError(
+                f"the settings are for {self.made_for}, and env_id is {self.env_id}: begin with "
+                f"quick({self.env_id!r}), smoke or full, or set made_for to None to keep them"
+            )
+        own = self.experience
+        if spec.kind == "box":
+            if self.controller.discrete != "argmax":
+                self.refuse("controller.discrete", "argmax where actions are numbers (Box)")
+            return
+        if own.explore_bias:
+            self.refuse("experience.explore_bias", "empty where actions are choices (Discrete)")
+        if own.agent_bias_std:
+            self.refuse("experience.agent_bias_std", "0 where actions are choices (Discrete)")
+        if max(own.agent_noise) > 1:
+            allowed = (
+                "from 0 to 1 each where actions are choices (Discrete): fractions of decisions"
+            )
+            self.refuse("experience.agent_noise", allowed)
 
     def limited(self, max_steps: int | None) -> RunConfig:
         """The same with no episode longer than so many steps (None: unchanged)."""
@@ -515,13 +555,39 @@ FULL: dict[str, Any] = QUICK | {
 
 def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:
     """A preset, with what the task of the environment changes in it."""
-    cfg = changed(RunConfig(env_id=env_id), settings)
-    return changed(cfg, task_for(env_id).settings.get(name, {}))
+    cfg, task = changed(RunConfig(env_id=env_id), settings), task_for(env_id)
+    own = task.settings.get(name, {})
+    return changed(cfg, {**own, "made_for": task.name} if own else {})
 
 
-smoke = partial(_preset, "smoke", SMOKE)
-quick = partial(_preset, "quick", QUICK)
-full = partial(_preset, "full", FULL)
+PRESETS: dict[str, Callable[..., RunConfig]] = {
+    "smoke": partial(_preset, "smoke", SMOKE),
+    "quick": partial(_preset, "quick", QUICK),
+    "full": partial(_preset, "full", FULL),
+}
+"""Presets by name; each gives the settings for an environment, as its task has them."""
 
-PRESETS: dict[str, Callable[..., RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
-"""Presets by name; each gives the settings for an environment."""
+
+def _settings(name: str, env_id: str = DEFAULT_ENV) -> RunConfig:
+    """A preset for an environment, as `worldmodels run` takes it.
+
+    Without a registered task, a few episodes are played to choose settings by what they show, as
+    `worldmodels check` does; their frames are in no ledger.
+
+    Raises:
+        UserError: the environment cannot be made, or nothing can be learnt in it.
+    """
+    cfg = PRESETS[name](env_id)
+    if task_for(env_id) is not DEFAULT:
+        return cfg
+    found = measure(env_id)
+    for finding in findings(found):
+        if finding.level == "refused":
+            raise UserError(f"{env_id}: {finding.text}")
+    own = {choice.setting: choice.value for choice in choices(found, name)}
+    return changed(cfg, {**own, "made_for": env_id})
+
+
+smoke = partial(_settings, "smoke")
+quick = partial(_settings, "quick")
+full = partial(_settings, "full")

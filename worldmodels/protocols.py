@@ -27,16 +27,19 @@ TEST_SEED_START = 1_000_000
 NUM_TEST_SEEDS = 100
 """Number of test episodes: the seeds `TEST_SEED_START` to `TEST_SEED_START + 99`."""
 
-Squash: TypeAlias = Literal["tanh", "half", "clip", "scaled", "whole", "argmax"]
+Squash: TypeAlias = Literal["tanh", "half", "clip", "scaled", "whole", "argmax", "thresholds"]
 """How one output of C becomes an action: ``tanh(x)``; ``(tanh(x) + 1) / 2``;
 ``clip(tanh(x), 0, 1)``; tanh scaled to [low, high]; the same, rounded to whole numbers (all outputs
-together, a Box of integers); the index of the largest output (all outputs together, Discrete)."""
+together, a Box of integers); the index of the largest output (all outputs together, Discrete); the
+interval of [-1, 1], cut into as many equal ones as there are choices, that tanh(x) of the one
+output falls into (Discrete; Ha and Schmidhuber 2018, appendix A.4)."""
 
 PolicyState: TypeAlias = Any
 """What a recurrent policy carries from step to step; opaque to its callers."""
 
 LatentPolicy: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
-"""From z (B, Z) and h (B, H) to actions as M sees them: (B, A) numbers, or one-hot choices."""
+"""From z (B, Z) and h (B, H), or [h, c] (B, H + C) for an agent whose C sees c, to actions as M
+sees them: (B, A) numbers, or one-hot choices."""
 
 
 class UserError(Exception):

@@ -32,6 +32,8 @@ def test_parameter_counts_are_the_papers() -> None:
     assert linear.num_parameters(ControllerConfig()) == 867
     assert linear.num_parameters(ControllerConfig(inputs="z")) == 99
     assert linear.num_parameters(ControllerConfig(inputs="z", hidden=40)) == 33 * 40 + 41 * 3
+    doom = ControllerConfig(inputs="zhc", squash=("thresholds",), choices=(1, 0, 2))
+    assert linear.num_parameters(doom, 64, 512) == 64 + 512 + 512 + 1
 
 
 def test_linear_equals_the_formula() -> None:
@@ -44,6 +46,56 @@ def test_linear_equals_the_formula() -> None:
         out = np.tanh(np.concatenate([z[p], h[p]], -1) @ w.T + params[p, -3:])
         want = np.stack([out[:, 0], (out[:, 1] + 1) / 2, np.clip(out[:, 2], 0, 1)], -1)
         np.testing.assert_allclose(got[p], want, atol=2e-6)
+
+
+def test_c_is_one_more_input() -> None:
+    cfg = ControllerConfig(inputs="zhc", squash=("tanh", "tanh"))
+    z, h = states()
+    c = states(7)[1]
+    params = population(cfg)
+    seen = torch.from_numpy(np.concatenate([h, c], -1))
+    got = linear.Controllers(torch.from_numpy(params), cfg, Z, H).act(torch.from_numpy(z), seen)
+    for p in range(P):
+        w, b = params[p, :-2].reshape(2, Z + 2 * H), params[p, -2:]
+        want = np.tanh(np.concatenate([z[p], h[p], c[p]], -1) @ w.T + b)
+        np.testing.assert_allclose(got[p], want, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("order", "action", "choice"),
+    [
+        ((0, 1, 2), -0.34, 0),
+        ((0, 1, 2), -0.33, 1),
+        ((0, 1, 2), 0.33, 1),
+        ((0, 1, 2), 0.34, 2),
+        ((1, 0, 2), -0.9, 1),  # left, none, right
+        ((1, 0, 2), 0.0, 0),
+        ((1, 0, 2), 1.0, 2),
+        ((0, 1), -0.01, 0),
+        ((0, 1), 0.01, 1),
+        ((3, 2, 1, 0), -1.0, 3),
+        ((3, 2, 1, 0), 0.49, 1),
+    ],
+)
+def test_thresholds_cut_one_output_into_equal_intervals(
+    order: tuple[int, ...], action: float, choice: int
+) -> None:
+    spec = ActionSpec("discrete", len(order), start=5)
+    cfg = ControllerConfig.for_action_space(spec, discrete="thresholds", order=order)
+    out = torch.full((2, 1), float(np.arctanh(np.clip(action, -1 + 1e-9, 1 - 1e-9))))
+    got = linear.squash(out, cfg)
+    assert got.tolist() == [choice, choice]
+    encoded = linear.memory_input(got, cfg).numpy()
+    assert encoded.shape == (2, len(order)) and cfg.outputs == 1
+    assert spec.decode(encoded).tolist() == [5 + choice] * 2
+
+
+def test_thresholds_are_for_choices_in_an_order() -> None:
+    with pytest.raises(UserError, match=r"discrete is 'thresholds'; numbers .* need 'argmax'"):
+        ControllerConfig.for_action_space(ActionSpec("box", 1, (0,), (1,)), discrete="thresholds")
+    with pytest.raises(UserError, match="the task orders 2 choices; there are 3"):
+        spec = ActionSpec("discrete", 3)
+        ControllerConfig.for_action_space(spec, discrete="thresholds", order=(1, 0))
 
 
 def test_hidden_layer_equals_the_formula() -> None:
@@ -127,6 +179,10 @@ def test_actions_stay_within_bounds(out: list[float]) -> None:
         ({"squash": ("sigmoid",)}, "sigmoid"),
         ({"squash": ("argmax", "tanh")}, "argmax"),
         ({"squash": ("scaled",), "low": (0.0,)}, "high"),
+        ({"squash": ("thresholds", "tanh")}, "thresholds for a single output"),
+        ({"squash": ("thresholds",)}, "choices"),
+        ({"squash": ("thresholds",), "choices": (0, 2)}, "each of the numbers from 0 once"),
+        ({"choices": (0, 1)}, "none for other rules"),
     ],
 )
 def test_bad_configs_are_named(kwargs: dict[str, object], names: str) -> None:

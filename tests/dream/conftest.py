@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,8 +52,8 @@ def make_starts(members: int = 1, seed: int = 0) -> DreamStarts:
 
 @pytest.fixture(scope="session")
 def make_agent() -> MakeAgent:
-    def make(members: int = 1, action_spec: ActionSpec = PEDALS) -> Agent:
-        controller = ControllerConfig.for_action_space(action_spec, CAR_RACING.squash)
+    def make(members: int = 1, action_spec: ActionSpec = PEDALS, **options: Any) -> Agent:
+        controller = ControllerConfig.for_action_space(action_spec, CAR_RACING.squash, **options)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             vision = ConvVAE(VAEConfig(z_dim=Z, width=2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels.controller.evolve import EvolveConfig, evolve
+from worldmodels.controller.linear import ControllerConfig, Controllers, num_parameters
+from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns, MakeAct
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import DreamNoise
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
@@ -75,6 +80,55 @@ def dream_by_hand(
         reward = REWARD.base + REWARD.event_value * torch.sigmoid(output.reward)
         seen.append((before, action, reward))
     return [torch.cat(parts).numpy() for parts in zip(*seen, strict=True)]
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_a_controller_sees_the_first_memorys_c(backend: str) -> None:
+    memories, starts = make_memories(2), make_starts(2)
+    cfg = dataclasses.replace(BASE, backend=backend, ensemble="per_step")
+    engine = DreamEngine(memories, REWARD, starts, cfg, carry=True)
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    def make(population: Tensor) -> Act:
+        act = make_act(population)
+
+        def noting(z: Tensor, h: Tensor) -> Tensor:
+            seen.append((z.clone(), h.clone()))
+            return act(z, h[..., :H])
+
+        return noting
+
+    result = engine.rollout(make, make_population(count=1), seed=5, record=True)
+    plain = DreamEngine(memories, REWARD, starts, cfg).rollout(
+        make_act, make_population(count=1), 5
+    )
+    np.testing.assert_array_equal(result.returns, plain.returns)
+    assert result.actions is not None
+    h, c = seen[0][1][0].split(H, -1)
+    state = MemoryState(h, c)
+    with torch.no_grad():
+        for t in range(T - 1):
+            action = torch.from_numpy(result.actions[0, :, t])
+            state = memories[0].advance(seen[t][0][0], action, state)
+            wide = torch.cat((state.h, state.c), -1)
+            np.testing.assert_allclose(seen[t + 1][1][0], wide, atol=1e-4)
+
+
+def test_thresholds_evolve_in_the_dream() -> None:
+    """Generations of CMA-ES raise the return of a dream in which one of three choices pays."""
+    (memory,) = make_memories(action_size=3)
+    with torch.no_grad():
+        memory.lstm.weight_ih_l0[2 * H : 3 * H, Z + 2] = 3.0  # the last choice fills the cell
+        memory.reward.weight.fill_(0.2)
+    shape = ControllerConfig.for_action_space(
+        ActionSpec("discrete", 3), inputs="zhc", discrete="thresholds", order=(1, 0, 2)
+    )
+    engine = DreamEngine([memory], REWARD, make_starts(), BASE, carry=True)
+    returns = DreamReturns(engine, partial(Controllers, cfg=shape, z_dim=Z, h_dim=H))
+    cfg = EvolveConfig(StrategyConfig(population=8), generations=8)
+    found = evolve(returns, cfg, 0, np.zeros(num_parameters(shape, Z, H)))
+    before, after = returns(np.stack([0 * found.parameters, found.parameters]), seed=1)
+    assert after > before + 5
 
 
 def watched(seen: list[Tensor]) -> MakeAct:

@@ -19,6 +19,7 @@ import worldmodels  # noqa: F401  # registers the environments
 from worldmodels.dream.env import Dream, DreamVector
 from worldmodels.dream.sb3 import DreamVecEnv
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.protocols import UserError
 
@@ -75,6 +76,20 @@ def test_a_dream_begins_at_its_start(make_agent: MakeAgent) -> None:
     for bad in (S, -1, 0.5, [1, 2]):
         with pytest.raises(UserError, match="start"):
             env.reset(options={"start": bad})
+
+
+def test_policies_see_c_where_the_agents_own_does(make_agent: MakeAgent) -> None:
+    agent = make_agent(inputs="zhc")
+    env = Dream(agent, dtype="float32", termination="off")
+    obs, _ = env.reset(seed=0, options={"start": 3})
+    assert agent.starts is not None
+    state = MemoryState(*(torch.from_numpy(x[0, 3:4]) for x in (agent.starts.h, agent.starts.c)))
+    np.testing.assert_array_equal(obs[Z:], state.seen(carry=True)[0])
+    action = torch.from_numpy(GAS)[None]
+    state = agent.memories[0].advance(torch.from_numpy(obs[None, :Z]), action, state)
+    after = env.step(GAS)[0]
+    np.testing.assert_allclose(after[Z:], state.seen(carry=True)[0].detach(), atol=1e-4)
+    assert env.observation_space.contains(after) and len(after) == Z + 2 * H
 
 
 def test_the_horizon_truncates_and_m_terminates(make_agent: MakeAgent) -> None:

@@ -200,6 +200,31 @@ def test_kicks_come_as_often_and_last_as_long_as_promised(
         assert change[kicked[1:] & kicked[:-1]].mean() < 0.05
 
 
+@pytest.mark.parametrize("longest", [1, 5])
+def test_noise_on_choices_is_the_fraction_of_random_decisions(
+    longest: int, discrete: gym.Env[Any, Any]
+) -> None:
+    for scale in (0.1, 0.3, 1.0):
+        actions = agent_actions(quiet(scale=scale, burst_steps=longest), discrete, 4000)
+        other = actions != 2  # three of four random choices
+        assert other.mean() == pytest.approx(0.75 * scale, rel=0.06)
+        if scale < 1:  # a random choice is held
+            mean_hold = other.sum() / (other[1:] & ~other[:-1]).sum()
+            assert mean_hold == pytest.approx((1 + longest) / 2, rel=0.15 + scale)
+            assert mean_hold > (longest > 1) + 0.95
+    both = agent_actions(quiet(scale=0.2, burst_probability=0.1, burst_steps=1), discrete, 4000)
+    assert (both != 2).mean() == pytest.approx(0.75 * (1 - 0.9 * 0.8), rel=0.06)
+
+
+def test_choices_have_no_bias_and_no_noise_beyond_one(discrete: gym.Env[Any, Any]) -> None:
+    with pytest.raises(UserError, match=r"bias is \(0.1,\), but the actions are choices"):
+        build_behaviour(AR1Config(bias=(0.1,)), discrete)
+    with pytest.raises(UserError, match=r"bias_std is 0.1; it must be 0 in a Discrete space"):
+        agent_actions(quiet(bias_std=0.1), discrete, 1)
+    with pytest.raises(UserError, match=r"scale is 1.5; it must be from 0 to 1 in a Discrete"):
+        agent_actions(quiet(scale=1.5), discrete, 1)
+
+
 def test_a_share_of_episodes_begins_with_random_driving(box: gym.Env[Any, Any]) -> None:
     cfg = quiet(random_start_probability=0.5, random_start_steps=20)
     actions = agent_actions(cfg, box, 60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,9 +33,10 @@ def make_agent() -> MakeAgent:
         spec: ActionSpec = PEDALS,
         action_repeat: int = 2,
         reward: RewardModel = RAW,
+        **options: Any,
     ) -> Agent:
         own = CAR_RACING.squash if spec == PEDALS else None
-        controller = ControllerConfig.for_action_space(spec, own)
+        controller = ControllerConfig.for_action_space(spec, own, **options)
         rng = np.random.default_rng(0)
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,18 +13,27 @@ import torch
 from gymnasium import spaces
 
 from tests.experience.fakes import EchoPolicy
-from tests.planning.conftest import MakeAgent
-from tests.planning.test_policy import CFG, METHODS, frames
+from tests.planning.conftest import H, MakeAgent, S, Z
+from tests.planning.test_policy import CFG, METHODS, SMALL, frames
+from worldmodels.agent import Agent
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation.policies import RandomPolicy
 from worldmodels.experience.exploration import AgentNoiseConfig, build_behaviour
+from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.mdn_rnn import MDNRNN
+from worldmodels.planning import planners
+from worldmodels.planning.actor_critic import train_policy
+from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
 from worldmodels.planning.networks import Actor, NetworkConfig
+from worldmodels.planning.objective import Belief
+from worldmodels.planning.streams import residual_training
 from worldmodels.policies.ensemble import Ensemble
-from worldmodels.policies.learned import MeanActor, StackedActors
+from worldmodels.policies.learned import MeanActor, PolicyFile, StackedActors, origin
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.protocols import Policy, UserError
 
 B = 3
+SPEC = ActionSpec("discrete", 3, start=5)
 SPACES = [
     spaces.Discrete(3, start=5),
     spaces.Box(np.array([0, -3]), np.array([4, 3]), dtype=np.int64),
@@ -84,6 +95,83 @@ def test_a_trained_policy(make_agent: MakeAgent, space: Any, residual: float) ->
     if agent.action_spec.integer:
         assert torch.equal(dreamt, dreamt.round())
         assert np.array_equal(state.action, np.rint(state.action))
+
+
+def paying(make_agent: MakeAgent, choice: int) -> Agent:
+    """C always takes the first of three choices, and M pays for another one."""
+    agent = make_agent(spec=ActionSpec("discrete", 3), action_repeat=1)
+    memory = agent.memories[0]
+    assert isinstance(memory, MDNRNN)
+    weight = memory.lstm.all_weights[0][0]
+    with torch.no_grad():
+        weight[:, Z + choice] = 0.0
+        weight[2 * H, Z + choice] = 3.0  # cell candidate of unit 0
+        memory.reward.weight.zero_()
+        memory.reward.weight[0, 0] = 4.0
+    return agent.with_parameters(np.zeros_like(agent.parameters))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_planner_finds_a_better_choice_than_c_s(make_agent: MakeAgent, method: str) -> None:
+    """By its usual settings, but rollouts search without an alarm."""
+    agent, cfg = paying(make_agent, 2), planners.defaults(method)
+    cfg = dataclasses.replace(cfg, rollout=dataclasses.replace(cfg.rollout, alarm=0.0))
+    policy = PlanningPolicy(agent, method, cfg)
+    assert agent.starts is not None
+    firsts = []
+    for start in range(S):
+        plan = policy.plan(Belief.recorded(agent.starts, start), None, start)
+        firsts.append(int(plan.actions[0].argmax()))
+    assert np.mean(np.equal(firsts, 2)) > 0.4
+
+
+def test_a_residual_changes_choices_that_do_not_pay(make_agent: MakeAgent) -> None:
+    agent = paying(make_agent, 2)
+    training = dataclasses.replace(residual_training(), steps=120, batch_size=32, horizon=5)
+    training = dataclasses.replace(training, critic_warmup_steps=20, ema_decay=0.0, actors=1)
+    actor, _ = train_policy(agent, training, seed=0)
+    z, h = torch.randn(64, agent.z_dim), torch.randn(64, agent.h_dim).tanh()
+    with torch.no_grad():
+        assert (agent.linear(z, h).argmax(-1) == 0).all()
+        assert (MeanActor(actor)(z, h).argmax(-1) == 2).float().mean() > 0.6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_planners_and_their_networks_take_a_c_that_sees_c(
+    make_agent: MakeAgent, method: str
+) -> None:
+    agent = make_agent(2, spec=SPEC, inputs="zhc", discrete="thresholds")
+    policy = PlanningPolicy(agent, method, CFG)
+    state = drive(policy, SPEC.to_space())
+    for network in (NetworkConfig(8, 1, residual=0.5), NetworkConfig(8, 1, components=0)):
+        actor = Actor.of(agent, network).eval()
+        drive(agent.with_policy(MeanActor(actor)), SPEC.to_space())
+        seen = [torch.from_numpy(state.z), torch.from_numpy(state.h[:, 0])]
+        seen[1] = MemoryState(seen[1], torch.from_numpy(state.c[:, 0])).seen(carry=True)
+        with torch.inference_mode():
+            np.testing.assert_array_equal(StackedActors([actor])(*seen), MeanActor(actor)(*seen))
+    found = imitate(
+        agent,
+        collect_decisions(policy, ImitationConfig(dreams=1, decisions=2), 0),
+        ImitationConfig(epochs=1, network=NetworkConfig(8, 1)),
+        seed=0,
+    )
+    drive(agent.with_policy(MeanActor(found)), SPEC.to_space())
+
+
+@pytest.mark.parametrize("critic", [True, False])
+def test_a_policy_is_trained_for_a_c_that_sees_c(
+    make_agent: MakeAgent, tmp_path: Path, critic: bool
+) -> None:
+    agent = make_agent(2, spec=SPEC, inputs="zhc")
+    training = dataclasses.replace(
+        SMALL, critic=critic, tail=0 if critic else 2, network=NetworkConfig(8, 1, residual=0.5)
+    )
+    actor, value = train_policy(agent, training, seed=0)
+    file = PolicyFile((actor,), value, "residual", origin(agent, training.network))
+    file.save(tmp_path / "residual.safetensors")
+    loaded = PolicyFile.load(tmp_path / "residual.safetensors", agent)
+    drive(agent.with_policy(loaded.policy), SPEC.to_space())
 
 
 def test_c_in_the_dream(make_agent: MakeAgent, space: Any) -> None:

@@ -20,11 +20,13 @@ from PIL import Image
 
 from worldmodels import cli
 from worldmodels.commands import check as command
+from worldmodels.commands.collect import Collect
 from worldmodels.commands.parsing import parse
 from worldmodels.commands.run import Run
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.memory.train import fit_reward_model
-from worldmodels.presets import PRESETS, changed
+from worldmodels.presets import PRESETS, changed, quick
+from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, to_jsonable
 from worldmodels.tasks import task as records
 from worldmodels.tasks import task_for
@@ -286,7 +288,7 @@ def test_scales_that_fall_are_left_out() -> None:
     assert found["experience.explore_scales"] == (0.25, 0.5)
 
 
-def test_a_residual_cannot_change_a_choice() -> None:
+def test_choices_get_no_residual() -> None:
     assert settings("fine")["residual.enabled"] is False
     assert "residual.enabled" not in settings("pendulum")
 
@@ -367,6 +369,25 @@ def test_a_run_takes_the_choices_and_keeps_them(
     monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("measured again"))
     assert parsed(out, "unseeded", "--dream.horizon", "77") == first
     assert command.load(out, name_of("fine"), "quick") is None
+
+
+def test_a_preset_from_python_is_the_commands(tmp_path: Path) -> None:
+    for kind in ("fine", "pendulum"):
+        cfg = quick(name_of(kind))
+        assert cfg.made_for == name_of(kind)
+        assert dataclasses.replace(cfg, made_for=None) == parsed(tmp_path / kind, kind).config
+    assert quick() == PRESETS["quick"]() and quick().made_for == "car-racing"
+    with pytest.raises(UserError, match="all frames are white: there is nothing to see"):
+        quick(name_of("white"))
+
+
+def test_scales_of_choices_have_no_effect(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"explore-scales has no effect here: .* are choices"):
+        parsed(tmp_path, "fine", "--experience.explore-scales", "0.3")
+    parsed(tmp_path, "pendulum", "--experience.explore-scales", "0.3")
+    words = ["--env", name_of("fine"), "--out", str(tmp_path / "e"), "--scale", "0.3"]
+    with pytest.raises(UserError, match=r"--scale has no effect here: .* are choices"):
+        parse(Collect, words, "")
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:

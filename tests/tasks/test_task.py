@@ -15,16 +15,20 @@ from gymnasium import spaces
 from gymnasium.envs.box2d.car_racing import CarRacing
 
 import worldmodels
+from tests.dream.conftest import REWARD, make_memories, make_starts
 from tests.pages.fixture import make_run
+from worldmodels.dream.config import DreamConfig
 from worldmodels.envs import make
+from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config, build_behaviour
 from worldmodels.experience.rollout import run_group
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.pages import build_report
 from worldmodels.pipeline import Pipeline
-from worldmodels.presets import PRESETS, changed, full, quick, smoke
+from worldmodels.presets import PRESETS, ControllerStageConfig, changed, full, quick, smoke
 from worldmodels.protocols import UserError
+from worldmodels.stages.controller import DreamEvolution
 from worldmodels.stages.learning import flip_of
 from worldmodels.tasks import DEFAULT, Task, Words, named, register_task, task_for, task_of
 from worldmodels.tasks import task as records
@@ -112,15 +116,18 @@ def test_a_name_that_looks_like_car_racing_brings_none_of_its_settings(name: str
     assert (cfg.action_repeat, cfg.frame_rows, cfg.horizontal_flip) == (1, None, False)
     assert (cfg.experience.patience, cfg.experience.agent_patience) == (None, None)
     assert (cfg.dream.no_event_penalty, cfg.starts.off_track_weight) == (0, 1)
+    assert cfg.residual.training.no_event_penalty == 0
     assert (cfg.selection.reward_bound, cfg.frame_spec.rows) == (None, None)
     assert cfg.test_env == "CarRacingTwo-v0"
-    again = changed(cfg, {**CAR_RACING.settings[name], "env_id": own.env_id})
+    settings = {**CAR_RACING.settings[name], "made_for": CAR_RACING.name}
+    again = changed(cfg, {**settings, "env_id": own.env_id})
     assert again == own
     assert own.test_env == "CarRacing-v3"
 
 
 def test_presets_of_car_racing_are_what_they_were() -> None:
     assert (quick().action_repeat, quick().frame_rows, quick().horizontal_flip) == (4, 96, False)
+    assert {cfg.residual.training.no_event_penalty for cfg in (smoke(), quick(), full())} == {2.0}
     assert (
         full().horizontal_flip,
         full().dream.no_event_penalty,
@@ -217,3 +224,19 @@ def test_runs_of_earlier_versions_named_no_task() -> None:
     assert named(None, "CarRacing-v3") is CAR_RACING
     assert named(None, "MyCarRacing-v3") is DEFAULT
     assert named("forgotten", "CarRacing-v3") is DEFAULT
+
+
+def test_a_task_orders_the_choices_of_one_output() -> None:
+    register_task(Task("strafing", choice_order=(1, 0, 2)), "Strafing-v0")
+    stage = ControllerStageConfig(inputs="zhc", discrete="thresholds")
+    search = DreamEvolution(
+        stage,
+        DreamConfig(horizon=2, episodes=2),
+        make_memories(action_size=3),
+        REWARD,
+        make_starts(),
+        "Strafing-v0",
+        ActionSpec("discrete", 3),
+    )
+    assert search.shape.choices == (1, 0, 2)
+    assert search.returns()(search.first_parameters(0)[None], 0).shape == (1,)

@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from worldmodels import envs, executors, stages
 from worldmodels.agent import Agent, find
-from worldmodels.commands.parsing import Command, PresetName, load_preset
+from worldmodels.commands.parsing import Command, PresetName, load_preset, of_choices
 from worldmodels.config import (
     NOT_EMPTY,
     Count,
@@ -132,7 +132,7 @@ class Collect(Command):
             names = ("scale", "rho", "bias", "behaviour")
             return {"action-repeat": own, "frame-rows": own} | dict.fromkeys(names, random)
         names = ("noise", "bias-std", "burst-probability", "burst-steps")
-        found = dict.fromkeys(names, "no agent acts")
+        found = dict.fromkeys(names, "no agent acts") | of_choices(self.env_id, "scale")
         if self.behaviour != "ar1":
             why = f"it is for ar1, and behaviour is {self.behaviour}"
             found |= dict.fromkeys(("scale", "rho", "bias"), why)

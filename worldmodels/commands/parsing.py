@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, TypeVar, cast
 
 import tyro
+from gymnasium import spaces
 
 from worldmodels import envs
 from worldmodels.commands import help
@@ -194,6 +195,19 @@ def refuse_ignored(ignored: Mapping[str, str], flags: Mapping[str, str]) -> None
         for prefix, reason in ignored.items():
             if name == prefix or name.startswith(f"{prefix}."):
                 raise UserError(f"--{flag} has no effect here: {reason}")
+
+
+def of_choices(env_id: str, option: str) -> dict[str, str]:
+    """An option for numbers as one without an effect, where the actions are choices."""
+    try:
+        env = envs.make(env_id)
+    except UserError:  # refused when the command makes it
+        return {}
+    try:
+        found = isinstance(env.action_space, spaces.Discrete)
+    finally:
+        env.close()
+    return {option: f"the actions of {env_id} are choices (Discrete)"} if found else {}
 
 
 def read(

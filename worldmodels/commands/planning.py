@@ -14,11 +14,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import tyro
 
-from worldmodels._agent_files import CONFIG
+from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import disk_errors
 from worldmodels.agent import Agent, find
-from worldmodels.commands.parsing import Command
+from worldmodels.commands.parsing import DEFAULT_PRESET, Command, load_preset
 from worldmodels.config import Count, CountOrZero, Seed
+from worldmodels.envs import from_file
 from worldmodels.planning import planners
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.imitation import ImitationConfig, collect_decisions, imitate
@@ -115,6 +116,14 @@ class PlanOnce(Command):
             print(f"film: {write_video(self.video, plan_frames(policy, steps, cfg), cfg)}")
 
 
+def _env_of(flags: Mapping[str, str]) -> str | None:
+    """The environment of the agent among the flags; None where there is none."""
+    try:
+        return from_file(str(read_config(find(flags.get("agent", "")))["env_id"]), "the agent")
+    except UserError:  # refused when the command opens it
+        return None
+
+
 def _facts(step: PlannedStep) -> dict[str, Any]:
     """A decision, for JSON."""
     return {
@@ -170,7 +179,8 @@ class TrainPolicy(Command):
         """The policy's own settings."""
         training = PolicyTrainConfig()
         if flags.get("policy") == "residual":
-            training = residual_training()
+            own = load_preset(DEFAULT_PRESET, _env_of(flags)).residual.training
+            training = replace(residual_training(), no_event_penalty=own.no_event_penalty)
         if flags.get("policy") == "policy-network":
             dreams = replace(training, horizon=12, max_length=100, tail=12, critic=False)
             training = replace(dreams, steps=300)

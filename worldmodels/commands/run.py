@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Self
 import tyro
 
 from worldmodels.commands.check import checked, load
-from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
+from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, of_choices
 from worldmodels.config import Count, Seed, Workers
 from worldmodels.presets import RunConfig, changed
 from worldmodels.runs import Device, FolderPath, read_json
@@ -30,6 +30,8 @@ class Run(Command):
         "memory.ensemble dream.temperature dream.horizon controller.evolve.generations "
         "test.episodes"
     )
+
+    unused: ClassVar[Mapping[str, str]] = {"made-for": "it follows from --env"}
 
     preset: PresetName
     """where settings come from: smoke (a minute, for tests), quick (the demo) or full (results)"""
@@ -56,6 +58,10 @@ class Run(Command):
         """The preset, and a folder of its name."""
         name = flags.get("preset", DEFAULT_PRESET)
         return cls(preset=name, out=Path("runs") / name, config=preset)
+
+    def ignored(self) -> Mapping[str, str]:
+        """An option for numbers, where the actions are choices."""
+        return of_choices(self.config.env_id, "experience.explore-scales")
 
     def chosen(self, preset: RunConfig) -> RunConfig:
         """The preset with what the environment's own episodes suggest."""

@@ -7,9 +7,10 @@ episodes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -24,6 +25,11 @@ if TYPE_CHECKING:  # the controller itself knows no environment
 
 Parameters = NDArray[np.float32]
 
+Inputs: TypeAlias = Literal["zh", "z", "zhc"]
+"""What C sees: the latent with M's h, alone, or with the h and c of an LSTM."""
+Discrete: TypeAlias = Literal["argmax", "thresholds"]
+"""How C makes a choice: an output for each and the largest wins, or one output and its interval."""
+
 LEAST_STD = 0.01
 """Added to the standard deviation of every input, so that a constant input gets no weight."""
 
@@ -32,21 +38,29 @@ LEAST_STD = 0.01
 class ControllerConfig(Config):
     """Shape of C: what it sees, what it is, and how its outputs become actions."""
 
-    inputs: Literal["zh", "z"] = "zh"
-    """what C sees: the latent and M's hidden state, or the latent alone"""
+    inputs: Inputs = "zh"
+    """what C sees: the latent and M's hidden state, the latent alone, or an LSTM's cell c too"""
     hidden: SizeOrZero = 0
     """units of one hidden tanh layer; 0 for the paper's linear controller"""
     squash: Annotated[tuple[Squash, ...], NOT_EMPTY] = ("tanh", "half", "clip")
-    """rule per output: tanh, half, clip, scaled, or whole or argmax for all; the default is the
-    paper's"""
+    """rule per output: tanh, half, clip, scaled, or whole or argmax for all, or thresholds alone;
+    the default is the paper's"""
     low: tuple[float, ...] = ()
     """lower bound per output; needed by scaled and whole"""
     high: tuple[float, ...] = ()
     """upper bound per output; needed by scaled and whole"""
     normalize: bool = False
     """standardise the inputs by recorded statistics, so that one sigma suits all parameters"""
+    choices: tuple[int, ...] = field(default=(), metadata={"omit_default": True})
+    """for thresholds: the choices, counted from 0, in the order of their intervals from -1 to 1"""
 
     def _check(self) -> None:
+        if "thresholds" in self.squash and len(self.squash) > 1:
+            self.refuse("squash", "thresholds for a single output")
+        if sorted(self.choices) != list(range(len(self.choices))):
+            self.refuse("choices", "each of the numbers from 0 once")
+        if ("thresholds" in self.squash) != (len(self.choices) > 1):
+            self.refuse("choices", "2 or more for thresholds, and none for other rules")
         for rule in ("argmax", "whole"):
             if rule in self.squash and set(self.squash) != {rule}:
                 self.refuse("squash", f"{rule} for all outputs or for none")
@@ -64,9 +78,19 @@ class ControllerConfig(Config):
         return len(self.squash)
 
     @property
+    def action_size(self) -> int:
+        """Width of M's action input."""
+        return len(self.choices) or len(self.squash)
+
+    @property
     def discrete(self) -> bool:
         """True where actions are indices."""
-        return self.squash[0] == "argmax"
+        return self.squash[0] in ("argmax", "thresholds")
+
+    @property
+    def carry(self) -> bool:
+        """Whether C sees c."""
+        return self.inputs == "zhc"
 
     @classmethod
     def for_action_space(
@@ -74,15 +98,26 @@ class ControllerConfig(Config):
         spec: ActionSpec,
         own: tuple[Squash, ...] | None = None,
         *,
-        inputs: Literal["zh", "z"] = "zh",
+        inputs: Inputs = "zh",
         hidden: int = 0,
         normalize: bool = False,
+        discrete: Discrete = "argmax",
+        order: Sequence[int] | None = None,
     ) -> ControllerConfig:
         """Choose the squashing for an action space; the other arguments are the fields.
 
-        ``own`` are the task's rules for a Box; None scales tanh to the bounds. A Box with infinite
-        bounds, or with another number of dimensions than rules, is a `UserError`.
+        ``own`` are the task's rules for a Box; None scales tanh to the bounds. ``discrete`` is the
+        rule for choices, and ``order`` the task's for thresholds; None is that of the space. A Box
+        with infinite bounds, with another number of dimensions than rules, or under thresholds is a
+        `UserError`, and so is an order of other choices than the space's.
         """
+        if discrete == "thresholds":
+            if spec.kind == "box":
+                raise UserError("controller.discrete is 'thresholds'; numbers (Box) need 'argmax'")
+            order = tuple(range(spec.dim) if order is None else order)
+            if len(order) != spec.dim:
+                raise UserError(f"the task orders {len(order)} choices; there are {spec.dim}")
+            return cls(inputs, hidden, (discrete,), normalize=normalize, choices=order)
         box = spec.kind == "box"
         if box and own is not None and len(own) != spec.size:
             raise UserError(f"the task has {len(own)} squashing rules for {spec.size} actions")
@@ -96,7 +131,7 @@ class ControllerConfig(Config):
 
 
 class InputStats(NamedTuple):
-    """Fixed mean and standard deviation of the controller's inputs [z, h] (or z)."""
+    """Fixed mean and standard deviation of the controller's inputs, such as [z, h]."""
 
     mean: Tensor
     """(I,) float32"""
@@ -113,7 +148,7 @@ class InputStats(NamedTuple):
 
 def num_inputs(cfg: ControllerConfig, z_dim: int, h_dim: int) -> int:
     """Width of what C sees."""
-    return z_dim + h_dim if cfg.inputs == "zh" else z_dim
+    return z_dim + {"z": 0, "zh": 1, "zhc": 2}[cfg.inputs] * h_dim  # c is as wide as h
 
 
 def num_parameters(cfg: ControllerConfig, z_dim: int = 32, h_dim: int = 256) -> int:
@@ -172,12 +207,15 @@ class Controllers:
             weight = weight / stats.std.to(params.device)
             bias = bias - (weight @ stats.mean.to(params.device))[..., None]
         self._wz = weight[..., :z_dim].contiguous()
-        self._wh = weight[..., z_dim:].contiguous() if cfg.inputs == "zh" else None
+        self._wh = weight[..., z_dim:].contiguous() if cfg.inputs != "z" else None
         self._bias = bias.contiguous()
         self._second = [part.contiguous() for part in layers[1]] if cfg.hidden else None
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
-        """Actions (P, B, A), or indices (P, B) for Discrete, at z (P, B, Z) and h (P, B, H)."""
+        """Actions (P, B, A), or indices (P, B) for Discrete, at z (P, B, Z) and h (P, B, H).
+
+        With the inputs "zhc" h is [h, c], (P, B, 2H).
+        """
         out = torch.bmm(self._wz, z.transpose(1, 2)) + self._bias
         if self._wh is not None:
             out = out + torch.bmm(self._wh, h.transpose(1, 2))
@@ -192,7 +230,11 @@ class Controllers:
 
 
 def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
-    """Turn outputs (..., O) into actions (..., A), or indices (...) int64 for argmax."""
+    """Turn outputs (..., O) into actions (..., A), or indices (...) int64 of choices."""
+    if cfg.choices:
+        count = len(cfg.choices)
+        interval = ((out[..., 0].tanh() + 1) * (count / 2)).long().clamp(0, count - 1)
+        return torch.tensor(cfg.choices, device=out.device)[interval]
     if cfg.discrete:
         return out.argmax(-1)
     scale, shift, floor = _affine(cfg, out.dtype, out.device)
@@ -216,7 +258,7 @@ def _affine(cfg: ControllerConfig, dtype: torch.dtype, device: torch.device) -> 
 def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
     """Actions as M sees them: (..., A) as they are, indices (...) as float32 one-hot (..., n)."""
     if cfg.discrete:
-        return torch.nn.functional.one_hot(actions, cfg.outputs).float()
+        return torch.nn.functional.one_hot(actions, cfg.action_size).float()
     return actions
 
 
@@ -233,8 +275,8 @@ def initial_parameters(cfg: ControllerConfig, z_dim: int, h_dim: int, seed: int)
 
 
 def controller_inputs(controller: ControllerConfig, z: ArrayLike, h: ArrayLike) -> Parameters:
-    """What C sees, (M, I), of latents z (M, Z) and hidden states h (M, H)."""
-    parts = [z, h] if controller.inputs == "zh" else [z]
+    """What C sees, (M, I), of latents z (M, Z) and hidden states h (M, H), or [h, c]."""
+    parts = [z] if controller.inputs == "z" else [z, h]
     return np.concatenate([np.asarray(part, np.float32) for part in parts], axis=1)
 
 

@@ -27,13 +27,14 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16
 
 Act: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""z (P, E, Z) and h (P, E, H) to M's action input (P, E, A): numbers, or one-hot vectors."""
+"""z (P, E, Z) and h (P, E, H), or [h, c], to M's action input (P, E, A): numbers, or one-hot
+vectors."""
 
 MakeAct: TypeAlias = Callable[[Tensor], Act]
 """Parameters (P, N) of some candidates to what acts for them; called once per chunk."""
 
 Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""z (R, Z) and h (R, H) to the value (R,) of the rest of each dream."""
+"""z (R, Z) and h (R, H), or [h, c], to the value (R,) of the rest of each dream."""
 
 DEVICE_ROWS = 1 << 16
 """Rows stepped together on a GPU."""
@@ -96,6 +97,7 @@ class DreamEngine:
         reward_model: RewardModel,
         starts: DreamStarts,
         cfg: DreamConfig,
+        carry: bool = False,
     ) -> None:
         """Choose the arithmetic; kernels copy the memories' weights now.
 
@@ -104,6 +106,7 @@ class DreamEngine:
             reward_model: meaning of the reward head.
             starts: warmed by these memories, in this order.
             cfg: what to dream.
+            carry: whether controllers see [h, c] in place of h.
 
         Raises:
             UserError: the arguments do not fit each other, or there are no kernels for this device
@@ -119,7 +122,9 @@ class DreamEngine:
                 f"the reward model is {reward_model.kind!r}, "
                 f"but M's reward head says {self.memory_cfg.reward!r}"
             )
+        memories[0].seen_size(carry)
         self.memories, self.reward_model, self.cfg = list(memories), reward_model, cfg
+        self.carry = carry
         starts.check(self.memories)
         self.starts = starts
         kind, on_cpu = type(memories[0]), self.device.type == "cpu"
@@ -141,7 +146,7 @@ class DreamEngine:
     ) -> World:
         """R dreams of ``members`` at the starts of ``index`` (R,); the rest as in `Batch`."""
         states = self.starts.at(members, index)
-        batch = Batch(self.reward_model, self.cfg, dreamer, states, mask)
+        batch = Batch(self.reward_model, self.cfg, dreamer, states, mask, self.carry)
         if self._packed is not None:
             return KernelWorld([self._packed[m] for m in members], batch)
         return TorchWorld([self.memories[m] for m in members], batch, self._bfloat16)

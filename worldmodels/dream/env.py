@@ -2,7 +2,8 @@
 
 ``gymnasium.make("worldmodels/Dream-v0", agent="path/to/agent")`` and the same with
 ``make_vec(..., num_envs=64, vectorization_mode="vector_entry_point")``. Any agent folder will do:
-observation is [z, h], the action space is that of the environment the agent learnt from.
+observation is [z, h], or [z, h, c] where its C sees c; the action space is that of the environment
+the agent learnt from.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ _VECTOR_METADATA: dict[str, Any] = {**_METADATA, "autoreset_mode": AutoresetMode
 class DreamVector(VectorEnv[Array, Any, Any]):
     """n dreams in step; one that ended restarts at the next step (Gymnasium's NEXT_STEP).
 
-    Observations are what the controller sees, [z, h] (n, Z + H) float32. A step of the dream is a
-    step of M: `Agent.action_repeat` steps of the real environment.
+    Observations are [z, h] (n, Z + H) float32, or [z, h, c] where the agent's C sees c. A step of
+    the dream is a step of M: `Agent.action_repeat` steps of the real environment.
     """
 
     metadata = _VECTOR_METADATA
@@ -83,13 +84,15 @@ class DreamVector(VectorEnv[Array, Any, Any]):
             )
         self.agent, self.render_mode, self.num_envs = agent, render_mode, num_envs
         self.cfg = dataclasses.replace(cfg or DreamConfig(horizon=1000), **changes)
-        bound = np.repeat(np.array([np.inf, 1], np.float32), [agent.z_dim, agent.h_dim])
+        sizes = [agent.z_dim, agent.h_dim, agent.seen_dim - agent.h_dim]
+        bound = np.repeat(np.array([np.inf, 1, np.inf], np.float32), sizes)
         self.single_observation_space = spaces.Box(-bound, bound, dtype=np.float32)
         self.single_action_space = agent.action_spec.to_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._starts = DreamStarts(agent.starts.z, agent.starts.h, agent.starts.c)
-        engine = DreamEngine(agent.memories, agent.reward_model, self._starts, self.cfg)
+        parts = (agent.memories, agent.reward_model, self._starts, self.cfg)
+        engine = DreamEngine(*parts, agent.controller.carry)
         count = 1 if self.cfg.ensemble == "first" else len(agent.memories)
         self._members, self._dreamer = range(count), np.zeros(num_envs, np.float32)
         self._elapsed = np.zeros(num_envs, np.int64)
@@ -161,7 +164,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         return step, (self._elapsed >= self.cfg.horizon) & ~step.terminated
 
     def observe(self) -> Array:
-        """What the controller sees now: [z, h] (n, Z + H), a copy."""
+        """What policies see now: [z, h] (n, Z + H) or [z, h, c], a copy."""
         return np.concatenate([part.cpu().numpy() for part in self._world.seen()], axis=1)
 
     def reset(
@@ -208,7 +211,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
 
 
 class Dream(gym.Env[Array, Any]):
-    """One dream, a `DreamVector` of one without restarts; observations are (Z + H,)."""
+    """One dream, a `DreamVector` of one without restarts; observations are one row."""
 
     metadata = _METADATA
 

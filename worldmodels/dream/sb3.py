@@ -101,6 +101,6 @@ class LatentPredictor:
         self.policy, self.spec = policy, ActionSpec.from_space(policy.action_space)
 
     def __call__(self, z: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-        """Deterministic actions for z (B, Z) and h (B, H), as M sees them: (B, A)."""
+        """Deterministic actions for z (B, Z) and h (B, H), or [h, c], as M sees them: (B, A)."""
         seen = torch.cat([z, h], dim=1).numpy()
         return torch.from_numpy(self.spec.encode(self.policy.predict(seen, deterministic=True)[0]))

@@ -58,6 +58,10 @@ class DreamStarts:
                 + "build the starts again with these memories"
             )
 
+    def seen(self, carry: bool) -> Array:
+        """What a policy sees of the first memory: h (S, H), or [h, c] with the ``carry``."""
+        return np.concatenate((self.h[0], self.c[0]), axis=1) if carry else self.h[0]
+
     def at(self, members: Sequence[int], index: NDArray[np.int64]) -> DreamStarts:
         """The states of ``index`` (R,), as some of the memories know them."""
         h, c = (np.stack([state[m][index] for m in members]) for state in (self.h, self.c))

@@ -122,9 +122,11 @@ class Batch(NamedTuple):
     dreamer: int | None
     """which of the memories dreams; None draws one for every row and step"""
     states: DreamStarts
-    """R of them; the first memory gives the controller its h"""
+    """R of them; the first memory gives the controller its h, and c"""
     mask: Array | None
     """(M, n, H) dropout, row r takes mask r mod n; None without dropout"""
+    carry: bool = False
+    """whether the controller also sees the first memory's c"""
 
 
 class World(ABC):
@@ -132,7 +134,7 @@ class World(ABC):
 
     def __init__(self, batch: Batch, device: torch.device | None = None) -> None:
         """Put the rows where they begin; on the CPU where no device is given."""
-        self.reward_model, self.cfg, self.dreamer, states, mask = batch
+        self.reward_model, self.cfg, self.dreamer, states, mask, self.carry = batch
         self.device = device
         self.z = self._tensor(states.z)
         self.h, self.c = ([self._tensor(a) for a in part] for part in (states.h, states.c))
@@ -142,8 +144,8 @@ class World(ABC):
         return torch.tensor(array, dtype=torch.float32, device=self.device)
 
     def seen(self) -> tuple[Tensor, Tensor]:
-        """What the controller sees: z (R, Z) and the first memory's h (R, H), float32."""
-        return self.z, self.h[0]
+        """What the controller sees, float32: z (R, Z) and h (R, H), or [h, c], of the first M."""
+        return self.z, MemoryState(self.h[0], self.c[0]).seen(self.carry)
 
     def put(self, index: NDArray[np.int64], states: DreamStarts, mask: Array | None) -> None:
         """Restart the k rows of ``index`` at k states; where the world has masks, one for each."""

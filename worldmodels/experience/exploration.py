@@ -2,7 +2,8 @@
 
 Every behaviour acts in a group of episodes and draws from one generator per episode, derived from
 its seed and the word "exploration": an episode depends on its seed only. Noise is in unit
-coordinates, -1 to 1 for every dimension of a Box action space.
+coordinates, -1 to 1 for every dimension of a Box action space; in a Discrete one it is the fraction
+of decisions that are random.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _CHUNK = 128
 
 @dataclass(frozen=True)
 class AR1Config(Config):
-    """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices."""
+    """Smooth random actions: AR(1) noise around a bias; in Discrete spaces, sticky choices.
+
+    Choices are uniformly random: of the fields they have `rho` only, and a `bias` is refused.
+    """
 
     rho: Decay = 0.9
     """autocorrelation of the noise per step; in a Discrete space, the chance to keep the choice"""
@@ -77,11 +81,13 @@ class AgentNoiseConfig(Config):
     agent: Path
     """folder of the agent"""
     rho: Decay = 0.9
-    """autocorrelation of the noise on the agent's actions from step to step"""
+    """autocorrelation of the noise on the agent's actions from step to step; of Box actions only"""
     scale: NotNegative = 0.15
-    """standard deviation of that noise in unit coordinates; Discrete actions have none"""
+    """standard deviation of that noise in unit coordinates; in a Discrete space the fraction of
+    decisions with a random action, which comes in bursts as below"""
     bias_std: NotNegative = 0.0
-    """standard deviation of a shift of the agent's actions, drawn per episode, in the same units"""
+    """standard deviation of a shift of the agent's actions, drawn per episode, in the same units;
+    0 in a Discrete space"""
     burst_probability: Fraction = 0.01
     """chance per step that a burst begins: one random action, held for some steps"""
     burst_steps: Count = 10
@@ -125,6 +131,10 @@ def build_behaviour(
     spec, task = ActionSpec.from_space(env.action_space), task_of(env)
     if isinstance(cfg, AR1Config):
         if spec.kind == "discrete":
+            if cfg.bias is not None:
+                raise UserError(
+                    f"the bias is {cfg.bias}, but the actions are choices; leave it out"
+                )
             return _Random(partial(_sticky, cfg, spec))
         return _Random(partial(_ar1, cfg, spec, _bias(cfg.bias, spec, task.explore_bias)))
     if isinstance(cfg, BrownianConfig):
@@ -281,6 +291,22 @@ def thumbnails(obs: NDArray[np.uint8], size: int) -> NDArray[np.float64]:
     return np.concatenate([grey, np.ones((n, 1))], axis=1)
 
 
+def _burst_chance(cfg: AgentNoiseConfig, spec: ActionSpec) -> float:
+    """Chance per step that a burst begins; in a Discrete space with those that are its noise.
+
+    Bursts of mean length L that begin with the chance q fill the fraction L q / (L q + 1 - q).
+    """
+    if spec.kind == "box":
+        return cfg.burst_probability
+    if cfg.bias_std:
+        cfg.refuse("bias_std", "0 in a Discrete space, where no action can be shifted")
+    if cfg.scale > 1:
+        cfg.refuse("scale", "from 0 to 1 in a Discrete space: a fraction of the decisions")
+    length = (1 + cfg.burst_steps) / 2
+    noise = cfg.scale / (cfg.scale + length * (1 - cfg.scale))
+    return cfg.burst_probability + (1 - cfg.burst_probability) * noise
+
+
 class _NoisyPolicy:
     """A policy with noise on its actions, random action bursts, and random starts."""
 
@@ -288,6 +314,7 @@ class _NoisyPolicy:
         self, cfg: AgentNoiseConfig, spec: ActionSpec, policy: Policy, explore: Behaviour
     ) -> None:
         self._cfg, self._spec, self._policy, self._explore = cfg, spec, policy, explore
+        self._burst_chance = _burst_chance(cfg, spec)
 
     def start(self, seeds: Sequence[int]) -> None:
         """Draw which episodes begin with random actions, and for how long."""
@@ -320,18 +347,17 @@ class _NoisyPolicy:
         """Replace or shift the chosen actions of the first n rows."""
         n, numbers = len(self._burst_left), next(self._bursts)
         self._burst_left = np.maximum(self._burst_left - 1, 0)
-        begins = (self._burst_left == 0) & (numbers[:, 0] < self._cfg.burst_probability)
+        begins = (self._burst_left == 0) & (numbers[:, 0] < self._burst_chance)
         lengths = 1 + (numbers[:, 1] * self._cfg.burst_steps).astype(np.int64)
         self._burst_left = np.where(begins, lengths, self._burst_left)
         self._burst = np.where(begins[:, None], numbers[:, 2:], self._burst)
         in_burst, at_start = self._burst_left > 0, self._random_left > 0
         self._random_left = np.maximum(self._random_left - 1, 0)
-        noise = next(self._noise) + self._bias
         if self._spec.kind == "discrete":
             choice = self._spec.start + (self._burst[:, 0] * self._spec.dim).astype(np.int64)
             mixed = np.where(in_burst, choice, chosen[:n])
             chosen[:n] = np.where(at_start, random[:n], mixed)
             return chosen
-        unit = _to_unit(chosen[:n], self._spec) + noise
+        unit = _to_unit(chosen[:n], self._spec) + next(self._noise) + self._bias
         mixed = _to_box(np.where(in_burst[:, None], 2 * self._burst - 1, unit), self._spec)
         return _padded(np.where(at_start[:, None], random[:n], mixed), chosen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch.nn import functional
 from worldmodels.config import Config, Decay, Few, Positive, Size
 from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.memory.rewards import BINS, RewardKind
+from worldmodels.protocols import UserError
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ class MemoryState(NamedTuple):
         """Reset to the initial state where ``rows`` (B, 1) is 0 or False."""
         return MemoryState(self.h * rows, self.c * rows)
 
+    def seen(self, carry: bool) -> Tensor:
+        """What a policy sees: h (B, H), or [h, c] (B, H + C) with the ``carry``."""
+        return torch.cat((self.h, self.c), dim=-1) if carry else self.h
+
 
 class MemoryOutput(NamedTuple):
     """Predictions from h_{t+1}."""
@@ -87,6 +92,8 @@ class Memory(nn.Module, ABC):
     """An M: a causal model of sequences, with a mixture, a reward and a termination head."""
 
     cfg: MemoryConfig
+    has_cell: ClassVar[bool] = False
+    """whether the carried state is one vector (B, H) that a policy can use, as an LSTM's c is"""
 
     def __init__(self, cfg: MemoryConfig) -> None:
         """Keep the config; a subclass builds its layers, then calls `_build_heads`."""
@@ -107,6 +114,15 @@ class Memory(nn.Module, ABC):
     @abstractmethod
     def carry_size(self) -> int:
         """C, numbers in a row of `MemoryState.c`."""
+
+    def seen_size(self, carry: bool) -> int:
+        """Width of `MemoryState.seen`; `UserError` where a policy could not use the carry."""
+        if carry and not self.has_cell:
+            raise UserError(
+                f"controller.inputs is 'zhc', but a {type(self).__name__} has no cell c to see; "
+                "choose 'zh', or memory.kind lstm"
+            )
+        return self.cfg.hidden_size + (self.carry_size if carry else 0)
 
     @abstractmethod
     def recurrence(

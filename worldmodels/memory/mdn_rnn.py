@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,8 @@ class MDNRNN(Memory):
     The two heads beyond the paper's add 2 (H + 1). The LSTM has one bias as in the paper: torch's
     second one is frozen at 0. The carried state is the LSTM's c.
     """
+
+    has_cell: ClassVar[bool] = True
 
     def __init__(self, cfg: MemoryConfig) -> None:
         """Build M: Glorot input, orthogonal recurrent weights, forget bias 1 (global generator)."""

@@ -59,6 +59,7 @@ class Pipeline:
         require("seed", seed, Seed)
         require_device(device)
         spec, task = _check_environments(cfg), task_for(cfg.env_id)
+        cfg.check_fits(spec)
         if cfg.horizontal_flip:
             task.flip(cfg.env_id, cfg.frame_spec, spec)
         self.run = RunFolder(out)

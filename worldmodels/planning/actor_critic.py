@@ -86,7 +86,7 @@ class _Learner(nn.Module):
         self.generator = torch.Generator().manual_seed(derive_seed(seed, "dreams") % 2**63)
         self.actor = Actor.of(agent, cfg.network)
         self.average = copy.deepcopy(self.actor).requires_grad_(False)
-        self.critic = Critic(agent.z_dim, agent.h_dim, cfg.network)
+        self.critic = Critic(agent.z_dim, agent.seen_dim, cfg.network)
         self.critic.inputs.fit(agent)
         model = agent.reward_model
         if model is not None:  # the scale of a return, before any is known

@@ -47,7 +47,7 @@ class Decisions(NamedTuple):
     """Decisions of a planner, and the states in which it made them."""
 
     z: NDArray[np.float32]  #: (N, Z)
-    h: NDArray[np.float32]  #: (N, H)
+    h: NDArray[np.float32]  #: (N, H), or [h, c]
     numbers: NDArray[np.float32]  #: (N, A) first numbers of the plans, within the actor's bounds
 
 
@@ -62,7 +62,7 @@ def collect_decisions(
     agent = policy.agent
     if agent.starts is None:
         raise UserError("this agent has no recorded states to dream from")
-    sizes = (agent.z_dim, agent.h_dim, agent.action_spec.size)
+    sizes = (agent.z_dim, agent.seen_dim, agent.action_spec.size)
     found = Decisions(*(np.empty((0, size), np.float32) for size in sizes))
     first = 0
     if checkpoint is not None and checkpoint.exists():
@@ -90,7 +90,8 @@ def _one_dream(
     temperature = policy.cfg.objective.temperature
     world = Unrolled.of(imagination.memories, imagination.reward_model, belief, temperature)
     made = policy.dream(world, cfg.decisions, seed, rng, cfg.noise)
-    seen = [(now.belief.z, now.belief.h[0], now.plan.actions[0]) for now in made]
+    carry = policy.agent.controller.carry
+    seen = [(now.belief.z, now.belief.seen(carry), now.plan.actions[0]) for now in made]
     return Decisions(*(np.stack(column) for column in zip(*seen, strict=True)))
 
 

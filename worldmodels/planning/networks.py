@@ -1,4 +1,7 @@
-"""Actor and critic on [z, h]."""
+"""Actor and critic on [z, h], or on [z, h, c] for an agent whose C sees c.
+
+For them h is all that they see of M, and H its width: `Agent.seen_dim`.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ class Inputs(nn.Module):
         """Find the components of the agent's recorded states; few states have fewer of them."""
         if self.all or agent.starts is None:
             return self
-        seen = controller_inputs(ControllerConfig(), agent.starts.z, agent.starts.h[0])
+        seen = controller_inputs(
+            ControllerConfig(), agent.starts.z, agent.starts.seen(agent.controller.carry)
+        )
         count = min(self.size, len(seen))
         found = Components.of(seen, count, ControllerConfig())
         self.mean.copy_(torch.from_numpy(found.mean))
@@ -116,7 +121,7 @@ class Actor(nn.Module):
     @classmethod
     def of(cls, agent: Agent, cfg: NetworkConfig) -> Self:
         """An untrained actor for an agent, with its spaces and components, and C for a residual."""
-        actor = cls(agent.z_dim, agent.h_dim, agent.action_spec, cfg)
+        actor = cls(agent.z_dim, agent.seen_dim, agent.action_spec, cfg)
         actor.inputs.fit(agent)
         actor.lead(agent)
         return actor
@@ -140,7 +145,8 @@ class Actor(nn.Module):
         if self.controller is None:
             return mean + self.shift
         middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        own = torch.atanh(((self.controller(z, h) - middle) / half).clamp(-C_EDGE, C_EDGE))
+        numbers = self.numbers.of_input(self.controller(z, h))
+        own = torch.atanh(((numbers - middle) / half).clamp(-C_EDGE, C_EDGE))
         bound = self.cfg.residual
         return own + bound * torch.tanh(mean / bound)
 

@@ -36,6 +36,10 @@ class Belief(NamedTuple):
         """The belief at a recorded state."""
         return cls(starts.z[index], starts.h[:, index], starts.c[:, index])
 
+    def seen(self, carry: bool) -> Array:
+        """What a policy sees of the first memory: h (H,), or [h, c] with the ``carry``."""
+        return self.starts.seen(carry)[0]
+
     @property
     def starts(self) -> DreamStarts:
         """Starts of dreams: this one state."""
@@ -69,6 +73,8 @@ class Imagination(Numbers):
         self.memories, self.reward_model, self.cfg = agent.memories, agent.reward_model, cfg
         self.controller: LatentPolicy = base or agent.linear
         self.critic = critic if cfg.critic else None
+        self.carry = agent.controller.carry
+        """whether policies see [h, c] in place of h"""
         members, carry = len(agent.memories), agent.memories[0].carry_size
         shapes = ((agent.z_dim,), (members, agent.h_dim), (members, carry))
         nowhere = Belief(*(np.zeros(shape, np.float32) for shape in shapes)).starts
@@ -84,7 +90,9 @@ class Imagination(Numbers):
         one_memory = replace(dream, ensemble="per_rollout", disagreement_penalty=0.0)
         follow = replace(one_memory, horizon=cfg.horizon, termination="off")
         parts = (self.memories, self.reward_model, nowhere)
-        self.engine, self.follower = DreamEngine(*parts, dream), DreamEngine(*parts, follow)
+        self.engine, self.follower = (
+            DreamEngine(*parts, cfg, self.carry) for cfg in (dream, follow)
+        )
         """dreams under plans, and dreams under the base policy as long as a plan"""
 
     def act(self, z: Tensor, h: Tensor) -> Tensor:
@@ -200,19 +208,20 @@ class UnrolledObjective:
         weight, total = torch.ones(rows), torch.zeros(rows)
         for t in range(len(uniform)):
             inside = t < plans.shape[1]
-            action = actions[:, t] if inside else imagination.controller(world.z, world.h)
+            seen = world.seen(imagination.carry)
+            action = actions[:, t] if inside else imagination.controller(*seen)
             reward, alive = world.step(
                 action, uniform[t].repeat(wide, 1), normal[t].repeat(wide, 1)
             )
             total = total + weight * reward
             weight = weight * alive * cfg.discount
         if imagination.critic is not None:
-            total = total + weight * imagination.critic(world.z, world.h)
+            total = total + weight * imagination.critic(*world.seen(imagination.carry))
         return total.view(wide, particles)
 
 
 class Unrolled:
-    """A batch of differentiable dreams; a policy sees `z` and `h`."""
+    """A batch of differentiable dreams."""
 
     def __init__(
         self,
@@ -244,10 +253,9 @@ class Unrolled:
         kept = slice(len(memories))
         return cls(memories, reward_model, (z[None], h[kept, None], c[kept, None]), temperature)
 
-    @property
-    def h(self) -> Tensor:
-        """(R, H) of the first memory."""
-        return self.states[0].h
+    def seen(self, carry: bool) -> tuple[Tensor, Tensor]:
+        """What a policy sees: z (R, Z) and the first memory's h (R, H), or [h, c]."""
+        return self.z, self.states[0].seen(carry)
 
     @property
     def belief(self) -> Belief:

@@ -15,6 +15,9 @@ from worldmodels.config import Config, Horizon, HorizonOrZero, NotNegative, Posi
 from worldmodels.envs.spaces import ActionSpec
 
 Array = NDArray[np.float32]
+LEAD = 0.1
+"""Score of a choice that was made, and minus the scores of the others: a policy's own choices lead,
+but by less than what searches and residuals change at their usual settings."""
 AnyArray = TypeVar("AnyArray", Tensor, Array)
 
 
@@ -90,8 +93,8 @@ class Numbers:
         return numbers + (numbers.round() - numbers).detach() if self.whole else numbers
 
     def of_input(self, action: AnyArray) -> AnyArray:
-        """M's action input (..., A) as numbers: choices from [0, 1] to [-1, 1]."""
-        return action * 2 - 1 if self.discrete else action
+        """M's action input (..., A) as numbers: a choice as scores, LEAD and -LEAD."""
+        return (action * 2 - 1) * LEAD if self.discrete else action
 
 
 def straight_through(scores: Tensor) -> Tensor:

@@ -36,7 +36,7 @@ class RolloutObjective:
         """Dream from ``belief`` by the common random numbers of ``seed``."""
         self.low, self.high = imagination.low, imagination.high
         self._imagination, self._belief, self._seed = imagination, belief, seed
-        z, h = torch.from_numpy(belief.z)[None], torch.from_numpy(belief.h[:1])
+        z, h = (torch.from_numpy(x)[None] for x in (belief.z, belief.seen(imagination.carry)))
         with torch.inference_mode():
             action = imagination.controller(z, h)
         self.own: Array = imagination.of_input(action)[0].numpy()

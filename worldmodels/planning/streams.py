@@ -104,7 +104,6 @@ def residual_training() -> PolicyTrainConfig:
         entropy=0.0,
         ema_decay=0.99,
         critic_warmup_steps=150,
-        no_event_penalty=2.0,
         network=NetworkConfig(components=0, residual=0.5, noise=0.05),
     )
 
@@ -113,7 +112,7 @@ class Imagined(NamedTuple):
     """T steps of B dreams under an actor."""
 
     z: Tensor  #: (T + 1, B, Z)
-    h: Tensor  #: (T + 1, B, H)
+    h: Tensor  #: (T + 1, B, H), or [h, c]: what the actor sees of M
     reward: Tensor  #: (T, B) expected
     alive: Tensor  #: (T, B) chance that a dream continues after this step
     log_prob: Tensor  #: (T, B) of the actor's samples
@@ -140,6 +139,7 @@ class Streams:
             raise UserError("this agent has no recorded states or no reward model to dream with")
         self.cfg, self.generator = cfg, generator
         self._reward_model, self._controller = agent.reward_model, agent.linear
+        self._carry = agent.controller.carry
         self._memories = [copy.deepcopy(m).requires_grad_(False) for m in agent.memories]
         starts = (agent.starts.z, agent.starts.h, agent.starts.c)
         self._starts = [torch.from_numpy(part).float() for part in starts]
@@ -159,7 +159,7 @@ class Streams:
     def imagine(self, actor: Actor, gradient: bool) -> Imagined:
         """Dream one horizon; ``gradient`` keeps the graph from actions to rewards."""
         parts, rest = [self._open(m) for m in range(len(self._memories))], []
-        seen = [_look(parts)]
+        seen = [self._look(parts)]
         for _ in range(self.cfg.horizon):
             z, h = seen[-1]
             mean, log_std = actor(z, h) if gradient else actor(z.detach(), h.detach())
@@ -168,7 +168,7 @@ class Streams:
             reward, alive = self._step(parts, actor.tried(u if gradient else u.detach()))
             log_prob = density.log_prob(u.detach()).sum(-1)
             rest.append((reward, alive, log_prob, density.entropy().sum(-1)))
-            seen.append(_look(parts))
+            seen.append(self._look(parts))
         z, h = (torch.stack(column) for column in zip(*seen, strict=True))
         reward, alive, log_prob, entropy = (torch.stack(part) for part in zip(*rest, strict=True))
         self._continue(parts, alive)
@@ -202,12 +202,12 @@ class Streams:
             reward, alive = self._step(parts, self._controller(z, h))
             total = total + weight * reward
             weight = weight * alive * self.cfg.discount
-            z, h = _look(parts)
+            z, h = self._look(parts)
         return total
 
     def _continue(self, parts: Sequence[Unrolled], alive: Tensor) -> None:
         """Store the state of the dreams; restart those that have ended or are too old."""
-        z, h, c = _look(parts)[0].detach(), self.h.clone(), self.c.clone()
+        z, h, c = self._look(parts)[0].detach(), self.h.clone(), self.c.clone()
         for member, (rows, dreams) in enumerate(zip(self._rows, parts, strict=True)):
             for m, state in zip(sorted({0, member}), dreams.states, strict=True):
                 h[m, rows], c[m, rows] = state.h.detach(), state.c.detach()
@@ -226,7 +226,7 @@ class Streams:
         drawn = torch.randint(len(self._starts[0]), size, generator=self.generator)
         return [part[..., drawn, :] for part in self._starts]
 
-
-def _look(parts: Sequence[Unrolled]) -> tuple[Tensor, Tensor]:
-    """What a policy sees: z (B, Z) and the first memory's h (B, H)."""
-    return torch.cat([part.z for part in parts]), torch.cat([part.h for part in parts])
+    def _look(self, parts: Sequence[Unrolled]) -> tuple[Tensor, Tensor]:
+        """What a policy sees: z (B, Z) and the first memory's h (B, H), or [h, c]."""
+        z, h = zip(*(part.seen(self._carry) for part in parts), strict=True)
+        return torch.cat(z), torch.cat(h)

@@ -125,7 +125,7 @@ class PolicyFile:
         if facts.memory != origin(agent, cfg):
             whose = "with another M or C" if cfg.residual else "in the dreams of another M"
             raise UserError(f"{path} was trained {whose}; train it again")
-        shape = (agent.z_dim, agent.h_dim)
+        shape = (agent.z_dim, agent.seen_dim)
         valued = any(name.startswith("critic.") for name in file.tensors)
 
         def untrained() -> _Networks:

@@ -103,6 +103,7 @@ def evolve_controller(
     device = "cpu" if dream.backend == "kernels" else ctx.device
     models = [model.to(device) for file in memories for model in file.models]
     newest, source = memories[0], vision.source
+    models[0].seen_size(cfg.inputs == "zhc")
     begins = recorded_starts(
         starts, originals(parts), models, ctx.seed_for("starts"), newest.posterior_noise
     )
@@ -191,12 +192,15 @@ class DreamEvolution:
         """Derive C's shape from the environment's actions; C sees the first memory's h."""
         self.stage, self.dream, self.starts = stage, dream, starts
         self.memories, self.reward = memories, reward
+        task = task_for(from_file(env_id, "V's file"))
         self.shape = ControllerConfig.for_action_space(
             action_spec,
-            task_for(from_file(env_id, "V's file")).squash if action_spec.kind == "box" else None,
+            task.squash,
             inputs=stage.inputs,
             hidden=stage.hidden,
             normalize=stage.normalize,
+            discrete=stage.discrete,
+            order=task.choice_order,
         )
         self.stats: InputStats | None = None
         """mean and standard deviation of C's inputs over the starts, if they are standardised"""
@@ -205,7 +209,7 @@ class DreamEvolution:
 
     def _seen(self) -> NDArray[np.float32]:
         """(S, I) C's inputs at the starts."""
-        return controller_inputs(self.shape, self.starts.z, self.starts.h[0])
+        return controller_inputs(self.shape, self.starts.z, self.starts.seen(self.shape.carry))
 
     def first_parameters(self, seed: int) -> Parameters:
         """(N,) parameters at which a search from scratch begins."""
@@ -269,4 +273,5 @@ class DreamEvolution:
             h_dim=size.hidden_size,
             stats=self.stats,
         )
-        return DreamReturns(DreamEngine(self.memories, self.reward, self.starts, cfg), make_act)
+        parts = (self.memories, self.reward, self.starts, cfg, self.shape.carry)
+        return DreamReturns(DreamEngine(*parts), make_act)

@@ -86,6 +86,7 @@ _QUICK = {
     "experience.patience": 80,
     "experience.agent_patience": 200,
     "dream.no_event_penalty": 2.0,
+    "residual.training.no_event_penalty": 2.0,
     "starts.off_track_weight": 8.0,
     # the best laps take about 560 steps
     "selection.reward_bound": 1.8,
@@ -122,6 +123,7 @@ CAR_RACING = Task(
             "horizontal_flip": True,
             "vision.standardized": False,
             "dream.no_event_penalty": 0.5,
+            "residual.training.no_event_penalty": 2.0,
         },
         "quick": {**_QUICK, "vision_training.steps": 1800},
         "full": {**_QUICK, "horizontal_flip": True},

@@ -137,7 +137,9 @@ def _exploration(found: Examination) -> Iterator[Choice]:
         keep = best.value**held if best.value else 0.0
         yield Choice("experience.explore_rho", round(keep, 3), story)
         steps = max(1, min(20, int(best.length / held / 10)))
-        yield Choice("experience.burst_probability", 0.05, "noise moves no choice, bursts do")
+        yield Choice(
+            "experience.burst_probability", 0.05, "an agent's own choices show little of the rest"
+        )
         yield Choice("experience.burst_steps", steps, "a tenth of an episode of random actions")
         return
     if best.kind == "uniform":
@@ -184,7 +186,9 @@ def _losses(found: Examination) -> Iterator[Choice]:
 def _recipe(found: Examination) -> Iterator[Choice]:
     """Which parts of the recipe make sense."""
     if found.actions.kind == "discrete":
-        yield Choice("residual.enabled", False, "a bounded change of outputs changes no choice")
+        yield Choice(
+            "residual.enabled", False, "it takes time, and is not shown to help with choices"
+        )
     if found.rewards.constant or found.rewards.low > 0:
         why = "steps without a reward mark no loss, as all steps pay the same or above 0"
         yield Choice("starts.off_track_weight", 1.0, why)

@@ -59,6 +59,9 @@ class Task:
     """rows of the environment's frames that V sees, from the top; None for all"""
     squash: tuple[Squash, ...] | None = None
     """how C's outputs become the numbers of a Box action; None scales tanh to the bounds"""
+    choice_order: tuple[int, ...] | None = None
+    """Discrete choices, counted from 0, along the one output of ``controller.discrete thresholds``,
+    such as left, none, right; None for the order of the space"""
     explore_bias: tuple[float, ...] | None = None
     """centre of random Box actions in unit coordinates (-1 to 1); None for 0"""
     random_controller_bias: tuple[float, ...] | None = None

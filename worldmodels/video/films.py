@@ -207,7 +207,7 @@ def dream_frames(
             line = ("no frame here is real", f"step {t}")
             picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
             yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
-        action = agent.act(z, state.h)
+        action = agent.act(z, state.seen(agent.controller.carry))
         noise = mixture_noise(z, generator)
         z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
         if agent.reward_model is not None:
