@@ -31,6 +31,7 @@ from worldmodels.artifacts import (
 from worldmodels.config import Config, Few, Repeat, from_json, show
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.config import Ends
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
@@ -57,7 +58,7 @@ SCHEMA = 1
 
 OPTIONS = (
     *("env_id", "frame_spec", "action_spec", "reward_model"),
-    *("action_repeat", "observation_shape", "metadata"),
+    *("action_repeat", "observation_shape", "ends", "metadata"),
 )
 """Keywords of `Agent` that are fields of its config."""
 
@@ -78,6 +79,7 @@ class AgentConfig(Config):
     controller: ControllerConfig
     reward_model: RewardModel | None
     action_repeat: Repeat = 1
+    ends: Ends = Ends()  # noqa: RUF009  # frozen; agents of earlier versions sampled theirs
     metadata: Mapping[str, Any]
 
 
