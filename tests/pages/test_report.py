@@ -57,6 +57,25 @@ def test_page_says_what_the_run_measured(run: Path, html: str) -> None:
         assert f"seed {episode['seed']}: {episode['return']:.1f}" in html  # a dot's tooltip
 
 
+def test_page_says_how_well_m_knows_the_ends(html: str) -> None:
+    assert "Of 61 recorded ends M foresaw 21.7" in html and "expected 54.2 in all" in html
+    assert "93% of the time (AUC" in html
+    assert "predicted 42%, observed 50%, 12 steps" in html  # a dot's tooltip
+    assert "after 500 steps 95% of the dreams and 81% of the real episodes still run" in html
+    assert "last 934 steps on average" in html and "last 812 steps" in html
+
+
+def test_where_no_episode_ends_by_itself_there_is_no_chart_of_ends(
+    run: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if k not in ("ends", "survival")} for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "Predicted rewards" in html
+    assert "Predicted ends" not in html and "Survival" not in html
+
+
 def test_every_colour_follows_the_scheme(html: str) -> None:
     used = set(re.findall(r"var\(--([a-z]+)\)", html))
     light, dark = html.split("prefers-color-scheme: dark", 1)

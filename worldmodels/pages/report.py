@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from worldmodels.metrics import Row, iteration_of, latest
-from worldmodels.pages import figures
+from worldmodels.pages import calibration, figures
 from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run
 from worldmodels.pages.document import Medium, data_uri, groups, render, settings_tables
 from worldmodels.pages.text import count, number, score
@@ -59,6 +59,8 @@ def _context(data: RunData) -> dict[str, Any]:
     who = f"{'An' if task.words.agent[0] in 'aeiou' else 'A'} {task.words.agent}"
     stages, ensembles = seconds(data), data.metrics["ensemble_selection"]
     means = [number(row.get("real_mean")) or 0.0 for row in ensembles]
+    measured, final = data.metrics["memory_calibration"], figures.final_selection(rows) or {}
+    ends: Row = calibration.newest(measured, "ends").get("ends") or {}
     return {
         "data": data,
         "result": result,
@@ -83,8 +85,12 @@ def _context(data: RunData) -> dict[str, Any]:
         "iterations": iterations(data, rows),
         **figures.learning_charts(data.metrics),
         "explained": explained(data),
-        "open_loop": figures.open_loop_chart(data.metrics["memory_calibration"]),
-        "reliability": figures.reliability_chart(data.metrics["memory_calibration"]),
+        "open_loop": calibration.open_loop_chart(measured),
+        "reliability": calibration.reliability_chart(measured),
+        "ends": ends,
+        "ends_chart": calibration.ends_chart(ends),
+        "survival": calibration.survival_chart(final.get("survival") or {}),
+        "whole": final if number(final.get("whole_dream_length")) is not None else {},
         "stages": stages,
         "seconds_total": sum(map(sum, stages.values())),
         "config": settings_tables(config, versions, machine) if data.config else [],
