@@ -45,7 +45,7 @@ from worldmodels.protocols import (
     TEST_SEED_START,
     TRAINING_SEED_LIMIT,
 )
-from worldmodels.tasks import task_for
+from worldmodels.tasks import Task, task_for
 from worldmodels.vision.train import VisionTrainConfig
 from worldmodels.vision.vae import VAEConfig
 
@@ -512,15 +512,17 @@ FULL: dict[str, Any] = QUICK | {
 """The best agent, tested on all seeds: 90 minutes on two cores and a million real frames."""
 
 
-def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:
-    """A preset, with what the task of the environment changes in it."""
+def preset_of(
+    name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV, task: Task | None = None
+) -> RunConfig:
+    """A preset, with what a task (default: the environment's) changes in it."""
     cfg = changed(RunConfig(env_id=env_id), settings)
-    return changed(cfg, task_for(env_id).settings.get(name, {}))
+    return changed(cfg, (task or task_for(env_id)).settings.get(name, {}))
 
 
-smoke = partial(_preset, "smoke", SMOKE)
-quick = partial(_preset, "quick", QUICK)
-full = partial(_preset, "full", FULL)
+smoke = partial(preset_of, "smoke", SMOKE)
+quick = partial(preset_of, "quick", QUICK)
+full = partial(preset_of, "full", FULL)
 
 PRESETS: dict[str, Callable[..., RunConfig]] = {"smoke": smoke, "quick": quick, "full": full}
 """Presets by name; each gives the settings for an environment."""

@@ -5,7 +5,8 @@ Each function turns records into values of the template, empty where the run lac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from worldmodels.pages import calibration, figures
 from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run
 from worldmodels.pages.document import Medium, data_uri, groups, render, settings_tables
 from worldmodels.pages.text import count, number, score
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import TEST_SEED_START
-from worldmodels.runs import atomic_write
+from worldmodels.runs import atomic_write, to_jsonable
 
 MAX_BYTES = 8_000_000
 """Size that the page stays under; media that do not fit are linked in place of embedded."""
@@ -67,7 +69,6 @@ def _context(data: RunData) -> dict[str, Any]:
         "task": task,
         "words": task.words,
         "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
-        "first_test_seed": TEST_SEED_START,
         "dream_only": dream_only,
         "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
         "residual": data.metrics["residual_selection"][-1:],
@@ -75,6 +76,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "ensemble_kept": any(row.get("kept") for row in ensembles),
         "selection_seed": _setting(data, "selection", "seed"),
         "ruler": ruler(data),
+        "run_command": run_command(data),
+        "evaluate_command": evaluate_command(data),
         "videos": [media[name] for name in VIDEOS if name in media],
         "pictures": [media[name] for name in PICTURES if name in media],
         "episodes": result and figures.episodes_chart(result, data.others, task),
@@ -102,6 +105,56 @@ def _setting(data: RunData, group: str, key: str) -> float | None:
     """A number in the first nested config whose name ends so and that has it."""
     found = (number(c.get(key)) for name, c in groups(data.config) if name.endswith(group))
     return next((value for value in found if value is not None), None)
+
+
+def run_command(data: RunData) -> str:
+    """The command that resumes the run: with its environment and its own settings."""
+    config, preset = data.config, str(data.config.get("preset") or "quick")
+    words = ["--preset", preset]
+    if env_id := config.get("env_id"):
+        words += ["--env", str(env_id)]
+    if config.get("seed"):
+        words += ["--seed", str(config["seed"])]
+    if "experience" in config and preset in PRESETS:  # a run of this version's stages
+        words += _changed(data, preset)
+    return shlex.join(["worldmodels", "run", *words, "--out", data.folder.as_posix()])
+
+
+def _changed(data: RunData, preset: str) -> list[str]:
+    """Options for settings that are not the preset's, the task's or the check's."""
+    env_id = str(data.config["env_id"])
+    usual = dict(_leaves(to_jsonable(PRESETS[preset](env_id=env_id, task=data.task))))
+    usual |= {"test_env_id": data.task.test_env(env_id)}
+    usual |= {one["setting"]: one["value"] for one in data.choices}
+    words = []
+    for name, value in _leaves(data.config):
+        if name in usual and name != "env_id" and value != usual[name]:
+            head, _, last = name.replace("_", "-").rpartition(".")
+            dot = "." if head else ""
+            if isinstance(value, bool):
+                words.append(f"--{head}{dot}{'' if value else 'no-'}{last}")
+            else:
+                found = value if isinstance(value, list) else [value]
+                words += [f"--{head}{dot}{last}", *map(str, found)]
+    return words
+
+
+def _leaves(config: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def evaluate_command(data: RunData) -> str:
+    """The command that tests the run's agent."""
+    words = ["--agent", (data.folder / "agent").as_posix(), "--env", data.env_id or "ENV"]
+    words += ["--episodes", "100", "--seed", str(TEST_SEED_START)]
+    limit = dict(_leaves(data.config)).get("test.max_steps")
+    words += [] if limit is None else ["--max-steps", str(limit)]
+    target = (data.folder / "evaluation.json").as_posix()
+    return shlex.join(["worldmodels", "evaluate", *words, "--json", target])
 
 
 def ruler(data: RunData) -> dict[str, float] | None:
