@@ -40,6 +40,7 @@ from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.policies.observations import ObservationShape
 from worldmodels.protocols import UserError
+from worldmodels.tasks import named
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 if TYPE_CHECKING:
@@ -286,4 +287,5 @@ def card(config: Mapping[str, Any]) -> str:
     template = made.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = ("vision", "memory", "controller", "frame_spec", "action_spec")
     parts = {name: config[name] for name in names}
-    return template.render({"decoder": True, **config, "parts": parts})
+    who = named(None, str(config["env_id"])).words.agent
+    return template.render({"decoder": True, **config, "parts": parts, "who": who})
