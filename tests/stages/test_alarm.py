@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +18,13 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
+from worldmodels.metrics import read_metrics
 from worldmodels.presets import SelectionConfig
+from worldmodels.runs import RunFolder
 from worldmodels.stages.alarm import DREAMS, Outcomes, WholeDreams, curves, disbelief
-from worldmodels.stages.selection import alarm_of
+from worldmodels.stages.context import StageContext
+from worldmodels.stages.controller import Candidates
+from worldmodels.stages.selection import alarm_of, select
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 REAL = 16
@@ -160,3 +165,23 @@ def test_dreams_stop_where_real_episodes_reach_their_goal(agent: Agent) -> None:
     whole = WholeDreams(agent, DreamConfig(termination="off"), SEEDS, 1000)
     assert set(whole(agent.parameters, laps, 0).lengths) == {9}
     assert set(whole(agent.parameters, result, 0).lengths) == {1000}
+
+
+def test_a_selection_logs_whole_dreams_and_the_survival_of_its_choice(
+    agent: Agent, tmp_path: Path
+) -> None:
+    folder = agent.save_pretrained(tmp_path / "agent", dtype="float32")
+    run = RunFolder(tmp_path / "run")
+    candidates = Candidates({1: agent.parameters, 2: agent.parameters + 1}, {1: 5.0, 2: 6.0})
+    dream = DreamConfig(horizon=5, termination="sampled")
+    cfg = SelectionConfig(episodes=2, max_steps=9)
+    select(cfg, dream, folder, candidates, StageContext(run=run))
+    rows = read_metrics(run.metrics_file)["selection"]
+    assert [row["real_length"] for row in rows] == [9, 9]
+    for row in rows:
+        assert 2 <= row["whole_dream_length"] < 9
+        assert (row["survival"] is not None) == row["selected"]
+    (chosen,) = (row["survival"] for row in rows if row["selected"])
+    assert chosen["real"] == [1.0] * 10 and chosen["dream"][-1] < 0.7
+    counted = {kind: frames for kind, frames in run.frames()["totals"].items() if frames}
+    assert counted == {"selection": 36}  # whole dreams are a measurement

@@ -204,7 +204,7 @@ def episode_frames(
     for t in range(0, len(recording.frames), min(cfg.every, seen.every)):
         k = min(t // seen.every, len(seen.seen) - 1)
         ahead = t % seen.sync
-        what = "M dreamt an end" if seen.over[k] else "M dreams"
+        what = "M: ended" if seen.over[k] else "M dreams"
         labels = ("real", "V reconstructs", f"{what}, {ahead:>3} steps ahead")
         pictures = (recording.frames[t], seen.reconstructed[k], seen.dreamt[k])
         reward = 0.0 if t == 0 else recording.rewards[t - 1]
