@@ -110,7 +110,7 @@ def test_dreams_end_as_in_the_agents_training(
 
 def test_agents_of_earlier_versions_sampled_their_ends() -> None:
     assert Agent.from_pretrained("car-racing").ends == Ends("sampled")
-    assert Dream("car-racing").unwrapped._vector.cfg.termination == "sampled"
+    assert Dream("car-racing")._vector.cfg.termination == "sampled"
 
 
 def test_pictures_are_what_v_decodes(make_agent: MakeAgent) -> None:

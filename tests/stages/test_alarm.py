@@ -147,11 +147,11 @@ def test_dreams_begin_with_the_first_frames_and_last_as_long_as_episodes(agent: 
     dream = DreamConfig(horizon=3, termination="sampled", no_event_penalty=1.0, discount=0.5)
     whole = WholeDreams(agent, dream, SEEDS, 21)
     assert whole.starts.z.shape == (2, 4) and not whole.starts.h.any()
-    dreamt = whole(agent.parameters, result, 0)
+    dreamt = whole(agent.parameters, result)
     assert dreamt.lengths.max() == 21 and not dreamt.ended[dreamt.lengths == 21].all()
     assert dreamt.lengths.mean() == pytest.approx(2 * (1 - 0.8**11) / 0.2, rel=0.25)
     assert dreamt.returns == pytest.approx(2.0 * np.ceil(dreamt.lengths / 2))
-    again = whole(agent.parameters, result, 0)
+    again = whole(agent.parameters, result)
     np.testing.assert_array_equal(again.lengths, dreamt.lengths)
 
 
@@ -163,8 +163,8 @@ def test_dreams_stop_where_real_episodes_reach_their_goal(agent: Agent) -> None:
     )
     assert not Outcomes.of(laps).ended.any()
     whole = WholeDreams(agent, DreamConfig(termination="off"), SEEDS, 1000)
-    assert set(whole(agent.parameters, laps, 0).lengths) == {9}
-    assert set(whole(agent.parameters, result, 0).lengths) == {1000}
+    assert set(whole(agent.parameters, laps).lengths) == {9}
+    assert set(whole(agent.parameters, result).lengths) == {1000}
 
 
 def test_a_selection_logs_whole_dreams_and_the_survival_of_its_choice(

@@ -62,11 +62,17 @@ class WholeDreams:
     """Dreams that begin with the first frames of real episodes and may last as long as these."""
 
     def __init__(
-        self, agent: Agent, dream: DreamConfig, seeds: Sequence[int], max_steps: int | None
+        self,
+        agent: Agent,
+        dream: DreamConfig,
+        seeds: Sequence[int],
+        max_steps: int | None,
+        seed: int = 0,
     ) -> None:
         """Reset the agent's environment with the seeds, and see each first frame through V.
 
-        ``dream`` gives the dreams' randomness and ends; ``max_steps`` limits the real episodes.
+        ``dream`` gives the dreams' randomness and ends, and ``seed`` is theirs; ``max_steps``
+        limits the real episodes.
         """
         with contextlib.closing(envs.make(agent.env_id)) as env:
             frames = np.stack([env.reset(seed=seed)[0] for seed in seeds])
@@ -80,11 +86,10 @@ class WholeDreams:
         self.cfg = dataclasses.replace(
             dream, episodes=DREAMS, discount=1.0, no_event_penalty=0.0, disagreement_penalty=0.0
         )
-        self.dreamt_steps = dream.horizon * agent.action_repeat
+        self.seed, self.usual = seed, dream.horizon * agent.action_repeat
+        """of all dreams; length of a dream in the evolution, in steps of the environment"""
 
-    def __call__(
-        self, parameters: NDArray[np.float32], result: EvaluationResult, seed: int
-    ) -> Outcomes:
+    def __call__(self, parameters: NDArray[np.float32], result: EvaluationResult) -> Outcomes:
         """Dream under a controller with parameters (N,), beside its real episodes ``result``."""
         agent, held = self.agent, self.agent.action_repeat
         steps = self._steps(result)
@@ -98,7 +103,7 @@ class WholeDreams:
             h_dim=agent.h_dim,
             stats=agent.input_stats,
         )
-        found = engine.rollout(make_act, parameters[None], seed)
+        found = engine.rollout(make_act, parameters[None], self.seed)
         lengths = np.minimum(found.lengths[0] * held, steps)
         return Outcomes(found.returns[0], lengths, found.terminated[0])
 
@@ -111,7 +116,7 @@ class WholeDreams:
         lengths = [episode.length for episode in result.episodes]
         if any(episode.lap_finished for episode in result.episodes):
             return max(1, round(float(np.mean(lengths))))
-        usual = 2 * max(*lengths, self.dreamt_steps)
+        usual = 2 * max(*lengths, self.usual)
         return usual if self.limit is None else min(self.limit, usual)
 
 

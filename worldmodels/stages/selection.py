@@ -80,39 +80,47 @@ def select(
     policies = [AgentParameters(folder, candidates.snapshots[g]) for g in generations]
     results = run_episodes(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(results)
-    whole, seed = WholeDreams(agent, dream, seeds, cfg.max_steps), ctx.seed_for("whole dreams")
+    whole = WholeDreams(agent, dream, seeds, cfg.max_steps, ctx.seed_for("whole dreams"))
     for place, (generation, result) in enumerate(zip(generations, results, strict=True)):
-        dreamed, real = candidates.dreamed[generation], Outcomes.of(result)
-        dreamt = whole(candidates.snapshots[generation], result, seed)
-        alarm = alarm_of(cfg, dreamed / (dream.horizon * agent.action_repeat), dreamt, real)
-        if alarm:
-            ctx.say(f"alarm, generation {generation}: {alarm}")
-        ctx.log(
-            "selection",
-            **Selection(
-                generation=generation,
-                dream_return=dreamed,
-                real_mean=result.mean,
-                real_std=result.summary.std,
-                real_returns=result.returns.tolist(),
-                episodes=len(seeds),
-                real_length=float(real.lengths.mean()),
-                whole_dream_return=float(dreamt.returns.mean()),
-                whole_dream_length=float(dreamt.lengths.mean()),
-                survival=curves(dreamt, real) if place == best else None,
-                alarm=alarm,
-                selected=place == best,
-            ),
-        )
-    chosen, found = generations[best], results[best]
+        record = _checkpoint(cfg, candidates, generation, result, whole, place == best)
+        if record["alarm"]:
+            ctx.say(f"alarm, generation {generation}: {record['alarm']}")
+        ctx.log("selection", **record)
+    chosen, real = generations[best], results[best]
     ctx.say(
-        f"iteration {ctx.iteration}: dream {candidates.dreamed[chosen]:.0f}, real {_shown(found)} "
+        f"iteration {ctx.iteration}: dream {candidates.dreamed[chosen]:.0f}, real {_shown(real)} "
         f"in {len(seeds)} episodes"
     )
     parameters = candidates.snapshots[chosen]
     agent = agent.with_parameters(parameters, iteration=ctx.iteration, generation=chosen)
     agent.save_pretrained(folder, dtype="float32")
-    return {"generation": chosen, "real_mean": found.mean}
+    return {"generation": chosen, "real_mean": real.mean}
+
+
+def _checkpoint(
+    cfg: SelectionConfig,
+    candidates: Candidates,
+    generation: int,
+    result: EvaluationResult,
+    whole: WholeDreams,
+    selected: bool,
+) -> Selection:
+    dreamed, real = candidates.dreamed[generation], Outcomes.of(result)
+    dreamt = whole(candidates.snapshots[generation], result)
+    return Selection(
+        generation=generation,
+        dream_return=dreamed,
+        real_mean=result.mean,
+        real_std=result.summary.std,
+        real_returns=result.returns.tolist(),
+        episodes=len(result.episodes),
+        real_length=float(real.lengths.mean()),
+        whole_dream_return=float(dreamt.returns.mean()),
+        whole_dream_length=float(dreamt.lengths.mean()),
+        survival=curves(dreamt, real) if selected else None,
+        alarm=alarm_of(cfg, dreamed / whole.usual, dreamt, real),
+        selected=selected,
+    )
 
 
 def alarm_of(cfg: SelectionConfig, per_step: float, dreamt: Outcomes, real: Outcomes) -> str | None:

@@ -144,8 +144,9 @@ def dream_along(
                 continue
             noise = mixture_noise(z[at], generator)
             z[t + 1], out, dream = memory.dream(z[at], encoded[at], dream, noise, temperature)
-            end[t + 1] = torch.sigmoid(out.terminated_logit)
-            over[t + 1] = ended(agent.ends, out.terminated_logit, _uniform(1, generator))
+            logit = out.terminated_logit
+            end[t + 1] = torch.sigmoid(logit).item()
+            over[t + 1] = bool(ended(agent.ends, logit, _uniform(1, generator)))
         _, _, state = memory(mu[None, past], encoded[None, past], state)
     return Dreamt(z, end, over)
 
