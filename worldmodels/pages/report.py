@@ -115,14 +115,15 @@ def run_command(data: RunData) -> str:
         words += ["--env", str(env_id)]
     if config.get("seed"):
         words += ["--seed", str(config["seed"])]
-    if "experience" in config and preset in PRESETS:  # a run of this version's stages
-        words += _changed(data, preset)
+    words += _own_options(data)
     return shlex.join(["worldmodels", "run", *words, "--out", data.folder.as_posix()])
 
 
-def _changed(data: RunData, preset: str) -> list[str]:
-    """Options for settings that are not the preset's, the task's or the check's."""
-    env_id = str(data.config["env_id"])
+def _own_options(data: RunData) -> list[str]:
+    """Options for settings of a run that are not the preset's, the task's or the check's."""
+    preset, env_id = str(data.config.get("preset")), str(data.config.get("env_id"))
+    if preset not in PRESETS or "experience" not in data.config:  # not a run of these stages
+        return []
     usual = dict(_leaves(to_jsonable(PRESETS[preset](env_id=env_id, task=data.task))))
     usual |= {"test_env_id": data.task.test_env(env_id)}
     usual |= {one["setting"]: one["value"] for one in data.choices}
