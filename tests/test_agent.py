@@ -248,6 +248,15 @@ def test_folder_gives_the_agent_back(tmp_path: Path, dtype: str) -> None:
     assert "812.5 +- 91.0" in card and "collection | 200,000" in card and "100 episodes" in card
 
 
+def test_the_card_speaks_of_the_agents_own_task(tmp_path: Path) -> None:
+    agent = make()
+    for env_id, title in (("CarRacing-v3", "A driver"), ("CartPole-v1", "An agent")):
+        agent.env_id = env_id
+        card = (agent.save_pretrained(tmp_path / "agent") / "README.md").read_text()
+        assert card.startswith(f"# {title} for {env_id}\n")
+        assert ("driv" in card) == (title == "A driver")
+
+
 def test_written_again_is_the_same_and_other_files_stay(tmp_path: Path) -> None:
     folder = make().save_pretrained(tmp_path / "agent")
     first = (folder / "vision.safetensors").read_bytes()

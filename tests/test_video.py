@@ -16,6 +16,7 @@ from PIL import Image
 from worldmodels import video
 from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
+from worldmodels.dream.config import Ends
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec
@@ -49,7 +50,17 @@ def agent() -> Agent:
         action_spec=ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
         reward_model=RewardModel("event", -0.1, 3.3),
         starts=DreamStarts(*(rng.standard_normal(s).astype(np.float32) for s in shapes)),
+        ends=Ends("off"),
     )
+
+
+def mortal(agent: Agent, chance: float, ends: Ends) -> Agent:
+    """A copy whose M gives every step the same chance of an end."""
+    other = copy.copy(agent)
+    other.memories, other.ends = copy.deepcopy(agent.memories), ends
+    other.memories[0].terminated.weight.data.zero_()
+    other.memories[0].terminated.bias.data.fill_(float(np.log(chance / (1 - chance))))
+    return other
 
 
 def recording(steps: int = T) -> Recording:
@@ -72,7 +83,7 @@ def test_dream_is_m_stepped_from_reality(agent: Agent) -> None:
     taken = recording()
     mu = torch.randn(T + 1, Z, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        z = dream_along(agent, mu, taken.actions, SYNC, temperature=0)
+        z = dream_along(agent, mu, taken.actions, SYNC, temperature=0).z
         for t in (0, 10, 20):
             torch.testing.assert_close(z[t], mu[t])
         memory, action = agent.memories[0], torch.from_numpy(taken.actions)
@@ -85,11 +96,40 @@ def test_dream_is_m_stepped_from_reality(agent: Agent) -> None:
             out, state = memory.step(now, action[t : t + 1], state)
             best = out.log_pi.argmax(-1, keepdim=True)
             now = out.mu.gather(-1, best).squeeze(-1)
-        first, second = (dream_along(agent, mu, taken.actions, SYNC, 1.0, s) for s in (0, 1))
-        again = dream_along(agent, mu, taken.actions, SYNC, 1.0, 0)
+        first, second = (dream_along(agent, mu, taken.actions, SYNC, 1.0, s).z for s in (0, 1))
+        again = dream_along(agent, mu, taken.actions, SYNC, 1.0, 0).z
     torch.testing.assert_close(first, again)
     assert (first - second).abs().max() > 0
     assert not torch.equal(first[T], mu[T])  # the last step is dreamt, too
+
+
+def test_a_dream_that_ends_stands_still_until_it_sees_reality_again(agent: Agent) -> None:
+    taken, mu = recording(), torch.zeros(T + 1, Z)
+    certain = mortal(agent, 0.3, Ends("threshold", 0.2))
+    z, end, over = dream_along(certain, mu, taken.actions, SYNC)
+    sync = np.arange(T + 1) % SYNC == 0
+    np.testing.assert_array_equal(over, ~sync)
+    np.testing.assert_allclose(end, np.where(sync, 0.0, 0.3), rtol=1e-5)
+    for first in (0, 10, 20):
+        inside = z[first + 1 : min(first + SYNC, T + 1)]
+        torch.testing.assert_close(inside, inside[:1].expand_as(inside))
+    careful = dream_along(mortal(agent, 0.3, Ends("threshold", 0.4)), mu, taken.actions, SYNC)
+    assert not careful.over.any() and careful.end.max() == pytest.approx(0.3)
+    chance = mortal(agent, 0.3, Ends("sampled"))
+    runs = [dream_along(chance, mu, taken.actions, T, seed=s).over.sum() for s in range(60)]
+    assert T - np.mean(runs) + 1 == pytest.approx(1 / 0.3, abs=1.0)  # the step it ends at
+
+
+def test_the_film_of_dreams_ends_with_the_last_of_them(agent: Agent) -> None:
+    cfg = VideoConfig(every=1, panel=32)
+    assert len(list(video.dream_frames(agent, cfg, 4, 30))) == 30
+    fatal = mortal(agent, 0.3, Ends("threshold", 0.2))
+    assert len(list(video.dream_frames(fatal, cfg, 4, 30))) == 2  # the start and the end
+    chance = mortal(agent, 0.1, Ends("sampled"))
+    films_of = [list(video.dream_frames(chance, cfg, 1, 400, seed)) for seed in range(60)]
+    assert np.mean([len(frames) - 1 for frames in films_of]) == pytest.approx(10, abs=4)
+    again = list(video.dream_frames(chance, cfg, 1, 400, 3))
+    np.testing.assert_array_equal(np.stack(again), np.stack(films_of[3]))
 
 
 def test_views_are_what_v_sees_and_decodes(agent: Agent) -> None:

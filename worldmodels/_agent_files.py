@@ -31,6 +31,7 @@ from worldmodels.artifacts import (
 from worldmodels.config import Config, Few, Repeat, from_json, show
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.config import Ends
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
@@ -39,6 +40,7 @@ from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.policies.observations import ObservationShape
 from worldmodels.protocols import UserError
+from worldmodels.tasks import named
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ SCHEMA = 1
 
 OPTIONS = (
     *("env_id", "frame_spec", "action_spec", "reward_model"),
-    *("action_repeat", "observation_shape", "metadata"),
+    *("action_repeat", "observation_shape", "ends", "metadata"),
 )
 """Keywords of `Agent` that are fields of its config."""
 
@@ -78,6 +80,7 @@ class AgentConfig(Config):
     controller: ControllerConfig
     reward_model: RewardModel | None
     action_repeat: Repeat = 1
+    ends: Ends = Ends()  # noqa: RUF009  # frozen; agents of earlier versions sampled theirs
     metadata: Mapping[str, Any]
 
 
@@ -284,4 +287,5 @@ def card(config: Mapping[str, Any]) -> str:
     template = made.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = ("vision", "memory", "controller", "frame_spec", "action_spec")
     parts = {name: config[name] for name in names}
-    return template.render({"decoder": True, **config, "parts": parts})
+    who = named(None, str(config["env_id"])).words.agent
+    return template.render({"decoder": True, **config, "parts": parts, "who": who})

@@ -22,6 +22,7 @@ from worldmodels import _agent_files as files
 from worldmodels.config import Repeat, require
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
+from worldmodels.dream.config import Ends
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.spaces import ActionSpec, require_pixels
@@ -91,6 +92,7 @@ class Agent(HoldingPolicy[AgentState]):
         starts: DreamStarts | None = None,
         action_repeat: int = 1,
         observation_shape: Sequence[int] | None = None,
+        ends: Ends = Ends(),  # noqa: B008  # frozen
         metadata: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -109,6 +111,7 @@ class Agent(HoldingPolicy[AgentState]):
             starts: recorded states for dreams.
             action_repeat: steps of the environment that each action is held for, as in M's data.
             observation_shape: of the environment's frames (default: ask the environment).
+            ends: where its dreams end, as in its training.
             metadata: for the model card: score, ledger, versions.
             seed: of z's noise, where `predict` is not deterministic.
 
@@ -124,6 +127,7 @@ class Agent(HoldingPolicy[AgentState]):
         self.env_id, self.frame_spec, self.action_spec = env_id, frame_spec, action_spec
         self.reward_model, self.starts, self.action_repeat = reward_model, starts, action_repeat
         self._given: Shape | None = None if observation_shape is None else tuple(observation_shape)
+        self.ends = ends
         self.metadata: dict[str, Any] = dict(metadata or {})
         self.bfloat16 = False
         """let V compute in bfloat16 on batches, where that is fast: slightly other actions"""

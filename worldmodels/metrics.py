@@ -83,11 +83,31 @@ class MemoryStep(TypedDict, total=False):
 
 
 class Reliability(TypedDict, total=False):
-    """Predicted and observed number of events in a step, and steps, per bin."""
+    """Mean of a step as predicted and as observed (events, reward, ends), and steps, per bin."""
 
     predicted: list[Number]
     observed: list[Number]
     count: list[Number]
+
+
+class EndReliability(Reliability, total=False):
+    """How well M tells the ends of recorded episodes."""
+
+    ends: Number
+    """recorded"""
+    expected: Number
+    """sum of the predicted chances over all steps"""
+    recognised: Number
+    """the same over the steps that ended an episode"""
+    auc: Number
+
+
+class Survival(TypedDict, total=False):
+    """Fraction of episodes still running, in dreams and in reality, after so many steps."""
+
+    step: list[Number]
+    dream: list[Number]
+    real: list[Number]
 
 
 class Calibration(TypedDict, total=False):
@@ -98,6 +118,8 @@ class Calibration(TypedDict, total=False):
     sigma: list[Number]
     persistence: list[Number]
     event_reliability: Reliability | None
+    reward_reliability: Reliability | None
+    ends: EndReliability | None
 
 
 class GenerationStep(TypedDict, total=False):
@@ -122,8 +144,16 @@ class Selection(TypedDict, total=False):
     real_std: Number
     real_returns: list[Number] | None
     episodes: Number
+    real_length: Number
+    """mean steps of the real episodes"""
+    whole_dream_return: Number
+    """mean of dreams as long as episodes, from the first frames of the real ones"""
+    whole_dream_length: Number
+    """mean steps of them"""
+    survival: Survival | None
+    """of the selected checkpoint, where episodes end by themselves"""
     alarm: str | None
-    """why the dream return is not credible"""
+    """why the dream is not credible"""
     selected: bool
     """whether it became the agent of its iteration"""
 

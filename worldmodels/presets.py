@@ -48,7 +48,7 @@ from worldmodels.protocols import (
     TRAINING_SEED_LIMIT,
     UserError,
 )
-from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks import DEFAULT, Task, task_for
 from worldmodels.tasks.choices import choices, findings
 from worldmodels.tasks.default import measure
 from worldmodels.vision.train import VisionTrainConfig
@@ -553,9 +553,11 @@ FULL: dict[str, Any] = QUICK | {
 """The best agent, tested on all seeds: 90 minutes on two cores and a million real frames."""
 
 
-def _preset(name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV) -> RunConfig:
-    """A preset, with what the task of the environment changes in it."""
-    cfg, task = changed(RunConfig(env_id=env_id), settings), task_for(env_id)
+def _preset(
+    name: str, settings: Mapping[str, Any], env_id: str = DEFAULT_ENV, task: Task | None = None
+) -> RunConfig:
+    """A preset, with what a task (default: the environment's) changes in it."""
+    cfg, task = changed(RunConfig(env_id=env_id), settings), task or task_for(env_id)
     own = task.settings.get(name, {})
     return changed(cfg, {**own, "made_for": task.name} if own else {})
 

@@ -16,6 +16,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodels  # noqa: F401  # registers the environments
+from worldmodels.agent import Agent
+from worldmodels.dream.config import Ends
 from worldmodels.dream.env import Dream, DreamVector
 from worldmodels.dream.sb3 import DreamVecEnv
 from worldmodels.envs.spaces import ActionSpec
@@ -95,8 +97,35 @@ def test_policies_see_c_where_the_agents_own_does(make_agent: MakeAgent) -> None
 def test_the_horizon_truncates_and_m_terminates(make_agent: MakeAgent) -> None:
     env = Dream(make_agent(), horizon=3, termination="off")
     assert [s[2:] for s in roll(env, 0, 3)[2:]] == [(False, False), (False, False), (False, True)]
-    env = Dream(make_agent(), termination_threshold=1e-6)
+    env = Dream(make_agent(), termination="threshold", termination_threshold=1e-6)
     assert roll(env, 0, 1)[2][2:] == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("ends", "alive"),
+    [(Ends("sampled"), 0.7), (Ends("threshold"), 1.0), (Ends("threshold", 0.2), 0.0)],
+)
+def test_dreams_end_as_in_the_agents_training(
+    make_agent: MakeAgent, tmp_path: Path, ends: Ends, alive: float
+) -> None:
+    agent = make_agent()
+    agent.ends = ends
+    for memory in agent.memories:
+        memory.terminated.weight.data.zero_()
+        memory.terminated.bias.data.fill_(float(np.log(0.3 / 0.7)))
+    loaded = Agent.from_pretrained(agent.save_pretrained(tmp_path / "agent"))
+    assert loaded.ends == ends
+    for one in (agent, loaded):
+        vector = DreamVector(one, 400)
+        vector.reset(seed=0)
+        over = vector.step(np.zeros((400, 3), np.float32))[2]
+        assert 1 - over.mean() == pytest.approx(alive, abs=0.1)
+        assert DreamVector(one, termination="off").cfg.termination == "off"
+
+
+def test_agents_of_earlier_versions_sampled_their_ends() -> None:
+    assert Agent.from_pretrained("car-racing").ends == Ends("sampled")
+    assert Dream("car-racing")._vector.cfg.termination == "sampled"
 
 
 def test_pictures_are_what_v_decodes(make_agent: MakeAgent) -> None:

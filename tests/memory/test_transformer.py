@@ -258,7 +258,7 @@ def test_an_actor_learns_in_its_dreams(gradient: Literal["model", "reinforce"]) 
 
 def test_a_recorded_drive_is_dreamt_along() -> None:
     agent, mu = make_agent(), torch.randn(41, Z, generator=torch.Generator().manual_seed(0))
-    z = dream_along(agent, mu, np.zeros((40, 3), np.float32), sync=10)
+    z = dream_along(agent, mu, np.zeros((40, 3), np.float32), sync=10).z
     assert torch.equal(z[::10][:4], mu[::10][:4]) and not torch.equal(z[5], mu[5])
 
 

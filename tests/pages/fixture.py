@@ -133,6 +133,15 @@ def _iteration(k: int, rng: np.random.Generator) -> list[dict[str, Any]]:
                 "observed": [0.02, 0.14, 0.35, 0.5, 0.64, 0.81],
                 "count": [41000, 6100, 2300, 1500, 900, 310],
             },
+            "ends": {
+                "predicted": [0.00004, 0.0002, 0.0021, 0.018, 0.14, 0.42],
+                "observed": [0.0, 0.0003, 0.0018, 0.021, 0.11, 0.5],
+                "count": [38000, 9100, 3300, 1500, 90, 12],
+                "ends": 61,
+                "expected": 54.2,
+                "recognised": 21.7,
+                "auc": 0.93,
+            },
         }
     )
     for generation in range(1, GENERATIONS + 1):
@@ -171,6 +180,14 @@ def _generation(k: int, generation: int, rng: np.random.Generator) -> list[dict[
                 "real_std": 110.0,
                 "real_returns": list(rng.normal(real, 110, 8)),
                 "episodes": 8,
+                "real_length": 812.5,
+                "whole_dream_return": 1.2 * real,
+                "whole_dream_length": 934.0,
+                "survival": {
+                    "step": [0, 250, 500, 750, 1000],
+                    "dream": [1.0, 0.97, 0.95, 0.9, 0.88],
+                    "real": [1.0, 0.92, 0.81, 0.7, 0.55],
+                },
                 "alarm": f"dream return {dream:.0f} is above the bound 1000"
                 if dream > 1000
                 else None,

@@ -2,12 +2,18 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from worldmodels.pages import MAX_BYTES, build_report
-from worldmodels.protocols import UserError
+from worldmodels.presets import changed, quick, smoke
+from worldmodels.protocols import TEST_SEED_START, UserError
+from worldmodels.runs import to_jsonable, write_json
+from worldmodels.tasks import DEFAULT
 
 from .fixture import make_run
 from .parser import Page, standing_alone
@@ -55,6 +61,25 @@ def test_page_says_what_the_run_measured(run: Path, html: str) -> None:
     assert "dream return 1139 is above the bound 1000" in html
     for episode in result["episodes"]:
         assert f"seed {episode['seed']}: {episode['return']:.1f}" in html  # a dot's tooltip
+
+
+def test_page_says_how_well_m_knows_the_ends(html: str) -> None:
+    assert "Of 61 recorded ends M foresaw 21.7" in html and "expected 54.2 in all" in html
+    assert "93% of the time (AUC" in html
+    assert "predicted 42%, observed 50%, 12 steps" in html  # a dot's tooltip
+    assert "after 500 steps 95% of the dreams and 81% of the real episodes still run" in html
+    assert "last 934 steps on average" in html and "last 812 steps" in html
+
+
+def test_where_no_episode_ends_by_itself_there_is_no_chart_of_ends(
+    run: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if k not in ("ends", "survival")} for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert "Predicted rewards" in html
+    assert "Predicted ends" not in html and "Survival" not in html
 
 
 def test_every_colour_follows_the_scheme(html: str) -> None:
@@ -194,3 +219,59 @@ def test_damaged_file_is_named(tmp_path: Path, name: str, content: str, message:
     with pytest.raises(UserError, match=re.escape(message)):
         build_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+CARTPOLE, PENDULUM = "CartPole-v1", "Pendulum-v1"
+CHECKED = [{"setting": "action_repeat", "value": 2}, {"setting": "dream.horizon", "value": 250}]
+
+
+@pytest.mark.parametrize(
+    ("env_id", "returns", "changes", "flags"),
+    [
+        (CARTPOLE, [9.0, 31.0, 500.0], {}, ""),
+        (
+            PENDULUM,
+            [-1400.0, -900.0, -120.5],
+            {"action_repeat": 4, "test.videos": False, "experience.explore_scales": (0.5, 1.0)},
+            " --action-repeat 4 --experience.explore-scales 0.5 1.0 --test.no-videos",
+        ),
+    ],
+)
+def test_a_report_speaks_of_its_own_task(
+    tmp_path: Path, env_id: str, returns: list[float], changes: dict[str, Any], flags: str
+) -> None:
+    cfg = changed(quick(env_id=env_id, task=DEFAULT), {"action_repeat": 2, **changes})
+    config = {"preset": "quick", "seed": 0, "task": "default", **to_jsonable(cfg)}
+    write_json(tmp_path / "config.json", {"config": config | {"test_env_id": env_id}})
+    write_json(tmp_path / "check.json", {"env_id": env_id, "choices": CHECKED})
+    random = [{"seed": k, "return": value} for k, value in enumerate(returns[:2])]
+    write_json(tmp_path / "evaluation_random.json", {"episodes": random})
+    folder = shlex.quote(tmp_path.as_posix())
+    run = f"<code>worldmodels run --preset quick --env {env_id}{flags} --out {folder}</code>"
+    test = f"<code>worldmodels evaluate --agent {folder}/agent --env {env_id} --episodes 100 "
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert run in html and test in html
+
+    tested = [{"seed": k, "return": value, "length": 50} for k, value in enumerate(returns)]
+    write_json(tmp_path / "evaluation.json", {"env": env_id, "episodes": tested})
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    shown = html.split('<section id="setup"')[0]
+    said = re.sub(r"<(style|script|svg).*?</\1>|<[^>]*>", " ", shown, flags=re.DOTALL)
+    words = r"\b(tracks?|laps?|roads?|cars?|tiles?|driv\w+|drove|solved|900|600)\b"
+    assert re.findall(words, said.replace("−900", ""), re.IGNORECASE) == []
+    assert "An agent and its world model" in said and "Every test episode" in said
+    mean = f"{np.mean(returns):,.0f}".replace("-", "−")
+    assert f'<span class="number">{mean}</span>' in html
+    assert f"random agent: {np.mean(returns[:2]):,.0f}".replace("-", "−") in html
+
+
+def test_a_limit_of_steps_and_a_seed_are_part_of_the_commands(tmp_path: Path) -> None:
+    cfg = smoke(env_id=CARTPOLE, task=DEFAULT).limited(30)
+    config = {"preset": "smoke", "seed": 3, "task": "default", **to_jsonable(cfg)}
+    write_json(tmp_path / "config.json", {"config": config | {"test_env_id": CARTPOLE}})
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert (
+        f"worldmodels run --preset smoke --env {CARTPOLE} --seed 3 --experience.explore-s" in html
+    )
+    assert "--test.max-steps 30 --out" in html
+    assert f"--seed {TEST_SEED_START} --max-steps 30 --json" in html

@@ -187,7 +187,8 @@ class Play(Command):
     """Watch an agent for an episode, in a window where there is a display, or as a film.
 
     It is the policy that `evaluate` measures. A film of reality shows every frame, V's
-    reconstruction and M's dream side by side; those of the first member of an ensemble.
+    reconstruction and M's dream side by side; those of the first member of an ensemble. A film of
+    the dream shows the chance of an end that M gives each step, and ends where training does.
     """
 
     agent: str

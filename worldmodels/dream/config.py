@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from worldmodels.config import (
     Above,
@@ -16,6 +16,19 @@ from worldmodels.config import (
     Positive,
     PositiveFraction,
 )
+
+Termination: TypeAlias = Literal["threshold", "sampled", "off"]
+Probability: TypeAlias = Annotated[float, Above(0), Below(1)]
+
+
+@dataclass(frozen=True)
+class Ends(Config):
+    """Where M's predictions end a dream: an agent keeps the meaning that it was trained with."""
+
+    termination: Termination = "sampled"
+    """above a threshold of M's probability, at random with it, or never"""
+    termination_threshold: Probability = 0.5
+    """probability above which a dream ends; for termination "threshold" only"""
 
 
 @dataclass(frozen=True)
@@ -32,9 +45,9 @@ class DreamConfig(Config):
     """fraction of h that M drops; one mask per dream"""
     reward: Literal["expected", "sampled"] = "expected"
     """whether an uncertain event or reward pays its expectation or is sampled"""
-    termination: Literal["threshold", "sampled", "off"] = "threshold"
+    termination: Termination = "threshold"
     """end a dream above a threshold of M's probability, at random with it, or never"""
-    termination_threshold: Annotated[float, Above(0), Below(1)] = 0.5
+    termination_threshold: Probability = 0.5
     """probability above which a dream ends; for termination "threshold" only"""
     discount: PositiveFraction = 1.0
     """discount factor per step"""
@@ -59,6 +72,11 @@ class DreamConfig(Config):
     """threads on a CPU; 0 takes as many as torch does, at most 4"""
     chunk_rows: Annotated[int, AtLeast(1), Limit(10**6)] = 512
     """dreams stepped together by one thread, which bounds the memory used"""
+
+    @property
+    def ends(self) -> Ends:
+        """Where dreams end."""
+        return Ends(self.termination, self.termination_threshold)
 
     def _check(self) -> None:
         if self.ensemble != "per_step" and (self.disagreement_penalty or self.disagreement_limit):

@@ -61,7 +61,8 @@ class DreamVector(VectorEnv[Array, Any, Any]):
             agent: an agent, its folder, or the name of a bundled one.
             num_envs: n.
             render_mode: "rgb_array" for what V decodes from z.
-            cfg: how to dream; None takes the defaults with a horizon of 1000 steps.
+            cfg: how to dream; None takes the defaults with a horizon of 1000 steps, and ends as in
+                the agent's training (`Agent.ends`).
             changes: fields of `DreamConfig` that differ from ``cfg``, such as ``temperature=1.15``.
 
         Raises:
@@ -83,7 +84,8 @@ class DreamVector(VectorEnv[Array, Any, Any]):
                 f"this agent cannot dream: it has no {missing}; use one saved by the pipeline"
             )
         self.agent, self.render_mode, self.num_envs = agent, render_mode, num_envs
-        self.cfg = dataclasses.replace(cfg or DreamConfig(horizon=1000), **changes)
+        own = DreamConfig(horizon=1000, **vars(agent.ends)) if cfg is None else cfg
+        self.cfg = dataclasses.replace(own, **changes)
         sizes = [agent.z_dim, agent.h_dim, agent.seen_dim - agent.h_dim]
         bound = np.repeat(np.array([np.inf, 1, np.inf], np.float32), sizes)
         self.single_observation_space = spaces.Box(-bound, bound, dtype=np.float32)

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.config import DreamConfig, Ends
 from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean
@@ -99,7 +99,7 @@ def reward_of(model: RewardModel, cfg: DreamConfig, output: Tensor, uniform: Ten
     return paid - cfg.no_event_penalty * abs(model.event_value) * lacking
 
 
-def ended(cfg: DreamConfig, logit: Tensor, uniform: Tensor) -> Tensor:
+def ended(cfg: DreamConfig | Ends, logit: Tensor, uniform: Tensor) -> Tensor:
     """Whether the dream ends (R,) bool: its probability exceeds a fixed or a drawn limit."""
     if cfg.termination == "off":
         return torch.zeros_like(logit, dtype=torch.bool)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +17,10 @@ from worldmodels.pages.svg import COLOUR, DASHES, FULL, Chart, Ink, Key, chart, 
 from worldmodels.pages.text import figure, number, power, short
 
 Floats: TypeAlias = NDArray[np.float64]
+Style: TypeAlias = dict[str, Any]
+"""Keywords of a drawing function."""
+
+DOTTED = (0, (2, 2))
 
 MAX_POINTS = 240
 """Most points of a line; more are averaged over blocks."""

@@ -56,6 +56,17 @@ class Ledger(TypedDict, total=False):
     totals: dict[str, Annotated[int, AtLeast(0)]]
 
 
+class _Choice(TypedDict):
+    setting: str
+    value: Any
+
+
+class _Check(TypedDict, total=False):
+    """What is read of `check.json`."""
+
+    choices: list[_Choice]
+
+
 class Settings(TypedDict, total=False):
     """What is read of `config.json`, of the record and of the configuration in it."""
 
@@ -125,6 +136,8 @@ class RunData:
     others: Sequence[Score]
     media: Mapping[str, Path]
     episodes: Mapping[str, Row]
+    choices: Sequence[Row]
+    """settings that the check of the environment chose, each with its value"""
 
 
 def load_run(folder: Path) -> RunData:
@@ -155,6 +168,7 @@ def load_run(folder: Path) -> RunData:
         others=[read_score(path, name) for name, path in others if path.is_file()],
         media={path.name: path for path in media if path.is_file()},
         episodes=read_part(folder / "media" / "episodes.json", dict),
+        choices=read_part(folder / "check.json", _Check).get("choices", []),
     )
 
 

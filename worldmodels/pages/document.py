@@ -39,7 +39,15 @@ def _templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    formats = (text.plain, text.score, text.count, text.large, text.duration, text.percent)
+    formats = (
+        text.plain,
+        text.score,
+        text.count,
+        text.large,
+        text.duration,
+        text.percent,
+        text.figure,
+    )
     made.filters.update({format.__name__: format for format in formats} | {"quote": shlex.quote})
     return made
 

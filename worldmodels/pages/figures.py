@@ -1,19 +1,20 @@
-"""Charts of a run: how V, M and C learnt, how well M is calibrated, and the test returns."""
+"""Charts of a run: how V, M and C learnt, and the returns in dream and reality."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from worldmodels.metrics import Row, latest
 from worldmodels.pages.charts import (
+    DOTTED,
     Floats,
     Line,
     Panel,
+    Style,
     as_rows,
     column,
     iterations,
@@ -28,9 +29,6 @@ from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, width_o
 from worldmodels.pages.text import number, score
 from worldmodels.tasks import Task
 
-Style: TypeAlias = dict[str, Any]
-
-DOTTED = (0, (2, 2))
 NOTE: Style = {"textcoords": "offset points", "ha": "right", "fontsize": 12}
 """How a line is named at its end."""
 
@@ -89,69 +87,6 @@ def learning_charts(metrics: Mapping[str, Sequence[Row]]) -> dict[str, Chart | N
             name, rows, place, panels, title=title, widths=widths, top=top, least=1
         )
     return found
-
-
-def _newest(lines: Sequence[Row], key: str) -> Row:
-    return next((row for row in reversed(lines) if row.get(key)), {})
-
-
-def open_loop_chart(lines: Sequence[Row]) -> Chart | None:
-    """Open-loop error of M, and the standard deviation that it predicts."""
-    row = _newest(lines, "error")
-    if not row.get("horizon"):
-        return None
-    horizon, error, sigma = (_numbers(row, key) for key in ("horizon", "error", "sigma"))
-
-    def draw(axes: Axes) -> None:
-        axes.plot(horizon, error, color=COLOUR["memory"], marker="o")
-        if len(sigma) == len(horizon):
-            axes.plot(horizon, sigma, "s--", color=COLOUR["ink"], markersize=5, linewidth=1.6)
-        axes.set_xscale("log")
-        axes.set_xticks(list(horizon), [f"{value:g}" for value in horizon])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.tick_params(axis="x", which="minor", bottom=False)
-        axes.set(xlabel="steps of M ahead, open loop", ylabel="error in z")
-        axes.set_ylim(bottom=0)
-
-    pairs = ", ".join(f"{e:.2f} after {h:g}" for h, e in zip(horizon, error, strict=True))
-    keys = [Key("line", "memory", "error"), Key("dashed", "ink", "std that M predicts")]
-    return chart("open-loop", f"Open-loop error of M: {pairs} steps.", HALF, [300], draw, keys)
-
-
-def _numbers(row: Row, key: str) -> Floats:
-    return column([{key: value} for value in row.get(key) or ()], key)
-
-
-def reliability_chart(lines: Sequence[Row]) -> Chart | None:
-    """Observed number of events by their predicted number in a step."""
-    table: Row = _newest(lines, "event_reliability").get("event_reliability") or {}
-    predicted, observed, count = (
-        _numbers(table, key) for key in ("predicted", "observed", "count")
-    )
-    if not len(predicted):
-        return None
-    if len(count) != len(predicted):
-        count = np.ones(len(predicted))
-    top = max(1.0, float(np.nanmax(predicted)), float(np.nanmax(observed)))
-    areas = 20 + 160 * np.sqrt(count / max(np.nanmax(count), 1.0))
-
-    def draw(axes: Axes) -> None:
-        axes.plot([0, top], [0, top], color=COLOUR["muted"], linewidth=1.2, linestyle=DOTTED)
-        axes.plot(predicted, observed, color=COLOUR["memory"], linewidth=1.4, alpha=0.6)
-        named: Style = {"color": COLOUR["memory"], "gid": "reliability"}
-        axes.scatter(predicted, observed, s=areas, linewidths=0, zorder=3, **named)
-        axes.set(xlim=(-0.04 * top, 1.04 * top), ylim=(-0.05 * top, 1.08 * top))
-        axes.set(xlabel="events predicted in a step", ylabel="events observed")
-
-    points = ", ".join(f"{o:.2f} at {p:.2f}" for p, o in zip(predicted, observed, strict=True))
-    tips = [
-        f"predicted {p:.2f}, observed {o:.2f}, {int(n):,} steps"
-        for p, o, n in zip(predicted, observed, np.nan_to_num(count), strict=True)
-    ]
-    alt = f"Reliability of the predicted reward event, observed rate by predicted rate: {points}."
-    seen = Key("dot", "memory", "M; the larger, the more steps")
-    keys = [seen, Key("dotted", "muted", "perfect")]
-    return chart("reliability", alt, HALF, [300], draw, keys, {"reliability": tips})
 
 
 def swarm(values: Sequence[float], bin_width: float) -> Floats:

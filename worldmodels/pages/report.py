@@ -5,17 +5,19 @@ Each function turns records into values of the template, empty where the run lac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from worldmodels.metrics import Row, iteration_of, latest
-from worldmodels.pages import figures
+from worldmodels.pages import calibration, figures
 from worldmodels.pages.data import PICTURES, VIDEOS, RunData, load_run
 from worldmodels.pages.document import Medium, data_uri, groups, render, settings_tables
 from worldmodels.pages.text import count, number, score
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import TEST_SEED_START
-from worldmodels.runs import atomic_write
+from worldmodels.runs import atomic_write, to_jsonable
 
 MAX_BYTES = 8_000_000
 """Size that the page stays under; media that do not fit are linked in place of embedded."""
@@ -60,13 +62,14 @@ def _context(data: RunData) -> dict[str, Any]:
     who = f"{'An' if task.words.agent[0] in 'aeiou' else 'A'} {task.words.agent}"
     stages, ensembles = seconds(data), data.metrics["ensemble_selection"]
     means = [number(row.get("real_mean")) or 0.0 for row in ensembles]
+    measured, final = data.metrics["memory_calibration"], figures.final_selection(rows) or {}
+    ends: Row = calibration.newest(measured, "ends").get("ends") or {}
     return {
         "data": data,
         "result": result,
         "task": task,
         "words": task.words,
         "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
-        "first_test_seed": TEST_SEED_START,
         "dream_only": dream_only,
         "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
         "residual": data.metrics["residual_selection"][-1:],
@@ -74,6 +77,8 @@ def _context(data: RunData) -> dict[str, Any]:
         "ensemble_kept": any(row.get("kept") for row in ensembles),
         "selection_seed": _setting(data, "selection", "seed"),
         "ruler": ruler(data),
+        "run_command": run_command(data),
+        "evaluate_command": evaluate_command(data),
         "videos": [media[name] for name in VIDEOS if name in media],
         "pictures": [media[name] for name in PICTURES if name in media],
         "episodes": result and figures.episodes_chart(result, data.others, task),
@@ -84,8 +89,12 @@ def _context(data: RunData) -> dict[str, Any]:
         "iterations": iterations(data, rows),
         **figures.learning_charts(data.metrics),
         "explained": explained(data),
-        "open_loop": figures.open_loop_chart(data.metrics["memory_calibration"]),
-        "reliability": figures.reliability_chart(data.metrics["memory_calibration"]),
+        "open_loop": calibration.open_loop_chart(measured),
+        "reliability": calibration.reliability_chart(measured),
+        "ends": ends,
+        "ends_chart": calibration.ends_chart(ends),
+        "survival": calibration.survival_chart(final.get("survival") or {}),
+        "whole": final if number(final.get("whole_dream_length")) is not None else {},
         "stages": stages,
         "seconds_total": sum(map(sum, stages.values())),
         "config": settings_tables(config, versions, machine) if data.config else [],
@@ -97,6 +106,57 @@ def _setting(data: RunData, group: str, key: str) -> float | None:
     """A number in the first nested config whose name ends so and that has it."""
     found = (number(c.get(key)) for name, c in groups(data.config) if name.endswith(group))
     return next((value for value in found if value is not None), None)
+
+
+def run_command(data: RunData) -> str:
+    """The command that resumes the run: with its environment and its own settings."""
+    config, preset = data.config, str(data.config.get("preset") or "quick")
+    words = ["--preset", preset]
+    if env_id := config.get("env_id"):
+        words += ["--env", str(env_id)]
+    if config.get("seed"):
+        words += ["--seed", str(config["seed"])]
+    words += _own_options(data)
+    return shlex.join(["worldmodels", "run", *words, "--out", data.folder.as_posix()])
+
+
+def _own_options(data: RunData) -> list[str]:
+    """Options for settings of a run that are not the preset's, the task's or the check's."""
+    preset, env_id = str(data.config.get("preset")), str(data.config.get("env_id"))
+    if preset not in PRESETS or "experience" not in data.config:  # not a run of these stages
+        return []
+    usual = dict(_leaves(to_jsonable(PRESETS[preset](env_id=env_id, task=data.task))))
+    usual |= {"test_env_id": data.task.test_env(env_id)}
+    usual |= {one["setting"]: one["value"] for one in data.choices}
+    words = []
+    for name, value in _leaves(data.config):
+        if name in usual and name != "env_id" and value != usual[name]:
+            head, _, last = name.replace("_", "-").rpartition(".")
+            dot = "." if head else ""
+            if isinstance(value, bool):
+                words.append(f"--{head}{dot}{'' if value else 'no-'}{last}")
+            else:
+                found = value if isinstance(value, list) else [value]
+                words += [f"--{head}{dot}{last}", *map(str, found)]
+    return words
+
+
+def _leaves(config: Row, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def evaluate_command(data: RunData) -> str:
+    """The command that tests the run's agent."""
+    words = ["--agent", (data.folder / "agent").as_posix(), "--env", data.env_id or "ENV"]
+    words += ["--episodes", "100", "--seed", str(TEST_SEED_START)]
+    limit = dict(_leaves(data.config)).get("test.max_steps")
+    words += [] if limit is None else ["--max-steps", str(limit)]
+    target = (data.folder / "evaluation.json").as_posix()
+    return shlex.join(["worldmodels", "evaluate", *words, "--json", target])
 
 
 def ruler(data: RunData) -> dict[str, float] | None:

@@ -174,7 +174,7 @@ def _local(name: str) -> str:
 def _add_tooltips(root: ElementTree.Element, tooltips: Mapping[str, Sequence[str]]) -> None:
     for group in root.iter("g"):
         texts = tooltips.get(group.get("id", ""))
-        marks = list(group.iter("use"))
+        marks = list(group.iter("use")) or list(group.iter("path"))  # paths where sizes differ
         if texts is not None and len(texts) == len(marks):
             for mark, text in zip(marks, texts, strict=True):
                 ElementTree.SubElement(mark, "title").text = text

@@ -125,6 +125,7 @@ def evolve_controller(
         input_stats=search.stats,
         starts=_thinned(begins),
         action_repeat=source.action_repeat,
+        ends=dream.ends,
         metadata=None if metadata is None else dict(metadata),
     )
     dreams = len(result.history) * cfg.evolve.strategy.population + len(result.snapshots)

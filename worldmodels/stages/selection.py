@@ -33,6 +33,7 @@ from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import best_policy, open_member, open_policy
 from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import derive_seed, versions
+from worldmodels.stages.alarm import Outcomes, WholeDreams, curves, disbelief
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.controller import Candidates
 from worldmodels.video import film
@@ -70,8 +71,8 @@ def select(
 ) -> dict[str, Any]:
     """Run every snapshot of C on selection seeds; the agent in ``folder`` gets the best one.
 
-    ``dream``, in which they were evolved, is for the alarm (`dream_alarm`); ``episodes`` stands in
-    for ``cfg.episodes``. Returned are the "generation" of the best and its "real_mean".
+    ``dream``, in which they were evolved, is for the alarm (`alarm_of`); ``episodes`` stands in for
+    ``cfg.episodes``. Returned are the "generation" of the best and its "real_mean".
     """
     agent = Agent.from_pretrained(folder)
     generations = sorted(candidates.snapshots)
@@ -79,24 +80,12 @@ def select(
     policies = [AgentParameters(folder, candidates.snapshots[g]) for g in generations]
     results = run_episodes(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(results)
+    whole = WholeDreams(agent, dream, seeds, cfg.max_steps, ctx.seed_for("whole dreams"))
     for place, (generation, result) in enumerate(zip(generations, results, strict=True)):
-        dreamed = candidates.dreamed[generation]
-        alarm = dream_alarm(cfg, dreamed / (dream.horizon * agent.action_repeat), result)
-        if alarm:
-            ctx.say(f"alarm, generation {generation}: {alarm}")
-        ctx.log(
-            "selection",
-            **Selection(
-                generation=generation,
-                dream_return=dreamed,
-                real_mean=result.mean,
-                real_std=result.summary.std,
-                real_returns=result.returns.tolist(),
-                episodes=len(seeds),
-                alarm=alarm,
-                selected=place == best,
-            ),
-        )
+        record = _checkpoint(cfg, candidates, generation, result, whole, place == best)
+        if record["alarm"]:
+            ctx.say(f"alarm, generation {generation}: {record['alarm']}")
+        ctx.log("selection", **record)
     chosen, real = generations[best], results[best]
     ctx.say(
         f"iteration {ctx.iteration}: dream {candidates.dreamed[chosen]:.0f}, real {_shown(real)} "
@@ -108,19 +97,41 @@ def select(
     return {"generation": chosen, "real_mean": real.mean}
 
 
-def dream_alarm(cfg: SelectionConfig, dreamed: float, real: EvaluationResult) -> str | None:
-    """Why a dream's mean reward per step is not credible: above the bound, or twice the real one.
+def _checkpoint(
+    cfg: SelectionConfig,
+    candidates: Candidates,
+    generation: int,
+    result: EvaluationResult,
+    whole: WholeDreams,
+    selected: bool,
+) -> Selection:
+    dreamed, real = candidates.dreamed[generation], Outcomes.of(result)
+    dreamt = whole(candidates.snapshots[generation], result)
+    return Selection(
+        generation=generation,
+        dream_return=dreamed,
+        real_mean=result.mean,
+        real_std=result.summary.std,
+        real_returns=result.returns.tolist(),
+        episodes=len(result.episodes),
+        real_length=float(real.lengths.mean()),
+        whole_dream_return=float(dreamt.returns.mean()),
+        whole_dream_length=float(dreamt.lengths.mean()),
+        survival=curves(dreamt, real) if selected else None,
+        alarm=alarm_of(cfg, dreamed / whole.usual, dreamt, real),
+        selected=selected,
+    )
 
-    Rewards per step are compared, since a dream is shorter than an episode; the bound is
-    `SelectionConfig.reward_bound`.
+
+def alarm_of(cfg: SelectionConfig, per_step: float, dreamt: Outcomes, real: Outcomes) -> str | None:
+    """Why a dream is not credible: above `SelectionConfig.reward_bound`, or see `disbelief`.
+
+    ``per_step`` is its mean reward per step of the environment in the evolution.
     """
     bound = cfg.reward_bound
-    if bound is not None and dreamed > bound:
-        return f"the dream pays {dreamed:.2f} a step, reality at most {bound:.2f}: it is exploited"
-    paid = float(real.returns.sum()) / max(1, real.frames)
-    if dreamed > max(2 * paid, paid + 0.25):
-        return f"the dream pays {dreamed:.2f} a step, reality paid {paid:.2f}: do not trust it"
-    return None
+    if bound is not None and per_step > bound:
+        return f"the dream pays {per_step:.2f} a step, reality at most {bound:.2f}: it is exploited"
+    return disbelief(dreamt, real)
 
 
 @dataclass(frozen=True)

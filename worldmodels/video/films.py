@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worldmodels import envs, runs
 from worldmodels.agent import Agent
+from worldmodels.dream.world import ended
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.executors import one_thread
 from worldmodels.experience.episode import EpisodeResult
@@ -55,6 +56,18 @@ class Views:
     """V's mean, decoded"""
     dreamt: Frames
     """M's dream, decoded; at every ``sync``-th step it is V's reconstruction"""
+    end: NDArray[np.float32]
+    """(n,) chance of an end that M gave the step to each frame; 0 where it saw reality"""
+    over: NDArray[np.bool_]
+    """(n,) whether the dream had ended, and stands still"""
+
+
+class Dreamt(NamedTuple):
+    """A dream along T recorded steps; the fields as in `Views`, for every decision."""
+
+    z: Tensor  #: (T + 1, Z)
+    end: NDArray[np.float32]  #: (T + 1,)
+    over: NDArray[np.bool_]  #: (T + 1,)
 
 
 def replay(
@@ -92,13 +105,14 @@ def views(agent: Agent, recording: Recording, cfg: VideoConfig, seed: int = 0) -
     frames = recording.frames[::held]
     mu = torch.cat([agent.encode(frames[t : t + 64])[0] for t in range(0, len(frames), 64)])
     actions = recording.actions[::held][: len(frames) - 1]
-    z = dream_along(agent, mu, actions, sync, cfg.temperature, seed)
+    dream = dream_along(agent, mu, actions, sync, cfg.temperature, seed)
     reconstructed, dreamt = (
         np.concatenate([agent.decode(part) for part in latents[::every].split(64)])
-        for latents in (mu, z)
+        for latents in (mu, dream.z)
     )
     seen = envs.to_vision(frames[::every], agent.frame_spec)
-    return Views(every * held, sync * held, seen, reconstructed, dreamt)
+    ends = dream.end[::every], dream.over[::every]
+    return Views(every * held, sync * held, seen, reconstructed, dreamt, *ends)
 
 
 @torch.inference_mode()
@@ -109,26 +123,36 @@ def dream_along(
     sync: int,
     temperature: float = 1.0,
     seed: int = 0,
-) -> Tensor:
+) -> Dreamt:
     """Dream by the agent's first memory along executed actions (T, A) or (T,).
 
-    ``mu`` (T + 1, Z) are V's means of the recorded frames. Returns z (T + 1, Z) with
-    ``z[k * sync] = mu[k * sync]``.
+    ``mu`` (T + 1, Z) are V's means of the recorded frames. A dream begins at each
+    ``z[k * sync] = mu[k * sync]``; one that ends (`Agent.ends`) stands still until the next.
     """
     memory = agent.memories[0]
     encoded = torch.from_numpy(agent.action_spec.encode(actions))
     generator = torch.Generator().manual_seed(seed)
     state = memory.initial_state(1)
-    z = mu.clone()
+    z, end, over = mu.clone(), np.zeros(len(mu), np.float32), np.zeros(len(mu), np.bool_)
     for first in range(0, len(actions), sync):
         stop = min(first + sync, len(actions))
         dream, past = state, slice(first, stop)
         for t in range(first, stop if stop == len(actions) else stop - 1):
             at = slice(t, t + 1)
+            if over[t]:
+                z[t + 1], end[t + 1], over[t + 1] = z[t], end[t], True
+                continue
             noise = mixture_noise(z[at], generator)
-            z[t + 1], _, dream = memory.dream(z[at], encoded[at], dream, noise, temperature)
+            z[t + 1], out, dream = memory.dream(z[at], encoded[at], dream, noise, temperature)
+            logit = out.terminated_logit
+            end[t + 1] = torch.sigmoid(logit).item()
+            over[t + 1] = bool(ended(agent.ends, logit, _uniform(1, generator)))
         _, _, state = memory(mu[None, past], encoded[None, past], state)
-    return z
+    return Dreamt(z, end, over)
+
+
+def _uniform(count: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator)
 
 
 @one_thread()
@@ -181,10 +205,12 @@ def episode_frames(
     for t in range(0, len(recording.frames), min(cfg.every, seen.every)):
         k = min(t // seen.every, len(seen.seen) - 1)
         ahead = t % seen.sync
-        labels = ("real", "V reconstructs", f"M dreams, {ahead:>3} steps ahead")
+        what = "M: ended" if seen.over[k] else "M dreams"
+        labels = ("real", "V reconstructs", f"{what}, {ahead:>3} steps ahead")
         pictures = (recording.frames[t], seen.reconstructed[k], seen.dreamt[k])
         reward = 0.0 if t == 0 else recording.rewards[t - 1]
         line = (title, f"step {t}", f"reward {reward:+.1f}", f"return {total[t]:.1f}")
+        line = (*line, f"M: end {seen.end[k]:.1%}")
         yield compose(pictures, labels, line, cfg.panel, ahead / seen.sync)
 
 
@@ -192,7 +218,11 @@ def episode_frames(
 def dream_frames(
     agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
 ) -> Iterator[Frames]:
-    """Frames of a film of pure dreams: the agent acts, M answers, V paints; side by side."""
+    """Frames of a film of pure dreams: the agent acts, M answers, V paints; side by side.
+
+    Under each is its return and the chance of an end that M gave the last step. One that ends
+    (`Agent.ends`) stands still and dark, and with the last of them ends the film.
+    """
     if agent.starts is None:
         raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
     generator = torch.Generator().manual_seed(seed)
@@ -200,18 +230,28 @@ def dream_frames(
     z = torch.from_numpy(agent.starts.z[chosen]).float()
     h, c = (torch.from_numpy(a[0, chosen]).float() for a in (agent.starts.h, agent.starts.c))
     state, memory, reward = MemoryState(h, c), agent.memories[0], np.zeros(dreams)
-    held = agent.action_repeat
+    held, length, end = agent.action_repeat, np.full(dreams, steps), np.zeros(dreams)
     for t in range(0, steps, held):
-        if t % cfg.every < held:
-            labels = [f"dream {d + 1}, return {reward[d]:.0f}" for d in range(dreams)]
+        alive = length == steps
+        if t % cfg.every < held or not alive.any():
+            pictures = agent.decode(z)
+            pictures[~alive] //= 3
+            ends = np.where(alive, [f"end {p:.1%}" for p in end], [f"ended at {n}" for n in length])
+            labels = [f"return {r:.0f}, {said}" for r, said in zip(reward, ends, strict=True)]
             line = ("no frame here is real", f"step {t}")
-            picture = compose(list(agent.decode(z)), labels, line, cfg.panel)
+            picture = compose(list(pictures), labels, line, cfg.panel)
             yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
-        action = agent.act(z, state.seen(agent.controller.carry))
+        if not alive.any():
+            return
+        before, action = z, agent.act(z, state.seen(agent.controller.carry))
         noise = mixture_noise(z, generator)
         z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
+        z[~alive] = before[~alive]
+        end = torch.sigmoid(out.terminated_logit).numpy()
+        over = ended(agent.ends, out.terminated_logit, _uniform(dreams, generator)).numpy()
+        length[alive & over] = t + held
         if agent.reward_model is not None:
-            reward += agent.reward_model.expected(out.reward).numpy()
+            reward += np.where(alive, agent.reward_model.expected(out.reward).numpy(), 0.0)
 
 
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:
