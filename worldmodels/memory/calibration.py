@@ -96,7 +96,7 @@ class Told(NamedTuple):
 @torch.inference_mode()
 def told(memory: Memory, reward: RewardModel, latents: Latents) -> Told:
     """Run M over recorded episodes, one step ahead of each."""
-    counts = reward.kind in ("event", "count")
+    counts = reward.has_events
     parts = []
     for first, last, ended in zip(
         latents.offsets[:-1], latents.offsets[1:], latents.terminated, strict=True
