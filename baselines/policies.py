@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from baselines.actions import UnitActions
 from baselines.pixels import PixelConfig, push, shrink
 from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape
@@ -46,6 +47,7 @@ class PixelPolicy(HoldingPolicy[PixelState]):
         pixels: PixelConfig,
         digest: str = "",
         observation_shape: Shape | None = None,
+        actions: UnitActions | None = None,
     ) -> None:
         """Wrap a policy.
 
@@ -54,9 +56,10 @@ class PixelPolicy(HoldingPolicy[PixelState]):
             pixels: what it was trained to see.
             digest: names its weights, for evaluations that can be resumed.
             observation_shape: of the raw frames; None takes those of any size, channels last.
+            actions: what its actions stand for; None where they are the environment's own.
         """
         super().__init__()
-        self.policy, self.pixels, self.digest = policy, pixels, digest
+        self.policy, self.pixels, self.digest, self.actions = policy, pixels, digest, actions
         self.action_repeat, self.observation_shape = pixels.skip, observation_shape
 
     def _shape(self) -> Shape | None:
@@ -68,6 +71,8 @@ class PixelPolicy(HoldingPolicy[PixelState]):
         before, lstm = (blank, None) if state is None else (state.stack, state.lstm)
         stack = push(before, shrink(seen.frames, self.pixels), seen.starts)
         action, lstm = self.policy.predict(stack, lstm, seen.starts, seen.deterministic)
+        if self.actions is not None:
+            action = self.actions.to_env(action)
         return PixelState(stack, action, np.ones(batch, np.int64), lstm)
 
     def _actions(self, state: PixelState) -> NDArray[Any]:

@@ -31,32 +31,49 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from baselines import drivers
+from baselines.actions import UnitActions
 from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
-from baselines.recipes import RECIPES, Recipe
+from baselines.recipes import RECIPES, Recipe, recipe_for
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
-from worldmodels.config import Config, Count, Horizon, Seed, Workers
-from worldmodels.protocols import Policy, UserError
+from worldmodels.config import Config, Count, Episodes, Horizon, Repeat, Seed, Size, Workers
+from worldmodels.envs import ActionSpec
+from worldmodels.presets import DEFAULT_ENV
+from worldmodels.protocols import NUM_TEST_SEEDS, Policy, UserError
+from worldmodels.tasks import task_for
 
 
 @dataclass(frozen=True)
 class TrainConfig(Config):
     """Train a model-free baseline; the same command again resumes it."""
 
-    recipe: Literal["zoo", "v3", "recurrent", "dream"] = "v3"
-    """zoo: PPO as rl-zoo has it; v3: what worked on CarRacing-v3; recurrent: RecurrentPPO (needs
-    sb3-contrib); dream: PPO in the dream of an agent"""
-    out: Path = Path("runs/ppo")
-    """run folder; made if it is not there, gone on with if it is"""
+    recipe: Literal["default", "zoo", "v3", "recurrent", "dream"] = "default"
+    """default: PPO for any environment; for CarRacing, zoo: PPO as rl-zoo has it; v3: what worked
+    on CarRacing-v3; recurrent: RecurrentPPO (needs sb3-contrib); dream: PPO in the dream of an
+    agent"""
+    run: Path | None = None
+    """folder of a finished run to compare with: its environment, frames, action repeat and as many
+    real frames as it took; the test is entered into its report"""
+    out: Path | None = None
+    """run folder; made if it is not there, gone on with if it is (default: runs/ppo, or a folder
+    in that of --run)"""
     seed: Seed = 0
     """fixes every generator of the run"""
     frames: Count | None = None
     """budget in frames of the environment, skipped ones counted (recipe dream: steps of M); None
-    takes the recipe's. The learning rate falls over this budget, whatever it is"""
-    env_id: str = "worldmodels/CarRacing-v3"
-    """environment to learn in and to select in; the dream's agent brings its own"""
+    takes those of --run, else the recipe's. The learning rate falls over this budget, whatever it
+    is"""
+    env_id: str | None = None
+    """environment to learn in and to select in (default: that of --run, else CarRacing); the
+    dream's agent brings its own"""
+    action_repeat: Repeat | None = None
+    """recipe default: steps of the environment that each action is held for (default: 1)"""
+    frame_rows: Size | None = None
+    """recipe default: rows of the frames to keep, from the top (default: those that V sees)"""
+    max_steps: Count | None = None
+    """truncate episodes after so many steps; needed where the environment has no time limit"""
     agent: Path | None = None
     """recipe dream: the `agent` folder of a run"""
     horizon: Horizon = 250
@@ -73,6 +90,9 @@ class TrainConfig(Config):
     tensorboard: bool = False
     """write events for TensorBoard, too (needs the extra `tensorboard`)"""
 
+    test_episodes: Episodes = NUM_TEST_SEEDS
+    """with --run: episodes of its test seeds, played at the end"""
+
     def _check(self) -> None:
         if (self.recipe == "dream") != (self.agent is not None):
             self.refuse("agent", "given with the recipe dream, and with no other")
@@ -80,10 +100,49 @@ class TrainConfig(Config):
 
     def ignored(self) -> dict[str, str]:
         """Options that have no effect under the recipe, each with the reason."""
+        named = f"it is for recipe default, and recipe is {self.recipe}"
+        found = {} if self.recipe == "default" else dict.fromkeys(_SEEN, named)
+        if self.run is not None:
+            found = dict.fromkeys((*_SEEN, "max-steps"), "the run has its own")
+        else:
+            found["test-episodes"] = "it is for --run"
         if self.recipe == "dream":
-            why = "dreams run in this process"
-            return {"env-id": "the dream's agent brings its own environment", "workers": why}
-        return {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
+            found |= {"env-id": "the dream's agent brings its own environment"}
+            found |= dict.fromkeys(("workers", "max-steps"), "dreams run in this process")
+            return found | {"run": "the dream's agent brings its own run"}
+        return found | {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.out or Path("runs/ppo")
+
+    @property
+    def home(self) -> str:
+        """The real environment."""
+        return self.env_id or DEFAULT_ENV if self.agent is None else _home(self.agent)
+
+    def resolved_recipe(self) -> Recipe:
+        """The recipe; the default one depends on the environment."""
+        if self.recipe != "default":
+            return RECIPES[self.recipe]
+        rows = self.frame_rows or task_for(self.home).rows
+        env = envs.make(self.home)
+        try:
+            return recipe_for(env, self.action_repeat or 1, rows)
+        finally:
+            env.close()
+
+
+_SEEN = ("action-repeat", "frame-rows")
+"""Options that say what the recipe "default" sees."""
+
+
+def _home(agent: Path) -> str:
+    """The environment of the agent in a folder."""
+    from baselines.dream import home_of
+
+    return home_of(agent)
 
 
 class FrameCounter(BaseCallback):
@@ -117,9 +176,11 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
             finite; or an environment fails.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(executors.usable_cores())
-    with runs.locked(cfg.out):
-        session = Session(cfg, recipe or RECIPES[cfg.recipe])
+        # one thread is as fast for batches as small as those of the default
+        torch.set_num_threads(1 if cfg.recipe == "default" else executors.usable_cores())
+    recipe = recipe or cfg.resolved_recipe()
+    with runs.locked(cfg.folder):
+        session = Session(cfg, recipe)
         try:
             while session.books.step < session.updates:
                 session.learn()
@@ -135,7 +196,7 @@ class Session:
     def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
         """Open the run folder and go on where its checkpoint is."""
         self.cfg, self.recipe = cfg, recipe
-        check_environment(cfg.env_id if cfg.agent is None else self._home(cfg.agent))
+        check_environment(cfg.home, cfg.max_steps, recipe.unit_actions)
         per_update = recipe.rollout * recipe.skip
         frames = cfg.frames or recipe.frames
         self.updates = math.ceil(frames / per_update)
@@ -145,9 +206,11 @@ class Session:
             **dataclasses.asdict(cfg),
             "recipe": recipe,
             "frames": frames,
+            "out": cfg.folder,
+            "env_id": cfg.env_id or DEFAULT_ENV,
         }
-        changeable = {"out", "device", "workers", "tensorboard", "agent"}
-        self.run = open_run(cfg.out, settings, [key for key in settings if key not in changeable])
+        changeable = {"out", "device", "workers", "tensorboard", "agent", "run", "test_episodes"}
+        self.run = open_run(cfg.folder, settings, [key for key in settings if key not in changeable])
         self.books = Bookkeeping()
         self.world = None if cfg.agent is None else self._world(cfg.agent)
         self.env = self._make_env()
@@ -169,9 +232,7 @@ class Session:
     @property
     def env_id(self) -> str:
         """The real environment."""
-        if self.world is None:
-            return self.cfg.env_id
-        return self._home(self.world)
+        return self.cfg.home if self.world is None else _home(self.world)
 
     def learn(self) -> None:
         """Rollouts and updates until the next checkpoint."""
@@ -224,6 +285,7 @@ class Session:
             selection_seeds(self.cfg.evaluate_episodes),
             workers=1,
             name=recipe.name,
+            max_steps=self.cfg.max_steps,
         )
         is_best = books.measured(result, "dream" if self.world else "model_free")
         point = books.curve[-1]
@@ -249,19 +311,14 @@ class Session:
         """The current policy."""
         if self.recipe.pixels is not None:
             shape = self.probe.observation_space.shape
-            return PixelPolicy(self.model.policy, self.recipe.pixels, observation_shape=shape)
+            spec = ActionSpec.from_space(self.probe.action_space)
+            actions = UnitActions(spec) if self.recipe.unit_actions else None
+            return PixelPolicy(self.model.policy, self.recipe.pixels, "", shape, actions)
         from baselines.dream import drive_by
 
         assert self.world is not None
         tensors = {name: p.cpu() for name, p in self.model.policy.named_parameters()}
         return drive_by(self.recipe, tensors, self.world)
-
-    @staticmethod
-    def _home(agent: Path) -> str:
-        """The environment of the agent in a folder."""
-        from baselines.dream import home_of
-
-        return home_of(agent)
 
     def _world(self, agent: Path) -> Path:
         """The dreaming agent, copied into the run folder, and its frames in the books."""
@@ -272,8 +329,9 @@ class Session:
 
     def _make_env(self) -> VecEnv:
         if self.world is None:
+            cfg = self.cfg
             return make_training_env(
-                self.recipe, self.cfg.env_id, self.cfg.seed, workers=self.cfg.workers
+                self.recipe, cfg.home, cfg.seed, workers=cfg.workers, max_steps=cfg.max_steps
             )
         from baselines.dream import make_dream_env
 

@@ -5,8 +5,10 @@ A recipe's `source` says where its numbers come from, and which of them are ours
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
 
 from baselines.pixels import PixelConfig
 from baselines.shaping import ShapingConfig
@@ -43,6 +45,8 @@ class Recipe(Config):
     """the network: MlpPolicy sees [z, h] of a dream, the others see pixels"""
     pixels: PixelConfig | None = field(default_factory=PixelConfig)
     """from the environment's frames to the network's; None in a dream"""
+    unit_actions: bool = field(default=False, metadata={"omit_default": True})
+    """act in -1 to 1 and in choices from 0, whatever the environment's own action space"""
     shaping: ShapingConfig | None = None
     """changes of the reward in training, never in a test"""
     norm_reward: bool = False
@@ -188,5 +192,45 @@ DREAM = Recipe(
     net_arch=(64, 64),
 )
 
+CHOICES = Recipe(
+    name="ppo",
+    source=f"{_ZOO}/ppo.yml, atari",
+    frames=100_000,
+    unit_actions=True,
+    pixels=PixelConfig(grey=False),
+    norm_reward=True,
+    n_steps=128,
+    batch_size=256,
+    n_epochs=4,
+    learning_rate=2.5e-4,
+    clip_range=0.1,
+    ent_coef=0.01,
+)
+
+NUMBERS = replace(
+    CHOICES,
+    source="x",
+    n_steps=128,
+    batch_size=256,
+    n_epochs=10,
+    learning_rate=3e-4,
+    clip_range=0.2,
+    ent_coef=0.0,
+)
+
 RECIPES: dict[str, Recipe] = {"zoo": ZOO, "v3": V3, "recurrent": RECURRENT, "dream": DREAM}
-"""Recipes by the name that the command line knows."""
+"""Recipes for CarRacing and its dreams, by the name that the command line knows."""
+
+
+def recipe_for(env: gym.Env[Any, Any], action_repeat: int = 1, rows: int | None = None) -> Recipe:
+    """The recipe "default": PPO from the frames that V sees, in any environment.
+
+    Args:
+        env: with pixels, as `worldmodels.envs.make` makes it.
+        action_repeat: steps of the environment that each action is held for.
+        rows: rows of its frames that are seen, from the top; None for all.
+    """
+    discrete = isinstance(env.action_space, gym.spaces.Discrete)
+    grey = (env.observation_space.shape or ())[2:] in ((), (1,))
+    pixels = PixelConfig(skip=action_repeat, rows=rows, grey=grey)
+    return replace(CHOICES if discrete else NUMBERS, pixels=pixels)
