@@ -210,7 +210,9 @@ class Session:
             "env_id": cfg.env_id or DEFAULT_ENV,
         }
         changeable = {"out", "device", "workers", "tensorboard", "agent", "run", "test_episodes"}
-        self.run = open_run(cfg.folder, settings, [key for key in settings if key not in changeable])
+        self.run = open_run(
+            cfg.folder, settings, [key for key in settings if key not in changeable]
+        )
         self.books = Bookkeeping()
         self.world = None if cfg.agent is None else self._world(cfg.agent)
         self.env = self._make_env()

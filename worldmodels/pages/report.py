@@ -20,6 +20,9 @@ from worldmodels.runs import atomic_write
 MAX_BYTES = 8_000_000
 """Size that the page stays under; media that do not fit are linked in place of embedded."""
 
+UNCOUNTED = ("test", "controls", "dream")
+"""Kinds of frames in the ledger that the agent did not cost."""
+
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
@@ -67,7 +70,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
         "first_test_seed": TEST_SEED_START,
         "dream_only": dream_only,
-        "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
+        "real_frames": {k: n for k, n in data.totals.items() if n and k not in UNCOUNTED},
         "residual": data.metrics["residual_selection"][-1:],
         "ensemble": ensembles[means.index(max(means))] if means else None,
         "ensemble_kept": any(row.get("kept") for row in ensembles),
