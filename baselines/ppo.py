@@ -79,9 +79,10 @@ class TrainConfig(Config):
     horizon: Horizon = 250
     """recipe dream: longest dream, in steps of M"""
     checkpoint_frames: Count = 100_000
-    """frames between checkpoints; at each the policy is evaluated on selection tracks"""
+    """frames between checkpoints, by the recipe default at most a quarter of the budget; at each
+    the policy is evaluated on selection seeds"""
     evaluate_episodes: SelectionTracks = 8
-    """selection tracks, from seed 500000"""
+    """selection seeds, from 500000"""
     device: str = "cpu"
     """where the network is trained: cpu, or cuda for a GPU. The environments stay on the
     CPU, where for networks as small as these most of the time is spent"""
@@ -96,6 +97,8 @@ class TrainConfig(Config):
     def _check(self) -> None:
         if (self.recipe == "dream") != (self.agent is not None):
             self.refuse("agent", "given with the recipe dream, and with no other")
+        if self.recipe == "dream" and self.run is not None:
+            self.refuse("run", "left out with the recipe dream, whose agent has its own run")
         runs.require_device(self.device)
 
     def ignored(self) -> dict[str, str]:
@@ -108,8 +111,7 @@ class TrainConfig(Config):
             found["test-episodes"] = "it is for --run"
         if self.recipe == "dream":
             found |= {"env-id": "the dream's agent brings its own environment"}
-            found |= dict.fromkeys(("workers", "max-steps"), "dreams run in this process")
-            return found | {"run": "the dream's agent brings its own run"}
+            return found | dict.fromkeys(("workers", "max-steps"), "dreams run in this process")
         return found | {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
 
     @property
@@ -200,7 +202,8 @@ class Session:
         per_update = recipe.rollout * recipe.skip
         frames = cfg.frames or recipe.frames
         self.updates = math.ceil(frames / per_update)
-        self.every = max(1, round(cfg.checkpoint_frames / per_update))
+        least = frames / 4 if recipe.unit_actions else math.inf
+        self.every = max(1, round(min(cfg.checkpoint_frames, least) / per_update))
         settings = {
             "method": recipe.name,
             **dataclasses.asdict(cfg),
