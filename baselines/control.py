@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TypedDict
 
 from baselines import drivers
-from baselines.ppo import TrainConfig
 from baselines.results import LEARNT_FROM
+from baselines.settings import TrainConfig
 from worldmodels import envs, runs
 from worldmodels.config import Count, Repeat, Seed, Size
 from worldmodels.evaluation import EvaluationResult, evaluate

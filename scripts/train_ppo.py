@@ -16,7 +16,8 @@ import re
 import sys
 
 from baselines.control import beside, enter
-from baselines.ppo import TrainConfig, train
+from baselines.ppo import train
+from baselines.settings import TrainConfig
 from worldmodels.cli import guarded
 from worldmodels.commands.parsing import read, read_flags, refuse_ignored
 

@@ -16,9 +16,10 @@ from baselines import drivers
 from baselines.actions import UnitActions
 from baselines.control import beside, enter
 from baselines.pixels import PixelConfig
-from baselines.ppo import Session, TrainConfig, train
+from baselines.ppo import Session, train
 from baselines.recipes import recipe_for
 from baselines.results import read_runs
+from baselines.settings import TrainConfig
 from baselines.training_env import make_one
 from tests.envs.odd import ODD
 from tests.experience import fakes
@@ -85,7 +86,7 @@ def test_the_command_needs_the_run_only(
 ) -> None:
     run = finished_run(tmp_path / "run", fakes.BOX)
     recipe = tiny(TrainConfig(env_id=fakes.BOX))
-    monkeypatch.setattr("baselines.ppo.recipe_for", lambda *_: recipe)
+    monkeypatch.setattr("baselines.settings.recipe_for", lambda *_: recipe)
     words = ["train_ppo.py", "--run", str(run), "--test-episodes", "2", "--evaluate-episodes", "1"]
     monkeypatch.setattr(sys, "argv", words)
     script = Path(__file__).resolve().parents[2] / "scripts/train_ppo.py"

@@ -17,7 +17,9 @@ from worldmodels.config import from_json
 from worldmodels.envs import ActionSpec
 from worldmodels.evaluation import ConstantPolicy, constant_policies, evaluate
 from worldmodels.pages.data import load_run
-from worldmodels.presets import SelectionConfig, TestConfig
+from worldmodels.pipeline import Pipeline
+from worldmodels.pipeline.iteration import Iteration
+from worldmodels.presets import RunConfig, SelectionConfig, TestConfig, changed, smoke
 from worldmodels.stages import StageContext
 
 CHOICES, BOX = (f"tests.stages.test_controls:tests/{name}-v0" for name in ("Wins", "WinsBox"))
@@ -136,6 +138,35 @@ def test_an_interrupted_trial_resumes(tmp_path: Path, monkeypatch: pytest.Monkey
     assert means["always 6"] == LENGTH
     assert played[again] == BEST  # the first action's episodes are not played again
     assert ctx.run.frames()["totals"]["controls"] == LENGTH * (3 * 2 + 2 * 3)
+
+
+def test_the_pipeline_plays_them_once_and_again_for_other_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = changed(smoke(env_id=CHOICES), {"selection.max_steps": None, "test.max_steps": None})
+    cfg = changed(plain, {"test.constant_action": True, "test.random_policy": True})
+    calls, run = [], stages.run_controls
+    monkeypatch.setattr(stages, "run_controls", lambda *args: calls.append(args) or run(*args))
+
+    def play(cfg: RunConfig) -> dict[str, Any]:
+        pipeline = Pipeline(cfg, tmp_path / "run")
+        pipeline._run_controls(Iteration(cfg.iterations, tmp_path / "run/iterations/final"))
+        pipeline.run.settle({key[:8] for key in pipeline.results}, pipeline.frames)
+        return pipeline.run.frames()["totals"]
+
+    first = play(cfg)
+    assert first["controls"] == LENGTH * (3 * 2 + 2 * 2)
+    assert play(cfg) == first
+    assert len(calls) == 1
+    (tmp_path / "run/evaluation_constant.json").unlink()
+    assert play(cfg) == first
+    assert len(calls) == 2
+    other = changed(cfg, {"test.seed": 2_000_000, "test.episodes": 1})
+    assert play(other)["controls"] == LENGTH * (3 * 2 + 2)
+    assert len(calls) == 3
+    assert play(plain).get("controls", 0) == 0
+    assert not list((tmp_path / "run").glob("evaluation*"))
+    assert len(calls) == 3
 
 
 def test_the_constant_actions_of_a_box() -> None:
