@@ -101,7 +101,7 @@ def test_the_report_names_the_constant_action(tmp_path: Path) -> None:
     assert ctx.run is not None
     stages.run_controls(TEST, SELECTION, CHOICES, ctx.run.path, ctx)
     found = {score.name: score.mean for score in load_run(ctx.run.path).others}
-    assert found["always 6 (best constant action)"] == LENGTH
+    assert found["best constant 6"] == LENGTH
 
 
 def test_what_is_not_wanted_is_neither_played_nor_kept(tmp_path: Path) -> None:

@@ -59,8 +59,9 @@ def run_controls(
         resume=ctx.checkpoint("tested.json"),
     )
     for name, result in zip(policies, results, strict=True):
-        labels = {"label": f"{result.agent} (best constant action)"} if name == CONSTANT else {}
-        write_json(out / name, {**result.to_json(), **labels})
+        label = f"best constant{result.agent.removeprefix('always')}"
+        named = {"label": label} if name == CONSTANT else {}
+        write_json(out / name, {**result.to_json(), **named})
     ctx.count_frames("controls", frames + sum(result.frames for result in results))
     told = ", ".join(f"{result.agent} {result.mean:.0f}" for result in results)
     ctx.say(f"controls in {cfg.episodes} episodes: {told}")
