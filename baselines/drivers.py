@@ -116,7 +116,7 @@ def load_driver(folder: Path) -> Policy:
     policy = build_policy(recipe, recipe.pixels.space, space)
     assign(policy, tensors, folder / WEIGHTS)
     shape = cfg.observation_shape or declared_shape(cfg.env_id)
-    return PixelPolicy(policy, recipe.pixels, cfg.sha256, shape, actions)
+    return PixelPolicy(policy, recipe.pixels, cfg.sha256, shape, actions, cfg.sampled)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:

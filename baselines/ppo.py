@@ -180,14 +180,20 @@ class Session:
     def checkpoint(self) -> None:
         """Evaluate and save the policy, save what a resume needs, begin new episodes."""
         books, recipe = self.books, self.recipe
-        result = evaluation.evaluate(
-            self.policy(),
+        ways = (False, True) if recipe.unit_actions else (False,)
+        results = evaluation.evaluate_many(
+            [self.policy(sampled) for sampled in ways],
             self.env_id,
             selection_seeds(self.cfg.evaluate_episodes),
             workers=1,
-            name=recipe.name,
+            names=[recipe.name] * len(ways),
             max_steps=self.cfg.max_steps,
         )
+        result = max(results, key=lambda result: result.mean)
+        for other in (other for other in results if other is not result):
+            books.count("selection", other.frames, f"select/{books.step:06d}/other")
+        facts: dict[str, Any] = {"seed": self.cfg.seed, "method": recipe.name}
+        facts |= {"sampled": True} if result is not results[0] else {}
         is_best = books.measured(result, "dream" if self.world else "model_free")
         point = books.curve[-1]
         self.run.log("evaluation", **dataclasses.asdict(point))
@@ -202,19 +208,19 @@ class Session:
                 self.probe,
                 env_id=self.env_id,
                 world=self.world,
-                facts={"seed": self.cfg.seed, "selection": point, "method": recipe.name},
+                facts={**facts, "selection": point},
             )
         self._save()
         books.publish(self.run)
         self._restart()
 
-    def policy(self) -> Policy:
-        """The current policy."""
+    def policy(self, sampled: bool = False) -> Policy:
+        """The current policy, of its mode or `sampled`."""
         if self.recipe.pixels is not None:
             shape = self.probe.observation_space.shape
             spec = ActionSpec.from_space(self.probe.action_space)
             actions = UnitActions(spec) if self.recipe.unit_actions else None
-            return PixelPolicy(self.model.policy, self.recipe.pixels, "", shape, actions)
+            return PixelPolicy(self.model.policy, self.recipe.pixels, "", shape, actions, sampled)
         from baselines.dream import drive_by
 
         assert self.world is not None

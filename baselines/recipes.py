@@ -125,6 +125,7 @@ class DriverConfig(Config):
     action_spec: ActionSpec
     sha256: str
     world: str | None = None
+    sampled: bool = False
 
 
 _ZOO = "rl-baselines3-zoo, commit 22e3ff2 (April 2026), hyperparams"

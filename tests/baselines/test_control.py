@@ -12,10 +12,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from baselines import drivers
+from baselines import drivers, ppo
 from baselines.actions import UnitActions
 from baselines.control import beside, enter
 from baselines.pixels import PixelConfig
+from baselines.policies import PixelPolicy
 from baselines.ppo import Session, train
 from baselines.recipes import recipe_for
 from baselines.results import read_runs
@@ -79,6 +80,34 @@ def test_ppo_learns_beside_a_run_and_is_in_its_report(env_id: str, tmp_path: Pat
     assert runs.read_json(run / "frames.json")["totals"]["collection"] == FRAMES
     assert [read.method for read in read_runs([str(folder)])] == ["ppo"]
     assert enter(cfg).returns.tolist() == result.returns.tolist()
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_ppo_acts_by_its_mode_or_by_samples_whichever_is_better(
+    better: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ppo.evaluation.evaluate_many
+    asked = list[bool]()
+
+    def scored(policies: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.extend(policy.sampled for policy in policies)
+        results = run(policies, *args, **kwargs)
+        summaries = [dataclasses.replace(r.summary, mean=float(n)) for n, r in enumerate(results)]
+        summaries = summaries if better else summaries[::-1]
+        return [dataclasses.replace(r, summary=s) for r, s in zip(results, summaries, strict=True)]
+
+    monkeypatch.setattr(ppo.evaluation, "evaluate_many", scored)
+    cfg = TrainConfig(env_id=fakes.DISCRETE, out=tmp_path / "ppo", frames=32, evaluate_episodes=1)
+    folder = train(cfg, tiny(cfg))
+    policy = drivers.load_driver(folder)
+    assert isinstance(policy, PixelPolicy)
+    assert policy.sampled == better
+    assert asked == [False, True]
+    totals = runs.read_json(folder / "frames.json")["totals"]
+    assert totals["selection"] == 2 * fakes.steps_of(500_000)
+    assert runs.read_json(folder / "curve.json")["points"][-1]["real_frames"] == sum(
+        totals.values()
+    )
 
 
 def test_the_command_needs_the_run_only(
