@@ -195,27 +195,30 @@ DREAM = Recipe(
 
 CHOICES = Recipe(
     name="ppo",
-    source=f"{_ZOO}/ppo.yml, atari",
+    source=(
+        f"frames, network, entropy and falling learning rate of {_ZOO}/ppo.yml, atari; minibatches "
+        "of 64, ten epochs and clipping at 0.2 of its MiniGrid-DoorKey-5x5-v0, which has 100,000 "
+        "steps where atari has ten million; colour and the scaling of rewards are ours"
+    ),
     frames=100_000,
     unit_actions=True,
     pixels=PixelConfig(grey=False),
     norm_reward=True,
     n_steps=128,
-    batch_size=256,
-    n_epochs=4,
+    batch_size=64,
     learning_rate=2.5e-4,
-    clip_range=0.1,
     ent_coef=0.01,
 )
 
 NUMBERS = replace(
     CHOICES,
-    source="x",
-    n_steps=128,
-    batch_size=256,
-    n_epochs=10,
+    source=(
+        "Stable-Baselines3's defaults for continuous control in 8 environments, with a learning "
+        "rate that falls; four frames as in the zoo's atari; colour, actions from -1 to 1 and the "
+        "scaling of rewards are ours"
+    ),
+    n_steps=256,
     learning_rate=3e-4,
-    clip_range=0.2,
     ent_coef=0.0,
 )
 
