@@ -29,7 +29,8 @@ class UnitActions:
     def to_env(self, actions: NDArray[Any]) -> NDArray[Any]:
         """Turn actions (..., dim) or choices (...) into the environment's."""
         if self.spec.kind == "discrete":
-            return actions + self.spec.start
+            choices: NDArray[Any] = actions + self.spec.start
+            return choices
         low, high = np.array(self.spec.low), np.array(self.spec.high)
         numbers = low + (np.clip(actions, -1, 1) + 1) / 2 * (high - low)
         return self.spec.to_env(numbers.astype(np.float32))

@@ -12,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from baselines import drivers, ppo
+from baselines import drivers
 from baselines.actions import UnitActions
 from baselines.control import beside, enter
 from baselines.pixels import PixelConfig
@@ -24,7 +24,7 @@ from baselines.settings import TrainConfig
 from baselines.training_env import make_one
 from tests.envs.odd import ODD
 from tests.experience import fakes
-from worldmodels import envs, runs
+from worldmodels import envs, evaluation, runs
 from worldmodels.envs import ActionSpec
 from worldmodels.pages.data import load_run
 from worldmodels.protocols import UserError
@@ -86,7 +86,7 @@ def test_ppo_learns_beside_a_run_and_is_in_its_report(env_id: str, tmp_path: Pat
 def test_ppo_acts_by_its_mode_or_by_samples_whichever_is_better(
     better: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = ppo.evaluation.evaluate_many
+    run = evaluation.evaluate_many
     asked = list[bool]()
 
     def scored(policies: Any, *args: Any, **kwargs: Any) -> Any:
@@ -96,7 +96,7 @@ def test_ppo_acts_by_its_mode_or_by_samples_whichever_is_better(
         summaries = summaries if better else summaries[::-1]
         return [dataclasses.replace(r, summary=s) for r, s in zip(results, summaries, strict=True)]
 
-    monkeypatch.setattr(ppo.evaluation, "evaluate_many", scored)
+    monkeypatch.setattr(evaluation, "evaluate_many", scored)
     cfg = TrainConfig(env_id=fakes.DISCRETE, out=tmp_path / "ppo", frames=32, evaluate_episodes=1)
     folder = train(cfg, tiny(cfg))
     policy = drivers.load_driver(folder)

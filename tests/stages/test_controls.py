@@ -145,14 +145,20 @@ def test_the_pipeline_plays_them_once_and_again_for_other_seeds(
 ) -> None:
     plain = changed(smoke(env_id=CHOICES), {"selection.max_steps": None, "test.max_steps": None})
     cfg = changed(plain, {"test.constant_action": True, "test.random_policy": True})
-    calls, run = [], stages.run_controls
-    monkeypatch.setattr(stages, "run_controls", lambda *args: calls.append(args) or run(*args))
+    calls, run = list[Any](), stages.run_controls
+
+    def counted(*args: Any) -> dict[str, float]:
+        calls.append(args)
+        return run(*args)
+
+    monkeypatch.setattr(stages, "run_controls", counted)
 
     def play(cfg: RunConfig) -> dict[str, Any]:
         pipeline = Pipeline(cfg, tmp_path / "run")
         pipeline._run_controls(Iteration(cfg.iterations, tmp_path / "run/iterations/final"))
         pipeline.run.settle({key[:8] for key in pipeline.results}, pipeline.frames)
-        return pipeline.run.frames()["totals"]
+        totals: dict[str, Any] = pipeline.run.frames()["totals"]
+        return totals
 
     first = play(cfg)
     assert first["controls"] == LENGTH * (3 * 2 + 2 * 2)
