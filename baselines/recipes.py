@@ -196,9 +196,10 @@ DREAM = Recipe(
 CHOICES = Recipe(
     name="ppo",
     source=(
-        f"frames, network, entropy and falling learning rate of {_ZOO}/ppo.yml, atari; minibatches "
-        "of 64, ten epochs and clipping at 0.2 of its MiniGrid-DoorKey-5x5-v0, which has 100,000 "
-        "steps where atari has ten million; colour and the scaling of rewards are ours"
+        f"frames, network, entropy and rollouts of {_ZOO}/ppo.yml, atari; minibatches of 64, ten "
+        "epochs and clipping at 0.2 of its MiniGrid-DoorKey-5x5-v0, which has 100,000 steps where "
+        "atari has ten million; colour, the scaling of rewards and the learning rate, twice "
+        "atari's as the steps are few, are ours"
     ),
     frames=100_000,
     unit_actions=True,
@@ -206,7 +207,7 @@ CHOICES = Recipe(
     norm_reward=True,
     n_steps=128,
     batch_size=64,
-    learning_rate=2.5e-4,
+    learning_rate=5e-4,
     ent_coef=0.01,
 )
 
