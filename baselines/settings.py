@@ -10,9 +10,8 @@ from baselines.bookkeeping import SelectionTracks
 from baselines.recipes import RECIPES, Recipe, recipe_for
 from worldmodels import envs, runs
 from worldmodels.config import Config, Count, Episodes, Horizon, Repeat, Seed, Size, Workers
-from worldmodels.presets import DEFAULT_ENV
+from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import NUM_TEST_SEEDS
-from worldmodels.tasks import task_for
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class TrainConfig(Config):
         """The recipe; the default one depends on the environment."""
         if self.recipe != "default":
             return RECIPES[self.recipe]
-        rows = self.frame_rows or task_for(self.home).rows
+        rows = RunConfig(env_id=self.home, frame_rows=self.frame_rows).frame_spec.rows
         env = envs.make(self.home)
         try:
             return recipe_for(env, self.action_repeat or 1, rows)
