@@ -35,11 +35,10 @@ from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seed
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
 from baselines.recipes import Recipe
-from baselines.settings import TrainConfig, home_of
+from baselines.settings import CAR_RACING, TrainConfig, home_of
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
 from worldmodels.envs import ActionSpec
-from worldmodels.presets import DEFAULT_ENV
 from worldmodels.protocols import Policy, UserError
 
 
@@ -106,7 +105,7 @@ class Session:
             "recipe": recipe,
             "frames": frames,
             "out": cfg.folder,
-            "env_id": cfg.env_id or DEFAULT_ENV,
+            "env_id": cfg.env_id or CAR_RACING,
         }
         changeable = {"out", "device", "workers", "tensorboard", "agent", "run", "test_episodes"}
         self.run = open_run(

@@ -10,8 +10,12 @@ from baselines.bookkeeping import SelectionTracks
 from baselines.recipes import RECIPES, Recipe, recipe_for
 from worldmodels import envs, runs
 from worldmodels.config import Config, Count, Episodes, Horizon, Repeat, Seed, Size, Workers
-from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import NUM_TEST_SEEDS
+from worldmodels.tasks import task_for
+
+
+CAR_RACING = "worldmodels/CarRacing-v3"
+"""Where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,13 @@ class TrainConfig(Config):
     @property
     def home(self) -> str:
         """The real environment."""
-        return self.env_id or DEFAULT_ENV if self.agent is None else home_of(self.agent)
+        return self.env_id or CAR_RACING if self.agent is None else home_of(self.agent)
 
     def resolved_recipe(self) -> Recipe:
         """The recipe; the default one depends on the environment."""
         if self.recipe != "default":
             return RECIPES[self.recipe]
-        rows = RunConfig(env_id=self.home, frame_rows=self.frame_rows).frame_spec.rows
+        rows = self.frame_rows or task_for(self.home).rows
         env = envs.make(self.home)
         try:
             return recipe_for(env, self.action_repeat or 1, rows)
