@@ -13,7 +13,6 @@ from worldmodels.config import Config, Count, Episodes, Horizon, Repeat, Seed, S
 from worldmodels.protocols import NUM_TEST_SEEDS
 from worldmodels.tasks import task_for
 
-
 CAR_RACING = "worldmodels/CarRacing-v3"
 """Where nothing else is said."""
 
