@@ -82,7 +82,7 @@ def enter(cfg: TrainConfig) -> EvaluationResult:
         cfg.home if same else envs.from_file(env_id, cfg.run / "config.json"),
         range(first, first + cfg.test_episodes),
         cfg.workers,
-        name=f"PPO, {trained:,} frames",
+        name=f"PPO, {trained:,} frames" + (f", seed {cfg.seed}" if cfg.seed else ""),
         max_steps=cfg.max_steps,
         resume=target.with_name(f".{target.name}-resume"),
     )
