@@ -18,6 +18,8 @@ class _Totals(TypedDict):
     totals: dict[str, Annotated[int, AtLeast(0)]]
 
 
+FREE = ("test", "controls")
+"""Kinds of real frames that measure and teach nothing."""
 CURVE = "curve.json"
 """File of the learning curve in a run folder."""
 
@@ -67,7 +69,7 @@ class Bookkeeping:
     @property
     def real_frames(self) -> int:
         """Frames of the real environment so far."""
-        return sum(frames for kind, _, frames in self.ledger if kind not in ("dream", "test"))
+        return sum(frames for kind, _, frames in self.ledger if kind not in ("dream", *FREE))
 
     def count(self, kind: str, frames: int, key: str) -> None:
         """Note frames for the ledger."""
@@ -160,5 +162,5 @@ def inherit(books: Bookkeeping, agent: Path) -> None:
             "that its frames can be counted"
         )
     for kind, frames in runs.read_json(ledger, _Totals)["totals"].items():
-        if kind != "test" and frames:
+        if kind not in FREE and frames:
             books.count(kind, int(frames), f"agent/{kind}")

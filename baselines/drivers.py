@@ -106,14 +106,17 @@ def load_driver(folder: Path) -> Policy:
         from baselines.dream import drive_by
 
         return drive_by(recipe, tensors, folder / str(cfg.world), cfg.sha256)
+    from baselines.actions import UnitActions
     from baselines.models import build_policy
     from baselines.policies import PixelPolicy
     from worldmodels.policies.observations import declared_shape
 
-    policy = build_policy(recipe, recipe.pixels.space, action_space(cfg.action_spec))
+    actions = UnitActions(cfg.action_spec) if recipe.unit_actions else None
+    space = action_space(cfg.action_spec) if actions is None else actions.space
+    policy = build_policy(recipe, recipe.pixels.space, space)
     assign(policy, tensors, folder / WEIGHTS)
     shape = cfg.observation_shape or declared_shape(cfg.env_id)
-    return PixelPolicy(policy, recipe.pixels, cfg.sha256, shape)
+    return PixelPolicy(policy, recipe.pixels, cfg.sha256, shape, actions, cfg.sampled)
 
 
 def _read(path: Path, digest: str) -> dict[str, Tensor]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
+import gymnasium as gym
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from baselines.actions import UnitActions
 from baselines.pixels import PixelConfig, push, shrink
 from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape
@@ -46,6 +50,8 @@ class PixelPolicy(HoldingPolicy[PixelState]):
         pixels: PixelConfig,
         digest: str = "",
         observation_shape: Shape | None = None,
+        actions: UnitActions | None = None,
+        sampled: bool = False,
     ) -> None:
         """Wrap a policy.
 
@@ -54,10 +60,29 @@ class PixelPolicy(HoldingPolicy[PixelState]):
             pixels: what it was trained to see.
             digest: names its weights, for evaluations that can be resumed.
             observation_shape: of the raw frames; None takes those of any size, channels last.
+            actions: what its actions stand for; None where they are the environment's own.
+            sampled: sample actions also where the mode is asked for.
         """
         super().__init__()
-        self.policy, self.pixels, self.digest = policy, pixels, digest
+        self.policy, self.pixels, self.digest, self.actions = policy, pixels, digest, actions
         self.action_repeat, self.observation_shape = pixels.skip, observation_shape
+        self.sampled = sampled
+        self.reseed(0)
+
+    def reseed(self, seed: int) -> None:
+        """Seed the samples."""
+        self._noise = torch.Generator().manual_seed(seed).get_state()
+
+    def check_env(self, env: gym.Env[Any, Any]) -> None:
+        """Take any environment: its frames are checked at every call."""
+
+    @contextmanager
+    def _own_noise(self) -> Iterator[None]:
+        """Let torch draw from this policy's generator, as Stable-Baselines3 passes none."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._noise)
+            yield
+            self._noise = torch.get_rng_state()
 
     def _shape(self) -> Shape | None:
         return self.observation_shape
@@ -67,7 +92,11 @@ class PixelPolicy(HoldingPolicy[PixelState]):
         blank = np.zeros((batch, *self.pixels.shape), np.uint8)
         before, lstm = (blank, None) if state is None else (state.stack, state.lstm)
         stack = push(before, shrink(seen.frames, self.pixels), seen.starts)
-        action, lstm = self.policy.predict(stack, lstm, seen.starts, seen.deterministic)
+        mode = seen.deterministic and not self.sampled
+        with nullcontext() if mode else self._own_noise():
+            action, lstm = self.policy.predict(stack, lstm, seen.starts, mode)
+        if self.actions is not None:
+            action = self.actions.to_env(action)
         return PixelState(stack, action, np.ones(batch, np.int64), lstm)
 
     def _actions(self, state: PixelState) -> NDArray[Any]:

@@ -19,9 +19,8 @@ import math
 import os
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,59 +30,16 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from baselines import drivers
-from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
+from baselines.actions import UnitActions
+from baselines.bookkeeping import Bookkeeping, inherit, open_run, selection_seeds
 from baselines.models import build_model, rate
 from baselines.policies import PixelPolicy
-from baselines.recipes import RECIPES, Recipe
+from baselines.recipes import Recipe
+from baselines.settings import CAR_RACING, TrainConfig, home_of
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
-from worldmodels.config import Config, Count, Horizon, Seed, Workers
+from worldmodels.envs import ActionSpec
 from worldmodels.protocols import Policy, UserError
-
-
-@dataclass(frozen=True)
-class TrainConfig(Config):
-    """Train a model-free baseline; the same command again resumes it."""
-
-    recipe: Literal["zoo", "v3", "recurrent", "dream"] = "v3"
-    """zoo: PPO as rl-zoo has it; v3: what worked on CarRacing-v3; recurrent: RecurrentPPO (needs
-    sb3-contrib); dream: PPO in the dream of an agent"""
-    out: Path = Path("runs/ppo")
-    """run folder; made if it is not there, gone on with if it is"""
-    seed: Seed = 0
-    """fixes every generator of the run"""
-    frames: Count | None = None
-    """budget in frames of the environment, skipped ones counted (recipe dream: steps of M); None
-    takes the recipe's. The learning rate falls over this budget, whatever it is"""
-    env_id: str = "worldmodels/CarRacing-v3"
-    """environment to learn in and to select in; the dream's agent brings its own"""
-    agent: Path | None = None
-    """recipe dream: the `agent` folder of a run"""
-    horizon: Horizon = 250
-    """recipe dream: longest dream, in steps of M"""
-    checkpoint_frames: Count = 100_000
-    """frames between checkpoints; at each the policy is evaluated on selection tracks"""
-    evaluate_episodes: SelectionTracks = 8
-    """selection tracks, from seed 500000"""
-    device: str = "cpu"
-    """where the network is trained: cpu, or cuda for a GPU. The environments stay on the
-    CPU, where for networks as small as these most of the time is spent"""
-    workers: Workers = 1
-    """1 steps all environments in this process; more give each a process, for slow environments"""
-    tensorboard: bool = False
-    """write events for TensorBoard, too (needs the extra `tensorboard`)"""
-
-    def _check(self) -> None:
-        if (self.recipe == "dream") != (self.agent is not None):
-            self.refuse("agent", "given with the recipe dream, and with no other")
-        runs.require_device(self.device)
-
-    def ignored(self) -> dict[str, str]:
-        """Options that have no effect under the recipe, each with the reason."""
-        if self.recipe == "dream":
-            why = "dreams run in this process"
-            return {"env-id": "the dream's agent brings its own environment", "workers": why}
-        return {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
 
 
 class FrameCounter(BaseCallback):
@@ -117,9 +73,11 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
             finite; or an environment fails.
     """
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(executors.usable_cores())
-    with runs.locked(cfg.out):
-        session = Session(cfg, recipe or RECIPES[cfg.recipe])
+        # one thread is as fast for batches as small as those of the default
+        torch.set_num_threads(1 if cfg.recipe == "default" else executors.usable_cores())
+    recipe = recipe or cfg.resolved_recipe()
+    with runs.locked(cfg.folder):
+        session = Session(cfg, recipe)
         try:
             while session.books.step < session.updates:
                 session.learn()
@@ -135,19 +93,24 @@ class Session:
     def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
         """Open the run folder and go on where its checkpoint is."""
         self.cfg, self.recipe = cfg, recipe
-        check_environment(cfg.env_id if cfg.agent is None else self._home(cfg.agent))
+        check_environment(cfg.home, cfg.max_steps, recipe.unit_actions)
         per_update = recipe.rollout * recipe.skip
         frames = cfg.frames or recipe.frames
         self.updates = math.ceil(frames / per_update)
-        self.every = max(1, round(cfg.checkpoint_frames / per_update))
+        least = frames / 4 if recipe.unit_actions else math.inf
+        self.every = max(1, round(min(cfg.checkpoint_frames, least) / per_update))
         settings = {
             "method": recipe.name,
             **dataclasses.asdict(cfg),
             "recipe": recipe,
             "frames": frames,
+            "out": cfg.folder,
+            "env_id": cfg.env_id or CAR_RACING,
         }
-        changeable = {"out", "device", "workers", "tensorboard", "agent"}
-        self.run = open_run(cfg.out, settings, [key for key in settings if key not in changeable])
+        changeable = {"out", "device", "workers", "tensorboard", "agent", "run", "test_episodes"}
+        self.run = open_run(
+            cfg.folder, settings, [key for key in settings if key not in changeable]
+        )
         self.books = Bookkeeping()
         self.world = None if cfg.agent is None else self._world(cfg.agent)
         self.env = self._make_env()
@@ -169,9 +132,7 @@ class Session:
     @property
     def env_id(self) -> str:
         """The real environment."""
-        if self.world is None:
-            return self.cfg.env_id
-        return self._home(self.world)
+        return self.cfg.home if self.world is None else home_of(self.world)
 
     def learn(self) -> None:
         """Rollouts and updates until the next checkpoint."""
@@ -218,13 +179,20 @@ class Session:
     def checkpoint(self) -> None:
         """Evaluate and save the policy, save what a resume needs, begin new episodes."""
         books, recipe = self.books, self.recipe
-        result = evaluation.evaluate(
-            self.policy(),
+        ways = (False, True) if recipe.unit_actions else (False,)
+        results = evaluation.evaluate_many(
+            [self.policy(sampled) for sampled in ways],
             self.env_id,
             selection_seeds(self.cfg.evaluate_episodes),
             workers=1,
-            name=recipe.name,
+            names=[recipe.name] * len(ways),
+            max_steps=self.cfg.max_steps,
         )
+        result = max(results, key=lambda result: result.mean)
+        for other in (other for other in results if other is not result):
+            books.count("selection", other.frames, f"select/{books.step:06d}/other")
+        facts: dict[str, Any] = {"seed": self.cfg.seed, "method": recipe.name}
+        facts |= {"sampled": True} if result is not results[0] else {}
         is_best = books.measured(result, "dream" if self.world else "model_free")
         point = books.curve[-1]
         self.run.log("evaluation", **dataclasses.asdict(point))
@@ -239,29 +207,24 @@ class Session:
                 self.probe,
                 env_id=self.env_id,
                 world=self.world,
-                facts={"seed": self.cfg.seed, "selection": point, "method": recipe.name},
+                facts={**facts, "selection": point},
             )
         self._save()
         books.publish(self.run)
         self._restart()
 
-    def policy(self) -> Policy:
-        """The current policy."""
+    def policy(self, sampled: bool = False) -> Policy:
+        """The current policy, of its mode or `sampled`."""
         if self.recipe.pixels is not None:
             shape = self.probe.observation_space.shape
-            return PixelPolicy(self.model.policy, self.recipe.pixels, observation_shape=shape)
+            spec = ActionSpec.from_space(self.probe.action_space)
+            actions = UnitActions(spec) if self.recipe.unit_actions else None
+            return PixelPolicy(self.model.policy, self.recipe.pixels, "", shape, actions, sampled)
         from baselines.dream import drive_by
 
         assert self.world is not None
         tensors = {name: p.cpu() for name, p in self.model.policy.named_parameters()}
         return drive_by(self.recipe, tensors, self.world)
-
-    @staticmethod
-    def _home(agent: Path) -> str:
-        """The environment of the agent in a folder."""
-        from baselines.dream import home_of
-
-        return home_of(agent)
 
     def _world(self, agent: Path) -> Path:
         """The dreaming agent, copied into the run folder, and its frames in the books."""
@@ -272,8 +235,9 @@ class Session:
 
     def _make_env(self) -> VecEnv:
         if self.world is None:
+            cfg = self.cfg
             return make_training_env(
-                self.recipe, self.cfg.env_id, self.cfg.seed, workers=self.cfg.workers
+                self.recipe, cfg.home, cfg.seed, workers=cfg.workers, max_steps=cfg.max_steps
             )
         from baselines.dream import make_dream_env
 

@@ -5,8 +5,10 @@ A recipe's `source` says where its numbers come from, and which of them are ours
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, Literal
+
+import gymnasium as gym
 
 from baselines.pixels import PixelConfig
 from baselines.shaping import ShapingConfig
@@ -43,6 +45,8 @@ class Recipe(Config):
     """the network: MlpPolicy sees [z, h] of a dream, the others see pixels"""
     pixels: PixelConfig | None = field(default_factory=PixelConfig)
     """from the environment's frames to the network's; None in a dream"""
+    unit_actions: bool = field(default=False, metadata={"omit_default": True})
+    """act in -1 to 1 and in choices from 0, whatever the environment's own action space"""
     shaping: ShapingConfig | None = None
     """changes of the reward in training, never in a test"""
     norm_reward: bool = False
@@ -121,6 +125,7 @@ class DriverConfig(Config):
     action_spec: ActionSpec
     sha256: str
     world: str | None = None
+    sampled: bool = False
 
 
 _ZOO = "rl-baselines3-zoo, commit 22e3ff2 (April 2026), hyperparams"
@@ -188,5 +193,49 @@ DREAM = Recipe(
     net_arch=(64, 64),
 )
 
+CHOICES = Recipe(
+    name="ppo",
+    source=(
+        f"frames, network, entropy and rollouts of {_ZOO}/ppo.yml, atari; minibatches of 64, ten "
+        "epochs and clipping at 0.2 of its MiniGrid-DoorKey-5x5-v0, which has 100,000 steps where "
+        "atari has ten million; colour, the scaling of rewards and the learning rate, twice "
+        "atari's as the steps are few, are ours"
+    ),
+    frames=100_000,
+    unit_actions=True,
+    pixels=PixelConfig(grey=False),
+    norm_reward=True,
+    n_steps=128,
+    batch_size=64,
+    learning_rate=5e-4,
+    ent_coef=0.01,
+)
+
+NUMBERS = replace(
+    CHOICES,
+    source=(
+        "Stable-Baselines3's defaults for continuous control in 8 environments, with a learning "
+        "rate that falls; four frames as in the zoo's atari; colour, actions from -1 to 1 and the "
+        "scaling of rewards are ours"
+    ),
+    n_steps=256,
+    learning_rate=3e-4,
+    ent_coef=0.0,
+)
+
 RECIPES: dict[str, Recipe] = {"zoo": ZOO, "v3": V3, "recurrent": RECURRENT, "dream": DREAM}
-"""Recipes by the name that the command line knows."""
+"""Recipes for CarRacing and its dreams, by the name that the command line knows."""
+
+
+def recipe_for(env: gym.Env[Any, Any], action_repeat: int = 1, rows: int | None = None) -> Recipe:
+    """The recipe "default": PPO from the frames that V sees, in any environment.
+
+    Args:
+        env: with pixels, as `worldmodels.envs.make` makes it.
+        action_repeat: steps of the environment that each action is held for.
+        rows: rows of its frames that are seen, from the top; None for all.
+    """
+    discrete = isinstance(env.action_space, gym.spaces.Discrete)
+    grey = (env.observation_space.shape or ())[2:] in ((), (1,))
+    pixels = PixelConfig(skip=action_repeat, rows=rows, grey=grey)
+    return replace(CHOICES if discrete else NUMBERS, pixels=pixels)

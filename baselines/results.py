@@ -177,7 +177,7 @@ def _read_evaluation(name: str, path: Path, shown: str) -> Run:
         versions=test.get("versions", {}),
         machine=test.get("machine", {}),
         files=files,
-        trained=test.get("agent") not in ("random", "zeros"),
+        trained=not str(test.get("agent")).startswith(("random", "zeros", "always ")),
     )
 
 

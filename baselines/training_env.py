@@ -8,9 +8,11 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.wrappers import TimeLimit
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecNormalize
 
+from baselines.actions import UnitActions
 from baselines.pixels import PixelConfig, push, shrink
 from baselines.recipes import Recipe
 from baselines.shaping import Shaper, ShapingConfig
@@ -34,10 +36,13 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         shaping: ShapingConfig | None,
         seed: int,
         place: int,
+        actions: UnitActions | None = None,
     ) -> None:
-        """Wrap an environment with pixels."""
+        """Wrap an environment with pixels; `actions` are what is acted in, in place of its own."""
         super().__init__(env)
-        self.observation_space = pixels.space
+        self.observation_space, self._actions = pixels.space, actions
+        if actions is not None:
+            self.action_space = actions.space
         self._pixels, self._shaper = pixels, None if shaping is None else Shaper(shaping)
         self._seed, self._place = seed, place
         self._stack = np.zeros((1, *pixels.shape), np.uint8)
@@ -65,6 +70,8 @@ class TrainingEnv(gym.Wrapper[Any, Any, Any, Any]):
         The info has `frames`, how many that were, and at the end `episode`: return `r` (the
         environment's own) and length `l` in frames, as Stable-Baselines3 wants them.
         """
+        if self._actions is not None:
+            action = self._actions.to_env(action)
         obs, reward, terminated, truncated, info, frames = self._hold(action)
         self._total += reward
         self._length += frames
@@ -138,7 +145,9 @@ class Reporting(gym.Wrapper[Any, Any, Any, Any]):
         return np.zeros(self.observation_space.shape or (), np.uint8)
 
 
-def check_environment(env_id: str) -> None:
+def check_environment(
+    env_id: str, max_steps: int | None = None, unit_actions: bool = False
+) -> None:
     """Make sure that Stable-Baselines3 can learn and be measured in an environment.
 
     Raises:
@@ -146,9 +155,10 @@ def check_environment(env_id: str) -> None:
     """
     env = envs.make(env_id)
     try:
-        envs.require_limit(env)
+        if max_steps is None:
+            envs.require_limit(env, "give --max-steps, or ")
         spec = envs.ActionSpec.from_space(env.action_space)
-        if spec.integer or spec.start:
+        if not unit_actions and (spec.integer or spec.start):
             raise UserError(
                 f"environment {env_id!r}: Stable-Baselines3 knows no action space "
                 f"{env.action_space}; gymnasium.wrappers.TransformAction can make a Box of floats "
@@ -159,17 +169,29 @@ def check_environment(env_id: str) -> None:
 
 
 def make_one(
-    recipe: Recipe, env_id: str, seed: int, place: int, reporting: bool = False
+    recipe: Recipe,
+    env_id: str,
+    seed: int,
+    place: int,
+    reporting: bool = False,
+    max_steps: int | None = None,
 ) -> gym.Env[Any, Any]:
     """One of a recipe's environments, `reporting` for a process of its own."""
     assert recipe.pixels is not None, "a dream needs no wrapper"
     if reporting:
         close_when_terminated()
-    env = TrainingEnv(envs.make(env_id), recipe.pixels, recipe.shaping, seed, place)
+    env = envs.make(env_id)
+    spec = envs.ActionSpec.from_space(env.action_space) if recipe.unit_actions else None
+    actions = None if spec is None else UnitActions(spec)
+    if max_steps is not None:
+        env = TimeLimit(env, max_steps)
+    env = TrainingEnv(env, recipe.pixels, recipe.shaping, seed, place, actions)
     return Reporting(env) if reporting else env
 
 
-def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) -> VecEnv:
+def make_training_env(
+    recipe: Recipe, env_id: str, seed: int, workers: int = 1, max_steps: int | None = None
+) -> VecEnv:
     """All of a recipe's environments.
 
     Args:
@@ -178,12 +200,13 @@ def make_training_env(recipe: Recipe, env_id: str, seed: int, workers: int = 1) 
         seed: of the run.
         workers: 1 steps all in this process; more give each environment a process of its own,
             which pays where the environment is slow.
+        max_steps: longest episode, in steps; None leaves it to the environment.
 
     Raises:
         UserError: the environment cannot be made.
     """
     makers: list[Callable[[], gym.Env[Any, Any]]] = [
-        partial(make_one, recipe, env_id, seed, place, reporting=workers > 1)
+        partial(make_one, recipe, env_id, seed, place, workers > 1, max_steps)
         for place in range(recipe.n_envs)
     ]
     return normalized(recipe, SubprocVecEnv(makers) if workers > 1 else DummyVecEnv(makers))

@@ -47,7 +47,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, read_json
 
 HASHES = {
-    "smoke": "91593e159e87502191edce169ce5f029b5a2e84b4f15c16b5c77ddb22522b1c6",
+    "smoke": "19bab79793274fe9e30e71929b7feadcfedb2f77c30665bb1057099826deb2e6",
     "quick": "0a9b11a705dc33a8b3727cc7d3bce429730ee6d44ceed414fb7527cf0a953029",
     "full": "de1dec76826c0bc16c2c2ce43489c2f4ec7aed185f22f62cd445c09377aec5e7",
 }

@@ -245,7 +245,7 @@ def test_a_stage_that_starts_again_forgets_its_metrics(tmp_path: Path) -> None:
 
 def test_ledger_counts_each_key_once(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
-    assert run.frames()["totals"] == dict.fromkeys(runs.FRAME_KINDS, 0)
+    assert run.frames()["totals"] == {kind: 0 for kind in runs.FRAME_KINDS if kind != "controls"}
     for _ in range(2):  # the second round is a resumed stage
         run.count_frames("collection", 1000, "collect/0")
         run.count_frames("collection", 500, "collect/1")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import tyro
 
-from baselines import evolution, ppo
+from baselines import control, evolution, ppo, settings
 from tests.experience.fakes import BOX
 from worldmodels import cli
 from worldmodels.commands import help, parsing
@@ -332,13 +332,18 @@ def test_what_a_command_shows_is_read(
     assert not unread, ", ".join(unread)
 
 
-@pytest.mark.parametrize("module", [ppo, evolution])
-def test_a_baseline_uses_all_of_its_settings(module: Any) -> None:
-    source = inspect.getsource(module)
-    kinds = ("TrainConfig", "EvolutionConfig", "DriveConfig")
-    for kind in (getattr(module, name) for name in kinds if hasattr(module, name)):
-        for field in dataclasses.fields(kind):
-            assert re.search(rf"cfg\.{field.name}\b|cfg\.drive\b", source), field.name
+@pytest.mark.parametrize(
+    ("modules", "kinds"),
+    [
+        ((ppo, settings, control), (settings.TrainConfig,)),
+        ((evolution,), (evolution.EvolutionConfig, evolution.DriveConfig)),
+    ],
+)
+def test_a_baseline_uses_all_of_its_settings(modules: Any, kinds: Any) -> None:
+    source = "".join(map(inspect.getsource, modules))
+    for field in (field for kind in kinds for field in dataclasses.fields(kind)):
+        used = rf"(cfg|self)\.{field.name}\b|cfg\.drive\b"
+        assert re.search(used, source), field.name
 
 
 @pytest.mark.parametrize(
@@ -347,9 +352,12 @@ def test_a_baseline_uses_all_of_its_settings(module: Any) -> None:
         (["--recipe", "v3", "--horizon", "9"], "it is for recipe dream"),
         (["--recipe", "dream", "--agent", "a", "--env-id", "x"], "brings its own environment"),
         (["--recipe", "dream", "--agent", "a", "--workers", "3"], "dreams run in this process"),
+        (["--recipe", "zoo", "--action-repeat", "2"], "it is for recipe default"),
+        (["--run", "a", "--max-steps", "2"], "the run has its own"),
+        (["--test-episodes", "2"], "it is for --run"),
     ],
 )
 def test_a_baseline_refuses_what_its_recipe_ignores(words: list[str], reason: str) -> None:
-    cfg = tyro.cli(ppo.TrainConfig, args=words)
+    cfg = tyro.cli(settings.TrainConfig, args=words)
     with pytest.raises(UserError, match=reason):
         parsing.refuse_ignored(cfg.ignored(), parsing.read_flags(words))

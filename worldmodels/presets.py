@@ -271,6 +271,8 @@ class TestConfig(Config):
     """limit of test episodes, in steps, for trials only (None: the environment's)"""
     random_policy: bool = True
     """also test random actions on the same seeds, for the report"""
+    constant_action: bool = field(default=True, metadata={"omit_default": True})
+    """also test the best constant action on the same seeds; selection seeds choose it"""
     videos: bool = True
     """film the best, the median and the worst episode; turn it off to save time"""
 
@@ -482,6 +484,8 @@ SMOKE: dict[str, Any] = {
     "ensemble.enabled": True,
     "test.episodes": 2,
     "test.max_steps": 50,
+    "test.random_policy": False,
+    "test.constant_action": False,
 }
 """Every stage once and tiny: under a minute, for tests. The agent learns nothing."""
 

@@ -62,8 +62,9 @@ __all__ += ["config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; readers refuse others."""
 
-FrameKind: TypeAlias = Literal["collection", "selection", "test", "model_free", "dream"]
-"""What frames are used for; all but "dream" are steps of the real environment."""
+FrameKind: TypeAlias = Literal["collection", "selection", "test", "controls", "model_free", "dream"]
+"""What frames are used for; all but "dream" are steps of the real environment. "test" measures the
+agent, "controls" what it is compared with; neither teaches."""
 
 FRAME_KINDS: tuple[FrameKind, ...] = get_args(FrameKind)
 
@@ -427,6 +428,8 @@ def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
     for entry in entries:
         if not entry.get("superseded", False):
             totals[entry["kind"]] += entry["frames"]
+    if not totals["controls"]:  # as in ledgers of earlier versions
+        del totals["controls"]
     return {"entries": entries, "totals": totals}
 
 

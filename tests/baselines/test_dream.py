@@ -15,8 +15,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from baselines import drivers
-from baselines.ppo import TrainConfig, train
+from baselines.ppo import train
 from baselines.recipes import DREAM
+from baselines.settings import TrainConfig
 from tests.dream.conftest import H, Z, make_memories, make_starts
 from tests.experience import fakes
 from worldmodels import runs

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.wrappers import GrayscaleObservation
 from hypothesis import given
 from hypothesis import strategies as st
@@ -207,3 +208,32 @@ def test_shaping_never_reaches_the_return() -> None:
 def test_values_out_of_range_are_named(make: Any, text: str) -> None:
     with pytest.raises(UserError, match=text):
         make()
+
+
+def test_samples_depend_on_the_policys_own_seed() -> None:
+    asked = []
+
+    class Dice:
+        def predict(
+            self,
+            observation: Any,
+            state: Any = None,
+            episode_start: Any = None,
+            deterministic: bool = False,
+        ) -> tuple[NDArray[Any], Any]:
+            asked.append(deterministic)
+            return torch.randint(1000, (len(observation),)).numpy(), None
+
+    policy = PixelPolicy(Dice(), PixelConfig(size=S, stack=1), sampled=True)
+
+    def thrown() -> list[int]:
+        policy.reseed(5)
+        return [policy.predict(frames(1), deterministic=True)[0].item() for _ in range(4)]
+
+    torch.manual_seed(3)
+    first, after = thrown(), torch.rand(1).item()
+    assert thrown() == first
+    assert len(set(first)) > 1
+    torch.manual_seed(3)
+    assert torch.rand(1).item() == after
+    assert asked == [False] * 8

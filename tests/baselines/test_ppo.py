@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from baselines import drivers, models, ppo
 from baselines.pixels import PixelConfig
 from baselines.policies import PixelPolicy
-from baselines.ppo import TrainConfig, train
+from baselines.ppo import train
 from baselines.recipes import RECIPES, Recipe
+from baselines.settings import TrainConfig
 from tests.experience import fakes
 from worldmodels import cli, runs
 from worldmodels.config import from_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from worldmodels import runs
 from worldmodels.agent import Agent, find
+from worldmodels.envs import ActionSpec
 from worldmodels.experience.rollout import Behaviour, PolicyBehaviour
 from worldmodels.protocols import Policy, UserError
 
@@ -42,6 +44,9 @@ class Reseedable(Protocol):
         ...
 
 
+MOST_CORNERS = 4
+"""Numbers of a Box action up to which all corners are tried as constant actions."""
+
 PolicySpec: TypeAlias = "str | Path | AgentParameters | Policy"
 """What to evaluate: an agent's folder or name, "random", "zeros", a checkpoint, or any policy."""
 
@@ -50,7 +55,8 @@ def describe(policy: PolicySpec) -> str:
     """Name a policy for people."""
     if isinstance(policy, AgentParameters):
         return f"{policy.agent} (other parameters)"
-    return str(policy) if isinstance(policy, str | Path) else type(policy).__name__
+    named = isinstance(policy, str | Path | ConstantPolicy)
+    return str(policy) if named else type(policy).__name__
 
 
 def build_behaviour(
@@ -102,6 +108,52 @@ class RandomPolicy:
                     rng.integers(*bounds, endpoint=True) if whole else rng.uniform(*bounds)
                 )
         return actions
+
+
+@dataclass(frozen=True)
+class ConstantPolicy:
+    """Always the same action."""
+
+    action: int | tuple[float, ...]
+    """a choice, or the numbers of a Box action"""
+
+    def __str__(self) -> str:
+        """What it does, such as "always 2" or "always (0, 1)"."""
+        numbers = self.action if isinstance(self.action, tuple) else (self.action,)
+        text = ", ".join(f"{number:g}" for number in numbers)
+        return f"always ({text})" if len(numbers) > 1 else f"always {text}"
+
+    @property
+    def digest(self) -> str:
+        """Identity, for evaluations that can be resumed."""
+        return str(self.action)
+
+    def predict(
+        self,
+        observation: NDArray[np.uint8],
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = False,
+    ) -> tuple[NDArray[Any], Any]:
+        """See `protocols.Policy`; observations have a batch axis."""
+        action = np.asarray(self.action, np.int64 if isinstance(self.action, int) else np.float32)
+        return np.tile(action, (len(observation), *[1] * action.ndim)), state
+
+
+def constant_policies(space: ActionSpec) -> list[ConstantPolicy]:
+    """The constant actions that are worth a try: all choices, or the ends and middle of a Box.
+
+    Of a Box these are its centre, and its corners if it has at most `MOST_CORNERS` numbers; of a
+    larger one the two ends of each number with the others in the middle.
+    """
+    if space.kind == "discrete":
+        return [ConstantPolicy(space.start + choice) for choice in range(space.dim)]
+    ends = list(zip(space.low, space.high, strict=True))
+    middle = tuple((low + high) / 2 for low, high in ends)
+    if space.dim <= MOST_CORNERS:
+        return [ConstantPolicy(action) for action in (middle, *itertools.product(*ends))]
+    single = [(*middle[:k], end, *middle[k + 1 :]) for k in range(space.dim) for end in ends[k]]
+    return [ConstantPolicy(action) for action in (middle, *single)]
 
 
 def stamp(path: str | Path) -> tuple[Path, str]:

@@ -35,6 +35,8 @@ class Evaluation(TypedDict, total=False):
     """What is read of a JSON of `worldmodels evaluate`."""
 
     agent: str
+    label: str
+    """what reports call it in place of a name for its file"""
     env: str
     deterministic: bool
     episodes: list[Episode]
@@ -155,6 +157,7 @@ def load_run(folder: Path) -> RunData:
     task = named(None if recorded is None else str(recorded), env_id)
     evaluation = folder / "evaluation.json"
     others = [(f"random {task.words.agent}", folder / "evaluation_random.json")]
+    others += [("best constant action", folder / "evaluation_constant.json")]
     others += [(path.stem, path) for path in sorted((folder / "baselines").glob("*.json"))]
     media = [folder / "media" / name for name in (*VIDEOS, *PICTURES)]
     return RunData(
@@ -178,7 +181,10 @@ def read_part(path: Path, kind: type[Any]) -> dict[str, Any]:
 
 
 def read_score(path: Path, name: str) -> Score:
-    """Read one evaluation file and compute the simple statistics that it lacks."""
+    """Read one evaluation file and compute the simple statistics that it lacks.
+
+    Its agent is called ``name``, unless the file has a ``label``.
+    """
     content = read_part(path, Evaluation)
     episodes = content.get("episodes")
     if not episodes:
@@ -186,7 +192,7 @@ def read_score(path: Path, name: str) -> Score:
     returns = [float(episode["return"]) for episode in episodes]
     given = {key: found for key, value in content.items() if (found := number(value)) is not None}
     return Score(
-        name=name,
+        name=str(content.get("label") or name),
         episodes=episodes,
         mean=given.get("mean", statistics.fmean(returns)),
         std=given.get("std", statistics.pstdev(returns)),

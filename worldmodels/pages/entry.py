@@ -15,6 +15,7 @@ from worldmodels.tasks import named
 
 FILES = ("config.json", "frames.json", "evaluation.json")
 METRICS, RANDOM = "metrics.jsonl", "evaluation_random.json"
+CONSTANT = "evaluation_constant.json"
 LEFT_OUT = ("vision", "memory", "controller", "residual")
 """Lines of every step of a training."""
 
@@ -34,7 +35,7 @@ def enter(run: Path, page: Path, folder: Path, title: str, commit: str, notes: s
     if missing:
         raise UserError(f"{run} has no {', '.join(missing)}; an entry needs a run that was tested")
     text = readme(run, title, commit) + (f"\n{notes}" if notes else "")
-    for file in (*FILES, RANDOM):
+    for file in (*FILES, RANDOM, CONSTANT):
         if (run / file).is_file():
             atomic_write(folder / file, (run / file).read_bytes())
     text_lines = (run / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
@@ -71,6 +72,7 @@ def readme(run: Path, title: str, commit: str) -> str:
         returns=np.array([episode["return"] for episode in tested["episodes"]]),
         lengths=np.array([episode["length"] for episode in tested["episodes"]]),
         random=read_part(run / RANDOM, Evaluation),
+        constant=read_part(run / CONSTANT, Evaluation),
         totals=read_part(run / "frames.json", Ledger)["totals"],
         generations=sorted({g for found in iterations.values() for g in found}),
         iterations=dict(sorted(iterations.items())),

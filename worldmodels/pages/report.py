@@ -22,6 +22,9 @@ from worldmodels.runs import atomic_write, to_jsonable
 MAX_BYTES = 8_000_000
 """Size that the page stays under; media that do not fit are linked in place of embedded."""
 
+UNCOUNTED = ("test", "controls", "dream")
+"""Kinds of frames in the ledger that the agent did not cost."""
+
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
@@ -71,7 +74,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "words": task.words,
         "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
         "dream_only": dream_only,
-        "real_frames": {k: n for k, n in data.totals.items() if n and k not in ("test", "dream")},
+        "real_frames": {k: n for k, n in data.totals.items() if n and k not in UNCOUNTED},
         "residual": data.metrics["residual_selection"][-1:],
         "ensemble": ensembles[means.index(max(means))] if means else None,
         "ensemble_kept": any(row.get("kept") for row in ensembles),

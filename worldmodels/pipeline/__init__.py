@@ -36,7 +36,7 @@ from worldmodels.stages.context import timed
 from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residual
 from worldmodels.tasks import task_for
 
-TESTED = ("evaluation.json", "evaluation_random.json", "media")
+TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
 
 Work: TypeAlias = Callable[[StageContext], Any]
@@ -94,6 +94,7 @@ class Pipeline:
             self._learn_residual(final)
             self._add_members(final, iterations)
             self._test(final)
+            self._run_controls(final)
             self.run.settle({key[:8] for key in self.results}, self.frames)
             return build_report(self.run.path)
 
@@ -293,8 +294,23 @@ class Pipeline:
             result = stages.test(cfg.test, cfg.env_id, cfg.test_env, self.run.agent, out, ctx)
             return {"mean": result.mean, "ci95": result.summary.ci95}
 
-        inputs = [cfg.test, cfg.test_env, final.keys["ensemble"]]
+        alone = dataclasses.replace(cfg.test, random_policy=True, constant_action=True)
+        inputs = [alone, cfg.test_env, final.keys["ensemble"]]
         self._stage("test", final, inputs, work, lambda: [out / name for name in TESTED])
+
+    def _run_controls(self, final: Iteration) -> None:
+        """Run the test episodes with random actions and with the best constant one."""
+        cfg, out = self.cfg, self.run.path
+        files = stages.remove_controls(cfg.test, out)
+        if not files:
+            return
+
+        def work(ctx: StageContext) -> dict[str, Any]:
+            return stages.run_controls(cfg.test, cfg.selection, cfg.env_id, out, ctx)
+
+        test = dataclasses.replace(cfg.test, videos=True)
+        own = [cfg.selection.seed, cfg.selection.episodes, cfg.selection.max_steps]
+        self._stage("controls", final, [test, own, cfg.env_id], work, lambda: files)
 
     def _stage(
         self,

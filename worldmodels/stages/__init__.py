@@ -2,13 +2,14 @@
 
 `worldmodels run`, the commands of single stages, studies and the numbered scripts call these, in
 this order: collect, train_vision, encode, train_memory, evolve_controller, select, choose,
-learn_residual, add_members, test. A `StageContext` holds the seed of the run, from which each stage
-derives its own, and where to resume and log.
+learn_residual, add_members, test, run_controls. A `StageContext` holds the seed of the run, from
+which each stage derives its own, and where to resume and log.
 """
 
 from worldmodels.stages.collection import by_agents, collect, exploration
 from worldmodels.stages.context import StageContext, open_stage
 from worldmodels.stages.controller import Candidates, evolve_controller
+from worldmodels.stages.controls import remove_controls, run_controls
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile, episode_folders
 from worldmodels.stages.learning import encode, train_memory, train_vision
 from worldmodels.stages.selection import (
@@ -23,4 +24,5 @@ from worldmodels.stages.selection import (
 __all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]
 __all__ += ["StageContext", "episode_folders", "open_stage"]
 __all__ += ["add_members", "by_agents", "choose", "collect", "encode", "evolve_controller"]
-__all__ += ["exploration", "learn_residual", "select", "test", "train_memory", "train_vision"]
+__all__ += ["exploration", "learn_residual", "remove_controls", "run_controls"]
+__all__ += ["select", "test", "train_memory", "train_vision"]

@@ -287,8 +287,8 @@ def test(
 ) -> EvaluationResult:
     """Run the test episodes once, and film three of them; results and films go to ``out``.
 
-    The random policy and the films use ``env_id``, in which the agent learnt: it has the physics
-    and rewards of ``test_env_id``, and is faster.
+    The films use ``env_id``, in which the agent learnt: it has the physics and rewards of
+    ``test_env_id``, and is faster.
     """
     seeds = list(range(cfg.seed, cfg.seed + cfg.episodes))
     chosen = best_policy(folder)
@@ -306,9 +306,6 @@ def test(
     ci95 = result.summary.ci95
     interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
     ctx.say(f"test: {result.mean:.0f}{interval} in {len(seeds)} episodes")
-    if cfg.random_policy:
-        random = evaluate("random", env_id, seeds, executor=ctx.executor, max_steps=cfg.max_steps)
-        random.write(out / "evaluation_random.json")
     if cfg.videos:
         film(open_member(folder), env_id, result, out / "media")
     return result
