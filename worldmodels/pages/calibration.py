@@ -119,7 +119,8 @@ def ends_chart(table: Row) -> Chart | None:
     bins = Bins.of(table)
     if bins is None:
         return None
-    drawn = Bins(*(np.maximum(p, RAREST) for p in (bins.predicted, bins.observed)), bins.steps)
+    seen = np.maximum(bins.observed, RAREST)
+    drawn = Bins(np.maximum(bins.predicted, RAREST), seen, bins.steps)
 
     def draw(axes: Axes) -> None:
         line: Style = {"color": COLOUR["muted"], "linewidth": 1.2, "linestyle": DOTTED}
