@@ -117,7 +117,7 @@ def test_curves_of_survival_are_drawn_where_episodes_end() -> None:
     assert found["dream"][0] == found["real"][0] == 1
     assert found["step"][-1] == max(dreamt.lengths.max(), real.lengths.max())
     for one in (found["dream"], found["real"]):
-        assert (np.diff(one) <= 0).all()
+        assert (np.diff(np.array(one, float)) <= 0).all()
     assert curves(paid(np.ones(DREAMS)), paid(np.ones(REAL))) is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -54,30 +54,33 @@ def _numbers(row: Row, key: str) -> Floats:
     return column([{key: value} for value in row.get(key) or ()], key)
 
 
-class Bins(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Bins:
     """A line's table of reliability."""
 
     predicted: Floats
     observed: Floats
-    count: Floats
+    steps: Floats
 
     @classmethod
     def of(cls, table: Row) -> Bins | None:
         """None where it is empty; without counts all bins have the same."""
-        predicted, observed, count = (_numbers(table, key) for key in cls._fields)
+        names = ("predicted", "observed", "count")
+        predicted, observed, steps = (_numbers(table, name) for name in names)
         if not len(predicted):
             return None
-        return cls(predicted, observed, count if len(count) == len(predicted) else predicted**0)
+        same = len(steps) != len(predicted)
+        return cls(predicted, observed, np.ones(len(predicted)) if same else steps)
 
     @property
     def areas(self) -> Floats:
         """Of the dots: the larger, the more steps."""
-        areas: Floats = 20 + 160 * np.sqrt(self.count / max(np.nanmax(self.count), 1.0))
+        areas: Floats = 20 + 160 * np.sqrt(self.steps / max(float(np.nanmax(self.steps)), 1.0))
         return areas
 
     def tips(self, say: Callable[[float], str]) -> list[str]:
         """A text for each dot."""
-        rows = zip(self.predicted, self.observed, np.nan_to_num(self.count), strict=True)
+        rows = zip(self.predicted, self.observed, np.nan_to_num(self.steps), strict=True)
         return [f"predicted {say(p)}, observed {say(o)}, {int(n):,} steps" for p, o, n in rows]
 
 
@@ -116,7 +119,8 @@ def ends_chart(table: Row) -> Chart | None:
     bins = Bins.of(table)
     if bins is None:
         return None
-    drawn = Bins(*(np.maximum(part, RAREST) for part in bins[:2]), bins.count)
+    seen = np.maximum(bins.observed, RAREST)
+    drawn = Bins(np.maximum(bins.predicted, RAREST), seen, bins.steps)
 
     def draw(axes: Axes) -> None:
         line: Style = {"color": COLOUR["muted"], "linewidth": 1.2, "linestyle": DOTTED}
@@ -130,7 +134,8 @@ def ends_chart(table: Row) -> Chart | None:
             label(axis, _chance)
 
     tips = {"ends": bins.tips(_chance)}
-    said = ", ".join(f"{_chance(o)} at {_chance(p)}" for p, o, _ in zip(*bins, strict=True))
+    points = zip(bins.predicted, bins.observed, strict=True)
+    said = ", ".join(f"{_chance(o)} at {_chance(p)}" for p, o in points)
     alt = f"Reliability of the predicted ends, observed fraction by predicted chance: {said}."
     return chart("ends", alt, HALF, [300], draw, RELIABILITY, tips)
 

@@ -209,8 +209,8 @@ def episode_frames(
         labels = ("real", "V reconstructs", f"{what}, {ahead:>3} steps ahead")
         pictures = (recording.frames[t], seen.reconstructed[k], seen.dreamt[k])
         reward = 0.0 if t == 0 else recording.rewards[t - 1]
-        line = (title, f"step {t}", f"reward {reward:+.1f}", f"return {total[t]:.1f}")
-        line = (*line, f"M: end {seen.end[k]:.1%}")
+        line = [title, f"step {t}", f"reward {reward:+.1f}", f"return {total[t]:.1f}"]
+        line.append(f"M: end {seen.end[k]:.1%}")
         yield compose(pictures, labels, line, cfg.panel, ahead / seen.sync)
 
 

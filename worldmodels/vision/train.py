@@ -31,7 +31,7 @@ EXPLAINED, CLEARLY_DEAD = 0.02, -0.5
 
 WARM_UP = 0.05
 """Fraction of the steps in which the learning rate rises."""
-FALL, WITHIN = 0.05, 300
+FALL, WITHIN = 0.03, 300
 """The moving error falls by this fraction in so many steps, or an adaptive training draws in."""
 TRIAL_STEPS, GAIN = 250, 0.02
 """Gradient steps of a trial of z's size, and how much more of what moves a z of twice the size has
@@ -53,7 +53,7 @@ class VisionTrainConfig(TrainConfig):
     batch_size: Size = 100
     """frames per step"""
     adaptive: bool = field(default=False, metadata={"omit_default": True})
-    """stop when the held-out error of what moves no longer falls by 5% in 300 steps, after half as
+    """stop when the held-out error of what moves no longer falls by 3% in 300 steps, after half as
     many again at a falling rate; `steps` is then the most there are. z is twice as large where that
     explains 2% more of what moves in short trials"""
     kl_tolerance: NotNegative = 0.5
