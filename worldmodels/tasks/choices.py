@@ -349,5 +349,5 @@ def _of_seeds(found: Examination) -> Iterator[Finding]:
             "the same seed and actions gave other frames or rewards: nothing can be reproduced. "
             "Draw all that is random from self.np_random, after super().reset(seed=seed)",
         )
-    if found.same_resets:
+    if found.same_resets and not found.frames.same:
         yield Finding("note", "all episodes begin with the same frame, whatever the seed")
