@@ -65,10 +65,8 @@ class Fake(gym.Env[Any, Any]):
         return frame
 
 
-LIMITS = {
-    **{"pendulum": 200, "slow": 400, "long": 4000, "endless": None, "clock": None, "frail": None},
-    "drawn out": 3000,
-}
+LIMITS: dict[str, int | None] = {"pendulum": 200, "slow": 400, "long": 4000, "drawn out": 3000}
+LIMITS |= dict.fromkeys(("endless", "clock", "frail"))
 KINDS = (
     *("fine", "pendulum", "slow", "long", "endless", "same", "unseeded", "two steps"),
     *("clock", "frail", "drawn out", "last"),

@@ -307,11 +307,10 @@ def test_check_takes_what_run_takes(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
-    real = command.measure
 
     def note(*args: Any) -> Examination:
         asked.append(args)
-        return real(*args)
+        return measure(*args)
 
     monkeypatch.setattr(command, "measure", note)
     written = tmp_path / "task.py"
