@@ -21,6 +21,7 @@ USES = (
     "experience.group",
     "action_repeat",
     "frame_rows",
+    "crop",
 )
 
 

@@ -33,7 +33,7 @@ from worldmodels.config import (
 from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.controller.linear import Discrete, Inputs
 from worldmodels.dream.config import DreamConfig
-from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.frames import Crop, FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.memory.interface import MemoryConfig
@@ -308,6 +308,9 @@ class RunConfig(Config):
     frame_rows: Size | None = None
     """rows of the frames to keep, from the top; set it to cut off a status bar (None: the
     task's)"""
+    crop: Crop | None = field(default=None, metadata={"omit_default": True})
+    """pixels of the frames to cut off at the top, bottom, left and right, such as a status bar
+    (None: the task's)"""
     horizontal_flip: bool = False
     """also train V and M on the horizontal flip of every episode, which doubles the data; only for
     tasks with that symmetry, such as CarRacing"""
@@ -412,9 +415,7 @@ class RunConfig(Config):
     @property
     def frame_spec(self) -> FrameSpec:
         """From the environment's frames to V's."""
-        if self.frame_rows is None:
-            return task_for(self.env_id).frame_spec
-        return FrameSpec(rows=self.frame_rows)
+        return task_for(self.env_id).frame_spec.changed(self.frame_rows, self.crop)
 
     @property
     def test_env(self) -> str:

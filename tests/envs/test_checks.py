@@ -212,6 +212,22 @@ def test_time_limits_are_found() -> None:
     assert envs.time_limit(TimeLimit(Odd(), 5)) == 5
 
 
+@pytest.mark.parametrize(
+    ("frames", "skip", "steps"), [(108_000, 4, 27_000), (10, 4, 3), (108_000, (2, 5), None)]
+)
+def test_an_emulators_own_limit_counts(frames: int, skip: Any, steps: int | None) -> None:
+    env = Odd()
+    env.spec = gym.envs.registration.EnvSpec(
+        "tests/Emulator-v0", kwargs={"max_num_frames_per_episode": frames, "frameskip": skip}
+    )
+    assert envs.time_limit(env) == steps
+
+
+def test_ataris_limit_is_found() -> None:
+    pytest.importorskip("ale_py")
+    assert envs.time_limit(envs.make("ale_py:ALE/Freeway-v5")) == 27_000
+
+
 def test_what_may_never_end_is_said_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
     evaluate("random", ODD, [SEED], workers=1)
     assert "note: environment 'tests/Odd-v0' has no time limit" in capsys.readouterr().out
@@ -235,6 +251,7 @@ def test_a_run_needs_a_limit_before_it_begins(
 ) -> None:
     out = tmp_path / "run"
     words = ["run", "--preset", "quick", "--env", ODD, "--out", str(out), "--workers", "1"]
+    words.append("--no-check")
     assert cli.main(words) == 2
     said = capsys.readouterr().err
     assert "no time limit, so an episode may never end: give --max-steps" in said

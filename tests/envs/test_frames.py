@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from worldmodels.config import from_json
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.protocols import UserError
+from worldmodels.runs import to_jsonable
 
 B, S = 3, 64
 
@@ -73,6 +75,35 @@ def test_rows_below_the_crop_do_not_matter() -> None:
     spec = FrameSpec(rows=84)
     assert np.array_equal(to_vision(frame, spec), to_vision(changed, spec))
     assert np.array_equal(to_vision(frame, spec), to_vision(frame[:84], FrameSpec()))
+
+
+def test_a_crop_cuts_off_all_four_sides() -> None:
+    frame = noise(90, 120, 3)
+    cut = frame[10:70, 30:115]
+    assert np.array_equal(
+        to_vision(frame, FrameSpec(crop=(10, 20, 30, 5))), to_vision(cut, FrameSpec())
+    )
+    both = FrameSpec(rows=80, crop=(10, 20, 0, 0))  # the crop is of the rows that are kept
+    assert np.array_equal(to_vision(frame, both), to_vision(frame[10:60], FrameSpec()))
+    assert np.array_equal(
+        to_vision(frame[..., 0], FrameSpec(crop=(10, 20, 30, 5))),
+        to_vision(cut[..., 0], FrameSpec()),
+    )
+
+
+def test_a_crop_that_leaves_nothing_is_refused() -> None:
+    for crop in ((50, 40, 0, 0), (0, 0, 120, 0)):
+        with pytest.raises(UserError, match=r"crop .* is \(.*must leave something of .* 90x120"):
+            to_vision(noise(90, 120, 3), FrameSpec(crop=crop))
+    with pytest.raises(UserError, match=r"crop is .*at least 0"):
+        FrameSpec(crop=(-1, 0, 0, 0))
+
+
+def test_files_without_a_crop_are_read_and_written_as_before() -> None:
+    assert to_jsonable(FrameSpec(rows=84)) == {"rows": 84, "size": 64}
+    assert from_json(FrameSpec, {"rows": 84, "size": 64}) == FrameSpec(84)
+    cut = FrameSpec(crop=(1, 2, 3, 4))
+    assert from_json(FrameSpec, to_jsonable(cut)) == cut
 
 
 def test_grey_frames_get_three_equal_channels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from typing import Any
 
@@ -12,6 +13,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import (
     AddRenderObservation,
     FrameStackObservation,
+    GrayscaleObservation,
     HumanRendering,
     RecordEpisodeStatistics,
 )
@@ -19,8 +21,13 @@ from gymnasium.wrappers import (
 from tests.envs.odd import ODD, H, W, rgb
 from worldmodels import envs
 from worldmodels.envs import pixels
+from worldmodels.evaluation.policies import RandomPolicy
+from worldmodels.experience import rollout
+from worldmodels.experience.rollout import run_group
 from worldmodels.protocols import UserError
 from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks.choices import findings
+from worldmodels.tasks.default import measure
 
 SEED = 7
 
@@ -108,6 +115,100 @@ def test_what_an_environment_draws_stands_for_its_observations(
         f"note: environment '{env_id}': what it draws stands for its observations "
         "(AddRenderObservation)\n"
     )
+
+
+@pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
+def test_frames_that_nobody_sees_are_not_drawn(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is seen is the same as where every frame is drawn."""
+    drawn = 0
+    draw = pixels.Drawn.draw_last
+
+    def count(env: pixels.Drawn) -> Any:
+        nonlocal drawn
+        drawn += 1
+        return draw(env)
+
+    def play() -> list[Any]:
+        frames: list[Any] = []
+        env = envs.make(env_id)
+        run_group(
+            [env],
+            RandomPolicy(env.action_space),
+            [SEED],
+            max_steps=23,  # ends amid a held action
+            action_repeat=4,
+            on_frames=lambda obs, _: frames.append(obs[0].copy()),
+        )
+        return frames
+
+    monkeypatch.setattr(pixels.Drawn, "draw_last", count)
+    seen = play()
+    assert drawn == len(seen)
+    monkeypatch.setattr(rollout, "drawer_of", lambda env: None)
+    assert np.array_equal(seen, play())
+
+
+def test_a_wrapper_that_changes_frames_gets_them_all() -> None:
+    env = gym.make("worldmodels/CarRacing-v3")
+    assert pixels.drawer_of(env) is env.unwrapped
+    assert pixels.drawer_of(GrayscaleObservation(env)) is None
+    env.close()
+
+
+def test_no_window_is_looked_for_where_there_is_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("DISPLAY", ":0")
+    envs.make(ODD)
+    assert "SDL_VIDEODRIVER" not in os.environ
+    monkeypatch.delenv("DISPLAY")
+    envs.make(ODD)
+    assert os.environ["SDL_VIDEODRIVER"] == "dummy"
+    monkeypatch.setenv("SDL_VIDEODRIVER", "offscreen")
+    envs.make(ODD)
+    assert os.environ["SDL_VIDEODRIVER"] == "offscreen"
+
+
+class Corridor(gym.Env[Any, Any]):
+    """Four channels: RGBA, or the four newest grey frames with the newest last."""
+
+    action_space = spaces.Discrete(2)
+    observation_space = spaces.Box(0, 255, (H, W, 4), np.uint8)
+
+    def __init__(self, stack: bool) -> None:
+        self.stack = stack
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        super().reset(seed=seed)
+        self.x, self.seen = 1, np.zeros((H, W, 4), np.uint8)
+        return self._see(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, Any]:
+        self.x += 1
+        return self._see(), float(action), self.x >= W - 1, False, {}
+
+    def _see(self) -> Any:
+        grey = np.full((H, W, 1), 50, np.uint8)
+        grey[:, self.x] = 250
+        parts = [self.seen[..., 1:], grey] if self.stack else [grey, grey, grey, grey * 0 + 255]
+        self.seen = np.concatenate(parts, axis=-1)
+        return self.seen
+
+
+@pytest.mark.parametrize("stack", [True, False])
+def test_four_channels_are_told_apart_by_what_is_in_them(stack: bool) -> None:
+    name = f"test/Corridor{stack}-v0"
+    gym.register(name, entry_point=lambda: Corridor(stack))  # type: ignore[arg-type]  # gymnasium's own stubs lack functions
+    try:
+        found = measure(name)
+    finally:
+        gym.registry.pop(name)
+    assert found.stacked == stack
+    said = [one for one in findings(found) if "four grey frames" in one.text]
+    assert [one.level for one in said] == ["warning"] * stack
 
 
 def test_a_window_shows_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,3 +73,5 @@ def test_another_environment_has_none() -> None:
     spec = ActionSpec("discrete", 6)
     with pytest.raises(UserError, match="horizontal_flip is on for ALE/Pong-v5"):
         DEFAULT.flip("ALE/Pong-v5", FrameSpec(), spec)
+    with pytest.raises(UserError, match=r"crop is \(0, 0, 10, 0\): the symmetry of X is one of"):
+        CAR_RACING.flip("X", FrameSpec(crop=(0, 0, 10, 0)), spec)

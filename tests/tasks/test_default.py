@@ -10,14 +10,15 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium import spaces
 from PIL import Image
 
+from tests.envs.blocks import KINDS, Fake, name_of
+from tests.envs.odd import CASES, LENGTH, ODD
 from worldmodels import cli
 from worldmodels.commands import check as command
 from worldmodels.commands.collect import Collect
@@ -31,77 +32,7 @@ from worldmodels.runs import RunFolder, to_jsonable
 from worldmodels.tasks import task as records
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import choices, findings
-from worldmodels.tasks.default import EPISODES, STEPS, Examination, Reach, measure
-
-
-class Fake(gym.Env[Any, Any]):
-    """A block on a line; a kind changes one thing about it."""
-
-    metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012  # gymnasium's own convention
-
-    def __init__(self, kind: str = "fine") -> None:
-        self.kind = kind
-        self.observation_space = spaces.Box(0, 255, (32, 48, 3), np.uint8)
-        self.action_space: spaces.Space[Any] = spaces.Discrete(2)
-        if kind == "pendulum":
-            self.action_space = spaces.Box(-2, 2, (1,), np.float32)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
-        super().reset(seed=seed)
-        rng = np.random.default_rng() if self.kind == "unseeded" else self.np_random
-        self.x = 0.5 if self.kind == "same" else float(rng.uniform(0.4, 0.6))
-        self.speed, self.t = 0.0, 0
-        return self._frame(), {}
-
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]:
-        self.t += 1
-        push = float(np.ravel(action)[0]) / 2 if self.kind == "pendulum" else 2.0 * action - 1
-        slow = {"slow": 0.01, "long": 0.05}.get(self.kind, 1.0)
-        self.speed = 0.8 * self.speed + 0.02 * slow * push
-        self.x += self.speed
-        fell = not 0.1 < self.x < 0.9
-        over = {"two steps": self.t >= 2, "endless": False, "pendulum": False}.get(self.kind, fell)
-        self.x = float(np.clip(self.x, 0, 1))
-        return self._frame(), self._reward(over), bool(over), False, {}
-
-    def _reward(self, over: bool) -> float:
-        if self.kind == "take cover":
-            return 0.0 if over else 4.0
-        pays = {"never": 0.0, "goal": float(over), "rare": float(self.t % 20 == 0)}
-        pays |= {"negative": -1.0, "pendulum": -abs(self.x - 0.5) - 0.1, "slow": self.x}
-        return pays.get(self.kind, 1.0)
-
-    def _frame(self) -> Any:
-        blind = {"black": 0, "white": 255, "stuck": 100}
-        frame = np.full((32, 48, 3), blind.get(self.kind, 60), np.uint8)
-        if self.kind not in blind:
-            left = self.x * 40
-            columns = np.arange(48)
-            cover = np.minimum(columns + 1, left + 4) - np.maximum(columns, left)
-            frame[10:16] += (190 * np.clip(cover, 0, 1)).astype(np.uint8)[:, None]
-        return frame
-
-
-LIMITS = {"pendulum": 200, "slow": 400, "long": 4000, "endless": None}
-KINDS = (
-    *("fine", "pendulum", "slow", "long", "endless", "same", "unseeded", "two steps"),
-    *("take cover", "never", "goal", "rare", "negative", "black", "white", "stuck"),
-)
-
-
-def name_of(kind: str) -> str:
-    return f"tests/Fake{kind.title().replace(' ', '')}-v0"
-
-
-for _kind in KINDS:
-    _limit = LIMITS.get(_kind, 500)
-    if name_of(_kind) not in gym.registry:
-        gym.register(
-            name_of(_kind),
-            entry_point=f"{__name__}:Fake",
-            max_episode_steps=_limit,
-            kwargs={"kind": _kind},
-        )
+from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, Examination, Reach, measure
 
 
 @functools.cache
@@ -124,7 +55,7 @@ def verdict(kind: str) -> tuple[str, str]:
 def test_an_examination_is_bounded_and_the_same_each_time() -> None:
     for kind in ("fine", "pendulum", "endless"):
         found, again = seen(kind), measure(name_of(kind))
-        assert found.steps <= STEPS
+        assert found.steps <= STEPS + (PLAYED_OUT if kind == "endless" else 0)
         assert sum(reach.episodes for reach in found.reached) <= EPISODES
         assert dataclasses.replace(again, steps_per_second=found.steps_per_second) == found
         assert choices(found, "quick") == choices(again, "quick")
@@ -191,8 +122,10 @@ def test_limit_of_the_user_ends_episodes() -> None:
         ("black", "refused", "all frames are black.*render_mode"),
         ("white", "refused", "all frames are white"),
         ("stuck", "refused", "all frames are the same.*AddRenderObservation"),
-        ("endless", "refused", "no episode ended within .*--max-steps"),
-        ("two steps", "warning", "longer than 2 steps|every policy has the same return"),
+        ("endless", "refused", "no episode ended within 10000 steps.*--max-steps"),
+        ("clock", "ok", "it can be learnt"),
+        ("two steps", "warning", "longer than 2 steps|nothing says which policy is better"),
+        ("last", "warning", "all whole episodes have the same return: nothing says which"),
         ("never", "warning", "no reward came.*TransformReward"),
         ("unseeded", "warning", r"nothing can be reproduced.*np_random"),
     ],
@@ -203,6 +136,20 @@ def test_verdict(kind: str, level: str, says: str) -> None:
     assert re.search(says, found[1])
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_odd_is_taken_or_refused_in_one_line(name: str) -> None:
+    case, env_id = CASES[name], f"{ODD}?case={quote(name)}"
+    fault = case.at_make or case.at_step.replace("seed 7", r"seed \d+")
+    if fault:
+        with pytest.raises(UserError, match=fault) as caught:
+            measure(env_id)
+        assert "\n" not in str(caught.value)
+        return
+    found = measure(env_id)
+    assert findings(found)[0].text.startswith("every step pays 1 and all episodes are equally long")
+    assert (found.ends.longest, found.ends.limit, found.repeatable) == (LENGTH, None, True)
+
+
 def test_notes() -> None:
     texts = {kind: " ".join(f.text for f in findings(seen(kind))) for kind in KINDS}
     assert "no reward is above 0" in texts["negative"]
@@ -210,6 +157,8 @@ def test_notes() -> None:
     assert "begin with the same frame" in texts["same"]
     assert "the return is how long the episode lasts" in texts["fine"]
     assert "longer than 2 steps" in texts["two steps"]
+    assert "pay 4 but some last ones: the return is how long the episode" in texts["take cover"]
+    assert "rare" not in texts["take cover"]
 
 
 # --- the settings
@@ -233,6 +182,8 @@ def test_a_constant_reward_is_known() -> None:
     for kind in ("never", "goal", "rare", "pendulum"):
         assert settings(kind)["memory_training.reward_weight"] > 0
     assert settings("take cover")["memory_training.reward_weight"] == 0
+    # whoever has seen no episode end does not know what ends pay
+    assert settings("drawn out")["memory_training.reward_weight"] == 10
     assert settings("goal")["memory_training.reward_weight"] > 2
 
 
@@ -277,6 +228,16 @@ def test_exploration_is_what_reaches_most() -> None:
     room = [dataclasses.replace(r, length=100.0, rewarded=r.value / 100) for r in pole]
     found = {c.setting: c.value for c in choices(examination(*room), "quick")}
     assert found["experience.explore_rho"] == 0.9
+
+
+def test_choices_are_kept_as_long_whatever_a_decision_lasts() -> None:
+    """A choice kept with 0.9 a step is kept with 0.9^4 where an action is held for four."""
+    walk = [Reach("uniform", "uniform", 0.0, 7, 200.0, 1.0, 0.0, 0.0)]
+    walk.append(Reach("kept 0.9", "sticky", 0.9, 7, 200.0, 9.0, 0.0, 0.0))
+    for repeat, keep, burst in ((1, 0.9, 20), (4, 0.656, 5)):
+        found = {c.setting: c.value for c in choices(examination(*walk), "quick", repeat)}
+        assert found["experience.explore_rho"] == keep
+        assert found["experience.burst_steps"] == burst  # a tenth of an episode
 
 
 def test_scales_that_fall_are_left_out() -> None:
@@ -341,6 +302,39 @@ def test_what_cannot_be_learnt_is_refused_in_one_line(capsys: pytest.CaptureFixt
     assert said.out == ""
     assert said.err.startswith(f"error: {name_of('black')}: all frames are black")
     assert said.err.count("\n") == 1
+
+
+def test_check_takes_what_run_takes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def note(*args: Any) -> Examination:
+        asked.append(args)
+        return measure(*args)
+
+    monkeypatch.setattr(command, "measure", note)
+    written = tmp_path / "task.py"
+    words = ["--env-kwargs", '{"kind": "rare"}', "--crop", "2", "0", "3", "1", "--frame-rows", "30"]
+    words += ["--action-repeat", "2", "--max-steps", "60", "--write", str(written)]
+    assert cli.main(["check", "--env", name_of("fine"), *words]) == 0
+    assert asked == [(f"{name_of('fine')}?kind=rare", 0, 60, 30, (2, 0, 3, 1))]
+    said = capsys.readouterr().out
+    assert "  dream.horizon = 30: the time limit is 60 steps" in said
+    assert "  action_repeat = 2: as you say" in said
+    assert f"--env 'task:{name_of('fine')}?kind=rare'" in said
+    assert "rows=30, crop=(2, 0, 3, 1), settings=" in written.read_text()
+    assert cli.main(["check", name_of("fine"), "--obs-key", "screen"]) == 2
+    assert "its observations are no Dict" in capsys.readouterr().err
+
+
+def test_a_crop_reaches_v(tmp_path: Path) -> None:
+    cfg = parsed(tmp_path, "fine", "--crop", "8", "0", "4", "4").config
+    assert cfg.frame_spec.crop == (8, 0, 4, 4)
+    assert cfg.frame_spec.rows is None
+    with pytest.raises(Exception, match=r"crop .* must leave something of frames of 32x48"):
+        parsed(tmp_path / "none", "fine", "--crop", "32", "0", "0", "0")
+    assert not (tmp_path / "none").exists()
 
 
 # --- a run
@@ -411,10 +405,9 @@ def test_nothing_is_measured_where_it_is_not_wanted(
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "config.json").write_text("{}")
     assert parsed(tmp_path / "b", "fine").config == plain.config
-    # CarRacing, whose task is registered, and an episode without an end, which a run refuses
+    # CarRacing, whose task is registered
     words = ["--preset", "quick", "--out", str(tmp_path / "c")]
     assert parse(Run, words, "").config == PRESETS["quick"]()
-    parsed(tmp_path / "d", "endless")
     with pytest.raises(SystemExit):
         parse(Run, ["--env", name_of("fine"), "--help"], "")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -426,3 +419,70 @@ def test_a_run_that_can_learn_nothing_is_refused(tmp_path: Path) -> None:
         parsed(out, "white")
     assert not out.exists()
     parsed(out, "white", "--no-check")
+    with pytest.raises(Exception, match=r"no episode ended within 10000 steps.*give --max-steps"):
+        parsed(out, "endless")
+    assert not out.exists()
+
+
+# --- no time limit, but episodes that end
+
+
+def test_an_episode_is_played_to_its_end_where_none_has_ended() -> None:
+    assert seen("clock").ends.natural == 2048
+    assert (seen("clock").ends.limit, seen("clock").ends.longest) == (None, 2048)
+    assert seen("endless").ends.natural is None
+    for kind in ("fine", "pendulum", "frail", "long", "drawn out"):
+        assert seen(kind).ends.natural is None, kind
+
+
+def test_limits_where_episodes_end_by_themselves() -> None:
+    clock, frail = settings("clock"), settings("frail")
+    assert clock["experience.explore_steps"] == 1000 * clock["action_repeat"]
+    assert clock["selection.max_steps"] == clock["test.max_steps"] == 20_480
+    assert frail["selection.max_steps"] == frail["test.max_steps"] == 10_000
+    assert "test.max_steps" not in settings("fine")
+    assert not {"selection.max_steps", "test.max_steps"} & settings("clock", "smoke").keys()
+    levels = {one.text: one.level for one in findings(seen("clock"))}
+    (note,) = (text for text in levels if "no time limit" in text)
+    assert levels[note] == "note" and "longest seen: 2048" in note
+
+
+def test_what_truncates_itself_lasts_no_longer() -> None:
+    """As MiniGrid does, which registers no limit."""
+    ends = dataclasses.replace(seen("frail").ends, truncated=2, longest=245)
+    found = choices(dataclasses.replace(seen("frail"), ends=ends), "quick", action_repeat=1)
+    (horizon,) = (one for one in found if one.setting == "dream.horizon")
+    assert horizon.value == 245
+    assert horizon.reason.startswith("episodes are truncated after 245 steps")
+
+
+def test_a_run_asks_for_no_limit_where_episodes_end(tmp_path: Path) -> None:
+    cfg = parsed(tmp_path, "clock").config
+    assert None not in cfg.limits().values()
+    assert cfg.limited(500).test.max_steps == 500
+
+
+def test_episodes_that_are_long_are_fewer() -> None:
+    """None ends while it is looked at, so how long they are is the limit's to say."""
+    found = settings("drawn out")
+    frames = found["experience.explore_episodes"] * min(3000, found["experience.explore_steps"])
+    assert 100_000 < frames <= 150_000
+
+
+# --- the user's action repeat
+
+
+def test_what_counts_decisions_follows_the_users_action_repeat(tmp_path: Path) -> None:
+    cfg = parsed(tmp_path, "fine", "--action-repeat", "5").config
+    assert (cfg.action_repeat, cfg.dream.horizon) == (5, 100)
+    record = command.load(tmp_path, name_of("fine"), "quick")
+    assert record is not None
+    assert "  action_repeat = 5: as you say (1 by what is seen: " in "\n".join(record.lines(cfg))
+    # the same run resumed, with another one and without
+    (tmp_path / "config.json").write_text("{}")
+    assert parsed(tmp_path, "fine", "--action-repeat", "5").config == cfg
+    assert parsed(tmp_path, "fine", "--action-repeat", "2").config.dream.horizon == 250
+    assert parsed(tmp_path, "fine").config.dream.horizon == 500
+    record = command.load(tmp_path, name_of("fine"), "quick")
+    assert record is not None
+    assert record.action_repeat is None

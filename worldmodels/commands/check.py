@@ -7,27 +7,31 @@ environment that cannot be reproduced would suggest other settings when the run 
 from __future__ import annotations
 
 import functools
+import shlex
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import tyro
 
 from worldmodels import envs
 from worldmodels._outputs import Output
-from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
-from worldmodels.config import Count, Seed
+from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, json_object
+from worldmodels.config import Count, Repeat, Seed, Size
+from worldmodels.envs.frames import Crop, FrameSpec
 from worldmodels.presets import PRESETS, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
-from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import Choice, Finding, choices, findings
 from worldmodels.tasks.default import Examination, measure
 
 CHECK = "check.json"
 """File of the record in a run folder."""
+WHOLE = FrameSpec()
+"""Uncut frames."""
 PicturePath = Annotated[Path, Output(suffix=".png")]
 ModulePath = Annotated[Path, Output(suffix=".py")]
 
@@ -38,6 +42,7 @@ class _Record(TypedDict):
     examination: dict[str, Any]
     findings: list[dict[str, Any]]
     choices: list[dict[str, Any]]
+    action_repeat: NotRequired[int | None]
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,14 @@ class Record:
     examination: Examination
     findings: tuple[Finding, ...]
     choices: tuple[Choice, ...]
+    action_repeat: int | None = None
+    """the user's, which the choices follow; None where they choose it"""
 
     @classmethod
-    def of(cls, examination: Examination, preset: str) -> Record:
-        """What follows for a preset."""
-        found, made = findings(examination), choices(examination, preset)
-        return cls(examination.env_id, preset, examination, found, made)
+    def of(cls, examination: Examination, preset: str, action_repeat: int | None = None) -> Record:
+        """What follows for a preset, and for the user's action repeat."""
+        found, made = findings(examination), choices(examination, preset, action_repeat)
+        return cls(examination.env_id, preset, examination, found, made, action_repeat)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -95,42 +102,57 @@ def load(out: Path, env_id: str, preset: str) -> Record | None:
         return None
     try:
         examination = Examination.from_json(record["examination"])
+        repeat = record.get("action_repeat")
         if record["preset"] != preset:
-            return Record.of(examination, preset)
+            return Record.of(examination, preset, repeat)
         found = tuple(Finding(**finding) for finding in record["findings"])
         made = tuple(Choice(**{**choice, "value": _value(choice)}) for choice in record["choices"])
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(f"{path} is damaged ({error}); start the run in a new folder") from error
-    return Record(env_id, preset, examination, found, made)
+    return Record(env_id, preset, examination, found, made, repeat)
 
 
 def checked(
-    out: Path, plain: RunConfig, cfg: RunConfig, preset: str, max_steps: int | None
+    out: Path,
+    cfg: RunConfig,
+    preset: str,
+    max_steps: int | None = None,
+    action_repeat: int | None = None,
 ) -> Record | None:
     """The record of a run's environment, made and kept in its folder where the run is new.
 
     Args:
         out: the run folder.
-        plain: the preset without any choice.
-        cfg: the same with what the user has set.
+        cfg: the preset with what the user has set.
         preset: its name.
         max_steps: limit of episodes that the user has set.
+        action_repeat: the user's; None where it is to be chosen.
 
     Returns:
-        None where a registered task knows the environment, where the run was begun without, and
-        where the run will refuse the environment.
+        None where a registered task has settings of its own, where the run was begun without, and
+        where the environment cannot be made, which the run itself says.
 
     Raises:
-        UserError: the environment cannot be made or breaks a promise, or nothing can be learnt.
+        UserError: the environment breaks a promise, or nothing can be learnt.
     """
-    env_id = plain.env_id
-    if task_for(env_id) is not DEFAULT:
+    env_id = cfg.env_id
+    if task_for(env_id).settings:
         return None
     if (out / "config.json").exists():
-        return load(out, env_id, preset)
-    if max_steps is None and _endless(env_id):
+        former = load(out, env_id, preset)
+        if former is None or former.action_repeat == action_repeat:
+            return former
+        record = Record.of(former.examination, preset, action_repeat)
+        with RunFolder(out).lock():
+            write_json(out / CHECK, to_jsonable(record))
+        return record
+    try:
+        envs.make(env_id).close()
+    except UserError:
         return None
-    record = Record.of(measure(env_id, max_steps=max_steps, rows=cfg.frame_rows), preset)
+    frames = cfg.frame_spec
+    found = measure(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
+    record = Record.of(found, preset, action_repeat)
     if record.refusal is not None:
         raise UserError(f"{env_id}: {record.refusal}; --no-check runs it all the same")
     run = RunFolder(out)
@@ -138,18 +160,6 @@ def checked(
         write_json(out / CHECK, to_jsonable(record))
         run.count_frames("collection", record.examination.steps, "check")
     return record
-
-
-def _endless(env_id: str) -> bool:
-    """Whether episodes may never end, or cannot begin: the run itself says why."""
-    try:
-        env = envs.make(env_id)
-    except UserError:
-        return True
-    try:
-        return envs.time_limit(env) is None
-    finally:
-        env.close()
 
 
 @dataclass(frozen=True)
@@ -164,10 +174,21 @@ class Check(Command):
     """Gymnasium id, or module:id to import a module that registers it first"""
     preset: PresetName
     """whose settings are chosen"""
+    obs_key: str | None = None
+    """which of several images in its observations V sees"""
+    env_kwargs: str = "{}"
+    """JSON object of arguments of the environment: '{"frame_skip": 4}'"""
     seed: Seed = 0
     """chooses the training seeds that are played, and the actions"""
     max_steps: Count | None = None
-    """longest episode; needed where the environment has no time limit"""
+    """longest episode; needed where episodes never end"""
+    action_repeat: Repeat | None = None
+    """environment steps per action, which the settings follow (default: chosen)"""
+    frame_rows: Size | None = None
+    """rows of the frames that V sees, from the top (default: the task's, or all)"""
+    crop: Crop | None = None
+    """pixels of the frames to cut off at the top, bottom, left and right (default: the task's, or
+    none)"""
     json: FilePath | None = None
     """write all figures to this JSON file"""
     picture: PicturePath | None = None
@@ -175,27 +196,34 @@ class Check(Command):
     write: ModulePath | None = None
     """write a Python module that registers the task with these settings"""
 
+    @property
+    def env_id(self) -> str:
+        """The id with its arguments, as `run` keeps it."""
+        key = {} if self.obs_key is None else {"obs_key": self.obs_key}
+        return envs.with_kwargs(self.env, {**json_object("--env-kwargs", self.env_kwargs), **key})
+
     def execute(self) -> None:
         """Play, print, write."""
-        found = measure(self.env, self.seed, self.max_steps)
-        record = Record.of(found, self.preset)
+        env_id = self.env_id
+        frames = task_for(env_id).frame_spec.changed(self.frame_rows, self.crop)
+        found = measure(env_id, self.seed, self.max_steps, frames.rows, frames.crop)
+        record = Record.of(found, self.preset, self.action_repeat)
         if self.json is not None:
             write_json(self.json, to_jsonable(record))
         if self.picture is not None:
             self.picture.parent.mkdir(parents=True, exist_ok=True)
             self.picture.write_bytes(found.png)
         if record.refusal is not None:
-            raise UserError(f"{self.env}: {record.refusal}")
+            raise UserError(f"{env_id}: {record.refusal}")
         print("\n".join([*replace(record, choices=()).lines(), "", *seen(found), ""]))
-        task = task_for(self.env)
-        if task is not DEFAULT:
+        task = task_for(env_id)
+        if task.settings:
             print(f"the registered task {task.name!r} decides; without it these settings would:")
         print("\n".join(replace(record, findings=()).lines()))
         if self.write is not None:
-            atomic_write(self.write, module(found))
-            env_id, ends = f"{self.write.stem}:{self.env.rpartition(':')[2]}", found.ends
-            limit = f" --max-steps {2 * ends.longest}" if ends.limit is None else ""
-            print(f"task: {self.write}; worldmodels run --env {env_id}{limit}")
+            atomic_write(self.write, module(found, frames, self.action_repeat))
+            again = shlex.quote(str(replace(envs.parse(env_id), module=self.write.stem)))
+            print(f"task: {self.write}; worldmodels run --env {again}")
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Any) -> Check:
@@ -212,6 +240,8 @@ def seen(found: Examination) -> Iterator[str]:
         f"changes {frames.changed:.2%} of the pixels"
     )
     limit = "no time limit" if ends.limit is None else f"time limit {ends.limit}"
+    if ends.natural is not None:
+        limit += f"; one that was played to its end has {ends.natural} steps"
     yield (
         f"episodes: {ends.terminated} terminated, {ends.truncated} truncated, {ends.cut} cut short "
         f"here; the longest has {ends.longest} steps; {limit}"
@@ -228,14 +258,15 @@ def seen(found: Examination) -> Iterator[str]:
     yield f"speed: {rate:.0f} steps per second, V's view included ({found.steps} steps played)"
 
 
-def module(found: Examination) -> str:
+def module(found: Examination, frames: FrameSpec = WHOLE, action_repeat: int | None = None) -> str:
     """A Python module that registers a task with the settings of every preset but "smoke"."""
-    source, _, name = found.env_id.rpartition(":")
+    parsed = envs.parse(found.env_id)
+    source, name = parsed.module, parsed.name
     task = name.rpartition("/")[2].lower()
     lines = [f'"""The task of {name}, from what `worldmodels check` saw."""', ""]
     lines += [f"import {source}  # noqa: F401  # registers the environment"] if source else []
     lines += ["import worldmodels", "", "SETTINGS = {"]
-    for choice in choices(found, DEFAULT_PRESET):
+    for choice in choices(found, DEFAULT_PRESET, action_repeat):
         value = choice.value
         text = f'"{value}"' if isinstance(value, str) else repr(value)
         lines += textwrap.wrap(f"# {choice.reason}", 90, subsequent_indent="# ")
@@ -243,7 +274,12 @@ def module(found: Examination) -> str:
     start = lines.index("SETTINGS = {") + 1
     lines[start:] = [f"    {line}" for line in lines[start:]]
     presets = ", ".join(f'"{preset}": SETTINGS' for preset in PRESETS if preset != "smoke")
-    lines += ["}", "", f'TASK = worldmodels.Task("{task}", settings={{{presets}}})']
+    view = "".join(
+        f"{name}={value}, "
+        for name, value in (("rows", frames.rows), ("crop", frames.crop))
+        if value is not None
+    )
+    lines += ["}", "", f'TASK = worldmodels.Task("{task}", {view}settings={{{presets}}})']
     return "\n".join([*lines, f'worldmodels.register_task(TASK, "{name}")', ""])
 
 

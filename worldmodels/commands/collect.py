@@ -23,7 +23,7 @@ from worldmodels.config import (
     Size,
     Workers,
 )
-from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.frames import Crop
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.experience.export import export_minari
@@ -93,6 +93,8 @@ class Collect(Command):
     """steps of the environment that each action is held for; an agent brings its own"""
     frame_rows: Size | None
     """rows of the frames to keep, from the top; None takes the task's"""
+    crop: Crop | None
+    """pixels of the frames to cut off at the top, bottom, left and right; None takes the task's"""
     rho: Decay
     """correlation of the random actions (ar1) from one action to the next"""
     bias: tuple[float, ...] | None = None
@@ -130,7 +132,9 @@ class Collect(Command):
             own = "the agent brings its own"
             random = "an agent acts, not noise alone; its noise is --noise"
             names = ("scale", "rho", "bias", "behaviour")
-            return {"action-repeat": own, "frame-rows": own} | dict.fromkeys(names, random)
+            return dict.fromkeys(("action-repeat", "frame-rows", "crop"), own) | dict.fromkeys(
+                names, random
+            )
         names = ("noise", "bias-std", "burst-probability", "burst-steps")
         found = dict.fromkeys(names, "no agent acts") | of_choices(self.env_id, "scale")
         if self.behaviour != "ar1":
@@ -147,9 +151,8 @@ class Collect(Command):
             env.close()
             repeat, frames = agent.action_repeat, agent.frame_spec
         else:
-            own = task_for(self.env_id).frame_spec
             repeat = self.action_repeat
-            frames = own if self.frame_rows is None else FrameSpec(rows=self.frame_rows)
+            frames = task_for(self.env_id).frame_spec.changed(self.frame_rows, self.crop)
         drives = self._plan()
         same = dataclasses.replace(drives, episodes=1)  # a longer collection extends a shorter one
         inputs = [self.env_id, same, self.group, repeat, frames]

@@ -28,6 +28,8 @@ from worldmodels.runs import check_outputs, require_device
 
 Input: TypeAlias = Literal["data", "latents", "vision"]
 """Options that name the output of an earlier command."""
+ENV = "--env([-_]id)?"
+"""The option of an environment, as a regular expression."""
 DEFAULT_PRESET = "quick"
 """Preset by default."""
 
@@ -60,8 +62,11 @@ class Command(ABC):
         """
         return {}
 
-    def chosen(self, preset: RunConfig) -> RunConfig:
-        """The preset with other defaults, where what was read tells of better ones."""
+    def chosen(self, preset: RunConfig, given: Mapping[str, str]) -> RunConfig:
+        """The preset with other defaults, where what was read tells of better ones.
+
+        ``given`` are the flags on the command line.
+        """
         return preset
 
     @abstractmethod
@@ -92,11 +97,11 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
             output that cannot be written.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
-    fields, words = command.__dataclass_fields__, whole_env(words)
+    fields, words = command.__dataclass_fields__, whole_env(words, command)
     if not fields.keys() & {"env", "env_id", "config"}:  # the last is a whole run
         words = trusted_env(words)
     env = "--env" if "env" in fields else "--env-id"
-    words = [re.sub(r"^--env([-_]id)?(?==|$)", env, word) for word in words]
+    words = [re.sub(f"^{ENV}(?==|$)", env, word) for word in words]
     flags, env_id = read_flags(words), None
     if command.source is None:
         env_id = flags.get("env-id")
@@ -107,19 +112,22 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
     refuse_ignored({**command.unused, **parsed.ignored()}, flags)
     check_outputs(parsed)
     require_device(getattr(parsed, "device", "cpu"))
-    if (better := parsed.chosen(preset)) is not preset:
+    if (better := parsed.chosen(preset, flags)) is not preset:
         return read(command, words, command.defaults(better, flags), program)
     return parsed
 
 
-def whole_env(words: Sequence[str]) -> list[str]:
+def whole_env(words: Sequence[str], kind: type | None = None) -> list[str]:
     """Put `--obs-key` and `--env-kwargs` into the id that `--env` gives, in its one form.
 
-    So whatever stores or passes the id carries them.
+    So whatever stores or passes the id carries them. A command that has these options itself has an
+    id without an option, before which `--env` may stand.
 
     Raises:
         UserError: they are no arguments, or there is no `--env`.
     """
+    if kind is not None and "obs_key" in types_of(kind):
+        return [re.sub(f"^{ENV}=", "", word) for word in words if not re.fullmatch(ENV, word)]
     left, kwargs, rest = list[str](), dict[str, Any](), iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
@@ -130,8 +138,8 @@ def whole_env(words: Sequence[str]) -> list[str]:
         if flag.startswith("--obs"):
             kwargs["obs_key"] = value
         else:
-            kwargs |= _json_object(flag, value)
-    named = [place for place, word in enumerate(left) if re.match(r"--env([-_]id)?(=|$)", word)]
+            kwargs |= json_object(flag, value)
+    named = [place for place, word in enumerate(left) if re.match(f"{ENV}(=|$)", word)]
     if kwargs and not named and not help.ASKS.intersection(words):
         raise UserError("--obs-key and --env-kwargs are of an environment; give --env too")
     for place in named:
@@ -143,7 +151,7 @@ def whole_env(words: Sequence[str]) -> list[str]:
     return left
 
 
-def _json_object(flag: str, text: str) -> dict[str, Any]:
+def json_object(flag: str, text: str) -> dict[str, Any]:
     """The arguments in the value of `--env-kwargs`."""
     try:
         found = json.loads(text)
@@ -225,7 +233,7 @@ def read(
         ConfigError: a value out of its range; the option is named as it is typed.
         SystemExit: help was asked for (0), or a flag cannot be read (2).
     """
-    words = whole_env(sys.argv[1:] if args is None else args)
+    words = whole_env(sys.argv[1:] if args is None else args, kind)
     if asked := help.ASKS.intersection(words):
         shown = blank(kind, {}) if default is None else default
         everything = "--help-all" in asked

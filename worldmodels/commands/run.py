@@ -44,8 +44,7 @@ class Run(Command):
     workers: Workers | None = None
     """processes; the result is the same for any number (default: one per usable core)"""
     max_steps: Count | None = None
-    """truncate episodes of every stage after so many steps; needed where the environment has no
-    time limit"""
+    """truncate episodes of every stage after so many steps; needed where they never end"""
     check: bool = True
     """play a few episodes of an environment without a registered task first, and choose defaults by
     what they show (`worldmodels check`); kept in check.json, where a resumed run finds them"""
@@ -63,11 +62,12 @@ class Run(Command):
         """An option for numbers, where the actions are choices."""
         return of_choices(self.config.env_id, "experience.explore-scales")
 
-    def chosen(self, preset: RunConfig) -> RunConfig:
+    def chosen(self, preset: RunConfig, given: Mapping[str, str]) -> RunConfig:
         """The preset with what the environment's own episodes suggest."""
         if not self.check:
             return preset
-        record = checked(self.out, preset, self.config, self.preset, self.max_steps)
+        repeat = self.config.action_repeat if "action-repeat" in given else None
+        record = checked(self.out, self.config, self.preset, self.max_steps, repeat)
         return preset if record is None else changed(preset, record.settings)
 
     def execute(self) -> None:

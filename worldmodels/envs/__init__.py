@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import multiprocessing
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +58,7 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
             spaces are not supported.
     """
     found = parse(env_id)
+    _without_display()
     import_module(env_id)
     kwargs = {**found.kwargs, **kwargs}
     obs_key = kwargs.pop("obs_key", None)
@@ -81,6 +84,12 @@ def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
         raise
     _tell(found.name, (*notes, *seen, *chosen))
     return CheckedEnv(env, found.name)
+
+
+def _without_display() -> None:
+    """Keep SDL from looking for a window where there is none; it complains in every process."""
+    if sys.platform.startswith("linux") and not {"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys():
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
 def _made(name: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:

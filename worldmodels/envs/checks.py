@@ -7,6 +7,7 @@ clear error at the first step that shows it, and never a wrong number later on.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import traceback
 import weakref
@@ -182,14 +183,20 @@ def _close(env: gym.Env[Any, Any]) -> None:
 
 
 def time_limit(env: gym.Env[Any, Any]) -> int | None:
-    """The steps after which an environment truncates its episodes; None where it never does."""
+    """The steps after which an environment truncates its episodes; None where it never says so."""
     limits = []
     while isinstance(env, gym.Wrapper):
         if isinstance(env, TimeLimit):
             limits.append(int(env._max_episode_steps))
         env = env.env
-    if env.spec is not None and env.spec.max_episode_steps is not None:
-        limits.append(int(env.spec.max_episode_steps))
+    if env.spec is not None:
+        if env.spec.max_episode_steps is not None:
+            limits.append(int(env.spec.max_episode_steps))
+        frames, skip = (
+            env.spec.kwargs.get(name) for name in ("max_num_frames_per_episode", "frameskip")
+        )
+        if isinstance(frames, int) and isinstance(skip, int):  # the emulator's own limit (ALE)
+            limits.append(math.ceil(frames / max(1, skip)))
     return min(limits, default=None)
 
 

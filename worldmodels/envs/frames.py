@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels._compile import compiled
-from worldmodels.config import AtLeast, Config, Limit, Size
+from worldmodels.config import AtLeast, Config, Limit, Size, SizeOrZero
 from worldmodels.protocols import UserError
+
+Crop: TypeAlias = tuple[SizeOrZero, SizeOrZero, SizeOrZero, SizeOrZero]
+"""Pixels to cut off at the top, bottom, left and right."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,25 @@ class FrameSpec(Config):
     """Rows kept from the top before resizing; None keeps all."""
     size: Annotated[int, AtLeast(1), Limit(4096)] = 64
     """Height and width of V's frames, in pixels."""
+    crop: Crop | None = field(default=None, metadata={"omit_default": True})
+    """Cut off what `rows` keeps; None cuts nothing."""
+
+    def changed(self, rows: int | None, crop: Crop | None) -> FrameSpec:
+        """The same with other rows or another crop, where these are not None."""
+        crop = self.crop if crop is None else crop
+        return FrameSpec(self.rows if rows is None else rows, self.size, crop)
+
+    def cut(self, frames: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of frames (B, H, W, C) that V sees, a view; `UserError` if nothing is left."""
+        if self.rows is not None:
+            frames = frames[:, : self.rows]
+        if self.crop is None:
+            return frames
+        (height, width), (top, bottom, left, right) = frames.shape[1:3], self.crop
+        if top + bottom >= height or left + right >= width:
+            must = f"it must leave something of frames of {height}x{width}"
+            raise UserError(f"crop (top, bottom, left, right) is {self.crop}; {must}")
+        return frames[:, top : height - bottom, left : width - right]
 
 
 def _axis_weights(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -95,7 +117,7 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
     Args:
         obs: one frame (H, W), (H, W, 1) or (H, W, 3), or a batch (B, H, W, 1) or (B, H, W, 3);
             uint8. Grey frames become three equal channels.
-        spec: rows to keep and the size to reach.
+        spec: what to keep and the size to reach.
 
     Returns:
         uint8 (S, S, 3), or (B, S, S, 3) for a batch, S = `spec.size`.
@@ -110,8 +132,7 @@ def to_vision(obs: NDArray[np.uint8], spec: FrameSpec) -> NDArray[np.uint8]:
             f"frames have shape {obs.shape}; allowed: (H, W), (H, W, 1), (H, W, 3), "
             "(B, H, W, 1), (B, H, W, 3)"
         )
-    if spec.rows is not None:
-        obs = obs[:, : spec.rows]
+    obs = spec.cut(obs)
     batch, height, width, channels = obs.shape
     flat = np.ascontiguousarray(obs).reshape(batch, height, width * channels)
     out = np.empty((batch, spec.size, spec.size * channels), np.uint8)

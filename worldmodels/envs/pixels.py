@@ -29,8 +29,41 @@ SMALLEST_SIDE = 8
 """Height and width from which numbers in rows and columns are taken for an image."""
 MOST_CHANNELS = 16
 """Most channels, or stacked frames, of an axis that is taken for one of these."""
+ALPHA = (..., slice(3))
+"""What is taken of RGBA."""
 DRAWN = "rgb_array"
 """The render mode whose frames can stand for observations."""
+
+
+class Drawn(AddRenderObservation[Any, Any, Any]):
+    """Shows what an environment draws; frames that nobody looks at need not be drawn."""
+
+    draws_observations = True
+    """whether observations are drawn anew; else the last drawing is handed out again"""
+    _drawn: Any = None
+
+    def observation(self, observation: Any) -> Any:
+        """What is drawn."""
+        return self.draw_last() if self.draws_observations else self._drawn
+
+    def draw_last(self) -> Any:
+        """Draw the state that the last step led to."""
+        self._drawn = self.render()
+        return self._drawn
+
+
+def drawer_of(env: gym.Env[Any, Any]) -> Any:
+    """What has `draws_observations` and `draw_last` in an environment; None if nothing does.
+
+    Nor where a wrapper changes what is drawn.
+    """
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, Drawn):
+            return env
+        if isinstance(env, gym.ObservationWrapper):
+            return None
+        env = env.env
+    return env if hasattr(env, "draws_observations") else None
 
 
 @dataclass(frozen=True)
@@ -73,7 +106,7 @@ def layout(shape: tuple[int, ...]) -> Layout | None:
         return None
     moved = ("channels come last",) if first else ()
     if channels == 4 and not first:
-        return Layout((height, width, 3), (..., slice(3)), words=("alpha is dropped",))
+        return Layout((height, width, 3), ALPHA, words=("alpha is dropped",))
     if channels in (1, 3):
         return Layout((height, width, channels), (), first, moved)
     kept = 3 if channels % 3 == 0 else 1
@@ -150,6 +183,17 @@ def view_of(space: spaces.Space[Any], key: str | None = None) -> View | None:
     return View(space, found, key) if np.isfinite((low, high)).all() else None
 
 
+def four_channels(env: gym.Env[Any, Any]) -> gym.Env[Any, Any] | None:
+    """The environment below the wrapper that drops a fourth channel as alpha; None without one."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TransformObservation):
+            view = env.func
+            if isinstance(view, View) and view.key is None and view.layout.index == ALPHA:
+                return env.env
+        env = env.env
+    return None
+
+
 def must_draw(env: gym.Env[Any, Any], obs_key: str | None) -> bool:
     """Whether what an environment draws has to stand for its observations, and can.
 
@@ -175,7 +219,7 @@ def drawn(env: gym.Env[Any, Any], name: str, window: bool) -> tuple[gym.Env[Any,
         UserError: it cannot draw, for want of a display, say.
     """
     try:
-        env = AddRenderObservation(env, render_only=True)
+        env = Drawn(env, render_only=True)
         seen: gym.Env[Any, Any] = HumanRendering(env) if window else env
     except Exception as err:  # the environment is the user's
         text = f"{type(err).__name__}: {' '.join(str(err).split())}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from worldmodels import envs as environments
 from worldmodels.config import Count, require
+from worldmodels.envs.pixels import drawer_of
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import EpisodeResult
 from worldmodels.protocols import Policy, PolicyState, UserError
@@ -210,11 +211,10 @@ class _Group:
     def _act(self, row: int, action: Any) -> float:
         """Hold an action in one environment; return the sum of its rewards."""
         env, total = self.envs[row], 0.0
-        bare: Any = env.unwrapped
-        skips = self.repeat > 1 and hasattr(bare, "draws_observations")
+        drawer = drawer_of(env) if self.repeat > 1 else None
         for left in reversed(range(self.repeat)):
-            if skips:  # frames in between are not used
-                bare.draws_observations = left == 0
+            if drawer is not None:  # frames in between are not used
+                drawer.draws_observations = left == 0
             obs, gained, terminated, truncated, info = env.step(action)
             total += float(gained)
             self.length[row] += 1
@@ -227,9 +227,9 @@ class _Group:
                 self.terminated[row], self.truncated[row] = terminated, truncated or stopped
                 self.lost[row] = lost and not terminated
                 break
-        if skips:
-            obs = bare.draw_last() if left else obs
-            bare.draws_observations = True
+        if drawer is not None:
+            obs = drawer.draw_last() if left else obs
+            drawer.draws_observations = True
         self._own[row], self.infos[row] = obs, info
         return total
 

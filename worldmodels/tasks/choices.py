@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from worldmodels.tasks.default import HOLDS, RHO, Examination, Reach
+from worldmodels.tasks.default import HOLDS, PLAYED_OUT, RHO, Examination, Reach
 
 SEEN = 16.0
 """Change of one of V's pixels, 0 to 255, from which V can tell two frames apart."""
@@ -17,6 +17,8 @@ LONG_DREAM, SAFE_DREAM = 525, 250
 """Longest horizons in decisions: where episodes end early, most dreams do so too."""
 WHOLE = 1000
 """Decisions up to which exploration plays whole episodes."""
+FAR_LONGER = 10
+"""How many times as long as the longest episode that was seen one may be in selection and test."""
 USUAL_EPISODES = 600
 """Episodes of the first collection in the presets."""
 FEW_FRAMES, MANY_FRAMES = 20_000, 150_000
@@ -31,6 +33,7 @@ CLEARLY = 1.1
 TINY = (
     *("dream.horizon", "experience.explore_steps"),
     *("experience.agent_steps", "experience.explore_episodes"),
+    *("selection.max_steps", "test.max_steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 
@@ -56,9 +59,17 @@ class Finding:
     """what was seen, and what helps"""
 
 
-def choices(found: Examination, preset: str) -> tuple[Choice, ...]:
-    """The settings that a preset takes for this environment, in the form of `Task.settings`."""
-    made = [*_time(found), *_exploration(found), *_losses(found), *_recipe(found)]
+def choices(
+    found: Examination, preset: str, action_repeat: int | None = None
+) -> tuple[Choice, ...]:
+    """The settings that a preset takes for this environment, in the form of `Task.settings`.
+
+    What counts decisions follows `action_repeat`, the user's where it is not None.
+    """
+    held = action_repeat or hold(found)
+    yours = action_repeat is not None
+    made = [_hold(found, held, yours), *_time(found, held), *_exploration(found, held)]
+    made += [*_losses(found), *_recipe(found)]
     return tuple(one for one in made if preset != "smoke" or one.setting not in TINY)
 
 
@@ -72,32 +83,49 @@ def hold(found: Examination) -> int:
     return max(1, min(enough, int(length / SHORTEST)))
 
 
-def _time(found: Examination) -> Iterator[Choice]:
-    """How long actions, dreams and episodes last."""
-    held, ends = hold(found), found.ends
-    change, later = (found.frames.motion[steps - 1] for steps in (1, held))
+def _hold(found: Examination, held: int, yours: bool) -> Choice:
+    """How long actions last."""
+    suggested = hold(found)
+    change, later = (found.frames.motion[steps - 1] for steps in (1, suggested))
     why = f"a step changes V's view by {change:.0f} of 255 where it changes most"
-    if held > 1:
-        why += f", {held} steps by {later:.0f}"
+    if suggested > 1:
+        why += f", {suggested} steps by {later:.0f}"
     elif change < SEEN:
         why += ", but episodes are short"
-    yield Choice("action_repeat", held, why)
+    if yours:
+        why = f"as you say ({suggested} by what is seen: {why})"
+    return Choice("action_repeat", held, why)
+
+
+def _time(found: Examination, held: int) -> Iterator[Choice]:
+    """How long dreams and episodes last."""
+    ends = found.ends
     longest = ends.limit or 2 * ends.longest
     what = f"the time limit is {longest} steps"
-    if ends.limit is None:
+    if ends.limit is None and ends.truncated:
+        longest = ends.longest
+        what = f"episodes are truncated after {longest} steps"
+    elif ends.limit is None:
         what = f"twice the longest of the episodes seen is {longest} steps"
     decisions = max(1, math.ceil(longest / held))
     cap = LONG_DREAM if ends.terminated else SAFE_DREAM
     early = "episodes end early" if ends.terminated else "no episode ended early"
     yield Choice("dream.horizon", min(decisions, cap), f"{what}, {early} (at most {cap} decisions)")
-    length = max(reach.length for reach in found.random)
     whole = ends.limit is not None and decisions <= WHOLE
     steps = None if whole else WHOLE * held
     why = "whole episodes, so that their ends are seen"
     if not whole:
-        why = "there is no time limit" if ends.limit is None else "whole episodes are very long"
+        why = "there is no time limit" if ends.limit is None else "whole episodes may be very long"
     yield Choice("experience.explore_steps", steps, why)
     yield Choice("experience.agent_steps", steps, why)
+    if ends.limit is None:
+        many = max(PLAYED_OUT, FAR_LONGER * ends.longest)
+        why = f"no time limit; far longer than what was seen ({ends.longest} steps)"
+        yield Choice("selection.max_steps", many, why)
+        yield Choice("test.max_steps", many, why)
+    length = max(reach.length for reach in found.random)
+    if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
+        length = float(ends.limit or ends.longest)
     seen = min(length, steps or length)
     if USUAL_EPISODES * seen < FEW_FRAMES:
         many = min(MANY_EPISODES, math.ceil(FEW_FRAMES / seen))
@@ -121,12 +149,11 @@ def score(reach: Reach, others: Sequence[Reach], sparse: bool) -> float:
     return float(math.prod(parts) ** (1 / len(parts)))
 
 
-def _exploration(found: Examination) -> Iterator[Choice]:
+def _exploration(found: Examination, held: int) -> Iterator[Choice]:
     """Which random actions collect, by what they reached."""
     sparse = found.rewards.share > 0.5
     scores = {reach: score(reach, found.random, sparse) for reach in found.random}
     best = max(scores, key=lambda r: scores[r] / (CLEARLY if r.kind == "uniform" else 1))
-    held = hold(found)
     told = "; ".join(
         f"{reach.name}: {reach.length:.0f} steps, variety {reach.variety:.1f}"
         + (f", {reach.rewarded:.1%} rewarded" if sparse and reach.rewarded else "")
@@ -168,7 +195,7 @@ def _losses(found: Examination) -> Iterator[Choice]:
     why = f"{rate:.1%} of steps end an episode" if rate else "no episode ended by itself"
     yield Choice("memory_training.termination_weight", weight, why)
     yield Choice("dream.termination", "sampled", "a dream ends with M's probability, as in reality")
-    if pay.constant and pay.commonest:
+    if pay.constant and pay.commonest and found.ends.terminated:
         why = f"every step pays {pay.commonest:g}: it is known, not learnt"
         yield Choice("memory.reward", "raw", why)
         yield Choice("memory_training.reward_weight", 0.0, why)
@@ -198,7 +225,8 @@ def _recipe(found: Examination) -> Iterator[Choice]:
 def findings(found: Examination) -> tuple[Finding, ...]:
     """What is to be said, the worst first; "ok" alone where there is nothing."""
     order: dict[Level, int] = {"refused": 0, "warning": 1, "note": 2, "ok": 3}
-    said = [*_of_frames(found), *_of_ends(found), *_of_rewards(found), *_of_seeds(found)]
+    said = [*_of_frames(found), *_of_channels(found), *_of_ends(found)]
+    said += [*_of_rewards(found), *_of_seeds(found)]
     if not any(one.level in ("refused", "warning") for one in said):
         said.insert(0, Finding("ok", "it can be learnt with the settings below"))
         order["ok"] = 0
@@ -228,7 +256,7 @@ def _of_frames(found: Examination) -> Iterator[Finding]:
         yield Finding(
             "warning",
             f"brightness deviates by {frames.std:.2f} of 255 only: V may see nothing. Crop the "
-            "frame to what matters (--frame-rows), or stretch it with "
+            "frame to what matters (--crop), or stretch it with "
             "gymnasium.wrappers.TransformObservation",
         )
     elif frames.mean > 245 or frames.mean < 10:
@@ -243,22 +271,29 @@ def _of_frames(found: Examination) -> Iterator[Finding]:
         yield Finding("note", f"frames of {size} cost time; V sees 64x64: let it draw smaller ones")
 
 
+def _of_channels(found: Examination) -> Iterator[Finding]:
+    if found.stacked:
+        yield Finding(
+            "warning",
+            "the four channels are four grey frames, not RGBA: V sees the oldest three as colours. "
+            "gymnasium.wrappers.TransformObservation can keep the newest, obs[..., -1:]",
+        )
+
+
 def _of_ends(found: Examination) -> Iterator[Finding]:
     ends = found.ends
-    if ends.limit is None:
-        if ends.terminated + ends.truncated == 0:
-            yield Finding(
-                "refused",
-                f"no episode ended within {ends.longest} steps, and there is no time limit: give "
-                "--max-steps, or register it with max_episode_steps",
-            )
-        else:
-            yield Finding(
-                "warning" if ends.cut else "note",
-                "there is no time limit, so `worldmodels run` wants --max-steps "
-                f"{2 * ends.longest} (twice the longest episode seen), or register it with "
-                "max_episode_steps",
-            )
+    if ends.endless:
+        yield Finding(
+            "refused",
+            f"no episode ended within {ends.longest} steps, and there is no time limit: give "
+            "--max-steps, or register it with max_episode_steps",
+        )
+    elif ends.limit is None:
+        yield Finding(
+            "note",
+            "there is no time limit, but episodes end by themselves (longest seen: "
+            f"{ends.longest}); if a good agent's do not, give --max-steps",
+        )
     if 0 < ends.longest <= 2:
         yield Finding(
             "warning",
@@ -279,16 +314,25 @@ def _of_rewards(found: Examination) -> Iterator[Finding]:
             "(--experience.explore-episodes, --experience.explore-rho), or pay for steps on the "
             "way with gymnasium.wrappers.TransformReward",
         )
-    elif pay.constant and fixed:
+    elif pay.same_returns or (pay.constant and fixed):
+        same = "all whole episodes have the same return"
+        if pay.constant:
+            same = f"every step pays {pay.commonest:g} and all episodes are equally long"
         yield Finding(
             "warning",
-            f"every step pays {pay.commonest:g} and all episodes are equally long: every policy "
-            "has the same return. If an episode can end early, explore for longer "
-            "(--experience.explore-episodes, --experience.explore-rho)",
+            f"{same}: nothing says which policy is better. If other rewards or early ends are "
+            "possible, explore for longer (--experience.explore-episodes, "
+            "--experience.explore-rho)",
         )
     elif pay.constant:
         what = "how long the episode lasts" if pay.commonest > 0 else "how soon it ends"
         yield Finding("note", f"every step pays {pay.commonest:g}: the return is {what}")
+    elif survival(found):
+        yield Finding(
+            "note",
+            f"all steps pay {pay.commonest:g} but some last ones: the return is how long the "
+            "episode lasts",
+        )
     elif 1 - pay.share < SOME_REWARDS:
         yield Finding("note", f"rewards are rare: {1 - pay.share:.1%} of the steps")
     if pay.low < 0 and pay.high <= 0:
@@ -309,5 +353,5 @@ def _of_seeds(found: Examination) -> Iterator[Finding]:
             "the same seed and actions gave other frames or rewards: nothing can be reproduced. "
             "Draw all that is random from self.np_random, after super().reset(seed=seed)",
         )
-    if found.same_resets:
+    if found.same_resets and not found.frames.same:
         yield Finding("note", "all episodes begin with the same frame, whatever the seed")

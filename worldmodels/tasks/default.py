@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,13 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels import envs
-from worldmodels.envs.frames import FrameSpec, to_vision
+from worldmodels.envs.frames import Crop, FrameSpec, to_vision
+from worldmodels.envs.pixels import drawer_of, four_channels
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import TRAINING_SEED_LIMIT
 from worldmodels.runs import derive_seed
 
 STEPS, EPISODES = 1500, 30
 """Most steps and episodes that are played."""
+PLAYED_OUT, SECONDS = 10_000, 20.0
+"""Most steps and seconds of the one episode that is played to its end where there is no time limit
+and no other episode has ended."""
 HELD_STEPS = 75
 """Most steps of an episode of one action; what is left is shared by the random behaviours."""
 REPLAYED = 50
@@ -103,6 +108,8 @@ class Rewards:
     std: float
     at_ends: bool
     """whether only steps that terminate an episode pay another than the commonest reward"""
+    same_returns: bool = False
+    """whether all episodes that were not cut, two or more, have the same return"""
 
     @property
     def constant(self) -> bool:
@@ -128,6 +135,15 @@ class Ends:
     """steps of the longest episode"""
     rate: float
     """terminated episodes per step"""
+    natural: int | None = None
+    """steps of a random episode that was played to its end, as no other had ended and there is no
+    time limit; None where there was no need, or where it did not end"""
+
+    @property
+    def endless(self) -> bool:
+        """Whether nothing ends an episode, as far as was seen."""
+        ended = self.terminated + self.truncated > 0 or self.natural is not None
+        return self.limit is None and not ended
 
 
 @dataclass(frozen=True)
@@ -153,6 +169,8 @@ class Examination:
     """for the eye only: no setting follows from it"""
     picture: str = field(repr=False)
     """PNG in base64: what V would see at four moments of an episode, side by side"""
+    stacked: bool = False
+    """whether four channels, which are taken for RGBA, are four grey frames, the newest last"""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
@@ -194,7 +212,11 @@ class _Episode:
 
 
 def measure(
-    env_id: str, seed: int = 0, max_steps: int | None = None, rows: int | None = None
+    env_id: str,
+    seed: int = 0,
+    max_steps: int | None = None,
+    rows: int | None = None,
+    crop: Crop | None = None,
 ) -> Examination:
     """Play a few episodes of an environment and say what they showed.
 
@@ -203,13 +225,14 @@ def measure(
         seed: chooses the training seeds that are played, and the actions.
         max_steps: longest episode; None leaves it to the environment.
         rows: rows of the frames that V sees, from the top; None for all.
+        crop: pixels of these that are cut off at the top, bottom, left and right.
 
     Raises:
         UserError: it cannot be made, or breaks a promise in one of the episodes.
     """
     env = envs.make(env_id)
     try:
-        return _Measure(env, env_id, seed, max_steps, FrameSpec(rows=rows)).result()
+        return _Measure(env, env_id, seed, max_steps, FrameSpec(rows=rows, crop=crop)).result()
     finally:
         env.close()
 
@@ -236,22 +259,25 @@ class _Measure:
     def result(self) -> Examination:
         """Play, and sum up."""
         reached = [self._reach(*behaviour) for behaviour in behaviours(self.actions)]
+        ends, repeatable = self._ends(), self._repeats()  # both play on
+        viewed = sum(len(episode.rewards) for episode in self.episodes)
         skips = self.env.spec.kwargs if self.env.spec is not None else {}
         skip = next((skips[name] for name in SKIPS if isinstance(skips.get(name), int)), None)
         return Examination(
             env_id=self.env_id,
             seed=self.seed,
-            repeatable=self._repeats(),
+            repeatable=repeatable,
+            stacked=self._stacked(),
             steps=self.steps,
             actions=self.actions,
             skip=skip,
             frames=self._frames(),
             rewards=self._rewards(),
-            ends=self._ends(),
+            ends=ends,
             reached=tuple(self._finished(reach, eps) for reach, eps in reached),
             same_resets=len(self.first) > 1
             and all(np.array_equal(self.first[0], frame) for frame in self.first),
-            steps_per_second=self.steps / max(self.seconds, 1e-9),
+            steps_per_second=viewed / max(self.seconds, 1e-9),
             picture=_picture(self.colours),
         )
 
@@ -299,12 +325,50 @@ class _Measure:
         self.seconds += time.perf_counter() - began
         return episode
 
+    def _play_out(self) -> tuple[int | None, int]:
+        """The length of one more random episode (None: it did not end), and the steps it took."""
+        seed, began = self.seeds[0], time.monotonic()
+        actions = _actions(self.actions, "uniform", 0.0, derive_seed(self.seed, "played out"))
+        self.env.reset(seed=seed)
+        drawer = drawer_of(self.env)
+        try:
+            if drawer is not None:  # nobody looks
+                drawer.draws_observations = False
+            for step, action in enumerate(itertools.islice(actions, PLAYED_OUT), 1):
+                _, _, terminated, truncated, _ = self.env.step(action)
+                self.steps += 1
+                if terminated or truncated:
+                    return step, step
+                if time.monotonic() - began > SECONDS:
+                    break
+        finally:
+            if drawer is not None:
+                drawer.draws_observations = True
+        return None, step
+
     def _view(self, frame: NDArray[np.uint8], keep: bool) -> NDArray[np.uint8]:
         """What V would see, as grey values."""
         view = to_vision(frame, self.spec)
         if keep:
             self.colours.append(view)
         return np.asarray(view.mean(axis=-1).round(), np.uint8)
+
+    def _stacked(self) -> bool:
+        """See `Examination.stacked`."""
+        raw: Any = four_channels(self.env)
+        if raw is None:
+            return False
+        actions = _actions(self.actions, "uniform", 0.0, derive_seed(self.seed, "stacked"))
+        before, shifted, moved = raw.reset(seed=self.seeds[0])[0], True, False
+        for action in itertools.islice(actions, REPLAYED):
+            after, _, terminated, truncated, _ = raw.step(action)
+            self.steps += 1
+            shifted &= np.array_equal(after[..., :3], before[..., 1:])
+            moved |= not np.array_equal(after, before)
+            before = after
+            if terminated or truncated:
+                break
+        return bool(shifted and moved)
 
     def _repeats(self) -> bool:
         """Play the first episode's beginning once more."""
@@ -361,6 +425,8 @@ class _Measure:
             ]
         )
         others = paid != commonest
+        returns = {sum(episode.rewards) for episode in self.episodes if episode.why != "cut"}
+        whole = sum(episode.why != "cut" for episode in self.episodes)
         return Rewards(
             commonest=commonest,
             share=float(counts.max() / len(paid)),
@@ -369,20 +435,25 @@ class _Measure:
             mean=float(paid.mean()),
             std=float(paid.std()),
             at_ends=bool(others.any() and last[others].all()),
+            same_returns=whole > 1 and len(returns) == 1,
         )
 
     def _ends(self) -> Ends:
         why = [episode.why for episode in self.episodes]
         lengths = [len(episode.rewards) for episode in self.episodes]
         whole = [n for n, end in zip(lengths, why, strict=True) if end != "cut"]
+        natural, tried = None, 0
+        if self.limit is None and not whole:
+            natural, tried = self._play_out()
         return Ends(
             limit=self.limit,
             terminated=why.count("terminated"),
             truncated=why.count("truncated"),
             cut=why.count("cut"),
             shortest=min(whole, default=0),
-            longest=max(lengths),
+            longest=max(*lengths, tried),
             rate=why.count("terminated") / sum(lengths),
+            natural=natural,
         )
 
     def _finished(self, behaviour: tuple[str, str, float], episodes: Sequence[_Episode]) -> Reach:

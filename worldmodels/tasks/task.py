@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels import envs
-from worldmodels.envs.frames import FrameSpec
+from worldmodels.envs.frames import Crop, FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Squash, UserError
 
@@ -57,6 +57,8 @@ class Task:
     task that has whole ids only"""
     rows: int | None = None
     """rows of the environment's frames that V sees, from the top; None for all"""
+    crop: Crop | None = None
+    """pixels of these that are cut off at the top, bottom, left and right; None for none"""
     squash: tuple[Squash, ...] | None = None
     """how C's outputs become the numbers of a Box action; None scales tanh to the bounds"""
     choice_order: tuple[int, ...] | None = None
@@ -85,7 +87,7 @@ class Task:
     @property
     def frame_spec(self) -> FrameSpec:
         """From the environment's frames to V's."""
-        return FrameSpec(rows=self.rows)
+        return FrameSpec(rows=self.rows, crop=self.crop)
 
     def flip(self, env_id: str, frames: FrameSpec, actions: ActionSpec) -> Symmetry:
         """The symmetry of what V sees and of the actions; `UserError` where none is known."""
@@ -93,6 +95,11 @@ class Task:
             raise UserError(
                 f"horizontal_flip is on for {env_id}, of which no symmetry is known; turn it off, "
                 "or register a task with one (worldmodels.register_task)"
+            )
+        if frames.crop not in (None, self.crop):
+            raise UserError(
+                f"horizontal_flip is on, and crop is {frames.crop}: the symmetry of {env_id} is "
+                "one of uncut frames; leave one of them out"
             )
         return self.symmetry(frames, actions)
 
