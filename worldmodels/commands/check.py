@@ -22,7 +22,7 @@ from worldmodels.config import Count, Seed
 from worldmodels.presets import PRESETS, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
-from worldmodels.tasks import DEFAULT, task_for
+from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import Choice, Finding, choices, findings
 from worldmodels.tasks.default import Examination, measure
 
@@ -117,20 +117,20 @@ def checked(
         max_steps: limit of episodes that the user has set.
 
     Returns:
-        None where a registered task knows the environment, where the run was begun without, and
+        None where a registered task has settings of its own, where the run was begun without, and
         where the run will refuse the environment.
 
     Raises:
         UserError: the environment cannot be made or breaks a promise, or nothing can be learnt.
     """
     env_id = plain.env_id
-    if task_for(env_id) is not DEFAULT:
+    if task_for(env_id).settings:
         return None
     if (out / "config.json").exists():
         return load(out, env_id, preset)
     if max_steps is None and _endless(env_id):
         return None
-    record = Record.of(measure(env_id, max_steps=max_steps, rows=cfg.frame_rows), preset)
+    record = Record.of(measure(env_id, max_steps=max_steps, rows=cfg.frame_spec.rows), preset)
     if record.refusal is not None:
         raise UserError(f"{env_id}: {record.refusal}; --no-check runs it all the same")
     run = RunFolder(out)
@@ -188,7 +188,7 @@ class Check(Command):
             raise UserError(f"{self.env}: {record.refusal}")
         print("\n".join([*replace(record, choices=()).lines(), "", *seen(found), ""]))
         task = task_for(self.env)
-        if task is not DEFAULT:
+        if task.settings:
             print(f"the registered task {task.name!r} decides; without it these settings would:")
         print("\n".join(replace(record, findings=()).lines()))
         if self.write is not None:
