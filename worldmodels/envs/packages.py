@@ -98,7 +98,7 @@ RECIPES: dict[str, Recipe] = {
     "VizdoomTakeCover-v1": Recipe(
         "vizdoom.gymnasium_wrapper",
         "doom",
-        # The paper's agent holds an action for several tics; the reward is still 1 for each tic.
+        # An action lasts four tics, and pays for each: returns are tics for any number of them.
         kwargs={"frame_skip": 4},
         wrap=take_cover,
     ),

@@ -11,6 +11,6 @@ FREEWAY = Task(
         episode="game",
         verb="play",
         score="Each crossing of the road pays 1, and a game lasts 2 minutes and 16 seconds. A car "
-        "that hits the chicken throws it back. Going up without looking pays about 21 to 23.",
+        "that hits the chicken throws it back. Going up without looking pays 21.",
     ),
 )
