@@ -286,7 +286,8 @@ def test_a_task_is_found_without_the_arguments() -> None:
     task = task_for("worldmodels/CarRacing-v3?domain_randomize=true")
     stock = task.test_env("worldmodels/CarRacing-v3?domain_randomize=true")
     assert stock == "CarRacing-v3?domain_randomize=true"
-    assert task_for("CartPole-v1?sutton_barto_reward=true") is DEFAULT
+    assert task_for("CartPole-v1?sutton_barto_reward=true").name == "cart-pole"
+    assert task_for("MountainCar-v0?goal_velocity=0.1") is DEFAULT
 
 
 def test_an_unclosed_environment_is_closed_with_its_last_user() -> None:
@@ -308,7 +309,7 @@ def test_an_unclosed_environment_is_closed_with_its_last_user() -> None:
 @pytest.mark.parametrize(
     ("env_id", "shape"),
     [
-        ("vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1?frame_skip=4", (240, 320, 3)),
+        ("vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1?frame_skip=4", (200, 320, 3)),
         ("ale_py:ALE/Freeway-v5?frameskip=4", (210, 160, 3)),
         ('minigrid:MiniGrid-Empty-5x5-v0?render_mode="rgb_array"', (160, 160, 3)),
     ],

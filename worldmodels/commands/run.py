@@ -46,8 +46,8 @@ class Run(Command):
     max_steps: Count | None = None
     """truncate episodes of every stage after so many steps; needed where they never end"""
     check: bool = True
-    """play a few episodes of an environment without a registered task first, and choose defaults by
-    what they show (`worldmodels check`); kept in check.json, where a resumed run finds them"""
+    """play a few episodes first, and choose defaults by what they show (`worldmodels check`); kept
+    in check.json, where a resumed run finds them; not where the task has settings of its own"""
     device: Device = "cpu"
     """where V and M are trained and C is evolved; on cuda (a GPU) the agent is about as good, but
     not the same; with --dream.backend kernels C is evolved on the CPU"""

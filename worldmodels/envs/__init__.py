@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import error
 
-from worldmodels.envs import pixels
+from worldmodels.envs import packages, pixels
 from worldmodels.envs.checks import CheckedEnv, note_endless, require_limit, time_limit
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.ids import EnvId, from_file, import_module, parse, with_kwargs
@@ -43,8 +43,9 @@ _told: set[str] = set()
 def make(env_id: str, **kwargs: Any) -> gym.Env[Any, Any]:
     """Make an environment the pipeline can work on, from its Gymnasium id.
 
-    Its observations are uint8 images and its actions a Box or Discrete space, by Gymnasium's
-    wrappers where it has others (see `pixels`), and it is held to that at every step
+    The package of a known id is imported, and it is made as `packages` says (TakeCover, Atari,
+    MiniGrid). Its observations are uint8 images and its actions a Box or Discrete space, by
+    Gymnasium's wrappers where it has others (see `pixels`), and it is held to that at every step
     (`CheckedEnv`). What the wrappers do is told once in a process.
 
     Args:
@@ -94,9 +95,14 @@ def _without_display() -> None:
 
 def _made(name: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
     """Gymnasium's environment, or one line that says why there is none."""
+    known = packages.recipe(name)
+    if known is not None:
+        packages.import_package(name, known)
+        kwargs = {**known.kwargs, **kwargs}
     try:
         # our own checks take the place of Gymnasium's, which only warn
-        return gym.make(name, **{"disable_env_checker": True, **kwargs})
+        env = gym.make(name, **{"disable_env_checker": True, **kwargs})
+        return env if known is None else known.wrap(env)
     except (error.UnregisteredEnv, error.DeprecatedEnv) as err:
         near = difflib.get_close_matches(name, list(gym.registry), n=3, cutoff=0.5)
         hint = "gymnasium.pprint_registry() lists all"

@@ -6,7 +6,11 @@ by a piece of a name. `register_task` adds one; what is known nowhere is `DEFAUL
 
 from __future__ import annotations
 
+from worldmodels.tasks.atari import FREEWAY
 from worldmodels.tasks.car_racing import CAR_RACING
+from worldmodels.tasks.classic import CART_POLE, PENDULUM
+from worldmodels.tasks.minigrid import MEMORY, MEMORY_IDS
+from worldmodels.tasks.take_cover import TAKE_COVER
 from worldmodels.tasks.task import (
     DEFAULT,
     Symmetry,
@@ -19,5 +23,10 @@ from worldmodels.tasks.task import (
 )
 
 register_task(CAR_RACING, "worldmodels/CarRacing-v3", "CarRacing-v3")
+register_task(TAKE_COVER, "VizdoomTakeCover-v1")
+register_task(CART_POLE, "CartPole-v1")
+register_task(PENDULUM, "Pendulum-v1")
+register_task(FREEWAY, "ALE/Freeway-v5")
+register_task(MEMORY, *MEMORY_IDS)
 
 __all__ = ["DEFAULT", "Symmetry", "Task", "Words", "named", "register_task", "task_for", "task_of"]
