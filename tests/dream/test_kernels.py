@@ -47,7 +47,8 @@ def heads_of(parts: list[Tensor], ends: Tensor) -> Tensor:
 
 def blank(rows: int, outputs: int = 2) -> tuple[NDArray[np.float32], ...]:
     """Arrays to overwrite: z, reward and termination."""
-    return tuple(np.empty(shape, np.float32) for shape in ((rows, Z), (rows, outputs - 1), rows))
+    shapes: tuple[tuple[int, ...], ...] = (rows, Z), (rows, outputs - 1), (rows,)
+    return tuple(np.empty(shape, np.float32) for shape in shapes)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
