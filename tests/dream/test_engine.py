@@ -454,7 +454,7 @@ def test_parts_that_do_not_fit_are_refused() -> None:
 def test_two_hot_rewards_are_the_same_in_kernels_and_torch(
     members: int, ensemble: str, reward: str
 ) -> None:
-    model = RewardModel.spread(np.float32([0, 0, 0, -1, 100, 2.5]))
+    model = RewardModel.spread(np.array([0, 0, 0, -1, 100, 2.5], np.float32))
     memories = []
     for memory in make_memories(members):
         two_hot = MDNRNN(dataclasses.replace(memory.cfg, reward="two_hot"))
@@ -479,7 +479,7 @@ def test_two_hot_rewards_are_the_same_in_kernels_and_torch(
 
 
 @pytest.mark.parametrize("backend", ["torch", "kernels"])
-def test_two_hot_pays_the_mean_of_its_bins(backend: str) -> None:
+def test_two_hot_pays_the_mean_of_its_bins(backend: Any) -> None:
     memory = MDNRNN(dataclasses.replace(make_memories()[0].cfg, reward="two_hot"))
     model = RewardModel("two_hot", scale=2.0, shift=-5.0, low=-3.0, high=3.0)
     cfg = dataclasses.replace(BASE, backend=backend)

@@ -45,6 +45,12 @@ def heads_of(parts: list[Tensor], ends: Tensor) -> Tensor:
     return torch.cat([*(x.transpose(-1, -2).flatten(-2) for x in parts), ends], -1)
 
 
+def blank(rows: int, outputs: int = 2) -> tuple[NDArray[np.float32], ...]:
+    """Arrays to overwrite: z, reward and termination."""
+    shapes: tuple[tuple[int, ...], ...] = (rows, Z), (rows, outputs - 1), (rows,)
+    return tuple(np.empty(shape, np.float32) for shape in shapes)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("tau", [0.0, 0.7, 1.3])
 @pytest.mark.parametrize("members", [1, 3])
@@ -59,10 +65,10 @@ def test_samples_equal_the_torch_formula_for_the_same_noise(
         torch.rand(N, Z + 3, generator=torch.Generator().manual_seed(6)),
         randn(7, N, Z),
     )
-    z, out = np.empty((R, Z), np.float32), np.empty((R, OUT), np.float32)
+    z, *out = blank(R, OUT)
     heads = as_array(heads_of(parts, ends).to(dtype))
     kernels.sample_latents(
-        heads, bias.numpy(), K, tau, FLOOR, CEILING, uniform.numpy(), normal.numpy(), z, out
+        heads, bias.numpy(), K, tau, FLOOR, CEILING, uniform.numpy(), normal.numpy(), z, *out
     )
     u, n = uniform.repeat(R // N, 1), normal.repeat(R // N, 1)
     chosen = (u[:, Z + 2] * members).long()
@@ -71,7 +77,7 @@ def test_samples_equal_the_torch_formula_for_the_same_noise(
     log_sigma = torch.log(raw.exp().clamp_max(CEILING) + FLOOR)
     expected = mixture_from_noise(logit.log_softmax(-1), mu, log_sigma, u[:, :Z], n, tau)
     np.testing.assert_allclose(z, expected, atol=1e-5, rtol=1e-5)
-    np.testing.assert_allclose(out, row[:, -OUT:], atol=1e-6)
+    np.testing.assert_allclose(np.column_stack(out), row[:, -OUT:], atol=1e-6)
 
 
 def test_samples_have_the_mixtures_moments() -> None:
@@ -81,9 +87,9 @@ def test_samples_have_the_mixtures_moments() -> None:
     rng = np.random.default_rng(0)
     uniform = rng.random((count, Z + 3), dtype=np.float32)
     normal = rng.standard_normal((count, Z), np.float32)
-    z, ends = np.empty((count, Z), np.float32), np.empty((count, 2), np.float32)
+    z, *ends = blank(count)
     bias = np.zeros((1, heads.shape[2]), np.float32)
-    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, ends)
+    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, *ends)
     log_pi = log_pi.log_softmax(-1)
     mean = mixture_mean(log_pi, mu)[0, 0].numpy()
     variance = mixture_variance(log_pi, mu, torch.log(raw.exp().clamp_max(CEILING) + FLOOR))[
@@ -107,8 +113,8 @@ def test_sampling_survives_extreme_outputs() -> None:
     log_pi, mu, raw = 1e4 * randn(0, 1, R, Z, K), randn(1, 1, R, Z, K), randn(2, 1, R, Z, K) - 1e3
     heads = heads_of([log_pi, mu, raw], torch.zeros(1, R, 2))
     uniform, normal = np.full((N, Z + 3), 0.5, np.float32), np.ones((N, Z), np.float32)
-    z, ends = np.empty((R, Z), np.float32), np.empty((R, 2), np.float32)
+    z, *ends = blank(R)
     bias = np.zeros((1, heads.shape[2]), np.float32)
-    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, ends)
+    kernels.sample_latents(heads.numpy(), bias, K, 1.0, FLOOR, CEILING, uniform, normal, z, *ends)
     best = mu.gather(-1, log_pi.argmax(-1, keepdim=True)).squeeze(-1)[0]
     np.testing.assert_allclose(z, best + FLOOR, atol=1e-6)

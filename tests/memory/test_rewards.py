@@ -27,7 +27,7 @@ REWARDS = {
 
 
 def rewards(name: str, scale: float = 1.0) -> NDArray[np.float32]:
-    return (scale * REWARDS[name]).astype(np.float32)
+    return np.asarray(scale * REWARDS[name], np.float32)
 
 
 def two_hot(model: RewardModel, reward: NDArray[np.float32]) -> torch.Tensor:
@@ -65,7 +65,7 @@ def test_bins_do_not_depend_on_the_unit(name: str) -> None:
 def test_the_most_common_of_sparse_rewards_is_a_bin() -> None:
     for name in ("rare", "mixture"):
         assert np.abs(RewardModel.spread(rewards(name)).bins).min() < 1e-12
-    assert set(RewardModel.spread(np.float32([4.0] * 9)).bins) == {4.0}
+    assert set(RewardModel.spread(np.full(9, 4.0, np.float32)).bins) == {4.0}
 
 
 def test_the_prior_predicts_the_mean() -> None:

@@ -147,7 +147,8 @@ def sample_latents(
     uniform: Array,
     normal: Array,
     z: Array,
-    ends: Array,
+    reward: Array,
+    terminated: Array,
 ) -> None:
     """Draw z_{t+1}: the component first, and only its sigma is exponentiated.
 
@@ -163,7 +164,8 @@ def sample_latents(
         uniform: (n, Z + 3); row r takes row r mod n.
         normal: (n, Z).
         z: (R, Z), overwritten.
-        ends: (R, O) outputs for reward and termination, overwritten.
+        reward: (R, O - 1) outputs, overwritten.
+        terminated: (R,) outputs, overwritten.
     """
     size = z.shape[1]
     block = components * size
@@ -195,8 +197,10 @@ def sample_latents(
         for d in range(size):
             sigma = _exp(_clip(log_sigma[d], _EXP_LOW, highest)) + floor
             z[r, d] = mean[d] + spread * sigma * normal[s, d]
-        for i in range(ends.shape[1]):
-            ends[r, i] = _load(row[3 * block + i]) + offset[3 * block + i]
+        last = 3 * block + reward.shape[1]
+        for i in range(3 * block, last):
+            reward[r, i - 3 * block] = _load(row[i]) + offset[i]
+        terminated[r] = _load(row[last]) + offset[last]
 
 
 @compiled(nogil=True, fastmath=_FLAGS, error_model="numpy")
@@ -283,7 +287,8 @@ class KernelWorld(World):
         self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
         self._heads = torch.empty((len(self._dreaming), rows, first.heads.shape[1]), dtype=dtype)
         mixture = 3 * first.cfg.z_dim * first.cfg.mixtures
-        self._ends = torch.empty((rows, len(first.heads_bias) - mixture))
+        self._reward = torch.empty((rows, len(first.heads_bias) - mixture - 1))
+        self._terminated = torch.empty(rows)
         self._means = torch.empty((members, *self.z.shape))
         self._write_hidden()
 
@@ -314,12 +319,12 @@ class KernelWorld(World):
             torch.mm(self._x[m, :, :hidden], self.packed[m].heads, out=self._heads[i])
         before = self.z.clone() if cfg.residual else None
         shape = (cfg.mixtures, self.cfg.temperature, cfg.sigma_floor, cfg.sigma_ceiling)
-        ends = self._ends.numpy()
-        sample_latents(heads, self._heads_bias, *shape, uniform, normal, z, ends)
+        ends = self._reward.numpy(), self._terminated.numpy()
+        sample_latents(heads, self._heads_bias, *shape, uniform, normal, z, *ends)
         if before is not None:
             self.z += before
-        reward, terminated = self._ends[:, :-1].squeeze(-1), self._ends[:, -1]
+        reward = self._reward.squeeze(-1)
         if self.dreamer is not None:
-            return reward, terminated, None
+            return reward, self._terminated, None
         mixture_means(heads, self._heads_bias, cfg.mixtures, self._means.numpy())
-        return reward, terminated, self._means
+        return reward, self._terminated, self._means

@@ -191,8 +191,8 @@ class RewardModel(Config):
         if self.kind == "two_hot":
             lower, part = _neighbours(target)
             places = torch.stack((lower, lower + 1), -1)
-            log_prob = torch.log_softmax(GAIN * output, -1).gather(-1, places)
-            loss = -torch.lerp(*log_prob.unbind(-1), part)
+            below, above = torch.log_softmax(GAIN * output, -1).gather(-1, places).unbind(-1)
+            loss = -torch.lerp(below, above, part)
             return masked_mean(loss, valid if self.scale else torch.zeros_like(valid))
         if self.kind == "raw":
             return masked_mean((output - target.to(output.dtype)).square(), valid)
