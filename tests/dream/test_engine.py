@@ -118,7 +118,7 @@ def test_thresholds_evolve_in_the_dream() -> None:
     """Generations of CMA-ES raise the return of a dream in which one of three choices pays."""
     (memory,) = make_memories(action_size=3)
     with torch.no_grad():
-        memory.lstm.weight_ih_l0[2 * H : 3 * H, Z + 2] = 3.0  # the last choice fills the cell
+        memory.lstm.all_weights[0][0][2 * H : 3 * H, Z + 2] = 3.0  # the last choice fills the cell
         memory.reward.weight.fill_(0.2)
     shape = ControllerConfig.for_action_space(
         ActionSpec("discrete", 3), inputs="zhc", discrete="thresholds", order=(1, 0, 2)
