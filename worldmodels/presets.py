@@ -48,7 +48,7 @@ from worldmodels.protocols import (
     TRAINING_SEED_LIMIT,
     UserError,
 )
-from worldmodels.tasks import DEFAULT, Task, task_for
+from worldmodels.tasks import Task, task_for
 from worldmodels.tasks.choices import choices, findings
 from worldmodels.tasks.default import measure
 from worldmodels.vision.train import VisionTrainConfig
@@ -578,16 +578,17 @@ PRESETS: dict[str, Callable[..., RunConfig]] = {
 def _settings(name: str, env_id: str = DEFAULT_ENV) -> RunConfig:
     """A preset for an environment, as `worldmodels run` takes it.
 
-    Without a registered task, a few episodes are played to choose settings by what they show, as
-    `worldmodels check` does; their frames are in no ledger.
+    Unless its task has settings of its own, a few episodes are played to choose them by what they
+    show, as `worldmodels check` does; their frames are in no ledger.
 
     Raises:
         UserError: the environment cannot be made, or nothing can be learnt in it.
     """
     cfg = PRESETS[name](env_id)
-    if task_for(env_id) is not DEFAULT:
+    if task_for(env_id).settings:
         return cfg
-    found = measure(env_id)
+    frames = cfg.frame_spec
+    found = measure(env_id, rows=frames.rows, crop=frames.crop)
     for finding in findings(found):
         if finding.level == "refused":
             raise UserError(f"{env_id}: {finding.text}")

@@ -23,7 +23,11 @@ USUAL_EPISODES = 600
 """Episodes of the first collection in the presets."""
 FEW_FRAMES, MANY_FRAMES = 20_000, 150_000
 """Frames that the first collection has at least, and at most."""
-MANY_EPISODES = 2000
+RARE_FRAMES = 200_000
+"""Its frames where few steps end an episode or pay: M learns both by heart from too few."""
+AGENT_FRAMES, AGENT_EPISODES = 20_000, (64, 128)
+"""Frames of a later collection if episodes are twice as long as random ones; its episodes."""
+MANY_EPISODES = 3000
 RARE_END, SOME_ENDS = 0.02, 0.1
 """Ends per step below which they weigh ten times, and three times, in M's loss."""
 RARE_REWARD, SOME_REWARDS = 0.01, 0.05
@@ -32,7 +36,7 @@ CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
 TINY = (
     *("dream.horizon", "experience.explore_steps"),
-    *("experience.agent_steps", "experience.explore_episodes"),
+    *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
@@ -126,13 +130,28 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
     length = max(reach.length for reach in found.random)
     if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
         length = float(ends.limit or ends.longest)
-    seen = min(length, steps or length)
-    if USUAL_EPISODES * seen < FEW_FRAMES:
-        many = min(MANY_EPISODES, math.ceil(FEW_FRAMES / seen))
-        yield Choice("experience.explore_episodes", many, f"they last {seen:.0f} steps at random")
-    elif USUAL_EPISODES * seen > MANY_FRAMES:
-        few = max(64, int(MANY_FRAMES / seen))
-        yield Choice("experience.explore_episodes", few, f"they last {seen:.0f} steps at random")
+    yield from _episodes(found, min(length, steps or length))
+
+
+def _episodes(found: Examination, length: float) -> Iterator[Choice]:
+    """How many episodes are collected, if they last so many steps at random."""
+    rare = [
+        f"{rate:.1%} of steps {what}"
+        for rate, what in ((found.ends.rate, "end an episode"), (1 - found.rewards.share, "pay"))
+        if 0 < rate <= RARE_END
+    ]
+    last = f"they last {length:.0f} steps at random"
+    many = min(MANY_EPISODES, math.ceil(FEW_FRAMES / length))
+    if rare:
+        many = min(MANY_EPISODES, int(RARE_FRAMES / length))
+        last += ", and " + " and ".join(rare)
+    elif USUAL_EPISODES * length > MANY_FRAMES:
+        many = max(64, int(MANY_FRAMES / length))
+    if rare or not FEW_FRAMES <= USUAL_EPISODES * length <= MANY_FRAMES:
+        yield Choice("experience.explore_episodes", many, last)
+    low, high = AGENT_EPISODES
+    later = max(low, min(high, int(AGENT_FRAMES / (2 * length))))
+    yield Choice("experience.agent_episodes", later, last)
 
 
 def score(reach: Reach, others: Sequence[Reach], sparse: bool) -> float:

@@ -31,13 +31,17 @@ STEPS, EPISODES = 1500, 30
 PLAYED_OUT, SECONDS = 10_000, 20.0
 """Most steps and seconds of the one episode that is played to its end where there is no time limit
 and no other episode has ended."""
+MOST_STEPS = 12_000
+"""Most steps where rewards are rare: whole episodes of random actions are added."""
+RARE = 0.05
+"""Fraction of steps that pay another reward than the commonest, below which rewards are rare."""
 HELD_STEPS = 75
 """Most steps of an episode of one action; what is left is shared by the random behaviours."""
 REPLAYED = 50
 """Steps that are played a second time, from the same seed."""
 HOLDS = (1, 2, 3, 4)
 """Steps between two frames whose difference is measured."""
-STICKY = (0.0, 0.5, 0.7, 0.9)
+STICKY = (0.0, 0.5, 0.7, 0.9, 0.98)
 """Probabilities of keeping a choice of a Discrete space; 0 chooses anew in every step."""
 SCALES = (0.25, 0.5, 1.0)
 """Standard deviations of AR(1) noise in a Box, in unit coordinates."""
@@ -259,6 +263,7 @@ class _Measure:
     def result(self) -> Examination:
         """Play, and sum up."""
         reached = [self._reach(*behaviour) for behaviour in behaviours(self.actions)]
+        self._add_episodes([one for one in reached if one[0][1] != "held"])
         ends, repeatable = self._ends(), self._repeats()  # both play on
         viewed = sum(len(episode.rewards) for episode in self.episodes)
         skips = self.env.spec.kwargs if self.env.spec is not None else {}
@@ -300,6 +305,26 @@ class _Measure:
         self.episodes += played
         return (name, kind, value), played
 
+    def _add_episodes(
+        self, random: Sequence[tuple[tuple[str, str, float], list[_Episode]]]
+    ) -> None:
+        """Play whole episodes of each behaviour in turn while rewards are rare."""
+        for _ in range(EPISODES):
+            for (_, kind, value), played in random:
+                if not self._rare() or self.steps >= MOST_STEPS:
+                    return
+                seed = self.seeds[len(played) % EPISODES]
+                played.append(self._play(seed, kind, value, MOST_STEPS - self.steps))
+                self.episodes.append(played[-1])
+
+    def _rare(self) -> bool:
+        """Whether rewards are rare so far; not where all steps pay the same, but for 0."""
+        paid = np.concatenate([episode.rewards for episode in self.episodes])
+        values, counts = np.unique(paid, return_counts=True)
+        if len(values) == 1:
+            return bool(values[0] == 0)
+        return bool(1 - counts.max() / len(paid) < RARE)
+
     def _play(self, seed: int, kind: str, value: float, most: int) -> _Episode:
         """One episode of at most so many steps."""
         actions = _actions(self.actions, kind, value, derive_seed(seed, "examination", kind))
@@ -318,10 +343,10 @@ class _Measure:
             episode.views.append(self._view(frame, first))
             if first and len(self.record) < REPLAYED:
                 self.record.append((action, frame.tobytes(), float(reward)))
-            if terminated or truncated:
-                episode.why = "terminated" if terminated else "truncated"
-            elif len(episode.rewards) == self.limit:
-                episode.why = "truncated"
+            if truncated or len(episode.rewards) == self.limit:
+                episode.why = "truncated"  # ALE's own limit says that the game is over
+            elif terminated:
+                episode.why = "terminated"
         self.seconds += time.perf_counter() - began
         return episode
 
