@@ -56,8 +56,11 @@ def test_a_plain_id(
     env.close()
 
 
-def test_take_cover_is_the_plain_game_without_its_lowest_sixth() -> None:
+def test_take_cover_is_the_plain_game_without_its_lowest_sixth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Colours, pay and episodes are the package's own; only fewer rows are handed out."""
+    monkeypatch.chdir(tmp_path)  # the plain one writes into the current folder
     env = made(TAKE_COVER)
     plain = gym.make(TAKE_COVER, frame_skip=4)
     frame, _ = env.reset(seed=7)
@@ -73,6 +76,14 @@ def test_take_cover_is_the_plain_game_without_its_lowest_sixth() -> None:
     assert 100 < total < 2100
     env.close()
     plain.close()
+
+
+def test_doom_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = made(TAKE_COVER)
+    env.reset(seed=1)
+    env.close()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_walls_of_take_cover_are_brown() -> None:

@@ -7,6 +7,8 @@ gets the same environment. What else is known about one of them is its task's.
 from __future__ import annotations
 
 import importlib
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +26,8 @@ TAKE_COVER_ROWS = 5 / 6
 """Fraction of the screen above the weapon: the paper crops to the first 400 of 480 rows."""
 FREEWAY_FRAMES = 8192
 """Frames of a game of Freeway, which its own clock ends."""
+DOOM_INI = os.path.join(tempfile.gettempdir(), "worldmodels-vizdoom.ini")
+"""Where Doom writes its own settings, which would otherwise litter the current folder."""
 TILE = 8
 """Pixels of a MiniGrid tile: the agent's 7x7 tiles are 56x56 pixels, near V's 64x64."""
 
@@ -99,10 +103,12 @@ RECIPES: dict[str, Recipe] = {
         "vizdoom.gymnasium_wrapper",
         "doom",
         # An action lasts four tics, and pays for each: returns are tics for any number of them.
-        kwargs={"frame_skip": 4},
+        kwargs={"frame_skip": 4, "doom_config_path": DOOM_INI},
         wrap=take_cover,
     ),
-    "Vizdoom": Recipe("vizdoom.gymnasium_wrapper", "doom", wrap=doom),
+    "Vizdoom": Recipe(
+        "vizdoom.gymnasium_wrapper", "doom", kwargs={"doom_config_path": DOOM_INI}, wrap=doom
+    ),
     "ALE/Freeway-v5": Recipe(
         "ale_py", "atari", kwargs={"max_num_frames_per_episode": FREEWAY_FRAMES}, wrap=atari
     ),
