@@ -19,6 +19,11 @@ WHOLE = 1000
 """Decisions up to which exploration plays whole episodes."""
 FAR_LONGER = 10
 """How many times as long as the longest episode that was seen one may be in selection and test."""
+SELECTION = 32
+"""Real episodes for each checkpoint of C, and twice as many for finalists, where `SHORT` allows:
+with the presets' sixteen the noise chooses."""
+SHORT = 625
+"""Decisions of the longest episode up to which they take little time."""
 USUAL_EPISODES = 600
 """Episodes of the first collection in the presets."""
 FEW_FRAMES, MANY_FRAMES = 20_000, 150_000
@@ -38,6 +43,7 @@ TINY = (
     *("dream.horizon", "experience.explore_steps"),
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
+    *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 
@@ -127,6 +133,11 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
         why = f"no time limit; far longer than what was seen ({ends.longest} steps)"
         yield Choice("selection.max_steps", many, why)
         yield Choice("test.max_steps", many, why)
+    if decisions <= SHORT:
+        why = f"episodes have at most {decisions} decisions, so more of them cost little"
+        yield Choice("selection.episodes", SELECTION, why)
+        yield Choice("selection.early_episodes", SELECTION // 4, why)
+        yield Choice("selection.final_episodes", 2 * SELECTION, why)
     length = max(reach.length for reach in found.random)
     if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
         length = float(ends.limit or ends.longest)
