@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from worldmodels.protocols import NUM_TEST_SEEDS
 from worldmodels.tasks.default import HOLDS, PLAYED_OUT, RHO, Examination, Reach
 
 SEEN = 16.0
@@ -44,6 +45,7 @@ TINY = (
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
+    "test.episodes",
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 
@@ -138,6 +140,7 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
         yield Choice("selection.episodes", SELECTION, why)
         yield Choice("selection.early_episodes", SELECTION // 4, why)
         yield Choice("selection.final_episodes", 2 * SELECTION, why)
+        yield Choice("test.episodes", NUM_TEST_SEEDS, why)
     length = max(reach.length for reach in found.random)
     if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
         length = float(ends.limit or ends.longest)
