@@ -189,7 +189,8 @@ def test_the_picture_of_losses_shows_the_frame_whose_ball_is_lost() -> None:
         frame[30, 4 * t : 4 * t + 2] = frame[50, :2] = 255
     kept = seen.copy()
     kept[5, 30], kept[2, 50] = 0, 0
-    picture = reconstructions(Views(2, 4, seen, kept, kept), columns=1, scale=1)
+    views = Views(2, 4, seen, kept, kept, np.zeros(8, np.float32), np.zeros(8, np.bool_))
+    picture = reconstructions(views, columns=1, scale=1)
     np.testing.assert_array_equal(picture[18 : 18 + 64, 4 : 4 + 64], seen[5])
 
 

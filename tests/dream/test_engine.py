@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -83,7 +83,7 @@ def dream_by_hand(
 
 
 @pytest.mark.parametrize("backend", ["torch", "kernels"])
-def test_a_controller_sees_the_first_memorys_c(backend: str) -> None:
+def test_a_controller_sees_the_first_memorys_c(backend: Literal["torch", "kernels"]) -> None:
     memories, starts = make_memories(2), make_starts(2)
     cfg = dataclasses.replace(BASE, backend=backend, ensemble="per_step")
     engine = DreamEngine(memories, REWARD, starts, cfg, carry=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from worldmodels.pages import MAX_BYTES, build_report
-from worldmodels.presets import changed, quick, smoke
+from worldmodels.presets import PRESETS, changed
 from worldmodels.protocols import TEST_SEED_START, UserError
 from worldmodels.runs import to_jsonable, write_json
 from worldmodels.tasks import DEFAULT
@@ -240,7 +240,7 @@ CHECKED = [{"setting": "action_repeat", "value": 2}, {"setting": "dream.horizon"
 def test_a_report_speaks_of_its_own_task(
     tmp_path: Path, env_id: str, returns: list[float], changes: dict[str, Any], flags: str
 ) -> None:
-    cfg = changed(quick(env_id=env_id, task=DEFAULT), {"action_repeat": 2, **changes})
+    cfg = changed(PRESETS["quick"](env_id=env_id, task=DEFAULT), {"action_repeat": 2, **changes})
     config = {"preset": "quick", "seed": 0, "task": "default", **to_jsonable(cfg)}
     write_json(tmp_path / "config.json", {"config": config | {"test_env_id": env_id}})
     write_json(tmp_path / "check.json", {"env_id": env_id, "choices": CHECKED})
@@ -266,7 +266,7 @@ def test_a_report_speaks_of_its_own_task(
 
 
 def test_a_limit_of_steps_and_a_seed_are_part_of_the_commands(tmp_path: Path) -> None:
-    cfg = smoke(env_id=CARTPOLE, task=DEFAULT).limited(30)
+    cfg = PRESETS["smoke"](env_id=CARTPOLE, task=DEFAULT).limited(30)
     config = {"preset": "smoke", "seed": 3, "task": "default", **to_jsonable(cfg)}
     write_json(tmp_path / "config.json", {"config": config | {"test_env_id": CARTPOLE}})
     html = build_report(tmp_path).read_text(encoding="utf-8")

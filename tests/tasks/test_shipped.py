@@ -38,10 +38,10 @@ def test_a_task_is_found_without_its_package_and_has_no_settings(env_id: str) ->
 
 def test_a_task_without_settings_is_measured(tmp_path: Path) -> None:
     cfg = quick("CartPole-v1")
-    record = checked(tmp_path, cfg, cfg, "quick", None)
+    record = checked(tmp_path, cfg, "quick")
     assert record is not None
     assert record.settings["dream.horizon"] == 500
-    assert checked(tmp_path / "other", quick(), quick(), "quick", None) is None
+    assert checked(tmp_path / "other", quick(), "quick") is None
 
 
 def frames(env_id: str, state: NDArray[Any], action: Any) -> NDArray[np.uint8]:
