@@ -16,7 +16,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import tyro
 
-from worldmodels import envs
+from worldmodels import envs, executors
 from worldmodels._outputs import Output
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, json_object
 from worldmodels.config import Count, Repeat, Seed, Size
@@ -151,7 +151,7 @@ def checked(
     except UserError:
         return None
     frames = cfg.frame_spec
-    found = measure(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
+    found = _measured(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
     record = Record.of(found, preset, action_repeat)
     if record.refusal is not None:
         raise UserError(f"{env_id}: {record.refusal}; --no-check runs it all the same")
@@ -160,6 +160,12 @@ def checked(
         write_json(out / CHECK, to_jsonable(record))
         run.count_frames("collection", record.examination.steps, "check")
     return record
+
+
+def _measured(env_id: str, **options: Any) -> Examination:
+    """`measure` in a worker, which ends with this process, and with it what it has started."""
+    with executors.make("processes", 1) as worker:
+        return next(worker.map(functools.partial(measure, **options), [env_id]))[1]
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,9 @@ class Check(Command):
         """Play, print, write."""
         env_id = self.env_id
         frames = task_for(env_id).frame_spec.changed(self.frame_rows, self.crop)
-        found = measure(env_id, self.seed, self.max_steps, frames.rows, frames.crop)
+        found = _measured(
+            env_id, seed=self.seed, max_steps=self.max_steps, rows=frames.rows, crop=frames.crop
+        )
         record = Record.of(found, self.preset, self.action_repeat)
         if self.json is not None:
             write_json(self.json, to_jsonable(record))
