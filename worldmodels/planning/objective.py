@@ -38,7 +38,8 @@ class Belief(NamedTuple):
 
     def seen(self, carry: bool) -> Array:
         """What a policy sees of the first memory: h (H,), or [h, c] with the ``carry``."""
-        return self.starts.seen(carry)[0]
+        seen: Array = self.starts.seen(carry)[0]
+        return seen
 
     @property
     def starts(self) -> DreamStarts:
