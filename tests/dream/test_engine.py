@@ -85,7 +85,8 @@ def dream_by_hand(
 @pytest.mark.parametrize("backend", ["torch", "kernels"])
 def test_a_controller_sees_the_first_memorys_c(backend: Literal["torch", "kernels"]) -> None:
     memories, starts = make_memories(2), make_starts(2)
-    cfg = dataclasses.replace(BASE, backend=backend, ensemble="per_step")
+    options: dict[str, Any] = {"backend": backend, "ensemble": "per_step"}
+    cfg = dataclasses.replace(BASE, **options)
     engine = DreamEngine(memories, REWARD, starts, cfg, carry=True)
     seen: list[tuple[Tensor, Tensor]] = []
 
