@@ -47,9 +47,9 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, read_json
 
 HASHES = {
-    "smoke": "19bab79793274fe9e30e71929b7feadcfedb2f77c30665bb1057099826deb2e6",
-    "quick": "0a9b11a705dc33a8b3727cc7d3bce429730ee6d44ceed414fb7527cf0a953029",
-    "full": "de1dec76826c0bc16c2c2ce43489c2f4ec7aed185f22f62cd445c09377aec5e7",
+    "smoke": "76b6ad0ee99580eda977f21ec6027a77c8c9aea510b16d65e128a767e316f981",
+    "quick": "b901ad78d76c7d7601b096bf59bf586e3ac8dfecf5747a4e17021b7981aa3be7",
+    "full": "2da954fdc66ef49281c6ed9b616d4569533d46ee2a96b312112474bfcce2b0ca",
 }
 """Of the presets; a change of one makes every run of it begin again."""
 

@@ -35,6 +35,12 @@ from worldmodels.tasks.choices import choices, findings
 from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, Examination, Reach, measure
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only this process knows the ids of these tests."""
+    monkeypatch.setattr(command, "_measured", lambda *args, **kw: command.measure(*args, **kw))
+
+
 @functools.cache
 def seen(kind: str) -> Examination:
     return measure(name_of(kind))
@@ -309,9 +315,9 @@ def test_check_takes_what_run_takes(
 ) -> None:
     asked: list[Any] = []
 
-    def note(*args: Any) -> Examination:
-        asked.append(args)
-        return measure(*args)
+    def note(*args: Any, **kw: Any) -> Examination:
+        asked.append((*args, *kw.values()))
+        return measure(*args, **kw)
 
     monkeypatch.setattr(command, "measure", note)
     written = tmp_path / "task.py"

@@ -196,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops() -> None:
         train_vision(cfg, SMALL, batches, FRAMES, seed=0, init=broken)
 
 
-@pytest.mark.parametrize(("fall", "last", "gain", "size"), [(0.9, 18, 0.9, 4), (-9.0, 60, -0.9, 8)])
+@pytest.mark.parametrize(("fall", "last", "gain", "size"), [(0.9, 36, 0.9, 4), (-9.0, 60, -0.9, 8)])
 def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
     fall: float,
     last: int,
@@ -206,7 +206,7 @@ def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """It draws in at step 12, where an error 8 steps before is known, or 40; z may be doubled."""
+    """It draws in at step 24, two fifths of the most, or at 40; z may be doubled."""
     monkeypatch.setattr(train, "TRIAL_STEPS", 4)
     monkeypatch.setattr(train, "GAIN", gain)
     monkeypatch.setattr(train, "FALL", fall)

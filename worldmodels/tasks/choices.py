@@ -197,9 +197,6 @@ def _exploration(found: Examination, held: int) -> Iterator[Choice]:
         keep = best.value**held if best.value else 0.0
         yield Choice("experience.explore_rho", round(keep, 3), story)
         steps = max(1, min(20, int(best.length / held / 10)))
-        yield Choice(
-            "experience.burst_probability", 0.05, "an agent's own choices show little of the rest"
-        )
         yield Choice("experience.burst_steps", steps, "a tenth of an episode of random actions")
         return
     if best.kind == "uniform":

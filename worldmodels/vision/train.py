@@ -33,6 +33,8 @@ WARM_UP = 0.05
 """Fraction of the steps in which the learning rate rises."""
 FALL, WITHIN = 0.03, 300
 """The moving error falls by this fraction in so many steps, or an adaptive training draws in."""
+LEAST = 0.4
+"""Fraction of the steps before which it never does: V may stand still at first, too."""
 TRIAL_STEPS, GAIN = 250, 0.02
 """Gradient steps of a trial of z's size, and how much more of what moves a z of twice the size has
 to explain: TakeCover gains 0.03 by 64 numbers."""
@@ -111,8 +113,9 @@ def fitting_size(
 class Pace:
     """Learning rate of every step, and how many steps there are.
 
-    An adaptive training from scratch stays at the peak while the error falls, for two thirds of the
-    steps at most; then it draws in, half as long again, on a cosine to a hundredth of the peak.
+    An adaptive training from scratch stays at the peak while the error falls, for `LEAST` to two
+    thirds of the steps; then it draws in, half as long again, on a cosine to a hundredth of the
+    peak.
     """
 
     def __init__(self, cfg: VisionTrainConfig, loop: TrainingLoop[ConvVAE], adaptive: bool) -> None:
@@ -145,7 +148,7 @@ class Pace:
         error = 1 - measured["val_explained_moving"]
         before = [past for at, past in self.errors if at <= step - WITHIN]
         self.errors.append([step, error])
-        if before and error > (1 - FALL) * before[-1]:
+        if before and step >= LEAST * self.most and error > (1 - FALL) * before[-1]:
             self.turn = step
             self._plan()
         elif step < self.turn:
