@@ -136,6 +136,7 @@ def _serve(line: Connection) -> None:
         try:
             message = line.recv_bytes()
         except EOFError:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends, and closes what is open
             return
         try:
             function, item = pickle.loads(message)
