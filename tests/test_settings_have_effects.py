@@ -27,7 +27,7 @@ PASSIVE = ("dataclasses.py", "_jsonable.py", "copy.py", "<string>")
 """Files whose reads copy or describe a configuration, and do not use it."""
 
 
-def small(env_id: str = DEFAULT_ENV) -> RunConfig:
+def small(env_id: str = DEFAULT_ENV, task: object = None) -> RunConfig:
     """The smoke preset, smaller still, with nothing switched off that reads settings."""
     cfg = smoke()
     training = dataclasses.replace(cfg.residual.training, steps=2, actors=1, critic_warmup_steps=1)
