@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import Finding, findings
-from worldmodels.tasks.default import Examination, measure
+from worldmodels.tasks.default import measure
+from worldmodels.tasks.examination import Examination
 
-DRAWN = "?render_mode=rgb_array"
 BLOCK = "tests.envs.blocks:tests/Fake"
 ENVIRONMENTS = {
     "CartPole-v1": "",
@@ -26,8 +26,8 @@ ENVIRONMENTS = {
     "LunarLander-v3": "",
     "ale_py:ALE/Pong-v5": "",
     "ale_py:ALE/Freeway-v5": "",
-    f"minigrid:MiniGrid-MemoryS7-v0{DRAWN}": "",
-    f"minigrid:MiniGrid-Empty-8x8-v0{DRAWN}": "",
+    "minigrid:MiniGrid-MemoryS7-v0": "",
+    "minigrid:MiniGrid-Empty-8x8-v0": "",
     "vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1?frame_skip=4&obs_key=screen": "",
     f"{BLOCK}Black-v0": "black frames",
     f"{BLOCK}White-v0": "a dead-white screen",

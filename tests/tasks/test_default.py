@@ -32,7 +32,8 @@ from worldmodels.runs import RunFolder, to_jsonable
 from worldmodels.tasks import task as records
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import choices, findings
-from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, Examination, Reach, measure
+from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, measure
+from worldmodels.tasks.examination import Examination, Reach
 
 
 @pytest.fixture(autouse=True)

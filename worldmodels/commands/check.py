@@ -26,7 +26,8 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import Choice, Finding, choices, findings
-from worldmodels.tasks.default import Examination, measure
+from worldmodels.tasks.default import measure
+from worldmodels.tasks.examination import Examination
 
 CHECK = "check.json"
 """File of the record in a run folder."""
