@@ -39,7 +39,7 @@ from worldmodels.tasks.examination import Examination, Reach
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only this process knows the ids of these tests."""
-    monkeypatch.setattr(command, "_measured", lambda *args, **kw: command.measure(*args, **kw))
+    monkeypatch.setattr(command, "measure_in_worker", measure)
 
 
 @functools.cache
@@ -320,7 +320,7 @@ def test_check_takes_what_run_takes(
         asked.append((*args, *kw.values()))
         return measure(*args, **kw)
 
-    monkeypatch.setattr(command, "measure", note)
+    monkeypatch.setattr(command, "measure_in_worker", note)
     written = tmp_path / "task.py"
     words = ["--env-kwargs", '{"kind": "rare"}', "--crop", "2", "0", "3", "1", "--frame-rows", "30"]
     words += ["--action-repeat", "2", "--max-steps", "60", "--write", str(written)]
@@ -367,7 +367,9 @@ def test_a_run_takes_the_choices_and_keeps_them(
     assert lines[0].startswith("warning: ")
     # resumed, nothing is measured again
     (out / "config.json").write_text("{}")
-    monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        command, "measure_in_worker", lambda *_, **__: pytest.fail("measured again")
+    )
     assert parsed(out, "unseeded", "--dream.horizon", "77") == first
     assert command.load(out, name_of("fine"), "quick") is None
 
@@ -404,7 +406,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 def test_nothing_is_measured_where_it_is_not_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(command, "measure_in_worker", lambda *_, **__: pytest.fail("measured"))
     plain = parsed(tmp_path / "a", "fine", "--no-check")
     assert plain.config == PRESETS["quick"](name_of("fine"))
     assert not (tmp_path / "a").exists()

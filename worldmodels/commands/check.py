@@ -16,7 +16,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import tyro
 
-from worldmodels import envs, executors
+from worldmodels import envs
 from worldmodels._outputs import Output
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, json_object
 from worldmodels.config import Count, Repeat, Seed, Size
@@ -26,7 +26,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import Choice, Finding, choices, findings
-from worldmodels.tasks.default import measure
+from worldmodels.tasks.default import measure_in_worker
 from worldmodels.tasks.examination import Examination
 
 CHECK = "check.json"
@@ -152,7 +152,7 @@ def checked(
     except UserError:
         return None
     frames = cfg.frame_spec
-    found = _measured(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
+    found = measure_in_worker(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
     record = Record.of(found, preset, action_repeat)
     if record.refusal is not None:
         raise UserError(f"{env_id}: {record.refusal}; --no-check runs it all the same")
@@ -161,12 +161,6 @@ def checked(
         write_json(out / CHECK, to_jsonable(record))
         run.count_frames("collection", record.examination.steps, "check")
     return record
-
-
-def _measured(env_id: str, **options: Any) -> Examination:
-    """`measure` in a worker, which ends with this process, and with it what it has started."""
-    with executors.make("processes", 1) as worker:
-        return next(worker.map(functools.partial(measure, **options), [env_id]))[1]
 
 
 @dataclass(frozen=True)
@@ -213,7 +207,7 @@ class Check(Command):
         """Play, print, write."""
         env_id = self.env_id
         frames = task_for(env_id).frame_spec.changed(self.frame_rows, self.crop)
-        found = _measured(
+        found = measure_in_worker(
             env_id, seed=self.seed, max_steps=self.max_steps, rows=frames.rows, crop=frames.crop
         )
         record = Record.of(found, self.preset, self.action_repeat)

@@ -8,6 +8,7 @@ the seed alone.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import itertools
 import time
@@ -19,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels import envs
+from worldmodels import envs, executors
 from worldmodels.envs.frames import Crop, FrameSpec, to_vision
 from worldmodels.envs.pixels import drawer_of, four_channels
 from worldmodels.envs.spaces import ActionSpec
@@ -80,6 +81,12 @@ def measure(
         return _Measure(env, env_id, seed, max_steps, FrameSpec(rows=rows, crop=crop)).result()
     finally:
         env.close()
+
+
+def measure_in_worker(env_id: str, **options: Any) -> Examination:
+    """`measure` in a worker, which ends with this process, and with it what it has started."""
+    with executors.make("processes", 1) as worker:
+        return next(worker.map(functools.partial(measure, **options), [env_id]))[1]
 
 
 class _Measure:
