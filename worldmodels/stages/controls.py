@@ -38,7 +38,7 @@ def run_controls(
     policies: dict[str, PolicySpec] = {RANDOM: "random"} if cfg.random_policy else {}
     means, frames = dict[str, float](), 0
     if cfg.constant_action:
-        tried = _constants(env_id)
+        ((_, tried),) = ctx.executor.map(_constants, [env_id])
         found = evaluate_many(
             tried,
             env_id,

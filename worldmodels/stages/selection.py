@@ -80,7 +80,8 @@ def select(
     policies = [AgentParameters(folder, candidates.snapshots[g]) for g in generations]
     results = run_episodes(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(results)
-    whole = WholeDreams(agent, dream, seeds, cfg.max_steps, ctx.seed_for("whole dreams"))
+    own = ctx.seed_for("whole dreams")
+    whole = WholeDreams(agent, dream, seeds, cfg.max_steps, own, ctx.executor)
     for place, (generation, result) in enumerate(zip(generations, results, strict=True)):
         record = _checkpoint(cfg, candidates, generation, result, whole, place == best)
         if record["alarm"]:
@@ -307,5 +308,10 @@ def test(
     interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
     ctx.say(f"test: {result.mean:.0f}{interval} in {len(seeds)} episodes")
     if cfg.videos:
-        film(open_member(folder), env_id, result, out / "media")
+        for _ in ctx.executor.map(partial(_film, folder, env_id, result), [out / "media"]):
+            pass
     return result
+
+
+def _film(folder: Path, env_id: str, result: EvaluationResult, media: Path) -> None:
+    film(open_member(folder), env_id, result, media)
