@@ -24,13 +24,14 @@ from worldmodels.commands import check as command
 from worldmodels.commands.collect import Collect
 from worldmodels.commands.parsing import parse
 from worldmodels.commands.run import Run
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.memory.train import fit_reward_model
 from worldmodels.presets import PRESETS, changed, quick
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, to_jsonable
+from worldmodels.tasks import Task, register_task, task_for
 from worldmodels.tasks import task as records
-from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import choices, findings
 from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, measure
 from worldmodels.tasks.examination import Examination, Reach
@@ -285,14 +286,17 @@ def test_check_prints_the_verdict_first(capsys: pytest.CaptureFixture[str], tmp_
     assert Image.open(files[1]).size == (256, 64)
 
 
-def test_the_module_that_is_written_registers_the_task(tmp_path: Path) -> None:
-    found = seen("rare")
-    path = tmp_path / "written.py"
-    path.write_text(command.module(found))
+def run_module(path: Path, text: str) -> None:
+    path.write_text(text)
     spec = importlib.util.spec_from_file_location("written", path)
     assert spec is not None
     assert spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_the_module_that_is_written_registers_the_task(tmp_path: Path) -> None:
+    found = seen("rare")
+    run_module(tmp_path / "written.py", command.module(found))
     try:
         task = task_for(name_of("rare"))
         assert task.name == "fakerare-v0"
@@ -301,6 +305,25 @@ def test_the_module_that_is_written_registers_the_task(tmp_path: Path) -> None:
     finally:
         records._TASKS.pop("fakerare-v0")
         records._look.cache_clear()
+
+
+@pytest.mark.parametrize("frames", [None, FrameSpec(crop=(8, 0, 0, 0))])
+def test_the_module_of_a_known_environment_keeps_what_is_known(
+    frames: FrameSpec | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_TASKS", dict(records._TASKS))
+    own = Task("known", crop=(1, 0, 0, 0), solved=9.0, settings={"smoke": {"action_repeat": 3}})
+    register_task(own, "tests/FakeRare-v0")
+    found = seen("rare")
+    text = command.module(found, frames)
+    run_module(tmp_path / "written.py", text)
+    task = task_for(name_of("rare"))
+    assert (task.name, task.solved) == ("known", 9.0)
+    assert task.crop == ((1, 0, 0, 0) if frames is None else (8, 0, 0, 0))
+    assert task.settings["smoke"] == {"action_repeat": 3}
+    chosen = {c.setting: c.value for c in choices(found, "quick")}
+    assert task.settings["quick"] == task.settings["full"] == chosen
+    records._look.cache_clear()
 
 
 def test_what_cannot_be_learnt_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
