@@ -1,13 +1,14 @@
 """What `worldmodels check` says about sixteen environments, for docs/your-own-environment.md.
 
-    PYTHONPATH=. python benchmarks/check_table.py > table.md
+    python benchmarks/check_table.py > table.md
 
-An environment whose package is not installed is left out and named on stderr; all need
-`ale-py`, `minigrid` and `vizdoom`.
+Run it where `tests` lies. An environment whose package is not installed is left out and named on
+stderr; all need `ale-py`, `minigrid` and `vizdoom`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -60,9 +61,10 @@ def table() -> Iterator[str]:
     )
     yield "|---|---|---|---|"
     for env_id, words in ENVIRONMENTS.items():
-        frames = task_for(env_id).frame_spec
         try:
-            found = measure(env_id, rows=frames.rows, crop=frames.crop)
+            with contextlib.redirect_stdout(sys.stderr):  # notes
+                frames = task_for(env_id).frame_spec
+                found = measure(env_id, rows=frames.rows, crop=frames.crop)
         except UserError as error:
             print(error, file=sys.stderr)
             continue

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -35,6 +36,8 @@ from worldmodels.tasks import task as records
 from worldmodels.tasks.choices import choices, findings
 from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, measure
 from worldmodels.tasks.examination import Examination, Reach
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -365,6 +368,22 @@ def test_a_crop_reaches_v(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"crop .* must leave something of frames of 32x48"):
         parsed(tmp_path / "none", "fine", "--crop", "32", "0", "0", "0")
     assert not (tmp_path / "none").exists()
+
+
+def test_the_table_of_the_docs_is_what_is_said() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks/check_table.py"))
+    pages = (ROOT / "docs/your-own-environment.md").read_text(encoding="utf-8")
+    for env_id, words in script["ENVIRONMENTS"].items():
+        assert f"| {words or '`' + env_id.rpartition(':')[2] + '`'} |" in pages
+    for kind, words in (
+        ("black", "black frames"),
+        ("white", "a dead-white screen"),
+        ("negative", "negative rewards"),
+        ("two steps", "episodes of two steps"),
+        ("never", "a reward that never comes"),
+    ):
+        found = seen(kind)
+        assert script["row"](words, found, findings(found)) in pages.splitlines()
 
 
 # --- a run
