@@ -25,6 +25,7 @@ from worldmodels.evaluation import (
     evaluate,
     evaluate_many,
 )
+from worldmodels.executors import given_or_new
 from worldmodels.metrics import EnsembleSelection, Final, ResidualSelection, Selection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.streams import PolicyTrainConfig
@@ -308,8 +309,8 @@ def test(
     interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
     ctx.say(f"test: {result.mean:.0f}{interval} in {len(seeds)} episodes")
     if cfg.videos:
-        for _ in ctx.executor.map(partial(_film, folder, env_id, result), [out / "media"]):
-            pass
+        with given_or_new(ctx.executor, 1, 1) as worker:
+            list(worker.map(partial(_film, folder, env_id, result), [out / "media"]))
     return result
 
 
