@@ -98,7 +98,8 @@ class WholeDreams:
         steps = self._steps(result)
         cfg = dataclasses.replace(self.cfg, horizon=math.ceil(steps / held))
         assert agent.reward_model is not None, "it was evolved in a dream"
-        engine = DreamEngine(agent.memories, agent.reward_model, self.starts, cfg)
+        parts = (agent.memories, agent.reward_model, self.starts, cfg)
+        engine = DreamEngine(*parts, agent.controller.carry)
         make_act = partial(
             Controllers,
             cfg=agent.controller,
