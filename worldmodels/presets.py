@@ -499,6 +499,7 @@ QUICK: dict[str, Any] = {
     "experience.burst_steps": 5,
     "vision.standardized": True,
     "vision_training.adaptive": True,
+    "memory_training.exact": True,
     "vision_training.steps": 2400,
     "vision_training.finetune_steps": 600,
     "vision_training.finetune_iterations": 1,

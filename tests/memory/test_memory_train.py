@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import torch
 
 import worldmodels.memory.train as training
 from worldmodels.memory.interface import Memory
+from worldmodels.memory.kinds import build
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
+from worldmodels.memory.sequences import SequenceStreams
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind, train_memory
 from worldmodels.protocols import UserError
 from worldmodels.vision.latents import Latents
@@ -131,6 +134,31 @@ def test_learns_the_system() -> None:
     )
     assert lines[-1]["val_nll"] < lines[0]["nll"] - 1
     assert lines[-1]["val_reward_loss"] < 0.5 * lines[0]["reward_loss"]
+
+
+@pytest.mark.parametrize("dropout", [False, True])
+def test_the_state_carried_on_has_seen_the_episode_alone(dropout: bool) -> None:
+    latents = system()
+    memory = build(SHAPE)
+    cfg = dataclasses.replace(CFG, posterior_noise=0.0)
+    streams = SequenceStreams(latents, 8, 1, seed=0, exact=True)
+    z, action = (torch.from_numpy(x)[None] for x in (latents.mu, latents.action))
+    state, checked = memory.initial_state(1), 0
+    for batch in itertools.islice(streams.batches(), streams.steps_per_epoch()):
+        frame = int((latents.action == batch.action[0, 0].numpy()).argmax())
+        stop = frame + int(batch.mask.sum())
+        noise, same_noise = (torch.Generator().manual_seed(frame) for _ in range(2))
+        torch.randn(batch.mu.shape, generator=same_noise)
+        mask = memory.sample_mask(1, same_noise) if dropout else None
+        before = memory.initial_state(1) if batch.restart[0] else state
+        _, _, state = training.memory_loss(
+            memory, fit_reward_model(latents, "event"), batch, state, noise, cfg, dropout
+        )
+        if stop + 1 not in latents.offsets:  # the episode continues
+            _, _, wanted = memory(z[:, frame:stop], action[:, frame:stop], before, mask)
+            torch.testing.assert_close(state, wanted)
+            checked += 1
+    assert checked > 2 * E
 
 
 def interrupted(call: int) -> Callable[..., object]:

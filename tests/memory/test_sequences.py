@@ -72,6 +72,24 @@ def test_batches_can_be_entered_anywhere() -> None:
         assert all(np.array_equal(a, b) for a, b in zip(whole[start], later, strict=True))
 
 
+def test_episodes_that_start_in_a_batch_share_a_first_length() -> None:
+    streams, firsts = SequenceStreams(make_latents([50] * 12), 8, 4, 0, exact=True), set()
+    for batch in itertools.islice(streams.batches(), 40):
+        steps = batch.mask.sum(1)
+        assert (steps[batch.restart & (steps > 0)] == batch.first).all()
+        firsts.add(batch.first)
+    assert firsts == set(range(1, 9))
+    for batch in itertools.islice(SequenceStreams(make_latents([50] * 3), 8, 2, 0).batches(), 9):
+        assert batch.first == 8
+
+
+def test_an_episode_that_fits_into_a_window_is_not_cut() -> None:
+    streams = SequenceStreams(make_latents([7, 8, 3]), 8, 1, seed=0, exact=True)
+    batches = list(itertools.islice(streams.batches(), 6))
+    assert sorted(int(batch.mask.sum()) for batch in batches) == [3, 3, 7, 7, 8, 8]
+    assert all(batch.restart.all() for batch in batches)
+
+
 def test_repeats_play_an_episode_more_often() -> None:
     streams = SequenceStreams(make_latents([5, 5]), 5, 1, seed=0, repeats=np.array([1, 3]))
     seen = np.concatenate(

@@ -118,7 +118,8 @@ def test_durations(seconds: float | None, said: str) -> None:
 
 def test_scores_and_counts() -> None:
     assert text.score(-33.4) == "\N{MINUS SIGN}33"
-    assert text.score(-0.2) == "0"
+    assert text.score(-0.2, 0) == text.score(-0.001) == "0"
+    assert text.score(-0.2) == "\N{MINUS SIGN}0.2" and text.score(0.469) == "0.47"
     assert text.score(1139.2, 1) == "1,139.2"
     assert text.score(math.nan) == text.MISSING
     assert text.count(318_000) == "318,000"

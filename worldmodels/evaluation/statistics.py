@@ -81,3 +81,8 @@ def bootstrap_interval(values: ArrayLike, seed: int = 0) -> tuple[float, float] 
         if math.isfinite(low) and math.isfinite(high):
             return low, high
     raise UserError(f"no bootstrap interval for {sample.size} values with mean {sample.mean()}")
+
+
+def told(value: float) -> str:
+    """A return for a line of text: whole from 100 on, else three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -38,6 +38,9 @@ class SequenceBatch(NamedTuple):
     """(B, T) 1 where the step exists"""
     restart: Tensor
     """(B,) bool, whether the stream starts a new episode here, so that M's state starts at zero"""
+    first: int
+    """steps of a window that starts an episode and does not end it: what follows them does not
+    exist, and M's state for the next window is the one after them (T: the one after the window)"""
 
 
 class _Window(NamedTuple):
@@ -60,22 +63,25 @@ class SequenceStreams:
         batch_size: int,
         seed: int,
         repeats: NDArray[np.int64] | None = None,
+        exact: bool = False,
     ) -> None:
         """Cut ``latents`` into windows of T = ``sequence_length`` steps, ``batch_size`` at once.
 
-        ``repeats`` (E,) says how often an epoch plays each episode; None plays each once.
+        ``repeats`` (E,) says how often an epoch plays each episode; None plays each once. If
+        ``exact``, episodes that fit into one window are not cut, and `SequenceBatch.first` is set.
         """
         if latents.num_episodes == 0:
             raise UserError("there are no episodes to train M on; collect some first")
         self.latents, self.seed = latents, seed
-        self.sequence_length, self.batch_size = sequence_length, batch_size
+        self.sequence_length, self.batch_size, self.exact = sequence_length, batch_size, exact
         self.repeats = np.ones(latents.num_episodes, np.int64) if repeats is None else repeats
 
     def batches(self, start: int = 0) -> Iterator[SequenceBatch]:
         """Endless batches from number ``start`` on, epoch after epoch."""
         for epoch in itertools.count():
             batches = list(itertools.zip_longest(*self._plan(epoch), fillvalue=_Window()))
-            yield from map(self._gather, batches[start:])
+            for number, windows in enumerate(batches[start:], start):
+                yield self._gather(windows, self._first(epoch, number))
             start = max(0, start - len(batches))
 
     def steps_per_epoch(self) -> int:
@@ -89,21 +95,35 @@ class SequenceStreams:
         lanes: list[list[_Window]] = [[] for _ in range(self.batch_size)]
         heap = [(0, lane) for lane in range(self.batch_size)]
         for episode in order:
-            _, lane = heapq.heappop(heap)
-            lanes[lane] += self._windows(int(episode), int(rng.integers(self.sequence_length)))
+            number, lane = heapq.heappop(heap)
+            length = self._first(epoch, number)
+            if not self.exact:
+                length = self.sequence_length - int(rng.integers(self.sequence_length))
+            lanes[lane] += self._windows(int(episode), length)
             heapq.heappush(heap, (len(lanes[lane]), lane))
         return lanes
 
-    def _windows(self, episode: int, offset: int) -> Iterator[_Window]:
-        """Windows of one episode; the first is shortened by ``offset`` so that cuts move."""
+    def _first(self, epoch: int, number: int) -> int:
+        """Steps, from 1 to T, of the first windows of the episodes that start in a batch.
+
+        They are drawn so that cuts move, and shared so that M's state is easy to take after them.
+        """
+        if not self.exact:
+            return self.sequence_length
+        return 1 + derive_seed(self.seed, "first", epoch, number) % self.sequence_length
+
+    def _windows(self, episode: int, length: int) -> Iterator[_Window]:
+        """Windows of one episode; the first one has ``length`` steps."""
         first, last = (int(frame) for frame in self.latents.offsets[episode : episode + 2])
+        if self.exact and last - 1 - first <= self.sequence_length:
+            length = self.sequence_length
         terminated = bool(self.latents.terminated[episode])
         step = self.sequence_length
-        cuts = [first, *range(first + step - offset, last - 1, step), last - 1]
+        cuts = [first, *range(first + length, last - 1, step), last - 1]
         for start, stop in itertools.pairwise(cuts):
             yield _Window(start, stop - start, start == first, terminated and stop == last - 1)
 
-    def _gather(self, windows: Sequence[_Window]) -> SequenceBatch:
+    def _gather(self, windows: Sequence[_Window], length: int) -> SequenceBatch:
         """Copy the windows' rows into one padded batch."""
         lat, at = self.latents, np.arange(self.sequence_length + 1)
         first, steps, restart, ends = (
@@ -125,4 +145,4 @@ class SequenceStreams:
             acted.astype(np.float32),
             restart[:, 0],
         )
-        return SequenceBatch(*map(torch.from_numpy, parts))
+        return SequenceBatch(*map(torch.from_numpy, parts), first=length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Annotated, Unpack
 
@@ -36,6 +36,9 @@ class MemoryTrainConfig(TrainConfig):
     """episodes in a batch"""
     sequence_length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
     """steps of back-propagation through time"""
+    exact: bool = field(default=False, metadata={"omit_default": True})
+    """keep M's state free of what pads an episode's first window, and cut no episode that fits into
+    one: what M has to remember from the first frames on"""
     clip_value: NotNegative = 1.0
     """largest absolute value of an element of the gradient"""
     clip_norm: NotNegative = 0.5
@@ -111,10 +114,11 @@ def memory_loss(
     if cfg.input_noise:
         z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
     dropped = model.sample_mask(len(z), noise) if dropout else None
-    _, _, action, rewards, terminated, mask, restart = (part.to(model.device) for part in batch)
-    state = state.kept(~restart[:, None])
+    action, rewards, terminated, mask, restart = (part.to(model.device) for part in batch[2:7])
+    seen, state = z[:, :-1].to(model.device), state.kept(~restart[:, None])
     with mixed_precision(model.device, cfg.bfloat16):
-        _, low, last = model(z[:, :-1].to(model.device), action, state, dropped)
+        features, last = _features(model, seen, action, state, dropped, restart, batch.first)
+        low = model.predict(seen, features, None if dropped is None else dropped.unsqueeze(1))
     out = MemoryOutput(*(part.float() for part in low))
     nll = masked_mean(-mixture_log_prob(*out[:3], target).mean(-1), mask)
     rewarded = reward.loss(out.reward, rewards, mask)
@@ -123,6 +127,28 @@ def memory_loss(
     metrics = {"loss": loss, "nll": nll, "reward_loss": rewarded, "termination_loss": ends}
     carried = MemoryState(last.h.detach(), last.c.detach())
     return loss, {name: value.detach() for name, value in metrics.items()}, carried
+
+
+def _features(
+    model: Memory,
+    z: Tensor,
+    action: Tensor,
+    state: MemoryState,
+    dropped: Tensor | None,
+    restart: Tensor,
+    first: int,
+) -> tuple[Tensor, MemoryState]:
+    """h_{1..T} (B, T, H), and M's state after them; of rows that ``restart`` after ``first`` steps.
+
+    What follows these is no part of the episode, and M must not remember it.
+    """
+    early, middle = model.recurrence(z[:, :first], action[:, :first], state, dropped)
+    if first == z.shape[1]:
+        return early, middle
+    late, last = model.recurrence(z[:, first:], action[:, first:], middle, dropped)
+    rows = restart.unsqueeze(1)
+    kept = (torch.where(rows, *two) for two in zip(middle, last, strict=True))
+    return torch.cat((early, late), dim=1), MemoryState(*kept)
 
 
 def train_memory(
@@ -152,7 +178,7 @@ def train_memory(
     fresh = options.get("init") is None
     peak = cfg.learning_rate if fresh else cfg.finetune_learning_rate
     length, seed = cfg.sequence_length, options["seed"]
-    streams = SequenceStreams(latents, length, cfg.batch_size, seed, repeats)
+    streams = SequenceStreams(latents, length, cfg.batch_size, seed, repeats, cfg.exact)
     state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
     if loop.resumed:
         state = MemoryState(*(loop.resumed[name].to(model.device) for name in "hc"))
@@ -185,7 +211,7 @@ def validate(
 ) -> dict[str, float]:
     """Losses over whole held-out episodes, as ``val_loss`` and its parts."""
     width = min(cfg.batch_size, latents.num_episodes)
-    streams = SequenceStreams(latents, cfg.sequence_length, width, seed=0)
+    streams = SequenceStreams(latents, cfg.sequence_length, width, 0, exact=cfg.exact)
     noise = torch.Generator().manual_seed(0)
     state, weight = model.initial_state(width), 0.0
     totals: dict[str, float] = {}

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from worldmodels.evaluation.statistics import told
 from worldmodels.metrics import Row, latest
 from worldmodels.pages.charts import (
     DOTTED,
@@ -108,8 +109,8 @@ def episodes_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
     """Histogram of the run's test returns above one dot for each episode, against other agents."""
     agents, episode, solved = [own, *others], task.words.episode, task.solved
     alt = f"Return of each test {episode}. " + " ".join(
-        f"{agent.name}: {len(agent.returns)} {episode}s from {min(agent.returns):.0f} to "
-        f"{max(agent.returns):.0f}, mean {agent.mean:.0f}."
+        f"{agent.name}: {len(agent.returns)} {episode}s from {told(min(agent.returns))} to "
+        f"{told(max(agent.returns))}, mean {told(agent.mean)}."
         for agent in agents
     )
     tooltips = {
@@ -168,8 +169,8 @@ def dream_chart(rows: Sequence[Row], bound: float | None) -> Chart:
     final = final_selection(rows)
     alt = f"Dream return and real return of {len(rows)} checkpoints."
     if final and number(final.get("dream_return")):
-        alt += f" The selected one scores {final['dream_return']:.0f} in the dream and "
-        alt += f"{final['real_mean']:.0f} in reality."
+        alt += f" The selected one scores {told(final['dream_return'])} in the dream and "
+        alt += f"{told(final['real_mean'])} in reality."
     keys = [
         Key("dashed", "dream", "in the dream"),
         Key("line", "real", "in reality"),

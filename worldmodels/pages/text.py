@@ -15,12 +15,14 @@ def number(value: object) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def score(value: object, digits: int = 0) -> str:
-    """Format a return: rounded, with a true minus sign."""
+def score(value: object, digits: int | None = None) -> str:
+    """Format a return: rounded, with a true minus sign; below 10 with two digits that say more."""
     found = number(value)
     if found is None:
         return MISSING
-    text = f"{found:,.{digits}f}"
+    text = f"{found:,.{digits or 0}f}"
+    if digits is None and abs(found) < 10:
+        text = f"{found:.2f}".rstrip("0").rstrip(".")
     if not text.strip("-0.,"):
         text = text.lstrip("-")  # no negative zero
     return text.replace("-", "−")

@@ -21,6 +21,7 @@ import torch
 from worldmodels import envs, stages
 from worldmodels.config import Config, Count, CountOrZero, from_json
 from worldmodels.evaluation import AgentParameters
+from worldmodels.evaluation.statistics import told
 from worldmodels.executors import Executor
 from worldmodels.memory.kinds import build
 from worldmodels.pipeline.iteration import Iteration
@@ -226,7 +227,7 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
     def shown(row: Mapping[str, Any], key: str) -> str:
         std = row[f"{key}_std"]
-        return f"{row[key]:.0f}" + ("" if std is None else f" ± {std:.0f}")
+        return told(row[key]) + ("" if std is None else f" ± {told(std)}")
 
     lines = [
         "| variant | seeds | dream | validated | dream-selected | oracle |",

@@ -22,6 +22,7 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.checks import time_limit
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.executors import Executor, given_or_new
+from worldmodels.evaluation.statistics import told
 from worldmodels.memory.calibration import survival
 from worldmodels.metrics import Survival
 
@@ -137,8 +138,8 @@ def disbelief(dreamt: Outcomes, real: Outcomes) -> str | None:
     """
     said = []
     if _larger(dreamt.returns, real.returns):
-        said.append(f"the dream promises {_shown(dreamt.returns)}, reality pays")
-        said[-1] += f" {_shown(real.returns)}: do not trust it"
+        said.append(f"the dream promises {told(dreamt.returns.mean())}, reality pays")
+        said[-1] += f" {told(real.returns.mean())}: do not trust it"
     if _larger(dreamt.lengths.astype(np.float64), real.lengths.astype(np.float64)):
         said.append(f"dreams last {dreamt.lengths.mean():,.0f} steps, real episodes")
         said[-1] += f" {real.lengths.mean():,.0f}: M misses their ends"
@@ -158,11 +159,6 @@ def _larger(dreamt: Floats, real: Floats) -> bool:
     counts = [len(dreamt) - 1, len(real) - 1]
     freedom = sum(parts) ** 2 / sum(p**2 / n for p, n in zip(parts, counts, strict=True))
     return gap > float(stdtrit(freedom, CONFIDENCE)) * math.sqrt(sum(parts))
-
-
-def _shown(returns: Floats) -> str:
-    mean = float(returns.mean())
-    return f"{mean:,.0f}" if abs(mean) >= 100 else f"{mean:.3g}"
 
 
 def curves(dreamt: Outcomes, real: Outcomes) -> Survival | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from worldmodels import envs
 from worldmodels.evaluation import ConstantPolicy, PolicySpec, constant_policies, evaluate_many
 from worldmodels.executors import given_or_new
+from worldmodels.evaluation.statistics import told
 from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import write_json
 from worldmodels.stages.context import StageContext
@@ -65,8 +66,8 @@ def run_controls(
         named = {"label": label} if name == CONSTANT else {}
         write_json(out / name, {**result.to_json(), **named})
     ctx.count_frames("controls", frames + sum(result.frames for result in results))
-    told = ", ".join(f"{result.agent} {result.mean:.0f}" for result in results)
-    ctx.say(f"controls in {cfg.episodes} episodes: {told}")
+    scores = ", ".join(f"{result.agent} {told(result.mean)}" for result in results)
+    ctx.say(f"controls in {cfg.episodes} episodes: {scores}")
     return means
 
 

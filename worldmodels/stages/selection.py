@@ -26,6 +26,7 @@ from worldmodels.evaluation import (
     evaluate_many,
 )
 from worldmodels.executors import given_or_new
+from worldmodels.evaluation.statistics import told
 from worldmodels.metrics import EnsembleSelection, Final, ResidualSelection, Selection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.streams import PolicyTrainConfig
@@ -90,7 +91,7 @@ def select(
         ctx.log("selection", **record)
     chosen, real = generations[best], results[best]
     ctx.say(
-        f"iteration {ctx.iteration}: dream {candidates.dreamed[chosen]:.0f}, real {_shown(real)} "
+        f"iteration {ctx.iteration}: dream {told(candidates.dreamed[chosen])}, real {_shown(real)} "
         f"in {len(seeds)} episodes"
     )
     parameters = candidates.snapshots[chosen]
@@ -164,7 +165,7 @@ def choose(
         best = best_of(results)
         winner, mean = finalists[best], results[best].mean
     ctx.log("final", **Final(winner=winner.iteration, real_mean=mean))
-    ctx.say(f"final: iteration {winner.iteration}, {mean:.0f}")
+    ctx.say(f"final: iteration {winner.iteration}, {told(mean)}")
     remove_residual(out)
     remove_members(out)
     agent = Agent.from_pretrained(winner.agent)
@@ -281,7 +282,7 @@ def _member(agent: Path, folder: Path) -> Agent:
 
 
 def _shown(result: EvaluationResult) -> str:
-    return f"{result.mean:.0f} +- {result.summary.std:.0f}"
+    return f"{told(result.mean)} +- {told(result.summary.std)}"
 
 
 def test(
@@ -306,8 +307,8 @@ def test(
     ctx.count_frames("test", result.frames)
     result.write(out / "evaluation.json")
     ci95 = result.summary.ci95
-    interval = "" if ci95 is None else f" (95% interval {ci95[0]:.0f} to {ci95[1]:.0f})"
-    ctx.say(f"test: {result.mean:.0f}{interval} in {len(seeds)} episodes")
+    interval = "" if ci95 is None else f" (95% interval {told(ci95[0])} to {told(ci95[1])})"
+    ctx.say(f"test: {told(result.mean)}{interval} in {len(seeds)} episodes")
     if cfg.videos:
         with given_or_new(ctx.executor, 1, 1) as worker:
             list(worker.map(partial(_film, folder, env_id, result), [out / "media"]))

@@ -83,6 +83,7 @@ _QUICK = {
     "frame_rows": SIZE,
     "vision.standardized": False,  # the published agents' V
     "vision_training.adaptive": False,
+    "memory_training.exact": False,
     "experience.patience": 80,
     "experience.agent_patience": 200,
     "dream.no_event_penalty": 2.0,

@@ -33,8 +33,8 @@ FEW_FRAMES, MANY_FRAMES = 20_000, 150_000
 """Frames that the first collection has at least, and at most."""
 RARE_FRAMES = 200_000
 """Its frames where few steps end an episode or pay: M learns both by heart from too few."""
-AGENT_FRAMES, AGENT_EPISODES = 20_000, (64, 128)
-"""Frames of a later collection if episodes are twice as long as random ones; its episodes."""
+AGENT_FRAMES, AGENT_EPISODES = 60_000, (64, 192)
+"""Most frames of a later collection there, and its episodes: the fewest and the most."""
 MANY_EPISODES = 3000
 RARE_END, SOME_ENDS = 0.02, 0.1
 """Ends per step below which they weigh ten times, and three times, in M's loss."""
@@ -146,11 +146,11 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
     length = max(reach.length for reach in found.random)
     if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
         length = float(ends.limit or ends.longest)
-    yield from _episodes(found, min(length, steps or length))
+    yield from _episodes(found, min(length, steps or length), min(longest, steps or longest))
 
 
-def _episodes(found: Examination, length: float) -> Iterator[Choice]:
-    """How many episodes are collected, if they last so many steps at random."""
+def _episodes(found: Examination, length: float, longest: int) -> Iterator[Choice]:
+    """How many episodes are collected, if they last so many steps at random, and at most."""
     rare = [
         f"{rate:.1%} of steps {what}"
         for rate, what in ((found.ends.rate, "end an episode"), (1 - found.rewards.share, "pay"))
@@ -165,9 +165,10 @@ def _episodes(found: Examination, length: float) -> Iterator[Choice]:
         many = max(64, int(MANY_FRAMES / length))
     if rare or not FEW_FRAMES <= USUAL_EPISODES * length <= MANY_FRAMES:
         yield Choice("experience.explore_episodes", many, last)
-    low, high = AGENT_EPISODES
-    later = max(low, min(high, int(AGENT_FRAMES / (2 * length))))
-    yield Choice("experience.agent_episodes", later, last)
+    if rare:
+        low, high = AGENT_EPISODES
+        later = max(low, min(high, int(AGENT_FRAMES / longest)))
+        yield Choice("experience.agent_episodes", later, last)
 
 
 def score(reach: Reach, others: Sequence[Reach], sparse: bool) -> float:
