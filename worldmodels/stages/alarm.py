@@ -21,8 +21,8 @@ from worldmodels.dream.engine import DreamEngine
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.checks import time_limit
 from worldmodels.evaluation import EvaluationResult
-from worldmodels.executors import Executor, given_or_new
 from worldmodels.evaluation.statistics import told
+from worldmodels.executors import Executor, given_or_new
 from worldmodels.memory.calibration import survival
 from worldmodels.metrics import Survival
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from worldmodels import envs
 from worldmodels.evaluation import ConstantPolicy, PolicySpec, constant_policies, evaluate_many
-from worldmodels.executors import given_or_new
 from worldmodels.evaluation.statistics import told
+from worldmodels.executors import given_or_new
 from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import write_json
 from worldmodels.stages.context import StageContext

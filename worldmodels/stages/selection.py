@@ -25,8 +25,8 @@ from worldmodels.evaluation import (
     evaluate,
     evaluate_many,
 )
-from worldmodels.executors import given_or_new
 from worldmodels.evaluation.statistics import told
+from worldmodels.executors import given_or_new
 from worldmodels.metrics import EnsembleSelection, Final, ResidualSelection, Selection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.streams import PolicyTrainConfig
