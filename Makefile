@@ -87,9 +87,11 @@ readme: $(VENV)/.dev-installed ## run the commands that the README shows, make d
 claims: $(VENV)/.dev-installed ## check the figures of README and docs against the committed results
 	$(BIN)/python scripts/check_claims.py
 
+SPEED := env collection storage training dream planning ppo gan sparse device
+
 .PHONY: bench
 bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's limit
-	for file in benchmarks/*.py; do $(BIN)/python "$$file"; done
+	for name in $(SPEED); do $(BIN)/python "benchmarks/$$name.py"; done
 
 .PHONY: compare
 compare: $(VENV)/.core-installed ## compare the committed results: runs/compare/comparison.html

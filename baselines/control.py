@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from baselines import drivers
 from baselines.results import LEARNT_FROM
 from baselines.settings import TrainConfig
 from worldmodels import envs, runs
-from worldmodels.config import Count, Repeat, Seed, Size
+from worldmodels.config import Count, Repeat, Seed, Size, from_json
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.evaluation import EvaluationResult, evaluate
 from worldmodels.pages import build_report
 from worldmodels.protocols import UserError
@@ -29,6 +30,7 @@ class _Config(TypedDict):
     test_env_id: str
     action_repeat: Repeat
     frame_rows: Size | None
+    crop: NotRequired[Any]
     test: _Test
 
 
@@ -62,7 +64,9 @@ def beside(cfg: TrainConfig) -> TrainConfig:
     )
     if cfg.recipe != "default":
         return own
-    return replace(own, action_repeat=found["action_repeat"], frame_rows=found["frame_rows"])
+    seen = {"rows": found["frame_rows"], "crop": found.get("crop")}
+    frames, held = from_json(FrameSpec, seen, f"{source}: config"), found["action_repeat"]
+    return replace(own, action_repeat=held, frame_rows=frames.rows, crop=frames.crop)
 
 
 def enter(cfg: TrainConfig) -> EvaluationResult:

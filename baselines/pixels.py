@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from worldmodels.config import AtLeast, Config, Few, Limit, Repeat, Size
 from worldmodels.envs import FrameSpec, to_vision
+from worldmodels.envs.frames import Crop
 
 _GREY = np.array([0.2125, 0.7154, 0.0721], np.float32)
 """Weights of red, green and blue, as in Gymnasium's `GrayscaleObservation`."""
@@ -30,11 +31,13 @@ class PixelConfig(Config):
     """one channel in place of three"""
     stack: Few = 4
     """newest frames that the network sees together; zeros stand for those before the start"""
+    crop: Crop | None = field(default=None, metadata={"omit_default": True})
+    """pixels cut off what `rows` keeps, at the top, bottom, left and right; None cuts nothing"""
 
     @property
     def spec(self) -> FrameSpec:
         """Crop and size."""
-        return FrameSpec(self.rows, self.size)
+        return FrameSpec(self.rows, self.size, self.crop)
 
     @property
     def channels(self) -> int:

@@ -76,6 +76,7 @@ def train(cfg: TrainConfig, recipe: Recipe | None = None) -> Path:
         # one thread is as fast for batches as small as those of the default
         torch.set_num_threads(1 if cfg.recipe == "default" else executors.usable_cores())
     recipe = recipe or cfg.resolved_recipe()
+    cfg = dataclasses.replace(cfg, max_steps=cfg.longest())
     with runs.locked(cfg.folder):
         session = Session(cfg, recipe)
         try:

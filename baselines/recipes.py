@@ -24,7 +24,7 @@ from worldmodels.config import (
     SizeOrZero,
     Workers,
 )
-from worldmodels.envs import ActionSpec
+from worldmodels.envs import ActionSpec, FrameSpec
 from worldmodels.policies.observations import ObservationShape
 from worldmodels.protocols import UserError
 
@@ -227,15 +227,19 @@ RECIPES: dict[str, Recipe] = {"zoo": ZOO, "v3": V3, "recurrent": RECURRENT, "dre
 """Recipes for CarRacing and its dreams, by the name that the command line knows."""
 
 
-def recipe_for(env: gym.Env[Any, Any], action_repeat: int = 1, rows: int | None = None) -> Recipe:
+def recipe_for(
+    env: gym.Env[Any, Any],
+    action_repeat: int = 1,
+    frames: FrameSpec = FrameSpec(),  # noqa: B008  # frozen
+) -> Recipe:
     """The recipe "default": PPO from the frames that V sees, in any environment.
 
     Args:
         env: with pixels, as `worldmodels.envs.make` makes it.
         action_repeat: steps of the environment that each action is held for.
-        rows: rows of its frames that are seen, from the top; None for all.
+        frames: the part of its frames that is seen.
     """
     discrete = isinstance(env.action_space, gym.spaces.Discrete)
     grey = (env.observation_space.shape or ())[2:] in ((), (1,))
-    pixels = PixelConfig(skip=action_repeat, rows=rows, grey=grey)
+    pixels = PixelConfig(skip=action_repeat, rows=frames.rows, crop=frames.crop, grey=grey)
     return replace(CHOICES if discrete else NUMBERS, pixels=pixels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -10,8 +10,11 @@ from baselines.bookkeeping import SelectionTracks
 from baselines.recipes import RECIPES, Recipe, recipe_for
 from worldmodels import envs, runs
 from worldmodels.config import Config, Count, Episodes, Horizon, Repeat, Seed, Size, Workers
+from worldmodels.envs.frames import Crop, FrameSpec
 from worldmodels.protocols import NUM_TEST_SEEDS
 from worldmodels.tasks import task_for
+from worldmodels.tasks.choices import choices
+from worldmodels.tasks.default import measure_in_worker
 
 CAR_RACING = "worldmodels/CarRacing-v3"
 """Where nothing else is said."""
@@ -44,8 +47,12 @@ class TrainConfig(Config):
     """recipe default: steps of the environment that each action is held for (default: 1)"""
     frame_rows: Size | None = None
     """recipe default: rows of the frames to keep, from the top (default: those that V sees)"""
+    crop: Crop | None = field(default=None, metadata={"omit_default": True})
+    """recipe default: pixels of the frames to cut off at the top, bottom, left and right (default:
+    those that V does not see)"""
     max_steps: Count | None = None
-    """truncate episodes after so many steps; needed where the environment has no time limit"""
+    """truncate episodes after so many steps; needed where nothing ends an episode (default: the
+    environment's limit, or that of `worldmodels run`)"""
     agent: Path | None = None
     """recipe dream: the `agent` folder of a run"""
     horizon: Horizon = 250
@@ -95,19 +102,46 @@ class TrainConfig(Config):
         """The real environment."""
         return self.env_id or CAR_RACING if self.agent is None else home_of(self.agent)
 
+    @property
+    def frame_spec(self) -> FrameSpec:
+        """The part of the frames that the default recipe sees."""
+        return task_for(self.home).frame_spec.changed(self.frame_rows, self.crop)
+
+    def longest(self) -> int | None:
+        """Steps after which episodes are truncated; None leaves it to the environment.
+
+        Where it has no time limit, it is that of the test of `worldmodels run`: the task's, or what
+        a few episodes suggest if they end by themselves.
+        """
+        if self.max_steps is not None:
+            return self.max_steps
+        env, task = envs.make(self.home), task_for(self.home)
+        try:
+            if envs.time_limit(env) is not None:
+                return None
+        finally:
+            env.close()
+        own = dict(task.settings.get("quick", {}))
+        if not task.settings:
+            frames = self.frame_spec
+            found = measure_in_worker(self.home, rows=frames.rows, crop=frames.crop)
+            if not found.ends.endless:
+                own = {choice.setting: choice.value for choice in choices(found, "quick")}
+        limit: int | None = own.get("test.max_steps")
+        return limit
+
     def resolved_recipe(self) -> Recipe:
         """The recipe; the default one depends on the environment."""
         if self.recipe != "default":
             return RECIPES[self.recipe]
-        rows = self.frame_rows or task_for(self.home).rows
         env = envs.make(self.home)
         try:
-            return recipe_for(env, self.action_repeat or 1, rows)
+            return recipe_for(env, self.action_repeat or 1, self.frame_spec)
         finally:
             env.close()
 
 
-_SEEN = ("action-repeat", "frame-rows")
+_SEEN = ("action-repeat", "frame-rows", "crop")
 """Options that say what the recipe "default" sees."""
 
 

@@ -1,13 +1,14 @@
 """What `worldmodels check` says about sixteen environments, for docs/your-own-environment.md.
 
-    PYTHONPATH=. python benchmarks/check_table.py > table.md
+    python benchmarks/check_table.py > table.md
 
-An environment whose package is not installed is left out and named on stderr; all need
-`ale-py`, `minigrid` and `vizdoom`.
+Run it where `tests` lies. An environment whose package is not installed is left out and named on
+stderr; all need `ale-py`, `minigrid` and `vizdoom`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from collections.abc import Iterator
 from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import Finding, findings
-from worldmodels.tasks.default import Examination, measure
+from worldmodels.tasks.default import measure
+from worldmodels.tasks.examination import Examination
 
-DRAWN = "?render_mode=rgb_array"
 BLOCK = "tests.envs.blocks:tests/Fake"
 ENVIRONMENTS = {
     "CartPole-v1": "",
@@ -26,8 +27,8 @@ ENVIRONMENTS = {
     "LunarLander-v3": "",
     "ale_py:ALE/Pong-v5": "",
     "ale_py:ALE/Freeway-v5": "",
-    f"minigrid:MiniGrid-MemoryS7-v0{DRAWN}": "",
-    f"minigrid:MiniGrid-Empty-8x8-v0{DRAWN}": "",
+    "minigrid:MiniGrid-MemoryS7-v0": "",
+    "minigrid:MiniGrid-Empty-8x8-v0": "",
     "vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1?frame_skip=4&obs_key=screen": "",
     f"{BLOCK}Black-v0": "black frames",
     f"{BLOCK}White-v0": "a dead-white screen",
@@ -60,9 +61,10 @@ def table() -> Iterator[str]:
     )
     yield "|---|---|---|---|"
     for env_id, words in ENVIRONMENTS.items():
-        frames = task_for(env_id).frame_spec
         try:
-            found = measure(env_id, rows=frames.rows, crop=frames.crop)
+            with contextlib.redirect_stdout(sys.stderr):  # notes
+                frames = task_for(env_id).frame_spec
+                found = measure(env_id, rows=frames.rows, crop=frames.crop)
         except UserError as error:
             print(error, file=sys.stderr)
             continue

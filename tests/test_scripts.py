@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -20,6 +21,10 @@ STEPS = [
     "evaluate",
     "report",
 ]
+
+
+ROOT = FOLDER.parent
+BENCHMARKS = sorted((ROOT / "benchmarks").glob("*.py"))
 
 
 def run(path: Path, *words: str) -> object:
@@ -74,3 +79,19 @@ def test_the_steps_know_their_folders(
     } <= found
     assert run(SCRIPTS[4]) == 2
     assert "`worldmodels train-memory` makes one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)
+def test_a_benchmark_is_explained_and_listed(path: Path) -> None:
+    explained = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    assert f"    python benchmarks/{path.name}" in explained
+    listed = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    assert listed.count(f"| `benchmarks/{path.name}` |") == 1
+
+
+def test_the_benchmarks_that_are_run_and_listed_are_there() -> None:
+    (speed,) = re.findall(r"^SPEED := (.+)$", (ROOT / "Makefile").read_text(), re.M)
+    listed = re.findall(
+        r"`benchmarks/(\w+)\.py` \|", (ROOT / "docs/evaluation.md").read_text("utf-8")
+    )
+    assert {*speed.split(), *listed} == {path.stem for path in BENCHMARKS}

@@ -25,9 +25,11 @@ from baselines.training_env import make_one
 from tests.envs.odd import ODD
 from tests.experience import fakes
 from worldmodels import envs, evaluation, runs
-from worldmodels.envs import ActionSpec
+from worldmodels.envs import ActionSpec, FrameSpec
 from worldmodels.pages.data import load_run
 from worldmodels.protocols import UserError
+from worldmodels.tasks import Task, register_task
+from worldmodels.tasks import task as records
 
 CASES = {name: f"tests.baselines.test_control:tests/{name}-v0" for name in ("Odd5", "OddWhole")}
 if "tests/Odd5-v0" not in gym.registry:
@@ -37,7 +39,7 @@ if "tests/Odd5-v0" not in gym.registry:
 FRAMES, SELECTION = 300, 40
 
 
-def finished_run(folder: Path, env_id: str, action_repeat: int = 1) -> Path:
+def finished_run(folder: Path, env_id: str, action_repeat: int = 1, **more: Any) -> Path:
     """What is read of a run."""
     run = runs.RunFolder(folder)
     config = {
@@ -46,6 +48,7 @@ def finished_run(folder: Path, env_id: str, action_repeat: int = 1) -> Path:
         "action_repeat": action_repeat,
         "frame_rows": 10,
         "test": {"seed": 1_000_000, "max_steps": None},
+        **more,
     }
     run.write_config(config)
     counted = {"collection": FRAMES, "selection": SELECTION, "test": 7, "controls": 9, "dream": 999}
@@ -146,9 +149,53 @@ def test_an_endless_environment_needs_a_limit(tmp_path: Path) -> None:
     assert ends == [(False, False), (False, False), (False, True)]
 
 
+def test_what_ends_by_itself_has_the_limit_of_a_run(tmp_path: Path) -> None:
+    assert TrainConfig(env_id=ODD).longest() == 10_000
+    assert TrainConfig(env_id=ODD, max_steps=3).longest() == 3
+    assert TrainConfig(env_id=fakes.BOX.replace("Pixels", "Laps")).longest() is None
+    assert TrainConfig().longest() is None
+    endless = "tests.envs.blocks:tests/FakeEndless-v0"
+    cfg = TrainConfig(env_id=endless, out=tmp_path / "ppo", frames=64, evaluate_episodes=1)
+    with pytest.raises(UserError, match=r"no time limit.* give --max-steps"):
+        train(cfg, tiny(cfg))
+    assert not (tmp_path / "ppo/config.json").exists()
+
+
+def test_a_run_without_a_time_limit_is_recorded_with_it(tmp_path: Path) -> None:
+    cfg = TrainConfig(env_id=ODD, out=tmp_path / "ppo", frames=64, evaluate_episodes=1)
+    folder = train(cfg, tiny(cfg))
+    assert runs.read_json(folder / "config.json")["config"]["max_steps"] == 10_000
+
+
+@pytest.mark.parametrize("crop", [None, (2, 1, 0, 3)])
+def test_the_runs_crop_is_seen(crop: Any, tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", fakes.BOX, crop=crop)
+    pixels = beside(TrainConfig(run=run, env_id=fakes.BOX)).resolved_recipe().pixels
+    assert pixels is not None
+    assert pixels.spec == FrameSpec(10, 64, crop)
+
+
+def test_a_damaged_crop_is_named(tmp_path: Path) -> None:
+    run = finished_run(tmp_path / "run", fakes.BOX, crop=[1, 2])
+    with pytest.raises(UserError, match=r"config\.json: config.*crop"):
+        beside(TrainConfig(run=run, env_id=fakes.BOX))
+
+
+def test_the_tasks_crop_is_seen_where_nothing_else_is_said() -> None:
+    register_task(Task("cropped", crop=(1, 0, 0, 0)), "fakes/Pixels-v0")
+    try:
+        cfg = TrainConfig(env_id=fakes.BOX)
+        assert cfg.frame_spec == FrameSpec(crop=(1, 0, 0, 0))
+        assert dataclasses.replace(cfg, crop=(0, 0, 2, 2)).frame_spec.crop == (0, 0, 2, 2)
+    finally:
+        records._TASKS.pop("cropped")
+        records._look.cache_clear()
+
+
 def test_what_is_seen_follows_from_the_environment() -> None:
-    recipe = recipe_for(envs.make(fakes.DISCRETE), 3, 9)
-    assert recipe.pixels == PixelConfig(skip=3, rows=9, size=64, grey=False, stack=4)
+    recipe = recipe_for(envs.make(fakes.DISCRETE), 3, FrameSpec(9, crop=(2, 0, 1, 1)))
+    seen = PixelConfig(skip=3, rows=9, crop=(2, 0, 1, 1), size=64, grey=False, stack=4)
+    assert recipe.pixels == seen
     assert recipe.shaping is None
     grey = recipe_for(envs.make(ODD, case="grey"))
     assert grey.pixels is not None

@@ -71,6 +71,14 @@ def test_resize_averages_areas() -> None:
         np.testing.assert_allclose(got.transpose(1, 2, 0), want, atol=1)
 
 
+def test_what_the_crop_cuts_off_is_not_seen() -> None:
+    cfg = PixelConfig(rows=84, size=16, grey=False, crop=(4, 8, 0, 32))
+    cut = np.ascontiguousarray(frames()[:, 4:76, :-32])
+    np.testing.assert_array_equal(
+        shrink(frames(), cfg), shrink(cut, PixelConfig(size=16, grey=False))
+    )
+
+
 @given(st.lists(st.lists(st.booleans(), min_size=B, max_size=B), min_size=1, max_size=9))
 def test_a_stack_holds_the_newest_frames_of_its_episode(starts: list[list[bool]]) -> None:
     cfg = PixelConfig(size=2, stack=3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -121,3 +123,49 @@ def test_the_current_folder_is_looked_in_last(
     assert "lies_beside" in sys.modules
     assert sys.path[-1] == str(tmp_path) and sys.path[0] != str(tmp_path)
     assert not (tmp_path / "harm").exists()
+
+
+YOURS = """
+import gymnasium as gym
+import numpy as np
+
+class YourEnv(gym.Env):
+    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    action_space = gym.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = 0.0
+        return self.frame(), {}
+
+    def step(self, action):
+        self.x += self.np_random.random() + action
+        return self.frame(), float(action), False, False, {}
+
+    def frame(self):
+        frame = np.zeros((8, 8, 3), np.uint8)
+        frame[:, int(self.x) % 8] = 200
+        return frame
+
+gym.register("YourEnv-v0", YourEnv, max_episode_steps=20)
+"""
+SCRIPT = """
+import sys
+from worldmodels.cli import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+
+
+def test_the_installed_script_finds_a_module_of_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "your_package.py").write_text(YOURS)
+    script = Path(sys.executable).with_name("worldmodels")
+    if not script.exists():  # where it is installed otherwise, one like it
+        script = tmp_path / "bin" / "worldmodels"
+        script.parent.mkdir()
+        script.write_text(SCRIPT)
+    words = [sys.executable, str(script), "check", "your_package:YourEnv-v0"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    found = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("ok: it can be learnt")

@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,21 +25,25 @@ from worldmodels.commands import check as command
 from worldmodels.commands.collect import Collect
 from worldmodels.commands.parsing import parse
 from worldmodels.commands.run import Run
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.memory.train import fit_reward_model
 from worldmodels.presets import PRESETS, changed, quick
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, to_jsonable
+from worldmodels.tasks import Task, register_task, task_for
 from worldmodels.tasks import task as records
-from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import choices, findings
-from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, Examination, Reach, measure
+from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, measure
+from worldmodels.tasks.examination import Examination, Reach
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only this process knows the ids of these tests."""
-    monkeypatch.setattr(command, "_measured", lambda *args, **kw: command.measure(*args, **kw))
+    monkeypatch.setattr(command, "measure_in_worker", measure)
 
 
 @functools.cache
@@ -284,14 +289,17 @@ def test_check_prints_the_verdict_first(capsys: pytest.CaptureFixture[str], tmp_
     assert Image.open(files[1]).size == (256, 64)
 
 
-def test_the_module_that_is_written_registers_the_task(tmp_path: Path) -> None:
-    found = seen("rare")
-    path = tmp_path / "written.py"
-    path.write_text(command.module(found))
+def run_module(path: Path, text: str) -> None:
+    path.write_text(text)
     spec = importlib.util.spec_from_file_location("written", path)
     assert spec is not None
     assert spec.loader is not None
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def test_the_module_that_is_written_registers_the_task(tmp_path: Path) -> None:
+    found = seen("rare")
+    run_module(tmp_path / "written.py", command.module(found))
     try:
         task = task_for(name_of("rare"))
         assert task.name == "fakerare-v0"
@@ -300,6 +308,25 @@ def test_the_module_that_is_written_registers_the_task(tmp_path: Path) -> None:
     finally:
         records._TASKS.pop("fakerare-v0")
         records._look.cache_clear()
+
+
+@pytest.mark.parametrize("frames", [None, FrameSpec(crop=(8, 0, 0, 0))])
+def test_the_module_of_a_known_environment_keeps_what_is_known(
+    frames: FrameSpec | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "_TASKS", dict(records._TASKS))
+    own = Task("known", crop=(1, 0, 0, 0), solved=9.0, settings={"smoke": {"action_repeat": 3}})
+    register_task(own, "tests/FakeRare-v0")
+    found = seen("rare")
+    text = command.module(found, frames)
+    run_module(tmp_path / "written.py", text)
+    task = task_for(name_of("rare"))
+    assert (task.name, task.solved) == ("known", 9.0)
+    assert task.crop == ((1, 0, 0, 0) if frames is None else (8, 0, 0, 0))
+    assert task.settings["smoke"] == {"action_repeat": 3}
+    chosen = {c.setting: c.value for c in choices(found, "quick")}
+    assert task.settings["quick"] == task.settings["full"] == chosen
+    records._look.cache_clear()
 
 
 def test_what_cannot_be_learnt_is_refused_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -319,7 +346,7 @@ def test_check_takes_what_run_takes(
         asked.append((*args, *kw.values()))
         return measure(*args, **kw)
 
-    monkeypatch.setattr(command, "measure", note)
+    monkeypatch.setattr(command, "measure_in_worker", note)
     written = tmp_path / "task.py"
     words = ["--env-kwargs", '{"kind": "rare"}', "--crop", "2", "0", "3", "1", "--frame-rows", "30"]
     words += ["--action-repeat", "2", "--max-steps", "60", "--write", str(written)]
@@ -341,6 +368,22 @@ def test_a_crop_reaches_v(tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"crop .* must leave something of frames of 32x48"):
         parsed(tmp_path / "none", "fine", "--crop", "32", "0", "0", "0")
     assert not (tmp_path / "none").exists()
+
+
+def test_the_table_of_the_docs_is_what_is_said() -> None:
+    script = runpy.run_path(str(ROOT / "benchmarks/check_table.py"))
+    pages = (ROOT / "docs/your-own-environment.md").read_text(encoding="utf-8")
+    for env_id, words in script["ENVIRONMENTS"].items():
+        assert f"| {words or '`' + env_id.rpartition(':')[2] + '`'} |" in pages
+    for kind, words in (
+        ("black", "black frames"),
+        ("white", "a dead-white screen"),
+        ("negative", "negative rewards"),
+        ("two steps", "episodes of two steps"),
+        ("never", "a reward that never comes"),
+    ):
+        found = seen(kind)
+        assert script["row"](words, found, findings(found)) in pages.splitlines()
 
 
 # --- a run
@@ -366,7 +409,9 @@ def test_a_run_takes_the_choices_and_keeps_them(
     assert lines[0].startswith("warning: ")
     # resumed, nothing is measured again
     (out / "config.json").write_text("{}")
-    monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("measured again"))
+    monkeypatch.setattr(
+        command, "measure_in_worker", lambda *_, **__: pytest.fail("measured again")
+    )
     assert parsed(out, "unseeded", "--dream.horizon", "77") == first
     assert command.load(out, name_of("fine"), "quick") is None
 
@@ -403,7 +448,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 def test_nothing_is_measured_where_it_is_not_wanted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr(command, "measure_in_worker", lambda *_, **__: pytest.fail("measured"))
     plain = parsed(tmp_path / "a", "fine", "--no-check")
     assert plain.config == PRESETS["quick"](name_of("fine"))
     assert not (tmp_path / "a").exists()

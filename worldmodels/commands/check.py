@@ -7,6 +7,7 @@ environment that cannot be reproduced would suggest other settings when the run 
 from __future__ import annotations
 
 import functools
+import json
 import shlex
 import textwrap
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 
 import tyro
 
-from worldmodels import envs, executors
+from worldmodels import envs
 from worldmodels._outputs import Output
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, json_object
 from worldmodels.config import Count, Repeat, Seed, Size
@@ -24,14 +25,13 @@ from worldmodels.envs.frames import Crop, FrameSpec
 from worldmodels.presets import PRESETS, RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
-from worldmodels.tasks import task_for
+from worldmodels.tasks import DEFAULT, task_for
 from worldmodels.tasks.choices import Choice, Finding, choices, findings
-from worldmodels.tasks.default import Examination, measure
+from worldmodels.tasks.default import measure_in_worker
+from worldmodels.tasks.examination import Examination
 
 CHECK = "check.json"
 """File of the record in a run folder."""
-WHOLE = FrameSpec()
-"""Uncut frames."""
 PicturePath = Annotated[Path, Output(suffix=".png")]
 ModulePath = Annotated[Path, Output(suffix=".py")]
 
@@ -151,7 +151,7 @@ def checked(
     except UserError:
         return None
     frames = cfg.frame_spec
-    found = _measured(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
+    found = measure_in_worker(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
     record = Record.of(found, preset, action_repeat)
     if record.refusal is not None:
         raise UserError(f"{env_id}: {record.refusal}; --no-check runs it all the same")
@@ -160,12 +160,6 @@ def checked(
         write_json(out / CHECK, to_jsonable(record))
         run.count_frames("collection", record.examination.steps, "check")
     return record
-
-
-def _measured(env_id: str, **options: Any) -> Examination:
-    """`measure` in a worker, which ends with this process, and with it what it has started."""
-    with executors.make("processes", 1) as worker:
-        return next(worker.map(functools.partial(measure, **options), [env_id]))[1]
 
 
 @dataclass(frozen=True)
@@ -212,7 +206,7 @@ class Check(Command):
         """Play, print, write."""
         env_id = self.env_id
         frames = task_for(env_id).frame_spec.changed(self.frame_rows, self.crop)
-        found = _measured(
+        found = measure_in_worker(
             env_id, seed=self.seed, max_steps=self.max_steps, rows=frames.rows, crop=frames.crop
         )
         record = Record.of(found, self.preset, self.action_repeat)
@@ -266,28 +260,39 @@ def seen(found: Examination) -> Iterator[str]:
     yield f"speed: {rate:.0f} steps per second, V's view included ({found.steps} steps played)"
 
 
-def module(found: Examination, frames: FrameSpec = WHOLE, action_repeat: int | None = None) -> str:
-    """A Python module that registers a task with the settings of every preset but "smoke"."""
-    parsed = envs.parse(found.env_id)
-    source, name = parsed.module, parsed.name
-    task = name.rpartition("/")[2].lower()
+def module(
+    found: Examination, frames: FrameSpec | None = None, action_repeat: int | None = None
+) -> str:
+    """A Python module that registers a task with the settings of every preset but "smoke".
+
+    Of a registered task it keeps all else. ``frames`` is what V sees (None: the task's).
+    """
+    parsed, known = envs.parse(found.env_id), task_for(found.env_id)
+    source, name, builds = parsed.module, parsed.name, known is not DEFAULT
+    frames = frames or known.frame_spec
     lines = [f'"""The task of {name}, from what `worldmodels check` saw."""', ""]
+    lines += ["import dataclasses", ""] if builds else []
     lines += [f"import {source}  # noqa: F401  # registers the environment"] if source else []
-    lines += ["import worldmodels", "", "SETTINGS = {"]
+    lines += ["import worldmodels"]
+    lines += ["from worldmodels.tasks import task_for"] if builds else []
+    lines += ["", "SETTINGS = {"]
     for choice in choices(found, DEFAULT_PRESET, action_repeat):
         value = choice.value
         text = f'"{value}"' if isinstance(value, str) else repr(value)
-        lines += textwrap.wrap(f"# {choice.reason}", 90, subsequent_indent="# ")
-        lines.append(f'"{choice.setting}": {text},')
-    start = lines.index("SETTINGS = {") + 1
-    lines[start:] = [f"    {line}" for line in lines[start:]]
+        reason = textwrap.wrap(f"# {choice.reason}", 90, subsequent_indent="# ")
+        lines += [f"    {line}" for line in (*reason, f'"{choice.setting}": {text},')]
+    lines += ["}", ""]
     presets = ", ".join(f'"{preset}": SETTINGS' for preset in PRESETS if preset != "smoke")
+    start = f'worldmodels.Task("{name.rpartition("/")[2].lower()}"'
+    if builds:
+        lines.append(f"KNOWN = task_for({json.dumps(str(replace(parsed, module='')))})")
+        start, presets = "dataclasses.replace(KNOWN", f"**KNOWN.settings, {presets}"
     view = "".join(
-        f"{name}={value}, "
-        for name, value in (("rows", frames.rows), ("crop", frames.crop))
-        if value is not None
+        f"{part}={getattr(frames, part)}, "
+        for part in ("rows", "crop")
+        if getattr(frames, part) != getattr(known, part)
     )
-    lines += ["}", "", f'TASK = worldmodels.Task("{task}", {view}settings={{{presets}}})']
+    lines.append(f"TASK = {start}, {view}settings={{{presets}}})")
     return "\n".join([*lines, f'worldmodels.register_task(TASK, "{name}")', ""])
 
 

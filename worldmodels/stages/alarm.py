@@ -22,6 +22,7 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.checks import time_limit
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.evaluation.statistics import told
+from worldmodels.executors import Executor, given_or_new
 from worldmodels.memory.calibration import survival
 from worldmodels.metrics import Survival
 
@@ -69,15 +70,17 @@ class WholeDreams:
         seeds: Sequence[int],
         max_steps: int | None,
         seed: int = 0,
+        executor: Executor | None = None,
     ) -> None:
         """Reset the agent's environment with the seeds, and see each first frame through V.
 
         ``dream`` gives the dreams' randomness and ends, and ``seed`` is theirs; ``max_steps``
-        limits the real episodes.
+        limits the real episodes; ``executor`` (None: this process) makes the environment.
         """
-        with contextlib.closing(envs.make(agent.env_id)) as env:
-            frames = np.stack([env.reset(seed=seed)[0] for seed in seeds])
-            limits = [limit for limit in (max_steps, time_limit(env)) if limit is not None]
+        with given_or_new(executor, 1, 1) as worker:
+            begin = partial(_first_frames, agent.env_id)
+            ((_, (frames, own)),) = worker.map(begin, [list(seeds)])
+        limits = [limit for limit in (max_steps, own) if limit is not None]
         z = agent.decide(frames, None, None, True)[1].z
         shape = (len(agent.memories), len(z))
         carry = agent.memories[0].carry_size
@@ -96,8 +99,8 @@ class WholeDreams:
         steps = self._steps(result)
         cfg = dataclasses.replace(self.cfg, horizon=math.ceil(steps / held))
         assert agent.reward_model is not None, "it was evolved in a dream"
-        parts = (agent.memories, agent.reward_model, self.starts, cfg, agent.controller.carry)
-        engine = DreamEngine(*parts)
+        parts = (agent.memories, agent.reward_model, self.starts, cfg)
+        engine = DreamEngine(*parts, agent.controller.carry)
         make_act = partial(
             Controllers,
             cfg=agent.controller,
@@ -120,6 +123,12 @@ class WholeDreams:
             return max(1, round(float(np.mean(lengths))))
         usual = 2 * max(*lengths, self.usual)
         return usual if self.limit is None else min(self.limit, usual)
+
+
+def _first_frames(env_id: str, seeds: Sequence[int]) -> tuple[NDArray[np.uint8], int | None]:
+    """The first frames of episodes (B, H, W) or (B, H, W, C), and the time limit."""
+    with contextlib.closing(envs.make(env_id)) as env:
+        return np.stack([env.reset(seed=seed)[0] for seed in seeds]), time_limit(env)
 
 
 def disbelief(dreamt: Outcomes, real: Outcomes) -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from worldmodels import envs
 from worldmodels.evaluation import ConstantPolicy, PolicySpec, constant_policies, evaluate_many
 from worldmodels.evaluation.statistics import told
+from worldmodels.executors import given_or_new
 from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import write_json
 from worldmodels.stages.context import StageContext
@@ -39,7 +40,8 @@ def run_controls(
     policies: dict[str, PolicySpec] = {RANDOM: "random"} if cfg.random_policy else {}
     means, frames = dict[str, float](), 0
     if cfg.constant_action:
-        tried = _constants(env_id)
+        with given_or_new(ctx.executor, 1, 1) as worker:
+            ((_, tried),) = worker.map(_constants, [env_id])
         found = evaluate_many(
             tried,
             env_id,

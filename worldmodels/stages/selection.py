@@ -26,6 +26,7 @@ from worldmodels.evaluation import (
     evaluate_many,
 )
 from worldmodels.evaluation.statistics import told
+from worldmodels.executors import given_or_new
 from worldmodels.metrics import EnsembleSelection, Final, ResidualSelection, Selection
 from worldmodels.planning.actor_critic import train_policies
 from worldmodels.planning.streams import PolicyTrainConfig
@@ -81,7 +82,8 @@ def select(
     policies = [AgentParameters(folder, candidates.snapshots[g]) for g in generations]
     results = run_episodes(policies, agent.env_id, seeds, cfg.max_steps, ctx)
     best = best_of(results)
-    whole = WholeDreams(agent, dream, seeds, cfg.max_steps, ctx.seed_for("whole dreams"))
+    own = ctx.seed_for("whole dreams")
+    whole = WholeDreams(agent, dream, seeds, cfg.max_steps, own, ctx.executor)
     for place, (generation, result) in enumerate(zip(generations, results, strict=True)):
         record = _checkpoint(cfg, candidates, generation, result, whole, place == best)
         if record["alarm"]:
@@ -308,5 +310,10 @@ def test(
     interval = "" if ci95 is None else f" (95% interval {told(ci95[0])} to {told(ci95[1])})"
     ctx.say(f"test: {told(result.mean)}{interval} in {len(seeds)} episodes")
     if cfg.videos:
-        film(open_member(folder), env_id, result, out / "media")
+        with given_or_new(ctx.executor, 1, 1) as worker:
+            list(worker.map(partial(_film, folder, env_id, result), [out / "media"]))
     return result
+
+
+def _film(folder: Path, env_id: str, result: EvaluationResult, media: Path) -> None:
+    film(open_member(folder), env_id, result, media)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from worldmodels.protocols import NUM_TEST_SEEDS
-from worldmodels.tasks.default import HOLDS, PLAYED_OUT, RHO, Examination, Reach
+from worldmodels.tasks.behaviours import RHO
+from worldmodels.tasks.default import PLAYED_OUT
+from worldmodels.tasks.examination import HOLDS, Examination, Reach
 
 SEEN = 16.0
 """Change of one of V's pixels, 0 to 255, from which V can tell two frames apart."""

@@ -8,23 +8,26 @@ the seed alone.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from worldmodels import envs
+from worldmodels import envs, executors
 from worldmodels.envs.frames import Crop, FrameSpec, to_vision
 from worldmodels.envs.pixels import drawer_of, four_channels
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import TRAINING_SEED_LIMIT
 from worldmodels.runs import derive_seed
+from worldmodels.tasks.behaviours import actions_of, behaviours
+from worldmodels.tasks.examination import HOLDS, Ends, Examination, Frames, Reach, Rewards
 
 STEPS, EPISODES = 1500, 30
 """Most steps and episodes that are played."""
@@ -39,169 +42,8 @@ HELD_STEPS = 75
 """Most steps of an episode of one action; what is left is shared by the random behaviours."""
 REPLAYED = 50
 """Steps that are played a second time, from the same seed."""
-HOLDS = (1, 2, 3, 4)
-"""Steps between two frames whose difference is measured."""
-STICKY = (0.0, 0.5, 0.7, 0.9, 0.98)
-"""Probabilities of keeping a choice of a Discrete space; 0 chooses anew in every step."""
-SCALES = (0.25, 0.5, 1.0)
-"""Standard deviations of AR(1) noise in a Box, in unit coordinates."""
-RHO = 0.9
-"""What is left of that noise one step later."""
 SKIPS = ("frameskip", "frame_skip", "skip")
 """Arguments by which environments hold an action themselves."""
-
-
-@dataclass(frozen=True)
-class Reach:
-    """How far one kind of actions came."""
-
-    name: str
-    """such as "a choice kept with 0.7" """
-    kind: str
-    """"uniform", "sticky", "noise" or "held" """
-    value: float
-    """probability of keeping the choice, deviation of the noise, or number of the action"""
-    episodes: int
-    length: float
-    """steps for each episode that ended, which is their mean length where none was cut; at most the
-    time limit"""
-    variety: float
-    """standard deviation of V's pixels over all frames, mean of the pixels, 0 to 255"""
-    rewarded: float
-    """fraction of steps with a better reward than the commonest"""
-    mean_return: float
-
-
-@dataclass(frozen=True)
-class Frames:
-    """What was seen."""
-
-    shape: tuple[int, ...]
-    kind: str
-    """"colour" or "grey" """
-    mean: float
-    """brightness of V's pixels, 0 to 255"""
-    std: float
-    """its standard deviation, over pixels and frames"""
-    black: float
-    """fraction of frames that are all but black; so for the next two"""
-    white: float
-    plain: float
-    """of frames of one colour"""
-    same: bool
-    """whether all frames are equal"""
-    changed: float
-    """fraction of pixels that a step changes, mean of all steps"""
-    still: float
-    """fraction of steps that change no pixel"""
-    motion: tuple[float, ...]
-    """largest change of one of V's pixels, 0 to 255, from a frame to the one `HOLDS` steps later:
-    median over frames that change at all"""
-
-
-@dataclass(frozen=True)
-class Rewards:
-    """What was paid."""
-
-    commonest: float
-    share: float
-    """fraction of steps that pay it"""
-    low: float
-    high: float
-    mean: float
-    std: float
-    at_ends: bool
-    """whether only steps that terminate an episode pay another than the commonest reward"""
-    same_returns: bool = False
-    """whether all episodes that were not cut, two or more, have the same return"""
-
-    @property
-    def constant(self) -> bool:
-        """Whether every step pays the same."""
-        return self.share == 1.0
-
-
-@dataclass(frozen=True)
-class Ends:
-    """How long episodes were, and why they ended."""
-
-    limit: int | None
-    """the environment's time limit, or the user's where that is shorter; None: there is none"""
-    terminated: int
-    """episodes that ended by themselves"""
-    truncated: int
-    """that the time limit ended"""
-    cut: int
-    """that were cut here, since there are other things to measure"""
-    shortest: int
-    """steps of the shortest episode that was not cut; 0 where all were"""
-    longest: int
-    """steps of the longest episode"""
-    rate: float
-    """terminated episodes per step"""
-    natural: int | None = None
-    """steps of a random episode that was played to its end, as no other had ended and there is no
-    time limit; None where there was no need, or where it did not end"""
-
-    @property
-    def endless(self) -> bool:
-        """Whether nothing ends an episode, as far as was seen."""
-        ended = self.terminated + self.truncated > 0 or self.natural is not None
-        return self.limit is None and not ended
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What a few episodes showed; JSON can hold it."""
-
-    env_id: str
-    seed: int
-    steps: int
-    """steps of the environment that this cost"""
-    actions: ActionSpec
-    skip: int | None
-    """steps for which the environment holds each action by itself, where it says so"""
-    frames: Frames
-    rewards: Rewards
-    ends: Ends
-    reached: tuple[Reach, ...]
-    repeatable: bool
-    """whether the same seed and actions gave the same frames and rewards"""
-    same_resets: bool
-    """whether all seeds give the same first frame"""
-    steps_per_second: float
-    """for the eye only: no setting follows from it"""
-    picture: str = field(repr=False)
-    """PNG in base64: what V would see at four moments of an episode, side by side"""
-    stacked: bool = False
-    """whether four channels, which are taken for RGBA, are four grey frames, the newest last"""
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """The inverse of `worldmodels.runs.to_jsonable`."""
-        frames, actions = dict(record["frames"]), dict(record["actions"])
-        for name in ("shape", "motion"):
-            frames[name] = tuple(frames[name])
-        for name in ("low", "high"):
-            actions[name] = tuple(actions[name])
-        parts = {
-            "frames": Frames(**frames),
-            "actions": ActionSpec(**actions),
-            "rewards": Rewards(**record["rewards"]),
-            "ends": Ends(**record["ends"]),
-            "reached": tuple(Reach(**reach) for reach in record["reached"]),
-        }
-        return cls(**{**record, **parts})
-
-    @property
-    def random(self) -> tuple[Reach, ...]:
-        """What random actions reached; not those that hold one action."""
-        return tuple(reach for reach in self.reached if reach.kind != "held")
-
-    @property
-    def png(self) -> bytes:
-        """The picture."""
-        return base64.b64decode(self.picture)
 
 
 @dataclass
@@ -239,6 +81,12 @@ def measure(
         return _Measure(env, env_id, seed, max_steps, FrameSpec(rows=rows, crop=crop)).result()
     finally:
         env.close()
+
+
+def measure_in_worker(env_id: str, **options: Any) -> Examination:
+    """`measure` in a worker, which ends with this process, and with it what it has started."""
+    with executors.make("processes", 1) as worker:
+        return next(worker.map(functools.partial(measure, **options), [env_id]))[1]
 
 
 class _Measure:
@@ -327,7 +175,7 @@ class _Measure:
 
     def _play(self, seed: int, kind: str, value: float, most: int) -> _Episode:
         """One episode of at most so many steps."""
-        actions = _actions(self.actions, kind, value, derive_seed(seed, "examination", kind))
+        actions = actions_of(self.actions, kind, value, derive_seed(seed, "examination", kind))
         began = time.perf_counter()
         frame, _ = self.env.reset(seed=seed)
         first = not self.episodes and not self.record
@@ -353,7 +201,7 @@ class _Measure:
     def _play_out(self) -> tuple[int | None, int]:
         """The length of one more random episode (None: it did not end), and the steps it took."""
         seed, began = self.seeds[0], time.monotonic()
-        actions = _actions(self.actions, "uniform", 0.0, derive_seed(self.seed, "played out"))
+        actions = actions_of(self.actions, "uniform", 0.0, derive_seed(self.seed, "played out"))
         self.env.reset(seed=seed)
         drawer = drawer_of(self.env)
         try:
@@ -383,7 +231,7 @@ class _Measure:
         raw: Any = four_channels(self.env)
         if raw is None:
             return False
-        actions = _actions(self.actions, "uniform", 0.0, derive_seed(self.seed, "stacked"))
+        actions = actions_of(self.actions, "uniform", 0.0, derive_seed(self.seed, "stacked"))
         before, shifted, moved = raw.reset(seed=self.seeds[0])[0], True, False
         for action in itertools.islice(actions, REPLAYED):
             after, _, terminated, truncated, _ = raw.step(action)
@@ -494,38 +342,6 @@ class _Measure:
             rewarded=float((paid > self._rewards().commonest).mean()),
             mean_return=float(paid.sum() / len(episodes)),
         )
-
-
-def behaviours(spec: ActionSpec) -> list[tuple[str, str, float]]:
-    """Name, kind and value of all that is tried: random actions, then at most three held ones."""
-    found = [("uniform", "uniform", 0.0)]
-    if spec.kind == "discrete":
-        found += [(f"a choice kept with {rate:g}", "sticky", rate) for rate in STICKY[1:]]
-        held = sorted({0, spec.dim // 2, spec.dim - 1})
-        return found + [(f"choice {spec.start + n} held", "held", float(n)) for n in held]
-    found += [(f"AR(1) noise of {scale:g}", "noise", scale) for scale in SCALES]
-    names = {-1.0: "lowest", 0.0: "middle", 1.0: "highest"}
-    return found + [(f"the {name} action held", "held", unit) for unit, name in names.items()]
-
-
-def _actions(spec: ActionSpec, kind: str, value: float, seed: int) -> Iterator[Any]:
-    """Actions for the environment, without end."""
-    rng, low, high = np.random.default_rng(seed), np.array(spec.low), np.array(spec.high)
-    if spec.kind == "discrete":
-        choice = int(value) if kind == "held" else int(rng.integers(spec.dim))
-        while True:
-            yield spec.start + choice
-            if kind == "uniform" or (kind == "sticky" and rng.random() >= value):
-                choice = int(rng.integers(spec.dim))
-    unit = value * rng.standard_normal(spec.dim)
-    while True:
-        if kind == "uniform":
-            unit = rng.uniform(-1, 1, spec.dim)
-        elif kind == "held":
-            unit = np.full(spec.dim, value)
-        numbers = low + (np.clip(unit, -1, 1) + 1) * (high - low) / 2
-        yield spec.to_env(numbers.astype(np.float32))
-        unit = RHO * unit + np.sqrt(1 - RHO**2) * value * rng.standard_normal(spec.dim)
 
 
 def _changed(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
