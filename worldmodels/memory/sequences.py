@@ -145,4 +145,4 @@ class SequenceStreams:
             acted.astype(np.float32),
             restart[:, 0],
         )
-        return SequenceBatch(*map(torch.from_numpy, parts), first=length)
+        return SequenceBatch._make((*map(torch.from_numpy, parts), length))
