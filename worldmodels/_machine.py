@@ -20,6 +20,8 @@ Device: TypeAlias = Literal["cpu", "cuda"]
 """Where networks compute: the CPU, or the first GPU that torch sees."""
 
 LIBRARIES = ("torch", "gymnasium", "box2d", "pygame", "numpy", "numba", "cma", "stable-baselines3")
+OPTIONAL = ("vizdoom", "ale-py", "minigrid")
+"""Packages of environments, whose versions are named where they are installed."""
 _OTHER_NAMES = {"box2d": "box2d-py", "pygame": "pygame-ce"}
 """Distributions that some machines have instead."""
 
@@ -29,6 +31,8 @@ def versions() -> dict[str, str]:
     from worldmodels import __version__
 
     found = {"worldmodels": __version__, **{name: _version(name) for name in LIBRARIES}}
+    more = {name: _version(name) for name in OPTIONAL}
+    found |= {name: number for name, number in more.items() if number != "absent"}
     return {**found, "python": platform.python_version(), "platform": platform.platform()}
 
 
