@@ -492,6 +492,8 @@ SMOKE: dict[str, Any] = {
 
 QUICK: dict[str, Any] = {
     "iterations": 4,
+    "from_scratch.iterations": 1,
+    "from_scratch.memory_steps": 6000,
     "experience.explore_episodes": 600,
     "experience.explore_scales": (0.2, 0.4, 0.7),
     "experience.agent_noise": (0.0, 0.05, 0.15, 0.3),
