@@ -2,7 +2,7 @@
 
     python scripts/evolve_in_reality.py --agent runs/demo/agent --frames 4000000 --out runs/es-0
 
-The same command again goes on where it was stopped. The result is an agent like any other:
+The same command resumes an interrupted run. The result is an agent like any other:
 
     worldmodels evaluate --agent runs/es-0/agent --episodes 100 --json F --run runs/es-0
 """

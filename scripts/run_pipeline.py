@@ -1,9 +1,9 @@
-"""All steps in one, several rounds of them, with a selection by real driving after each.
+"""All steps in one, several iterations of them, with a selection by real episodes after each.
 
     python scripts/run_pipeline.py --preset quick --out runs/quick
 
-Each round collects with the best driver of the round before, so M learns the world where the driver
-goes. The same command again goes on where it was stopped. The same as `worldmodels run`.
+Each iteration collects with the best agent of the one before, so M learns the world where the agent
+goes. The same command resumes an interrupted run. The same as `worldmodels run`.
 """
 
 import sys

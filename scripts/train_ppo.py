@@ -8,7 +8,7 @@ PPO on the run's test seeds and adds it to the run's report. Without a run:
     python scripts/train_ppo.py --env CartPole-v1 --frames 100000 --seed 0 --out runs/ppo-0
     worldmodels evaluate --agent runs/ppo-0/agent --episodes 100 --json F --run runs/ppo-0
 
-The same command again goes on where it was stopped. --recipe zoo, v3, recurrent and dream are the
+The same command resumes an interrupted run. --recipe zoo, v3, recurrent and dream are the
 published ones for CarRacing.
 """
 

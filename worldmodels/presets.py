@@ -309,7 +309,7 @@ class RunConfig(Config):
     """rows of the frames to keep, from the top; set it to cut off a status bar (None: the
     task's)"""
     crop: Crop | None = field(default=None, metadata={"omit_default": True})
-    """pixels of the frames to cut off at the top, bottom, left and right, such as a status bar
+    """pixels of the frames to crop at the top, bottom, left and right, such as a status bar
     (None: the task's)"""
     horizontal_flip: bool = False
     """also train V and M on the horizontal flip of every episode, which doubles the data; only for

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,9 @@ class Noisy:
         return np.asarray(-np.sum((population - target) ** 2, axis=1), np.float64)
 
 
-def config(name: str = "cma", **kwargs: object) -> EvolveConfig:
+def config(name: Any = "cma", **kwargs: object) -> EvolveConfig:
     cfg = EvolveConfig(
-        StrategyConfig(name, P),  # type: ignore[arg-type]  # the name is one of them
+        StrategyConfig(name, P),
         20,
         snapshot_every=5,
         mean_window=3,

@@ -88,6 +88,14 @@ def test_a_constant_reward_is_known_and_costs_nothing(paid: float) -> None:
     torch.testing.assert_close(reward.expected(output.reward), torch.full((3, 5), paid))
 
 
+def test_a_constant_raw_reward_has_no_scale() -> None:
+    latents = system()
+    latents = dataclasses.replace(latents, reward=np.full(latents.num_frames, 4, np.float32))
+    model = fit_reward_model(latents, "raw")
+    assert model.expected(torch.tensor([3.0, -7.0])).tolist() == [4.0, 4.0]
+    assert model.target(torch.tensor([4.0])).tolist() == [0.0]
+
+
 def test_two_hot_learns_rewards_of_any_scale() -> None:
     """z's first coordinate decides whether a step pays -1, 0 or 100 units."""
     latents, found = system(), []

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.envs.blocks import KINDS, Fake, name_of
@@ -26,8 +24,6 @@ from worldmodels.commands.collect import Collect
 from worldmodels.commands.parsing import parse
 from worldmodels.commands.run import Run
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.memory.rewards import RewardModel
-from worldmodels.memory.train import fit_reward_model
 from worldmodels.presets import PRESETS, changed, quick
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, to_jsonable
@@ -263,15 +259,6 @@ def test_scales_that_fall_are_left_out() -> None:
 def test_choices_get_no_residual() -> None:
     assert settings("fine")["residual.enabled"] is False
     assert "residual.enabled" not in settings("pendulum")
-
-
-def test_a_constant_reward_has_no_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "worldmodels.memory.train._rewards", lambda _: (np.full(9, 4.0, np.float32), 4.0, 1.0)
-    )
-    model: RewardModel = fit_reward_model(None, "raw")  # type: ignore[arg-type]  # it is not read
-    assert model.expected(torch.tensor([3.0, -7.0])).tolist() == [4.0, 4.0]
-    assert model.target(torch.tensor([4.0])).tolist() == [0.0]
 
 
 # --- the command

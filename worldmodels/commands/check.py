@@ -187,7 +187,7 @@ class Check(Command):
     frame_rows: Size | None = None
     """rows of the frames that V sees, from the top (default: the task's, or all)"""
     crop: Crop | None = None
-    """pixels of the frames to cut off at the top, bottom, left and right (default: the task's, or
+    """pixels of the frames to crop at the top, bottom, left and right (default: the task's, or
     none)"""
     json: FilePath | None = None
     """write all figures to this JSON file"""

@@ -94,7 +94,7 @@ class Collect(Command):
     frame_rows: Size | None
     """rows of the frames to keep, from the top; None takes the task's"""
     crop: Crop | None
-    """pixels of the frames to cut off at the top, bottom, left and right; None takes the task's"""
+    """pixels of the frames to crop at the top, bottom, left and right; None takes the task's"""
     rho: Decay
     """correlation of the random actions (ar1) from one action to the next"""
     bias: tuple[float, ...] | None = None

@@ -15,7 +15,7 @@ from worldmodels.config import AtLeast, Config, Limit, Size, SizeOrZero
 from worldmodels.protocols import UserError
 
 Crop: TypeAlias = tuple[SizeOrZero, SizeOrZero, SizeOrZero, SizeOrZero]
-"""Pixels to cut off at the top, bottom, left and right."""
+"""Pixels to crop at the top, bottom, left and right."""
 
 
 @dataclass(frozen=True)

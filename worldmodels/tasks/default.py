@@ -71,7 +71,7 @@ def measure(
         seed: chooses the training seeds that are played, and the actions.
         max_steps: longest episode; None leaves it to the environment.
         rows: rows of the frames that V sees, from the top; None for all.
-        crop: pixels of these that are cut off at the top, bottom, left and right.
+        crop: pixels of these that are cropped at the top, bottom, left and right.
 
     Raises:
         UserError: it cannot be made, or breaks a promise in one of the episodes.
