@@ -73,6 +73,14 @@ def test_index_and_order(store: EpisodeStore) -> None:
     assert labels(np.concatenate([store.read(i).obs for i in range(len(store))])) == ALL
 
 
+def test_some_frames_are_those_of_the_whole_episode(store: EpisodeStore) -> None:
+    for record in store.episodes:
+        whole, last = store.read_frames(record.index), record.num_frames - 1
+        at = np.array([last, 0, last // 2, 0])
+        assert np.array_equal(store.frames_at(record.index, at), whole[at])
+        assert store.frames_at(record.index, at[:0]).shape == (0, *whole.shape[1:])
+
+
 @pytest.mark.parametrize("buffer_frames", [1, 64, 10_000])
 def test_an_epoch_has_each_frame_once(store: EpisodeStore, buffer_frames: int) -> None:
     batches = store.frame_batches(1, 3, buffer_frames=buffer_frames)

@@ -64,6 +64,11 @@ def test_one_seed_one_result_and_exact_resume(tmp_path: Path, shape: VAEConfig) 
     assert same(whole, resumed)
 
 
+def test_the_matrix_product_of_the_decoder_copies_no_weight() -> None:
+    model = train_vision(CFG, SMALL, batches, FRAMES, seed=0)
+    assert model.check_decoder()[0].weight.is_contiguous()  # channels last, flatten copies it
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
 def test_a_training_goes_on_on_another_device(tmp_path: Path, first: str, then: str) -> None:

@@ -148,6 +148,18 @@ class EpisodeStore:
             record.shard.read_frames(record.position, number, out[first : first + BLOCK_FRAMES])
         return out
 
+    def frames_at(self, index: int, at: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Some frames of one episode, (N, S, S, 3); decodes only the blocks that hold them."""
+        record = self.episodes[index]
+        out = np.empty((len(at), *self.frame_shape), np.uint8)
+        block = np.empty((BLOCK_FRAMES, *self.frame_shape), np.uint8)
+        for number in np.unique(at // BLOCK_FRAMES):
+            size = record.entry.blocks[number].frames
+            record.shard.read_frames(record.position, int(number), block[:size])
+            rows = at // BLOCK_FRAMES == number
+            out[rows] = block[at[rows] % BLOCK_FRAMES]
+        return out
+
     def frame_batches(
         self,
         batch: int,

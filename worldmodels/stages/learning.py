@@ -125,14 +125,15 @@ def sample_frames(store: EpisodeStore, count: int) -> tuple[NDArray[np.uint8], N
     """
     every = max(1, store.num_frames // count)
     wanted = np.arange(0, store.num_frames, every)[:count]
-    chosen, beside = [], []
+    chosen = np.empty((2, len(wanted), *store.frame_shape), np.uint8)
     for record in store.episodes:
         at = wanted - record.first_frame
-        at = at[(at >= 0) & (at < record.num_frames)]
-        frames = store.read_frames(record.index)
-        chosen.append(frames[at])
-        beside.append(frames[np.where(at + 1 < record.num_frames, at + 1, at - 1)])
-    return np.concatenate(chosen), np.concatenate(beside)
+        rows = (at >= 0) & (at < record.num_frames)
+        at = at[rows]
+        near = np.where(at + 1 < record.num_frames, at + 1, at - 1)
+        pairs = store.frames_at(record.index, np.concatenate([at, near]))
+        chosen[:, rows] = pairs.reshape(2, len(at), *store.frame_shape)
+    return chosen[0], chosen[1]
 
 
 def _with_flip(episode: Episode, flip: Symmetry | None) -> list[Episode]:

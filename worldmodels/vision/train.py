@@ -18,7 +18,14 @@ from worldmodels._training import Options, TrainConfig, TrainingLoop
 from worldmodels.config import Count, CountOrZero, NotNegative, Rate, Size
 from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16, load_checkpoint, mixed_precision
-from worldmodels.vision.vae import QUANTISATION, ConvVAE, VAEConfig, to_float, vae_loss
+from worldmodels.vision.vae import (
+    QUANTISATION,
+    ConvVAE,
+    FromPoint,
+    VAEConfig,
+    to_float,
+    vae_loss,
+)
 
 STATISTICS_FRAMES = 2048
 """Frames, the first of the training, whose mean and deviation are taken."""
@@ -187,7 +194,11 @@ def train_vision(
     layout = torch.channels_last if fast else torch.contiguous_format  # the faster one of each
 
     def make() -> ConvVAE:
-        return ConvVAE(vae).to(memory_format=layout)  # type: ignore[call-overload,no-any-return]  # not in its types
+        model: ConvVAE = ConvVAE(vae).to(memory_format=layout)  # type: ignore[call-overload]  # not in its types
+        for layer in model.modules():
+            if isinstance(layer, FromPoint):  # a matrix product, which would copy it in every step
+                layer.weight.data = layer.weight.data.contiguous()
+        return model
 
     adaptive = cfg.adaptive and options.get("init") is None and neighbours is not None
     if adaptive:
