@@ -158,14 +158,19 @@ class Memory(nn.Module, ABC):
         h is without dropout; the mask is broadcast over it, and None is no dropout.
         """
         cfg, h = self.cfg, h if mask is None else h * mask
-        raw = self.mixture(h).unflatten(-1, (3, cfg.z_dim, cfg.mixtures))
+        # computed as (..., K, Z): passes over Z numbers are fast, over K of them they are not
+        weight, bias = (
+            part.unflatten(0, (3, cfg.z_dim, cfg.mixtures)).transpose(1, 2).flatten(0, 2)
+            for part in (self.mixture.weight, self.mixture.bias)
+        )
+        raw = functional.linear(h, weight, bias).unflatten(-1, (3, cfg.mixtures, cfg.z_dim))
         logit, mu, raw_sigma = raw.unbind(-3)
         floor = torch.full((), math.log(cfg.sigma_floor), dtype=raw.dtype, device=raw.device)
         raw_sigma = raw_sigma.clamp_max(math.log(cfg.sigma_ceiling))
         return MemoryOutput(
-            log_pi=functional.log_softmax(logit, dim=-1),
-            mu=mu + z.unsqueeze(-1) if cfg.residual else mu,
-            log_sigma=torch.logaddexp(raw_sigma, floor),
+            log_pi=functional.log_softmax(logit, dim=-2).transpose(-1, -2),
+            mu=(mu + z.unsqueeze(-2) if cfg.residual else mu).transpose(-1, -2),
+            log_sigma=torch.logaddexp(raw_sigma, floor).transpose(-1, -2),
             reward=self.reward(h).squeeze(-1),
             terminated_logit=self.terminated(h).squeeze(-1),
         )
