@@ -17,10 +17,12 @@ from torch import Tensor
 from worldmodels.controller.evolve import EvolveConfig, evolve
 from worldmodels.controller.linear import ControllerConfig, Controllers, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
+from worldmodels.dream import engine as engine_module
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns, MakeAct
+from worldmodels.dream.kernels import KernelWorld
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import DreamNoise
+from worldmodels.dream.world import DreamNoise, World
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN
@@ -273,6 +275,45 @@ def test_nothing_counts_after_the_end(backend: str) -> None:
     assert (endless.lengths == T).all() and not endless.terminated.any()
     one_step = make_engine(memories, horizon=1).rollout(make_act, make_population(), 1)
     np.testing.assert_allclose(result.returns, one_step.returns, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+@pytest.mark.parametrize("common", [True, False])
+@pytest.mark.parametrize("mode", ["per_rollout", "per_step"])
+def test_ended_dreams_are_left_out_without_a_trace(
+    backend: str, common: bool, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memories = make_memories(2)
+    for memory in memories:
+        set_termination(memory, -2.0)
+    changes: dict[str, Any] = {
+        "backend": backend,
+        "common_random_numbers": common,
+        "ensemble": mode,
+    }
+    engine = make_engine(memories, termination="sampled", dropout=0.3, **changes)
+
+    def value(z: Tensor, h: Tensor) -> Tensor:
+        return 100 * z.sum(-1) + h.sum(-1)
+
+    kept = KernelWorld.keep if backend == "kernels" else World.keep
+    sizes = []
+
+    def keep(world: Any, rows: Any) -> None:
+        sizes.append(len(rows))
+        kept(world, rows)
+
+    monkeypatch.setattr(KernelWorld if backend == "kernels" else World, "keep", keep)
+    left = engine.rollout(make_act, make_population(), 5, record=True, value=value)
+    assert sizes and min(sizes) < P * E / 2
+    monkeypatch.setattr(engine_module, "ENDED", 2.0)
+    whole = engine.rollout(make_act, make_population(), 5, record=True, value=value)
+    np.testing.assert_array_equal(left.lengths, whole.lengths)
+    np.testing.assert_array_equal(left.terminated, whole.terminated)
+    np.testing.assert_allclose(left.returns, whole.returns, rtol=1e-5)
+    assert left.actions is not None and whole.actions is not None
+    alive = np.arange(T) < left.lengths[..., None]
+    np.testing.assert_allclose(left.actions[alive], whole.actions[alive], atol=1e-5)
 
 
 def test_sampled_termination_has_ms_probability() -> None:

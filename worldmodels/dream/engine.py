@@ -43,6 +43,9 @@ MOST_THREADS = 4
 """Threads where the config leaves their number open. More were slower, probably GIL contention:
 a generation took 0.85, 0.50, 0.53, 1.1 and 2.0 s with 1, 2, 4, 8 and 16."""
 
+ENDED = 0.25
+"""Fraction of the rows that have ended from which a chunk on the CPU goes on without them."""
+
 RECORD_LIMIT = 1 << 28
 """Most bytes that a recording may take."""
 
@@ -71,12 +74,12 @@ class DreamResult:
         """Dream steps that counted."""
         return int(self.lengths.sum())
 
-    def add(self, step: WorldStep, weight: float) -> None:
-        """Count one step; a dream that has ended adds nothing."""
-        alive = ~self.terminated
-        self.returns += np.where(alive, weight * step.reward.astype(np.float64), 0.0)
-        self.lengths += alive
-        self.terminated |= step.terminated
+    def add(self, step: WorldStep, weight: float, rows: NDArray[np.int64]) -> None:
+        """Count one step of some rows of a chunk; a dream that has ended adds nothing."""
+        alive = ~self.terminated[rows]
+        self.returns[rows] += np.where(alive, weight * step.reward.astype(np.float64), 0.0)
+        self.lengths[rows] += alive
+        self.terminated[rows] |= step.terminated
 
 
 class _Chunk(NamedTuple):
@@ -86,6 +89,39 @@ class _Chunk(NamedTuple):
     """memories that run; the first one gives h"""
     dreamer: int | None
     """index in members of the one that dreams; None draws one per step"""
+
+
+class _Running:
+    """The dreams of a chunk that are still computed: all of them at first."""
+
+    def __init__(self, world: World, rows: int, noises: int) -> None:
+        self.world, self.rows, self._noises = world, np.arange(rows), noises
+        self._all: tuple[Tensor, Tensor] | None = None
+        """z and h of all rows; of those that are left out, as they were then"""
+
+    def seen(self) -> tuple[Tensor, Tensor]:
+        """See `World.seen`, for all rows of the chunk."""
+        seen = self.world.seen()
+        if self._all is None:
+            return seen
+        for whole, part in zip(self._all, seen, strict=True):
+            whole[self.rows] = part
+        return self._all
+
+    def step(self, action: Tensor, uniform: Array, normal: Array) -> WorldStep:
+        """See `World.step`; the action is one for each row of the chunk."""
+        if self._all is None:
+            return self.world.step(action, uniform, normal)
+        drawn = self.rows % self._noises
+        return self.world.step(action[self.rows], uniform[drawn], normal[drawn])
+
+    def keep(self, rows: NDArray[np.bool_]) -> None:
+        """Go on with some of the rows that are left."""
+        if self._all is None:
+            z, h = self.seen()
+            self._all = z.clone(), h.clone()
+        self.world.keep(np.flatnonzero(rows))
+        self.rows = self.rows[rows]
 
 
 class DreamEngine:
@@ -254,17 +290,21 @@ class DreamEngine:
         index = np.tile(index, rows // noise.n)
         world = self.world(chunk.members, chunk.dreamer, index, mask)
         part, weight = DreamResult.zeros(rows), 1.0
+        running = _Running(world, rows, noise.n)
         for t in range(cfg.horizon):
-            z, h = world.seen()
+            z, h = running.seen()
             action = act(z.view(*shape, -1), h.view(*shape, -1)).reshape(rows, -1)
             if total.actions is not None:
                 taken = action.float().cpu().numpy().reshape(*shape, -1)
                 total.actions[:, :, t][where] = taken
-            part.add(world.step(action, *noise.step()), weight)
+            part.add(running.step(action, *noise.step()), weight, running.rows)
             weight *= cfg.discount
-            if part.terminated.all():
+            ended = part.terminated[running.rows]
+            if ended.all():
                 break
-        rest = 0.0 if value is None else weight * value(*world.seen()).double().cpu().numpy()
+            if self.device.type == "cpu" and ended.mean() >= ENDED:
+                running.keep(~ended)
+        rest = 0.0 if value is None else weight * value(*running.seen()).double().cpu().numpy()
         returns = part.returns + np.where(part.terminated, 0.0, rest)
         total.returns[where] = returns.reshape(shape)
         total.lengths[where] = part.lengths.reshape(shape)

@@ -271,17 +271,22 @@ def _as_array(matrix: Tensor) -> NDArray[Any]:
 class KernelWorld(World):
     """The dream by compiled kernels: it means the same as `TorchWorld`.
 
-    All buffers are allocated once. Kernels get new views at every step, since stored views would
-    not belong to the tensors of a copy.
+    Buffers are allocated once for a number of rows. Kernels get new views at every step, since
+    stored views would not belong to the tensors of a copy.
     """
 
     def __init__(self, packed: Sequence[PackedMemory], batch: Batch) -> None:
         """Dream by the packed weights of M memories."""
         super().__init__(batch)
-        self.packed, first = list(packed), packed[0]
+        self.packed = list(packed)
         self._dreaming = list(range(len(packed))) if self.dreamer is None else [self.dreamer]
         self._heads_bias = np.stack([packed[m].heads_bias for m in self._dreaming])
-        members, (rows, hidden), dtype = len(packed), self.h[0].shape, first.lstm.dtype
+        self._allocate()
+
+    def _allocate(self) -> None:
+        """Make the buffers of as many rows as there are."""
+        first, members = self.packed[0], len(self.packed)
+        (rows, hidden), dtype = self.h[0].shape, first.lstm.dtype
         self._x = torch.zeros((members, rows, len(first.lstm)), dtype=dtype)
         """rows [h masked, z, action, zeros]"""
         self._gates = torch.empty((rows, 4 * hidden), dtype=dtype)
@@ -304,6 +309,11 @@ class KernelWorld(World):
         """See `World.put`."""
         super().put(index, states, mask)
         self._write_hidden()
+
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """See `World.keep`."""
+        super().keep(rows)
+        self._allocate()
 
     def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
         cfg, hidden = self.packed[0].cfg, self.h[0].shape[1]

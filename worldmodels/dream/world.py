@@ -156,6 +156,13 @@ class World(ABC):
         if self.mask is not None and mask is not None:
             self.mask[:, index] = self._tensor(mask)
 
+    def keep(self, rows: NDArray[np.int64]) -> None:
+        """Go on with the k rows of these indices; each takes noise of its own from here on."""
+        if self.mask is not None:
+            self.mask = self.mask[:, torch.from_numpy(rows % self.mask.shape[1])]
+        self.z = self.z[rows]
+        self.h, self.c = ([state[rows] for state in part] for part in (self.h, self.c))
+
     @abstractmethod
     def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
         """Draw z_{t+1}; arguments of `step`."""
