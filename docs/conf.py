@@ -1,13 +1,14 @@
 import sys
-from importlib.metadata import version as installed_version
 from pathlib import Path
+
+import worldmodels
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "worldmodels"
 author = "The worldmodels authors"
 copyright = f"2026, {author}"
-release = installed_version("worldmodels")
+release = worldmodels.__version__
 version = release
 
 extensions = [
