@@ -55,6 +55,7 @@ def _committed(*names: str) -> tuple[Path, ...]:
 
 _METHODS = _committed(*charts.FULL, charts.QUICK, "2026-11-26-baselines")
 FIGURES: dict[str, Made] = {
+    **{f"badge-{name}.svg": Made(diagrams.draw_badge) for name in diagrams.BADGES},
     "drive-and-dream.webp": Made(frames.draw_drive_and_dream, _AGENT),
     "system.svg": Made(diagrams.draw_system),
     "stages.svg": Made(diagrams.draw_stages),

@@ -54,9 +54,26 @@ def _runs(names: tuple[str, ...]) -> list[Run]:
     return read_runs([str(RESULTS / name) for name in names])
 
 
+def _curve(run: Run) -> list[tuple[int, float]]:
+    """Frames and mean return of all controllers that an iteration tried, not of its best.
+
+    A baseline's curve has one policy at each point, so it is as it was written.
+    """
+    metrics = Path(run.path) / "metrics.jsonl"
+    if not run.method.startswith("world model"):
+        return [(point.real_frames, point.mean) for point in run.curve]
+    tried: dict[int, list[float]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        if row["stage"] == "selection":
+            tried.setdefault(row.get("iteration", row.get("round")), []).append(row["real_mean"])
+    means = [float(np.mean(tried[number])) for number in sorted(tried)]
+    return [(point.real_frames, mean) for point, mean in zip(run.curve, means, strict=True)]
+
+
 def _draw_run(axes: Axes, run: Run, colour: str, mark: str, label: str | None) -> None:
     """Thin the curve on selection tracks, large the test with its interval."""
-    curve = [(point.real_frames, point.mean) for point in run.curve]
+    curve = _curve(run)
     axes.plot(*zip(*curve, strict=True), color=colour, linewidth=1.4, alpha=0.55)
     tested = np.array(list(run.returns.values()))
     low, high = interval(tested)
@@ -103,7 +120,7 @@ def draw_methods(path: Path) -> None:
     )
     for label, names, colour in kinds:
         for number, run in enumerate(_runs(names)):
-            curve = [(point.real_frames, point.mean) for point in run.curve]
+            curve = _curve(run)
             shown = label if number == 0 else None
             line = axes.plot(*zip(*curve, strict=True), ".-", color=colour, label=shown)[0]
             line.set(linewidth=1.3, alpha=0.8)

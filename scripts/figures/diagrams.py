@@ -104,3 +104,29 @@ def draw_stages(path: Path) -> None:
     arrow(axes, (step * 5.5, 0.82), (step * 0.5, 0.82), GREEN, **back)
     axes.text(step * 3, 0.62, "again, with a better agent", color=GREEN, size=10, ha="center")
     save(figure, path)
+
+
+BADGES = {
+    "python": ("python", "3.11 to 3.13", BLUE),
+    "licence": ("licence", "MIT", GREEN),
+    "types": ("types", "mypy strict", PURPLE),
+    "gpu": ("GPU", "not needed", ORANGE),
+}
+"""Name -> what it says, left and right."""
+
+
+def draw_badge(path: Path) -> None:
+    """A badge that is a file like any other: no service counts who looks at it."""
+    left, right, colour = BADGES[path.stem.removeprefix("badge-")]
+    widths = [round(6.6 * len(text)) + 14 for text in (left, right)]
+    total = sum(widths)
+    text = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="20" role="img" '
+        f'aria-label="{left}: {right}"><clipPath id="r"><rect width="{total}" height="20" rx="3"/>'
+        f'</clipPath><g clip-path="url(#r)"><rect width="{widths[0]}" height="20" fill="#444b55"/>'
+        f'<rect x="{widths[0]}" width="{widths[1]}" height="20" fill="{colour}"/></g>'
+        '<g fill="#fff" text-anchor="middle" font-family="Verdana,DejaVu Sans,sans-serif" '
+        f'font-size="11"><text x="{widths[0] / 2}" y="14">{left}</text>'
+        f'<text x="{widths[0] + widths[1] / 2}" y="14">{right}</text></g></svg>\n'
+    )
+    path.write_text(text, encoding="utf-8")
