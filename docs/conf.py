@@ -14,32 +14,48 @@ version = release
 extensions = [
     "mathml",
     "reference",
-    "myst_parser",
+    "site",
+    "myst_nb",
+    "sphinx_design",
     "sphinx.ext.apidoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "api/modules.rst", "api/baselines*", "api/sparse_gan*"]
-suppress_warnings = ["ref.python"]  # a class and its re-export have the same short name
+exclude_patterns = ["_build", "api/modules.rst"]
+suppress_warnings = [
+    "ref.python",  # a class and its re-export have the same short name
+    "toc.empty_glob",
+]
 
 html_math_renderer = "mathml"
 
-# Markdown
-myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+# Markdown and notebooks; these are executed while building, and shown with what they print.
+myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 150  # seconds for a cell
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
-# Reference pages, one for each module, made from the docstrings
-apidoc_modules = [
-    {
-        "path": "../worldmodels",
+
+def _modules(package: str, *excluded: str) -> dict[str, object]:
+    return {
+        "path": f"../{package}",
         "destination": "api",
         "separate_modules": True,
         "module_first": True,
         "max_depth": 1,
         "automodule_options": {"members", "show-inheritance"},
-        "exclude_patterns": ["../worldmodels/__main__.py"],
+        "exclude_patterns": [f"../{package}/{name}" for name in excluded],
     }
+
+
+# Reference pages, one for each module, made from the docstrings
+apidoc_modules = [
+    _modules("worldmodels", "__main__.py"),
+    _modules("baselines"),
+    _modules("sparse_gan"),
 ]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
@@ -51,3 +67,6 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = f"worldmodels {release}"
 html_theme_options = {"top_of_page_buttons": []}
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
+html_copy_source = False

@@ -12,7 +12,7 @@ def shorten_title(app: Sphinx, docname: str, source: list[str]) -> None:
     if docname.startswith("api/"):
         title, _, rest = source[0].partition("\n")
         name = title.removesuffix(" module").removesuffix(" package")
-        short = name.removeprefix("worldmodels.") if name != "worldmodels" else "Modules"
+        short = name.removeprefix("worldmodels.")
         source[0] = f"{short}\n{rest}"
 
 
