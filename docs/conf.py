@@ -14,7 +14,7 @@ version = release
 extensions = [
     "mathml",
     "reference",
-    "site",
+    "site_rules",
     "myst_nb",
     "sphinx_design",
     "sphinx.ext.apidoc",
