@@ -23,10 +23,7 @@ extensions = [
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build", "api/modules.rst"]
-suppress_warnings = [
-    "ref.python",  # a class and its re-export have the same short name
-    "toc.empty_glob",
-]
+suppress_warnings = ["ref.python"]  # a class and its re-export have the same short name
 
 html_math_renderer = "mathml"
 

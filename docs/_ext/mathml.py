@@ -3,14 +3,21 @@
 The font that they are set in comes along (`_static/style.css`).
 """
 
+import re
+
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.writers.html5 import HTML5Translator
 
-_NO_NAMES = {"negativethinmathspace": "-0.167em"}
-"""Named spaces, which browsers no longer know, as lengths."""
+_REPAIRS = (
+    (r'width="negativethinmathspace"', 'width="-0.167em"'),  # browsers know lengths only
+    (r"<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>"),  # a relation, not an accent
+    (r'<mo accent="true">&#x02015;</mo>', '<mo stretchy="true">&#x0203E;</mo>'),  # over all of it
+    (r"(<mi>(?:log|ln|exp|max|min)</mi>)(?!<mo|</)", r'\1<mspace width="0.167em"/>'),
+)
+"""What the converter writes -> what browsers show as meant."""
 
 
 def to_mathml(equation: str, display: str = "inline") -> str:
@@ -27,8 +34,8 @@ def to_mathml(equation: str, display: str = "inline") -> str:
     if "\\" in mathml:
         command = mathml[mathml.index("\\") :].split("<")[0]
         raise SphinxError(f"the equation {equation.strip()!r} has the unknown command {command}")
-    for name, length in _NO_NAMES.items():
-        mathml = mathml.replace(f'width="{name}"', f'width="{length}"')
+    for written, meant in _REPAIRS:
+        mathml = re.sub(written, meant, mathml)
     return mathml
 
 
