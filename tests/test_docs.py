@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import importlib.util
+import pkgutil
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -83,3 +84,13 @@ def test_a_path_of_the_machine_is_shortened_or_refused() -> None:
     site.refuse_paths(None, "page", "", {"body": "worldmodels/agents"}, None)
     with pytest.raises(sphinx_errors.SphinxError, match="the page page shows the folder"):
         site.refuse_paths(None, "page", "", {"body": f"<p>{site.ROOT}/docs</p>"}, None)
+
+
+def test_every_name_that_a_page_links_exists() -> None:
+    found = set()
+    for page in [*DOCS.glob("*.md"), *DOCS.glob("tasks/*.md"), *DOCS.glob("results/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        found |= set(re.findall(r"\{py:\w+\}`(?:[^`<]*<)?~?([\w.]+)>?`", text))
+    assert len(found) > 20
+    for name in found:
+        assert pkgutil.resolve_name(name) is not None, name
