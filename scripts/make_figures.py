@@ -27,7 +27,7 @@ from worldmodels.cli import guarded
 IMAGES = ROOT / "docs/images"
 DIGESTS = IMAGES / "figures.json"
 _HERE = ROOT / "scripts/figures"
-_AGENT = (ROOT / "worldmodels/agents/car-racing",)
+_AGENT = tuple(sorted((ROOT / "worldmodels/agents/car-racing").glob("*.safetensors")))
 
 
 class Made(NamedTuple):

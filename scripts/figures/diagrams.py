@@ -77,7 +77,9 @@ def _dream(axes: Any) -> None:
         8.65, 1.9, "no frames, no physics:\nhundreds of dreams at once", ha="center", va="center",
         color=MUTED, size=9.5,
     )  # fmt: skip
-    axes.text(8.65, 3.6, "evolution keeps the C that earn most", color=GREEN, size=10.5, ha="center")
+    axes.text(
+        8.65, 3.6, "evolution keeps the C that earn most", color=GREEN, size=10.5, ha="center"
+    )
     axes.text(8.65, 0.36, "V paints a $z$ only for us to watch", color=BLUE, size=9.5, ha="center")
 
 
