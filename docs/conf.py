@@ -67,3 +67,4 @@ html_theme_options = {"top_of_page_buttons": []}
 html_static_path = ["_static"]
 html_css_files = ["style.css"]
 html_copy_source = False
+html_show_search_summary = False  # it would fetch pages, which a browser refuses from a folder
