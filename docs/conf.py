@@ -22,7 +22,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build", "api/modules.rst"]
+exclude_patterns = ["_build", "api*/modules.rst"]
 suppress_warnings = ["ref.python"]  # a class and its re-export have the same short name
 
 html_math_renderer = "mathml"
@@ -36,10 +36,10 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 
 
-def _modules(package: str, *excluded: str) -> dict[str, object]:
+def _modules(package: str, folder: str, *excluded: str) -> dict[str, object]:
     return {
         "path": f"../{package}",
-        "destination": "api",
+        "destination": folder,  # of its own: whatever else is in it is removed
         "separate_modules": True,
         "module_first": True,
         "max_depth": 1,
@@ -50,10 +50,12 @@ def _modules(package: str, *excluded: str) -> dict[str, object]:
 
 # Reference pages, one for each module, made from the docstrings
 apidoc_modules = [
-    _modules("worldmodels", "__main__.py"),
-    _modules("baselines"),
-    _modules("sparse_gan"),
+    _modules("worldmodels", "api", "__main__.py"),
+    _modules("baselines", "api_baselines"),
+    _modules("sparse_gan", "api_sparse_gan"),
 ]
+# What scikit-learn adds to every estimator
+autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request"}
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
