@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts import make_figures
+from scripts.figures import diagrams
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
@@ -28,8 +29,8 @@ def test_a_change_of_the_data_is_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(make_figures, "_HERE", tmp_path)
     code, data = tmp_path / "style.py", tmp_path / "data.json"
     code.touch()
-    monkeypatch.setattr(make_figures.diagrams, "__file__", str(code))
-    made = make_figures.Made(make_figures.diagrams.draw_system, [data])
+    monkeypatch.setattr(diagrams, "__file__", str(code))
+    made = make_figures.Made(diagrams.draw_system, [data])
     digests = set()
     for text in ("1", "2"):
         data.write_text(text)
