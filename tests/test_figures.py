@@ -8,29 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from scripts import make_figures
-from scripts.figures import diagrams
+from scripts.figures import diagrams, table
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
 
 
 def test_no_figure_is_older_than_its_code_and_data() -> None:
-    assert make_figures.stale() == [], "run `make figures`"
+    assert table.stale() == [], "run `make figures`"
 
 
 def test_every_picture_beside_them_is_made() -> None:
-    found = {path.name for path in make_figures.IMAGES.iterdir() if path.is_file()}
-    assert found == {*make_figures.FIGURES, make_figures.DIGESTS.name}
+    found = {path.name for path in table.IMAGES.iterdir() if path.is_file()}
+    assert found == {*table.FIGURES, table.DIGESTS.name}
 
 
 def test_a_change_of_the_data_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(make_figures, "ROOT", tmp_path)
-    monkeypatch.setattr(make_figures, "_HERE", tmp_path)
+    monkeypatch.setattr(table, "ROOT", tmp_path)
+    monkeypatch.setattr(table, "_HERE", tmp_path)
     code, data = tmp_path / "style.py", tmp_path / "data.json"
     code.touch()
     monkeypatch.setattr(diagrams, "__file__", str(code))
-    made = make_figures.Made(diagrams.draw_system, [data])
+    made = table.Made(diagrams.draw_system, [data])
     digests = set()
     for text in ("1", "2"):
         data.write_text(text)
