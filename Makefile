@@ -47,6 +47,11 @@ $(VENV)/.bench-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP_INSTALL) --editable '.[bench]'
 	@touch $(VENV)/.core-installed $@
 
+$(VENV)/.figures-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing worldmodels with the environments that the figures show (once, some minutes)"
+	@$(PIP_INSTALL) --editable '.[dev,docs,atari,doom,minigrid]'
+	@touch $(VENV)/.core-installed $(VENV)/.dev-installed $@
+
 .PHONY: venv
 venv: $(VENV)/.dev-installed ## only make the virtual environment, tools included
 
@@ -75,9 +80,13 @@ types: $(VENV)/.dev-installed ## check types, strictly
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: $(VENV)/.dev-installed ## build the documentation: docs/_build/html/index.html
+docs: $(VENV)/.dev-installed ## build the documentation, notebooks executed: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "The documentation: docs/_build/html/index.html"
+
+.PHONY: figures
+figures: $(VENV)/.figures-installed ## draw the figures of README and docs whose code or data changed
+	$(BIN)/python -m scripts.make_figures
 
 .PHONY: readme
 readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import nn
 
 from baselines.recipes import Recipe
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, install_extra
 
 _ADAM = {"eps": 1e-5, "fused": True}
 """Stable-Baselines3's own epsilon; fused is the same step in one pass over the weights"""
@@ -34,7 +34,7 @@ def contrib() -> Any:
     except ImportError as error:
         raise UserError(
             "RecurrentPPO is of the package sb3-contrib, which is not installed: "
-            "pip install 'worldmodels[recurrent]'"
+            + install_extra("recurrent")
         ) from error
     return sb3_contrib
 

@@ -39,7 +39,7 @@ from baselines.settings import CAR_RACING, TrainConfig, home_of
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
 from worldmodels.envs import ActionSpec
-from worldmodels.protocols import Policy, UserError
+from worldmodels.protocols import Policy, UserError, install_extra
 
 
 class FrameCounter(BaseCallback):
@@ -311,7 +311,7 @@ def _board(folder: Path, wanted: bool) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            "TensorBoard is not installed: pip install 'worldmodels[tensorboard]', or leave "
+            f"TensorBoard is not installed: {install_extra('tensorboard')}, or leave "
             "--tensorboard out (metrics.jsonl has the same figures)"
         ) from error
     return SummaryWriter(str(folder / "tensorboard"))

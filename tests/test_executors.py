@@ -199,7 +199,7 @@ def test_make(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_ray_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'worldmodels\[ray\]'"):
+    with pytest.raises(UserError, match=r"pip install 'worldmodels-control\[ray\]'"):
         executors.make("ray", 2)
 
 

@@ -16,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import worldmodels
+from worldmodels.protocols import DISTRIBUTION, install_extra
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,7 +37,22 @@ def test_one_version_in_package_changelog_and_metadata() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", worldmodels.__version__)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {worldmodels.__version__}" in changelog
-    assert importlib.metadata.version("worldmodels") == worldmodels.__version__
+    assert importlib.metadata.version(DISTRIBUTION) == worldmodels.__version__
+
+
+def test_every_extra_is_installed_by_the_name_on_the_index(project: dict[str, Any]) -> None:
+    """`pip install worldmodels` is somebody else's package."""
+    assert project["project"]["name"] == DISTRIBUTION
+    extras = project["project"]["optional-dependencies"]
+    found = set()
+    for path in [p for ending in ("py", "md", "ipynb") for p in ROOT.rglob(f"*.{ending}")]:
+        if not {".venv", "runs", "build", "_build"} & {*path.relative_to(ROOT).parts}:
+            text = path.read_text(encoding="utf-8")
+            said = re.findall(r"pip install\s+[\\'\"]*(worldmodels[\w-]*)\\?\[(\w+)", text)
+            assert {name for name, _ in said} <= {DISTRIBUTION}, path
+            found |= {extra for _, extra in said}
+    assert {"doom", "atari", "sparse", "minari"} <= found <= {*extras}
+    assert install_extra("doom") == "pip install 'worldmodels-control[doom]'"
 
 
 def test_metadata_keeps_a_range_and_the_set_up_pins_inside_it(

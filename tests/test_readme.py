@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -78,3 +79,25 @@ def test_every_make_target_that_is_mentioned_exists() -> None:
     for path in TEXTS:
         mentioned = re.findall(r"(?:^|`)make ([a-z-]+)", path.read_text(), re.MULTILINE)
         assert set(mentioned) <= targets, path.name
+
+
+def test_readme_names_the_pythons_of_the_metadata() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    versions = [c.rpartition(" ")[2] for c in project["classifiers"] if " :: 3." in c]
+    text = (ROOT / "README.md").read_text()
+    assert f"Python {versions[0]} to {versions[-1]}" in text
+    assert f"You need Python\n{versions[0]} or newer" in text
+    assert project["requires-python"] == f">={versions[0]}"
+
+
+def test_readme_installs_the_distribution() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (installed,) = re.findall(
+        r"^pip install (\S+)$", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    assert installed == project["name"]
+
+
+def test_the_moving_picture_is_small() -> None:
+    (film,) = re.findall(r"docs/images/[\w-]+\.(?:webp|gif)", (ROOT / "README.md").read_text())
+    assert (ROOT / film).stat().st_size < 3_000_000

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+DISTRIBUTION = "worldmodels-control"
+"""Name on the package index, where somebody else has `worldmodels`, the name of the import."""
+
 TRAINING_SEED_LIMIT = 400_000
 """Seeds of training episodes are below this one."""
 
@@ -47,6 +50,11 @@ class UserError(Exception):
 
     The command line prints it as one line and exits with status 2, without a traceback.
     """
+
+
+def install_extra(extra: str) -> str:
+    """The command that installs an extra, for errors."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 @runtime_checkable

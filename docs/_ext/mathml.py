@@ -1,10 +1,23 @@
-"""Write equations as MathML while building: pages need no script, no font and no network."""
+"""Write equations as MathML while building: pages need no script and no network.
+
+The font that they are set in comes along (`_static/style.css`).
+"""
+
+import re
 
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.writers.html5 import HTML5Translator
+
+_REPAIRS = (
+    (r'width="negativethinmathspace"', 'width="-0.167em"'),  # browsers know lengths only
+    (r"<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>"),  # a relation, not an accent
+    (r'<mo accent="true">&#x02015;</mo>', '<mo stretchy="true">&#x0203E;</mo>'),  # over all of it
+    (r"(<mi>(?:log|ln|exp|max|min)</mi>)(?!<mo|</)", r'\1<mspace width="0.167em"/>'),
+)
+"""What the converter writes -> what browsers show as meant."""
 
 
 def to_mathml(equation: str, display: str = "inline") -> str:
@@ -21,6 +34,8 @@ def to_mathml(equation: str, display: str = "inline") -> str:
     if "\\" in mathml:
         command = mathml[mathml.index("\\") :].split("<")[0]
         raise SphinxError(f"the equation {equation.strip()!r} has the unknown command {command}")
+    for written, meant in _REPAIRS:
+        mathml = re.sub(written, meant, mathml)
     return mathml
 
 
@@ -32,9 +47,7 @@ def visit_inline(writer: HTML5Translator, node: nodes.math) -> None:
 
 def visit_block(writer: HTML5Translator, node: nodes.math_block) -> None:
     """Write an equation on a line of its own, which scrolls where the screen is narrow."""
-    equation = to_mathml(node.astext(), "block")
-    style = "overflow: auto hidden; padding: 0.3em 0"
-    writer.body.append(f'<div class="equation" style="{style}">{equation}</div>')
+    writer.body.append(f'<div class="equation">{to_mathml(node.astext(), "block")}</div>')
     raise nodes.SkipNode
 
 

@@ -9,10 +9,10 @@ _WRITTEN: dict[str, list[str]] = {}
 
 def shorten_title(app: Sphinx, docname: str, source: list[str]) -> None:
     """Turn the title "worldmodels.memory.train module" into "memory.train"."""
-    if docname.startswith("api/"):
+    if docname.startswith("api"):
         title, _, rest = source[0].partition("\n")
         name = title.removesuffix(" module").removesuffix(" package")
-        short = name.removeprefix("worldmodels.") if name != "worldmodels" else "Modules"
+        short = name.removeprefix("worldmodels.")
         source[0] = f"{short}\n{rest}"
 
 

@@ -187,7 +187,7 @@ class PooledProblem:
 
 @dataclass(frozen=True)
 class LateralProblem:
-    """1/2 ||x - D z||^2 + |z|^T S |z| (Gregor, Szlam & LeCun 2011), for z = u[:, :N] - u[:, N:].
+    """`1/2 ||x - D z||^2 + |z|^T S |z|` (Gregor, Szlam & LeCun 2011), for z = u[:, :N] - u[:, N:].
 
     Splitting z into its two signs makes the energy smooth on u >= 0, so that projected gradients
     never raise it; for z it is the same, since a shared part of both signs only costs.

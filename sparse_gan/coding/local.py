@@ -132,8 +132,8 @@ class LocalAutoencoder(LatentEnergyModel):
     def curvature(self) -> float:
         """Upper bound on the energy's curvature in z: a gradient step of 1 over it lowers it.
 
-        By Schur's test ||D||^2 is at most the largest sum of |D| over the pixels of a unit times
-        that over the units of a pixel.
+        By Schur's test `||D||^2` is at most the largest sum of `|D|` over the pixels of a unit
+        times that over the units of a pixel.
         """
         cfg, size = self.cfg, self.decoder.abs()
         windows = size.sum(1).T[None]  # (1, M, P)

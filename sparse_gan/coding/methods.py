@@ -173,7 +173,7 @@ def _topographic(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 @torch.no_grad()
 def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> dict[str, float]:
-    """Change of single (|z|) and of pooled features under a shift and a rotation of the patch.
+    """Change of single (`|z|`) and of pooled features under a shift and a rotation of the patch.
 
     ``shuffled`` are pools of the same units in random places of the map: what pooling does without
     the map's order.

@@ -14,7 +14,7 @@ from sparse_gan.checks import InputError
 
 
 def soft_threshold(v: Tensor, threshold: Tensor | float) -> Tensor:
-    """Prox of ``threshold * ||u||_1``: sign(v) max(|v| - threshold, 0).
+    """Prox of ``threshold * ||u||_1``: ``sign(v) max(|v| - threshold, 0)``.
 
     Args:
         v: (B, ...) any values.

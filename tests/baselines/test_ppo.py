@@ -124,7 +124,7 @@ def test_recurrent_ppo_trains_resumes_and_drives(
 
 def test_sb3_contrib_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "sb3_contrib", None)
-    with pytest.raises(UserError, match=r"pip install 'worldmodels\[recurrent\]'"):
+    with pytest.raises(UserError, match=r"pip install 'worldmodels-control\[recurrent\]'"):
         train(config(tmp_path / "run"), RECURRENT)
 
 
@@ -280,5 +280,5 @@ def test_events_for_tensorboard_are_written_if_wanted(
     folder = train(config(tmp_path / "run", updates=1, tensorboard=True), TINY)
     assert list((folder / "tensorboard").glob("events*"))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(UserError, match=r"pip install 'worldmodels\[tensorboard\]'"):
+    with pytest.raises(UserError, match=r"pip install 'worldmodels-control\[tensorboard\]'"):
         train(config(tmp_path / "other", updates=1, tensorboard=True), TINY)

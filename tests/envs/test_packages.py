@@ -119,7 +119,7 @@ def test_a_missing_package_is_one_line(
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
-    with pytest.raises(UserError, match=rf"lacks a package: pip install worldmodels\[{extra}\]"):
+    with pytest.raises(UserError, match=rf"pip install 'worldmodels-control\[{extra}\]'"):
         envs.make(env_id)
     assert task_for(env_id).name != "default"  # known without it
 
@@ -132,7 +132,7 @@ def test_the_command_line_says_what_to_install(
     status = main(["run", "--preset", "smoke", "--env", TAKE_COVER, "--out", str(tmp_path / "a")])
     said = capsys.readouterr().err
     assert status == 2
-    assert said.count("\n") == 1 and "pip install worldmodels[doom]" in said
+    assert said.count("\n") == 1 and "pip install 'worldmodels-control[doom]'" in said
 
 
 def test_ids_of_other_packages_are_left_alone() -> None:

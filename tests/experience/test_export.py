@@ -31,7 +31,7 @@ def test_minari_missing_is_told(
     monkeypatch.setitem(sys.modules, "minari", None)
     make(tmp_path, fakes.BOX)
     assert export(tmp_path) == 2
-    assert "pip install 'worldmodels[minari]'" in capsys.readouterr().err
+    assert "pip install 'worldmodels-control[minari]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("env_id", [fakes.BOX, fakes.DISCRETE])

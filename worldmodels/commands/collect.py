@@ -196,7 +196,7 @@ class ExportMinari(Command):
     """Write collected episodes into a new local Minari dataset, which other libraries open.
 
     The frames are those that V sees, without loss. Minari is an extra: pip install
-    'worldmodels[minari]'. It keeps its datasets where MINARI_DATASETS_PATH says, or in
+    'worldmodels-control[minari]'. It keeps its datasets where MINARI_DATASETS_PATH says, or in
     ~/.minari/datasets.
     """
 

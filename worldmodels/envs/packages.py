@@ -18,7 +18,7 @@ from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit, TransformObservation
 
 from worldmodels.envs.ids import Scalar
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, install_extra
 
 TAKE_COVER_TICS = 2100
 """Longest game of TakeCover, in tics of 1/35 s: a minute, as in the paper."""
@@ -43,7 +43,7 @@ class Recipe:
     module: str
     """registers the ids when it is imported"""
     extra: str
-    """of this package, which installs the other: `pip install worldmodels[extra]`"""
+    """of this package, which installs the other: see `install_extra`"""
     kwargs: Mapping[str, Scalar] = field(default_factory=dict)
     """arguments that it is made with where nobody gives others"""
     wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = _as_it_is
@@ -132,5 +132,5 @@ def import_package(name: str, found: Recipe) -> None:
         importlib.import_module(found.module)
     except ImportError as err:
         raise UserError(
-            f"environment {name!r} lacks a package: pip install worldmodels[{found.extra}] ({err})"
+            f"environment {name!r} lacks a package: {install_extra(found.extra)} ({err})"
         ) from err

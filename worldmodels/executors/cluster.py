@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from worldmodels.executors import ONE_THREAD, PoolExecutor, WorkerDied
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, install_extra
 
 
 class RayExecutor(PoolExecutor):
@@ -19,8 +19,8 @@ class RayExecutor(PoolExecutor):
             import ray.exceptions
         except ImportError:
             raise UserError(
-                "executor 'ray' needs Ray: install it with `pip install 'worldmodels[ray]'`, "
-                "or use the kind 'processes'"
+                f"executor 'ray' needs Ray: install it with `{install_extra('ray')}`, or "
+                " use the kind 'processes'"
             ) from None
         super().__init__(workers)
         self._ray: Any = ray

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, install_extra
 
 _EPISODES_AT_ONCE = 8
 
@@ -27,7 +27,7 @@ def export_minari(store: EpisodeStore, dataset_id: str, author: str | None = Non
         from minari.data_collector import EpisodeBuffer
     except ImportError:
         raise UserError(
-            "exporting needs Minari: install it with `pip install 'worldmodels[minari]'`"
+            f"exporting needs Minari: install it with `{install_extra('minari')}`"
         ) from None
     size, dataset = store.frame_shape[0], None
     facts = ", ".join(f"{name} {value}" for name, value in store.meta["versions"].items())

@@ -1,4 +1,4 @@
-"""scikit-learn's interface to everything here: fit, transform, inverse_transform, components_.
+"""scikit-learn's interface to everything here: `fit`, `transform`, `components_` and the rest.
 
 Needs scikit-learn, which the rest of the package does not. Arrays go in and come out as numpy's;
 the work is done by the modules, on ``device``, in single or double precision as the data are.

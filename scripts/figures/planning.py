@@ -1,25 +1,23 @@
-"""Pictures that explain planning: the unrolled machine, and the energy that a latent leaves."""
+"""Figures of planning: the unrolled machine, and the energy that a latent leaves."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
+from scripts.figures.style import Point, save
 from worldmodels.memory.interface import MemoryOutput
 from worldmodels.planning.latent import infer_mixture_latent
-from worldmodels.runs import atomic_path
 
-Point: TypeAlias = tuple[float, float]
 _INK, _MUTED, _FORWARD, _BACK, _LATENT = "#1a1f26", "#8a919c", "#0b6b95", "#b25307", "#6a3cc4"
 
 
-def draw_unrolled(path: Path, steps: int = 3) -> Path:
+def draw_unrolled(path: Path, steps: int = 3) -> None:
     """The machine over time: forward it predicts rewards, backward flows the actions' gradient."""
     figure = Figure(figsize=(9.5, 4.2))
     axes = figure.add_axes((0, 0, 1, 1))
@@ -48,10 +46,10 @@ def draw_unrolled(path: Path, steps: int = 3) -> Path:
     _box(axes, end + 0.6, 0, "critic\n$v(s_T)$")
     for y, text, colour in ((-1.2, "forward", _FORWARD), (-1.5, "gradient", _BACK)):
         axes.text(end + 0.6, y, text, color=colour, ha="center", size=11)
-    return _save(figure, path)
+    save(figure, path)
 
 
-def draw_energy(path: Path) -> Path:
+def draw_energy(path: Path) -> None:
     """Energy over what may be observed, for a mixture of two modes, by the price of its latent."""
     y = torch.linspace(-3, 3, 601)
     numbers = torch.tensor([[0.65, 0.35], [-1.2, 1.1], [0.35, 0.25]])
@@ -68,7 +66,7 @@ def draw_energy(path: Path) -> Path:
     axes.set_xticks(np.arange(-3, 4))
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
-    return _save(figure, path)
+    save(figure, path)
 
 
 def _box(axes: Any, x: float, y: float, text: str, colour: str = _INK) -> None:
@@ -80,10 +78,3 @@ def _box(axes: Any, x: float, y: float, text: str, colour: str = _INK) -> None:
 def _arrow(axes: Any, start: Point, end: Point, colour: str, style: str = "-") -> None:
     look: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 11, "color": colour, "lw": 1.4}
     axes.add_patch(FancyArrowPatch(start, end, linestyle=style, **look))
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    """Write an SVG, the same bytes for the same picture."""
-    with atomic_path(path) as temporary, mpl.rc_context({"svg.hashsalt": "worldmodels"}):
-        figure.savefig(temporary, format="svg", facecolor="white", metadata={"Date": None})
-    return path
