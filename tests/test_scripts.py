@@ -55,7 +55,8 @@ def test_it_is_short_and_explained(path: Path) -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_help(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "--help") == 0
-    named = "worldmodels run" if path.name == "run_pipeline.py" else path.name
+    command = re.search(r"sys.exit\(main\(\[\"([\w-]+)", path.read_text(encoding="utf-8"))
+    named = f"usage: worldmodels {command[1]}" if command else path.name
     assert named in capsys.readouterr().out
 
 
@@ -64,7 +65,7 @@ def test_the_steps_know_their_folders(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--preset", "smoke", "--workers", "1"]
-    environment = ["--env-id", "tests.experience.fakes:fakes/Pixels-v0"]
+    environment = ["--env", "tests.experience.fakes:fakes/Pixels-v0"]
     assert run(SCRIPTS[0], *words, *environment) == 0
     assert run(SCRIPTS[1], "--preset", "smoke") == 0
     assert run(SCRIPTS[2]) == 0

@@ -179,7 +179,7 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
     the map's order.
     """
     count, size, pictures = 2000, args.size, map_images(args)
-    learned = data.patches(pictures, args.samples, size, args.seed)
+    learned = data.patches(pictures, args.count, size, args.seed)
     prepare = preprocessing.PatchWhitening.fit(learned)
     big = data.patches(pictures, count, size + 8, args.seed + 1)
     big = big[preprocessing.has_contrast(crop(big, size))]
@@ -230,7 +230,7 @@ def _local(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 def _windows(args: SparseArgs, side: int) -> Tensor:
     """High-passed windows (B, 1, side, side), of unit std, for a fortieth of the samples."""
-    count = max(20, args.samples // 40)
+    count = max(20, args.count // 40)
     rows = data.patches(images(args), count, side, args.seed)
     flat = high_pass(rows)
     return on_device(args, flat)[:, None]
