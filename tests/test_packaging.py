@@ -100,6 +100,9 @@ def test_the_public_names_are_exported_lazily() -> None:
 
     assert worldmodels.Agent is Agent
     assert worldmodels.open_policy is open_policy
+    assert [name for name in dir(worldmodels) if name[0] != "_"] == sorted(worldmodels.__all__)
+    for name in worldmodels.__all__:
+        assert getattr(worldmodels, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'Driver'"):
         worldmodels.Driver  # noqa: B018  the attribute access is what is tested
 
