@@ -70,7 +70,7 @@ class SparseArgs(Config):
         """The run folder."""
         return self.out or Path("runs") / f"sparse-{self.method}-{self.kind}"
 
-    def chosen(self, **defaults: Any) -> dict[str, Any]:
+    def settings(self, **defaults: Any) -> dict[str, Any]:
         """Settings of a method, with those that were given in place of its own."""
         given = {"lam": self.lam, "epochs": self.epochs}
         return {**defaults, **{name: v for name, v in given.items() if v is not None}}

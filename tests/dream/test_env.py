@@ -16,6 +16,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodels  # noqa: F401  # registers the environments
+from sparse_gan.gan.dreams import dreamt
 from worldmodels.agent import Agent
 from worldmodels.dream.config import Ends
 from worldmodels.dream.env import Dream, DreamVector
@@ -336,3 +337,8 @@ def test_dreams_can_start_at_real_frames(make_agent: MakeAgent) -> None:
     assert not dream.h[:, 0].any() and dream.action.shape == (2, 3, 3)
     with pytest.raises(UserError, match=r"actions have shape \(2, 3\); expected one for each of 3"):
         agent.imagine(3, actions=np.zeros((2, 3)))
+
+
+def test_frames_of_dreams_are_drawn_for_choices_too(make_agent: MakeAgent) -> None:
+    frames = dreamt(make_agent(1, CHOICES), 10, dreams=4)
+    assert len(frames) == 10 and frames.dtype == np.uint8

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from worldmodels.dream.env import DreamVector
 from worldmodels.dream.starts import Array, DreamStarts
+from worldmodels.dream.world import WorldStep
 from worldmodels.protocols import UserError
 
 if TYPE_CHECKING:
@@ -63,17 +64,18 @@ def imagine(
     vector = DreamVector(agent, dreams, horizon=steps, **changes)
     vector.reset(seed=seed, options=options)
     plan = None if actions is None else _plan(np.asarray(actions), dreams, steps)
-    seen, taken, rewards, ends = [vector.observe()], [], [], []
+    seen, taken, made = [vector.observe()], list[NDArray[Any]](), list[WorldStep]()
     for t in range(steps):
         z, h = torch.from_numpy(seen[-1]).split([agent.z_dim, agent.seen_dim], dim=1)
         chosen = agent.action_spec.decode(agent.act(z, h).numpy()) if plan is None else plan[:, t]
         step, _ = vector.dream(chosen, vector.np_random)
-        for found, value in ((taken, chosen), (rewards, step.reward), (ends, step.terminated)):
-            found.append(value)
+        taken.append(chosen)
+        made.append(step)
         seen.append(vector.observe())
     latents, features = np.split(np.stack(seen, 1), [agent.z_dim], axis=2)
-    ended = np.logical_or.accumulate(np.stack(ends, 1), axis=1)
-    return Imagined(latents, features, np.stack(taken, 1), np.stack(rewards, 1), ended)
+    reward = np.stack([step.reward for step in made], 1)
+    ended = np.logical_or.accumulate(np.stack([step.terminated for step in made], 1), axis=1)
+    return Imagined(latents, features, np.stack(taken, 1), reward, ended)
 
 
 def _starting_at(agent: Agent, frames: NDArray[np.uint8]) -> Agent:
