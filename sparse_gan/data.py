@@ -218,7 +218,9 @@ def frames(
     store = EpisodeStore(folders)
     if part != "all":
         if len(store) < 10:
-            raise UserError(f"there are {len(store)} episodes; at least 10 are needed, to hold some out")
+            raise UserError(
+                f"there are {len(store)} episodes; at least 10 are needed, to hold some out"
+            )
         every = [n for n in range(len(store)) if (n % 10 == 9) == (part == "test")]
         store = store.subset(every)
     rng = np.random.default_rng(derive_seed(seed, "frames"))
