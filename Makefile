@@ -1,5 +1,5 @@
 # Everything works on a machine that has Python 3.11 or newer and make, and nothing else.
-# `make help` lists the targets.
+# `make help` lists the targets. What pip reads from the environment (PIP_INDEX_URL, ...) applies.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,7 +8,12 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# On Linux the package index has torch with CUDA, a download of 2.7 GB with what it needs. TORCH=cpu
+# takes the build for CPUs, 0.2 GB; a torch of the pinned version that is there already stays.
+TORCH :=
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+  $(if $(filter cpu,$(TORCH)),--extra-index-url $(CPU_INDEX))
 
 # The first interpreter that is new enough and can make virtual environments; PYTHON=... overrides.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -32,7 +37,7 @@ $(BIN)/python:
 	"$$python" -m venv --clear $(VENV)
 
 $(VENV)/.core-installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing worldmodels and what it needs (once, some minutes)"
+	@echo "Installing worldmodels and what it needs (once, some minutes; TORCH=cpu takes torch's small build)"
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
@@ -91,6 +96,10 @@ figures: $(VENV)/.figures-installed ## draw the figures of README and docs whose
 .PHONY: readme
 readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out
 	$(BIN)/python scripts/check_readme.py README.md
+
+.PHONY: wheel
+wheel: $(VENV)/.dev-installed ## build the wheel, install it alone, and run its commands elsewhere
+	$(BIN)/python scripts/check_wheel.py
 
 .PHONY: claims
 claims: $(VENV)/.dev-installed ## check the figures of README and docs against the committed results

@@ -53,7 +53,7 @@ def beside(cfg: TrainConfig) -> TrainConfig:
         raise UserError(f"--run is {cfg.run}; it must be the folder of a run that was tested")
     found, source = _read(cfg.run), cfg.run / "config.json"
     if cfg.env_id not in (None, found["env_id"]):
-        raise UserError(f"--env-id is {cfg.env_id!r}, but {cfg.run} is of {found['env_id']!r}")
+        raise UserError(f"--env is {cfg.env_id!r}, but {cfg.run} is of {found['env_id']!r}")
     totals = runs.read_json(cfg.run / "frames.json", _Ledger)["totals"]
     own = replace(
         cfg,

@@ -31,6 +31,7 @@ from worldmodels.executors import Executor
 from worldmodels.experience.collect import GroupSize
 from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+from worldmodels.runs import FolderPath
 
 METHOD = "evolution-real"
 """What results are filed under."""
@@ -59,12 +60,12 @@ class EvolutionConfig(Config):
     """Evolve C in the real environment; the same command again resumes it."""
 
     agent: Path
-    """folder of an agent or of its run: its V and M are used, its C is not, unless `start` says
-    so"""
-    out: Path = Path("runs/evolution")
-    """run folder; made if it is not there, gone on with if it is"""
+    """agent whose V and M are used: its folder, its run's folder, or the name of a bundled one; its
+    C is used with `--start agent` alone"""
+    out: FolderPath = Path("runs/evolution")
+    """run folder; an interrupted search in it is resumed"""
     seed: Seed = 0
-    """fixes samples and tracks"""
+    """random seed of samples and tracks"""
     frames: Count = 4_000_000
     """budget in frames of the environment; the last generations may go a little beyond it"""
     start: Literal["zeros", "agent"] = "zeros"
@@ -73,7 +74,7 @@ class EvolutionConfig(Config):
     """search in so many principal components of what C sees, whitened, as the presets do; 0
     searches in all of C's parameters, as the paper does"""
     mean_window: Count = 1
-    """generations whose means are averaged (`EvolveConfig.mean_window`)"""
+    """generations whose means are averaged"""
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     drive: DriveConfig = field(default_factory=DriveConfig)
@@ -83,7 +84,7 @@ class EvolutionConfig(Config):
     evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
     workers: Workers | None = None
-    """worker processes; None takes one per usable core. Any number gives the same result"""
+    """processes; the result is the same for any number (default: one per usable core)"""
 
 
 class Candidates:

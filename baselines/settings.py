@@ -1,10 +1,12 @@
-"""What is trained, and where: the options of `scripts/train_ppo.py`."""
+"""What is trained, and where: the options of `worldmodels baseline`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from baselines.bookkeeping import SelectionTracks
 from baselines.recipes import RECIPES, Recipe, recipe_for
@@ -12,6 +14,7 @@ from worldmodels import envs, runs
 from worldmodels.config import Config, Count, Episodes, Horizon, Repeat, Seed, Size, Workers
 from worldmodels.envs.frames import Crop, FrameSpec
 from worldmodels.protocols import NUM_TEST_SEEDS
+from worldmodels.runs import FolderPath
 from worldmodels.tasks import task_for
 from worldmodels.tasks.choices import choices
 from worldmodels.tasks.default import measure_in_worker
@@ -31,16 +34,16 @@ class TrainConfig(Config):
     run: Path | None = None
     """folder of a finished run to compare with: its environment, frames, action repeat and as many
     real frames as it took; the test is entered into its report"""
-    out: Path | None = None
-    """run folder; made if it is not there, gone on with if it is (default: runs/ppo, or a folder
-    in that of --run)"""
+    out: FolderPath | None = None
+    """run folder; an interrupted training in it is resumed (default: runs/ppo, or a folder in that
+    of --run)"""
     seed: Seed = 0
-    """fixes every generator of the run"""
+    """random seed of the training"""
     frames: Count | None = None
     """budget in frames of the environment, skipped ones counted (recipe dream: steps of M); None
     takes those of --run, else the recipe's. The learning rate falls over this budget, whatever it
     is"""
-    env_id: str | None = None
+    env_id: Annotated[str | None, tyro.conf.arg(name="env")] = None
     """environment to learn in and to select in (default: that of --run, else CarRacing); the
     dream's agent brings its own"""
     action_repeat: Repeat | None = None
@@ -54,7 +57,8 @@ class TrainConfig(Config):
     """truncate episodes after so many steps; needed where nothing ends an episode (default: the
     environment's limit, or that of `worldmodels run`)"""
     agent: Path | None = None
-    """recipe dream: the `agent` folder of a run"""
+    """recipe dream: agent that dreams: its folder, its run's folder, or the name of a bundled
+    one"""
     horizon: Horizon = 250
     """recipe dream: longest dream, in steps of M"""
     checkpoint_frames: Count = 100_000
@@ -88,7 +92,7 @@ class TrainConfig(Config):
         else:
             found["test-episodes"] = "it is for --run"
         if self.recipe == "dream":
-            found |= {"env-id": "the dream's agent brings its own environment"}
+            found |= {"env": "the dream's agent brings its own environment"}
             return found | dict.fromkeys(("workers", "max-steps"), "dreams run in this process")
         return found | {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
 

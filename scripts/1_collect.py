@@ -27,7 +27,7 @@ USES = (
 
 def main(
     preset: str = "quick",
-    env_id: str = "worldmodels/CarRacing-v3",
+    env: str = "worldmodels/CarRacing-v3",
     set: tuple[str, ...] = (),
     seed: int = 0,
     workers: int | None = None,
@@ -36,21 +36,21 @@ def main(
 
     Args:
         preset: where the settings come from: smoke, quick or full.
-        env_id: any Gymnasium environment with pixels.
+        env: any Gymnasium environment with pixels.
         set: settings to change, such as experience.explore_episodes=50.
         seed: of all steps.
         workers: processes; None takes one per core.
     """
-    cfg, out = settings(preset, set, USES, env_id, typed=True), STAGED / "episodes"
+    cfg, out = settings(preset, set, USES, env, typed=True), STAGED / "episodes"
     drives = stages.exploration(cfg.experience)
-    inputs = [env_id, drives, cfg.action_repeat, cfg.frame_spec]
+    inputs = [env, drives, cfg.action_repeat, cfg.frame_spec]
     with (
         executors.make(None, workers) as executor,
         stages.open_stage("collect", out, inputs, STAGED, seed=seed, executor=executor) as ctx,
     ):
         found = stages.collect(
             drives,
-            env_id,
+            env,
             out,
             ctx,
             group=cfg.experience.group,

@@ -24,7 +24,7 @@ def main(
         seed: of all steps.
         device: cpu, or cuda for a GPU.
     """
-    store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
+    store = EpisodeStore(STAGED / "episodes")
     cfg, out = settings(preset, set, USES, store.env_id), STAGED / "vision.safetensors"
     inputs = [cfg.vision, cfg.vision_training, cfg.horizontal_flip, store.fingerprint]
     with stages.open_stage("vision", out, inputs, STAGED, seed=seed, device=device) as ctx:

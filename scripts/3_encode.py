@@ -17,7 +17,7 @@ def main(device: Device = "cpu") -> None:
     Args:
         device: cpu, or cuda for a GPU.
     """
-    store = EpisodeStore(stages.episode_folders([STAGED / "episodes"]))
+    store = EpisodeStore(STAGED / "episodes")
     vision, out = stages.VisionFile.load(STAGED / "vision.safetensors"), STAGED / "z.safetensors"
     inputs = [vision.digest, store.fingerprint]
     with stages.open_stage("encode", out, inputs, STAGED, device=device) as ctx:

@@ -5,10 +5,11 @@ The only file of this package that looks at the pipeline's frames.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from sparse_gan.preprocessing import Images, unit_rows
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, install_extra
 from worldmodels.runs import derive_seed
 
 GREY = (0.299, 0.587, 0.114)
@@ -93,6 +94,17 @@ class Labelled:
         return 1 + int(max(self.train_labels.max(), self.test_labels.max()))
 
 
+def library(name: str) -> Any:
+    """A module of the extra `sparse`; `UserError` where it is not installed."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(
+            f"pictures that need no download are part of {name.partition('.')[0]}, which is not "
+            f"installed: {install_extra('sparse')}"
+        ) from error
+
+
 def digits(seed: int, test_share: float = 0.25) -> Labelled:
     """scikit-learn's 1,797 digits of 8x8 pixels, rows scaled to length 1, in a stratified split.
 
@@ -100,9 +112,7 @@ def digits(seed: int, test_share: float = 0.25) -> Labelled:
         seed: fixes the split.
         test_share: fraction of every class in the test part.
     """
-    from sklearn.datasets import load_digits
-
-    pictures, labels = load_digits(return_X_y=True)
+    pictures, labels = library("sklearn.datasets").load_digits(return_X_y=True)
     train, test = stratified(labels, test_share, seed)
     x = unit_rows(pictures)
     return Labelled(x[train], labels[train], x[test], labels[test], (8, 8))
@@ -138,12 +148,8 @@ def natural_images(names: Sequence[str] = NATURAL) -> list[Images]:
 
 def _natural(name: str) -> NDArray[np.uint8]:
     if name in ("china", "flower"):
-        from sklearn.datasets import load_sample_image
-
-        return np.asarray(load_sample_image(f"{name}.jpg"))
-    from skimage import data
-
-    return np.asarray(getattr(data, name)())
+        return np.asarray(library("sklearn.datasets").load_sample_image(f"{name}.jpg"))
+    return np.asarray(getattr(library("skimage.data"), name)())
 
 
 def grey(picture: NDArray[np.uint8]) -> Images:
@@ -200,7 +206,7 @@ def frames(
     """Random frames (count, S, S, 3) of collected episodes; all, shuffled, if there are fewer.
 
     Args:
-        folders: what `collect` filled.
+        folders: see `EpisodeStore`.
         count: at most.
         seed: fixes which.
         part: of the episodes, every tenth being kept for testing: frames of one episode are too
@@ -212,7 +218,9 @@ def frames(
     store = EpisodeStore(folders)
     if part != "all":
         if len(store) < 10:
-            raise UserError(f"there are {len(store)} episodes; at least 10 are needed for a part")
+            raise UserError(
+                f"there are {len(store)} episodes; at least 10 are needed, to hold some out"
+            )
         every = [n for n in range(len(store)) if (n % 10 == 9) == (part == "test")]
         store = store.subset(every)
     rng = np.random.default_rng(derive_seed(seed, "frames"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,8 +148,7 @@ def test_help_is_short_and_help_all_shows_the_rest(
     name: str, width: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    module, _, kind = cli.COMMANDS[name].location.partition(":")
-    command = getattr(importlib.import_module(f"worldmodels.commands.{module}"), kind)
+    command: Any = cli.COMMANDS[name].load()
     options = list(help.options(command, command.defaults(PRESETS["quick"](), {})))
     names = {option.name for option in options}
     common = set(command.common.split()) | {o.name for o in options if o.required}

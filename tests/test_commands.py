@@ -22,7 +22,6 @@ from worldmodels.stages import (
     MemoryFile,
     StageContext,
     VisionFile,
-    episode_folders,
     open_stage,
 )
 from worldmodels.stages.collection import training_seeds
@@ -83,7 +82,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
 
 
 def test_every_stage_leaves_what_the_next_one_reads(staged: Path) -> None:
-    store = EpisodeStore(episode_folders([staged / "episodes"]))
+    store = EpisodeStore(staged / "episodes")
     seeds = [record.entry.seed for record in store.episodes]
     assert seeds == training_seeds(0, 0, EPISODES).tolist()
     vision, memory = VisionFile.load(staged / "v.pt"), MemoryFile.load(staged / "m.pt")
@@ -109,7 +108,7 @@ def test_the_run_folder_has_metrics_ledger_and_report(staged: Path) -> None:
     evaluation = json.loads((staged / "evaluation.json").read_text())
     assert [episode["seed"] for episode in evaluation["episodes"]] == [10**6, 10**6 + 1, 10**6 + 2]
     assert (evaluation["agent"], evaluation["env"]) == (str(staged / "agent"), BOX)
-    totals, store = folder.frames()["totals"], EpisodeStore(episode_folders([staged / "episodes"]))
+    totals, store = folder.frames()["totals"], EpisodeStore(staged / "episodes")
     assert totals["collection"] == store.num_steps
     assert totals["test"] == evaluation["frames"]
     assert totals["dream"] == (4 * 8 + 2) * 4 * 20

@@ -72,8 +72,7 @@ def test_presets_have_kept_their_hashes(name: str) -> None:
 @cache
 def command_of(name: str) -> tuple[type, Any]:
     """The dataclass of a subcommand, and one with the preset's values."""
-    module, _, kind = cli.COMMANDS[name].location.partition(":")
-    cls: Any = getattr(importlib.import_module(f"worldmodels.commands.{module}"), kind)
+    cls: Any = cli.COMMANDS[name].load()
     command = cls.defaults(PRESETS["smoke"](), {})
     given = {
         f.name: filled(types_of(cls)[f.name])
@@ -86,6 +85,8 @@ def command_of(name: str) -> tuple[type, Any]:
 def filled(kind: Any) -> Any:
     """Something for an argument that must be given."""
     kind = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    if get_origin(kind) is Literal:
+        return get_args(kind)[0]
     return ("x",) if get_origin(kind) is tuple else "x"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -72,6 +73,17 @@ def test_set_up_pins_torch_by_its_plain_version(pins: dict[str, Requirement]) ->
     (exact,) = pins["torch"].specifier
     assert "+" not in exact.version
     assert pins["torch"].specifier.contains(importlib.metadata.version("torch"))
+    assert pins["torch"].specifier.contains(f"{exact.version}+cpu")  # one that is there stays
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="Windows has no make")
+@pytest.mark.parametrize("words", [[], ["TORCH=cpu"]])
+def test_make_installs_the_small_torch_where_it_is_asked_for(words: list[str]) -> None:
+    command = ["make", "--dry-run", "--always-make", ".venv/.core-installed", *words]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (install,) = [line for line in said.splitlines() if " pip install " in line]
+    assert "--constraint constraints.txt" in install
+    assert ("--extra-index-url https://download.pytorch.org/whl/cpu" in install) == bool(words)
 
 
 def test_import_is_cheap_and_repeatable() -> None:
@@ -100,6 +112,9 @@ def test_the_public_names_are_exported_lazily() -> None:
 
     assert worldmodels.Agent is Agent
     assert worldmodels.open_policy is open_policy
+    assert [name for name in dir(worldmodels) if name[0] != "_"] == sorted(worldmodels.__all__)
+    for name in worldmodels.__all__:
+        assert getattr(worldmodels, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'Driver'"):
         worldmodels.Driver  # noqa: B018  the attribute access is what is tested
 

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.experience.fakes import BOX
+from worldmodels.experience.collect import CollectConfig, collect
+from worldmodels.experience.exploration import AR1Config
+
 FOLDER = Path(__file__).resolve().parents[1] / "scripts"
 SCRIPTS = sorted(path for path in FOLDER.glob("*.py") if not path.name.startswith("check_"))
 STEPS = [
@@ -55,7 +59,8 @@ def test_it_is_short_and_explained(path: Path) -> None:
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_help(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(path, "--help") == 0
-    named = "worldmodels run" if path.name == "run_pipeline.py" else path.name
+    command = re.search(r"sys.exit\(main\(\[\"([\w-]+)", path.read_text(encoding="utf-8"))
+    named = f"usage: worldmodels {command[1]}" if command else path.name
     assert named in capsys.readouterr().out
 
 
@@ -64,7 +69,7 @@ def test_the_steps_know_their_folders(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["--preset", "smoke", "--workers", "1"]
-    environment = ["--env-id", "tests.experience.fakes:fakes/Pixels-v0"]
+    environment = ["--env", "tests.experience.fakes:fakes/Pixels-v0"]
     assert run(SCRIPTS[0], *words, *environment) == 0
     assert run(SCRIPTS[1], "--preset", "smoke") == 0
     assert run(SCRIPTS[2]) == 0
@@ -79,6 +84,25 @@ def test_the_steps_know_their_folders(
     } <= found
     assert run(SCRIPTS[4]) == 2
     assert "`worldmodels train-memory` makes one" in capsys.readouterr().err
+
+
+def test_a_researchers_hour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("minari", "tensorboard"):
+        pytest.importorskip(package)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
+    collect(CollectConfig(max_steps=40), BOX, AR1Config(), range(4), tmp_path / "run")
+    words = [str(tmp_path / "run"), "--out", str(tmp_path / "hour"), "--max-steps", "2"]
+    path = FOLDER / "researchers_hour.py"
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60 and not re.search(r"\b_[a-z]|import _", text)
+    assert run(path, *words) == 0
+    said = capsys.readouterr().out
+    assert "4 episodes of" in said and "cem: real return" in said
+    assert list((tmp_path / "hour/tensorboard").glob("events.*"))
+    assert (tmp_path / "hour/agent/memory.safetensors").is_file()
+    assert (tmp_path / "minari/worldmodels/hour-v0").is_dir()
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.name)

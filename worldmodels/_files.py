@@ -133,9 +133,9 @@ def _pour(source: Path, stream: Path) -> None:
 
 def _sync(path: Path) -> None:
     """Sync a file, or the entries of a folder, to the disk."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # a folder that may be written to, but not be listed
+    try:  # Windows syncs only what may be written
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    except PermissionError:  # a folder that may not be listed, or any folder on Windows
         return
     try:
         os.fsync(descriptor)

@@ -49,15 +49,21 @@ def machine(device: Device = "cpu") -> dict[str, Any]:
     """What timings depend on: CPU, cores, memory in GiB, torch's threads, and a GPU if in use."""
     import torch
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found: dict[str, Any] = {
         "cpu": _cpu_name(),
         "cores": usable_cores(),
-        "memory_gib": round(memory, 1),
+        "memory_gib": _memory_gib(),
         "threads": torch.get_num_threads(),
         "bfloat16": has_fast_bfloat16(torch.device(device)),
     }
     return found if device == "cpu" else {**found, "gpu": torch.cuda.get_device_name()}
+
+
+def _memory_gib() -> float | None:
+    """The machine's memory; None where the system does not tell, as Windows."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def _cpu_name() -> str:

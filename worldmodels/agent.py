@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import gymnasium as gym
 import numpy as np
@@ -33,6 +33,9 @@ from worldmodels.policies.observations import Shape, declared_shape
 from worldmodels.protocols import LatentPolicy, UserError
 from worldmodels.runs import agent_folder, mixed_precision
 from worldmodels.vision.vae import ConvVAE, to_float, to_uint8
+
+if TYPE_CHECKING:
+    from worldmodels.dream.imagine import Imagined
 
 SHIPPED = Path(__file__).parent / "agents"
 """Agents that come with the package, one folder each."""
@@ -75,6 +78,18 @@ class Agent(HoldingPolicy[AgentState]):
     from what came before; the next decision steps M with z_t and the executed action to h_{t+1}.
     With an `action_repeat` of k it decides at every k-th frame, and `predict` gives that action for
     k frames.
+
+    V, M and the dream on their own::
+
+        agent = Agent.from_pretrained("car-racing")
+        mu, logvar = agent.encode(frames)  # (B, 96, 96, 3) uint8 to (B, Z) each
+        pictures = agent.decode(mu)  # (B, 64, 64, 3) uint8
+
+        M = agent.memories[0]
+        state = M.initial_state(len(mu))
+        output, state = M.step(mu, action, state)  # action (B, A); output.mu: the next z
+
+        dream = agent.imagine(steps=100, dreams=16)
     """
 
     def __init__(
@@ -218,6 +233,40 @@ class Agent(HoldingPolicy[AgentState]):
         """Latents (B, Z) to V's frames (B, 64, 64, 3) uint8."""
         frames = self.vision.decode(torch.as_tensor(z, dtype=torch.float32))
         return np.asarray(to_uint8(frames))
+
+    def imagine(
+        self,
+        steps: int = 100,
+        dreams: int = 1,
+        *,
+        actions: ArrayLike | None = None,
+        frames: NDArray[np.uint8] | None = None,
+        seed: int = 0,
+        **changes: Any,
+    ) -> Imagined:
+        """Dream with M: B dreams, in which the agent acts, or ``actions`` are taken.
+
+        ::
+
+            dream = agent.imagine(steps=100, dreams=16, temperature=1.15)
+            pictures = agent.decode(dream.z[0])  # (101, 64, 64, 3)
+            print(dream.total_reward.mean(), dream.length)
+
+        Args:
+            steps: T, steps of M, each `action_repeat` steps of the environment.
+            dreams: B.
+            actions: (T, A) or (T,) the environment's actions, in every dream, or (B, T, ...).
+            frames: (B, H, W, 3) the environment's own frames to start at, with M's state empty
+                (default: recorded states, drawn by ``seed``).
+            seed: of the starts and of M's noise.
+            changes: fields of `DreamConfig`, such as ``temperature``.
+
+        Raises:
+            UserError: an agent that cannot dream, actions of another shape, an unknown field.
+        """
+        from worldmodels.dream.imagine import imagine  # the environment of dreams opens agents
+
+        return imagine(self, steps, dreams, actions=actions, frames=frames, seed=seed, **changes)
 
     def reseed(self, seed: int) -> None:
         """Seed z's noise, where `predict` is not deterministic."""

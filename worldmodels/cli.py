@@ -24,8 +24,15 @@ from worldmodels.protocols import UserError
 class Entry(NamedTuple):
     """A subcommand."""
 
-    location: str  #: module and class in `worldmodels.commands`
+    location: str  #: module and class, in `worldmodels.commands` or a sister package's `commands`
     summary: str  #: its line in the help
+
+    def load(self) -> type:
+        """Import the class; until then it is only named, since `worldmodels` stands alone."""
+        module, _, name = self.location.partition(":")
+        place = module if "." in module else f"worldmodels.commands.{module}"
+        command: type = getattr(importlib.import_module(place), name)
+        return command
 
 
 COMMANDS = {
@@ -45,8 +52,15 @@ COMMANDS = {
     "report": Entry("run:Report", "write the page about a run"),
     "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),
     "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
+    "baseline": Entry("baselines.commands:Baseline", "train PPO, for comparison with a run"),
+    "baseline-evolve": Entry("baselines.commands:Evolve", "evolve C in the real environment"),
+    "gan": Entry("sparse_gan.commands:GAN", "train a GAN as an energy-based model"),
+    "gan-vae": Entry("sparse_gan.commands:GANAndVAE", "compare a GAN with V on the same frames"),
+    "gan-limits": Entry("sparse_gan.commands:GANLimits", "show where GANs fail, and what helps"),
+    "gan-score": Entry("sparse_gan.commands:GANScore", "ask a GAN how real dreamt frames look"),
+    "sparse": Entry("sparse_gan.commands:Sparse", "train a sparse code or auto-encoder"),
 }
-"""All subcommands, in the order of the pipeline."""
+"""All subcommands, in the order of the pipeline; then the comparisons beside it."""
 
 REFUSALS = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR),
@@ -77,11 +91,9 @@ def _execute(name: str, words: Sequence[str]) -> None:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name!r}: {hint}")
-    module, _, command = COMMANDS[name].location.partition(":")
     with _imports_for(words):
         parsing = importlib.import_module("worldmodels.commands.parsing")
-        kind = getattr(importlib.import_module(f"worldmodels.commands.{module}"), command)
-        task = parsing.parse(kind, words, f"worldmodels {name}")
+        task = parsing.parse(COMMANDS[name].load(), words, f"worldmodels {name}")
     parsing.use_all_cores()
     with parsing.naming_options(task):
         task.execute()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial, reduce
 from typing import Annotated, Any, Literal, TypeVar
 
+import tyro
+
 from worldmodels.config import (
     NOT_EMPTY,
     Above,
@@ -296,11 +298,12 @@ class FromScratchConfig(Config):
 class RunConfig(Config):
     """The whole pipeline."""
 
-    env_id: str = DEFAULT_ENV
+    env_id: Annotated[str, tyro.conf.arg(name="env")] = DEFAULT_ENV
     """Gymnasium id, or `module:Id-v0`; --obs-key KEY chooses one of its images, --env-kwargs
     '{"name": value}' passes arguments"""
-    test_env_id: str | None = None
-    """environment of the final test (default: env_id, or the original of a faster version)"""
+    test_env_id: Annotated[str | None, tyro.conf.arg(name="test-env")] = None
+    """environment of the final test (default: the same, or the original of a faster
+    version)"""
     iterations: Count = 5
     """times that collect, V, M, C and selection are repeated; more improve the agent"""
     action_repeat: Repeat = 1

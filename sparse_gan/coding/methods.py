@@ -42,7 +42,7 @@ def code_figures(x: Tensor, z: Tensor, reconstruction: Tensor) -> dict[str, Any]
 
 def _dictionary(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     rows = load(args)
-    cfg = dictionary.DictionaryConfig(args.units, **args.chosen(lam=0.1))
+    cfg = dictionary.DictionaryConfig(args.units, **args.settings(lam=0.1))
     model = dictionary.learn_dictionary(rows.train, cfg, args.seed, log)
     z = model.infer(rows.test)
     with torch.no_grad():
@@ -52,7 +52,7 @@ def _dictionary(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 def _lista(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     rows = load(args)
-    chosen = args.chosen(lam=0.1)
+    chosen = args.settings(lam=0.1)
     steps = 200 * chosen.pop("epochs", 5)
     cfg = dictionary.DictionaryConfig(args.units, epochs=3, **chosen)
     learned = dictionary.learn_dictionary(rows.train, cfg, args.seed).dictionary.detach()
@@ -111,7 +111,7 @@ def race(model: lista.LISTA, x: Tensor) -> tuple[dict[str, Any], Pictures]:
 def _psd(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     rows = load(args)
     model = psd.train_psd(
-        rows.train, psd.PSDConfig(args.units, **args.chosen(lam=0.2)), args.seed, log
+        rows.train, psd.PSDConfig(args.units, **args.settings(lam=0.2)), args.seed, log
     )
     z = model.infer(rows.test)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def _drsae(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 def _topographic(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     rows = load(args, whiten=True)
     side = int(args.units**0.5)
-    chosen = args.chosen()
+    chosen = args.settings()
     cfg = topographic.TopographicConfig(side, min(6, side), min(3, side), **chosen)
     model = topographic.train_topographic(rows.train, cfg, args.seed, log)
     figures: dict[str, Any] = {}
@@ -179,7 +179,7 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
     the map's order.
     """
     count, size, pictures = 2000, args.size, map_images(args)
-    learned = data.patches(pictures, args.samples, size, args.seed)
+    learned = data.patches(pictures, args.count, size, args.seed)
     prepare = preprocessing.PatchWhitening.fit(learned)
     big = data.patches(pictures, count, size + 8, args.seed + 1)
     big = big[preprocessing.has_contrast(crop(big, size))]
@@ -207,7 +207,7 @@ def invariances(args: SparseArgs, model: topographic.GroupSparseAutoencoder) -> 
 def _convolutional(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
     x = _windows(args, 48)
     cut = max(1, len(x) // 10)
-    cfg = ConvConfig(min(32, args.units), 8, **args.chosen(lam=0.1))
+    cfg = ConvConfig(min(32, args.units), 8, **args.settings(lam=0.1))
     model = train_convolutional(x[cut:], cfg, args.seed, log)
     z = model.infer(x[:cut])
     with torch.no_grad():
@@ -217,7 +217,7 @@ def _convolutional(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures
 
 
 def _local(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
-    cfg = LocalConfig(32, 32, window=10, **args.chosen(lam=0.02))
+    cfg = LocalConfig(32, 32, window=10, **args.settings(lam=0.02))
     x = _windows(args, 32)
     cut = max(1, len(x) // 10)
     model = train_local(x[cut:], cfg, args.seed, log)
@@ -230,7 +230,7 @@ def _local(args: SparseArgs, log: Log) -> tuple[dict[str, Any], Pictures]:
 
 def _windows(args: SparseArgs, side: int) -> Tensor:
     """High-passed windows (B, 1, side, side), of unit std, for a fortieth of the samples."""
-    count = max(20, args.samples // 40)
+    count = max(20, args.count // 40)
     rows = data.patches(images(args), count, side, args.seed)
     flat = high_pass(rows)
     return on_device(args, flat)[:, None]

@@ -52,14 +52,15 @@ def build_page(folder: Path) -> Path:
     with np.load(folder / "pictures.npz", allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     record = run.read_config()
-    method, data = record["config"]["method"], record["config"]["data"]
-    data = data or ("digits" if method == "drsae" else "natural images")
+    method, source = record["config"]["method"], record["config"]["source"]
+    own = "digits" if method == "drsae" else "natural images"
+    source = source or ("frames" if record["config"]["data"] else own)
     sheets = [
         drawn(tiles(arrays[name]), *words) for name, words in SHEETS.items() if name in arrays
     ]
     learning = _learning(run.metrics("train"))
     page = Document(
-        f"{method} on {data}",
+        f"{method} on {source}",
         "sparse coding",
         [conclusion(method, figures)],
         [
@@ -68,7 +69,7 @@ def build_page(folder: Path) -> Path:
             Section("Training", [Plot(learning)] if learning else []),
             setup(record),
         ],
-        "scripts/train_sparse.py",
+        "worldmodels sparse",
     )
     return page.write(run.report)
 

@@ -15,7 +15,7 @@ from sparse_gan import data, preprocessing
 from sparse_gan.files import cifar10, mnist
 from worldmodels.config import AtLeast, Config, Count, Limit, NotNegative, Seed, Size
 from worldmodels.protocols import UserError
-from worldmodels.runs import require_device
+from worldmodels.runs import FolderPath, require_device
 
 Method = Literal["dictionary", "lista", "psd", "drsae", "topographic", "convolutional", "local"]
 Source = Literal["natural", "digits", "mnist", "cifar10", "frames"]
@@ -29,45 +29,48 @@ class SparseArgs(Config):
 
     method: Method
     """what to train"""
-    data: Source | None = None
-    """what on; None takes digits for drsae and natural images for the others"""
-    folder: Path | None = None
-    """of mnist, cifar10 or collected frames"""
-    out: Path | None = None
-    """run folder; None takes runs/sparse-METHOD-DATA"""
-    samples: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
+    source: Source | None = None
+    """pictures to learn from (default: frames where --data is given, else digits for drsae and
+    natural images for the others)"""
+    data: Path | None = None
+    """of frames: a run's folder, or one of `worldmodels collect`; of mnist and cifar10: the folder
+    of their files"""
+    out: FolderPath | None = None
+    """run folder; a finished run in it is only drawn again (default: runs/sparse-METHOD-SOURCE)"""
+    count: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
     """patches or pictures to learn from, at most"""
     size: Annotated[int, AtLeast(2), Limit(4096)] = 12
     """side of a patch, in pixels"""
     units: Size = 256
     """atoms or hidden units; a topographic map has the next smaller square"""
     lam: NotNegative | None = None
-    """weight of the sparsity; None takes the method's own"""
+    """weight of the sparsity (default: the method's own)"""
     epochs: Count | None = None
-    """passes over the data; None takes the method's own"""
+    """passes over the data (default: the method's own)"""
     seed: Seed = 0
-    """fixes data, split, start and order"""
+    """random seed of data, split, weights and order"""
     device: str = "cpu"
-    """torch device"""
+    """where to compute; cuda for a GPU"""
 
     def _check(self) -> None:
         if self.method == "topographic" and self.units < 9:
             self.refuse("units", "at least 9 for a topographic map")
         require_device(self.device)
-        if self.source in ("mnist", "cifar10", "frames") and self.folder is None:
-            raise UserError(f"data is {self.source}: name its folder with --folder")
+        if self.kind in ("mnist", "cifar10", "frames") and self.data is None:
+            raise UserError(f"--source is {self.kind}: name its folder with --data")
 
     @property
-    def source(self) -> Source:
-        """The data, chosen."""
-        return self.data or ("digits" if self.method == "drsae" else "natural")
+    def kind(self) -> Source:
+        """The source, chosen."""
+        own: Source = "digits" if self.method == "drsae" else "natural"
+        return self.source or ("frames" if self.data else own)
 
     @property
     def run(self) -> Path:
         """The run folder."""
-        return self.out or Path("runs") / f"sparse-{self.method}-{self.source}"
+        return self.out or Path("runs") / f"sparse-{self.method}-{self.kind}"
 
-    def chosen(self, **defaults: Any) -> dict[str, Any]:
+    def settings(self, **defaults: Any) -> dict[str, Any]:
         """Settings of a method, with those that were given in place of its own."""
         given = {"lam": self.lam, "epochs": self.epochs}
         return {**defaults, **{name: v for name, v in given.items() if v is not None}}
@@ -96,12 +99,12 @@ class Patches:
 
 def load(args: SparseArgs, whiten: bool = False) -> Patches:
     """Rows for the methods that need no labels, 10% of them to measure on."""
-    if args.source in ("digits", "mnist"):
+    if args.kind in ("digits", "mnist"):
         pictures = labelled(args)
         train, test, shape = pictures.train, pictures.test, pictures.shape
-        return Patches(on_device(args, train[: args.samples]), on_device(args, test), shape)
+        return Patches(on_device(args, train[: args.count]), on_device(args, test), shape)
     source = map_images(args) if whiten else images(args)
-    rows, back = data.patches(source, args.samples, args.size, args.seed), None
+    rows, back = data.patches(source, args.count, args.size, args.seed), None
     if whiten:
         rows = rows[preprocessing.has_contrast(rows)]
         prepare = preprocessing.PatchWhitening.fit(rows)
@@ -115,29 +118,29 @@ def load(args: SparseArgs, whiten: bool = False) -> Patches:
 
 def images(args: SparseArgs) -> list[data.Images]:
     """Grey images to take patches from."""
-    if args.source == "natural":
+    if args.kind == "natural":
         return data.natural_images()
-    if args.source == "frames" and args.folder is not None:
-        return list(data.grey(data.frames([args.folder], 1000, args.seed)))
-    if args.source == "cifar10" and args.folder is not None:
-        return list(data.grey(cifar10(args.folder)[0][:5000]))
-    raise UserError(f"{args.method} needs images; {args.source} has small pictures only")
+    if args.kind == "frames" and args.data is not None:
+        return list(data.grey(data.frames([args.data], 1000, args.seed)))
+    if args.kind == "cifar10" and args.data is not None:
+        return list(data.grey(cifar10(args.data)[0][:5000]))
+    raise UserError(f"{args.method} needs images; {args.kind} has small pictures only")
 
 
 def map_images(args: SparseArgs) -> list[data.Images]:
     """Grey images that a map learns from: without textures, and without the camera's noise."""
-    if args.source != "natural":
+    if args.kind != "natural":
         return images(args)
     return [preprocessing.halve(image) for image in data.natural_images(data.PHOTOGRAPHS)]
 
 
 def labelled(args: SparseArgs) -> data.Labelled:
     """Pictures with classes; `UserError` where the data have none."""
-    if args.source == "digits":
+    if args.kind == "digits":
         return data.digits(args.seed)
-    if args.source == "mnist" and args.folder is not None:
-        return mnist(args.folder)
-    raise UserError(f"{args.method} needs classes; {args.source} has none: take digits or mnist")
+    if args.kind == "mnist" and args.data is not None:
+        return mnist(args.data)
+    raise UserError(f"{args.method} needs classes; {args.kind} has none: take digits or mnist")
 
 
 def on_device(args: SparseArgs, rows: NDArray[Any]) -> Tensor:

@@ -25,7 +25,7 @@ from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, Generator
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.config import AtLeast, Channels, Config, Count, Limit, NotNegative, Seed, Size
-from worldmodels.runs import RunFolder, config_hash, derive_seed
+from worldmodels.runs import FolderPath, RunFolder, config_hash, derive_seed
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, vae_loss
 
@@ -37,9 +37,9 @@ Figures = dict[str, dict[str, float]]
 class ComparisonArgs(Config):
     """What to compare, on what."""
 
-    folders: tuple[Path, ...]
-    """collected frames: a run's experience, or any folders of episodes"""
-    out: Path = Path("runs/gan-vae")
+    data: tuple[Path, ...]
+    """frames to learn: run folders, or folders of `worldmodels collect`"""
+    out: FolderPath = Path("runs/gan-vae")
     """run folder"""
     vae_steps: Count = 3000
     """gradient steps of V; the GAN gets as many operations"""
@@ -62,7 +62,7 @@ class ComparisonArgs(Config):
     bfloat16: bool = True
     """autocast to bfloat16, of both, where the machine multiplies it fast"""
     seed: Seed = 0
-    """fixes everything"""
+    """random seed of data, weights, order and noise"""
 
 
 class VisionGenerator(Generator):
@@ -138,9 +138,7 @@ def new_gan(args: ComparisonArgs, steps: int) -> GAN:
 def train_pair(args: ComparisonArgs) -> Pair:
     """Train both with the same operations; each resumes where it stopped."""
     run = RunFolder(args.out)
-    pictures = load_pictures(
-        "car-racing", 64, folders=args.folders, count=args.count, seed=args.seed
-    )
+    pictures = load_pictures("frames", 64, folders=args.data, count=args.count, seed=args.seed)
     batches = PictureBatches(pictures.train, args.batch_size, args.seed)
     cfg = VisionTrainConfig(args.vae_steps, batch_size=args.batch_size, bfloat16=args.bfloat16)
 

@@ -65,7 +65,7 @@ def build_page(args: ComparisonArgs, run: RunFolder, pair: Pair) -> Path:
             Section("Compute", [_operations(outputs["operations"])], "Both were given the same."),
             setup(run.read_config()),
         ],
-        "scripts/compare_gan_vae.py",
+        "worldmodels gan-vae",
     )
     return page.write(run.report)
 

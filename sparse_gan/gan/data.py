@@ -18,7 +18,7 @@ from sparse_gan.image_files import find_images, read_image
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
-Source = Literal["car-racing", "faces", "digits", "folder"]
+Source = Literal["frames", "faces", "digits", "images"]
 TEST_SHARE = 10
 """One picture in so many is held out."""
 FEWEST_HELD_OUT = 2
@@ -92,28 +92,28 @@ def load_pictures(
     """Pictures of a source, a tenth held out.
 
     Args:
-        source: car-racing takes collected frames out of ``folders``, whole episodes held out;
-            faces are scikit-image's 100 faces of 25x25 pixels, digits scikit-learn's 1,797 of 8x8,
-            both enlarged; folder takes the image files of ``folders``.
+        source: frames takes those of the episodes in ``folders``, whole episodes held out; faces
+            are scikit-image's 100 faces of 25x25 pixels, digits scikit-learn's 1,797 of 8x8, both
+            enlarged; images takes the image files of ``folders``.
         size: S, height and width.
-        folders: of car-racing and folder.
+        folders: of frames (see `EpisodeStore`) and images.
         count: pictures to learn from, at most.
         seed: fixes the choice.
-        resize: of folder: cut other sizes to a square and scale them, instead of refusing them.
+        resize: of images: cut other sizes to a square and scale them, instead of refusing them.
 
     Raises:
         UserError: no folder named, nothing in it, pictures of another size, or too few to hold some
             out.
     """
-    if source in ("car-racing", "folder") and not folders:
-        raise UserError(f"data is {source}: name its folders with --folders")
-    if source == "car-racing":
-        folders = [found for folder in folders for found in episode_folders(folder)]
+    if source in ("frames", "images") and not folders:
+        what = "a run's folder" if source == "frames" else "folders"
+        raise UserError(f"--source is {source}: name {what} with --data")
+    if source == "frames":
         train = data.frames(folders, count, seed, "train")
         test = data.frames(folders, max(100, count // 5), seed, "test")
         check_size(train, size, "the frames")
         return PictureSet(train, test)
-    if source == "folder":
+    if source == "images":
         pictures = read_folders(folders, size, resize)
     else:
         pictures = _enlarged(_faces() if source == "faces" else _digits(), size)
@@ -126,20 +126,6 @@ def load_pictures(
         )
     cut = max(FEWEST_HELD_OUT, len(pictures) // TEST_SHARE)
     return PictureSet(pictures[order[cut:]][:count], pictures[order[:cut]])
-
-
-def episode_folders(folder: Path) -> list[Path]:
-    """The folder itself if it holds finished episodes, else those below it that do, by name.
-
-    Raises:
-        UserError: there are none.
-    """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; `worldmodels collect` makes one")
-    found = sorted(path.parent for path in folder.rglob("manifest.json"))
-    if not found:
-        raise UserError(f"{folder} holds no finished episodes; `worldmodels collect` makes them")
-    return [folder] if folder in found else found
 
 
 def read_folders(folders: Sequence[Path], size: int, resize: bool = False) -> NDArray[np.uint8]:
@@ -209,16 +195,13 @@ def to_bytes(x: Tensor) -> NDArray[np.uint8]:
 
 
 def _faces() -> NDArray[np.float32]:
-    from skimage import data as pictures
-
-    load: Callable[[], NDArray[Any]] = pictures.lfw_subset
+    load: Callable[[], NDArray[Any]] = data.library("skimage.data").lfw_subset
     return np.asarray(load()[:100], np.float32)  # the second hundred are no faces
 
 
 def _digits() -> NDArray[np.float32]:
-    from sklearn.datasets import load_digits
-
-    return np.asarray(load_digits().images / 16, np.float32)
+    pictures = data.library("sklearn.datasets").load_digits().images
+    return np.asarray(pictures / 16, np.float32)
 
 
 def _enlarged(pictures: NDArray[np.float32], size: int) -> NDArray[np.uint8]:

@@ -28,9 +28,9 @@ def dreamt(agent: Agent, count: int, dreams: int = 20, seed: int = 0) -> NDArray
     obs, _ = env.reset(seed=seed)
     found = []
     for _ in range(-(-count // dreams)):
-        z, h = torch.from_numpy(obs).split([agent.z_dim, agent.h_dim], dim=1)
+        z, h = torch.from_numpy(obs).split([agent.z_dim, agent.seen_dim], dim=1)
         found.append(z)
-        obs, *_ = env.step(agent.act(z, h).numpy())
+        obs, *_ = env.step(agent.action_spec.decode(agent.act(z, h).numpy()))
     return agent.decode(torch.cat(found)[:count])
 
 

@@ -28,8 +28,8 @@ def open_energy(folder: Path) -> tuple[EnergyModel, GANArgs]:
     config: dict[str, Any] = dict(run.read_config()["config"])
     known = {field.name for field in dataclasses.fields(GANArgs)}
     if set(config) != known:
-        raise UserError(f"{folder} is not the run of a GAN; `scripts/train_gan.py` makes one")
-    config["folders"] = tuple(map(Path, config["folders"]))
+        raise UserError(f"{folder} is not a GAN's run of this version; `worldmodels gan` makes one")
+    config["data"] = tuple(map(Path, config["data"]))
     config |= {"out": folder, "device": "cpu"}  # here, wherever it was trained
     args = GANArgs(**config)
     state = load_checkpoint(run.checkpoints / "gan.safetensors")

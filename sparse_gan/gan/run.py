@@ -55,6 +55,7 @@ from worldmodels.pages.document import (
 )
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
+    FolderPath,
     RunFolder,
     config_hash,
     derive_seed,
@@ -71,38 +72,40 @@ SHOWN = 64
 class GANArgs(Config):
     """What to train, on what."""
 
-    data: Source = "car-racing"
-    """car-racing (collected frames), faces, digits, or folder (image files)"""
+    source: Source | None = None
+    """pictures to learn: frames (of episodes), faces, digits or images (files) (default: frames
+    where --data is given, else digits)"""
     loss: LossKind = "log"
-    """margin, log, saturating, regression, wasserstein, wasserstein-gp or ebgan"""
-    folders: tuple[Path, ...] = ()
-    """of car-racing: a run's experience, or any folders of episodes; of folder: images"""
-    out: Path | None = None
-    """run folder; None for runs/gan-DATA-LOSS"""
+    """loss of the energy and of G"""
+    data: tuple[Path, ...] = ()
+    """of frames: run folders, or folders of `worldmodels collect`; of images: folders of image
+    files"""
+    out: FolderPath | None = None
+    """run folder; an interrupted training in it is resumed (default: runs/gan-SOURCE-LOSS)"""
     size: Annotated[int, OneOf(*SIZES)] | None = None
-    """height and width: 28, 32 or 64; None takes 64, for faces and digits 32"""
+    """height and width: 28, 32 or 64 (default: 64; for faces and digits 32)"""
     resize: bool = False
-    """crop and scale pictures of other sizes instead of refusing them; for folder only"""
+    """crop and scale pictures of other sizes instead of refusing them; for images only"""
     count: Annotated[int, AtLeast(2), Limit(2**31)] = 20_000
     """maximum number of training pictures"""
     steps: Count = 2400
     """training steps of G"""
     batch_size: Size = 64
-    """batch size"""
+    """pictures in a batch"""
     width: Channels = 32
     """base number of channels of both networks; the paper has 64"""
     norm: Norm | None = None
-    """of the energy; None takes batch, and group where the loss has a penalty"""
+    """normalisation in the energy (default: batch; group where the loss has a penalty)"""
     margin: Positive = 10.0
-    """of margin and ebgan"""
+    """margin of the losses margin and ebgan"""
     zero_penalty: NotNegative = 0.0
     """weight of the zero-centred penalty at real pictures (R1)"""
     instance_noise: NotNegative = 0.0
     """initial standard deviation of the noise on the energy's input, annealed to 0"""
     generator_rate: Rate | None = None
-    """learning rate of G; None takes the loss's own"""
+    """learning rate of G (default: the loss's own)"""
     energy_rate: Rate | None = None
-    """learning rate of F; None takes the loss's own"""
+    """learning rate of the energy (default: the loss's own)"""
     bfloat16: bool = True
     """autocast to bfloat16 where the machine multiplies it fast"""
     evaluate: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
@@ -110,7 +113,7 @@ class GANArgs(Config):
     seed: Seed = 0
     """random seed of data, weights, order and noise"""
     device: str = "cpu"
-    """torch device"""
+    """where to compute; cuda for a GPU"""
 
     def _check(self) -> None:
         if self.norm == "batch" and self.loss_config().has_penalty:
@@ -121,14 +124,19 @@ class GANArgs(Config):
         require_device(self.device)
 
     @property
+    def kind(self) -> Source:
+        """The source, chosen."""
+        return self.source or ("frames" if self.data else "digits")
+
+    @property
     def run(self) -> Path:
         """The run folder."""
-        return self.out or Path("runs") / f"gan-{self.data}-{self.loss}"
+        return self.out or Path("runs") / f"gan-{self.kind}-{self.loss}"
 
     @property
     def side(self) -> int:
         """Height and width of a picture."""
-        return self.size or (32 if self.data in ("faces", "digits") else 64)
+        return self.size or (32 if self.kind in ("faces", "digits") else 64)
 
     def loss_config(self) -> LossConfig:
         """The loss with its weights."""
@@ -188,9 +196,9 @@ def train(args: GANArgs) -> Path:
         UserError: data that is missing or does not fit, or a folder of another loss.
     """
     pictures = load_pictures(
-        args.data,
+        args.kind,
         args.side,
-        folders=args.folders,
+        folders=args.data,
         count=args.count,
         seed=args.seed,
         resize=args.resize,
@@ -267,7 +275,7 @@ def build_page(
     learning = training_chart("training", run.metrics("train"), "step", PANELS)
     distances = {"samples": found["samples"], "training pictures": found["real"]}
     page = Document(
-        f"GAN on {args.data}, loss {args.loss}",
+        f"GAN on {args.kind}, loss {args.loss}",
         "GAN",
         [conclusion(distances)],
         [
@@ -278,7 +286,7 @@ def build_page(
             Section("Growth", [Media([growing, moving])], GROWTH),
             setup(run.read_config()),
         ],
-        "scripts/train_gan.py",
+        "worldmodels gan",
     )
     return page.write(run.report)
 

@@ -130,7 +130,7 @@ def test_the_command_needs_the_run_only(
 
 def test_what_a_run_does_not_offer_is_refused(tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run", fakes.BOX)
-    with pytest.raises(UserError, match=r"--env-id is 'Other-v0', but .* is of 'tests"):
+    with pytest.raises(UserError, match=r"--env is 'Other-v0', but .* is of 'tests"):
         beside(TrainConfig(run=run, env_id="Other-v0"))
     (run / "evaluation.json").unlink()
     with pytest.raises(UserError, match="must be the folder of a run that was tested"):

@@ -16,6 +16,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 import worldmodels  # noqa: F401  # registers the environments
+from sparse_gan.gan.dreams import dreamt
 from worldmodels.agent import Agent
 from worldmodels.dream.config import Ends
 from worldmodels.dream.env import Dream, DreamVector
@@ -295,3 +296,49 @@ def test_ppos_return_rises_in_a_dream_that_pays_for_gas(make_agent: MakeAgent) -
     after = np.mean(evaluate_policy(model, env, 8)[0])
     best = 25 * REWARD.expected(torch.tensor(4 * np.tanh(1))).item()
     assert after > before + 0.5 * (best - before)
+
+
+# --- dreams as arrays
+
+
+@pytest.mark.parametrize("spec", [PEDALS, CHOICES])
+def test_imagined_dreams_are_those_of_the_environment(
+    make_agent: MakeAgent, spec: ActionSpec
+) -> None:
+    agent, steps = make_agent(2, spec), 4
+    dream = agent.imagine(steps, N, seed=3)
+    again = agent.imagine(steps, N, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(dream, again, strict=True))
+    env = DreamVector(agent, N, horizon=steps)
+    obs, _ = env.reset(seed=3)
+    for t in range(steps):
+        np.testing.assert_array_equal(obs, np.concatenate([dream.z[:, t], dream.h[:, t]], 1))
+        step, _ = env.dream(dream.action[:, t], env.np_random)
+        np.testing.assert_array_equal(step.reward, dream.reward[:, t])
+        obs = env.observe()
+    same = agent.imagine(steps, N, seed=3, actions=dream.action)
+    np.testing.assert_array_equal(same.z, dream.z)
+    assert agent.decode(dream.z[0]).shape[0] == steps + 1
+
+
+def test_imagined_dreams_count_until_their_end(make_agent: MakeAgent) -> None:
+    dream = make_agent().imagine(6, N, termination="threshold", termination_threshold=1e-6)
+    assert dream.length.tolist() == [1] * N and dream.ended.all()
+    np.testing.assert_allclose(dream.total_reward, dream.reward[:, 0])
+    whole = make_agent().imagine(6, N, termination="off")
+    assert whole.length.tolist() == [6] * N and not whole.ended.any()
+
+
+def test_dreams_can_start_at_real_frames(make_agent: MakeAgent) -> None:
+    agent = make_agent(2)
+    frames = np.random.default_rng(0).integers(0, 256, (2, 96, 96, 3), np.uint8)
+    dream = agent.imagine(3, frames=frames, actions=np.tile(GAS, (3, 1)))
+    np.testing.assert_array_equal(dream.z[:, 0], agent.encode(frames)[0].numpy())
+    assert not dream.h[:, 0].any() and dream.action.shape == (2, 3, 3)
+    with pytest.raises(UserError, match=r"actions have shape \(2, 3\); expected one for each of 3"):
+        agent.imagine(3, actions=np.zeros((2, 3)))
+
+
+def test_frames_of_dreams_are_drawn_for_choices_too(make_agent: MakeAgent) -> None:
+    frames = dreamt(make_agent(1, CHOICES), 10, dreams=4)
+    assert len(frames) == 10 and frames.dtype == np.uint8

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from tests.experience.fakes import write_shard
 from worldmodels.experience.episode import Episode
@@ -186,6 +187,43 @@ def test_folders_that_hold_nothing(tmp_path: Path, folder: Path) -> None:
         EpisodeStore([folder, str(folder)])
     with pytest.raises(UserError, match="no folders"):
         EpisodeStore([])
+
+
+@pytest.mark.parametrize("inside", ["experience/00-ab", "experience/00-ab/1", "1"])
+def test_a_run_a_collection_and_shards_are_opened_alike(tmp_path: Path, inside: str) -> None:
+    made = tmp_path / inside
+    shard = write_shard(made / "a.shard", [numbered(1, 4)], META)
+    shards = {"a.shard": {"header_sha256": shard.header_sha256}}
+    (made / "manifest.json").write_text(json.dumps({"shards": shards}))
+    made.with_name("99-just-begun").mkdir()
+    for folders in (tmp_path, str(tmp_path), [tmp_path], made):
+        assert [episode.seed for episode in EpisodeStore(folders)] == [1]
+    found = EpisodeStore(tmp_path)
+    assert found[-1].reward.tolist() == found.read(0).reward.tolist()
+    with pytest.raises(IndexError):
+        found[1]
+
+
+@pytest.mark.parametrize(("first", "stop"), [(0, 1), (31, 33), (32, 64), (70, 201), (5, None)])
+def test_frames_of_a_part_of_an_episode(store: EpisodeStore, first: int, stop: int | None) -> None:
+    whole = store.read_frames(5)
+    np.testing.assert_array_equal(store.read_frames(5, first, stop), whole[first:stop])
+
+
+def test_a_dataset_of_torch_has_episodes_or_windows(store: EpisodeStore) -> None:
+    episodes = store.as_dataset()
+    assert [len(item["reward"]) for item in (episodes[n] for n in range(len(episodes)))] == LENGTHS
+    assert episodes[2]["terminated"].tolist() == [False] * 31 + [True]  # of even seeds
+    windows = store.as_dataset(length=32)
+    assert len(windows) == sum(length // 32 for length in LENGTHS)
+    (batch,) = DataLoader(windows, batch_size=len(windows))
+    assert batch["obs"].shape == (len(windows), 33, S, S, 3)
+    assert batch["obs"][:, :, 0, 0, 0].diff(dim=1).eq(1).all()  # frames are numbered
+    assert batch["action"][2, :, 0].tolist() == list(range(32, 64))
+    assert batch["reward"][0].tolist() == [2000 + t for t in range(32)]
+    assert batch["terminated"].sum() == 1  # the last step of episode 2; others end in no window
+    with pytest.raises(UserError, match="the longest episode has 200 steps"):
+        store.as_dataset(length=201)
 
 
 def test_the_manifest_tells_a_missing_and_a_foreign_shard(tmp_path: Path) -> None:

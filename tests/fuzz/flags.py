@@ -7,7 +7,6 @@ before it. What a command accepts must then be enough to build the networks that
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import math
 import os
@@ -128,7 +127,7 @@ def without(words: list[str], name: str) -> list[str]:
 
 def base(name: str) -> list[str]:
     """A valid command line, on the artefacts in the working folder."""
-    smoke_env = f"--preset smoke --env-id {BOX}"
+    smoke_env = f"--preset smoke --env {BOX}"
     files = "--vision v.pt --memory m.pt --latents z.safetensors"
     small = "--planning.horizon 2 --planning.population 4 --planning.iterations 1 --decisions 1"
     return {
@@ -148,15 +147,20 @@ def base(name: str) -> list[str]:
         "report": "--run run",
         "export-minari": "--data e --dataset a/b-v0",
         "play": f"--agent agent --env {BOX} --video new.mp4 --steps 3",
+        "baseline": f"--env {BOX} --out new --frames 16",
+        "baseline-evolve": "--agent agent --out new",
+        "gan": "--source images --data folder --out new",
+        "gan-vae": "--data e --out new",
+        "gan-limits": "--out new",
+        "gan-score": "--gan new --agent agent --data e",
+        "sparse": "--method dictionary --data e --out new",
     }[name].split()
 
 
 def flags_of(name: str) -> list[tuple[str, tuple[str, ...]]]:
     """Every flag of a command, those of nested settings too, with values for it."""
     if name not in _FLAGS:
-        module, _, kind = cli.COMMANDS[name].location.partition(":")
-        cls = getattr(importlib.import_module(f"worldmodels.commands.{module}"), kind)
-        found = list(_flags(cls, ""))
+        found = list(_flags(cli.COMMANDS[name].load(), ""))
         _FLAGS[name] = [f for f in found if "." not in f[0]] * 3 + found
     return _FLAGS[name]
 
@@ -202,6 +206,12 @@ CUTS = (
     "worldmodels.commands.planning.train_policies",
     "worldmodels.commands.planning.collect_decisions",
     "worldmodels.commands.study.Study.cell",
+    "baselines.commands.train",
+    "baselines.commands.evolve_in_reality",
+    "sparse_gan.commands.train",
+    "sparse_gan.commands.compare",
+    "sparse_gan.commands.run_limits",
+    "sparse_gan.commands.train_sparse",
 )
 """Where the work begins, and ends here."""
 

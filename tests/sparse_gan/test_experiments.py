@@ -22,7 +22,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "train_sparse.py"
 
 
 def small(method: Method, out: Path) -> SparseArgs:
-    return SparseArgs(method, out=out, samples=240, size=6, units=9, epochs=1)
+    return SparseArgs(method, out=out, count=240, size=6, units=9, epochs=1)
 
 
 @pytest.mark.parametrize("method", get_args(Method))
@@ -70,9 +70,9 @@ def test_tiles_keep_a_squares_neighbours() -> None:
 
 
 def test_what_does_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="data is mnist: name its folder with --folder"):
+    with pytest.raises(UserError, match="--source is mnist: name its folder with --data"):
         SparseArgs("psd", "mnist")
-    for field, value in (("units", 0), ("epochs", 0), ("samples", 1), ("lam", -1.0), ("size", 0)):
+    for field, value in (("units", 0), ("epochs", 0), ("count", 1), ("lam", -1.0), ("size", 0)):
         with pytest.raises(UserError, match=f"^SparseArgs.{field} is {value}; it must be at least"):
             SparseArgs("psd", **{field: value})  # type: ignore[arg-type]  # mixed values
     with pytest.raises(UserError, match=r"^SparseArgs.units is 8; it must be at least 9"):
@@ -88,7 +88,7 @@ def test_what_does_not_go_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--data", "frames"], "data is frames: name its folder with --folder"),
+        (["--source", "frames"], "--source is frames: name its folder with --data"),
         (["--epochs", "0"], "--epochs is 0; it must be at least 1, or None"),
     ],
 )

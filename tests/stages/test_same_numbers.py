@@ -25,7 +25,6 @@ from worldmodels.stages import (
     LatentsFile,
     MemoryFile,
     VisionFile,
-    episode_folders,
 )
 
 SEED = 3
@@ -120,7 +119,7 @@ def test_the_commands_do_what_a_later_iteration_does(ran: Path, tmp_path: Path) 
     v1, m1, z1 = tmp_path / "v1.pt", tmp_path / "m1.pt", tmp_path / "z1.safetensors"
     train("collect", "--agent", first.agent, "--out", tmp_path / "again", "--workers", "1")
     seeds = [
-        [record.entry.seed for record in EpisodeStore(episode_folders([folder])).episodes]
+        [record.entry.seed for record in EpisodeStore(folder).episodes]
         for folder in (tmp_path / "again", episodes[1])
     ]
     assert seeds[0] == seeds[1]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
+import tyro
+
 from worldmodels import envs, executors, stages
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command, PresetName, load_preset, of_choices
@@ -59,7 +61,7 @@ class Collect(Command):
     """
 
     common: ClassVar[str] = (
-        "preset out env-id episodes max-steps patience scale noise burst-probability action-repeat "
+        "preset out env episodes max-steps patience scale noise burst-probability action-repeat "
         "behaviour agent seed workers run"
     )
 
@@ -67,7 +69,7 @@ class Collect(Command):
     """where settings come from: smoke, quick or full"""
     out: FolderPath
     """folder for these episodes alone"""
-    env_id: str
+    env_id: Annotated[str, tyro.conf.arg(name="env")]
     """Gymnasium id of the environment; `module:Id-v0` imports the module first, --obs-key KEY
     chooses among its images, --env-kwargs '{"name": value}' passes arguments"""
     episodes: TrainingEpisodes
@@ -201,7 +203,7 @@ class ExportMinari(Command):
     """
 
     data: tuple[Path, ...]
-    """folders of episodes, from `worldmodels collect`"""
+    """run folders, or folders of `worldmodels collect`"""
     dataset: str
     """name of the new dataset, in Minari's form: car-racing/random-v0"""
     author: str | None = None
@@ -209,7 +211,7 @@ class ExportMinari(Command):
 
     def execute(self) -> None:
         """Write the dataset and print its size."""
-        store = EpisodeStore(stages.episode_folders(self.data))
+        store = EpisodeStore(self.data)
         export_minari(store, self.dataset, self.author)
         print(
             f"{store.num_steps:,} steps of {len(store):,} episodes: Minari dataset {self.dataset}"

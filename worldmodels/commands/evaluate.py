@@ -94,8 +94,8 @@ class Evaluate(Command):
             found["weights"] = "the planner uses no critic; set --planning.objective.critic"
         return found
 
-    def execute(self) -> None:
-        """Evaluate, print the table, write the JSON."""
+    def measure(self) -> EvaluationResult:
+        """Run the episodes."""
         unfinished = None
         if self.resume:
             if self.json is None:
@@ -106,17 +106,20 @@ class Evaluate(Command):
         if self.run is not None:
             with RunFolder(self.run).lock():
                 pass  # a live run would refuse the count of frames at the end
-        seeds = range(self.seed, self.seed + self.episodes)
-        result = evaluate(
+        return evaluate(
             self._open(),
             self.env or home_of(self.agent),
-            seeds,
+            self._seeds,
             self.workers,
             name=self.agent if self._policy == "controller" else f"{self.agent} ({self._policy})",
             deterministic=self.deterministic,
             max_steps=self.max_steps,
             resume=unfinished,
         )
+
+    def execute(self) -> None:
+        """Evaluate, print the table, write the JSON."""
+        result, seeds = self.measure(), self._seeds
         if self.json is not None:
             result.write(self.json)
         if self.run is not None:
@@ -127,6 +130,10 @@ class Evaluate(Command):
         print(f"{result.agent} in {result.env}")
         for name, value in statistics(result, seeds):
             print(f"  {name:20} {value}")
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.seed, self.seed + self.episodes)
 
     @property
     def _policy(self) -> str:

@@ -29,7 +29,7 @@ from worldmodels.runs import check_outputs, require_device
 Input: TypeAlias = Literal["data", "latents", "vision"]
 """Options that name the output of an earlier command."""
 ENV = "--env([-_]id)?"
-"""The option of an environment, as a regular expression."""
+"""The option of an environment, as a regular expression: `--env-id` is its older spelling."""
 DEFAULT_PRESET = "quick"
 """Preset by default."""
 
@@ -44,7 +44,7 @@ class Command(ABC):
     """options that `--help` shows, apart from those that must be given; empty for all"""
     unused: ClassVar[Mapping[str, str]] = {}
     """settings that never have an effect here, each with the reason"""
-    source: ClassVar[Input | None] = None
+    reads: ClassVar[Input | None] = None
     """option whose first file or folder tells the environment"""
 
     @classmethod
@@ -100,12 +100,11 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
     fields, words = command.__dataclass_fields__, whole_env(words, command)
     if not fields.keys() & {"env", "env_id", "config"}:  # the last is a whole run
         words = trusted_env(words)
-    env = "--env" if "env" in fields else "--env-id"
-    words = [re.sub(f"^{ENV}(?==|$)", env, word) for word in words]
+    words = [re.sub(r"^--(test[-_])?env[-_]id(?==|$)", r"--\1env", word) for word in words]
     flags, env_id = read_flags(words), None
-    if command.source is None:
-        env_id = flags.get("env-id")
-    elif not help.ASKS.intersection(words) and (found := data_env(flags, command.source)):
+    if command.reads is None:
+        env_id = flags.get("env")
+    elif not help.ASKS.intersection(words) and (found := data_env(flags, command.reads)):
         env_id = envs.from_file(found, "the input")
     preset = load_preset(flags.get("preset", DEFAULT_PRESET), env_id)
     parsed = read(command, words, command.defaults(preset, flags), program)
@@ -171,7 +170,7 @@ def data_env(flags: Mapping[str, str], source: Input) -> str | None:
         return None
     try:
         if source == "data":
-            return EpisodeStore(stages.episode_folders([Path(path)])).env_id
+            return EpisodeStore(path).env_id
         kind = stages.LatentsFile if source == "latents" else stages.VisionFile
         return kind.load(Path(path)).source.env_id
     except UserError:  # refused when the command reads it again
@@ -187,7 +186,7 @@ def trusted_env(words: Sequence[str]) -> list[str]:
     left, rest = [], iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
-        if flag not in ("--env", "--env-id", "--env_id"):
+        if not re.fullmatch(ENV, flag):
             left.append(word)
         elif envs.parse(env_id := value if equals else next(rest, "")).module:
             envs.import_module(env_id)

@@ -67,7 +67,7 @@ def settings(
 def run_step(main: Callable[..., None]) -> NoReturn:
     """Run a script's function by the command line that its signature describes."""
     use_all_cores()
-    own = "env_id" in inspect.signature(main).parameters
+    own = "env" in inspect.signature(main).parameters
 
     def step() -> None:
         words = whole_env(sys.argv[1:])

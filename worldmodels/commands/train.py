@@ -70,7 +70,7 @@ class TrainVision(Stage):
         "vision-training.learning-rate"
     )
     unused: ClassVar[Mapping[str, str]] = {"vision-training.finetune-iterations": ONE_ITERATION}
-    source: ClassVar[Input | None] = "data"
+    reads: ClassVar[Input | None] = "data"
 
     data: tuple[Path, ...]
     """folders of `worldmodels collect`, one per iteration, the newest last"""
@@ -89,7 +89,7 @@ class TrainVision(Stage):
 
     def execute(self) -> None:
         """Train and write the file."""
-        store = EpisodeStore(stages.episode_folders(self.data))
+        store = EpisodeStore(self.data)
         source, init = Source.of(store), self._init()
         if init is not None and self.init is not None:
             require_same(self.init, init.source, self.data[0], source)
@@ -132,7 +132,7 @@ class Encode(Command):
     def execute(self) -> None:
         """Encode and write the file."""
         vision = VisionFile.load(self.vision)
-        store = EpisodeStore(stages.episode_folders(self.data))
+        store = EpisodeStore(self.data)
         require_same(self.vision, vision.source, self.data[0], Source.of(store))
         flip = vision.horizontal_flip if self.horizontal_flip is None else self.horizontal_flip
         inputs = [vision.digest, store.fingerprint, flip]
@@ -156,7 +156,7 @@ class TrainMemory(Stage):
         "memory.mixtures memory.reward memory-training.steps memory-training.finetune-steps "
         "memory-training.batch-size memory-training.learning-rate"
     )
-    source: ClassVar[Input | None] = "latents"
+    reads: ClassVar[Input | None] = "latents"
 
     latents: tuple[Path, ...]
     """files of `worldmodels encode` with one V, one per iteration, the newest last"""
@@ -219,7 +219,7 @@ class TrainController(Stage):
     unused: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("controller.memory-iterations", "controller.warm-start"), ONE_ITERATION
     )
-    source: ClassVar[Input | None] = "vision"
+    reads: ClassVar[Input | None] = "vision"
 
     vision: Path
     """V, from `worldmodels train-vision`"""

@@ -237,7 +237,8 @@ class Shard:
         """A block's bytes, decompressed; `what` names a corrupt one in errors."""
         try:
             with self.path.open("rb", buffering=0) as file:
-                raw = os.pread(file.fileno(), block.size, self._data_start + block.offset)
+                file.seek(self._data_start + block.offset)
+                raw = file.read(block.size)
         except FileNotFoundError:
             raise UserError(f"shard {self.path} is gone; restore it or collect again") from None
         if len(raw) != block.size or zlib.crc32(raw) != block.crc:

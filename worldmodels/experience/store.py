@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,19 +21,28 @@ from numpy.typing import NDArray
 from worldmodels.config import Count, CountOrZero, require
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.episode import BLOCK_FRAMES, Episode
+from worldmodels.experience.episode import BLOCK_FRAMES, Actions, Episode
 from worldmodels.experience.shards import SUFFIX, EpisodeEntry, Shard
 from worldmodels.protocols import UserError
 from worldmodels.runs import read_json
 
+if TYPE_CHECKING:
+    from worldmodels.experience.dataset import EpisodeDataset
+
 MANIFEST = "manifest.json"
 """File that lists the shards of a finished collection."""
+
+RUN_EPISODES = "experience"
+"""Folder in a run's that holds its episodes, a folder for each iteration."""
 
 FRAME_VERSIONS = ("gymnasium", "box2d", "pygame")
 """Packages whose versions change frames or physics: a store holds frames of one version of each."""
 
 BUFFER_FRAMES = 8192
 """Frames that are shuffled among each other: 256 blocks of 32, 100 MB at 64x64."""
+
+Frames: TypeAlias = NDArray[np.uint8]
+"""Frames (n, S, S, 3)."""
 
 _Pool: TypeAlias = tuple[NDArray[np.uint8], NDArray[np.int64]]
 """Frames (n, S, S, 3), and the order (m,) in which to hand them out."""
@@ -67,20 +76,31 @@ class EpisodeRecord:
 class EpisodeStore:
     """Episodes of one environment in one order: folder by folder, shard by shard, seed by seed.
 
+    ::
+
+        store = EpisodeStore("runs/demo")
+        for episode in store:
+            print(episode.seed, episode.obs.shape, episode.action.shape, episode.reward.sum())
+
     Only headers are kept in memory, about 100 bytes for 32 frames. A store can be pickled and used
     in several threads: each read opens the file.
     """
 
-    def __init__(self, folders: Sequence[Path | str]) -> None:
-        """Open every shard in the folders, which `collect` filled.
+    def __init__(self, folders: Path | str | Sequence[Path | str]) -> None:
+        """Open every shard in one folder or several.
+
+        Args:
+            folders: each is a run folder (the episodes of all its iterations), what `worldmodels
+                collect` filled, or a folder of shards.
 
         Raises:
             UserError: a folder without shards, a missing, truncated or foreign shard, or shards
                 that do not belong together (environment, frame or action specification, versions).
         """
-        if not folders:
+        given = [folders] if isinstance(folders, str | Path) else list(folders)
+        if not given:
             raise UserError("no folders of episodes were given; name at least one")
-        paths = [Path(folder) for folder in folders]
+        paths = [found for folder in given for found in _shard_folders(Path(folder))]
         if len({path.resolve() for path in paths}) != len(paths):
             raise UserError(f"a folder of episodes is named twice in {[str(p) for p in paths]}")
         shards = [shard for path in paths for shard in _open_folder(path)]
@@ -120,6 +140,28 @@ class EpisodeStore:
         """Number of episodes."""
         return len(self.episodes)
 
+    def __getitem__(self, index: int) -> Episode:
+        """One episode, read from the disk; a negative index counts from the end."""
+        return self.read(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[Episode]:
+        """All episodes in order, each read from the disk when its turn comes."""
+        return (self.read(index) for index in range(len(self)))
+
+    def as_dataset(self, length: int | None = None) -> EpisodeDataset:
+        """The episodes as a `torch.utils.data.Dataset`; see `EpisodeDataset`.
+
+        Args:
+            length: T of an item: a window of so many steps, which a `DataLoader` puts into batches
+                (default: an item is a whole episode).
+
+        Raises:
+            UserError: no episode is that long.
+        """
+        from worldmodels.experience.dataset import EpisodeDataset
+
+        return EpisodeDataset(self, length)
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the episodes in this order."""
@@ -131,7 +173,7 @@ class EpisodeStore:
     def read(self, index: int) -> Episode:
         """Read one whole episode; `UserError` names the file and the block of a corrupt one."""
         record = self.episodes[index]
-        action, reward = record.shard.read_steps(record.position)
+        action, reward = self.read_steps(index)
         return Episode(
             obs=self.read_frames(index),
             action=action,
@@ -139,14 +181,26 @@ class EpisodeStore:
             **record.entry.ending(),
         )
 
-    def read_frames(self, index: int) -> NDArray[np.uint8]:
-        """The frames of one episode, (T + 1, S, S, 3)."""
+    def read_steps(self, index: int) -> tuple[Actions, NDArray[np.float32]]:
+        """The actions (T, A) or (T,) and rewards (T,) of one episode."""
         record = self.episodes[index]
-        out = np.empty((record.num_frames, *self.frame_shape), np.uint8)
-        for number in range(len(record.entry.blocks)):
-            first = number * BLOCK_FRAMES
-            record.shard.read_frames(record.position, number, out[first : first + BLOCK_FRAMES])
-        return out
+        return record.shard.read_steps(record.position)
+
+    def read_frames(self, index: int, first: int = 0, stop: int | None = None) -> Frames:
+        """The frames of one episode from ``first`` to before ``stop``, (n, S, S, 3).
+
+        Without the two these are all T + 1. Only the blocks that hold them are decoded.
+        """
+        record = self.episodes[index]
+        stop = record.num_frames if stop is None else stop
+        begin, end = first // BLOCK_FRAMES, -(-stop // BLOCK_FRAMES)
+        skipped = begin * BLOCK_FRAMES
+        size = min(end * BLOCK_FRAMES, record.num_frames) - skipped
+        out = np.empty((size, *self.frame_shape), np.uint8)
+        for number in range(begin, end):
+            at = number * BLOCK_FRAMES - skipped
+            record.shard.read_frames(record.position, number, out[at : at + BLOCK_FRAMES])
+        return out[first - skipped : stop - skipped]
 
     def frames_at(self, index: int, at: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Some frames of one episode, (N, S, S, 3); decodes only the blocks that hold them."""
@@ -204,6 +258,15 @@ class EpisodeStore:
 def shard_files(folder: Path) -> list[Path]:
     """The finished shards in a folder, by name."""
     return sorted(p for p in folder.glob(f"*{SUFFIX}") if not p.name.startswith("."))
+
+
+def _shard_folders(folder: Path) -> list[Path]:
+    """The folders of shards that a folder stands for: itself, or those of a run or a collection."""
+    if shard_files(folder):
+        return [folder]
+    inside = folder / RUN_EPISODES if (folder / RUN_EPISODES).is_dir() else folder
+    manifests = [*inside.glob(f"*/{MANIFEST}"), *inside.glob(f"*/*/{MANIFEST}")]
+    return sorted(path.parent for path in manifests) or [folder]
 
 
 def _open_folder(folder: Path) -> list[Shard]:

@@ -121,7 +121,7 @@ def _existing(path: Path) -> Path:
 
 def store_of(iterations: Sequence[Iteration]) -> EpisodeStore:
     """All episodes of some iterations, in order."""
-    return EpisodeStore(stages.episode_folders([iteration.experience for iteration in iterations]))
+    return EpisodeStore([iteration.experience for iteration in iterations])
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -23,7 +23,6 @@ from worldmodels.presets import ExperienceConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import derive_seed
 from worldmodels.stages.context import StageContext
-from worldmodels.stages.files import episode_folders
 
 SNAPSHOT = "snapshot.safetensors"
 """File with the parameters of another C than the agent's own."""
@@ -118,7 +117,7 @@ def collect(
         if len(own)
     )
     seconds = time.perf_counter() - began
-    entries = [record.entry for record in EpisodeStore(episode_folders([out])).episodes]
+    entries = [record.entry for record in EpisodeStore(out).episodes]
     returns, frames = [entry.total_reward for entry in entries], sum(e.env_steps for e in entries)
     found = Collection(
         frames=frames,

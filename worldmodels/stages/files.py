@@ -26,7 +26,7 @@ from worldmodels.artifacts import (
 from worldmodels.config import Config, Repeat, from_json
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.experience.store import MANIFEST, EpisodeStore, shard_files
+from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.kinds import AnyMemoryConfig, build
 from worldmodels.memory.rewards import RewardModel
@@ -192,19 +192,6 @@ def load_memories(paths: Sequence[Path]) -> list[MemoryFile]:
         if mine != other:
             raise UserError(f"{path} holds {mine}, but {paths[0]} holds {other}; one shape dreams")
     return files
-
-
-def episode_folders(given: Sequence[Path]) -> list[Path]:
-    """Folders of shards: those given, or their subfolders where they hold several collections."""
-    found = []
-    for folder in given:
-        inside = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-        if not folder.is_dir():
-            raise UserError(
-                f"there is no folder of episodes {folder}; `worldmodels collect` makes one"
-            )
-        found += [folder] if shard_files(folder) or not inside else inside
-    return found
 
 
 def require_same(path: Path, source: Source, other_path: Path, other: Source) -> None:

@@ -104,7 +104,7 @@ def limits_page(args: LimitsArgs, found: Results, judged: Sequence[Verdict]) -> 
             ),
             setup(RunFolder(args.out, create=False).read_config()),
         ],
-        "scripts/gan_limits.py",
+        "worldmodels gan-limits",
     )
 
 

@@ -19,7 +19,15 @@ from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.vanishing import VanishingConfig
 from worldmodels.config import AtLeast, Config, Count, Limit
 from worldmodels.pages.text import power
-from worldmodels.runs import RunFolder, config_hash, derive_seed, progress, read_json, write_json
+from worldmodels.runs import (
+    FolderPath,
+    RunFolder,
+    config_hash,
+    derive_seed,
+    progress,
+    read_json,
+    write_json,
+)
 
 STARVED, SETTLED, ORBIT, FLAT = 0.1, 0.01, 0.9, 0.2
 """Below: a starved or a settled game, a flat energy; above `ORBIT`, one that keeps circling."""
@@ -30,19 +38,19 @@ class LimitsArgs(Config):
     """Size of the experiments."""
 
     seeds: Count = 5
-    """of each: 1, 2, ..."""
-    out: Path = Path("runs/gan-limits")
-    """run folder; an experiment and seed that is done is read from it"""
+    """number of seeds of each experiment: 1, 2, ..."""
+    out: FolderPath = Path("runs/gan-limits")
+    """run folder; finished experiments in it are read, not repeated"""
     collapse_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 5000
-    """of a GAN on the ring or the grid"""
+    """training steps of a GAN on the ring or the grid"""
     width: Annotated[int, AtLeast(10), Limit(65_536)] = 128
     """units of the networks' hidden layers"""
     strength: Annotated[int, AtLeast(10), Limit(10**9)] = 800
     """steps of F at the end of the vanishing gradient"""
     dirac_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 1000
-    """of the Dirac-GAN"""
+    """steps of the Dirac-GAN"""
     flat_steps: Annotated[int, AtLeast(10), Limit(10**9)] = 2000
-    """of F alone"""
+    """training steps of F alone"""
 
 
 @dataclass(frozen=True)

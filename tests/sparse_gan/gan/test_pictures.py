@@ -11,7 +11,6 @@ from PIL import Image
 
 from sparse_gan.gan.data import (
     PictureBatches,
-    episode_folders,
     load_pictures,
     read_folders,
     to_bytes,
@@ -53,9 +52,9 @@ def test_a_folder_of_images(tmp_path: Path) -> None:
     found = read_folders([tmp_path], S)
     assert found.shape == (12, S, S, 3)
     assert found[:, 0, 0, 0].tolist() == list(range(12))
-    parts = load_pictures("folder", S, folders=[tmp_path])
+    parts = load_pictures("images", S, folders=[tmp_path])
     assert (len(parts.train), len(parts.test)) == (10, 2)
-    again = load_pictures("folder", S, folders=[tmp_path, tmp_path / "deep"])
+    again = load_pictures("images", S, folders=[tmp_path, tmp_path / "deep"])
     np.testing.assert_array_equal(again.train, parts.train)
     save(tmp_path / "wide.png", 40, 30)
     with pytest.raises(UserError, match=r"wide\.png is 40x30; the network takes 28x28"):
@@ -71,10 +70,8 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match=r"torn\.png is not a readable image"):
         read_folders([tmp_path], S)
-    with pytest.raises(UserError, match="holds no finished episodes"):
-        episode_folders(tmp_path)
-    with pytest.raises(UserError, match="data is car-racing: name its folders"):
-        load_pictures("car-racing", 64)
+    with pytest.raises(UserError, match="--source is frames: name a run's folder with --data"):
+        load_pictures("frames", 64)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -82,15 +79,7 @@ def test_too_few_pictures_to_hold_some_out(tmp_path: Path, count: int) -> None:
     for number in range(count):
         save(tmp_path / f"{number}.png")
     with pytest.raises(UserError, match=rf"{tmp_path}: {count} pictures are too few; at least 4"):
-        load_pictures("folder", S, folders=[tmp_path])
-
-
-def test_episodes_are_found_below_a_folder(tmp_path: Path) -> None:
-    for name in ("b/1", "a/0"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "manifest.json").write_text("{}")
-    assert episode_folders(tmp_path) == [tmp_path / "a" / "0", tmp_path / "b" / "1"]
-    assert episode_folders(tmp_path / "a" / "0") == [tmp_path / "a" / "0"]
+        load_pictures("images", S, folders=[tmp_path])
 
 
 def test_pixels_that_cannot_be_learnt_from() -> None:

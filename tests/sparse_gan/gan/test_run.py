@@ -41,7 +41,7 @@ def images(tmp_path: Path) -> Path:
 
 def small(images: Path, out: Path, **changes: object) -> GANArgs:
     values = {"steps": 4, "batch_size": 8, "width": 2, "evaluate": 13, "size": 28}
-    return GANArgs("folder", "margin", (images,), out, **{**values, **changes})  # type: ignore[arg-type]  # mixed values
+    return GANArgs("images", "margin", (images,), out, **{**values, **changes})  # type: ignore[arg-type]  # mixed values
 
 
 def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> 
 def test_a_setting_is_refused_by_its_option_s_name(args: Any, field: str, value: float) -> None:
     option = f"--{field.replace('_', '-')}"
     with pytest.raises(UserError, match=f"^{option} is {value}; it must be"):
-        read(args, args=["--folders", "x", option, str(value)])
+        read(args, args=["--data", "x", option, str(value)])
 
 
 def test_settings_that_do_not_go_together_name_their_options(images: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_the_script_says_what_is_wrong_in_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["train_gan.py", "--data", "folder", "--folders", "absent"])
+    monkeypatch.setattr(sys, "argv", ["train_gan.py", "--source", "images", "--data", "absent"])
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert end.value.code == 2
