@@ -5,7 +5,7 @@ The same command resumes an interrupted run, and redraws the page of a finished 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,6 +55,7 @@ from worldmodels.pages.document import (
 )
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
+    Log,
     RunFolder,
     config_hash,
     derive_seed,
@@ -111,6 +112,9 @@ class GANArgs(Config):
     """random seed of data, weights, order and noise"""
     device: str = "cpu"
     """torch device"""
+    log: Log = field(default=(), metadata={"omit_default": True})
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
 
     def _check(self) -> None:
         if self.norm == "batch" and self.loss_config().has_penalty:
@@ -200,11 +204,11 @@ def train(args: GANArgs) -> Path:
             f"--batch-size is {args.batch_size}; there are {len(pictures.train)} pictures to "
             "learn from"
         )
-    run = RunFolder(args.run)
+    run = RunFolder(args.run, log=args.log)
     with run.lock():
         gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
         gallery = Gallery(run.path / "samples", args.side)
-        inputs = config_hash(args)
+        inputs = config_hash(replace(args, log=()))
         checkpoint = run.checkpoints / "gan.safetensors"
         if not run.stage_done("train", inputs):
             run.write_config(args)

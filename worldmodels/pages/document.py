@@ -260,11 +260,14 @@ class Document:
     sections: Sequence[Section]
     command: str
     """that makes the page"""
+    running: str = ""
+    """what is being done, on a page that is written again and reloads itself until it is done"""
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""
         shown = [section for section in self.sections if section.blocks or section.lead]
-        atomic_write(path, render("document.html.j2", page=self, title=self.title, sections=shown))
+        values = {"title": self.title, "running": self.running, "sections": shown}
+        atomic_write(path, render("document.html.j2", page=self, **values))
         return path
 
 

@@ -43,14 +43,14 @@ _PICTURES = {
 """Title and caption."""
 
 
-def build_report(run_folder: str | Path) -> Path:
+def build_report(run_folder: str | Path, running: str = "") -> Path:
     """Write `report.html` into a run folder and return its path.
 
-    The page names missing parts and the commands that make them. A folder that is missing or
-    damaged is a `UserError`.
+    The page names missing parts and the commands that make them. One of a run that lasts says what
+    is ``running``, and reloads itself. A folder that is missing or damaged is a `UserError`.
     """
     data = load_run(Path(run_folder))
-    html = render("report.html.j2", **_context(data))
+    html = render("report.html.j2", running=running, **_context(data))
     target = data.folder / "report.html"
     atomic_write(target, html)
     return target

@@ -39,10 +39,13 @@ GUIDE = (
 )
 
 
-def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path) -> Path:
+def build_study(
+    rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path, running: str = ""
+) -> Path:
     """Write the page ``out`` of a study of ``run``.
 
-    ``rows`` is the summary, one row per variant; ``cells`` are all evolutions.
+    ``rows`` is the summary, one row per variant; ``cells`` are all evolutions. The page of a study
+    that lasts says what is ``running``, and reloads itself.
     """
     best = max(rows, key=lambda row: float(row["validated"]))
     first, *others = sorted(rows, key=lambda row: (row is not rows[0], -float(row["validated"])))
@@ -62,6 +65,7 @@ def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path)
             Section("Setup", [Settings(_settings(cells))]),
         ],
         "worldmodels study",
+        running,
     )
     return page.write(out)
 

@@ -117,6 +117,14 @@ def duration(seconds: object) -> str:
     return f"{first} {large} {second} {small}" if second else f"{first} {large}"
 
 
+def about(seconds: float) -> str:
+    """Format an estimated time: 50 s, 4 min or 2.5 h."""
+    if seconds < 57.5:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
+
+
 def percent(value: object) -> str:
     """Format a fraction as a percentage."""
     found = number(value)
