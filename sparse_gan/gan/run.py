@@ -25,7 +25,16 @@ from sparse_gan.gan.data import (
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig, LossKind
 from sparse_gan.gan.networks import SIZES, DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
-from sparse_gan.gan.page import DISTANCE, ENERGY, GROWTH, PANELS, conclusion, figures, sheets
+from sparse_gan.gan.page import (
+    DISTANCE,
+    ENERGY,
+    GROWTH,
+    PANELS,
+    conclusion,
+    distance_chart,
+    figures,
+    sheets,
+)
 from sparse_gan.gan.pictures import Gallery, sheet
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.config import (
@@ -275,20 +284,20 @@ def build_page(
         "GAN",
         [conclusion(distances)],
         [
-            Section("Samples", [sheets(samples)], f"After {gan.step} steps, {_minutes(gan)}."),
-            Section("Training", [Plot(learning)] if learning else []),
+            Section(
+                "Result",
+                [Plot(distance_chart(distances)), sheets(samples, beside=True)],
+                f"After {text.count(gan.step)} steps, {text.duration(gan.seconds)} of training.",
+            ),
             Section("Distance", [figures(distances, "Distance to held-out pictures")], DISTANCE),
+            Section("Training", [Plot(learning)] if learning else []),
             Section("Energy", [figures(odd, "Energy as a score of oddity")], ENERGY),
-            Section("Growth", [Media([growing, moving])], GROWTH),
+            Section("Growth", [Media([growing, moving], beside=True)], GROWTH),
             setup(run.read_config()),
         ],
         "scripts/train_gan.py",
     )
     return page.write(run.report)
-
-
-def _minutes(gan: GAN) -> str:
-    return f"{text.duration(gan.seconds)} of training"
 
 
 @torch.no_grad()

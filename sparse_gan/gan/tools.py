@@ -95,11 +95,19 @@ def anomaly_table(
         others: sets (B', ...) by name.
 
     Returns:
-        For "real" and each other set ``energy`` and ``auroc`` (see `auroc`).
+        For "real" and each other set ``energy`` and ``auroc`` (see `auroc`), each with its standard
+        error under the same name and ``_deviation``; for ``auroc`` it is the largest one possible.
     """
     low = energies(model, real)
-    rows = {"real": {"energy": float(low.mean()), "auroc": 0.5}}
+    rows = {"real": {**_mean_energy(low), "auroc": 0.5}}
     for name, x in others.items():
         high = energies(model, x)
-        rows[name] = {"energy": float(high.mean()), "auroc": auroc(low, high)}
+        chance = auroc(low, high)
+        error = (chance * (1 - chance) / min(len(low), len(high))) ** 0.5
+        rows[name] = {**_mean_energy(high), "auroc": chance, "auroc_deviation": error}
     return rows
+
+
+def _mean_energy(values: NDArray[np.float32]) -> dict[str, float]:
+    error = float(values.std()) / len(values) ** 0.5
+    return {"energy": float(values.mean()), "energy_deviation": error}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -102,7 +101,7 @@ def drawn(picture: NDArray[np.uint8], title: str, caption: str = "") -> Medium:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the row."""
+    """A table of texts; the first column names the row, and a second line of a text is small."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -128,14 +127,18 @@ def settings_tables(
 
 
 def _setting(value: Any) -> str:
-    """A setting in words: lists with commas, "none" for nothing."""
-    if value is None or value == []:
+    """A setting in words: lists with commas, lists in lists in brackets, "none" for nothing."""
+    if value is None or value in ([], {}):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
-        return ", ".join(map(_setting, value))
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        inner = (isinstance(item, list | Mapping) for item in value)
+        parts = zip(value, inner, strict=True)
+        return ", ".join(f"({_setting(one)})" if nested else _setting(one) for one, nested in parts)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def groups(config: Row, prefix: str = "") -> Iterator[tuple[str, Row]]:
@@ -173,15 +176,18 @@ class Figures(Block):
     """text alternative"""
     note: str = ""
     """a line below"""
+    folded: str = ""
+    """title under which it is folded; empty shows it"""
     prose: bool = False
     """whether cells are sentences, which wrap"""
 
 
 @dataclass(frozen=True)
 class Media(Block):
-    """Pictures and films under each other."""
+    """Pictures and films under each other, or beside each other where the screen is wide enough."""
 
     media: Sequence[Medium]
+    beside: bool = False
 
 
 @dataclass(frozen=True)

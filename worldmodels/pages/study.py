@@ -50,19 +50,21 @@ def build_study(
     best = max(rows, key=lambda row: float(row["validated"]))
     first, *others = sorted(rows, key=lambda row: (row is not rows[0], -float(row["validated"])))
     shown = [row["variant"] for row in (first, *others[: MOST_LINES - 1])]
+    result = f"{spread(best['validated'], best['validated_std'])} mean test return"
+    beside = f"; {first['variant']} has {spread(first['validated'], first['validated_std'])}"
     page = Document(
-        f"A study of {run}",
+        f"A study of {run.name or run}",
         f"study · {len(rows)} variant{'s' if len(rows) > 1 else ''}",
         [
-            f"Chosen on selection episodes, {best['variant']} scores best: "
-            f"{spread(best['validated'], best['validated_std'])} mean test return."
+            f"Chosen on selection episodes, {best['variant']} scores best: {result}"
+            f"{beside if best is not first else ''}."
         ],
         [
             Section("Result", [Plot(variants_chart(rows)), Figures(_summary(rows), "Variants")]),
             Section("Warnings", [Warnings(warnings(rows), CALM)]),
             Section("Evolution", [Plot(snapshots_chart(cells, shown))], EVOLUTION),
             Section("How to read this", [Guide(GUIDE)]),
-            Section("Setup", [Settings(_settings(cells))]),
+            Section("Setup", [Settings(_settings(cells, run))]),
         ],
         "worldmodels study",
         running,
@@ -139,11 +141,12 @@ def _curve(cells: Sequence[Row], key: str) -> tuple[list[int], list[float]]:
     return sorted(found), [float(np.mean(found[generation])) for generation in sorted(found)]
 
 
-def _settings(cells: Sequence[Row]) -> list[tuple[str, document.Table]]:
+def _settings(cells: Sequence[Row], run: Path) -> list[tuple[str, document.Table]]:
     """What each variant changed, and the versions."""
     tables = []
     for name, cell in {cell["variant"]: cell for cell in cells}.items():
         changed = dict(cell.get("settings") or {})
         changed |= {"M": "of random weights"} if cell.get("untrained") else {}
         tables += document.settings_tables(changed or {"settings": "same as the run"}, name=name)
+    tables += document.settings_tables({"folder": str(run)}, name="run")
     return tables + document.settings_tables({}, cells[-1].get("versions"))

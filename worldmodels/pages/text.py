@@ -44,16 +44,16 @@ def decimals(error: float | None) -> int:
     return max(0, (1 if error / 10**size < 2.95 else 0) - size)
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """Format a value with its interval, to the digits that the interval allows."""
+def interval(value: float, low: float, high: float, unit: str = "") -> str:
+    """Format a value, with its unit, and its interval, to the digits that the interval allows."""
     digits = decimals((high - low) / 2)
-    return f"{score(value, digits)} ({score(low, digits)} to {score(high, digits)})"
+    return f"{score(value, digits)}{unit} ({score(low, digits)} to {score(high, digits)})"
 
 
 def spread(value: float, std: float | None) -> str:
-    """Format a mean and its standard deviation; without one, to three digits."""
-    if std is None:
-        return figure(value)
+    """Format a mean and its standard deviation; without one, or at 0, to three digits."""
+    if not std:
+        return figure(value) if std is None else f"{figure(value)} ± 0"
     digits = decimals(std)
     return f"{score(value, digits)} ± {score(std, digits)}"
 
@@ -67,6 +67,7 @@ def figure(value: object) -> str:
         return MISSING if value is None or isinstance(value, float) else str(value)
     if found and not 1e-4 <= abs(found) < 1e7:
         return power(found)
+    found = float(f"{found:.2e}")  # 0.9996 is 1.00
     return score(found, max(0, 2 - math.floor(math.log10(abs(found)))) if found else 0)
 
 
