@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -115,6 +116,9 @@ def distance_chart(found: Mapping[str, Mapping[str, float]]) -> Chart:
     return chart("distance", alt, FULL, interval_height(rows), draw)
 
 
-def sheets(pictures: Sequence[tuple[str, str, NDArray[np.uint8]]], beside: bool = False) -> Media:
+def sheets(
+    pictures: Sequence[tuple[str, str, NDArray[np.uint8]]],
+    layout: Literal["stack", "two"] = "stack",
+) -> Media:
     """Pictures (H, W, 3), each with its title and caption."""
-    return Media([drawn(picture, title, said) for title, said, picture in pictures], beside)
+    return Media([drawn(picture, title, said) for title, said, picture in pictures], layout)

@@ -85,6 +85,7 @@ def test_a_value_has_the_digits_of_its_error(value: float, error: float | None, 
     ("value", "said"),
     [
         (12345, "12,345"),
+        (1083.4, "1,083"),
         (0.0205, "0.0205"),
         (0.99996, "1.00"),
         (18.1437, "18.1"),

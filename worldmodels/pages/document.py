@@ -1,6 +1,6 @@
 """Pages: templates, pictures and tables in them, and pages made of sections.
 
-The report of a run has its own template; every other page is a `Document`.
+Every page is a `Document`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import io
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jinja2
 import numpy as np
@@ -184,17 +184,35 @@ class Figures(Block):
 
 @dataclass(frozen=True)
 class Media(Block):
-    """Pictures and films under each other, or beside each other where the screen is wide enough."""
+    """Pictures and films."""
 
     media: Sequence[Medium]
-    beside: bool = False
+    layout: Literal["stack", "two", "three", "rows"] = "stack"
+    """under each other; two or three in a row where the screen is wide enough; or one in a row,
+    with its caption beside it"""
 
 
 @dataclass(frozen=True)
 class Pair(Block):
-    """Plots side by side where the screen is wide enough."""
+    """Blocks two in a row where the screen is wide enough."""
 
-    plots: Sequence[Plot]
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Heading(Block):
+    """A title inside of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph."""
+
+    text: str
+    quiet: bool = False
+    """smaller and paler"""
 
 
 @dataclass(frozen=True)
@@ -247,11 +265,16 @@ class Section:
     blocks: Sequence[Block] = ()
     lead: str = ""
     """a paragraph below the title"""
+    anchor: str = ""
+    """its identifier (default: made of the short title)"""
+    short: str = ""
+    """title in the navigation (default: the title)"""
 
     @property
-    def anchor(self) -> str:
+    def name(self) -> str:
         """The section's identifier."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        made = re.sub(r"[^a-z0-9]+", "-", (self.short or self.title).lower())
+        return self.anchor or made.strip("-")
 
 
 @dataclass(frozen=True)
@@ -267,14 +290,38 @@ class Document:
     command: str
     """that makes the page"""
     running: str = ""
-    """what is being done, on a page that is written again and reloads itself until it is done"""
+    """what is being done, on a page that is written again and reloads itself until it is done; what
+    is missing is then left out"""
+    top: Sequence[Block] = ()
+    """below the conclusion"""
+    tab: str = ""
+    """title of the browser's tab (default: the title)"""
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""
-        shown = [section for section in self.sections if section.blocks or section.lead]
-        values = {"title": self.title, "running": self.running, "sections": shown}
-        atomic_write(path, render("document.html.j2", page=self, **values))
+        sections, top = self.sections, self.top
+        if self.running:
+            sections = [replace(one, blocks=_there(one.blocks)) for one in sections]
+            top = _there(top)
+        shown = [section for section in sections if section.blocks or section.lead]
+        atomic_write(path, render("document.html.j2", page=self, top=top, sections=shown))
         return path
+
+
+def _there(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks without those that name something missing, and without headings of nothing."""
+    found = [
+        replace(block, blocks=_there(block.blocks)) if isinstance(block, Pair) else block
+        for block in blocks
+        if not isinstance(block, Missing)
+    ]
+    pairs = zip(found, [*found[1:], Heading("")], strict=True)
+    return [
+        block
+        for block, after in pairs
+        if not (isinstance(block, Heading) and isinstance(after, Heading))
+        and not (isinstance(block, Pair) and not block.blocks)
+    ]
 
 
 def setup(record: Mapping[str, Any]) -> Section:

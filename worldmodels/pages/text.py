@@ -67,8 +67,8 @@ def figure(value: object) -> str:
         return MISSING if value is None or isinstance(value, float) else str(value)
     if found and not 1e-4 <= abs(found) < 1e7:
         return power(found)
-    found = float(f"{found:.2e}")  # 0.9996 is 1.00
-    return score(found, max(0, 2 - math.floor(math.log10(abs(found)))) if found else 0)
+    rounded = abs(float(f"{found:.2e}"))  # 0.9996 is 1.00
+    return score(found, max(0, 2 - math.floor(math.log10(rounded))) if rounded else 0)
 
 
 def power(value: float) -> str:
