@@ -33,7 +33,7 @@ PANELS = (
     Panel("loss of F", [Line("energy_loss", "loss of F", "memory")], log=False),
     Panel("loss of G", [Line("generator_loss", "loss of G", "controller")], log=False),
 )
-"""Charts of a training: see `sparse_gan.gan.train.train_gan`."""
+"""Charts of a training: see `sparse_gan.gan.train.GANStep`."""
 NAMES = {"frechet_distance": "Fréchet distance", "kid": "KID", "kl": "KL", "auroc": "AUROC"}
 """Figures that are not called what their words are."""
 DISTANCE = (

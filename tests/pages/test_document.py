@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
+from worldmodels.metrics import VariantRow
 from worldmodels.pages import document, text
 from worldmodels.pages.charts import Line, Panel, panels_of, training_chart
 from worldmodels.pages.document import Block, Document, Section, Table
@@ -58,6 +59,33 @@ def test_every_block_is_shown_escaped_in_a_page_that_stands_alone(tmp_path: Path
     assert 'width="64" height="48"' in html
 
 
+def test_a_page_of_work_that_lasts_reloads_itself_and_leaves_out_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    absent = document.Missing("the rest", "make it")
+    sections = [
+        Section("Full", [document.Heading("None"), absent, document.Heading("One"), *blocks()]),
+        Section("Empty", [document.Heading("None"), document.Pair([absent])]),
+    ]
+    page = Document("t", "e", ["c"], sections, "make", "3 of 4", top=[absent], tab="short")
+    html = page.write(tmp_path / "page.html").read_text("utf-8")
+    found = standing_alone(html)
+    assert found.sections == {"full"}
+    assert "Not there yet" not in html and "None" not in html and "<h3>One</h3>" in html
+    assert 'data-reload="20"' in html and "<b>Running</b> 3 of 4." in html
+    assert "<title>short</title>" in html
+    done = Document("t", "e", ["c"], sections, "make").write(tmp_path / "done.html")
+    assert "data-reload" not in done.read_text("utf-8")
+    assert standing_alone(done.read_text("utf-8")).sections == {"full", "empty"}
+
+
+def test_settings_are_words_and_not_json() -> None:
+    config = {"a": None, "b": True, "c": [0.5, 2.0], "d": [[1, 2], [3, 4]], "e": [{"f": []}]}
+    ((_, found),) = document.settings_tables(config)
+    values = [value for _, value in found.rows]
+    assert values == ["none", "yes", "0.5, 2", "(1, 2), (3, 4)", "(f none)"]
+
+
 def test_a_chart_of_metrics_shows_what_changes() -> None:
     rows = [{"stage": "train", "step": k, "depth": 16, "loss": float(k)} for k in (1, 2)]
     assert [panel.label for panel in panels_of(rows, "step", "vision")] == ["loss"]
@@ -100,7 +128,7 @@ def test_figures_of_unknown_error_have_three_digits(value: object, said: str) ->
     assert text.figure(value) == said
 
 
-def study_of(seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def study_of(seeds: int) -> tuple[list[VariantRow], list[dict[str, Any]]]:
     names = ["as the run", ODD, *(f"variant {k}" for k in range(7))]
     std = 3.0 if seeds > 1 else None
     keys = ("dream", "selection", "validated", "dreamed", "oracle")
@@ -120,7 +148,7 @@ def study_of(seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         }
         for name in names
     ]
-    return rows, cells
+    return cast(list[VariantRow], rows), cells
 
 
 def test_a_study_begins_with_its_best_variant(tmp_path: Path) -> None:

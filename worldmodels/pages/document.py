@@ -310,18 +310,15 @@ class Document:
 
 def _there(blocks: Sequence[Block]) -> list[Block]:
     """Blocks without those that name something missing, and without headings of nothing."""
-    found = [
-        replace(block, blocks=_there(block.blocks)) if isinstance(block, Pair) else block
-        for block in blocks
-        if not isinstance(block, Missing)
-    ]
-    pairs = zip(found, [*found[1:], Heading("")], strict=True)
-    return [
-        block
-        for block, after in pairs
-        if not (isinstance(block, Heading) and isinstance(after, Heading))
-        and not (isinstance(block, Pair) and not block.blocks)
-    ]
+    found: list[Block] = []
+    for block in reversed(blocks):
+        if isinstance(block, Pair):
+            block = replace(block, blocks=_there(block.blocks))
+        nothing = isinstance(block, Missing) or (isinstance(block, Pair) and not block.blocks)
+        if isinstance(block, Heading):
+            nothing = not found or isinstance(found[-1], Heading)
+        found += [] if nothing else [block]
+    return found[::-1]
 
 
 def setup(record: Mapping[str, Any]) -> Section:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from worldmodels.metrics import Row
+from worldmodels.metrics import Row, VariantRow
 from worldmodels.pages import document
 from worldmodels.pages.charts import Interval, interval_height, intervals, label, looks
 from worldmodels.pages.document import Document, Figures, Guide, Plot, Section, Settings, Warnings
@@ -40,7 +40,7 @@ GUIDE = (
 
 
 def build_study(
-    rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path, running: str = ""
+    rows: Sequence[VariantRow], cells: Sequence[Row], run: Path, out: Path, running: str = ""
 ) -> Path:
     """Write the page ``out`` of a study of ``run``.
 
@@ -72,8 +72,8 @@ def build_study(
     return page.write(out)
 
 
-def _summary(rows: Sequence[Row]) -> document.Table:
-    columns: dict[str, Callable[[Row], str]] = {
+def _summary(rows: Sequence[VariantRow]) -> document.Table:
+    columns: dict[str, Callable[[VariantRow], str]] = {
         "variant": lambda row: str(row["variant"]),
         "seeds": lambda row: str(row["seeds"]),
         "in the dream": lambda row: spread(row["dream"], row["dream_std"]),
@@ -84,14 +84,14 @@ def _summary(rows: Sequence[Row]) -> document.Table:
     return document.table(rows, columns)
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
+def warnings(rows: Sequence[VariantRow]) -> list[str]:
     """Limits of the study."""
     few = ", ".join(row["variant"] for row in rows if row["seeds"] < ENOUGH)
     said = f"Fewer than {ENOUGH} evolutions of {few}: differences may come from the seeds."
     return [said] if few else []
 
 
-def variants_chart(rows: Sequence[Row]) -> Chart:
+def variants_chart(rows: Sequence[VariantRow]) -> Chart:
     """Validated test return of each variant: mean ± std, and the oracle's."""
     marks = []
     for row, look in zip(rows, looks(row["variant"] for row in rows).values(), strict=True):
