@@ -21,6 +21,7 @@ from worldmodels.pages.document import (
     Section,
     Settings,
     Table,
+    Text,
     Warnings,
     table,
 )
@@ -114,7 +115,7 @@ def comparison_page(
     ahead = [method.name for method in found.tested[:2]]  # the best, and the next
     said = [text for pair, text in pairs if [pair.ours, pair.theirs] == ahead]
     others = [text for _, text in pairs if text not in said]
-    result = Points(said or conclusions)
+    result = Text(said[0]) if said else Points(conclusions)
     sections = [
         Section("Result", [*_plots(drawn, "means", "profiles"), result]),
         Section("Warnings", [Warnings(warnings, calm)]),

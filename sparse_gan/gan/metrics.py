@@ -209,7 +209,7 @@ def compare(real: Tensor, fake: Tensor, extractor: Extractor, k: int = 5) -> dic
     """All figures of pictures against pictures, each named with the extractor.
 
     ``_deviation`` is the standard error: ``kid_deviation`` is left out where there are too few
-    pictures for one (`kernel_distance`), those of fractions are binomial.
+    pictures for one (`kernel_distance`), those of fractions are of `fraction_error`.
 
     Args:
         real: (B, C, H, W) in [-1, 1], held out from training.
@@ -224,9 +224,14 @@ def compare(real: Tensor, fake: Tensor, extractor: Extractor, k: int = 5) -> dic
         figures["kid_deviation"] = deviation
     figures |= manifold_figures(a, b, k)
     for name, count in (("precision", len(b)), ("recall", len(a)), ("coverage", len(a))):
-        p = figures[name]
-        figures[f"{name}_deviation"] = (p * (1 - p) / count) ** 0.5
+        figures[f"{name}_deviation"] = fraction_error(figures[name], count)
     return {f"{name}[{extractor.name}]": value for name, value in figures.items()}
+
+
+def fraction_error(fraction: float, count: int) -> float:
+    """Standard error of a fraction of so many, not 0 at 0 and 1 (Agresti and Coull, 1998)."""
+    p = (fraction * count + 2) / (count + 4)
+    return float((p * (1 - p) / (count + 4)) ** 0.5)
 
 
 def _check(a: Features, b: Features) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparse_gan.energy import EnergyModel
+from sparse_gan.gan.metrics import fraction_error
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
@@ -96,14 +97,15 @@ def anomaly_table(
 
     Returns:
         For "real" and each other set ``energy`` and ``auroc`` (see `auroc`), each with its standard
-        error under the same name and ``_deviation``; for ``auroc`` it is the largest one possible.
+        error under the same name and ``_deviation``; that of ``auroc`` is of a fraction of the
+        smaller set.
     """
     low = energies(model, real)
     rows = {"real": {**_mean_energy(low), "auroc": 0.5}}
     for name, x in others.items():
         high = energies(model, x)
         chance = auroc(low, high)
-        error = (chance * (1 - chance) / min(len(low), len(high))) ** 0.5
+        error = fraction_error(chance, min(len(low), len(high)))
         rows[name] = {**_mean_energy(high), "auroc": chance, "auroc_deviation": error}
     return rows
 
