@@ -207,8 +207,9 @@ def _scores(found: Comparison) -> Table:
         "p10": lambda one: _below(one.figures["p10"]),
         f"≥ {SOLVED:.0f}": lambda one: percent(one.figures["solved"].value),
         f"< {LOST:.0f}": lambda one: percent(one.figures["lost"].value),
-        "last checkpoint": lambda one: _last(one, found.tracks),
     }
+    if any(_last(one, found.tracks) != MISSING for one in found.tested):
+        columns["last checkpoint"] = lambda one: _last(one, found.tracks)
     return table(found.tested, columns)
 
 

@@ -81,7 +81,7 @@ def build_page(folder: Path) -> Path:
         [conclusion(method, figures)],
         [
             Section(
-                "Result", [*_charts(arrays), *([Media(sheets, layout="two")] if sheets else [])]
+                "Result", [*_charts(arrays), *([Media(sheets, layout="beside")] if sheets else [])]
             ),
             Section("Figures", [Figures(_table(figures), "Figures of the run")]),
             Section("Training", [Plot(learning)] if learning else []),

@@ -50,7 +50,7 @@ def build_page(args: ComparisonArgs, run: RunFolder, pair: Pair) -> Path:
                 "Result",
                 [Plot(distance_chart(found), "Distance to held-out frames"), Points(said)],
             ),
-            Section("Samples", [sheets(_samples(args, pair), layout="two")]),
+            Section("Samples", [sheets(_samples(args, pair), layout="beside")]),
             Section("Figures", [figures(found, "Figures of each set")], FIGURES),
             Section("One frame", [sheets([repainted, walk])], _oddity(pair)),
             Section("Training", _learning(run)),

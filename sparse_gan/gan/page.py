@@ -118,7 +118,7 @@ def distance_chart(found: Mapping[str, Mapping[str, float]]) -> Chart:
 
 def sheets(
     pictures: Sequence[tuple[str, str, NDArray[np.uint8]]],
-    layout: Literal["stack", "two"] = "stack",
+    layout: Literal["stack", "beside"] = "stack",
 ) -> Media:
     """Pictures (H, W, 3), each with its title and caption."""
     return Media([drawn(picture, title, said) for title, said, picture in pictures], layout)

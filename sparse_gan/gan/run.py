@@ -286,13 +286,13 @@ def build_page(
         [
             Section(
                 "Result",
-                [Plot(distance_chart(distances)), sheets(samples, layout="two")],
+                [Plot(distance_chart(distances)), sheets(samples, layout="beside")],
                 f"After {text.count(gan.step)} steps, {text.duration(gan.seconds)} of training.",
             ),
             Section("Distance", [figures(distances, "Distance to held-out pictures")], DISTANCE),
             Section("Training", [Plot(learning)] if learning else []),
             Section("Energy", [figures(odd, "Energy as a score of oddity")], ENERGY),
-            Section("Growth", [Media([growing, moving], layout="two")], GROWTH),
+            Section("Growth", [Media([growing, moving], layout="beside")], GROWTH),
             setup(run.read_config()),
         ],
         "scripts/train_gan.py",

@@ -187,9 +187,9 @@ class Media(Block):
     """Pictures and films."""
 
     media: Sequence[Medium]
-    layout: Literal["stack", "two", "three", "rows"] = "stack"
-    """under each other; two or three in a row where the screen is wide enough; or one in a row,
-    with its caption beside it"""
+    layout: Literal["stack", "beside", "three", "rows"] = "stack"
+    """under each other; beside each other, or three in a row, where the screen is wide enough; or
+    one in a row, with its caption beside it"""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def build_study(
     first, *others = sorted(rows, key=lambda row: (row is not rows[0], -float(row["validated"])))
     shown = [row["variant"] for row in (first, *others[: MOST_LINES - 1])]
     result = f"{spread(best['validated'], best['validated_std'])} mean test return"
-    beside = f"; {first['variant']} has {spread(first['validated'], first['validated_std'])}"
+    beside = f"; {first['variant']}: {spread(first['validated'], first['validated_std'])}"
     page = Document(
         f"A study of {run.name or run}",
         f"study · {len(rows)} variant{'s' if len(rows) > 1 else ''}",
