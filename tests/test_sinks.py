@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import os
 import sys
 import types
 from pathlib import Path
@@ -100,11 +101,12 @@ def test_the_network_is_used_only_if_asked(
     asked: str | None,
     mode: str,
 ) -> None:
-    if asked:
-        monkeypatch.setenv("WANDB_MODE", asked)
+    monkeypatch.setattr(os, "environ", {"WANDB_MODE": asked} if asked else {})
     RunFolder(tmp_path, log=("wandb",)).log("final", real_mean=5.0)
     (run,) = installed["runs"]
     assert run.settings["mode"] == mode and run.settings["dir"] == str(tmp_path)
+    reports = os.environ.get("WANDB_ERROR_REPORTING")  # of errors, to its makers
+    assert reports == (None if asked else "false")
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])

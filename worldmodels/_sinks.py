@@ -102,6 +102,9 @@ class WandB:
     @cached_property
     def run(self) -> Any:
         """The run, begun by the first record."""
+        mode = os.environ.get("WANDB_MODE", "offline")
+        if mode == "offline":  # which would still report errors to its makers
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         name = self.folder.absolute().name
@@ -110,7 +113,7 @@ class WandB:
             name=name,
             group=name,
             dir=str(self.folder),
-            mode=os.environ.get("WANDB_MODE", "offline"),
+            mode=mode,
             settings=wandb.Settings(console="off", silent=True),
         )
 

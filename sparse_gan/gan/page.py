@@ -36,6 +36,8 @@ PANELS = (
 """Charts of a training: see `sparse_gan.gan.train.GANStep`."""
 NAMES = {"frechet_distance": "Fréchet distance", "kid": "KID", "kl": "KL", "auroc": "AUROC"}
 """Figures that are not called what their words are."""
+MOST_IN_ONE_LINE = 4
+"""Columns in which an error has room beside its figure."""
 DISTANCE = (
     "Distance to held-out pictures. That of training pictures is the best that can be expected of "
     "samples. Figures of different extractors cannot be compared."
@@ -60,17 +62,18 @@ def conclusion(distances: Mapping[str, Mapping[str, float]]) -> str:
 def figures(
     rows: Mapping[str, Mapping[str, float]], label: str, head: str = "", note: str = ""
 ) -> Figures:
-    """A table of figures by name; errors stand beside their figure.
+    """A table of figures by name; errors stand beside their figure, in many columns below it.
 
     The longer of both lists makes the rows, so that the table is high and not wide.
     """
     columns = list(dict.fromkeys(name for row in rows.values() for name in row))
     shown = [name for name in columns if DEVIATION not in name]
     extractors = {name.partition("[")[2] for name in shown} - {""}
-    heads = [words(column, len(extractors) > 1) for column in shown]
+    heads = [words(column, len(extractors) > 1).replace(" (", "\n(") for column in shown]
     if len(shown) > len(rows):
+        error = "\n± " if len(rows) > MOST_IN_ONE_LINE else " ± "
         lines = [
-            [title, *(_cell(row, column) for row in rows.values())]
+            [title, *(_cell(row, column).replace(" ± ", error) for row in rows.values())]
             for title, column in zip(heads, shown, strict=True)
         ]
         return Figures(Table([head, *rows], lines), label, note)
