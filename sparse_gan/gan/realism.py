@@ -26,7 +26,8 @@ def open_energy(folder: Path) -> tuple[EnergyModel, GANArgs]:
     """
     run = RunFolder(folder, create=False)
     config: dict[str, Any] = dict(run.read_config()["config"])
-    known = {field.name for field in dataclasses.fields(GANArgs)}
+    config.pop("log", None)  # changes nothing that is trained
+    known = {field.name for field in dataclasses.fields(GANArgs)} - {"log"}
     if set(config) != known:
         raise UserError(f"{folder} is not the run of a GAN; `scripts/train_gan.py` makes one")
     config["folders"] = tuple(map(Path, config["folders"]))
