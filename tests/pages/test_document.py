@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from worldmodels.metrics import VariantRow
-from worldmodels.pages import document, text
+from worldmodels.pages import document, overview, text
 from worldmodels.pages.charts import Line, Panel, panels_of, training_chart
 from worldmodels.pages.document import Block, Document, Section, Table
 from worldmodels.pages.study import build_study
@@ -41,6 +41,13 @@ def blocks() -> list[Block]:
         document.Warnings([ODD, ODD], many=ODD),
         document.Warnings([], calm=ODD),
         document.Missing(ODD, ODD),
+        document.Heading(ODD),
+        document.Text(ODD),
+        document.Text(ODD, quiet=True),
+        document.Link("#part-0", ODD, ODD),
+        overview.Score(ODD, ODD, ODD, overview.Ruler(ODD, 5, (4, 2), [overview.Tick(3, ODD)])),
+        overview.Facts([overview.Fact(ODD, ODD, ODD)]),
+        overview.Bars([ODD], [overview.Bar(ODD, [1.0], ODD, ODD, ODD)], 2.0, "frames"),
         document.Settings([(ODD, TABLE)]),
         document.Guide([(ODD, ODD)]),
     ]

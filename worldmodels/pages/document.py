@@ -225,6 +225,16 @@ class Points(Block):
 
 
 @dataclass(frozen=True)
+class Link(Block):
+    """A link to a file beside the page, and the rest of its sentence."""
+
+    address: str
+    """relative to the page"""
+    title: str
+    rest: str
+
+
+@dataclass(frozen=True)
 class Warnings(Block):
     """What limits the page's conclusions; ``calm`` is shown if there is nothing."""
 

@@ -8,13 +8,25 @@ from typing import Any
 from worldmodels.metrics import Row
 from worldmodels.pages import findings, sections
 from worldmodels.pages.data import RunData, Score, load_run
-from worldmodels.pages.document import Block, Document, Guide, Section, Settings, settings_tables
+from worldmodels.pages.document import (
+    Block,
+    Document,
+    Guide,
+    Link,
+    Section,
+    Settings,
+    settings_tables,
+)
 from worldmodels.pages.findings import Parts
 from worldmodels.pages.guide import articles
 from worldmodels.pages.overview import Fact, Facts, Ruler, Tick
 from worldmodels.pages.overview import Score as Headline
 from worldmodels.pages.sections import interval_of
 from worldmodels.pages.text import count, duration, large, number, score
+
+
+PLAYER = "dream.html"
+"""The page in which a person acts inside the agent's dream, where the run has one."""
 
 
 def build_report(run_folder: str | Path, running: str = "") -> Path:
@@ -49,7 +61,7 @@ def _document(data: RunData, running: str) -> Document:
         ],
         "worldmodels report",
         running,
-        top=[_headline(parts), Facts(_facts(parts))],
+        top=[_headline(parts), *_player(parts), Facts(_facts(parts))],
         tab=f"{title}: {score(result.mean, result.digits)}" if result else title,
     )
 
@@ -72,6 +84,14 @@ def _headline(parts: Parts) -> Block:
     return Headline(
         score(result.mean, digits), interval_of(result), claim, _ruler(parts.data, result)
     )
+
+
+def _player(parts: Parts) -> list[Block]:
+    """A link to the page in which a person acts inside the dream, where there is one."""
+    if not (parts.data.folder / PLAYER).is_file():
+        return []
+    title = f"{parts.words.verb.capitalize()} inside its dream"
+    return [Link(PLAYER, title, ", by keys or touch.")]
 
 
 def _ruler(data: RunData, result: Score) -> Ruler | None:
