@@ -44,7 +44,7 @@ def blocks() -> list[Block]:
         document.Heading(ODD),
         document.Text(ODD),
         document.Text(ODD, quiet=True),
-        document.Link("#part-0", ODD, ODD),
+        document.Link("data:,", ODD, ODD),
         overview.Score(ODD, ODD, ODD, overview.Ruler(ODD, 5, (4, 2), [overview.Tick(3, ODD)])),
         overview.Facts([overview.Fact(ODD, ODD, ODD)]),
         overview.Bars([ODD], [overview.Bar(ODD, [1.0], ODD, ODD, ODD)], 2.0, "frames"),

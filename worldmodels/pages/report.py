@@ -24,7 +24,6 @@ from worldmodels.pages.overview import Score as Headline
 from worldmodels.pages.sections import interval_of
 from worldmodels.pages.text import count, duration, large, number, score
 
-
 PLAYER = "dream.html"
 """The page in which a person acts inside the agent's dream, where the run has one."""
 
