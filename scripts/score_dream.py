@@ -29,8 +29,7 @@ def score(gan: Path, agent: str, folders: tuple[Path, ...], frames: int = 1000) 
     real = load_pictures("car-racing", 64, folders=folders, count=5 * frames).test[:frames]
     others = {"reconstructed": reconstructed(driver, real), "dreamt": dreamt(driver, frames)}
     for name, row in realism(gan, real, others).items():
-        shown = (f"{key} {figure(row[key])}" for key in ("energy", "auroc"))
-        print(f"{name:14} " + "  ".join(shown))
+        print(f"{name:14} " + "  ".join(f"{key} {figure(value)}" for key, value in row.items()))
 
 
 if __name__ == "__main__":
