@@ -110,7 +110,8 @@ def test_the_report_is_there_from_the_start_and_reloads_until_the_run_ends(
         return page
 
     monkeypatch.setattr(pipeline, "build_report", build)
-    monkeypatch.setattr(pipeline, "PAGE_FRACTION", 1e9)  # write it as each stage begins
+    monkeypatch.setattr(pipeline, "PAGE_SECONDS", 0.0)  # write it as each stage begins
+    monkeypatch.setattr(pipeline, "PAGE_FRACTION", 1e9)
     monkeypatch.setattr(stages, "select", fail)
     with pytest.raises(UserError, match="no electricity"):
         run_pipeline(tiny(), tmp_path, seed=1, workers=1)

@@ -21,6 +21,8 @@ class Run(Command):
     """Run all stages: collect, V, M, dream, C, selection, test, report.
 
     The same command resumes an interrupted run, and repeats only what a changed setting concerns.
+    Each stage says how many there are and, at the rates measured so far, the time that is left;
+    report.html in the run folder shows what there is, and reloads itself while the run lasts.
     Settings have the preset's values unless they are given; --env is short for --env-id.
     """
 

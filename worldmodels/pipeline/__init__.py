@@ -42,8 +42,9 @@ from worldmodels.tasks import task_for
 
 TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
-PAGE_FRACTION = 0.05
-"""Most of a run's time that goes into the report while the run lasts."""
+PAGE_SECONDS, PAGE_FRACTION = 20.0, 0.05
+"""While the run lasts, its report is written at most once in so many seconds, and takes at most
+this fraction of the run's time."""
 
 Work: TypeAlias = Callable[[StageContext], Any]
 """Runs a stage; returns figures for later stages and the report, in a dict or dataclass."""
@@ -365,10 +366,7 @@ class Pipeline:
         self.frames += frames
 
     def _announce(self, name: str, number: int) -> None:
-        """Say that a stage begins and how far the run is, and write the report as it stands.
-
-        After a report that took a second, the next is written 20 seconds later (`PAGE_FRACTION`).
-        """
+        """Say that a stage begins and how far the run is, and write the report as it stands."""
         self.schedule.measured(self.run.metrics("stage"))
         place = self.schedule.place(name, number)
         self.context.say(f"{name}/{number:02d}: {place}")
@@ -376,7 +374,7 @@ class Pipeline:
         if began >= self._next_page:
             build_report(self.run.path, running=f"{name}, {place}")
             now = time.monotonic()
-            self._next_page = now + (now - began) / PAGE_FRACTION
+            self._next_page = now + max(PAGE_SECONDS, (now - began) / PAGE_FRACTION)
 
 
 def run_pipeline(
