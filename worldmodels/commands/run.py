@@ -21,13 +21,11 @@ class Run(Command):
     """Run all stages: collect, V, M, dream, C, selection, test, report.
 
     The same command resumes an interrupted run, and repeats only what a changed setting concerns.
-    Each stage says how many there are and, at the rates measured so far, the time that is left;
-    report.html in the run folder shows what there is, and reloads itself while the run lasts.
     Settings have the preset's values unless they are given; --env is short for --env-id.
     """
 
     common: ClassVar[str] = (
-        "preset out seed workers max-steps check device log env-id iterations action-repeat "
+        "preset out seed workers max-steps check device env-id iterations action-repeat "
         "horizontal-flip experience.explore-episodes vision.z-dim memory.kind memory.hidden-size "
         "memory.ensemble dream.temperature dream.horizon controller.evolve.generations "
         "test.episodes"
