@@ -87,7 +87,13 @@ def test_a_page_of_work_that_lasts_reloads_itself_and_leaves_out_what_is_missing
 
 
 def test_settings_are_words_and_not_json() -> None:
-    config: dict[str, Any] = {"a": None, "b": True, "c": [0.5, 2.0], "d": [[1, 2], [3, 4]], "e": [{"f": []}]}
+    config: dict[str, Any] = {
+        "a": None,
+        "b": True,
+        "c": [0.5, 2.0],
+        "d": [[1, 2], [3, 4]],
+        "e": [{"f": []}],
+    }
     ((_, found),) = document.settings_tables(config)
     values = [value for _, value in found.rows]
     assert values == ["none", "yes", "0.5, 2", "(1, 2), (3, 4)", "(f none)"]
