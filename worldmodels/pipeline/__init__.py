@@ -372,7 +372,8 @@ class Pipeline:
         self.context.say(f"{name}/{number:02d}: {place}")
         began = time.monotonic()
         if began >= self._next_page:
-            build_report(self.run.path, running=f"{name}, {place}")
+            with contextlib.suppress(UserError):  # a damaged file, which its stage makes again
+                build_report(self.run.path, running=f"{name}, {place}")
             now = time.monotonic()
             self._next_page = now + max(PAGE_SECONDS, (now - began) / PAGE_FRACTION)
 
