@@ -132,18 +132,21 @@ def selection_seeds(episodes: int) -> range:
     return range(SELECTION_SEED_START, SELECTION_SEED_START + episodes)
 
 
-def open_run(out: Path, settings: dict[str, Any], same: Sequence[str]) -> RunFolder:
+def open_run(
+    out: Path, settings: dict[str, Any], same: Sequence[str], log: runs.Log = ()
+) -> RunFolder:
     """Open a run folder and write its configuration, or make sure that it has the same one.
 
     Args:
         out: the folder.
         settings: the resolved configuration.
         same: fields that must not change when a run resumes.
+        log: where metrics go beside `metrics.jsonl`.
 
     Raises:
-        UserError: one of them has; it is named.
+        UserError: one of them has; it is named. Or a package that ``log`` needs is missing.
     """
-    run = RunFolder(out)
+    run = RunFolder(out, log=log)
     run.claim(settings, same)
     run.write_config(settings)
     return run

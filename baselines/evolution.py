@@ -85,6 +85,9 @@ class EvolutionConfig(Config):
     """selection tracks, from seed 500000"""
     workers: Workers | None = None
     """processes; the result is the same for any number (default: one per usable core)"""
+    log: runs.Log = ()
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
 
 
 class Candidates:
@@ -220,8 +223,9 @@ class _Session:
         digest = runs.read_json(self.folder / "config.json")["sha256"]
         settings = {"method": METHOD, **dataclasses.asdict(cfg), "weights": digest}
         settings["env_id"] = self.agent.env_id
-        changeable = {"out", "workers", "agent", "frames"}
-        self.run = open_run(cfg.out, settings, [key for key in settings if key not in changeable])
+        changeable = {"out", "workers", "agent", "frames", "log"}
+        same = [key for key in settings if key not in changeable]
+        self.run = open_run(cfg.out, settings, same, cfg.log)
         self.returns = RealReturns(self.folder, cfg.drive, executor)
         self.result: EvolveResult | None = None
         self.books = Bookkeeping()

@@ -8,6 +8,7 @@ from baselines.comparison import LOST, SOLVED, Comparison, Method
 from baselines.comparison import Pair as Against
 from baselines.results import Run
 from baselines.statistics import Estimate
+from baselines.words import machine
 from worldmodels.pages.document import (
     Block,
     Document,
@@ -20,6 +21,7 @@ from worldmodels.pages.document import (
     Section,
     Settings,
     Table,
+    Text,
     Warnings,
     table,
 )
@@ -55,9 +57,11 @@ CAPTIONS = {
 }
 """Chart -> its title and caption."""
 
+MOST_PAIRS = 10
+"""Pairs in a table that is shown at once."""
 SCORES = (
-    "The selected policies on the test tracks, best mean first. In brackets: 95% intervals of the "
-    "hierarchical bootstrap over training runs, then tracks."
+    "The selected policies on the test tracks, best mean first. Below each figure: its 95% "
+    "interval, of the hierarchical bootstrap over training runs, then tracks."
 )
 LEARNING = (
     "Mean return on selection tracks. Frames are all steps of the real environment, for training "
@@ -108,14 +112,14 @@ def comparison_page(
     )
     first = len(found.reversals)
     pairs = list(zip(found.pairs, conclusions[first:], strict=False))
-    best = found.tested[0].name if found.tested else ""
-    said = [*conclusions[:first], *(text for pair, text in pairs if pair.ours == best)]
-    others = [text for pair, text in pairs if pair.ours != best]
-    result = Points(said or conclusions)
+    ahead = [method.name for method in found.tested[:2]]  # the best, and the next
+    said = [text for pair, text in pairs if [pair.ours, pair.theirs] == ahead]
+    others = [text for _, text in pairs if text not in said]
+    result = Text(said[0]) if said else Points(conclusions)
     sections = [
         Section("Result", [*_plots(drawn, "means", "profiles"), result]),
         Section("Warnings", [Warnings(warnings, calm)]),
-        _scores_section(found),
+        _scores_section(found, conclusions[:first]),
         _learning(drawn),
         _pairs_section(found, drawn, others),
         Section("Cost", _costs_blocks(found), COST),
@@ -151,11 +155,12 @@ def _plots(drawn: Mapping[str, Chart], *names: str) -> list[Block]:
     return [Pair(plots)] if plots else []
 
 
-def _scores_section(found: Comparison) -> Section:
+def _scores_section(found: Comparison, reversals: Sequence[str]) -> Section:
     if not found.tested:
         command = "worldmodels evaluate --agent RUN/agent --episodes 100 --json RUN/evaluation.json"
         return Section("Scores", [Missing("scores on test tracks of all runs", command)])
-    return Section("Scores", [Figures(_scores(found), "Scores of each method")], SCORES)
+    more = [Points(reversals, "Where mean and IQM disagree")] if reversals else []
+    return Section("Scores", [Figures(_scores(found), "Scores of each method"), *more], SCORES)
 
 
 def _learning(drawn: Mapping[str, Chart]) -> Section:
@@ -165,10 +170,11 @@ def _learning(drawn: Mapping[str, Chart]) -> Section:
 
 
 def _pairs_section(found: Comparison, drawn: Mapping[str, Chart], others: Sequence[str]) -> Section:
-    """Every pair; the conclusions on pairs without the best method are folded."""
+    """Every pair; its conclusion is folded, and so is a long table."""
     if not found.pairs:
         return Section("Pairs", lead="There are not two methods with common test tracks.")
-    every = Figures(_pairs(found), "Every pair of methods")
+    folded = "Every pair" if len(found.pairs) > MOST_PAIRS else ""
+    every = Figures(_pairs(found), "Every pair of methods", folded=folded)
     more = [Points(others, "Conclusions on the other pairs")] if others else []
     return Section("Pairs", [*_plots(drawn, "improvement", "differences"), every, *more])
 
@@ -184,20 +190,26 @@ def _range(found: Estimate) -> str:
     return interval(found.value, found.low, found.high)
 
 
+def _below(found: Estimate) -> str:
+    """A figure, and its interval in a second line."""
+    value, _, ends = _range(found).partition(" (")
+    return f"{value}\n{ends.rstrip(')')}"
+
+
 def _scores(found: Comparison) -> Table:
     """Statistics of each tested method."""
     columns: dict[str, Callable[[Method], str]] = {
         "method": lambda one: one.name,
         "runs": lambda one: str(one.tested),
-        "episodes": lambda one: count(0 if one.scores is None else one.scores.size),
-        "mean": lambda one: _range(one.figures["mean"]),
-        "IQM": lambda one: _range(one.figures["iqm"]),
-        "median": lambda one: _range(one.figures["median"]),
-        "p10": lambda one: _range(one.figures["p10"]),
+        "mean": lambda one: _below(one.figures["mean"]),
+        "IQM": lambda one: _below(one.figures["iqm"]),
+        "median": lambda one: _below(one.figures["median"]),
+        "p10": lambda one: _below(one.figures["p10"]),
         f"≥ {SOLVED:.0f}": lambda one: percent(one.figures["solved"].value),
         f"< {LOST:.0f}": lambda one: percent(one.figures["lost"].value),
-        "last checkpoint": lambda one: _last(one, found.tracks),
     }
+    if any(_last(one, found.tracks) != MISSING for one in found.tested):
+        columns["last checkpoint"] = lambda one: _last(one, found.tracks)
     return table(found.tested, columns)
 
 
@@ -215,8 +227,8 @@ def _pairs(found: Comparison) -> Table:
     columns: dict[str, Callable[[Against], str]] = {
         "better": lambda pair: pair.ours,
         "than": lambda pair: pair.theirs,
-        "probability of improvement": lambda pair: _range(pair.improvement),
-        "difference per track": lambda pair: _range(pair.difference.mean),
+        "probability of improvement": lambda pair: _below(pair.improvement),
+        "difference per track": lambda pair: _below(pair.difference.mean),
         "tracks won": lambda pair: percent(pair.difference.wins),
     }
     return table(found.pairs, columns)
@@ -250,8 +262,7 @@ def _costs(found: Comparison) -> Table:
             continue
         trained = run.frames.get("model_free") or run.frames.get("collection") or 0
         rate = count(trained / run.seconds) if run.seconds and trained else MISSING
-        machine = [run.machine.get("cpu"), f"{run.machine.get('cores', '?')} cores"]
-        rows.append([_named(run), duration(run.seconds), rate, ", ".join(filter(None, machine))])
+        rows.append([_named(run), duration(run.seconds), rate, machine(run)])
     return Table(["run", "wall clock of the training", "real frames a second", "machine"], rows)
 
 

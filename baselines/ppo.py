@@ -39,7 +39,7 @@ from baselines.settings import CAR_RACING, TrainConfig, home_of
 from baselines.training_env import check_environment, make_training_env
 from worldmodels import envs, evaluation, executors, runs
 from worldmodels.envs import ActionSpec
-from worldmodels.protocols import Policy, UserError, install_extra
+from worldmodels.protocols import Policy, UserError
 
 
 class FrameCounter(BaseCallback):
@@ -108,10 +108,9 @@ class Session:
             "out": cfg.folder,
             "env_id": cfg.env_id or CAR_RACING,
         }
-        changeable = {"out", "device", "workers", "tensorboard", "agent", "run", "test_episodes"}
-        self.run = open_run(
-            cfg.folder, settings, [key for key in settings if key not in changeable]
-        )
+        changeable = {"out", "device", "workers", "log", "agent", "run", "test_episodes"}
+        same = [key for key in settings if key not in changeable]
+        self.run = open_run(cfg.folder, settings, same, cfg.log)
         self.books = Bookkeeping()
         self.world = None if cfg.agent is None else self._world(cfg.agent)
         self.env = self._make_env()
@@ -120,7 +119,6 @@ class Session:
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer, self.model.ep_success_buffer = deque(maxlen=1), deque(maxlen=1)
         self.probe = envs.make(self.env_id)
-        self.board = _board(self.run.path, cfg.tensorboard)
         if self.state_file.exists():
             self._load()
         self._restart()
@@ -173,8 +171,6 @@ class Session:
         line |= {name: figures[name] for name in names if name in figures and name not in bad}
         line["learning_rate"] = rate(self.recipe, self.model._current_progress_remaining)
         self.run.log("ppo", **line)
-        for name, value in line.items() if self.board is not None else ():
-            self.board.add_scalar(f"ppo/{name}", value, self.books.frames)
         return {**shown, "loss": figures.get("loss", math.nan)}
 
     def checkpoint(self) -> None:
@@ -197,8 +193,6 @@ class Session:
         is_best = books.measured(result, "dream" if self.world else "model_free")
         point = books.curve[-1]
         self.run.log("evaluation", **dataclasses.asdict(point))
-        if self.board is not None:
-            self.board.add_scalar("evaluation/mean", point.mean, books.frames)
         kept = [self.run.checkpoints / f"{books.step:06d}", self.run.path / "last"]
         for folder in [*kept, self.run.agent] if is_best else kept:
             drivers.save_driver(
@@ -297,21 +291,3 @@ def _scale(env: VecEnv) -> list[float]:
         return []
     rms = env.ret_rms
     return [float(rms.mean), float(rms.var), float(rms.count)]
-
-
-def _board(folder: Path, wanted: bool) -> Any:
-    """A writer of TensorBoard's events, or None.
-
-    Raises:
-        UserError: it is wanted and not installed.
-    """
-    if not wanted:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise UserError(
-            f"TensorBoard is not installed: {install_extra('tensorboard')}, or leave "
-            "--tensorboard out (metrics.jsonl has the same figures)"
-        ) from error
-    return SummaryWriter(str(folder / "tensorboard"))

@@ -71,8 +71,9 @@ class TrainConfig(Config):
     CPU, where for networks as small as these most of the time is spent"""
     workers: Workers = 1
     """1 steps all environments in this process; more give each a process, for slow environments"""
-    tensorboard: bool = False
-    """write events for TensorBoard, too (needs the extra `tensorboard`)"""
+    log: runs.Log = ()
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
     test_episodes: Episodes = NUM_TEST_SEEDS
     """with --run: episodes of its test seeds, played at the end"""
 

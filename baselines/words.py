@@ -7,7 +7,7 @@ from functools import partial
 
 from baselines.comparison import LOST, Comparison, Method, Pair
 from baselines.results import Run
-from worldmodels.pages.text import count, score
+from worldmodels.pages.text import count, interval, score
 from worldmodels.protocols import NUM_TEST_SEEDS, TEST_SEED_START
 
 ENOUGH = 5
@@ -31,9 +31,16 @@ def warnings(found: Comparison) -> list[str]:
     said += _differing(
         [run for run in runs if run.seconds and run.machine.get("cpu")],
         "machines, so that wall-clock times cannot be compared",
-        lambda run: f"{run.machine.get('cpu')}, {run.machine.get('cores')} cores",
+        machine,
     )
     return said
+
+
+def machine(run: Run) -> str:
+    """The machine that trained, as far as it is known."""
+    cores = run.machine.get("cores", "?")
+    cpu = run.machine.get("cpu")
+    return f"{f'{cpu}, ' if cpu else ''}{cores} core{'' if cores == 1 else 's'}"
 
 
 def _version(name: str, run: Run) -> str:
@@ -43,17 +50,10 @@ def _version(name: str, run: Run) -> str:
 def _about_seeds(found: Comparison) -> list[str]:
     said = []
     trained = [m for m in found.methods if any(run.trained for run in m.runs)]
+    for tested in range(1, ENOUGH):
+        if names := [method.name for method in trained if method.tested == tested]:
+            said.append(f"{', '.join(names)}: {_few(tested, len(names) > 1)}")
     for method in trained:
-        if method.tested == 1:
-            said.append(
-                f"{method.name}: one training run. Its interval is over tracks only and says "
-                "nothing about variation between training runs."
-            )
-        elif 1 < method.tested < ENOUGH:
-            said.append(
-                f"{method.name}: {method.tested} training runs. The interval is rough, and usually "
-                "too narrow."
-            )
         seeds = [run.seed for run in method.runs if run.seed is not None]
         if len(set(seeds)) < len(seeds):
             said.append(f"{method.name}: runs with the same seed are not independent.")
@@ -61,6 +61,20 @@ def _about_seeds(found: Comparison) -> list[str]:
         if untested:
             said.append(f"{method.name}: {untested} of its runs have no test yet.")
     return said
+
+
+def _few(runs: int, several: bool) -> str:
+    """What so few training runs, of one method or of several, do not tell."""
+    each = " each" if several else ""
+    if runs > 1:
+        interval = "intervals are" if several else "interval is"
+        return f"{runs} training runs{each}. The {interval} rough, and usually too narrow."
+    interval = "Their intervals are" if several else "Its interval is"
+    says = "say" if several else "says"
+    return (
+        f"one training run{each}. {interval} over tracks only and {says} nothing about variation "
+        "between training runs."
+    )
 
 
 def _about_tracks(found: Comparison, tested: Sequence[Run]) -> list[str]:
@@ -106,10 +120,12 @@ def _about_costs(runs: Sequence[Run]) -> list[str]:
 
 
 def _differing(runs: Sequence[Run], what: str, of: Callable[[Run], object]) -> list[str]:
-    values = {run.method: str(of(run)) for run in runs}
-    if len(set(values.values())) < 2:
+    methods: dict[str, list[str]] = {}
+    for method, value in {run.method: str(of(run)) for run in runs}.items():
+        methods.setdefault(value, []).append(method)
+    if len(methods) < 2:
         return []
-    named = "; ".join(f"{method}: {value}" for method, value in values.items())
+    named = "; ".join(f"{', '.join(names)}: {value}" for value, names in methods.items())
     return [f"Different {what} ({named})."]
 
 
@@ -141,9 +157,9 @@ def _reversal(first: Method, second: Method) -> str:
 def _conclusion(pair: Pair, ours: Method, theirs: Method) -> str:
     difference = pair.difference.mean
     text = (
-        f"{pair.ours} against {pair.theirs}: {score(difference.value)} more per track "
-        f"({score(difference.low)} to {score(difference.high)}), above on "
-        f"{pair.difference.wins:.0%} of the tracks. "
+        f"{pair.ours} against {pair.theirs}: "
+        f"{interval(difference.value, difference.low, difference.high, ' more per track')}, above "
+        f"on {pair.difference.wins:.0%} of the tracks. "
     )
     apart = difference.low > 0 or difference.high < 0
     fixed = [m.name for m in (ours, theirs) if m.tested == 1 and m.runs[0].trained]

@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from tests.pipeline_worker import tiny
-from worldmodels import runs
+from worldmodels import pipeline, runs, stages
 from worldmodels.agent import Agent
 from worldmodels.metrics import RECORDS, read_lines
+from worldmodels.pages import build_report
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.policies.ensemble import other_members
@@ -96,6 +97,39 @@ def test_a_finished_run_does_nothing_again(unbroken: Path) -> None:
     run_pipeline(tiny(), unbroken, seed=1, workers=1, preset="tiny")
     assert before == {p: p.stat().st_mtime_ns for p in (unbroken / "stages").rglob("*.json")}
     assert (unbroken / "metrics.jsonl").read_text() == metrics
+
+
+def test_the_report_is_there_from_the_start_and_reloads_until_the_run_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = []
+
+    def build(folder: Path, running: str = "") -> Path:
+        page = build_report(folder, running)
+        pages.append((running, page.read_text("utf-8")))
+        return page
+
+    monkeypatch.setattr(pipeline, "build_report", build)
+    monkeypatch.setattr(pipeline, "PAGE_SECONDS", 0.0)  # write it as each stage begins
+    monkeypatch.setattr(pipeline, "PAGE_FRACTION", 1e9)
+    monkeypatch.setattr(stages, "select", fail)
+    with pytest.raises(UserError, match="no electricity"):
+        run_pipeline(tiny(), tmp_path, seed=1, workers=1)
+    names = ("collect", "vision", "encode", "memory", "controller", "select")
+    assert [running for running, _ in pages] == [
+        *(f"{name}, stage {place} of 16" for place, name in enumerate(names, 1)),
+        "",
+    ]
+    for running, page in pages[:-1]:
+        assert "data-reload" in page and f"<b>Running</b> {running}." in page
+        assert "Not there yet" not in page
+    assert "V sees" in pages[2][1] and "V sees" not in pages[1][1]  # what is done is shown
+    assert "data-reload" not in pages[-1][1]  # a run that failed is not running
+    assert "Not there yet" in pages[-1][1]
+
+
+def fail(*_: object, **__: object) -> None:
+    raise UserError("no electricity")
 
 
 def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:

@@ -201,6 +201,28 @@ class EnsembleSelection(Trial, total=False):
     alone_returns: list[Number] | None
 
 
+class VariantRow(TypedDict):
+    """A variant of a study: means over its evolutions, and standard deviations (None of one).
+
+    ``validated``, ``dreamed`` and ``oracle`` are test means of the snapshots that the selection
+    seeds, the dream, and the test seeds themselves would choose.
+    """
+
+    variant: str
+    seeds: int
+    """evolutions"""
+    dream: float
+    dream_std: float | None
+    selection: float
+    selection_std: float | None
+    validated: float
+    validated_std: float | None
+    dreamed: float
+    dreamed_std: float | None
+    oracle: float
+    oracle_std: float | None
+
+
 RECORDS: dict[str, Any] = {
     "stage": StageSeconds,
     "collection": Collection,

@@ -49,6 +49,7 @@ from worldmodels._outputs import (
 )
 from worldmodels._progress import progress
 from worldmodels._shapes import check
+from worldmodels._sinks import Log, SinkName, sinks
 from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
@@ -58,6 +59,7 @@ __all__ += ["read_json", "read_json_lines", "read_regular", "write_json"]
 __all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
 __all__ += ["Device", "has_fast_bfloat16", "machine", "mixed_precision", "require_device"]
 __all__ += ["config_hash", "derive_seed", "progress", "to_jsonable", "versions"]
+__all__ += ["Log", "SinkName"]
 
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; readers refuse others."""
@@ -106,9 +108,13 @@ class _Config(TypedDict):
 class RunFolder:
     """One run on disk: configuration, metrics, ledger, finished stages, checkpoints, agent."""
 
-    def __init__(self, path: str | Path, create: bool = True) -> None:
-        """Open a run folder, creating it unless told not to; `UserError` where it cannot be."""
+    def __init__(self, path: str | Path, create: bool = True, log: Sequence[SinkName] = ()) -> None:
+        """Open a run folder, creating it unless told not to; `UserError` where it cannot be.
+
+        Metrics also go to the sinks in ``log``; a missing package is a `UserError`.
+        """
         self.path = Path(path)
+        self._sinks = sinks(log, self.path)
         if create:
             check_output(self.path, "the run folder", FOLDER)
             make_folder(self.path)
@@ -183,6 +189,8 @@ class RunFolder:
                 self._log_is_whole = True
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(line)
+        for sink in self._sinks:
+            sink.write(record)
 
     def metrics(self, stage: str | None = None) -> list[dict[str, Any]]:
         """The logged records, of one stage or of all, oldest first (`read_json_lines`)."""

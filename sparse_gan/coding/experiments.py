@@ -5,6 +5,7 @@ The same command again only redraws the page of a finished run.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def train_sparse(args: SparseArgs) -> Path:
     Raises:
         UserError: data that is missing or does not fit the method.
     """
-    run = RunFolder(args.run)
+    run = RunFolder(args.run, log=args.log)
     with run.lock():
-        inputs = config_hash(args)
+        inputs = config_hash(dataclasses.replace(args, log=()))
         if not run.stage_done("train", inputs):
             run.forget("train")
             started = time.perf_counter()

@@ -31,11 +31,28 @@ from worldmodels.runs import RunFolder, read_json
 
 Arrays = Mapping[str, NDArray[np.float32]]
 
+NAMES = {
+    "dictionary": "Dictionary learning",
+    "lista": "LISTA",
+    "psd": "PSD",
+    "drsae": "DrSAE",
+    "topographic": "Topographic map",
+    "convolutional": "Convolutional sparse coding",
+    "local": "Local sparse auto-encoder",
+}
+"""What each method is called."""
+WORDS = {
+    "reconstruction_snr_db": "reconstruction, signal to noise (dB)",
+    "encoder_snr_db": "reconstruction by the encoder alone, signal to noise (dB)",
+    "active_fraction": "active units",
+    "seconds": "time",
+}
+"""Figures whose names are not plain words."""
 MOST_TILES = 576
 """Filters that a picture shows at most, evenly picked."""
 SHEETS = {
     "map": ("Topographic map", "Neighbours on the torus, whose edges meet."),
-    "dictionary": ("Dictionary", "Decoder filter of each unit."),
+    "dictionary": ("Dictionary", "Decoder filter of each unit; 0 is mid-grey."),
     "encoder": ("Encoder", "Encoder filter of each unit, in the order of the dictionary."),
 }
 """Filters by name: title and caption."""
@@ -60,11 +77,13 @@ def build_page(folder: Path) -> Path:
     ]
     learning = _learning(run.metrics("train"))
     page = Document(
-        f"{method} on {source}",
+        f"{NAMES.get(method, method)} on {source}",
         "sparse coding",
         [conclusion(method, figures)],
         [
-            Section("Result", [*_charts(arrays), *([Media(sheets)] if sheets else [])]),
+            Section(
+                "Result", [*_charts(arrays), *([Media(sheets, layout="beside")] if sheets else [])]
+            ),
             Section("Figures", [Figures(_table(figures), "Figures of the run")]),
             Section("Training", [Plot(learning)] if learning else []),
             setup(record),
@@ -81,13 +100,13 @@ def conclusion(method: str, figures: Mapping[str, Any]) -> str:
     if "lista_gap" in figures:
         (name,) = (key for key in figures if key.startswith("fista_gap"))
         return (
-            f"After as many iterations, LISTA is {text.figure(figures['lista_gap'])} above the "
-            f"least energy, relative to it, FISTA {text.figure(figures[name])}."
+            f"After {name.rpartition('_')[2]} iterations, LISTA is {said('lista_gap', figures)} "
+            f"above the least energy, FISTA {said(name, figures)}."
         )
-    quality = f"{said('reconstruction_snr_db', figures)} dB signal to noise on held-out data"
+    quality = f"a signal to noise of {said('reconstruction_snr_db', figures)} dB"
     if "active_fraction" in figures:
-        quality += f", with {100 * figures['active_fraction']:.2g}% of the units active"
-    return f"{method} reconstructs with {quality}."
+        quality += f", with {said('active_fraction', figures)} of the units active"
+    return f"Held-out data are reconstructed with {quality}."
 
 
 def said(name: str, figures: Mapping[str, Any]) -> str:
@@ -96,11 +115,15 @@ def said(name: str, figures: Mapping[str, Any]) -> str:
     if name == "test_error" and figures.get("test_samples"):
         error = math.sqrt(max(value * (1 - value), 1e-9) / figures["test_samples"])
         return f"{text.spread(100 * value, 100 * error)}%"
+    if name == "seconds":
+        return text.duration(value)
+    if name == "active_fraction" or "_gap" in name:
+        return f"{float(f'{100 * value:.2g}'):g}%"
     return text.figure(value)
 
 
 def _table(figures: Mapping[str, Any]) -> Table:
-    rows = [[name.replace("_", " "), said(name, figures)] for name in figures]
+    rows = [[WORDS.get(name, name.replace("_", " ")), said(name, figures)] for name in figures]
     return Table(["figure", "value"], rows)
 
 

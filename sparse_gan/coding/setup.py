@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from sparse_gan import data, preprocessing
 from sparse_gan.files import cifar10, mnist
 from worldmodels.config import AtLeast, Config, Count, Limit, NotNegative, Seed, Size
 from worldmodels.protocols import UserError
-from worldmodels.runs import FolderPath, require_device
+from worldmodels.runs import FolderPath, Log, require_device
 
 Method = Literal["dictionary", "lista", "psd", "drsae", "topographic", "convolutional", "local"]
 Source = Literal["natural", "digits", "mnist", "cifar10", "frames"]
@@ -51,6 +51,9 @@ class SparseArgs(Config):
     """random seed of data, split, weights and order"""
     device: str = "cpu"
     """where to compute; cuda for a GPU"""
+    log: Log = field(default=(), metadata={"omit_default": True})
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
 
     def _check(self) -> None:
         if self.method == "topographic" and self.units < 9:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,7 @@ from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import DCGANConfig, DCGANEnergy, Generator
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.config import AtLeast, Channels, Config, Count, Limit, NotNegative, Seed, Size
-from worldmodels.runs import FolderPath, RunFolder, config_hash, derive_seed
+from worldmodels.runs import FolderPath, Log, RunFolder, config_hash, derive_seed
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import ConvVAE, VAEConfig, to_float, vae_loss
 
@@ -63,6 +63,9 @@ class ComparisonArgs(Config):
     """autocast to bfloat16, of both, where the machine multiplies it fast"""
     seed: Seed = 0
     """random seed of data, weights, order and noise"""
+    log: Log = field(default=(), metadata={"omit_default": True})
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
 
 
 class VisionGenerator(Generator):
@@ -137,7 +140,7 @@ def new_gan(args: ComparisonArgs, steps: int) -> GAN:
 
 def train_pair(args: ComparisonArgs) -> Pair:
     """Train both with the same operations; each resumes where it stopped."""
-    run = RunFolder(args.out)
+    run = RunFolder(args.out, log=args.log)
     pictures = load_pictures("frames", 64, folders=args.data, count=args.count, seed=args.seed)
     batches = PictureBatches(pictures.train, args.batch_size, args.seed)
     cfg = VisionTrainConfig(args.vae_steps, batch_size=args.batch_size, bfloat16=args.bfloat16)
@@ -281,7 +284,7 @@ def compare(args: ComparisonArgs) -> Path:
 
     run = RunFolder(args.out)
     with run.lock():
-        inputs = config_hash(args)
+        inputs = config_hash(replace(args, log=()))
         run.write_config(args)
         pair = train_pair(args)
         if not run.stage_done("compare", inputs):

@@ -6,26 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
 
 from sparse_gan.gan import comparison
 from sparse_gan.gan.comparison import ComparisonArgs, Figures, Pair
 from sparse_gan.gan.data import to_bytes, to_signed
-from sparse_gan.gan.page import PANELS, figures, sheets
+from sparse_gan.gan.page import PANELS, distance_chart, figures, sheets, words
 from sparse_gan.gan.pictures import Pictures, sheet
 from sparse_gan.gan.tools import auroc, energies
 from worldmodels.pages import text
-from worldmodels.pages.charts import (
-    Interval,
-    interval_height,
-    intervals,
-    log_labels,
-    training_chart,
-)
+from worldmodels.pages.charts import training_chart
 from worldmodels.pages.document import Document, Plot, Points, Section, Table, setup
 from worldmodels.pages.document import Figures as FiguresBlock
 from worldmodels.pages.figures import VISION
-from worldmodels.pages.svg import FULL, Chart, chart
 from worldmodels.runs import RunFolder
 
 SHOWN = 32
@@ -58,7 +50,7 @@ def build_page(args: ComparisonArgs, run: RunFolder, pair: Pair) -> Path:
                 "Result",
                 [Plot(distance_chart(found), "Distance to held-out frames"), Points(said)],
             ),
-            Section("Samples", [sheets(_samples(args, pair))]),
+            Section("Samples", [sheets(_samples(args, pair), layout="beside")]),
             Section("Figures", [figures(found, "Figures of each set")], FIGURES),
             Section("One frame", [sheets([repainted, walk])], _oddity(pair)),
             Section("Training", _learning(run)),
@@ -68,27 +60,6 @@ def build_page(args: ComparisonArgs, run: RunFolder, pair: Pair) -> Path:
         "worldmodels gan-vae",
     )
     return page.write(run.report)
-
-
-def distance_chart(found: Figures) -> Chart:
-    """Fréchet distance of each set, by the extractor that favours neither side."""
-    name = next(k for k in found["GAN samples"] if k.startswith("frechet_distance[random"))
-    values = {what: row[name] for what, row in found.items() if row.get(name, 0) > 0}
-    colours = {"GAN": "dream", "VAE": "vision"}
-
-    rows = [
-        Interval(what, value, value, value, colours.get(what.split()[0], "real"))
-        for what, value in values.items()
-    ]
-
-    def draw(axes: Axes) -> None:
-        intervals(axes, rows)
-        axes.set(xscale="log", xlabel="Fréchet distance, logarithmic; lower is better")
-        log_labels(axes.xaxis)
-
-    said = ", ".join(f"{what} {text.figure(value)}" for what, value in values.items())
-    alt = f"Fréchet distance to held-out frames: {said}."
-    return chart("distance", alt, FULL, interval_height(rows), draw)
 
 
 def _learning(run: RunFolder) -> list[Plot]:
@@ -116,7 +87,7 @@ def conclusions(found: Figures) -> list[str]:
         if gan[name] == vae[name]:
             verdict = "the samples of both are as good"
         sentences.append(
-            f"By {_words(name)} {verdict}: GAN {text.figure(gan[name])}, "
+            f"By {words(name)} {verdict}: GAN {text.figure(gan[name])}, "
             f"VAE {text.figure(vae[name])}."
         )
     real = found["held-out frames"]["sharpness"]
@@ -139,13 +110,6 @@ def conclusions(found: Figures) -> list[str]:
             "the VAE's figure, and why the pipeline's V is one."
         )
     return sentences
-
-
-def _words(name: str) -> str:
-    """A figure such as ``kid[random-conv-64-0]`` in words."""
-    kind, _, extractor = name.rstrip("]").partition("[")
-    named = {"frechet_distance": "Fréchet distance", "kid": "KID"}
-    return f"{named.get(kind, kind)} ({extractor})"
 
 
 @torch.no_grad()

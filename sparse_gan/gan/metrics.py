@@ -208,7 +208,8 @@ def manifold_figures(real: Features, fake: Features, k: int = 5) -> dict[str, fl
 def compare(real: Tensor, fake: Tensor, extractor: Extractor, k: int = 5) -> dict[str, float]:
     """All figures of pictures against pictures, each named with the extractor.
 
-    ``kid_deviation`` is left out where there are too few pictures for one (`kernel_distance`).
+    ``_deviation`` is the standard error: ``kid_deviation`` is left out where there are too few
+    pictures for one (`kernel_distance`), those of fractions are of `fraction_error`.
 
     Args:
         real: (B, C, H, W) in [-1, 1], held out from training.
@@ -222,7 +223,15 @@ def compare(real: Tensor, fake: Tensor, extractor: Extractor, k: int = 5) -> dic
     if deviation is not None:
         figures["kid_deviation"] = deviation
     figures |= manifold_figures(a, b, k)
+    for name, count in (("precision", len(b)), ("recall", len(a)), ("coverage", len(a))):
+        figures[f"{name}_deviation"] = fraction_error(figures[name], count)
     return {f"{name}[{extractor.name}]": value for name, value in figures.items()}
+
+
+def fraction_error(fraction: float, count: int) -> float:
+    """Standard error of a fraction of so many, not 0 at 0 and 1 (Agresti and Coull, 1998)."""
+    p = (fraction * count + 2) / (count + 4)
+    return float((p * (1 - p) / (count + 4)) ** 0.5)
 
 
 def _check(a: Features, b: Features) -> None:

@@ -26,7 +26,8 @@ def open_energy(folder: Path) -> tuple[EnergyModel, GANArgs]:
     """
     run = RunFolder(folder, create=False)
     config: dict[str, Any] = dict(run.read_config()["config"])
-    known = {field.name for field in dataclasses.fields(GANArgs)}
+    config.pop("log", None)  # changes nothing that is trained
+    known = {field.name for field in dataclasses.fields(GANArgs)} - {"log"}
     if set(config) != known:
         raise UserError(f"{folder} is not a GAN's run of this version; `worldmodels gan` makes one")
     config["data"] = tuple(map(Path, config["data"]))

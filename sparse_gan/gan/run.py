@@ -5,7 +5,7 @@ The same command resumes an interrupted run, and redraws the page of a finished 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +25,16 @@ from sparse_gan.gan.data import (
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig, LossKind
 from sparse_gan.gan.networks import SIZES, DCGANConfig, DCGANEnergy, DCGANGenerator, Norm
-from sparse_gan.gan.page import DISTANCE, ENERGY, GROWTH, PANELS, conclusion, figures, sheets
+from sparse_gan.gan.page import (
+    DISTANCE,
+    ENERGY,
+    GROWTH,
+    PANELS,
+    conclusion,
+    distance_chart,
+    figures,
+    sheets,
+)
 from sparse_gan.gan.pictures import Gallery, sheet
 from sparse_gan.gan.train import GAN, GANTrainConfig, train_gan
 from worldmodels.config import (
@@ -56,6 +65,7 @@ from worldmodels.pages.document import (
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     FolderPath,
+    Log,
     RunFolder,
     config_hash,
     derive_seed,
@@ -114,6 +124,9 @@ class GANArgs(Config):
     """random seed of data, weights, order and noise"""
     device: str = "cpu"
     """where to compute; cuda for a GPU"""
+    log: Log = field(default=(), metadata={"omit_default": True})
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
 
     def _check(self) -> None:
         if self.norm == "batch" and self.loss_config().has_penalty:
@@ -208,11 +221,11 @@ def train(args: GANArgs) -> Path:
             f"--batch-size is {args.batch_size}; there are {len(pictures.train)} pictures to "
             "learn from"
         )
-    run = RunFolder(args.run)
+    run = RunFolder(args.run, log=args.log)
     with run.lock():
         gan = GAN(args.train_config(), *networks(args, pictures.train.shape[-1]), args.seed)
         gallery = Gallery(run.path / "samples", args.side)
-        inputs = config_hash(args)
+        inputs = config_hash(replace(args, log=()))
         checkpoint = run.checkpoints / "gan.safetensors"
         if not run.stage_done("train", inputs):
             run.write_config(args)
@@ -279,20 +292,20 @@ def build_page(
         "GAN",
         [conclusion(distances)],
         [
-            Section("Samples", [sheets(samples)], f"After {gan.step} steps, {_minutes(gan)}."),
-            Section("Training", [Plot(learning)] if learning else []),
+            Section(
+                "Result",
+                [Plot(distance_chart(distances)), sheets(samples, layout="beside")],
+                f"After {text.count(gan.step)} steps, {text.duration(gan.seconds)} of training.",
+            ),
             Section("Distance", [figures(distances, "Distance to held-out pictures")], DISTANCE),
+            Section("Training", [Plot(learning)] if learning else []),
             Section("Energy", [figures(odd, "Energy as a score of oddity")], ENERGY),
-            Section("Growth", [Media([growing, moving])], GROWTH),
+            Section("Growth", [Media([growing, moving], layout="beside")], GROWTH),
             setup(run.read_config()),
         ],
         "worldmodels gan",
     )
     return page.write(run.report)
-
-
-def _minutes(gan: GAN) -> str:
-    return f"{text.duration(gan.seconds)} of training"
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sparse_gan.energy import EnergyModel
+from sparse_gan.gan.metrics import fraction_error
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
@@ -95,11 +96,20 @@ def anomaly_table(
         others: sets (B', ...) by name.
 
     Returns:
-        For "real" and each other set ``energy`` and ``auroc`` (see `auroc`).
+        For "real" and each other set ``energy`` and ``auroc`` (see `auroc`), each with its standard
+        error under the same name and ``_deviation``; that of ``auroc`` is of a fraction of the
+        smaller set.
     """
     low = energies(model, real)
-    rows = {"real": {"energy": float(low.mean()), "auroc": 0.5}}
+    rows = {"real": {**_mean_energy(low), "auroc": 0.5}}
     for name, x in others.items():
         high = energies(model, x)
-        rows[name] = {"energy": float(high.mean()), "auroc": auroc(low, high)}
+        chance = auroc(low, high)
+        error = fraction_error(chance, min(len(low), len(high)))
+        rows[name] = {**_mean_energy(high), "auroc": chance, "auroc_deviation": error}
     return rows
+
+
+def _mean_energy(values: NDArray[np.float32]) -> dict[str, float]:
+    error = float(values.std()) / len(values) ** 0.5
+    return {"energy": float(values.mean()), "energy_deviation": error}

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,21 @@ Batches = Callable[[int], Tensor]
 """From a batch's number to its samples (B, ...), the same on every call."""
 Log = Callable[..., None]
 """Takes the metrics of one moment as keyword arguments."""
+
+
+class GANStep(TypedDict, total=False):
+    """A line of metrics: means over the last batch."""
+
+    step: int
+    """of G, counted from 1"""
+    seconds: float
+    """of training so far"""
+    steps_per_second: float
+    energy_loss: float
+    """of F, penalties included"""
+    energy_real: float
+    energy_fake: float
+    generator_loss: float
 
 
 @dataclass(frozen=True)
@@ -266,7 +281,7 @@ def train_gan(
         gan: networks and how to train them.
         batches: data by number.
         checkpoint: file for the resume state; read if it is there.
-        log: receives ``step, energy_loss, generator_loss, energy_real, energy_fake, ...``.
+        log: receives a `GANStep`.
         on_sample: called at step 0 and each ``sample_every`` steps.
 
     Raises:
@@ -290,7 +305,8 @@ def train_gan(
             check_finite(values, done, cfg)
             rate = (done - since) / max(1e-9, gan.seconds - before)
             if log is not None:
-                log(step=done, seconds=gan.seconds, steps_per_second=rate, **values)
+                own = GANStep(step=done, seconds=gan.seconds, steps_per_second=rate)
+                log(**own, **values)
         if on_sample is not None and (done % cfg.sample_every == 0 or end):
             on_sample(gan)
         if checkpoint is not None and (done % cfg.checkpoint_every == 0 or end):

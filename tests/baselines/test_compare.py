@@ -129,7 +129,8 @@ def test_the_page_has_the_numbers_of_the_json(home: Path, page: Path) -> None:
     assert methods["ppo-v3"]["iqm"]["value"] == pytest.approx(trim_mean(np.ravel(scores), 0.25))
     for name in ("mean", "iqm"):
         value = methods["ppo-v3"][name]
-        assert f">{interval(value['value'], value['low'], value['high'])}<" in html
+        shown, _, ends = interval(value["value"], value["low"], value["high"]).partition(" (")
+        assert f">{shown}<small>{ends.rstrip(')')}</small><" in html
     assert f">{np.mean(scores) - 50:.0f}</td>" in html  # the last checkpoints
     for text in (*found["warnings"], *found["conclusions"]):
         assert text.replace("'", "&#39;") in html

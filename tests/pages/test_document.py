@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from worldmodels.pages import document, text
+from worldmodels.metrics import VariantRow
+from worldmodels.pages import document, overview, text
 from worldmodels.pages.charts import Line, Panel, panels_of, training_chart
 from worldmodels.pages.document import Block, Document, Section, Table
 from worldmodels.pages.study import build_study
@@ -40,6 +41,13 @@ def blocks() -> list[Block]:
         document.Warnings([ODD, ODD], many=ODD),
         document.Warnings([], calm=ODD),
         document.Missing(ODD, ODD),
+        document.Heading(ODD),
+        document.Text(ODD),
+        document.Text(ODD, quiet=True),
+        document.Link("data:,", ODD, ODD),
+        overview.Score(ODD, ODD, ODD, overview.Ruler(ODD, 5, (4, 2), [overview.Tick(3, ODD)])),
+        overview.Facts([overview.Fact(ODD, ODD, ODD)]),
+        overview.Bars([ODD], [overview.Bar(ODD, [1.0], ODD, ODD, ODD)], 2.0, "frames"),
         document.Settings([(ODD, TABLE)]),
         document.Guide([(ODD, ODD)]),
     ]
@@ -53,9 +61,42 @@ def test_every_block_is_shown_escaped_in_a_page_that_stands_alone(tmp_path: Path
     assert found.sections == {
         f"part-{k}" for k in range(len(sections))
     }  # the empty one is left out
-    assert "<b>&" not in html and html.count("&lt;b&gt;&amp;") > 20
+    assert ODD not in html and html.count("&lt;b&gt;&amp;") > 20
     assert found.tags.count("video") == found.tags.count("img") == 1
     assert 'width="64" height="48"' in html
+
+
+def test_a_page_of_work_that_lasts_reloads_itself_and_leaves_out_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    absent = document.Missing("the rest", "make it")
+    sections = [
+        Section("Full", [document.Heading("None"), absent, document.Heading("One"), *blocks()]),
+        Section("Empty", [document.Heading("None"), document.Pair([absent])]),
+    ]
+    page = Document("t", "e", ["c"], sections, "make", "3 of 4", top=[absent], tab="short")
+    html = page.write(tmp_path / "page.html").read_text("utf-8")
+    found = standing_alone(html)
+    assert found.sections == {"full"}
+    assert "Not there yet" not in html and "None" not in html and "<h3>One</h3>" in html
+    assert 'data-reload="20"' in html and "<b>Running</b> 3 of 4." in html
+    assert "<title>short</title>" in html
+    done = Document("t", "e", ["c"], sections, "make").write(tmp_path / "done.html")
+    assert "data-reload" not in done.read_text("utf-8")
+    assert standing_alone(done.read_text("utf-8")).sections == {"full", "empty"}
+
+
+def test_settings_are_words_and_not_json() -> None:
+    config: dict[str, Any] = {
+        "a": None,
+        "b": True,
+        "c": [0.5, 2.0],
+        "d": [[1, 2], [3, 4]],
+        "e": [{"f": []}],
+    }
+    ((_, found),) = document.settings_tables(config)
+    values = [value for _, value in found.rows]
+    assert values == ["none", "yes", "0.5, 2", "(1, 2), (3, 4)", "(f none)"]
 
 
 def test_a_chart_of_metrics_shows_what_changes() -> None:
@@ -73,7 +114,7 @@ def test_a_chart_of_metrics_shows_what_changes() -> None:
         (857.3, 9.0, "857 ± 9"),
         (857.3, 1.5, "857.3 ± 1.5"),
         (-0.04567, 0.0031, "−0.046 ± 0.003"),
-        (0.5, 0.0, "0 ± 0"),
+        (0.5, 0.0, "0.500 ± 0"),
         (909.46, None, "909"),
     ],
 )
@@ -85,7 +126,9 @@ def test_a_value_has_the_digits_of_its_error(value: float, error: float | None, 
     ("value", "said"),
     [
         (12345, "12,345"),
+        (1083.4, "1,083"),
         (0.0205, "0.0205"),
+        (0.99996, "1.00"),
         (18.1437, "18.1"),
         (0.0, "0"),
         (7.77e-7, "7.77·10⁻⁷"),
@@ -98,7 +141,7 @@ def test_figures_of_unknown_error_have_three_digits(value: object, said: str) ->
     assert text.figure(value) == said
 
 
-def study_of(seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def study_of(seeds: int) -> tuple[list[VariantRow], list[dict[str, Any]]]:
     names = ["as the run", ODD, *(f"variant {k}" for k in range(7))]
     std = 3.0 if seeds > 1 else None
     keys = ("dream", "selection", "validated", "dreamed", "oracle")
@@ -118,7 +161,7 @@ def study_of(seeds: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         }
         for name in names
     ]
-    return rows, cells
+    return cast(list[VariantRow], rows), cells
 
 
 def test_a_study_begins_with_its_best_variant(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from worldmodels import metrics
 from worldmodels.metrics import RECORDS, Line
-from worldmodels.pages import data, figures, report
+from worldmodels.pages import data, figures, findings, report
 from worldmodels.pages.charts import Panel
 from worldmodels.runs import RunFolder
 
@@ -59,11 +59,11 @@ def read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, 
     def watched(path: Path) -> dict[str, list[Watched]]:
         return {stage: watching(run.metrics(stage)) for stage in RECORDS}
 
-    latest, selections = metrics.latest, report.selections  # they make copies of lines
+    latest, selections = metrics.latest, findings.selections  # they make copies of lines
     monkeypatch.setattr(data, "read_metrics", watched)
-    for module in (figures, report):
+    for module in (figures, findings):
         monkeypatch.setattr(module, "latest", lambda rows, key: watching(latest(rows, key)))
-    monkeypatch.setattr(report, "selections", lambda run: watching(selections(run)))
+    monkeypatch.setattr(findings, "selections", lambda run: watching(selections(run)))
     READ.clear()
     report.build_report(folder)
     yield READ

@@ -14,7 +14,7 @@ from worldmodels.pages import text
 from worldmodels.pages.charts import positions, thinned
 from worldmodels.pages.data import load_run
 from worldmodels.pages.figures import final_selection, swarm
-from worldmodels.pages.report import selections
+from worldmodels.pages.findings import selections
 from worldmodels.pages.text import number
 
 VALUES = st.lists(st.floats(-1000, 1000), min_size=1, max_size=200)

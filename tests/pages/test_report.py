@@ -189,6 +189,13 @@ def test_a_video_has_the_size_that_was_noted(run: Path, tmp_path: Path, html: st
         assert "<video" in said and 'width="' not in said.split("<video")[1].split(">")[0]
 
 
+def test_a_page_of_the_dream_is_linked_where_there_is_one(tmp_path: Path) -> None:
+    assert "dream.html" not in build_report(tmp_path).read_text(encoding="utf-8")
+    (tmp_path / "dream.html").write_text("")
+    html = build_report(tmp_path).read_text(encoding="utf-8")
+    assert '<a href="dream.html">Act inside its dream</a>, by keys or touch.' in html
+
+
 def test_missing_folder_is_the_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="absent is not a run folder"):
         build_report(tmp_path / "absent")

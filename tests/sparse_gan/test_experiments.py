@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sparse_gan.coding.experiments import train_sparse
-from sparse_gan.coding.report import tiles
+from sparse_gan.coding.report import conclusion, said, tiles
 from sparse_gan.coding.setup import Method, SparseArgs
 from tests.pages.parser import standing_alone
 from worldmodels.protocols import UserError
@@ -103,3 +103,17 @@ def test_the_script_says_what_is_wrong_in_one_line(
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert end.value.code == 2
     assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_a_page_says_its_figures_in_words() -> None:
+    race = {"lista_gap": 0.0594, "ista_gap_at_16": 0.41, "fista_gap_at_16": 0.233}
+    assert conclusion("lista", race) == (
+        "After 16 iterations, LISTA is 5.9% above the least energy, FISTA 23%."
+    )
+    code = {"reconstruction_snr_db": 16.31, "active_fraction": 0.0341, "seconds": 75.2}
+    assert conclusion("psd", code) == (
+        "Held-out data are reconstructed with a signal to noise of 16.3 dB, with 3.4% of the units "
+        "active."
+    )
+    assert said("seconds", code) == "1 min 15 s"
+    assert said("test_error", {"test_error": 0.082, "test_samples": 450}) == "8.2 ± 1.3%"

@@ -35,6 +35,7 @@ from worldmodels.runs import (
     FilePath,
     FilmPath,
     FolderPath,
+    Log,
     check_output,
     derive_seed,
     make_folder,
@@ -149,7 +150,7 @@ class TrainPolicy(Command):
     """
 
     common: ClassVar[str] = (
-        "agent policy out planner seed run training.steps training.batch-size training.horizon "
+        "agent policy out planner seed run log training.steps training.batch-size training.horizon "
         "training.learning-rate training.actors training.network.hidden "
         "training.network.residual imitation.dreams imitation.epochs"
     )
@@ -173,6 +174,8 @@ class TrainPolicy(Command):
     """random seed of weights, starts and noise"""
     run: FolderPath | None = None
     """run folder to log metrics into (default: do not log)"""
+    log: Log = field(default=(), metadata={"omit_default": True})
+    """also write the metrics for tensorboard or wandb, or both, into the folder of --run"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
@@ -211,8 +214,8 @@ class TrainPolicy(Command):
         check_output(out, "--out")  # by default in the agent's folder
         cfg = self.imitation if self.policy == "imitation" else self.training
         memory = origin(agent, cfg.network)
-        inputs = [replace(self, out=None, run=None), memory]
-        with open_stage("policy", out, inputs, self.run, seed=self.seed) as stage:
+        inputs = [replace(self, out=None, run=None, log=()), memory]
+        with open_stage("policy", out, inputs, self.run, seed=self.seed, log=self.log) as stage:
             seed = derive_seed(self.seed, self.policy)
             if self.policy == "imitation":
                 file = self._imitate(agent, stage, seed, memory)

@@ -13,7 +13,7 @@ from worldmodels.commands.check import checked, load
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, of_choices
 from worldmodels.config import Count, Seed, Workers
 from worldmodels.presets import RunConfig, changed
-from worldmodels.runs import Device, FolderPath, read_json
+from worldmodels.runs import Device, FolderPath, Log, read_json
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,9 @@ class Run(Command):
     device: Device = "cpu"
     """where V and M are trained and C is evolved; on cuda (a GPU) the agent is about as good, but
     not the same; with --dream.backend kernels C is evolved on the CPU"""
+    log: Log = ()
+    """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
+    offline unless WANDB_MODE=online"""
 
     @classmethod
     def defaults(cls, preset: RunConfig, flags: Mapping[str, str]) -> Self:
@@ -78,7 +81,8 @@ class Run(Command):
             print(f"== check of {self.config.env_id} (--no-check takes the plain preset)")
             print("\n".join(record.lines(self.config)), flush=True)
         cfg = self.config.limited(self.max_steps)
-        report = run_pipeline(cfg, self.out, self.seed, self.workers, self.preset, self.device)
+        own = (self.seed, self.workers, self.preset, self.device, self.log)
+        report = run_pipeline(cfg, self.out, *own)
         print(f"report: {report}")
 
 

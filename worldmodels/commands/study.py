@@ -55,13 +55,15 @@ class RunStudy(Command):
             study = Study(self.run, self.out, self.study, executor)
             for variant in variants:  # refuse mistakes before the first evolution
                 study.configuration(variant)
-            for seed, variant in itertools.product(range(self.study.seeds), variants):
-                print(f"== {variant.name}, seed {seed}", flush=True)
+            todo = list(itertools.product(range(self.study.seeds), variants))
+            for done, (seed, variant) in enumerate(todo, 1):
+                print(f"== {variant.name}, seed {seed}: {done} of {len(todo)}", flush=True)
                 cells.append(study.cell(variant, seed))
                 rows = summarise(cells)
                 write_json(self.out / "study.json", {"rows": rows, "cells": cells})
                 atomic_write(self.out / "study.md", to_markdown(rows).encode())
-                page = build_study(rows, cells, self.run, self.out / "study.html")
+                running = f"evolution {done + 1} of {len(todo)}" if done < len(todo) else ""
+                page = build_study(rows, cells, self.run, self.out / "study.html", running)
         print(to_markdown(rows))
         print(f"page: {page}")
 

@@ -17,7 +17,7 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.train import MemoryTrainConfig
 from worldmodels.presets import ControllerStageConfig, MemoryStageConfig, StartsConfig
 from worldmodels.protocols import UserError
-from worldmodels.runs import Device, FilePath, FolderPath, file_digest, versions
+from worldmodels.runs import Device, FilePath, FolderPath, Log, file_digest, versions
 from worldmodels.stages import LatentsFile, MemoryFile, Source, StageContext, VisionFile
 from worldmodels.stages.files import (
     load_latents,
@@ -45,14 +45,22 @@ class Stage(Command):
     """where to compute; cuda for a GPU"""
     run: FolderPath | None = None
     """run folder to log metrics and dreamt frames into (default: do not log)"""
+    log: Log = ()
+    """also write the metrics for tensorboard or wandb, or both, into the folder of --run"""
 
     def open(
         self, name: str, inputs: Sequence[Any], files: int
     ) -> AbstractContextManager[StageContext]:
         """Begin or resume the stage, in the last of as many iterations as there are ``files``."""
-        at = files - 1
         return stages.open_stage(
-            name, self.out, inputs, self.run, seed=self.seed, iteration=at, device=self.device
+            name,
+            self.out,
+            inputs,
+            self.run,
+            seed=self.seed,
+            iteration=files - 1,
+            device=self.device,
+            log=self.log,
         )
 
 
@@ -65,7 +73,7 @@ class TrainVision(Stage):
     """
 
     common: ClassVar[str] = (
-        "preset out seed device run init horizontal-flip vision.z-dim vision.width "
+        "preset out seed device run log init horizontal-flip vision.z-dim vision.width "
         "vision-training.steps vision-training.finetune-steps vision-training.batch-size "
         "vision-training.learning-rate"
     )
@@ -152,7 +160,7 @@ class TrainMemory(Stage):
     """
 
     common: ClassVar[str] = (
-        "preset out seed device run init memory.kind memory.ensemble memory.hidden-size "
+        "preset out seed device run log init memory.kind memory.ensemble memory.hidden-size "
         "memory.mixtures memory.reward memory-training.steps memory-training.finetune-steps "
         "memory-training.batch-size memory-training.learning-rate"
     )
@@ -211,7 +219,7 @@ class TrainController(Stage):
     """
 
     common: ClassVar[str] = (
-        "preset out seed device run init dream.horizon dream.episodes dream.temperature "
+        "preset out seed device run log init dream.horizon dream.episodes dream.temperature "
         "starts.count controller.inputs controller.evolve.generations "
         "controller.evolve.strategy.name controller.evolve.strategy.population "
         "controller.evolve.strategy.sigma0"

@@ -1,5 +1,6 @@
 """Pages: the report of a run and every other page, each one file that needs no network."""
 
-from worldmodels.pages.report import MAX_BYTES, build_report
+from worldmodels.pages.findings import MAX_BYTES
+from worldmodels.pages.report import build_report
 
 __all__ = ["MAX_BYTES", "build_report"]

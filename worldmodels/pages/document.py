@@ -1,6 +1,6 @@
 """Pages: templates, pictures and tables in them, and pages made of sections.
 
-The report of a run has its own template; every other page is a `Document`.
+Every page is a `Document`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,12 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jinja2
 import numpy as np
@@ -102,7 +101,7 @@ def drawn(picture: NDArray[np.uint8], title: str, caption: str = "") -> Medium:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the row."""
+    """A table of texts; the first column names the row, and a second line of a text is small."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -128,14 +127,18 @@ def settings_tables(
 
 
 def _setting(value: Any) -> str:
-    """A setting in words: lists with commas, "none" for nothing."""
-    if value is None or value == []:
+    """A setting in words: lists with commas, lists in lists in brackets, "none" for nothing."""
+    if value is None or value in ([], {}):
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, list) and not any(isinstance(item, list | dict) for item in value):
-        return ", ".join(map(_setting, value))
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_setting(one)}" for name, one in value.items())
+    if isinstance(value, list):
+        inner = (isinstance(item, list | Mapping) for item in value)
+        parts = zip(value, inner, strict=True)
+        return ", ".join(f"({_setting(one)})" if nested else _setting(one) for one, nested in parts)
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def groups(config: Row, prefix: str = "") -> Iterator[tuple[str, Row]]:
@@ -173,22 +176,43 @@ class Figures(Block):
     """text alternative"""
     note: str = ""
     """a line below"""
+    folded: str = ""
+    """title under which it is folded; empty shows it"""
     prose: bool = False
     """whether cells are sentences, which wrap"""
 
 
 @dataclass(frozen=True)
 class Media(Block):
-    """Pictures and films under each other."""
+    """Pictures and films."""
 
     media: Sequence[Medium]
+    layout: Literal["stack", "beside", "three", "rows"] = "stack"
+    """under each other; beside each other, or three in a row, where the screen is wide enough; or
+    one in a row, with its caption beside it"""
 
 
 @dataclass(frozen=True)
 class Pair(Block):
-    """Plots side by side where the screen is wide enough."""
+    """Blocks two in a row where the screen is wide enough."""
 
-    plots: Sequence[Plot]
+    blocks: Sequence[Block]
+
+
+@dataclass(frozen=True)
+class Heading(Block):
+    """A title inside of a section."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Text(Block):
+    """A paragraph."""
+
+    text: str
+    quiet: bool = False
+    """smaller and paler"""
 
 
 @dataclass(frozen=True)
@@ -198,6 +222,16 @@ class Points(Block):
     texts: Sequence[str]
     folded: str = ""
     """title under which they are folded; empty shows them"""
+
+
+@dataclass(frozen=True)
+class Link(Block):
+    """A link to a file beside the page, and the rest of its sentence."""
+
+    address: str
+    """relative to the page"""
+    title: str
+    rest: str
 
 
 @dataclass(frozen=True)
@@ -241,11 +275,16 @@ class Section:
     blocks: Sequence[Block] = ()
     lead: str = ""
     """a paragraph below the title"""
+    anchor: str = ""
+    """its identifier (default: made of the short title)"""
+    short: str = ""
+    """title in the navigation (default: the title)"""
 
     @property
-    def anchor(self) -> str:
+    def name(self) -> str:
         """The section's identifier."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        made = re.sub(r"[^a-z0-9]+", "-", (self.short or self.title).lower())
+        return self.anchor or made.strip("-")
 
 
 @dataclass(frozen=True)
@@ -260,12 +299,36 @@ class Document:
     sections: Sequence[Section]
     command: str
     """that makes the page"""
+    running: str = ""
+    """what is being done, on a page that is written again and reloads itself until it is done; what
+    is missing is then left out"""
+    top: Sequence[Block] = ()
+    """below the conclusion"""
+    tab: str = ""
+    """title of the browser's tab (default: the title)"""
 
     def write(self, path: Path) -> Path:
         """Write the page, whole or not at all."""
-        shown = [section for section in self.sections if section.blocks or section.lead]
-        atomic_write(path, render("document.html.j2", page=self, title=self.title, sections=shown))
+        sections, top = self.sections, self.top
+        if self.running:
+            sections = [replace(one, blocks=_there(one.blocks)) for one in sections]
+            top = _there(top)
+        shown = [section for section in sections if section.blocks or section.lead]
+        atomic_write(path, render("document.html.j2", page=self, top=top, sections=shown))
         return path
+
+
+def _there(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks without those that name something missing, and without headings of nothing."""
+    found: list[Block] = []
+    for block in reversed(blocks):
+        if isinstance(block, Pair):
+            block = replace(block, blocks=_there(block.blocks))
+        nothing = isinstance(block, Missing) or (isinstance(block, Pair) and not block.blocks)
+        if isinstance(block, Heading):
+            nothing = not found or isinstance(found[-1], Heading)
+        found += [] if nothing else [block]
+    return found[::-1]
 
 
 def setup(record: Mapping[str, Any]) -> Section:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from worldmodels.metrics import Row
+from worldmodels.metrics import Row, VariantRow
 from worldmodels.pages import document
 from worldmodels.pages.charts import Interval, interval_height, intervals, label, looks
 from worldmodels.pages.document import Document, Figures, Guide, Plot, Section, Settings, Warnings
@@ -39,35 +39,41 @@ GUIDE = (
 )
 
 
-def build_study(rows: Sequence[Row], cells: Sequence[Row], run: Path, out: Path) -> Path:
+def build_study(
+    rows: Sequence[VariantRow], cells: Sequence[Row], run: Path, out: Path, running: str = ""
+) -> Path:
     """Write the page ``out`` of a study of ``run``.
 
-    ``rows`` is the summary, one row per variant; ``cells`` are all evolutions.
+    ``rows`` is the summary, one row per variant; ``cells`` are all evolutions. The page of a study
+    that lasts says what is ``running``, and reloads itself.
     """
     best = max(rows, key=lambda row: float(row["validated"]))
     first, *others = sorted(rows, key=lambda row: (row is not rows[0], -float(row["validated"])))
     shown = [row["variant"] for row in (first, *others[: MOST_LINES - 1])]
+    result = f"{spread(best['validated'], best['validated_std'])} mean test return"
+    beside = f"; {first['variant']}: {spread(first['validated'], first['validated_std'])}"
     page = Document(
-        f"A study of {run}",
+        f"A study of {run.name or run}",
         f"study · {len(rows)} variant{'s' if len(rows) > 1 else ''}",
         [
-            f"Chosen on selection episodes, {best['variant']} scores best: "
-            f"{spread(best['validated'], best['validated_std'])} mean test return."
+            f"Chosen on selection episodes, {best['variant']} scores best: {result}"
+            f"{beside if best is not first else ''}."
         ],
         [
             Section("Result", [Plot(variants_chart(rows)), Figures(_summary(rows), "Variants")]),
             Section("Warnings", [Warnings(warnings(rows), CALM)]),
             Section("Evolution", [Plot(snapshots_chart(cells, shown))], EVOLUTION),
             Section("How to read this", [Guide(GUIDE)]),
-            Section("Setup", [Settings(_settings(cells))]),
+            Section("Setup", [Settings(_settings(cells, run))]),
         ],
         "worldmodels study",
+        running,
     )
     return page.write(out)
 
 
-def _summary(rows: Sequence[Row]) -> document.Table:
-    columns: dict[str, Callable[[Row], str]] = {
+def _summary(rows: Sequence[VariantRow]) -> document.Table:
+    columns: dict[str, Callable[[VariantRow], str]] = {
         "variant": lambda row: str(row["variant"]),
         "seeds": lambda row: str(row["seeds"]),
         "in the dream": lambda row: spread(row["dream"], row["dream_std"]),
@@ -78,14 +84,14 @@ def _summary(rows: Sequence[Row]) -> document.Table:
     return document.table(rows, columns)
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
+def warnings(rows: Sequence[VariantRow]) -> list[str]:
     """Limits of the study."""
     few = ", ".join(row["variant"] for row in rows if row["seeds"] < ENOUGH)
     said = f"Fewer than {ENOUGH} evolutions of {few}: differences may come from the seeds."
     return [said] if few else []
 
 
-def variants_chart(rows: Sequence[Row]) -> Chart:
+def variants_chart(rows: Sequence[VariantRow]) -> Chart:
     """Validated test return of each variant: mean ± std, and the oracle's."""
     marks = []
     for row, look in zip(rows, looks(row["variant"] for row in rows).values(), strict=True):
@@ -135,11 +141,12 @@ def _curve(cells: Sequence[Row], key: str) -> tuple[list[int], list[float]]:
     return sorted(found), [float(np.mean(found[generation])) for generation in sorted(found)]
 
 
-def _settings(cells: Sequence[Row]) -> list[tuple[str, document.Table]]:
+def _settings(cells: Sequence[Row], run: Path) -> list[tuple[str, document.Table]]:
     """What each variant changed, and the versions."""
     tables = []
     for name, cell in {cell["variant"]: cell for cell in cells}.items():
         changed = dict(cell.get("settings") or {})
         changed |= {"M": "of random weights"} if cell.get("untrained") else {}
         tables += document.settings_tables(changed or {"settings": "same as the run"}, name=name)
+    tables += document.settings_tables({"folder": str(run)}, name="run")
     return tables + document.settings_tables({}, cells[-1].get("versions"))

@@ -44,16 +44,16 @@ def decimals(error: float | None) -> int:
     return max(0, (1 if error / 10**size < 2.95 else 0) - size)
 
 
-def interval(value: float, low: float, high: float) -> str:
-    """Format a value with its interval, to the digits that the interval allows."""
+def interval(value: float, low: float, high: float, unit: str = "") -> str:
+    """Format a value, with its unit, and its interval, to the digits that the interval allows."""
     digits = decimals((high - low) / 2)
-    return f"{score(value, digits)} ({score(low, digits)} to {score(high, digits)})"
+    return f"{score(value, digits)}{unit} ({score(low, digits)} to {score(high, digits)})"
 
 
 def spread(value: float, std: float | None) -> str:
-    """Format a mean and its standard deviation; without one, to three digits."""
-    if std is None:
-        return figure(value)
+    """Format a mean and its standard deviation; without one, or at 0, to three digits."""
+    if not std:
+        return figure(value) if std is None else f"{figure(value)} ± 0"
     digits = decimals(std)
     return f"{score(value, digits)} ± {score(std, digits)}"
 
@@ -67,7 +67,8 @@ def figure(value: object) -> str:
         return MISSING if value is None or isinstance(value, float) else str(value)
     if found and not 1e-4 <= abs(found) < 1e7:
         return power(found)
-    return score(found, max(0, 2 - math.floor(math.log10(abs(found)))) if found else 0)
+    rounded = abs(float(f"{found:.2e}"))  # 0.9996 is 1.00
+    return score(found, max(0, 2 - math.floor(math.log10(rounded))) if rounded else 0)
 
 
 def power(value: float) -> str:
@@ -115,6 +116,14 @@ def duration(seconds: object) -> str:
     large, small = ("min", "s") if whole < 3600 else ("h", "min")
     first, second = divmod(whole if whole < 3600 else round(whole / 60), 60)
     return f"{first} {large} {second} {small}" if second else f"{first} {large}"
+
+
+def about(seconds: float) -> str:
+    """Format an estimated time: 50 s, 4 min or 2.5 h."""
+    if seconds < 57.5:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
 
 
 def percent(value: object) -> str:

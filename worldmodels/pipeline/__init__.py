@@ -7,8 +7,10 @@ changed setting redoes exactly what depends on it, and a killed run resumes at i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,12 +22,14 @@ from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
+from worldmodels.pipeline.schedule import Schedule
 from worldmodels.policies.ensemble import FOLDER
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
     Device,
     LedgerEntry,
+    Log,
     RunFolder,
     config_hash,
     require_device,
@@ -38,6 +42,9 @@ from worldmodels.tasks import task_for
 
 TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
+PAGE_SECONDS, PAGE_FRACTION = 20.0, 0.05
+"""While the run lasts, its report is written at most once in so many seconds, and takes at most
+this fraction of the run's time."""
 
 Work: TypeAlias = Callable[[StageContext], Any]
 """Runs a stage; returns figures for later stages and the report, in a dict or dataclass."""
@@ -54,6 +61,7 @@ class Pipeline:
         executor: executors.Executor | None = None,
         preset: str = "custom",
         device: Device = "cpu",
+        log: Log = (),
     ) -> None:
         """Open the run folder; the arguments are those of `run_pipeline`, and an executor."""
         require("seed", seed, Seed)
@@ -62,7 +70,7 @@ class Pipeline:
         cfg.check_fits(spec)
         if cfg.horizontal_flip:
             task.flip(cfg.env_id, cfg.frame_spec, spec)
-        self.run = RunFolder(out)
+        self.run = RunFolder(out, log=log)
         self.settings = {
             "preset": preset,
             "seed": seed,
@@ -72,31 +80,41 @@ class Pipeline:
         }
         executor = executor or executors.make("serial", 1)
         self.context = StageContext(seed, run=self.run, executor=executor, device=device)
-        self.cfg, self.seed = cfg, seed
+        self.cfg, self.seed, self.schedule = cfg, seed, Schedule(cfg)
         self.results: dict[str, str] = {}
         """key of a finished stage -> hash of its result"""
         self.frames: list[LedgerEntry] = []
         """what the finished stages entered into the ledger"""
+        self._next_page = 0.0
 
     def execute(self) -> Path:
-        """Run what is missing; return the path of the report."""
+        """Run what is missing; return the path of the report, which is there from the start."""
         with self.run.lock():
             self.run.claim(self.settings, ("method", "seed", "env_id"))
             self.run.write_config(self.settings, self.context.device)
             self.run.drop_damaged_ledger()
-            iterations: list[Iteration] = []
-            for number in range(self.cfg.iterations):
-                this = Iteration(number, self.run.path / "iterations" / f"{number:02d}")
-                self._iteration(this, iterations)
-                iterations.append(this)
-            final = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
-            self._choose(final, iterations)
-            self._learn_residual(final)
-            self._add_members(final, iterations)
-            self._test(final)
-            self._run_controls(final)
+            try:
+                self._all_stages()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the first error counts
+                    build_report(self.run.path)
+                raise
             self.run.settle({key[:8] for key in self.results}, self.frames)
             return build_report(self.run.path)
+
+    def _all_stages(self) -> None:
+        """Every iteration, then what is done once."""
+        iterations: list[Iteration] = []
+        for number in range(self.cfg.iterations):
+            this = Iteration(number, self.run.path / "iterations" / f"{number:02d}")
+            self._iteration(this, iterations)
+            iterations.append(this)
+        final = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
+        self._choose(final, iterations)
+        self._learn_residual(final)
+        self._add_members(final, iterations)
+        self._test(final)
+        self._run_controls(final)
 
     def _iteration(self, this: Iteration, before: Sequence[Iteration]) -> None:
         """One pass through the loop; every stage's key holds the keys of what it reads."""
@@ -329,7 +347,7 @@ class Pipeline:
         label, iteration.keys[name] = f"{name}/{number:02d}", key
         sources = config_hash([self.results[read] for read in _keys(inputs, self.results)])
         if not self.run.stage_done(label, key, sources, files()):
-            self.context.say(label)
+            self._announce(name, number)
             state = self.run.checkpoints / label.replace("/", "-")
             resumed = (state / "key").exists() and (state / "key").read_text() == key
             if not resumed:
@@ -347,6 +365,18 @@ class Pipeline:
         self.results[key], frames = self.run.stage_found(label)
         self.frames += frames
 
+    def _announce(self, name: str, number: int) -> None:
+        """Say that a stage begins and how far the run is, and write the report as it stands."""
+        self.schedule.measured(self.run.metrics("stage"))
+        place = self.schedule.place(name, number)
+        self.context.say(f"{name}/{number:02d}: {place}")
+        began = time.monotonic()
+        if began >= self._next_page:
+            with contextlib.suppress(UserError):  # a damaged file, which its stage makes again
+                build_report(self.run.path, running=f"{name}, {place}")
+            now = time.monotonic()
+            self._next_page = now + max(PAGE_SECONDS, (now - began) / PAGE_FRACTION)
+
 
 def run_pipeline(
     cfg: RunConfig,
@@ -355,19 +385,21 @@ def run_pipeline(
     workers: int | None = None,
     preset: str = "custom",
     device: Device = "cpu",
+    log: Log = (),
 ) -> Path:
     """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
 
     The same call resumes a run, and redoes only what depends on changed settings. One seed gives
     one agent for any number of workers; a GPU sums in varying order, so it gives another agent
     every time. Finished stages stay valid on another device. ``preset`` is a name for the report.
+    Metrics go to ``metrics.jsonl`` and to the sinks in ``log``.
 
     Raises:
         UserError: an environment, the seed or the device cannot be used; another process works in
             the folder, or the run in it has another seed or another environment.
     """
     with executors.make(None, workers) as executor:
-        return Pipeline(cfg, out, seed, executor, preset, device).execute()
+        return Pipeline(cfg, out, seed, executor, preset, device, log).execute()
 
 
 def _check_environments(cfg: RunConfig) -> ActionSpec:

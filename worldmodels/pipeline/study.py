@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from worldmodels.evaluation import AgentParameters
 from worldmodels.evaluation.statistics import told
 from worldmodels.executors import Executor
 from worldmodels.memory.kinds import build
+from worldmodels.metrics import VariantRow
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
@@ -190,13 +191,9 @@ class Study:
         ]
 
 
-def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per variant, in the order of the cells: means and standard deviations over seeds.
-
-    ``validated``, ``dreamed`` and ``oracle`` are test means of the snapshots that the selection
-    seeds, the dream, and the test seeds themselves would choose.
-    """
-    rows = []
+def summarise(cells: Sequence[Mapping[str, Any]]) -> list[VariantRow]:
+    """One row per variant, in the order of the cells."""
+    rows = list[VariantRow]()
     for name in dict.fromkeys(cell["variant"] for cell in cells):
         found = [_of_seed(cell["snapshots"]) for cell in cells if cell["variant"] == name]
         row: dict[str, Any] = {"variant": name, "seeds": len(found)}
@@ -204,7 +201,7 @@ def summarise(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             values = np.array([one[key] for one in found])
             row[key] = float(values.mean())
             row[f"{key}_std"] = float(values.std(ddof=1)) if len(values) > 1 else None
-        rows.append(row)
+        rows.append(cast(VariantRow, row))
     return rows
 
 
@@ -222,7 +219,7 @@ def _of_seed(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
+def to_markdown(rows: Sequence[VariantRow]) -> str:
     """The summary as a table for people."""
 
     def shown(row: Mapping[str, Any], key: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 
 from worldmodels.executors import Executor
 from worldmodels.metrics import StageSeconds
-from worldmodels.runs import Device, RunFolder, config_hash, derive_seed
+from worldmodels.protocols import UserError
+from worldmodels.runs import Device, Log, RunFolder, config_hash, derive_seed
 
 SUMMARIES = {
     "collect": "collection",
@@ -92,14 +93,18 @@ def open_stage(
     iteration: int = 0,
     executor: Executor | None = None,
     device: Device = "cpu",
+    log: Log = (),
 ) -> Iterator[StageContext]:
     """Run one stage outside of `worldmodels run`; the next call resumes an interrupted one.
 
     Checkpoints lie in a hidden folder beside ``out`` until it is done, under a hash of ``inputs``:
     all that the result depends on, beside seed and iteration. Those of other inputs are deleted.
-    The run folder, if there is one, is locked, and gets the metrics, the seconds and the frames.
+    The run folder, if there is one, is locked, and gets the metrics, the seconds and the frames;
+    the metrics also go to the sinks in ``log``.
     """
-    opened = None if run is None else RunFolder(run)
+    if log and run is None:
+        raise UserError(f"--log {' '.join(log)} writes into a run folder; name one with --run")
+    opened = None if run is None else RunFolder(run, log=log)
     with nullcontext() if opened is None else opened.lock():
         target = out.absolute()
         folder = target.with_name(f".{target.name}-resume")

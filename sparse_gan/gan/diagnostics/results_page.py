@@ -14,7 +14,7 @@ from sparse_gan.gan.diagnostics import dirac, flatness
 from sparse_gan.gan.diagnostics.collapse import FORMS
 from sparse_gan.gan.diagnostics.toys import Toy, mixture
 from sparse_gan.gan.diagnostics.verdicts import LimitsArgs, Results, Verdict, results, verdicts
-from sparse_gan.gan.page import figures
+from sparse_gan.gan.page import figures, words
 from worldmodels.pages import text
 from worldmodels.pages.charts import log_labels, looks, thinned
 from worldmodels.pages.document import Document, Pair, Plot, Section, Table, Warnings, setup
@@ -115,7 +115,7 @@ def _seeds(count: int) -> str:
 def _collapse(found: Results) -> dict[str, dict[str, float]]:
     return {
         f"{toy}, {form}": {
-            f"{figure}, median": _median([r[form][figure] for r in found[toy]])
+            f"{words(figure)}, median": _median([r[form][figure] for r in found[toy]])
             for figure in ("covered", "quality", "kl")
         }
         for toy in TOYS

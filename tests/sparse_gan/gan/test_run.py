@@ -17,12 +17,14 @@ from sparse_gan.gan.comparison import ComparisonArgs, VisionGenerator
 from sparse_gan.gan.comparison_page import conclusions
 from sparse_gan.gan.data import PictureSet
 from sparse_gan.gan.networks import MLPGenerator
+from sparse_gan.gan.page import PANELS, figures
 from sparse_gan.gan.realism import realism
 from sparse_gan.gan.run import GANArgs, networks, train
+from sparse_gan.gan.train import GANStep
 from tests.pages.parser import standing_alone
 from worldmodels.commands.parsing import read
 from worldmodels.protocols import UserError
-from worldmodels.runs import RunFolder, read_json
+from worldmodels.runs import RunFolder, config_hash, read_json
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "train_gan.py"
@@ -60,7 +62,7 @@ def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> 
     frames = rng.integers(0, 256, (20, 28, 28, 3), dtype=np.uint8)
     scored = realism(args.run, frames, {"black": 0 * frames, "same": frames})
     assert scored["same"]["auroc"] == 0.5
-    assert set(scored["black"]) == {"energy", "auroc"}
+    assert {"energy", "auroc", "auroc_deviation"} <= set(scored["black"])
     with pytest.raises(UserError, match="the frames of real are 64x64; the network takes 28x28"):
         realism(args.run, np.zeros((2, 64, 64, 3), np.uint8), {})
     with pytest.raises(UserError, match="trained with another loss"):
@@ -196,3 +198,28 @@ def test_the_conclusion_follows_the_figures() -> None:
     assert "why the pipeline's V is one" in said[5]
     figures["GAN inversions"]["squared error a pixel"] = 0.001
     assert len(conclusions(figures)) == 5
+
+
+def test_the_chart_draws_what_a_step_records(images: Path, tmp_path: Path) -> None:
+    drawn = {line.key for panel in PANELS for line in panel.lines}
+    assert drawn <= set(GANStep.__annotations__)
+    args = small(images, tmp_path / "run")
+    train(args)
+    (*_, last) = RunFolder(args.run).metrics("train")
+    assert set(last) - {"time", "stage"} == set(GANStep.__annotations__)
+    inputs = read_json(args.run / "stages/train.json")["inputs"]
+    assert inputs == config_hash(args)  # where the metrics go is no part of a run
+    assert "log" not in read_json(args.run / "config.json")["config"]
+
+
+def test_a_table_of_many_columns_has_errors_below_their_figures() -> None:
+    row = {"kid[a]": 0.1234, "kid_deviation[a]": 0.01, "kid[b]": 2.0, "auroc": 0.5}
+    narrow = figures({"samples": row}, "few").table
+    assert narrow.head == ["", "samples"]
+    assert narrow.rows[0] == ["KID\n(a)", "0.123 ± 0.010"]
+    assert [name for name, _ in narrow.rows] == ["KID\n(a)", "KID\n(b)", "AUROC"]
+    two = {f"set {k}": row | {f"more {n}": 1.0 for n in range(4)} for k in range(5)}
+    wide = figures(two, "many").table
+    assert wide.rows[0][:2] == ["KID\n(a)", "0.123\n± 0.010"]
+    alone = figures({"samples": {"kid[a]": 1.5, "coverage[a]": 0.25}}, "one extractor").table
+    assert [name for name, _ in alone.rows] == ["KID", "coverage"]

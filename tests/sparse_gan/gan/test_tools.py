@@ -65,6 +65,9 @@ def test_the_table_of_oddity() -> None:
     rows = anomaly_table(Bowl(0.0, 0.0), real, {"far": real + 5, "same": real})
     assert rows["far"]["auroc"] == 1.0
     assert rows["same"]["auroc"] == 0.5
+    assert rows["same"]["auroc_deviation"] == pytest.approx((0.25 / 54) ** 0.5)
+    assert rows["far"]["auroc_deviation"] > 0
+    assert rows["real"]["energy_deviation"] < 0.05
     assert rows["real"]["energy"] < rows["far"]["energy"]
     with pytest.raises(UserError, match="energy of sample 1 is not finite"):
         energies(Bowl(0.0), torch.tensor([[0.0], [torch.nan]]))

@@ -9,3 +9,6 @@ if (!calm && "IntersectionObserver" in window) {
   }, { threshold: 0.4 });
   document.querySelectorAll("video").forEach((video) => watch.observe(video));
 }
+// Show what a run has written since, as long as it lasts.
+const { reload } = document.body.dataset;
+if (reload) setInterval(() => { if (!document.hidden) location.reload(); }, 1000 * reload);
