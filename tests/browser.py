@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "")
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
 """Its program; empty where it is not installed."""
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--remote-debugging-pipe", "--no-first-run"),
@@ -96,9 +98,7 @@ class Page:
         """Click the middle of an element with the mouse."""
         x, y = self.middle(selector)
         for kind in ("mousePressed", "mouseReleased"):
-            self.call(
-                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
-            )
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def touch(self, kind: str, *selectors: str) -> None:
         """Send "touchStart" or "touchEnd" with a finger on each element."""
@@ -147,8 +147,8 @@ def browser(*flags: str) -> Iterator[Page]:
         return answer["result"]
 
     def fds() -> None:
-        os.dup2(to_child, 100), os.dup2(from_child, 101)
-        os.dup2(100, 3), os.dup2(101, 4)
+        for number in (os.dup2(to_child, 100), os.dup2(from_child, 101)):
+            os.dup2(number, number - 97)
 
     pending = [b""]
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -159,7 +159,8 @@ def browser(*flags: str) -> Iterator[Page]:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        os.close(to_child), os.close(from_child)
+        os.close(to_child)
+        os.close(from_child)
         try:
             target = root("Target.createTarget", url="about:blank")["targetId"]
             attached = root("Target.attachToTarget", targetId=target, flatten=True)
@@ -167,4 +168,5 @@ def browser(*flags: str) -> Iterator[Page]:
         finally:
             child.kill()
             child.wait()
-            os.close(ours), os.close(theirs)
+            os.close(ours)
+            os.close(theirs)

@@ -25,6 +25,9 @@ MAX_BYTES = 8_000_000
 UNCOUNTED = ("test", "controls", "dream")
 """Kinds of frames in the ledger that the agent did not cost."""
 
+PLAYER = "dream.html"
+"""The page in which a person acts inside the agent's dream, where the run has one."""
+
 _RESERVE = 1_500_000
 """Bytes kept for everything that is not media."""
 
@@ -71,6 +74,7 @@ def _context(data: RunData) -> dict[str, Any]:
         "data": data,
         "result": result,
         "task": task,
+        "player": (data.folder / PLAYER).is_file() and PLAYER,
         "words": task.words,
         "title": f"{who} trained in its own dream" if dream_only else f"{who} and its world model",
         "dream_only": dream_only,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.tasks import Task
+from worldmodels.tasks import Key, Task
 from worldmodels.web.weights import Tree
 
 ARROWS = {
@@ -18,8 +19,10 @@ ARROWS = {
     "up": ("ArrowUp", "↑", "right"),
 }
 """Of a task's key: its name in a browser, its sign, and the thumb that reaches it."""
-PAIRS = (("ArrowLeft", "←", "ArrowRight", "→"), ("ArrowDown", "↓", "ArrowUp", "↑"))
-PAIRS += tuple((a, a.upper(), b, b.upper()) for a, b in ("ad", "sw", "fh", "gt"))
+PAIRS = (
+    *(("ArrowLeft", "←", "ArrowRight", "→"), ("ArrowDown", "↓", "ArrowUp", "↑")),
+    *((a, a.upper(), b, b.upper()) for a, b in ("ad", "sw", "fh", "gt")),
+)
 """Keys that lower and raise the numbers of a Box, one after the other."""
 CHOICES = "1234567890qwertyuiasdfghjk"
 """Keys of Discrete choices."""
@@ -31,8 +34,7 @@ def controls(spec: ActionSpec, task: Task) -> tuple[list[Tree], list[float] | No
     Numbers of a Box are added to those at rest. None repeats the last choice.
     """
     discrete = spec.kind == "discrete"
-    fits = (isinstance(key.action, int) == discrete for key in task.keys.values())
-    named = task.keys if all(fits) and all(_inside(k.action, spec) for k in task.keys.values()) else {}
+    named = _named(spec, task)
     rest = np.clip(np.zeros(spec.size), spec.low, spec.high) if not discrete else None
     if discrete and "" in named:
         rest = _vector(named[""].action, spec)
@@ -45,8 +47,15 @@ def controls(spec: ActionSpec, task: Task) -> tuple[list[Tree], list[float] | No
     return found or _numbered(spec), None if rest is None else rest.tolist()
 
 
-def _inside(action: int | tuple[float, ...], spec: ActionSpec) -> bool:
-    return action < spec.dim if isinstance(action, int) else len(action) == spec.dim
+def _named(spec: ActionSpec, task: Task) -> Mapping[str, Key]:
+    """The task's keys, if they are of this action space: a task may have several."""
+    fit = [
+        spec.kind == "discrete" and action < spec.dim
+        if isinstance(action := key.action, int)
+        else spec.kind == "box" and len(action) == spec.dim
+        for key in task.keys.values()
+    ]
+    return task.keys if all(fit) else {}
 
 
 def _vector(action: int | tuple[float, ...], spec: ActionSpec) -> NDArray[Any]:
@@ -73,12 +82,15 @@ def _numbered(spec: ActionSpec) -> list[Tree]:
     return found
 
 
-def bars(spec: ActionSpec, keys: list[Tree]) -> list[Tree]:
+def bars(spec: ActionSpec, keys: list[Tree], task: Task) -> list[Tree]:
     """A bar for each number that M gets as an action: its name and range."""
-    low, high = (spec.low, spec.high) if spec.kind == "box" else ([0.0] * spec.dim, [1.0] * spec.dim)
+    unit = (0.0,) * spec.dim, (1.0,) * spec.dim
+    low, high = (spec.low, spec.high) if spec.kind == "box" else unit
+    idle = _named(spec, task).get("")
     found = []
     for number in range(spec.size):
         names = [key["label"] for key in keys if key["action"][number]]
+        names += [idle.label] if idle is not None and idle.action == number else []
         name = " / ".join(names) or f"action {number + spec.start}"
         found.append({"label": name, "low": low[number], "high": high[number]})
     return found

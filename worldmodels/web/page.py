@@ -14,15 +14,17 @@ import jinja2
 import torch
 
 from worldmodels import envs
+from worldmodels._agent_files import CONFIG
 from worldmodels.agent import Agent, find
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
+from worldmodels.pages.report import PLAYER
 from worldmodels.policies.ensemble import other_members
 from worldmodels.policies.learned import MeanActor, PolicyFile
 from worldmodels.policies.opening import own_policy, policy_path
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write
-from worldmodels.tasks import Task, task_for
+from worldmodels.tasks import Task, named, task_of
 from worldmodels.web import reality
 from worldmodels.web.controls import bars, controls
 from worldmodels.web.weights import Blob, Tree, chosen_starts, model
@@ -30,8 +32,6 @@ from worldmodels.web.weights import Blob, Tree, chosen_starts, model
 STATIC = Path(__file__).parent / "static"
 SCRIPTS = ("engine.js", "dream.js", "player.js", "panels.js", "main.js")
 """In the order in which they are put together."""
-NAME = "dream.html"
-"""The page in a run folder, beside its report."""
 USUAL_RATE, FASTEST_RATE = 12.0, 15.0
 """Decisions a second where the environment names no speed, and the most that a person follows."""
 LOOK_AHEAD = 60
@@ -62,7 +62,8 @@ def export(agent: str | Path, out: Path, seed: int = 0, real: bool = True) -> Pa
     episode = None
     if real:
         try:
-            episode = reality.play(opened, find(agent), seed)
+            env_id = envs.from_file(opened.env_id, find(agent) / CONFIG)
+            episode = reality.play(opened, find(agent), env_id, seed)
         except UserError as error:
             print(f"note: the page shows no real episode: {error}", flush=True)
     return _write(opened, agent, out, episode)
@@ -75,9 +76,9 @@ def export_run(run: Path) -> Path | None:
     """
     try:
         agent = Agent.from_pretrained(run)
-        return _write(agent, run, run / NAME, reality.of_run(agent, run), "report.html")
+        return _write(agent, run, run / PLAYER, reality.of_run(agent, run), "report.html")
     except UserError as error:
-        (run / NAME).unlink(missing_ok=True)  # it would be of an earlier agent
+        (run / PLAYER).unlink(missing_ok=True)  # it would be of an earlier agent
         print(f"note: no dream player: {error}", flush=True)
         return None
 
@@ -85,15 +86,17 @@ def export_run(run: Path) -> Path | None:
 def _write(
     agent: Agent, name: str | Path, out: Path, episode: reality.Recorded | None, report: str = ""
 ) -> Path:
-    blob, task, residual = Blob(), task_for(agent.env_id), _residual(agent, name)
+    blob, residual = Blob(), _residual(agent, name)
+    task, rate = _task_and_rate(agent, find(name) / CONFIG)
     keys, rest = controls(agent.action_spec, task)
-    rate, rate_real = _rate(agent)
+    first, space, more = task.words.verb.partition(" ")
+    acts = f"{first}s{space}{more}"
     facts: Tree = {
         "model": model(agent, residual, blob),
         "controls": keys,
         "rest": rest,
-        "bars": bars(agent.action_spec, keys),
-        "words": {"agent": task.words.agent, "verb": task.words.verb, "acts": _third(task.words.verb)},
+        "bars": bars(agent.action_spec, keys, task),
+        "words": {"agent": task.words.agent, "verb": task.words.verb, "acts": acts},
         "first": _first(agent),
         "real": None,
     }
@@ -102,16 +105,15 @@ def _write(
         facts["real"] = reality.record(agent, episode, blob) | {"begin": begin}
     values = {
         "title": f"{task.words.verb.capitalize()} inside the dream",
-        "agent": str(name),
+        "agent": _name(name),
         "env": envs.parse(agent.env_id).name,
         "report": report,
         "words": task.words,
         "meters": METERS if len(agent.memories) > 1 else METERS[:2],
         "rate": rate,
-        "rate_real": rate_real,
         "memories": len(agent.memories),
         "z": agent.z_dim,
-        "real": episode.title if facts["real"] and episode is not None else "",
+        "real": f"{task.words.episode} {episode.seed}" if episode and facts["real"] else "",
         "about": _about(agent, name, residual, task),
         "facts": _json(facts),
         "blob": blob.text(),
@@ -129,12 +131,21 @@ def _residual(agent: Agent, name: str | Path) -> MeanActor | None:
     return policy
 
 
-def _rate(agent: Agent) -> tuple[float, float]:
-    """Decisions a second: the page's, and those of the real environment (0: unknown)."""
-    with contextlib.suppress(UserError), contextlib.closing(envs.make(agent.env_id)) as env:
-        real = float(env.metadata.get("render_fps") or 0) / agent.action_repeat
-        return (round(min(real, FASTEST_RATE), 1) if real else USUAL_RATE), round(real, 1)
-    return USUAL_RATE, 0.0
+def _task_and_rate(agent: Agent, config: Path) -> tuple[Task, float]:
+    """The environment's task, and decisions a second: the real ones, unless nobody could follow.
+
+    An environment that cannot be made here is known by its id alone.
+    """
+    with contextlib.suppress(UserError):
+        with contextlib.closing(envs.make(envs.from_file(agent.env_id, config))) as env:
+            real = float(env.metadata.get("render_fps") or 0) / agent.action_repeat
+            return task_of(env), round(min(real, FASTEST_RATE), 1) if real else USUAL_RATE
+    return named(None, agent.env_id), USUAL_RATE
+
+
+def _name(agent: str | Path) -> str:
+    """What the page calls an agent: no path of the machine that it was made on."""
+    return Path(agent).resolve().name or str(agent)
 
 
 @torch.inference_mode()
@@ -153,20 +164,14 @@ def _first(agent: Agent) -> int:
     return int(total.argmax())
 
 
-def _third(verb: str) -> str:
-    """ "drives" of "drive", "swings up" of "swing up"."""
-    first, space, rest = verb.partition(" ")
-    return f"{first}s{space}{rest}"
-
-
 def _about(agent: Agent, name: str | Path, residual: MeanActor | None, task: Task) -> str:
     """What the page is made of, in sentences."""
     cfg, memories = agent.memories[0].cfg, len(agent.memories)
     several = f"{memories} memories M" if memories > 1 else "one memory M"
     acts = "C with its residual" if residual is not None else "C"
     said = [
-        f"The agent is {name}. Its V paints 64 × 64 pixels from {cfg.z_dim} numbers, and it has "
-        f"{several} of {cfg.hidden_size} units.",
+        f"The agent is {_name(name)}. Its V paints 64 × 64 pixels from {cfg.z_dim} numbers, and it "
+        f"has {several} of {cfg.hidden_size} units.",
         f"{acts} acts, once in {agent.action_repeat} frames."
         if agent.action_repeat > 1
         else f"{acts} acts.",

@@ -19,7 +19,6 @@ from worldmodels.envs.frames import to_vision
 from worldmodels.evaluation import evaluate
 from worldmodels.experience.store import EpisodeStore, shard_files
 from worldmodels.policies.opening import open_policy
-from worldmodels.tasks import task_for
 from worldmodels.video.films import replay
 from worldmodels.vision.vae import to_float
 from worldmodels.web.weights import Blob, Tree
@@ -42,25 +41,24 @@ class Recorded:
     """(T, A) as M sees them"""
     rewards: NDArray[np.float32]
     """(T,) of each decision"""
-    title: str
-    """such as "track 7" """
+    seed: int
+    """that the environment was reset with"""
 
     def part(self) -> Recorded:
         """Its first `MOST_DECISIONS` decisions."""
         end = min(len(self.actions), MOST_DECISIONS)
         frames, actions = self.frames[: end + 1], self.actions[:end]
-        return Recorded(frames, actions, self.rewards[:end], self.title)
+        return Recorded(frames, actions, self.rewards[:end], self.seed)
 
 
-def play(agent: Agent, folder: Path, seed: int) -> Recorded:
+def play(agent: Agent, folder: Path, env_id: str, seed: int) -> Recorded:
     """Let the agent's best policy act for an episode of the real environment.
 
     Raises:
-        UserError: the environment is not installed.
+        UserError: the environment cannot be made.
     """
     held, steps = agent.action_repeat, MOST_DECISIONS * agent.action_repeat
-    policy, env_id = open_policy(folder), agent.env_id
-    result = evaluate(policy, env_id, [seed], 1, max_steps=steps, keep_actions=True)
+    result = evaluate(open_policy(folder), env_id, [seed], 1, max_steps=steps, keep_actions=True)
     recording = replay(env_id, result.episodes[0])
     decisions = range(0, len(recording.actions), held)
     rewards = np.add.reduceat(recording.rewards, decisions)
@@ -69,7 +67,7 @@ def play(agent: Agent, folder: Path, seed: int) -> Recorded:
         to_vision(frames, agent.frame_spec),
         agent.action_spec.encode(recording.actions[decisions]),
         rewards.astype(np.float32),
-        f"{task_for(env_id).words.episode} {seed}",
+        seed,
     )
 
 
@@ -82,9 +80,8 @@ def of_run(agent: Agent, run: Path) -> Recorded | None:
     store = EpisodeStore(last)
     best = max(store.episodes, key=lambda record: record.entry.total_reward)
     episode = store.read(best.index)
-    title = f"training {task_for(agent.env_id).words.episode} {episode.seed}"
     encoded = agent.action_spec.encode(episode.action)
-    return Recorded(episode.obs, encoded, episode.reward, title).part()
+    return Recorded(episode.obs, encoded, episode.reward, episode.seed).part()
 
 
 @torch.inference_mode()
@@ -93,7 +90,6 @@ def record(agent: Agent, episode: Recorded, blob: Blob) -> Tree:
     frames = to_float(torch.from_numpy(episode.frames))
     mu = torch.cat([agent.vision.encode(part)[0] for part in frames.split(64)])
     return {
-        "title": episode.title,
         "steps": len(episode.actions),
         "columns": COLUMNS,
         "frames": picture(episode.frames),

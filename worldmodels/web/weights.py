@@ -110,7 +110,9 @@ def decoder(agent: Agent, blob: Blob) -> Tree:
     thirtieth of the weights, and equal up to rounding.
     """
     vision = agent.vision
-    first, *rest = [layer for layer in vision.check_decoder() if isinstance(layer, nn.ConvTranspose2d)]
+    first, *rest = [
+        layer for layer in vision.check_decoder() if isinstance(layer, nn.ConvTranspose2d)
+    ]
     spread = first.weight.detach().double().permute(0, 2, 3, 1).flatten(1)
     bias = _bias(first).double().repeat(first.kernel_size[0] * first.kernel_size[1])
     layers = [

@@ -175,7 +175,7 @@ class Latents {
 
 // A picture in dim grey, with what changes in colour.
 function tinted(base, effect) {
-  const most = Math.max(0.15, ...effect), picture = new Uint8ClampedArray(base.length);
+  const most = Math.max(0.6, ...effect), picture = new Uint8ClampedArray(base.length);
   effect.forEach((change, i) => {
     const grey = DIM * (0.3 * base[4 * i] + 0.6 * base[4 * i + 1] + 0.1 * base[4 * i + 2]);
     const share = Math.sqrt(change / most);

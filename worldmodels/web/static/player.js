@@ -37,7 +37,7 @@ const PAUSE = 2500; // milliseconds between two dreams of the agent
 // A person's keys and thumbs, as an action.
 class Hands {
   constructor(controls, rest, action) {
-    Object.assign(this, { controls, action, down: new Set() });
+    Object.assign(this, { action, down: new Set(), tapped: new Set() });
     this.rest = Float32Array.from(rest || controls[0].action);
     this.stays = !rest; // without an idle choice the last one stays
     this.value = Float32Array.from(this.rest);
@@ -45,12 +45,13 @@ class Hands {
 
   press(control, is) {
     this.down.delete(control);
-    if (is) this.down.add(control);
+    if (is) this.down.add(control), this.tapped.add(control);
   }
 
   // Numbers move half of the way in each decision, so that a key steers softly.
   act() {
-    const held = [...this.down];
+    const held = [...new Set([...this.down, ...this.tapped])]; // short taps count once
+    this.tapped.clear();
     if (this.action.discrete) {
       if (held.length) this.value = Float32Array.from(held.at(-1).action);
       else if (!this.stays) this.value = Float32Array.from(this.rest);
@@ -203,10 +204,14 @@ class Player {
   }
 
   buildPad() {
-    const sides = facts.controls.some(({ side }) => side) ? ["left", "right"] : [""];
-    for (const side of sides) {
+    // One group for each thumb; two keys are one for each.
+    const named = [...new Set(facts.controls.map(({ side }) => side))];
+    const groups = facts.controls.length === 2 && named.length === 1
+      ? facts.controls.map((control) => [control])
+      : named.map((side) => facts.controls.filter((control) => control.side === side));
+    for (const controls of groups) {
       const group = make($("pad"), "div");
-      for (const control of facts.controls.filter((one) => (one.side || "") === side)) {
+      for (const control of controls) {
         const button = make(group, "button", { type: "button" });
         make(button, "b", {}, control.sign);
         button.append(control.label);
