@@ -39,7 +39,7 @@ def clean(tab: Page, page: Path) -> None:
 
 
 def mode(tab: Page) -> str:
-    return str(tab.js("document.getElementById('mode').textContent"))
+    return str(tab.js("$('mode').textContent"))
 
 
 def in_python(
@@ -127,9 +127,9 @@ def test_a_person_takes_over_by_keys_and_gives_back(tab: Page, car_racing: Path)
     tab.click("#starts button:nth-child(3)")
     assert tab.js("document.querySelector('#starts [aria-pressed=true]').ariaLabel").endswith("3")
     tab.js("dreamPlayer.dream.over = true, dreamPlayer.player.changed()")
-    assert tab.js("getComputedStyle(document.getElementById('over')).display") == "grid"
+    assert tab.js("getComputedStyle($('over')).display") == "grid"
     tab.click("#again")
-    assert tab.js("document.getElementById('over').hidden")
+    assert tab.js("$('over').hidden")
     clean(tab, car_racing)
 
 
@@ -152,15 +152,15 @@ def test_thumbs_drive_on_a_phone(tab: Page, car_racing: Path) -> None:
 
 def test_the_dials_change_the_dream(tab: Page, car_racing: Path) -> None:
     opened(tab, car_racing)
-    tab.js("document.getElementById('temperature').focus()")
-    steps = tab.js("Number(temperature.value)")
+    tab.js("$('temperature').focus()")
+    steps = tab.js("Number($('temperature').value)")
     tab.key("ArrowRight")
-    assert tab.js("Number(temperature.value)") == pytest.approx(steps + 0.05)
+    assert tab.js("Number($('temperature').value)") == pytest.approx(steps + 0.05)
     assert mode(tab) == "The driver drives"  # the key was the slider's
-    assert tab.js("document.getElementById('temperature-value').textContent") == "1.05"
-    tab.wait("Number(spread.getAttribute('aria-valuenow')) > 0")
-    assert tab.js("spread.querySelector('polyline').points.length") >= 1
-    tab.js("document.getElementById('numbers').scrollIntoView()")
+    assert tab.js("$('temperature-value').textContent") == "1.05"
+    tab.wait("Number($('spread').getAttribute('aria-valuenow')) > 0")
+    assert tab.js("$('spread').querySelector('polyline').points.length") >= 1
+    tab.js("$('numbers').scrollIntoView()")
     before = tab.js("[...dreamPlayer.dream.paint(1)]")
     tab.js(
         "(() => { const one = document.querySelector('.latent input'); one.value = 3;"
@@ -181,20 +181,20 @@ def test_the_dials_change_the_dream(tab: Page, car_racing: Path) -> None:
 def test_reality_plays_beside_the_dream(tab: Page, car_racing: Path) -> None:
     opened(tab, car_racing)
     tab.js("dreamPlayer.reality.play(false), dreamPlayer.reality.anew(5)")
-    assert tab.js("document.getElementById('ahead').textContent") == "0 decisions ahead"
+    assert tab.js("$('ahead').textContent") == "0 decisions ahead"
     assert tab.js("dreamPlayer.reality.drift[5]") == 0  # V's own picture of the same frame
-    tab.js("document.getElementById('reality').scrollIntoView()")
+    tab.js("$('reality').scrollIntoView()")
     tab.wait("dreamPlayer.reality.ready && dreamPlayer.reality.visible.now")
     tab.click("#real-play")
     tab.wait("dreamPlayer.reality.at > 15")
     tab.click("#real-play")
-    told = tab.js("document.getElementById('ahead').textContent")
+    told = tab.js("$('ahead').textContent")
     assert told == f"{tab.js('dreamPlayer.reality.at') - 5} decisions ahead"
     assert tab.js("dreamPlayer.reality.drift.at(-1)") > 0
-    seen = "[...real.getContext('2d').getImageData(0, 0, 64, 64).data]"
+    seen = "[...$('real').getContext('2d').getImageData(0, 0, 64, 64).data]"
     assert np.std(tab.js(seen)) > 10
     tab.click("#anew")
-    assert tab.js("document.getElementById('ahead').textContent") == "0 decisions ahead"
+    assert tab.js("$('ahead').textContent") == "0 decisions ahead"
     clean(tab, car_racing)
 
 
@@ -205,8 +205,8 @@ def test_choices_have_numbered_keys_and_names_are_text(tab: Page, choices: Path)
     assert mode(tab) == "You act"
     tab.wait("dreamPlayer.player.hands.value[2] === 1")  # a tap between two decisions
     assert tab.js("document.querySelectorAll('#memory option').length") == 2
-    tab.wait("Number(disagreement.getAttribute('aria-valuenow')) > 0")
-    assert not tab.js("document.getElementById('reality')")
+    tab.wait("Number($('disagreement').getAttribute('aria-valuenow')) > 0")
+    assert not tab.js("$('reality')")
     assert "<img src=x onerror=alert(1)>" in tab.js("document.title")
     assert not tab.js("document.querySelector('img')")
     clean(tab, choices)
@@ -218,7 +218,7 @@ def test_less_motion_waits_for_the_person(tab: Page, car_racing: Path) -> None:
     try:
         opened(tab, car_racing)
         assert tab.js("dreamPlayer.player.paused && !dreamPlayer.reality.playing")
-        assert np.std(tab.js("[...dream.getContext('2d').getImageData(0, 0, 64, 64).data]")) > 10
+        assert np.std(tab.js("[...$('dream').getContext('2d').getImageData(0, 0, 64, 64).data]")) > 10
     finally:
         tab.call("Emulation.setEmulatedMedia", features=[])
 
