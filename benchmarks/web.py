@@ -40,6 +40,8 @@ class Args:
     """record a real episode, which needs the environment"""
     json: Path | None = None
     """where to write the figures"""
+    picture: Path | None = None
+    """where to write a PNG of the page, ten seconds into the dream, for the documents"""
 
 
 def equality(tab: Page, agent: str) -> dict[str, float]:
@@ -86,6 +88,10 @@ def measure(agent: str, args: Args) -> dict[str, Any]:
             slow.append(tab.js("dreamPlayer.speed(1000)"))
             tab.call("Emulation.setCPUThrottlingRate", rate=1)
         assert not tab.problems, tab.problems
+        if args.picture is not None:
+            tab.open(page, height=960)
+            tab.wait("window.dreamPlayer && dreamPlayer.dream.steps > 100")
+            tab.screenshot(args.picture)
         return {
             "MB": page.stat().st_size / 1e6,
             "first frame, ms (median, worst)": (statistics.median(firsts), max(firsts)),

@@ -101,6 +101,7 @@ def test_a_finished_run_does_nothing_again(unbroken: Path) -> None:
 def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
     for name in ("config.json", "metrics.jsonl", "frames.json", "report.html", "evaluation.json"):
         assert (unbroken / name).is_file()
+    assert (unbroken / "dream.html").is_file()
     agent = Agent.from_pretrained(unbroken / "agent")
     assert agent.parameters.shape == (3 * (8 + 32 + 1),)
     totals = runs.RunFolder(unbroken).frames()["totals"]

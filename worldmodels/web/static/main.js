@@ -11,7 +11,7 @@ async function main() {
   const more = async () => {
     if (facts.real) {
       const own = await Dream.load(facts.model, blob, kernel);
-      dreamPlayer.reality = new Reality(own, new Blob16(blob), player.random);
+      dreamPlayer.reality = new Reality(own, new Blob16(blob), player);
       parts.push(dreamPlayer.reality);
     }
     dreamPlayer.latents = new Latents(player);

@@ -2,8 +2,8 @@
 // Below the stage: reality beside the dream, and the numbers that paint.
 
 class Reality {
-  constructor(dream, blob, random) {
-    const real = facts.real, size = dream.z.length;
+  constructor(dream, blob, player) {
+    const { random } = player, real = facts.real, size = dream.z.length;
     Object.assign(this, { dream, random, real, at: 0, since: 0, drift: [], ready: false });
     const mu = blob.read(real.mu), actions = blob.read(real.actions), wide = dream.model.sizes.action;
     this.rewards = blob.read(real.rewards);
@@ -19,6 +19,7 @@ class Reality {
     $("time").oninput = () => (this.play(false), this.anew(Number($("time").value)));
     $("real-play").onclick = () => this.play(!this.playing);
     $("anew").onclick = () => this.anew(this.at);
+    $("enter").onclick = () => this.enter(player);
     this.anew(Math.min(facts.real.begin, real.steps - 1));
     this.play(!calm);
   }
@@ -28,19 +29,31 @@ class Reality {
     this.at = this.begun = at;
     this.drift.fill(undefined, at);
     this.returns = [0, 0];
+    this.over = false;
     this.dream.beginAfter(this.mu, this.actions.slice(0, at));
     this.draw();
+  }
+
+  // Let the person go on in the dream of the stage.
+  enter(player) {
+    this.play(false);
+    player.dream.beginAfter(this.mu, this.actions.slice(0, this.at));
+    player.begun(-1);
+    player.take(true);
+    player.pause(false);
+    $("stage").scrollIntoView();
   }
 
   play(playing) {
     if (playing && this.at >= this.real.steps) this.anew(0);
     this.playing = playing;
-    $("real-play").textContent = playing ? "Pause" : "Play";
+    say("real-play", playing ? "Pause" : "Play");
   }
 
   step() {
     const told = this.dream.step(this.actions[this.at], this.random.noise(this.dream.z.length), Number($("temperature").value));
     this.returns = [this.returns[0] + this.rewards[this.at], this.returns[1] + told.reward];
+    this.over = this.over || this.dream.over;
     this.at += 1;
     if (this.at >= this.real.steps) this.play(false);
   }
@@ -65,12 +78,12 @@ class Reality {
     }
     this.drift[at] = dreamt.reduce((sum, value, i) => sum + Math.abs(value - seen[i]), 0) / (3 * SIDE * SIDE * 255);
     const ahead = at - this.begun;
-    $("ahead").textContent = `${ahead} decision${ahead === 1 ? "" : "s"} ahead`;
+    say("ahead", `${ahead} decision${ahead === 1 ? "" : "s"} ahead${this.over ? ", M has seen the end" : ""}`);
     $("time").value = at;
-    $("time-value").textContent = `${at} of ${real.steps}`;
-    $("drift-value").textContent = `${(100 * this.drift[at]).toFixed(1)}%`;
-    $("real-return").textContent = this.returns[0].toFixed(1);
-    $("dreamt-return").textContent = this.returns[1].toFixed(1);
+    say("time-value", `${at} of ${real.steps}`);
+    say("drift-value", `${(100 * this.drift[at]).toFixed(1)}%`);
+    say("real-return", this.returns[0].toFixed(1));
+    say("dreamt-return", this.returns[1].toFixed(1));
     this.chart();
   }
 

@@ -13,6 +13,11 @@ function make(parent, tag, properties = {}, text = "") {
   return element;
 }
 
+// Set a text where it differs, so that screen readers tell changes alone.
+function say(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
 // A function that shows bytes of `Decoder.paint` on a canvas.
 function screenOf(canvas) {
   const context = canvas.getContext("2d");
@@ -85,8 +90,13 @@ class Player {
   }
 
   begin(start) {
-    this.start = start;
     this.dream.begin(start);
+    this.begun(start);
+  }
+
+  // A dream begins at a recorded start, or elsewhere (-1).
+  begun(start) {
+    this.start = start;
     this.since = 0;
     Object.values(this.history).forEach((values) => (values.length = 0));
     [...$("starts").children].forEach((one, i) => one.setAttribute("aria-pressed", String(i === start)));
@@ -110,11 +120,11 @@ class Player {
   changed() {
     const { dream } = this;
     $("over").hidden = !dream.over;
-    $("return").textContent = dream.total.toFixed(Math.abs(dream.total) < 10 ? 1 : 0).replace("-", "−");
-    $("mode").textContent = this.you ? "You " + facts.words.verb : `The ${facts.words.agent} ${facts.words.acts}`;
+    say("return", dream.total.toFixed(Math.abs(dream.total) < 10 ? 1 : 0).replace("-", "−"));
+    say("mode", this.you ? `You ${facts.words.verb}` : `The ${facts.words.agent} ${facts.words.acts}`);
     for (const id of ["mode", "screen", "actions"]) $(id).classList.toggle("you", this.you);
-    $("take-label").textContent = this.you ? "Give back" : "Take over";
-    $("pause-label").textContent = this.paused ? "Go on" : "Pause";
+    say("take-label", this.you ? "Give back" : "Take over");
+    say("pause-label", this.paused ? "Go on" : "Pause");
     if (this.paused || dream.steps === 0) this.draw(1);
     this.listeners.forEach((listen) => listen());
   }
@@ -188,8 +198,8 @@ class Player {
     $("pause").onclick = () => this.pause(!this.paused);
     $("new").onclick = $("again").onclick = () => this.another();
     const show = () => {
-      $("temperature-value").textContent = Number($("temperature").value).toFixed(2);
-      $("speed-value").textContent = Number($("speed").value).toFixed(1);
+      say("temperature-value", Number($("temperature").value).toFixed(2));
+      say("speed-value", Number($("speed").value).toFixed(1));
     };
     $("temperature").oninput = $("speed").oninput = show;
     show();
