@@ -50,6 +50,7 @@ def discrete(tmp_path_factory: pytest.TempPathFactory) -> Path:
         memories = [MDNRNN(cfg) for _ in range(MEMBERS)]
         for memory in memories:
             torch.nn.init.normal_(memory.mixture.bias, std=0.7)
+            torch.nn.init.constant_(memory.terminated.bias, -30.0)  # its dreams do not end
         vision = ConvVAE(VAEConfig(z_dim=Z, width=3, standardized=True))
         vision.mean.copy_(torch.rand(3, 64, 64))
     spec = ActionSpec("discrete", A, start=1)

@@ -222,7 +222,9 @@ def test_less_motion_waits_for_the_person(tab: Page, car_racing: Path) -> None:
     try:
         opened(tab, car_racing)
         assert tab.js("dreamPlayer.player.paused && !dreamPlayer.reality.playing")
-        assert np.std(tab.js("[...$('dream').getContext('2d').getImageData(0, 0, 64, 64).data]")) > 10
+        assert (
+            np.std(tab.js("[...$('dream').getContext('2d').getImageData(0, 0, 64, 64).data]")) > 10
+        )
     finally:
         tab.call("Emulation.setEmulatedMedia", features=[])
 
