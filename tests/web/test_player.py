@@ -25,6 +25,7 @@ def opened(tab: Page, page: Path, width: int = 1280, touch: bool = False) -> Non
     tab.requests.clear()
     tab.open(page, width, 844, touch)
     tab.wait("window.dreamPlayer && dreamPlayer.whole")
+    tab.js("dreamPlayer.dream.model.ends.rule = 'off'")  # no dream ends by chance
 
 
 def clean(tab: Page, page: Path) -> None:
@@ -58,7 +59,7 @@ def in_python(
         for t in range(STEPS):
             action = agent.act(*world.seen()) if actions is None else torch.tensor([actions[t]])
             step = world.step(action, uniform[t : t + 1], normal[t : t + 1])
-            found = {"action": action[0].tolist(), "z": world.z[0].tolist()}
+            found: dict[str, Any] = {"action": action[0].tolist(), "z": world.z[0].tolist()}
             found["reward"] = float(step.reward[0])
             if step.disagreement is not None:
                 found["disagreement"] = float(step.disagreement[0])
