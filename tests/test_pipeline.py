@@ -375,6 +375,7 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
     assert agent.env_id == fakes.DISCRETE
     assert (agent.controller.inputs, agent.controller.choices) == ("zhc", (0, 1, 2, 3))
     assert (tmp_path / "evaluation.json").exists()
+    assert "dream.html" in (tmp_path / "report.html").read_text()
 
 
 def test_settings_of_another_task_or_for_other_actions_are_refused(tmp_path: Path) -> None:
