@@ -135,6 +135,7 @@ def fail(*_: object, **__: object) -> None:
 def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
     for name in ("config.json", "metrics.jsonl", "frames.json", "report.html", "evaluation.json"):
         assert (unbroken / name).is_file()
+    assert (unbroken / "dream.html").is_file()
     agent = Agent.from_pretrained(unbroken / "agent")
     assert agent.parameters.shape == (3 * (8 + 32 + 1),)
     totals = runs.RunFolder(unbroken).frames()["totals"]
@@ -408,6 +409,7 @@ def test_any_environment_with_pixels_runs(tmp_path: Path) -> None:
     assert agent.env_id == fakes.DISCRETE
     assert (agent.controller.inputs, agent.controller.choices) == ("zhc", (0, 1, 2, 3))
     assert (tmp_path / "evaluation.json").exists()
+    assert "dream.html" in (tmp_path / "report.html").read_text()
 
 
 def test_settings_of_another_task_or_for_other_actions_are_refused(tmp_path: Path) -> None:

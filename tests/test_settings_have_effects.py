@@ -193,6 +193,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "--agent {made}/agent --video {out}/a.mp4 --steps 3",
         "--agent {made}/agent --video {out}/b.mp4 --steps 3 --dream",
     ),
+    "export-web": ("{made}/agent --out {out}/d.html --no-real",),
     "report": ("--run {made}/e",),
     "study": (),
     "export-minari": (),

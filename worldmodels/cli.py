@@ -51,6 +51,7 @@ COMMANDS = {
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
     "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),
+    "export-web": Entry("export_web:ExportWeb", "one page: act inside an agent's dream"),
     "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
     "baseline": Entry("baselines.commands:Baseline", "train PPO, for comparison with a run"),
     "baseline-evolve": Entry("baselines.commands:Evolve", "evolve C in the real environment"),

@@ -145,6 +145,7 @@ def base(name: str) -> list[str]:
         "study": "run --out new --workers 1",
         "compare": "first=evaluation.json second=evaluation.json --no-pictures",
         "report": "--run run",
+        "export-web": "agent --no-real --out new.html",
         "export-minari": "--data e --dataset a/b-v0",
         "play": f"--agent agent --env {BOX} --video new.mp4 --steps 3",
         "baseline": f"--env {BOX} --out new --frames 16",

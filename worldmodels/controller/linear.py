@@ -237,13 +237,13 @@ def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
         return torch.tensor(cfg.choices, device=out.device)[interval]
     if cfg.discrete:
         return out.argmax(-1)
-    scale, shift, floor = _affine(cfg, out.dtype, out.device)
+    scale, shift, floor = affine(cfg, out.dtype, out.device)
     actions = torch.maximum(out.tanh() * scale + shift, floor)
     return actions.round() if cfg.squash[0] == "whole" else actions
 
 
 @lru_cache(maxsize=16)
-def _affine(cfg: ControllerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+def affine(cfg: ControllerConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Every rule is max(tanh(x) * scale + shift, floor): (3, O), one fused pass for all outputs."""
     columns = []
     for i, rule in enumerate(cfg.squash):

@@ -39,6 +39,7 @@ from worldmodels.stages import Candidates, Finalist, StageContext
 from worldmodels.stages.context import timed
 from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residual
 from worldmodels.tasks import task_for
+from worldmodels.web.page import export_run
 
 TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
@@ -100,6 +101,7 @@ class Pipeline:
                     build_report(self.run.path)
                 raise
             self.run.settle({key[:8] for key in self.results}, self.frames)
+            export_run(self.run.path)
             return build_report(self.run.path)
 
     def _all_stages(self) -> None:

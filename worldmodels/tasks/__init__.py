@@ -13,6 +13,7 @@ from worldmodels.tasks.minigrid import MEMORY, MEMORY_IDS
 from worldmodels.tasks.take_cover import TAKE_COVER
 from worldmodels.tasks.task import (
     DEFAULT,
+    Key,
     Symmetry,
     Task,
     Words,
@@ -29,4 +30,14 @@ register_task(PENDULUM, "Pendulum-v1")
 register_task(FREEWAY, "ALE/Freeway-v5")
 register_task(MEMORY, *MEMORY_IDS)
 
-__all__ = ["DEFAULT", "Symmetry", "Task", "Words", "named", "register_task", "task_for", "task_of"]
+__all__ = [
+    "DEFAULT",
+    "Key",
+    "Symmetry",
+    "Task",
+    "Words",
+    "named",
+    "register_task",
+    "task_for",
+    "task_of",
+]
