@@ -6,13 +6,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from worldmodels import executors
 from worldmodels.commands.parsing import Command
-from worldmodels.config import Workers
+from worldmodels.executors import Placement
 from worldmodels.pages.study import build_study
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
 from worldmodels.protocols import UserError
@@ -41,8 +40,8 @@ class RunStudy(Command):
     """also study the run's own settings"""
     study: StudyConfig = field(default_factory=StudyConfig)
     """budget of each variant"""
-    workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core)"""
+    placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
+    """where episodes are played"""
 
     def execute(self) -> None:
         """Run all cells; write the tables and the page after each."""
@@ -51,7 +50,7 @@ class RunStudy(Command):
         if not variants:
             raise UserError("nothing to study: give --variants or --grid, or keep the baseline")
         cells: list[dict[str, Any]] = []
-        with locked(self.out), executors.make(None, self.workers) as executor:
+        with locked(self.out), self.placement.make() as executor:
             study = Study(self.run, self.out, self.study, executor)
             for variant in variants:  # refuse mistakes before the first evolution
                 study.configuration(variant)
