@@ -297,10 +297,10 @@ class Placement(Config):
     """Where work runs: the options of every command that plays episodes."""
 
     workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core, or per CPU of
-    a cluster)"""
+    """processes; the result is the same for any number (default: one per usable core)"""
     executor: Literal["local", "ray"] = "local"
-    """where these run: on this machine, or on a cluster of Ray (pip install 'worldmodels[ray]')"""
+    """where these run: on this machine, or on a cluster of Ray, by default one for each of its CPUs
+    (pip install 'worldmodels[ray]')"""
     address: str | None = None
     """the cluster of --executor ray, in Ray's words: auto, or host:port (default: RAY_ADDRESS, or a
     Ray of its own on this machine alone)"""
