@@ -196,6 +196,7 @@ LINES: dict[str, tuple[str, ...]] = {
     ),
     "report": ("--run {made}/e",),
     "study": (),
+    "sweep": (),
     "export-minari": (),
     "compare": (),
 }

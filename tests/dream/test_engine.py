@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels import executors
 from worldmodels.controller.evolve import EvolveConfig, evolve
 from worldmodels.controller.linear import ControllerConfig, Controllers, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
-from worldmodels import executors
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import Act, DreamEngine, DreamReturns, MakeAct
 from worldmodels.dream.starts import DreamStarts

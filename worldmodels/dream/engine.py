@@ -218,7 +218,7 @@ class DreamEngine:
     def spread(
         self, work: Callable[[_Part], Array], population: Array, seed: int, executor: Executor
     ) -> NDArray[np.float64]:
-        """(P, E) returns of `rollout`, bit for bit, with its chunks dreamt by an executor's workers.
+        """(P, E) returns of `rollout`, bit for bit, with its chunks dreamt by workers.
 
         ``work`` is `dream_part` with a `MakeAct`, the same object for every call.
         """

@@ -172,7 +172,7 @@ def _serve(line: Connection, beats: Any) -> None:
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     close_when_terminated()
-    _wake_with_parents_death()
+    die_with_parent(signal.SIGCONT)  # wakes this process where it is stopped, so that it ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     fn: Callable[[Any], Any] | None = None
@@ -225,10 +225,10 @@ def _beat(beats: Any) -> None:
         time.sleep(BEAT)
 
 
-def _wake_with_parents_death() -> None:
-    """Have Linux wake this process when its parent dies, even where it is stopped, so it ends."""
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have Linux send this process a signal when its parent dies."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGCONT)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _end_with_parent() -> None:
