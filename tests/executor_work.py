@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
 import sys
@@ -111,3 +112,8 @@ def stop_while_answering(path: str) -> bytes:
 
         connection.Connection._write = staticmethod(halfway)  # type: ignore[attr-defined]  # there
     return bytes(LARGE)
+
+
+def where(module: str) -> str:
+    """File of a module."""
+    return str(importlib.import_module(module).__file__)

@@ -4,95 +4,34 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
-import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests import executor_work as work
+from tests import loopback
 from tests.envs.test_orphans import wait_for
+from tests.loopback import ROOT, Cluster
 from worldmodels import executors
+from worldmodels.evaluation import evaluate
 from worldmodels.executors import Executor, WorkerDied
+from worldmodels.experience.collect import CollectConfig, collect
+from worldmodels.experience.exploration import AR1Config
 from worldmodels.protocols import UserError
 
 if importlib.util.find_spec("ray") is None:  # imported later, since it reads its settings then
     pytest.skip("Ray is not installed", allow_module_level=True)
 
-LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's switch: 0 keeps a process to the loopback interface."""
-ROOT = Path(__file__).resolve().parents[1]
-
-
-class Cluster:
-    """Machines on the loopback interface; only those with the token may join."""
-
-    def __init__(self, home: Path) -> None:
-        self.home, self.nodes = home, list[subprocess.Popen[bytes]]()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-
-    def add(self) -> subprocess.Popen[bytes]:
-        """Start a machine of one CPU; the first is the head."""
-        port = self.address.rpartition(":")[2]
-        role = ["--head", f"--port={port}", "--include-dashboard=false"]
-        words = role if not self.nodes else [f"--address={self.address}"]
-        words += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
-        words += ["--object-store-memory=100000000"]
-        folder = self.home / f"node-{len(self.nodes)}"
-        folder.mkdir()
-        with (folder / "log").open("wb") as log:
-            node = subprocess.Popen(
-                [sys.executable, str(ROOT / "tests" / "ray_node.py"), "start", *words],
-                cwd=folder,
-                stdout=log,
-                stderr=log,
-                env={name: value for name, value in os.environ.items() if name != LOOPBACK},
-                start_new_session=True,
-            )
-        self.nodes.append(node)
-        return node
-
-    def kill(self, node: subprocess.Popen[bytes]) -> None:
-        """End a machine with all its processes, as a power cut does."""
-        os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
-
-    def reachable(self) -> bool:
-        host, _, port = self.address.rpartition(":")
-        with socket.socket() as line:
-            return line.connect_ex((host, int(port))) == 0
-
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    home = Path(tempfile.mkdtemp(prefix="wm-ray-", dir="/tmp"))  # sockets have short names
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    own |= {
-        LOOPBACK: "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_TMPDIR": str(home),
-        "PYTHONPATH": str(ROOT),
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in own.items():
-            patch.setenv(name, value)
-        patch.delenv("RAY_ADDRESS", raising=False)
-        made = Cluster(home)
+    with loopback.cluster() as made:
         made.add()
-        wait_for("the head", made.reachable)
         made.add()
         yield made
-        for node in made.nodes:
-            if node.poll() is None:
-                made.kill(node)
-        shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +58,7 @@ def test_results_and_errors_are_those_of_local_processes(pool: Executor) -> None
 def test_both_machines_work_each_in_its_own_folder(pool: Executor, cluster: Cluster) -> None:
     wait_for("both", lambda: len({f for _, f in pool.map(work.folder, range(8))}) == 2)
     found = {folder for _, folder in pool.map(work.folder, range(8))}
-    assert found == {str(cluster.home / f"node-{i}") for i in range(2)}
+    assert found == {str(cluster.folder(i)) for i in range(2)}
 
 
 def test_a_killed_actor_costs_its_item_only(pool: Executor, tmp_path: Path) -> None:
@@ -138,6 +77,26 @@ def test_a_stopped_actor_is_replaced(
     assert dict(pool.map(work.stop_once, items)) == dict(enumerate(items))
 
 
+def test_episodes_are_those_of_this_process_and_lie_in_its_folder(
+    pool: Executor, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    env, cfg = "worldmodels/CarRacing-v3", CollectConfig(group=1, max_steps=12)
+    for out, place in (("here", None), ("there", pool)):
+        collect(cfg, env, AR1Config(), [3, 4], Path(out), executor=place)
+    names = sorted(path.name for path in (tmp_path / "here").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "there").iterdir())
+    for name in names:
+        raw = [(tmp_path / out / name).read_bytes() for out in ("here", "there")]
+        assert raw[0] == raw[1], name
+    alone, there = (
+        evaluate("car-racing", env, [1_000_000, 1_000_001], group_size=1, max_steps=8, **place)
+        for place in ({"workers": 1}, {"executor": pool})
+    )
+    assert list(alone.returns) == list(there.returns)
+    assert all([*os.listdir(cluster.folder(i))] == ["log"] for i in range(2))
+
+
 def test_fewer_workers_than_asked_for_are_told(
     pool: Executor, cluster: Cluster, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,13 +107,31 @@ def test_fewer_workers_than_asked_for_are_told(
     assert "the cluster has 2 CPUs: 2 workers, not 5" in capfd.readouterr().err
 
 
+def test_modules_of_the_users_travel(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "theirs.py").write_text("from tests.envs.blocks import *\nWHERE = __file__\n")
+    script = f"""
+import os, sys
+sys.path.append({str(tmp_path)!r})
+from worldmodels import envs, executors
+from tests import executor_work as work
+envs.import_module("theirs:Any-v0")
+with executors.make("ray", 2, {cluster.address!r}) as pool:
+    os.rename({str(tmp_path / "theirs.py")!r}, {str(tmp_path / "gone.py")!r})
+    ((_, found),) = pool.map(work.where, ["theirs"])
+print(found)
+"""
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "py_modules" in found.stdout, found.stderr
+
+
 def test_a_killed_machine_costs_its_items_only_and_another_may_join(
     cluster: Cluster,
 ) -> None:
     with executors.make("ray", None, cluster.address) as made:
         results = made.map(work.sleep_in_folder, [0.5] * 20)
         found = [next(results)]
-        while found[-1][1] != str(cluster.home / "node-1"):
+        while found[-1][1] != str(cluster.folder(1)):
             found.append(next(results))
         cluster.kill(cluster.nodes[1])
         found += results

@@ -130,7 +130,7 @@ def test_an_item_that_costs_three_workers_is_named_and_the_pool_recovers(pool: E
 def test_a_stopped_worker_is_replaced(
     pool: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "SILENCE", 3.0)
+    monkeypatch.setattr(executors, "SILENCE", 5.0)
     items = [str(tmp_path / f"{i}") for i in range(2)]
     assert dict(pool.map(work.stop_once, items)) == dict(enumerate(items))
 
@@ -138,7 +138,7 @@ def test_a_stopped_worker_is_replaced(
 def test_a_worker_that_stops_in_the_middle_of_its_answer_is_replaced(
     pool: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "SILENCE", 3.0)
+    monkeypatch.setattr(executors, "SILENCE", 5.0)
     found = dict(pool.map(work.stop_while_answering, [str(tmp_path / "a")]))
     assert len(found[0]) == work.LARGE
 

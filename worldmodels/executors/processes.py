@@ -102,7 +102,8 @@ class ProcessExecutor(PoolExecutor):
         if beats != worker.heard:
             worker.heard, worker.silence = beats, 0.0
         else:  # where this process slept or was busy, that is no silence of the worker's
-            worker.silence += min(now - worker.looked, 2 * BEAT)
+            starting = 1.0 if worker.heard else 0.2  # Python's start on a busy machine takes long
+            worker.silence += starting * min(now - worker.looked, 2 * BEAT)
         worker.looked = now
         return worker.silence
 
