@@ -67,14 +67,17 @@ def warnings(rows: Sequence[Row], cells: Sequence[Row]) -> list[str]:
 def _summary(rows: Sequence[Row]) -> document.Table:
     columns: dict[str, Callable[[Row], str]] = {
         "variant": lambda row: str(row["variant"]),
-        "environment": lambda row: str(row["env"]),
+        "mean (95% interval)": _mean,
         "seeds": lambda row: str(row["seeds"]),
-        "mean": lambda row: "–" if row["mean"] is None else score(row["mean"]),
-        "95% interval": lambda row: (
-            "–" if row["ci95"] is None else interval(row["mean"], *row["ci95"])
-        ),
+        "environment": lambda row: str(row["env"]),
     }
     return document.table(rows, columns)
+
+
+def _mean(row: Row) -> str:
+    if row["ci95"] is None:
+        return "–" if row["mean"] is None else score(row["mean"])
+    return interval(row["mean"], *row["ci95"])
 
 
 def _runs(cells: Sequence[Row]) -> document.Table:

@@ -45,7 +45,7 @@ class Cell:
     variant: str
     seed: int
     words: tuple[str, ...]
-    """of `worldmodels run`, but its folder"""
+    """of `worldmodels run`, but its folder; the last two are the seed"""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """that the variant changes"""
 
@@ -57,7 +57,7 @@ class Cell:
     def name(self) -> str:
         """Its folder's name."""
         plain = re.sub(r"[^\w.]+", "-", f"{self.env} {self.variant}").strip("-")[-60:]
-        return f"{plain}-{config_hash(self.words)[:6]}-seed-{self.seed}"
+        return f"{plain}-{config_hash(self.words[:-2])[:6]}-seed-{self.seed}"
 
 
 class Outcome(NamedTuple):
