@@ -216,7 +216,11 @@ class DreamEngine:
         return total
 
     def spread(
-        self, work: Callable[[_Part], Array], population: Array, seed: int, executor: Executor
+        self,
+        work: Callable[[_Part], NDArray[np.float64]],
+        population: Array,
+        seed: int,
+        executor: Executor,
     ) -> NDArray[np.float64]:
         """(P, E) returns of `rollout`, bit for bit, with its chunks dreamt by workers.
 
@@ -324,7 +328,7 @@ class DreamReturns:
     """of a cluster, which dreams a population's chunks (default: this process's threads do)"""
 
     @cached_property
-    def _work(self) -> Callable[[_Part], Array]:
+    def _work(self) -> Callable[[_Part], NDArray[np.float64]]:
         """What workers do; one object, so that M travels once."""
         return partial(self.engine.dream_part, self.make_act)
 

@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from worldmodels._machine import usable_cores as usable_cores
 from worldmodels.config import Config, Workers, require
@@ -98,7 +98,8 @@ class SerialExecutor(Executor):
             yield index, result
 
 
-class _Job(NamedTuple):
+@dataclass(frozen=True)
+class _Job:
     """An item that a worker has."""
 
     place: int

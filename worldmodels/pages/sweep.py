@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from worldmodels.metrics import Row
 from worldmodels.pages import document
@@ -123,11 +124,11 @@ def curves_chart(rows: Sequence[Row], cells: Sequence[Row], env: str) -> Chart:
                 continue
             count = min(map(len, curves))
             means = np.mean([curve[:count] for curve in curves], axis=0)
-            line = {"color": COLOUR[look.colour], "linestyle": look.dash}
-            axes.plot(range(count), means, marker=".", **line)
+            colour = COLOUR[look.colour]
+            axes.plot(range(count), means, marker=".", color=colour, linestyle=look.dash)
         axes.set_xlabel("iteration")
         axes.set_ylabel("selection return")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         label(axes.yaxis, score)
 
     alt = f"Selection returns of {len(styles)} variants by iteration."
