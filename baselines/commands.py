@@ -29,7 +29,7 @@ class Baseline(TrainConfig, Command):
     """
 
     common: ClassVar[str] = (
-        "run env recipe agent frames out seed max-steps test-episodes device workers tensorboard"
+        "run env recipe agent frames out seed max-steps test-episodes device workers log"
     )
 
     def execute(self) -> None:
@@ -57,7 +57,9 @@ class Evolve(EvolutionConfig, Command):
     The same command resumes an interrupted search.
     """
 
-    common: ClassVar[str] = "agent out seed frames start components mean-window workers"
+    common: ClassVar[str] = (
+        "agent out seed frames start components mean-window workers executor address"
+    )
 
     def execute(self) -> None:
         """Evolve, and say where the agent is."""

@@ -12,22 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+import tyro
 from numpy.typing import NDArray
 
 from baselines.bookkeeping import Bookkeeping, SelectionTracks, inherit, open_run, selection_seeds
 from worldmodels import evaluation, executors, runs
 from worldmodels.agent import Agent, find
-from worldmodels.config import Config, Count, Seed, SizeOrZero, Workers
+from worldmodels.config import Config, Count, Seed, SizeOrZero
 from worldmodels.controller import linear
 from worldmodels.controller.evolve import EvolveConfig, EvolveResult, Generation, evolve
 from worldmodels.controller.linear import Components, controller_inputs
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.envs import from_file, require_limit
-from worldmodels.executors import Executor
+from worldmodels.executors import Executor, Placement
 from worldmodels.experience.collect import GroupSize
 from worldmodels.experience.rollout import run_group, shared_envs
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
@@ -83,8 +84,8 @@ class EvolutionConfig(Config):
     """generations between measurements of the mean on selection tracks"""
     evaluate_episodes: SelectionTracks = 8
     """selection tracks, from seed 500000"""
-    workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core)"""
+    placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
+    """where episodes are played"""
     log: runs.Log = ()
     """also write the metrics for tensorboard or wandb, or both, into the run folder; wandb stays
     offline unless WANDB_MODE=online"""
@@ -149,6 +150,9 @@ class RealReturns:
         self._env_id = env_id or _open(agent, self._digest).env_id
         self.frames = 0
         """real frames so far"""
+        # one function for all generations: V and M travel once
+        acting = _open(agent, self._digest) if executor.remote else agent
+        self._work = partial(_drive, acting, self._digest, self._env_id, cfg)
 
     def __call__(self, population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
         """Mean returns (P,) of controllers (P, N) over the tracks that a seed draws."""
@@ -156,24 +160,30 @@ class RealReturns:
         tracks = rng.integers(TRAINING_SEED_LIMIT, size=self._cfg.episodes).tolist()
         size = self._cfg.group
         groups = [population[i : i + size] for i in range(0, len(population), size)]
-        work = partial(_drive, self._folder, self._digest, self._env_id, self._cfg, tracks)
+        items = [_Group(tuple(tracks), group) for group in groups]
         returns: list[NDArray[np.float64]] = [np.empty(0)] * len(groups)
-        for index, (means, frames) in self._executor.map(work, groups):
+        for index, (means, frames) in self._executor.map(self._work, items):
             returns[index] = means
             self.frames += frames
         return np.concatenate(returns)
 
 
+class _Group(NamedTuple):
+    """Candidates that run in step."""
+
+    tracks: tuple[int, ...]
+    """seeds of each one's episodes"""
+    population: NDArray[np.float32]
+    """(C, N)"""
+
+
 def _drive(
-    folder: Path,
-    digest: str,
-    env_id: str,
-    cfg: DriveConfig,
-    tracks: Sequence[int],
-    population: NDArray[np.float32],
+    acting: Path | Agent, digest: str, env_id: str, cfg: DriveConfig, group: _Group
 ) -> tuple[NDArray[np.float64], int]:
     """Mean returns of one group of candidates, and the frames they took; what a worker does."""
-    agent, rows = _open(folder, digest), len(population) * len(tracks)
+    tracks, population = group
+    agent = acting if isinstance(acting, Agent) else _open(acting, digest)
+    rows = len(population) * len(tracks)
     with executors.one_thread():
         results = run_group(
             shared_envs(env_id, rows),
@@ -201,7 +211,7 @@ def evolve_in_reality(cfg: EvolutionConfig) -> Path:
     Raises:
         UserError: there is no such agent, its cost is unknown, or the folder has another run.
     """
-    with runs.locked(cfg.out), executors.make(None, cfg.workers) as executor:
+    with runs.locked(cfg.out), cfg.placement.make() as executor:
         session = _Session(cfg, executor)
         while True:
             books, every = session.books, cfg.evaluate_every
@@ -223,7 +233,7 @@ class _Session:
         digest = runs.read_json(self.folder / "config.json")["sha256"]
         settings = {"method": METHOD, **dataclasses.asdict(cfg), "weights": digest}
         settings["env_id"] = self.agent.env_id
-        changeable = {"out", "workers", "agent", "frames", "log"}
+        changeable = {"out", "placement", "agent", "frames", "log"}
         same = [key for key in settings if key not in changeable]
         self.run = open_run(cfg.out, settings, same, cfg.log)
         self.returns = RealReturns(self.folder, cfg.drive, executor)

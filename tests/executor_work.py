@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing import connection
 
-from worldmodels.executors import WorkerDied
 from worldmodels.protocols import UserError
 
 
@@ -67,5 +68,52 @@ def raise_unpicklable(x: int) -> None:
     raise Odd(1, 2)
 
 
-def lose_actor(x: int) -> None:
-    raise WorkerDied("as if")
+def die_once(path: str) -> str:
+    """Kill the worker that makes the file."""
+    if not os.path.exists(path):
+        open(path, "x").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path
+
+
+def stop_once(path: str) -> str:
+    """Stop the worker that makes the file."""
+    if not os.path.exists(path):
+        open(path, "x").close()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return path
+
+
+def folder(x: int) -> str:
+    time.sleep(0.2)
+    return os.getcwd()
+
+
+def sleep_in_folder(seconds: float) -> str:
+    time.sleep(seconds)
+    return os.getcwd()
+
+
+LARGE = 1 << 26
+"""Bytes of an answer that takes many reads."""
+
+
+def stop_while_answering(path: str) -> bytes:
+    """Stop the worker that makes the file when half of its answer is written."""
+    if not os.path.exists(path):
+        open(path, "x").close()
+        write = os.write
+
+        def halfway(descriptor: int, data: bytes) -> int:
+            if len(data) > LARGE // 2:
+                return write(descriptor, data[: LARGE // 2])
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return write(descriptor, data)
+
+        connection.Connection._write = staticmethod(halfway)  # type: ignore[attr-defined]  # there
+    return bytes(LARGE)
+
+
+def where(module: str) -> str:
+    """File of a module."""
+    return str(importlib.import_module(module).__file__)

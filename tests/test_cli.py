@@ -68,7 +68,12 @@ def fails(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_a_preset_alone_gives_its_configuration(name: str) -> None:
     run = parse_run("--preset", name)
     assert run.config == PRESETS[name]()
-    assert (run.preset, run.out, run.seed, run.workers) == (name, Path("runs") / name, 0, None)
+    assert (run.preset, run.out, run.seed, run.placement.workers) == (
+        name,
+        Path("runs") / name,
+        0,
+        None,
+    )
 
 
 def test_no_preset_is_the_quick_one() -> None:
@@ -106,7 +111,7 @@ def test_single_settings_change_and_others_stay() -> None:
         dream=dataclasses.replace(smoke.dream, temperature=1.1),
         test=dataclasses.replace(smoke.test, videos=False),
     )
-    assert (run.out, run.seed, run.workers) == (Path("runs/x"), 7, 2)
+    assert (run.out, run.seed, run.placement.workers) == (Path("runs/x"), 7, 2)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "export-web": ("{made}/agent --out {out}/d.html --no-real",),
     "report": ("--run {made}/e",),
     "study": (),
+    "sweep": (),
     "export-minari": (),
     "compare": (),
     **dict.fromkeys(("baseline", "baseline-evolve"), ()),  # below

@@ -99,24 +99,24 @@ def test_who_chooses_is_told_apart() -> None:
 
 
 def test_words_become_variants() -> None:
-    assert read_variant("z only: controller.inputs=z") == Variant(
+    assert read_variant("z only: controller.inputs=z", Variant) == Variant(
         "z only", {"controller.inputs": "z"}
     )
-    points = read_grid(["dream.temperature=1,1.3", "dream.dropout=0,0.1"])
+    points = read_grid(["dream.temperature=1,1.3", "dream.dropout=0,0.1"], Variant)
     assert [dict(p.settings) for p in points][1] == {"dream.temperature": 1, "dream.dropout": 0.1}
     assert len(points) == 4
-    assert read_grid([]) == []
+    assert read_grid([], Variant) == []
 
 
 @pytest.mark.parametrize("text", ["hot", "hot:", "hot: warm"])
 def test_a_variant_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError):
-        read_variant(text)
+        read_variant(text, Variant)
 
 
 def test_a_grid_that_is_none_is_refused() -> None:
     with pytest.raises(UserError, match="not of the form"):
-        read_grid(["dream.temperature"])
+        read_grid(["dream.temperature"], Variant)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_grid_that_is_none_is_refused() -> None:
 )
 def test_a_setting_that_a_study_does_not_use_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=f"{name} has no effect in a study"):
-        read_variant(f"x: {name}=3")
+        read_variant(f"x: {name}=3", Variant)
 
 
 def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

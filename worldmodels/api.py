@@ -11,6 +11,7 @@ from worldmodels.commands.check import checked
 from worldmodels.commands.evaluate import Evaluate
 from worldmodels.commands.parsing import load_preset
 from worldmodels.evaluation import EvaluationResult
+from worldmodels.executors import Placement
 from worldmodels.pipeline import run_pipeline
 from worldmodels.presets import DEFAULT_ENV, changed
 from worldmodels.protocols import TEST_SEED_START, Policy, UserError
@@ -112,7 +113,7 @@ def evaluate(
             env=env,
             episodes=episodes,
             seed=seed,
-            workers=workers,
+            placement=Placement(workers),
             max_steps=max_steps,
             deterministic=deterministic,
         ).measure()

@@ -48,6 +48,7 @@ COMMANDS = {
     "train-policy": Entry("planning:TrainPolicy", "train a policy in an agent's dreams"),
     "ensemble": Entry("planning:MakeEnsemble", "average the actions of several agents"),
     "study": Entry("study:RunStudy", "evolve again in a run's dream under other settings"),
+    "sweep": Entry("sweep:Sweep", "run seeds x settings x environments, compare them on a page"),
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
     "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),

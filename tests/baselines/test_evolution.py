@@ -40,7 +40,7 @@ def config(home: Path, out: Path, **changes: Any) -> EvolutionConfig:
         drive=DriveConfig(episodes=2, group=4),
         evaluate_every=3,
         evaluate_episodes=2,
-        workers=1,
+        placement=executors.Placement(1),
     )
     return dataclasses.replace(base, **changes)
 

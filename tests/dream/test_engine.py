@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels import executors
 from worldmodels.controller.evolve import EvolveConfig, evolve
 from worldmodels.controller.linear import ControllerConfig, Controllers, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
@@ -528,3 +529,14 @@ def test_two_hot_pays_the_mean_of_its_bins(backend: Any) -> None:
     engine = DreamEngine([memory], model, make_starts(), cfg)
     returns = engine.rollout(make_act, make_population(), 0).returns
     np.testing.assert_allclose(returns, T * -5.0, rtol=1e-5)  # a fresh head: every bin alike
+
+
+@pytest.mark.parametrize("backend", ["torch", "kernels"])
+def test_workers_dream_as_threads_do(backend: str) -> None:
+    options: dict[str, Any] = {"backend": backend, "chunk_rows": 4, "dropout": 0.1, "threads": 2}
+    engine, population = make_engine(**options, common_random_numbers=False), make_population()
+    alone = DreamReturns(engine, make_act)
+    with executors.make("processes", 2) as pool:
+        spread = DreamReturns(engine, make_act, pool)
+        for seed in range(2):
+            np.testing.assert_array_equal(spread(population, seed), alone(population, seed))

@@ -126,7 +126,8 @@ def load_echo(folder: Any) -> EchoPolicy:
 
 def write_shard(path: Path, episodes: Sequence[Episode], meta: Mapping[str, Any]) -> shards.Shard:
     """Write episodes that are in memory."""
-    return shards.write_shard(path, [_encoded(episode) for episode in episodes], meta)
+    packed = shards.pack_shard([_encoded(episode) for episode in episodes], meta)
+    return shards.write_shard(path, packed)
 
 
 def _encoded(episode: Episode) -> EncodedEpisode:

@@ -260,10 +260,8 @@ def _frames(*_: Any) -> list[Any]:
     return [np.zeros((16, 16, 3), np.uint8)] * 2
 
 
-def _begin(cfg: RunConfig, out: Path, seed: int, workers: int | None, *_: Any) -> Path:
-    from worldmodels import executors
-
-    executors.make(None, workers)
+def _begin(cfg: RunConfig, out: Path, seed: int, place: Any, *_: Any) -> Path:
+    place.make()
     return out
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 import tyro
 
-from worldmodels import envs, executors, stages
+from worldmodels import envs, stages
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command, PresetName, load_preset, of_choices
 from worldmodels.config import (
@@ -23,9 +23,9 @@ from worldmodels.config import (
     Repeat,
     Seed,
     Size,
-    Workers,
 )
 from worldmodels.envs.frames import Crop
+from worldmodels.executors import Placement
 from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.experience.export import export_minari
@@ -62,7 +62,7 @@ class Collect(Command):
 
     common: ClassVar[str] = (
         "preset out env episodes max-steps patience scale noise burst-probability action-repeat "
-        "behaviour agent seed workers run"
+        "behaviour agent seed workers executor address run"
     )
 
     preset: PresetName
@@ -111,8 +111,8 @@ class Collect(Command):
     used: CountOrZero | None = None
     """skip so many training seeds, which earlier collections have used (default: 0, or the
     preset's random episodes where an agent acts)"""
-    workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core)"""
+    placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
+    """where episodes are played"""
     run: FolderPath | None = None
     """run folder to log metrics and frames into (default: do not log)"""
 
@@ -161,7 +161,7 @@ class Collect(Command):
         stage = ("collect", self.out, inputs, self.run)
         at = int(self.agent is not None)
         with (
-            executors.make(None, self.workers) as executor,
+            self.placement.make() as executor,
             stages.open_stage(*stage, seed=self.seed, iteration=at, executor=executor) as ctx,
         ):
             what = (drives, self.env_id, self.out, ctx)

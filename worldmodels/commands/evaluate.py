@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
+import tyro
 
 from baselines import drivers
 from worldmodels import envs, video
@@ -17,8 +19,9 @@ from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
 from worldmodels.agent import Agent, find
 from worldmodels.commands.parsing import Command
-from worldmodels.config import Count, Episodes, Seed, Workers
+from worldmodels.config import Count, Episodes, Seed
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
+from worldmodels.executors import Placement
 from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning import planners
 from worldmodels.planning.planners import PlanningConfig
@@ -43,7 +46,8 @@ class Evaluate(Command):
     """
 
     common: ClassVar[str] = (
-        "agent policy weights env episodes seed json workers resume max-steps run deterministic"
+        "agent policy weights env episodes seed json workers executor address resume max-steps run "
+        "deterministic"
     )
 
     agent: str
@@ -66,8 +70,8 @@ class Evaluate(Command):
     """first seed; the published test seeds are 1000000 to 1000099"""
     json: FilePath | None = None
     """write the result to this JSON file (default: do not write)"""
-    workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core)"""
+    placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
+    """where episodes are played"""
     resume: bool = False
     """keep finished episodes beside the JSON, and resume from them after an interruption"""
     deterministic: bool = True
@@ -106,16 +110,20 @@ class Evaluate(Command):
         if self.run is not None:
             with RunFolder(self.run).lock():
                 pass  # a live run would refuse the count of frames at the end
-        return evaluate(
-            self._open(),
-            self.env or home_of(self.agent),
-            self._seeds,
-            self.workers,
-            name=self.agent if self._policy == "controller" else f"{self.agent} ({self._policy})",
-            deterministic=self.deterministic,
-            max_steps=self.max_steps,
-            resume=unfinished,
-        )
+        name = self.agent if self._policy == "controller" else f"{self.agent} ({self._policy})"
+        remote = self.placement.executor == "ray"
+        with self.placement.make() if remote else nullcontext() as executor:
+            return evaluate(
+                self._open(),
+                self.env or home_of(self.agent),
+                self._seeds,
+                self.placement.workers,
+                executor=executor,
+                name=name,
+                deterministic=self.deterministic,
+                max_steps=self.max_steps,
+                resume=unfinished,
+            )
 
     def execute(self) -> None:
         """Evaluate, print the table, write the JSON."""

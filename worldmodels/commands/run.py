@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
@@ -11,7 +11,8 @@ import tyro
 
 from worldmodels.commands.check import checked, load
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, of_choices
-from worldmodels.config import Count, Seed, Workers
+from worldmodels.config import Count, Seed
+from worldmodels.executors import Placement
 from worldmodels.presets import RunConfig, changed
 from worldmodels.runs import Device, FolderPath, Log, read_json
 
@@ -41,8 +42,8 @@ class Run(Command):
     """settings"""
     seed: Seed = 0
     """seed of the whole run"""
-    workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core)"""
+    placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
+    """where episodes are played"""
     max_steps: Count | None = None
     """truncate episodes of every stage after so many steps; needed where they never end"""
     check: bool = True
@@ -81,7 +82,7 @@ class Run(Command):
             print(f"== check of {self.config.env_id} (--no-check takes the plain preset)")
             print("\n".join(record.lines(self.config)), flush=True)
         cfg = self.config.limited(self.max_steps)
-        own = (self.seed, self.workers, self.preset, self.device, self.log)
+        own = (self.seed, self.placement, self.preset, self.device, self.log)
         report = run_pipeline(cfg, self.out, *own)
         print(f"report: {report}")
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from worldmodels import executors
 from worldmodels.commands.parsing import Command
-from worldmodels.config import Workers
+from worldmodels.executors import Placement
 from worldmodels.pages.study import build_study
 from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
 from worldmodels.protocols import UserError
 from worldmodels.runs import FolderPath, atomic_write, locked, write_json
 from worldmodels.settings import read_setting
+
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,18 @@ class RunStudy(Command):
     """also study the run's own settings"""
     study: StudyConfig = field(default_factory=StudyConfig)
     """budget of each variant"""
-    workers: Workers | None = None
-    """processes; the result is the same for any number (default: one per usable core)"""
+    placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
+    """where episodes are played"""
 
     def execute(self) -> None:
         """Run all cells; write the tables and the page after each."""
         variants = [Variant("as the run")] if self.baseline else []
-        variants += [read_variant(text) for text in self.variants] + read_grid(self.grid)
+        variants += [read_variant(text, Variant) for text in self.variants]
+        variants += read_grid(self.grid, Variant)
         if not variants:
             raise UserError("nothing to study: give --variants or --grid, or keep the baseline")
         cells: list[dict[str, Any]] = []
-        with locked(self.out), executors.make(None, self.workers) as executor:
+        with locked(self.out), self.placement.make() as executor:
             study = Study(self.run, self.out, self.study, executor)
             for variant in variants:  # refuse mistakes before the first evolution
                 study.configuration(variant)
@@ -68,7 +70,7 @@ class RunStudy(Command):
         print(f"page: {page}")
 
 
-def read_variant(text: str) -> Variant:
+def read_variant(text: str, make: Callable[..., V]) -> V:
     """A variant from a name, a colon, and settings, or a UserError."""
     name, colon, rest = text.partition(":")
     if not colon or not rest.split():
@@ -78,10 +80,10 @@ def read_variant(text: str) -> Variant:
         )
     words = rest.split()
     settings = dict(read_setting(word, text) for word in words if word != "untrained")
-    return Variant(name.strip(), settings, "untrained" in words)
+    return make(name.strip(), settings, "untrained" in words)
 
 
-def read_grid(axes: Sequence[str]) -> list[Variant]:
+def read_grid(axes: Sequence[str], make: Callable[..., V]) -> list[V]:
     """Every combination of the values of all axes (setting=value,value), or a UserError."""
     if not axes:
         return []
@@ -92,6 +94,6 @@ def read_grid(axes: Sequence[str]) -> list[Variant]:
             raise UserError(f"grid {axis!r} is not of the form setting=value,value")
         named.append([read_setting(f"{name}={value}", axis) for value in values.split(",")])
     return [
-        Variant(", ".join(f"{name} {value}" for name, value in point), dict(point))
+        make(", ".join(f"{name} {value}" for name, value in point), dict(point))
         for point in itertools.product(*named)
     ]

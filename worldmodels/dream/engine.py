@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.kernels import PACKED, KernelWorld
 from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.dream.world import Batch, DreamNoise, TorchWorld, World, WorldStep
+from worldmodels.executors import Executor
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
@@ -89,6 +91,26 @@ class _Chunk(NamedTuple):
     """memories that run; the first one gives h"""
     dreamer: int | None
     """index in members of the one that dreams; None draws one per step"""
+
+
+class _Part(NamedTuple):
+    """A chunk on its way to a worker."""
+
+    seed: int
+    chunk: _Chunk
+    shape: tuple[int, int]
+    """candidates and episodes of all chunks"""
+    population: Array
+    """of the chunk's candidates"""
+
+
+def _check_finite(returns: NDArray[np.float64], seed: int) -> None:
+    bad = np.flatnonzero(~np.isfinite(returns).all(1))
+    if len(bad):
+        raise FloatingPointError(
+            f"dream returns of candidate {bad[0]} of {len(returns)} (seed {seed}) are not finite: "
+            f"{returns[bad[0]]}"
+        )
 
 
 class _Running:
@@ -226,13 +248,38 @@ class DreamEngine:
             self._dream(chunk, act, seed, value, total)
 
         self._run_all(run, self._chunks(*shape))
-        bad = np.flatnonzero(~np.isfinite(total.returns).all(1))
-        if len(bad):
-            raise FloatingPointError(
-                f"dream returns of candidate {bad[0]} of {shape[0]} (seed {seed}) are not finite: "
-                f"{total.returns[bad[0]]}"
-            )
+        _check_finite(total.returns, seed)
         return total
+
+    def spread(
+        self,
+        work: Callable[[_Part], NDArray[np.float64]],
+        population: Array,
+        seed: int,
+        executor: Executor,
+    ) -> NDArray[np.float64]:
+        """(P, E) returns of `rollout`, bit for bit, with its chunks dreamt by workers.
+
+        ``work`` is `dream_part` with a `MakeAct`, the same object for every call.
+        """
+        shape = (len(population), self.cfg.episodes)
+        chunks, returns = self._chunks(*shape), np.zeros(shape)
+        parts = [
+            _Part(seed, chunk, shape, population[chunk.candidates.start : chunk.candidates.stop])
+            for chunk in chunks
+        ]
+        for index, found in executor.map(work, parts):
+            returns[np.ix_(chunks[index].candidates, chunks[index].episodes)] = found
+        _check_finite(returns, seed)
+        return returns
+
+    @torch.inference_mode()
+    def dream_part(self, make_act: MakeAct, part: _Part) -> NDArray[np.float64]:
+        """Returns of one chunk's candidates in its episodes; what a worker does."""
+        total, chunk = DreamResult.zeros(*part.shape), part.chunk
+        act = make_act(torch.from_numpy(np.ascontiguousarray(part.population)))
+        self._dream(chunk, act, part.seed, None, total)
+        return total.returns[np.ix_(chunk.candidates, chunk.episodes)]
 
     def _chunks(self, count: int, episodes: int) -> list[_Chunk]:
         """Cut (candidate, episode) into chunks, each with one set of memories."""
@@ -317,8 +364,18 @@ class DreamReturns:
 
     engine: DreamEngine
     make_act: MakeAct
+    executor: Executor | None = None
+    """of a cluster, which dreams a population's chunks (default: this process's threads do)"""
+
+    @cached_property
+    def _work(self) -> Callable[[_Part], NDArray[np.float64]]:
+        """What workers do; one object, so that M travels once."""
+        return partial(self.engine.dream_part, self.make_act)
 
     def __call__(self, population: Array, seed: int) -> NDArray[np.float64]:
         """(P, N) parameters and a seed to (P,) mean returns."""
-        returns = self.engine.rollout(self.make_act, population, seed).returns
+        if self.executor is None or len(population) == 1:
+            returns = self.engine.rollout(self.make_act, population, seed).returns
+        else:
+            returns = self.engine.spread(self._work, population, seed, self.executor)
         return np.asarray(returns.mean(1))

@@ -17,6 +17,7 @@ from urllib.parse import quote, unquote
 
 import gymnasium as gym
 
+from worldmodels.executors import user_modules
 from worldmodels.protocols import UserError
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -101,7 +102,10 @@ def import_module(env_id: str) -> None:
     One that is found nowhere else may lie in the current folder.
     """
     module = parse(env_id).module
-    if not module or module in sys.modules:
+    if not module:
+        return
+    user_modules.add(module)
+    if module in sys.modules:
         return
     try:
         try:

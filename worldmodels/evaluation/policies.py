@@ -6,7 +6,7 @@ import itertools
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -25,8 +25,8 @@ from worldmodels.protocols import Policy, UserError
 class AgentParameters:
     """The agent in a folder with another controller: a checkpoint, cheap to send to a process."""
 
-    agent: Path
-    """folder, or name of an agent that comes with the package"""
+    agent: Path | Agent
+    """folder, or name of an agent that comes with the package; opened where it has to travel"""
     parameters: NDArray[np.float32] = field(repr=False)
     """(N,) the controller's parameters"""
 
@@ -72,7 +72,9 @@ def build_behaviour(
     if isinstance(policy, str | Path):
         policy = _load(*stamp(policy))
     elif isinstance(policy, AgentParameters):
-        policy = _load(*stamp(policy.agent)).with_parameters(policy.parameters)
+        opened = policy.agent
+        agent = opened if isinstance(opened, Agent) else _load(*stamp(opened))
+        policy = agent.with_parameters(policy.parameters)
     if isinstance(policy, Reseedable):
         policy.check_env(env)
         policy.reseed(seed)
@@ -168,11 +170,29 @@ def _load(folder: Path, stamp: str) -> Agent:
     return Agent.from_pretrained(folder)
 
 
+def opened(policies: Sequence[PolicySpec]) -> list[PolicySpec]:
+    """The policies with their agents opened, each folder once, for workers without these files."""
+
+    @cache
+    def agent(path: str | Path) -> Agent:
+        return Agent.from_pretrained(find(path))
+
+    found: list[PolicySpec] = []
+    for policy in policies:
+        if isinstance(policy, AgentParameters) and not isinstance(policy.agent, Agent):
+            policy = AgentParameters(agent(policy.agent), policy.parameters)
+        elif isinstance(policy, str | Path) and policy not in ("random", "zeros"):
+            policy = agent(policy)
+        found.append(policy)
+    return found
+
+
 def identify(policy: PolicySpec) -> Any:
     """Identity of a policy, for the JSON from which an evaluation resumes."""
     if policy in ("random", "zeros"):
         return policy
     if isinstance(policy, AgentParameters):
+        assert not isinstance(policy.agent, Agent), "evaluations are identified before they travel"
         return [stamp(policy.agent)[1], policy.parameters]
     if isinstance(policy, str | Path):
         return stamp(policy)[1]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from worldmodels.evaluation.policies import (
     check_picklable,
     describe,
     identify,
+    opened,
 )
 from worldmodels.evaluation.statistics import Summary, summarize
 from worldmodels.executors import Executor
@@ -48,8 +49,15 @@ _Episode = TypedDict(
 )
 """An episode in JSON."""
 
-Task: TypeAlias = tuple[int, tuple[int, ...]]
-"""A policy's position and a group of seeds."""
+
+class Task(NamedTuple):
+    """A group of episodes."""
+
+    policy: int
+    """its position"""
+    seeds: tuple[int, ...]
+
+
 Done: TypeAlias = dict[int, list[EpisodeResult]]
 """A task's position -> its episodes."""
 
@@ -217,13 +225,14 @@ def evaluate_many(
         build_behaviour(policy, env, deterministic)
     envs.note_endless(env, max_steps)
     groups = [tuple(seeds[i : i + group_size]) for i in range(0, len(seeds), group_size)]
-    tasks = [(p, group) for p in range(len(policies)) for group in groups]
+    tasks = [Task(p, group) for p in range(len(policies)) for group in groups]
     key = "" if resume is None else _key(policies, seeds, settings)
     done = _finished_groups(resume, key)
     with executors.given_or_new(executor, workers, len(tasks) - len(done)) as pool:
         if executor is None and pool.workers > 1:
             check_picklable(policies)
-        work = partial(_run_group, tuple(policies), settings)
+        acting = opened(policies) if pool.remote else policies
+        work = partial(_run_group, tuple(acting), settings)
         _run(pool, work, tasks, done, None if resume is None else (resume, key))
     if resume is not None:
         resume.unlink(missing_ok=True)

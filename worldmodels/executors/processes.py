@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from worldmodels.executors import ONE_THREAD, PoolExecutor, WorkerDied
+from worldmodels.executors import BEAT, ONE_THREAD, PoolExecutor, WorkerDied
 
+PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
 PATIENCE = 5.0
 """Seconds that a worker has for closing what it holds, before it is killed."""
 
@@ -29,8 +34,19 @@ class _Worker:
 
     process: BaseProcess
     line: Connection
+    beats: Any
+    """heartbeats, counted in shared memory"""
+    thread: ThreadPoolExecutor
+    """waits for answers"""
     function: bytes = b""
     """what it has been sent, pickled"""
+    heard: int = 0
+    looked: float = 0.0
+    silence: float = 0.0
+
+    def __str__(self) -> str:
+        """What people call it."""
+        return f"worker {self.process.name} (pid {self.process.pid})"
 
 
 class ProcessExecutor(PoolExecutor):
@@ -38,18 +54,26 @@ class ProcessExecutor(PoolExecutor):
 
     Processes are spawned, since a forked copy of a program with threads may deadlock. Each has one
     thread for linear algebra, ignores Ctrl-C (this process ends it) and ends when this one dies.
-    Asked to end, it closes what is open, such as an environment with a process of its own; what
-    that leaves behind is killed with the worker's process group.
+    One that is killed or stopped is replaced. Asked to end, it closes what is open, such as an
+    environment with a process of its own; what that leaves behind is killed with the worker's
+    process group.
     """
 
     def _pack(self, fn: Callable[[Any], Any]) -> bytes:
         return pickle.dumps(fn)
 
+    def _free(self, busy: Collection[int]) -> int | None:
+        place = next((place for place in range(self.workers) if place not in busy), None)
+        if place is not None and place not in self._workers:
+            self._workers[place] = self._start(place)
+        return place
+
     def _start(self, place: int) -> _Worker:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
+        beats = context.RawValue("q")
         process = context.Process(
-            target=_serve, args=(there,), name=f"worldmodels-{place}", daemon=True
+            target=_serve, args=(there, beats), name=f"worldmodels-{place}", daemon=True
         )
         before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
         os.environ.update(ONE_THREAD)  # read by libraries when first imported
@@ -60,27 +84,34 @@ class ProcessExecutor(PoolExecutor):
                 del os.environ[name]
             os.environ.update(before)
         there.close()
-        return _Worker(process, here)
+        return _Worker(process, here, beats, ThreadPoolExecutor(1, process.name))
 
-    def _send(self, worker: _Worker, function: bytes, item: Any) -> Connection:
+    def _send(self, worker: _Worker, function: bytes, item: Any) -> Future[bytes]:
         # Each function travels once; an item that cannot be pickled leaves the worker free.
         news = None if worker.function is function else function
         message = ForkingPickler.dumps((news, item))
         worker.function = function
-        try:
-            worker.line.send_bytes(message)
-        except (BrokenPipeError, ConnectionResetError):
-            raise _death(worker.process) from None
-        return worker.line
+        # A stopped worker leaves a message half read or half written: another thread waits for it.
+        return worker.thread.submit(_exchange, worker.line, message)
 
-    def _wait(self, tickets: list[Any]) -> Sequence[Any]:
-        return wait(tickets)
+    def _wait(self, tickets: list[Any]) -> Collection[Any]:
+        return wait(tickets, BEAT, FIRST_COMPLETED).done
 
-    def _receive(self, worker: _Worker, ticket: Connection) -> tuple[bool, Any]:
+    def _silence(self, worker: _Worker) -> float:
+        now, beats = time.monotonic(), worker.beats.value
+        if beats != worker.heard:
+            worker.heard, worker.silence = beats, 0.0
+        else:  # where this process slept or was busy, that is no silence of the worker's
+            starting = 1.0 if worker.heard else 0.2  # Python's start on a busy machine takes long
+            worker.silence += starting * min(now - worker.looked, 2 * BEAT)
+        worker.looked = now
+        return worker.silence
+
+    def _receive(self, worker: _Worker, ticket: Future[bytes]) -> tuple[bool, Any]:
         try:
-            done, result = ticket.recv()
-        except (EOFError, ConnectionResetError):
-            raise _death(worker.process) from None
+            done, result = pickle.loads(ticket.result())
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise _death(worker) from None
         if not done:
             result, trace = result
             result.__cause__ = RuntimeError(f"in the worker:\n{trace}")
@@ -88,16 +119,29 @@ class ProcessExecutor(PoolExecutor):
 
     def close(self) -> None:
         """End the processes, those that do not end in time by force."""
-        running = [worker for worker in self._workers if worker is not None]
-        for worker in running:
-            worker.line.close()
+        running = [*self._workers.values()]
+        busy = {job.place for job in self._busy.values()}
+        for place, worker in self._workers.items():
+            if place not in busy:
+                worker.line.close()
             worker.process.terminate()
         deadline = time.monotonic() + PATIENCE
         for worker in running:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            _kill_group(worker.process)
-        self._workers = [None] * self.workers
+            self._end(worker)
+        self._workers.clear()
         self._busy.clear()
+
+    def _end(self, worker: _Worker) -> None:
+        _kill_group(worker.process)
+        worker.thread.shutdown()  # its last exchange has ended with the process
+        worker.line.close()
+
+
+def _exchange(line: Connection, message: Any) -> bytes:
+    """Send an item and return what comes back; `EOFError` or another if the worker dies."""
+    line.send_bytes(message)
+    return line.recv_bytes()
 
 
 def _kill_group(process: BaseProcess) -> None:
@@ -110,27 +154,28 @@ def _kill_group(process: BaseProcess) -> None:
     process.join()
 
 
-def _death(process: BaseProcess) -> WorkerDied:
-    """Describe how a process ended, and end what it has left behind."""
-    process.join()
-    _kill_group(process)
-    code = process.exitcode
+def _death(worker: _Worker) -> WorkerDied:
+    """Describe how a worker ended."""
+    worker.process.join()
+    code = worker.process.exitcode
     if code is not None and code < 0:
         how = f"was killed by {signal.Signals(-code).name}"
         if -code == signal.SIGKILL:
             how += " (often out of memory: use fewer workers)"
     else:
         how = f"ended with exit status {code}"
-    return WorkerDied(f"worker {process.name} (pid {process.pid}) {how}")
+    return WorkerDied(f"{worker} {how}")
 
 
-def _serve(line: Connection) -> None:
+def _serve(line: Connection, beats: Any) -> None:
     """Answer what comes down the line until it is closed; this is a worker's main function."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     close_when_terminated()
+    die_with_parent(signal.SIGCONT)  # wakes this process where it is stopped, so that it ends
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_beat, args=(beats,), daemon=True).start()
     fn: Callable[[Any], Any] | None = None
     while True:
         try:
@@ -172,6 +217,19 @@ def close_when_terminated() -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
+
+
+def _beat(beats: Any) -> None:
+    """Count while this process runs; one that is stopped does not."""
+    while True:
+        beats.value += 1
+        time.sleep(BEAT)
+
+
+def die_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have Linux send this process a signal when its parent dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _end_with_parent() -> None:

@@ -1,13 +1,14 @@
-"""Collecting episodes: workers take groups of seeds and write one shard for each."""
+"""Collecting episodes: workers take groups of seeds, and each becomes one shard."""
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,9 @@ from worldmodels.experience.exploration import (
     describe,
 )
 from worldmodels.experience.rollout import GROUP_WIDTH, run_group, shared_envs
-from worldmodels.experience.shards import SUFFIX, Shard, write_shard
+from worldmodels.experience.shards import SUFFIX, Shard, pack_shard, write_shard
 from worldmodels.experience.store import MANIFEST, shard_files
-from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
+from worldmodels.protocols import TRAINING_SEED_LIMIT, Policy, UserError
 from worldmodels.runs import make_folder, progress, to_jsonable, versions, write_json
 from worldmodels.tasks import task_of
 
@@ -89,8 +90,21 @@ class _Shared:
         return dict(to_jsonable(meta))
 
 
-_Task: TypeAlias = tuple[Path, tuple[int, ...]]
-"""A shard, and the seeds of its group."""
+class _Group(NamedTuple):
+    """The seeds of a shard."""
+
+    seeds: tuple[int, ...]
+
+
+class _Opened:
+    """Stands for `load_policy` where the agent's folder is not: the policy goes with the work."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._raw = pickle.dumps(policy)
+
+    def __call__(self, folder: Path) -> Policy:
+        policy: Policy = pickle.loads(self._raw)  # a fresh one, as from the folder
+        return policy
 
 
 def collect(
@@ -145,10 +159,14 @@ def collect(
     groups = [tuple(seeds[i : i + cfg.group]) for i in range(0, len(seeds), cfg.group)]
     tasks = {out / f"seeds-{g[0]:06d}-{g[-1]:06d}{SUFFIX}": g for g in groups}
     done = _existing(out, tasks, meta)
-    missing = [task for task in tasks.items() if task[0] not in done]
+    missing = [path for path in tasks if path not in done]
     if missing:
         envs.note_endless(env, cfg.max_steps)
-    new_frames = _run(partial(_collect_group, shared, meta), missing, executor, workers)
+    if executor is not None and executor.remote and shared.load_policy is not None:
+        assert isinstance(behaviour, AgentNoiseConfig)
+        shared = replace(shared, load_policy=_Opened(shared.load_policy(Path(behaviour.agent))))
+    work = partial(_collect_group, shared, meta)
+    new_frames = _run(work, {path: tasks[path] for path in missing}, executor, workers)
     shards = [done.get(path) or Shard(path) for path in tasks]
     listed = {shard.path.name: _listed(shard) for shard in shards}
     write_json(out / MANIFEST, {"meta": meta, "shards": listed})
@@ -203,28 +221,32 @@ def _existing(
 
 
 def _run(
-    work: Callable[[_Task], int], tasks: Sequence[_Task], executor: Executor | None, workers: int
+    work: Callable[[_Group], tuple[bytes, int]],
+    missing: Mapping[Path, tuple[int, ...]],
+    executor: Executor | None,
+    workers: int,
 ) -> int:
-    """Make the missing shards; return the environment steps taken."""
-    if not tasks:
+    """Make and write the missing shards; return the environment steps taken."""
+    if not missing:
         return 0
-    taken, episodes = 0, sum(len(seeds) for _, seeds in tasks)
+    paths, groups = [*missing], [_Group(seeds) for seeds in missing.values()]
+    taken, episodes = 0, sum(len(group.seeds) for group in groups)
     with (
-        executors.given_or_new(executor, workers, len(tasks)) as pool,
+        executors.given_or_new(executor, workers, len(groups)) as pool,
         progress(range(episodes), "collecting", unit="episodes") as bar,
     ):
         began = time.perf_counter()
-        for index, frames in pool.map(work, tasks):
+        for index, (shard, frames) in pool.map(work, groups):
+            write_shard(paths[index], shard)
             taken += frames
             rate = taken / (time.perf_counter() - began)
-            bar.advance(len(tasks[index][1]), frames_per_second=rate)
+            bar.advance(len(groups[index].seeds), frames_per_second=rate)
     return taken
 
 
-def _collect_group(shared: _Shared, meta: Mapping[str, Any], task: _Task) -> int:
-    """Run one group and write its shard, frames compressed as they come; return the steps taken."""
-    path, seeds = task
-    cfg = shared.cfg
+def _collect_group(shared: _Shared, meta: Mapping[str, Any], group: _Group) -> tuple[bytes, int]:
+    """Run one group, frames compressed as they come; return its shard and the steps taken."""
+    cfg, seeds = shared.cfg, group.seeds
     pool = shared_envs(shared.env_id, len(seeds), shared.env_kwargs)
     behaviour = build_behaviour(shared.behaviour, pool[0], shared.load_policy)
     encoders = [EpisodeEncoder(seed) for seed in seeds]
@@ -246,5 +268,4 @@ def _collect_group(shared: _Shared, meta: Mapping[str, Any], task: _Task) -> int
             on_frames=record,
         )
     episodes = [encoder.finish(result) for encoder, result in zip(encoders, results, strict=True)]
-    write_shard(path, episodes, meta)
-    return sum(result.length for result in results)
+    return pack_shard(episodes, meta), sum(result.length for result in results)

@@ -43,7 +43,7 @@ from worldmodels.experience.episode import (
     join_colours,
 )
 from worldmodels.protocols import UserError
-from worldmodels.runs import atomic_path
+from worldmodels.runs import atomic_write
 
 FORMAT_VERSION = 1
 """Raised when a reader must distinguish old files from new ones."""
@@ -110,18 +110,10 @@ class Block:
     """bytes that it decompresses to"""
 
 
-def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[str, Any]) -> Shard:
-    """Write a shard of episodes, whole or not at all, and open it.
-
-    ``path`` ends in `SUFFIX`; ``meta`` are facts of all episodes for JSON: `_Meta`, and others.
-
-    Raises:
-        UserError: the disk is full or refuses the file, the file exists, or there are no episodes.
-    """
+def pack_shard(episodes: Sequence[EncodedEpisode], meta: Mapping[str, Any]) -> bytes:
+    """The bytes of a shard of episodes; ``meta`` are facts of all of them: `_Meta`, and others."""
     if not episodes:
-        raise UserError(f"shard {path} would have no episodes; give at least one")
-    if path.exists():
-        raise UserError(f"shard {path} exists already and is never changed; delete it first")
+        raise UserError("a shard would have no episodes; give at least one")
     records, offset = [], 0
     for episode in episodes:
         data = [block for block, _ in episode.blocks]
@@ -144,13 +136,23 @@ def write_shard(path: Path, episodes: Sequence[EncodedEpisode], meta: Mapping[st
     }
     header = json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
     prefix = _PREFIX.pack(_MAGIC, len(header), hashlib.sha256(header).digest())
+    return b"".join((prefix, header, *data))
+
+
+def write_shard(path: Path, raw: bytes) -> Shard:
+    """Write the bytes of `pack_shard`, whole or not at all, and open them.
+
+    ``path`` ends in `SUFFIX`.
+
+    Raises:
+        UserError: the disk is full or refuses the file, or the file exists.
+    """
+    if path.exists():
+        raise UserError(f"shard {path} exists already and is never changed; delete it first")
     try:
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            file.writelines((prefix, header, *data))
-            file.flush()
+        atomic_write(path, raw)
     except UserError as error:
-        size = len(prefix) + len(header) + offset
-        raise UserError(f"{error} ({size:,} bytes are needed)") from error
+        raise UserError(f"{error} ({len(raw):,} bytes are needed)") from error
     return Shard(path)
 
 

@@ -20,6 +20,7 @@ from worldmodels._agent_files import CONFIG
 from worldmodels.config import Seed, require
 from worldmodels.envs import make, require_limit
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.executors import Placement
 from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
 from worldmodels.pipeline.schedule import Schedule
@@ -384,23 +385,25 @@ def run_pipeline(
     cfg: RunConfig,
     out: Path,
     seed: int = 0,
-    workers: int | None = None,
+    workers: int | Placement | None = None,
     preset: str = "custom",
     device: Device = "cpu",
     log: Log = (),
 ) -> Path:
-    """Run the whole pipeline in ``out`` with one pool of worker processes; return the report.
+    """Run the whole pipeline in ``out`` with one pool of workers; return the report.
 
     The same call resumes a run, and redoes only what depends on changed settings. One seed gives
     one agent for any number of workers; a GPU sums in varying order, so it gives another agent
-    every time. Finished stages stay valid on another device. ``preset`` is a name for the report.
-    Metrics go to ``metrics.jsonl`` and to the sinks in ``log``.
+    every time. Finished stages stay valid on another device. ``preset`` is a name for the report,
+    and ``workers`` a number of processes, or another placement. Metrics go to ``metrics.jsonl`` and
+    to the sinks in ``log``.
 
     Raises:
         UserError: an environment, the seed or the device cannot be used; another process works in
             the folder, or the run in it has another seed or another environment.
     """
-    with executors.make(None, workers) as executor:
+    place = workers if isinstance(workers, Placement) else Placement(workers)
+    with place.make() as executor:
         return Pipeline(cfg, out, seed, executor, preset, device, log).execute()
 
 

@@ -29,6 +29,7 @@ from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts
 from worldmodels.envs import from_file
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.executors import Executor
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.metrics import GenerationStep
@@ -107,8 +108,16 @@ def evolve_controller(
     begins = recorded_starts(
         starts, originals(parts), models, ctx.seed_for("starts"), newest.posterior_noise
     )
+    spread = ctx.executor is not None and ctx.executor.remote and device == "cpu"
     search = DreamEvolution(
-        cfg, dream, models, newest.reward, begins, source.env_id, source.action_spec
+        cfg,
+        dream,
+        models,
+        newest.reward,
+        begins,
+        source.env_id,
+        source.action_spec,
+        ctx.executor if spread else None,
     )
     seed = ctx.seed_for("controller")
     result = search.run(seed, _first_parameters(search, seed, init), ctx)
@@ -189,10 +198,14 @@ class DreamEvolution:
         starts: DreamStarts,
         env_id: str,
         action_spec: ActionSpec,
+        executor: Executor | None = None,
     ) -> None:
-        """Derive C's shape from the environment's actions; C sees the first memory's h."""
+        """Derive C's shape from the environment's actions; C sees the first memory's h.
+
+        With an ``executor`` its workers dream, else this process's threads.
+        """
         self.stage, self.dream, self.starts = stage, dream, starts
-        self.memories, self.reward = memories, reward
+        self.memories, self.reward, self.executor = memories, reward, executor
         task = task_for(from_file(env_id, "V's file"))
         self.shape = ControllerConfig.for_action_space(
             action_spec,
@@ -275,4 +288,4 @@ class DreamEvolution:
             stats=self.stats,
         )
         parts = (self.memories, self.reward, self.starts, cfg, self.shape.carry)
-        return DreamReturns(DreamEngine(*parts), make_act)
+        return DreamReturns(DreamEngine(*parts), make_act, self.executor)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,7 @@ from worldmodels.policies.ensemble import FOLDER, Ensemble
 from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import best_policy, open_member, open_policy
 from worldmodels.presets import SelectionConfig, TestConfig
-from worldmodels.runs import derive_seed, versions
+from worldmodels.runs import atomic_write, derive_seed, versions
 from worldmodels.stages.alarm import Outcomes, WholeDreams, curves, disbelief
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.controller import Candidates
@@ -311,9 +312,16 @@ def test(
     ctx.say(f"test: {told(result.mean)}{interval} in {len(seeds)} episodes")
     if cfg.videos:
         with given_or_new(ctx.executor, 1, 1) as worker:
-            list(worker.map(partial(_film, folder, env_id, result), [out / "media"]))
+            acting = open_member(folder) if worker.remote else folder
+            ((_, files),) = worker.map(partial(_film, acting, result), [env_id])
+        for name, content in files.items():
+            atomic_write(out / "media" / name, content)
     return result
 
 
-def _film(folder: Path, env_id: str, result: EvaluationResult, media: Path) -> None:
-    film(open_member(folder), env_id, result, media)
+def _film(acting: Agent | Path, result: EvaluationResult, env_id: str) -> dict[str, bytes]:
+    """The files of `film`."""
+    agent = open_member(acting) if isinstance(acting, Path) else acting
+    with tempfile.TemporaryDirectory() as home:
+        film(agent, env_id, result, Path(home))
+        return {path.name: path.read_bytes() for path in sorted(Path(home).iterdir())}

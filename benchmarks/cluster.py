@@ -1,0 +1,190 @@
+"""What work on Ray costs, and what a second machine brings.
+
+    python benchmarks/cluster.py [--episodes 32] [--steps 300] [--json FILE]
+
+Machines are processes of this one with one core each, on the loopback interface: the network is
+free, and everything else is real. Printed are the overhead of an item in local processes and on
+Ray, the bytes that a stage moves, and the speed of collection and of dreams on one and two
+machines. The median of the rounds counts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from benchmarks.dream import make_engine
+from tests.executor_work import square
+from tests.loopback import Cluster, cluster
+from worldmodels import executors
+from worldmodels.agent import Agent, find
+from worldmodels.controller import linear
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.engine import DreamReturns
+from worldmodels.executors import Executor
+from worldmodels.experience.collect import CollectConfig, collect
+from worldmodels.experience.exploration import AR1Config
+from worldmodels.experience.shards import write_shard
+from worldmodels.runs import machine, versions, write_json
+
+ENV = "worldmodels/CarRacing-v3"
+
+
+@dataclass(frozen=True)
+class Args:
+    """What to measure."""
+
+    episodes: int = 32
+    """episodes collected in a round, in groups of two"""
+    steps: int = 300
+    """their length"""
+    candidates: int = 64
+    """population in the dream"""
+    rounds: int = 3
+    """measurements of each"""
+    json: Path | None = None
+    """where to write the figures"""
+    picture: Path | None = None
+    """where to draw the model of the scaling (SVG)"""
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """Median time of some calls, after one that does not count."""
+    work()
+    found = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return statistics.median(found)
+
+
+def overhead(pool: Executor, rounds: int) -> float:
+    """Milliseconds of an item that does nothing, one at a time."""
+    return seconds(lambda: [list(pool.map(square, [1])) for _ in range(100)], rounds) * 10
+
+
+def dreams(args: Args, pool: Executor | None) -> Callable[[], object]:
+    """A generation: candidates x 16 dreams of 300 steps."""
+    cfg = DreamConfig(horizon=300, episodes=16, chunk_rows=128, termination="off", dtype="float32")
+    engine = make_engine(cfg)
+    sizes = linear.ControllerConfig()
+    make_act = partial(linear.Controllers, cfg=sizes, z_dim=32, h_dim=256)
+    count = linear.num_parameters(sizes, 32, 256)
+    population = np.zeros((args.candidates, count), np.float32)
+    return partial(DreamReturns(engine, make_act, pool), population, 0)
+
+
+def measure(args: Args, pool: Executor) -> dict[str, float]:
+    """Speeds on the machines there are."""
+
+    def record() -> None:
+        cfg = CollectConfig(group=2, max_steps=args.steps)
+        with tempfile.TemporaryDirectory() as out:
+            collect(cfg, ENV, AR1Config(), range(args.episodes), Path(out) / "a", executor=pool)
+
+    work = dreams(args, pool)
+    taken = {"collect": seconds(record, args.rounds), "dream": seconds(work, args.rounds)}
+    return {
+        "frames_per_second": args.episodes * args.steps / taken["collect"],
+        "dream_steps_per_second": args.candidates * 16 * 300 / taken["dream"],
+        "item_ms": overhead(pool, args.rounds),
+    }
+
+
+def moved(args: Args) -> dict[str, float]:
+    """Bytes on the wire, and the microseconds in which home writes a frame of a shard."""
+    with tempfile.TemporaryDirectory() as home:
+        cfg, frames = CollectConfig(group=2, max_steps=args.steps), 2 * args.steps
+        collect(cfg, ENV, AR1Config(), [0, 1], Path(home) / "a")
+        raw = next((Path(home) / "a").glob("*.shard")).read_bytes()
+        copies = iter(range(1000))
+        write = seconds(lambda: write_shard(Path(home) / f"{next(copies)}.shard", raw), 9)
+    returns: Any = dreams(args, None)
+    return {
+        "write_us_per_frame": 1e6 * write / frames,
+        "shard_per_frame": round(len(raw) / frames),
+        "agent": len(pickle.dumps(Agent.from_pretrained(find("car-racing")))),
+        "dream": len(pickle.dumps(returns.func._work)),
+        "candidate": returns.args[0][0].nbytes,
+    }
+
+
+def with_machines(made: Cluster, count: int, args: Args) -> dict[str, float]:
+    """Join a machine, and measure."""
+    made.add(["taskset", "-c", str(count - 1)])
+    with executors.make("ray", None, made.address) as pool:
+        while len({pid for _, pid in pool.map(_pid, range(4 * count))}) < count:
+            time.sleep(1)
+        return measure(args, pool)
+
+
+def _pid(x: int) -> int:
+    import os
+
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Speed of collection by workers: the model, and what one and two machines gave.
+
+    A frame costs 1 / (workers x rate) on the workers. At home, one item after the other, it costs
+    the writing of its bytes and its part of an item's overhead.
+    """
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    rates = [one["frames_per_second"] for one in found["machines"]]
+    frames = 2 * found["args"]["steps"]
+    serial = found["bytes"]["write_us_per_frame"] / 1e6
+    serial += found["machines"][0]["item_ms"] / 1e3 / frames
+    rate = 1 / (1 / rates[0] - serial)
+    workers = np.geomspace(1, 1000, 60)
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    axes.loglog(workers, workers * rate, ":", color="grey", label="n workers, home free")
+    axes.loglog(workers, 1 / (1 / (workers * rate) + serial), label="model: home writes in turn")
+    axes.loglog([1, 2], rates, "o", label="measured: one and two machines of one core")
+    axes.axhline(1 / serial, color="grey", linewidth=0.5)
+    axes.set_xlabel("workers")
+    axes.set_ylabel("frames of CarRacing a second")
+    axes.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    for count in (1, 2, 10, 100, 1000):
+        speed = 1 / (1 / (count * rate) + serial)
+        print(f"{count} workers: {speed:,.0f} frames/s, {speed / rate:.1f} times one")
+
+
+def main(args: Args) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    found: dict[str, Any] = {"args": asdict(args), "bytes": moved(args)}
+    with executors.make("processes", 1) as pool:
+        found["local_item_ms"] = overhead(pool, args.rounds)
+    with cluster() as made:
+        found["machines"] = [with_machines(made, count, args) for count in (1, 2)]
+    one, two = found["machines"]
+    found["speed_up"] = {name: two[name] / one[name] for name in one if name != "item_ms"}
+    for name, value in found.items():
+        print(name, value)
+    if args.picture is not None:
+        draw(found, args.picture)
+    if args.json is not None:
+        write_json(args.json, {**found, "machine": machine(), "versions": versions()})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
