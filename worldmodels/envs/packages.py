@@ -82,6 +82,13 @@ def atari(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     return TimeLimit(env, max(1, frames // skip))
 
 
+def car_racing(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The stock environment, which need not draw the frames that nobody looks at."""
+    from worldmodels.envs.car_racing.stock import spare
+
+    return spare(env)
+
+
 def minigrid(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """What the agent sees as pixels instead of codes, and the environment's own time limit.
 
@@ -99,6 +106,7 @@ def minigrid(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 
 RECIPES: dict[str, Recipe] = {
+    "CarRacing-v": Recipe("gymnasium.envs.box2d", "box2d", wrap=car_racing),
     "VizdoomTakeCover-v1": Recipe(
         "vizdoom.gymnasium_wrapper",
         "doom",
