@@ -15,14 +15,13 @@ import pytest
 
 from tests.experience.fakes import BOX
 from worldmodels import __version__, cli
-from worldmodels.agent import SHIPPED
 from worldmodels.commands import help, parsing
 from worldmodels.commands.collect import Collect
 from worldmodels.commands.evaluate import Evaluate
 from worldmodels.commands.planning import TrainPolicy
 from worldmodels.commands.run import Run
 from worldmodels.presets import PRESETS
-from worldmodels.protocols import UserError
+from worldmodels.protocols import SHIPPED, UserError
 from worldmodels.runs import read_json, write_json
 
 NESTED = "explore_bias"  # centres of several numbers each, of which flags can tell only one
@@ -251,7 +250,8 @@ def test_help_loads_nothing_heavy() -> None:
         ("evaluate --agent random --episodes 0", "--episodes is 0"),
         ("evaluate --agent random --resume", "give --json too"),
         ("report --run {out}/none", "is not a run folder"),
-        ("play --agent random", "write a film instead"),
+        ("play --agent random", "the package comes with: car-racing"),
+        ("play --agent nobody --keyboard", "there is no display"),
         ("play --agent nobody --video {out}/f.mp4", "no agent 'nobody'"),
         ("play --agent nobody --steps 0", "--steps is 0"),
     ],
@@ -267,7 +267,7 @@ def test_a_mistake_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "words", ["run --nonsense", "run --iterations many", "train-vision --out x", "evaluate"]
+    "words", ["run --nonsense", "run --iterations many", "train-vision --out x", "collect"]
 )
 def test_flags_that_cannot_be_read_end_with_status_2(
     words: str, capsys: pytest.CaptureFixture[str]

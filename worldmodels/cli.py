@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from worldmodels import __version__
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, shipped
 
 
 class Entry(NamedTuple):
@@ -44,7 +44,7 @@ COMMANDS = {
     "compare": Entry("run:Compare", "compare methods, with intervals over runs and episodes"),
     "report": Entry("run:Report", "write the page about a run"),
     "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),
-    "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
+    "play": Entry("play:Play", "watch an agent or act yourself, in reality or a dream"),
 }
 """All subcommands, in the order of the pipeline."""
 
@@ -160,5 +160,5 @@ Learn an environment from pixels, train a policy inside the learned dream, measu
 {lines}
 
 `worldmodels COMMAND --help` explains the options that most people need, `--help-all` every option;
-`--version` prints the version.
+`--version` prints the version. Agents that come along: {", ".join(shipped())}.
 Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from worldmodels.tasks.task import Task, Words
+from worldmodels.tasks.task import Key, Task, Words
 
 FREEWAY = Task(
     name="freeway",
     returns=(0.0, 34.0),
+    keys={"": Key("wait", 0), "up": Key("up", 1), "down": Key("down", 2)},
     words=Words(
         episode="game",
         verb="play",

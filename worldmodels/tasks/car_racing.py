@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.tasks.task import Task, Words
+from worldmodels.tasks.task import Key, Task, Words
 
 SIZE, WORLD_ROWS = 96, 84
 """Height and width of a frame, and its rows above the dashboard."""
@@ -119,6 +119,12 @@ CAR_RACING = Task(
         "700 frames is worth 930; standing still for 1000 frames −100. Nobody can score more than "
         "1000. A mean of 900 over 100 tracks counts as solved.",
     ),
+    keys={
+        "left": Key("left", (-1.0, 0.0, 0.0)),
+        "right": Key("right", (1.0, 0.0, 0.0)),
+        "up": Key("gas", (0.0, 1.0, 0.0)),
+        "down": Key("brake", (0.0, 0.0, 1.0)),
+    },
     settings={
         "smoke": {
             "horizontal_flip": True,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.tasks.task import Task, Words
+from worldmodels.tasks.task import Key, Task, Words
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ CART_POLE = Task(
     symmetry=Mirror.of,
     solved=475.0,
     returns=(0.0, 500.0),
+    keys={"left": Key("left", 0), "right": Key("right", 1)},
     words=Words(
         verb="balance",
         score="Each step pays 1 as long as the pole is within 12 degrees of upright and the cart "
@@ -57,6 +58,7 @@ PENDULUM = Task(
     symmetry=Mirror.of,
     # a step costs at most 16.3, but a pendulum that hangs still and is never moved 9.9
     returns=(-2000.0, 0.0),
+    keys={"left": Key("left", (2.0,)), "right": Key("right", (-2.0,))},
     words=Words(
         verb="swing up",
         score="Each of 200 steps costs angle² + 0.1 velocity² + 0.001 torque², the angle measured "

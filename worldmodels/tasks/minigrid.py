@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from worldmodels.tasks.task import Task, Words
+from worldmodels.tasks.task import Key, Task, Words
 
 MEMORY = Task(
     name="minigrid-memory",
     returns=(0.0, 1.0),
+    # 6 is "done", which changes nothing here
+    keys={
+        "": Key("wait", 6),
+        "left": Key("turn left", 0),
+        "right": Key("turn right", 1),
+        "up": Key("forward", 2),
+    },
     words=Words(
         verb="act",
         score="The first room shows a key or a ball; at the end of the corridor, the way to the "

@@ -6,13 +6,14 @@ room can be flipped, but not the imps' pictures or the bricks: it has no exact s
 
 from __future__ import annotations
 
-from worldmodels.tasks.task import Task, Words
+from worldmodels.tasks.task import Key, Task, Words
 
 TAKE_COVER = Task(
     name="take-cover",
     solved=750.0,
     # tics survived
     returns=(0.0, 2100.0),
+    keys={"": Key("stay", 0), "left": Key("left", 2), "right": Key("right", 1)},
     words=Words(
         episode="game",
         verb="dodge",

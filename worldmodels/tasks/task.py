@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -46,6 +46,15 @@ class Words:
     """what returns are made of, in a few sentences"""
 
 
+class Key(NamedTuple):
+    """What a key does while a person holds it."""
+
+    label: str
+    """what it is called, such as "gas" """
+    action: int | tuple[float, ...]
+    """a Discrete choice, counted from 0, or what is added to the numbers of a Box"""
+
+
 @dataclass(frozen=True)
 class Task:
     """What is known about one environment before its first frame; every part has a default."""
@@ -81,6 +90,9 @@ class Task:
     returns: tuple[float, float] | None = None
     """smallest and largest return that reports draw; no policy can reach more than the second"""
     words: Words = field(default_factory=Words)
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    """what "left", "right", "up" and "down" do where a person acts; "" is the choice while none is
+    held. Empty numbers the choices, and lets the keys move one number after the other"""
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """from a preset's name to settings that it takes here, such as ``{"dream.horizon": 250}``"""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,12 +20,15 @@ from worldmodels.dream.world import ended
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.executors import one_thread
 from worldmodels.experience.episode import EpisodeResult
+from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
-from worldmodels.protocols import UserError
+from worldmodels.protocols import Policy, UserError
 from worldmodels.tasks import task_for
 from worldmodels.video.drawing import Frames, VideoConfig, compose, grid, write_picture, write_video
 
+USUAL_PACE = 30.0
+"""Steps per second of an environment that names no rate of frames."""
 LOSS_GAIN = 4
 """Brightness of V's error in a picture, relative to the frames'."""
 WHICH: tuple[Literal["best", "median", "worst"], ...] = ("best", "median", "worst")
@@ -68,6 +72,38 @@ class Dreamt(NamedTuple):
     z: Tensor  #: (T + 1, Z)
     end: NDArray[np.float32]  #: (T + 1,)
     over: NDArray[np.bool_]  #: (T + 1,)
+
+
+def pace(env: gym.Env[Any, Any]) -> float:
+    """Steps per second at which people see an environment; the usual pace where it names none."""
+    return float(env.metadata.get("render_fps") or USUAL_PACE)
+
+
+def pace_of(env_id: str) -> float:
+    """The same of an id; the usual pace if it is not installed."""
+    try:
+        with contextlib.closing(envs.make(env_id)) as env:
+            return pace(env)
+    except UserError:
+        return USUAL_PACE
+
+
+def record(
+    env: gym.Env[Any, Any], policy: Policy, seed: int, max_steps: int
+) -> tuple[Recording, EpisodeResult]:
+    """Let a policy act for an episode, and keep every frame."""
+    frames: list[Frames] = []
+    with runs.progress(range(max_steps), "acting", unit="steps") as bar:
+
+        def keep(obs: Frames, _: NDArray[np.bool_]) -> None:
+            frames.append(obs[0].copy())
+            bar.advance(int(len(frames) > 1))
+
+        behaviour = PolicyBehaviour(policy)
+        limits: dict[str, Any] = {"max_steps": max_steps, "width": 1}
+        (result,) = run_group([env], behaviour, [seed], on_frames=keep, **limits)
+    assert result.actions is not None and result.rewards is not None
+    return Recording(np.stack(frames), result.actions, result.rewards), result
 
 
 def replay(
@@ -161,7 +197,7 @@ def film(
     env_id: str,
     result: EvaluationResult,
     folder: Path,
-    cfg: VideoConfig = VideoConfig(),  # noqa: B008  # frozen
+    cfg: VideoConfig | None = None,
 ) -> None:
     """Film the best, the median and the worst episode, and make the pictures of a report.
 
@@ -171,9 +207,10 @@ def film(
         result: evaluated with ``keep_actions=True``.
         folder: gets best.mp4, median.mp4, worst.mp4, episodes.json, reconstructions.png, dream.png
             and, where the agent has starts, dream.mp4.
-        cfg: size and speed.
+        cfg: size and speed (default: the environment's speed).
     """
     runs.make_folder(folder)
+    cfg = VideoConfig().at(pace_of(env_id)) if cfg is None else cfg
     noted: dict[str, dict[str, Any]] = {}
 
     def write(name: str, frames: Iterator[Frames], facts: Mapping[str, Any]) -> None:
