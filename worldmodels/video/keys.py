@@ -25,8 +25,8 @@ class Keyboard:
     spec: ActionSpec
     keys: Mapping[str, Key]
     """what each key does"""
-    rest: NDArray[np.float32] | int | None
-    """the numbers or the choice (from 0) while none is held; None repeats the last choice"""
+    rest: int | None = None
+    """the choice (from 0) while none is held; None repeats the last one"""
 
     @classmethod
     def of(cls, spec: ActionSpec, named: Mapping[str, Key]) -> Self:
@@ -40,10 +40,8 @@ class Keyboard:
             for action in given
         )
         keys = dict(named) if fits and named else _numbered(spec)
-        if not discrete:
-            return cls(spec, keys, _rest(spec))
         none = keys.pop("", None)
-        return cls(spec, keys, None if none is None else int(np.asarray(none.action)))
+        return cls(spec, keys, None if none is None else int(np.array(none.action)))
 
     def action(self, held: Collection[str], last: Any = None) -> Any:
         """The environment's action while these keys are held, the newest last.
@@ -52,13 +50,13 @@ class Keyboard:
         """
         wanted = [self.keys[name].action for name in held if name in self.keys]
         if self.spec.kind == "box":
-            total = np.sum([np.zeros(self.spec.dim), *wanted], axis=0) + self.rest
+            total = _rest(self.spec) + sum(map(np.array, wanted), np.zeros(self.spec.dim))
             numbers = np.clip(total, self.spec.low, self.spec.high).astype(np.float32)
             return self.spec.to_env(numbers)
         choice = wanted[-1] if wanted else self.rest
-        if choice is None:
-            return self.spec.start if last is None else last
-        return self.spec.start + choice
+        if choice is not None:
+            return self.spec.start + int(np.array(choice))
+        return self.spec.start if last is None else last
 
     def __str__(self) -> str:
         """The keys with what they do, such as "left: left, up: gas"."""

@@ -59,13 +59,17 @@ class Scene:
 
 def reality(env_id: str) -> Scene:
     """A real environment as it draws itself for people, where its observations stay the same."""
-    env, look = envs.make(env_id), _as_frames
+    env = envs.make(env_id)
+    draws = False
     if pixels.DRAWN in env.metadata.get("render_modes", ()):
         drawn = envs.make(env_id, render_mode=pixels.DRAWN)
-        same = drawn.observation_space == env.observation_space
-        (env if same else drawn).close()
-        if same:
-            env, look = drawn, lambda _: _as_frames(drawn.render())
+        draws = drawn.observation_space == env.observation_space
+        (env if draws else drawn).close()
+        env = drawn if draws else env
+
+    def look(obs: Any) -> Frames:
+        return _as_frames(env.render() if draws else obs)
+
     keyboard = Keyboard.of(ActionSpec.from_space(env.action_space), task_for(env_id).keys)
     return Scene(env, look, pace(env), keyboard)
 
@@ -150,20 +154,20 @@ def ride(
     """
     obs, _ = scene.env.reset(seed=seed)
     total, length = 0.0, 0
-    frames = scene.look(obs) if window else ()
-    while window and greeting and not window.keys() and window.show(frames[-1], greeting):
+
+    def shown(line: str) -> bool:
+        return window is None or all(window.show(frame, line) for frame in scene.look(obs))
+
+    while window and greeting and not window.keys() and shown(greeting):
         pass
-    while length < steps and not (window and window.closed):
+    going = not (window and window.closed)
+    while going and length < steps:
         action = act(obs, window.keys() if window else ())
         obs, reward, terminated, truncated, _ = scene.env.step(action)
         total, length = total + float(reward), length + scene.held
-        if window:
-            frames, line = scene.look(obs), f"step {length}   return {total:.1f}"
-            for frame in frames:
-                window.show(frame, f"{line}   reward {float(reward):+.1f}")
-        if terminated or truncated:
-            break
-    for _ in range(round(scene.rate * LAST_SECONDS) if window else 0):
-        if window.closed or not window.show(frames[-1], f"the end: return {total:.1f}"):
-            break
+        line = f"step {length}   return {total:.1f}   reward {float(reward):+.1f}"
+        going = shown(line) and not (terminated or truncated)
+    left = round(scene.rate * LAST_SECONDS / scene.held)
+    while window and not window.closed and left > 0 and shown(f"the end: return {total:.1f}"):
+        left -= 1
     return Ride(total, length)

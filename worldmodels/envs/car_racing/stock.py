@@ -21,8 +21,8 @@ class StockCarRacing(CarRacing):
 
     def draw_last(self) -> NDArray[Any]:
         """Draw the state after a step that did not (its score text is one step ahead)."""
-        self.state = super()._render("state_pixels")
-        return self.state
+        self.state = obs = super()._render("state_pixels")
+        return obs
 
 
 def spare(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
