@@ -79,6 +79,10 @@ docs: $(VENV)/.dev-installed ## build the documentation: docs/_build/html/index.
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo "The documentation: docs/_build/html/index.html"
 
+.PHONY: gallery
+gallery: $(VENV)/.core-installed ## make the animations of the documentation's gallery anew
+	$(BIN)/python scripts/make_gallery.py
+
 .PHONY: readme
 readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out
 	$(BIN)/python scripts/check_readme.py README.md

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,6 +119,15 @@ def write_picture(path: Path, picture: Frames) -> Path:
     """Write a PNG, atomically."""
     with runs.atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, format="PNG", optimize=True)
+    return path
+
+
+def write_animation(path: Path, frames: Iterable[Frames], rate: float, quality: int = 60) -> Path:
+    """Write an animated WebP that repeats, at ``rate`` frames per second, atomically."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    options: dict[str, Any] = {"duration": round(1000 / rate), "loop": 0, "method": 4}
+    with runs.atomic_path(path) as temporary:
+        first.save(temporary, "WEBP", save_all=True, append_images=rest, quality=quality, **options)
     return path
 
 

@@ -251,15 +251,22 @@ def episode_frames(
         yield compose(pictures, labels, line, cfg.panel, ahead / seen.sync)
 
 
-@torch.inference_mode()
-def dream_frames(
-    agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
-) -> Iterator[Frames]:
-    """Frames of a film of pure dreams: the agent acts, M answers, V paints; side by side.
+class DreamStep(NamedTuple):
+    """n dreams at one decision."""
 
-    Under each is its return and the chance of an end that M gave the last step. One that ends
-    (`Agent.ends`) stands still and dark, and with the last of them ends the film.
-    """
+    t: int  #: steps of the real environment since their start
+    z: Tensor  #: (n, Z)
+    total: NDArray[np.float64]  #: (n,) returns so far
+    end: NDArray[np.float32]  #: (n,) chance of an end that M gave the last step
+    alive: NDArray[np.bool_]  #: (n,)
+    length: NDArray[np.int64]  #: (n,) steps of those that have ended
+
+
+@torch.inference_mode()
+def dream_steps(
+    agent: Agent, dreams: int, steps: int, seed: int = 0, temperature: float = 1.0
+) -> Iterator[DreamStep]:
+    """Pure dreams: the agent acts and M answers, until all have ended (`Agent.ends`)."""
     if agent.starts is None:
         raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
     generator = torch.Generator().manual_seed(seed)
@@ -267,28 +274,50 @@ def dream_frames(
     z = torch.from_numpy(agent.starts.z[chosen]).float()
     h, c = (torch.from_numpy(a[0, chosen]).float() for a in (agent.starts.h, agent.starts.c))
     state, memory, reward = MemoryState(h, c), agent.memories[0], np.zeros(dreams)
-    held, length, end = agent.action_repeat, np.full(dreams, steps), np.zeros(dreams)
+    held, length = agent.action_repeat, np.full(dreams, steps)
+    end = np.zeros(dreams, np.float32)
     for t in range(0, steps, held):
         alive = length == steps
-        if t % cfg.every < held or not alive.any():
-            pictures = agent.decode(z)
-            pictures[~alive] //= 3
-            ends = np.where(alive, [f"end {p:.1%}" for p in end], [f"ended at {n}" for n in length])
-            labels = [f"return {r:.0f}, {said}" for r, said in zip(reward, ends, strict=True)]
-            line = ("no frame here is real", f"step {t}")
-            picture = compose(list(pictures), labels, line, cfg.panel)
-            yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
+        yield DreamStep(t, z.clone(), reward.copy(), end, alive, length.copy())
         if not alive.any():
             return
         before, action = z, agent.act(z, state.seen(agent.controller.carry))
         noise = mixture_noise(z, generator)
-        z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
+        z, out, state = memory.dream(z, action, state, noise, temperature)
         z[~alive] = before[~alive]
         end = torch.sigmoid(out.terminated_logit).numpy()
         over = ended(agent.ends, out.terminated_logit, _uniform(dreams, generator)).numpy()
         length[alive & over] = t + held
         if agent.reward_model is not None:
             reward += np.where(alive, agent.reward_model.expected(out.reward).numpy(), 0.0)
+
+
+def dream_frames(
+    agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
+) -> Iterator[Frames]:
+    """Frames of a film of pure dreams, as V paints them; side by side.
+
+    Under each is its return and the chance of an end that M gave the last step. One that ends
+    stands still and dark, and with the last of them ends the film.
+    """
+    held = agent.action_repeat
+    for now in dream_steps(agent, dreams, steps, seed, cfg.temperature):
+        if now.t % cfg.every >= held and now.alive.any():
+            continue
+        labels = [
+            f"return {r:.0f}, " + (f"end {p:.1%}" if alive else f"ended at {n}")
+            for r, p, alive, n in zip(now.total, now.end, now.alive, now.length, strict=True)
+        ]
+        line = ("no frame here is real", f"step {now.t}")
+        picture = compose(painted(agent, now), labels, line, cfg.panel)
+        yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
+
+
+def painted(agent: Agent, now: DreamStep) -> list[Frames]:
+    """V's pictures of n dreams; those that have ended are dark."""
+    pictures = agent.decode(now.z)
+    pictures[~now.alive] //= 3
+    return list(pictures)
 
 
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:

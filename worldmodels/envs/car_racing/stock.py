@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
@@ -21,7 +22,7 @@ class StockCarRacing(CarRacing):
 
     def draw_last(self) -> NDArray[Any]:
         """Draw the state after a step that did not (its score text is one step ahead)."""
-        self.state = obs = super()._render("state_pixels")
+        self.state = obs = np.asarray(super()._render("state_pixels"))
         return obs
 
 
