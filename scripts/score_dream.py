@@ -20,9 +20,12 @@ from worldmodels import Agent
 from worldmodels.cli import guarded
 from worldmodels.config import Count, require
 from worldmodels.pages.text import figure
+from worldmodels.protocols import DEFAULT_AGENT
 
 
-def score(gan: Path, agent: str, folders: tuple[Path, ...], frames: int = 1000) -> None:
+def score(
+    gan: Path, folders: tuple[Path, ...], agent: str = DEFAULT_AGENT, frames: int = 1000
+) -> None:
     """Compare real, reconstructed and dreamt frames."""
     require("--frames", frames, Count)
     driver = Agent.from_pretrained(agent)

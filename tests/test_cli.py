@@ -319,3 +319,14 @@ def test_faults_of_ours_keep_their_traceback() -> None:
 
     with pytest.raises(FileNotFoundError):
         cli.guarded(work)
+
+
+@pytest.mark.parametrize("command", ["play", "evaluate", "plan", "train-policy"])
+def test_the_packages_agent_is_the_default(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--agent car-racing|FOLDER" in said and "(default: car-racing)" in said
+    assert cli.main(["--help"]) == 0
+    assert "Agents that come along: car-racing." in capsys.readouterr().out

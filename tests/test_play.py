@@ -48,9 +48,8 @@ SPEC = ActionSpec("box", 2, (-1.0, 0.0), (1.0, 2.0))
 PEDALS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small agent of the fake environment, that can dream."""
+def small_agent(folder: Path) -> Path:
+    """An agent of the fake environment with random weights, that can dream."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     shapes = (5, Z), (1, 5, H), (1, 5, H)
@@ -68,7 +67,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         action_repeat=HELD,
         ends=Ends("off"),
     )
-    return agent.save_pretrained(tmp_path_factory.mktemp("agents") / "small")
+    return agent.save_pretrained(folder / "small")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_agent(tmp_path_factory.mktemp("agents"))
 
 
 def run(*words: object) -> None:
