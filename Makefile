@@ -55,6 +55,10 @@ demo: $(VENV)/.core-installed ## train an agent in its own dream and show it: ru
 	$(BIN)/worldmodels run --preset quick --out runs/demo
 	@echo "The report: runs/demo/report.html"
 
+.PHONY: play
+play: $(VENV)/.core-installed ## watch the package's agent: a window, or a film in runs/play
+	$(BIN)/worldmodels play
+
 .PHONY: test
 test: $(VENV)/.dev-installed ## run the tests, the slowest named at the end
 	$(BIN)/python -m pytest --durations=10 --durations-min=1.0 $(PYTEST_ARGS)

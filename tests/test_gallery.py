@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,10 @@ def test_every_piece_is_an_animation(tmp_path: Path, monkeypatch: pytest.MonkeyP
     agent = small_agent(tmp_path)
     found = list(gallery.make_gallery(str(agent), tmp_path / "out"))
     assert [path.name for path in found] == [f"small-{name}.webp" for name in gallery.PIECES]
-    frames = {path.stem.partition("-")[2]: Image.open(path).n_frames for path in found}
+    frames = {}
+    for path in found:
+        opened: Any = Image.open(path)
+        frames[path.stem.partition("-")[2]] = opened.n_frames
     assert frames["planning"] == 2 and frames["exploited"] == 4
     assert frames["dreams"] == 6 and frames["temperatures"] > 1
 

@@ -185,4 +185,5 @@ def exploit(agent: Agent, z: Tensor, state: MemoryState, decisions: int) -> NDAr
         total = dream_of(agent, z, state, tried.astype(np.float32))[1].sum(1)
         best = np.argsort(total)[-ELITES:]
         mean, std = drawn[best].mean(0), drawn[best].std(0) + 0.02 * (high - low)
-    return tried[np.argmax(total)].astype(np.float32)
+    found: NDArray[np.float32] = tried[np.argmax(total)].astype(np.float32)
+    return found
