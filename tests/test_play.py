@@ -38,7 +38,7 @@ from worldmodels.tasks.atari import FREEWAY
 from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.tasks.classic import CART_POLE
 from worldmodels.video import VideoConfig, scenes, window
-from worldmodels.video.films import pace_of
+from worldmodels.video.films import dream_steps, pace_of
 from worldmodels.video.keys import Keyboard
 from worldmodels.video.window import Window
 from worldmodels.vision.vae import ConvVAE, VAEConfig
@@ -265,6 +265,19 @@ def test_a_person_acts_in_the_dream(folder: Path, capsys: pytest.CaptureFixture[
     assert returns(capsys.readouterr().out) == [round(wanted, 1), round(its, 1)]
     moving = [line for line in lines if line.startswith("step")]
     assert len(moving) == steps  # frames between two decisions are shown, too
+
+
+def test_the_dream_ends_where_m_says_for_a_person_an_agent_and_a_film(folder: Path) -> None:
+    agent = Agent.from_pretrained(folder)
+    agent.ends = Ends("threshold", 0.2)
+    for chance, length in ((-9.0, 8), (9.0, HELD)):
+        agent.memories[0].terminated.weight.data.zero_()
+        agent.memories[0].terminated.bias.data.fill_(chance)
+        scene = scenes.dream(agent, 8)
+        for act in (scenes.person(scene.keyboard), scenes.dreamer(agent)):
+            assert scenes.ride(scene, act, 1, 8).length == length
+        *_, last = dream_steps(agent, 2, 8)
+        assert (last.length == length).all()
 
 
 def test_escape_ends_an_episode_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
