@@ -65,6 +65,10 @@ demo: $(VENV)/.core-installed ## train an agent in its own dream and show it: ru
 	$(BIN)/worldmodels run --preset quick --out runs/demo
 	@echo "The report: runs/demo/report.html"
 
+.PHONY: play
+play: $(VENV)/.core-installed ## watch the package's agent: a window, or a film in runs/play
+	$(BIN)/worldmodels play
+
 .PHONY: test
 test: $(VENV)/.dev-installed ## run the tests, the slowest named at the end
 	$(BIN)/python -m pytest --durations=10 --durations-min=1.0 $(PYTEST_ARGS)
@@ -92,6 +96,10 @@ docs: $(VENV)/.dev-installed ## build the documentation, notebooks executed: doc
 .PHONY: figures
 figures: $(VENV)/.figures-installed ## draw the figures of README and docs whose code or data changed
 	$(BIN)/python -m scripts.make_figures
+
+.PHONY: gallery
+gallery: $(VENV)/.core-installed ## make the animations of the documentation's gallery anew
+	$(BIN)/python scripts/make_gallery.py
 
 .PHONY: readme
 readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out

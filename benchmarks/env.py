@@ -26,7 +26,8 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing import FastCarRacing
-from worldmodels.envs.car_racing.parity import EPISODE, StockPhysics, compare, pursue
+from worldmodels.envs.car_racing.parity import EPISODE, compare, pursue
+from worldmodels.envs.car_racing.stock import StockCarRacing
 from worldmodels.runs import machine, versions, write_json
 
 STEPS = {"stock": 60, "ours": 3000, "physics": 3000, "EnvPool": 1600}
@@ -235,7 +236,7 @@ def speed(rounds: int) -> dict[str, Any]:
         print("EnvPool is not installed: pip install envpool")
     step = 1e6 / best["ours, one core"].per_second
     physics, box2d = box2d_share()
-    resets = {"stock": reset_time(StockPhysics(), 10), "ours": reset_time(FastCarRacing())}
+    resets = {"stock": reset_time(StockCarRacing(), 10), "ours": reset_time(FastCarRacing())}
     print(
         f"\na step of ours: {step:.0f} us, of which physics {physics:.0f} us ({physics / step:.0%})"
     )

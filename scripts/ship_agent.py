@@ -14,12 +14,12 @@ from pathlib import Path
 
 import tyro
 
-from worldmodels.agent import SHIPPED, Agent, find
+from worldmodels.agent import Agent, find
 from worldmodels.cli import guarded
 from worldmodels.envs import parse
 from worldmodels.pages.data import Ledger, read_part, read_score
 from worldmodels.policies.opening import open_policy
-from worldmodels.protocols import UserError
+from worldmodels.protocols import SHIPPED, UserError
 
 LARGEST = 5_000_000
 """Bytes of one agent."""

@@ -13,9 +13,12 @@ from stable_baselines3 import PPO
 
 from worldmodels import Agent, cli, evaluation
 from worldmodels.dream.sb3 import DreamVecEnv, LatentPredictor
+from worldmodels.protocols import DEFAULT_AGENT
 
 
-def main(agent: str, steps: int = 200_000, dreams: int = 16, episodes: int = 4) -> None:
+def main(
+    agent: str = DEFAULT_AGENT, steps: int = 200_000, dreams: int = 16, episodes: int = 4
+) -> None:
     """Learn for that many steps in that many dreams at once, then drive that many real episodes."""
     loaded = Agent.from_pretrained(agent)
     vector = gym.make_vec("worldmodels/Dream-v0", dreams, agent=loaded, horizon=250)

@@ -15,9 +15,10 @@ from sparse_gan.gan.diagnostics.verdicts import LimitsArgs
 from sparse_gan.gan.dreams import dreamt, reconstructed
 from sparse_gan.gan.realism import realism
 from sparse_gan.gan.run import GANArgs, train
-from worldmodels.commands.parsing import Command
+from worldmodels.commands.parsing import AgentName, Command
 from worldmodels.config import Count
 from worldmodels.pages.text import figure
+from worldmodels.protocols import DEFAULT_AGENT
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,10 @@ class GANScore(Command):
 
     gan: Path
     """run folder of `worldmodels gan`"""
-    agent: str
-    """agent that dreams: its folder, its run's folder, or the name of a bundled one"""
     data: tuple[Path, ...]
     """real frames: run folders, or folders of `worldmodels collect`"""
+    agent: AgentName = DEFAULT_AGENT
+    """agent that dreams: its folder, its run's folder, or the name of a bundled one"""
     frames: Count = 1000
     """number of frames of each kind, at most"""
 

@@ -14,14 +14,13 @@ import pytest
 
 from tests.experience.fakes import BOX
 from worldmodels import __version__, cli
-from worldmodels.agent import SHIPPED
 from worldmodels.commands import help, parsing
 from worldmodels.commands.collect import Collect
 from worldmodels.commands.evaluate import Evaluate
 from worldmodels.commands.planning import TrainPolicy
 from worldmodels.commands.run import Run
 from worldmodels.presets import PRESETS
-from worldmodels.protocols import UserError
+from worldmodels.protocols import SHIPPED, UserError
 from worldmodels.runs import read_json, write_json
 
 NESTED = "explore_bias"  # centres of several numbers each, of which flags can tell only one
@@ -254,7 +253,8 @@ def test_help_loads_nothing_heavy() -> None:
         ("evaluate --agent random --episodes 0", "--episodes is 0"),
         ("evaluate --agent random --resume", "give --json too"),
         ("report --run {out}/none", "is not a run folder"),
-        ("play --agent random", "write a film instead"),
+        ("play --agent random", "the package comes with: car-racing"),
+        ("play --agent nobody --keyboard", "there is no display"),
         ("play --agent nobody --video {out}/f.mp4", "no agent 'nobody'"),
         ("play --agent nobody --steps 0", "--steps is 0"),
     ],
@@ -270,7 +270,7 @@ def test_a_mistake_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "words", ["run --nonsense", "run --iterations many", "train-vision --out x", "evaluate"]
+    "words", ["run --nonsense", "run --iterations many", "train-vision --out x", "collect"]
 )
 def test_flags_that_cannot_be_read_end_with_status_2(
     words: str, capsys: pytest.CaptureFixture[str]
@@ -322,3 +322,14 @@ def test_faults_of_ours_keep_their_traceback() -> None:
 
     with pytest.raises(FileNotFoundError):
         cli.guarded(work)
+
+
+@pytest.mark.parametrize("command", ["play", "evaluate", "plan", "train-policy"])
+def test_the_packages_agent_is_the_default(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--agent car-racing|FOLDER" in said and "(default: car-racing)" in said
+    assert cli.main(["--help"]) == 0
+    assert "Agents that come along: car-racing." in capsys.readouterr().out

@@ -13,7 +13,7 @@ import torch
 from tests.experience.fakes import BOX, DISCRETE
 from worldmodels import cli, executors
 from worldmodels.agent import Agent
-from worldmodels.commands import evaluate, parsing
+from worldmodels.commands import parsing
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
@@ -243,50 +243,13 @@ def test_run_takes_any_environment_with_pixels(
     assert Agent.from_pretrained(tmp_path / "run" / "agent").action_spec.kind == "discrete"
 
 
-# --- evaluate and play
+# --- evaluate
 
 
 def test_evaluate_prints_a_table(staged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("evaluate", "--agent", "random", "--env", BOX, "--episodes", "2", "--workers", "1")
     text = capsys.readouterr().out
     assert all(word in text for word in ("mean return", "95% interval", "1000000 to 1000001"))
-
-
-@pytest.mark.parametrize("more", [[], ["--dream"]])
-def test_play_writes_a_film(staged: Path, tmp_path: Path, more: list[str]) -> None:
-    out = tmp_path / "film.mp4"
-    run("play", "--agent", staged / "agent", "--video", out, "--steps", "6", *more)
-    assert out.read_bytes()[4:8] == b"ftyp"
-
-
-def test_what_cannot_be_filmed_is_not_driven_first(
-    staged: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(evaluate, "evaluate", lambda *_, **__: pytest.fail("it drove"))
-    Agent.from_pretrained(staged / "agent").without_dreams().save_pretrained(tmp_path / "blind")
-    said = fails(capsys, "play", "--agent", tmp_path / "blind", "--video", tmp_path / "film.mp4")
-    assert "without its decoder" in said
-    assert not (tmp_path / "film.mp4").exists()
-
-
-def test_play_shows_a_window(staged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "has_display", lambda: True)  # SDL's dummy driver draws nowhere
-    monkeypatch.setattr(evaluate, "FPS", 1000)
-    run("play", "--agent", staged / "agent", "--dream", "--steps", "3")
-
-
-def test_without_a_display_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.platform", "linux")
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
-        monkeypatch.delenv(name, raising=False)
-    assert not evaluate.has_display()
-    monkeypatch.setenv("DISPLAY", ":0")
-    assert evaluate.has_display()
-    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
-    assert not evaluate.has_display()
 
 
 # --- parts that do not fit

@@ -12,7 +12,8 @@ import pytest
 from tests.pages.fixture import make_run
 from tests.test_agent import make
 from tests.test_scripts import FOLDER, run
-from worldmodels.agent import SHIPPED, Agent
+from worldmodels.agent import Agent
+from worldmodels.protocols import SHIPPED
 
 SCRIPT = FOLDER / "ship_agent.py"
 

@@ -30,15 +30,12 @@ from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.policies.hold import HoldingPolicy, Seen
 from worldmodels.policies.observations import Shape, declared_shape
-from worldmodels.protocols import LatentPolicy, UserError
+from worldmodels.protocols import SHIPPED, LatentPolicy, UserError, shipped
 from worldmodels.runs import agent_folder, mixed_precision
 from worldmodels.vision.vae import ConvVAE, to_float, to_uint8
 
 if TYPE_CHECKING:
     from worldmodels.dream.imagine import Imagined
-
-SHIPPED = Path(__file__).parent / "agents"
-"""Agents that come with the package, one folder each."""
 
 BFLOAT16_BATCH = 8
 """Smallest batch of frames for which V is faster in bfloat16 (measured on AVX-512 BF16)."""
@@ -375,11 +372,10 @@ def find(path_or_name: str | Path) -> Path:
         return path
     if path.name == str(path_or_name) and (SHIPPED / path.name / files.CONFIG).is_file():
         return SHIPPED / path.name
-    known = sorted(p.parent.name for p in SHIPPED.glob(f"*/{files.CONFIG}"))
     what = f"has no {files.CONFIG}" if path.is_dir() else "is not a folder"
     raise UserError(
         f"no agent {str(path_or_name)!r}: it {what}; the package comes with: "
-        f"{', '.join(known) or 'none'}"
+        f"{', '.join(shipped(SHIPPED)) or 'none'}"
     )
 
 

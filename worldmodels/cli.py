@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import NamedTuple
 
 from worldmodels import __version__
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, shipped
 
 
 class Entry(NamedTuple):
@@ -53,7 +53,7 @@ COMMANDS = {
     "report": Entry("run:Report", "write the page about a run"),
     "export-minari": Entry("collect:ExportMinari", "write episodes as a Minari dataset"),
     "export-web": Entry("export_web:ExportWeb", "one page: act inside an agent's dream"),
-    "play": Entry("evaluate:Play", "watch a policy, in reality or in its dream"),
+    "play": Entry("play:Play", "watch an agent or act yourself, in reality or a dream"),
     "baseline": Entry("baselines.commands:Baseline", "train PPO, for comparison with a run"),
     "baseline-evolve": Entry("baselines.commands:Evolve", "evolve C in the real environment"),
     "gan": Entry("sparse_gan.commands:GAN", "train a GAN as an energy-based model"),
@@ -174,5 +174,5 @@ Learn an environment from pixels, train a policy inside the learned dream, measu
 {lines}
 
 `worldmodels COMMAND --help` explains the options that most people need, `--help-all` every option;
-`--version` prints the version.
+`--version` prints the version. Agents that come along: {", ".join(shipped())}.
 Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it."""

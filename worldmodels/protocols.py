@@ -7,6 +7,7 @@ of parameters to returns, in a dream, the real environment or on a cluster.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "worldmodels-control"
 """Name on the package index, where somebody else has `worldmodels`, the name of the import."""
+
+SHIPPED = Path(__file__).parent / "agents"
+"""Agents that come with the package, one folder each."""
+
+DEFAULT_AGENT = "car-racing"
+"""The one that commands take where no agent is given."""
 
 TRAINING_SEED_LIMIT = 400_000
 """Seeds of training episodes are below this one."""
@@ -43,6 +50,11 @@ PolicyState: TypeAlias = Any
 LatentPolicy: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """From z (B, Z) and h (B, H), or [h, c] (B, H + C) for an agent whose C sees c, to actions as M
 sees them: (B, A) numbers, or one-hot choices."""
+
+
+def shipped(folder: Path = SHIPPED) -> list[str]:
+    """Names of the agents that come with the package."""
+    return sorted(config.parent.name for config in folder.glob("*/config.json"))
 
 
 class UserError(Exception):

@@ -16,7 +16,8 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 from worldmodels import envs
 from worldmodels.envs.car_racing import FastCarRacing
 from worldmodels.envs.car_racing.car import FastCar
-from worldmodels.envs.car_racing.parity import StockPhysics, compare, pursue
+from worldmodels.envs.car_racing.parity import compare, pursue
+from worldmodels.envs.car_racing.stock import StockCarRacing
 from worldmodels.protocols import UserError
 
 ID = "worldmodels/CarRacing-v3"
@@ -24,8 +25,8 @@ ID = "worldmodels/CarRacing-v3"
 
 def pair(**kwargs: Any) -> tuple[Any, Any]:
     """Stock's environment and ours; typed loosely, as stock is."""
-    stock, ours = StockPhysics(**kwargs), FastCarRacing(**kwargs)
-    stock.draw = False
+    stock, ours = StockCarRacing(**kwargs), FastCarRacing(**kwargs)
+    stock.draws_observations = False
     return stock, ours
 
 
@@ -108,9 +109,9 @@ def test_leaving_the_playfield_is_stock_in_pixels_and_punishment() -> None:
         env.t = 1.0
     action = np.array([0.0, 0.3, 0.0])
     for step in range(300):
-        stock.draw = step == 5  # the black outside is in view
+        stock.draws_observations = step == 5  # the black outside is in view
         left, right = stock.step(action), ours.step(action)
-        if stock.draw:
+        if stock.draws_observations:
             assert (left[0] == 0).all(axis=2)[:84].mean() > 0.1
             assert np.abs(left[0].astype(int) - right[0]).mean() <= 0.1
         assert left[1:] == right[1:]
@@ -130,7 +131,7 @@ def test_discrete_actions_are_stock() -> None:
     rng = np.random.default_rng(0)
     for step in range(300):
         action = 3 if step < 50 else int(rng.integers(5))
-        stock.draw = step == 299
+        stock.draws_observations = step == 299
         left, right = stock.step(action), ours.step(action)
         assert left[1:] == right[1:]
         assert state(stock) == state(ours)
@@ -174,7 +175,7 @@ def test_render_draws_what_stock_draws() -> None:
         action = np.array([0.9 if step > 30 else 0.0, 1.0, 0.9 if step % 7 == 0 else 0.0])
         stock.step(action)
         ours.step(action)
-    stock.draw = True
+    stock.draws_observations = True
     picture = ours.render()
     assert len(ours.car.particles) > 0
     assert picture.shape == (400, 600, 3)

@@ -138,3 +138,12 @@ def test_the_command_line_says_what_to_install(
 def test_ids_of_other_packages_are_left_alone() -> None:
     assert packages.recipe("CartPole-v1") is None
     assert packages.recipe("my/VizdoomTakeCover-v1") is None
+
+
+@pytest.mark.parametrize(
+    ("env_id", "rate"), [(TAKE_COVER, 8.75), (f"{TAKE_COVER}?frame_skip=1", 35), (FREEWAY, 15)]
+)
+def test_steps_are_counted_in_the_games_own_time(env_id: str, rate: float) -> None:
+    env = made(env_id)
+    assert env.metadata["render_fps"] == rate
+    env.close()

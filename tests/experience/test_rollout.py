@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tests.experience import fakes
 from worldmodels import envs
+from worldmodels.envs.pixels import drawer_of
 from worldmodels.experience import rollout
 from worldmodels.experience.episode import EpisodeResult
 from worldmodels.experience.exploration import AR1Config, build_behaviour
@@ -274,3 +275,44 @@ def test_environments_take_arguments_that_cannot_be_hashed(monkeypatch: pytest.M
     assert len(closed) == 13  # each but the last, once another takes its place
     assert made[-3] == {"disable_env_checker": False}
     rollout._pool.clear()
+
+
+class Glancing:
+    """Steers by the brightness of every fourth frame, and holds the action in between."""
+
+    looks_every = 4
+
+    def predict(
+        self, observation: Any, state: Any = None, episode_start: Any = None, *_: Any
+    ) -> tuple[NDArray[Any], Any]:
+        step, action = (0, np.zeros((len(observation), 3), np.float32)) if state is None else state
+        if step % self.looks_every == 0:
+            bright = observation[..., 1].mean((1, 2)) / 255
+            action = np.stack([bright - 0.5, bright, 0 * bright], 1).astype(np.float32)
+        return action, (step + 1, action)
+
+
+@pytest.mark.parametrize("env_id", ["CarRacing-v3", "worldmodels/CarRacing-v3"])
+def test_frames_that_a_policy_does_not_look_at_are_not_drawn(
+    env_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = envs.make(env_id)
+    inner, drawn = drawer_of(env), []
+    draw = "_render" if env_id == "CarRacing-v3" else "_draw_observation"
+    before = getattr(type(inner), draw)
+
+    def counted(self: Any, *args: Any) -> Any:
+        if getattr(self, "draws_observations", True):
+            drawn.append(args)
+        return before(self, *args)
+
+    monkeypatch.setattr(type(inner), draw, counted)
+    behaviour, results = PolicyBehaviour(Glancing()), []
+    for every, frames in ((4, 1 + 2), (1, 1 + 11)):
+        behaviour.looks_every = every
+        results += run_group([env], behaviour, [3], max_steps=11)
+        assert len(drawn) == frames
+        drawn.clear()
+    np.testing.assert_array_equal(results[0].actions, results[1].actions)
+    assert results[0].total_reward == results[1].total_reward
+    assert inner.draws_observations

@@ -32,6 +32,7 @@ from worldmodels.config import from_json
 from worldmodels.memory.kinds import build
 from worldmodels.presets import MemoryStageConfig, RunConfig, smoke
 from worldmodels.runs import config_hash, to_jsonable
+from worldmodels.video import VideoConfig
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 
 NUMBERS = (
@@ -227,8 +228,9 @@ def check(line: Line) -> Verdict:
         "worldmodels.commands.parsing.parse": _noting(parsing.parse),
         "worldmodels.evaluation.run._run": _if_small(evaluation._run),
         "worldmodels.commands.planning.plan_in_dream": _if_small(plans.plan_in_dream),
-        "worldmodels.commands.evaluate.Play._reality": _frames,
-        "worldmodels.commands.evaluate.Play._dream": _frames,
+        "worldmodels.commands.play.Play._reality": _frames,
+        "worldmodels.commands.play.Play._dream": _frames,
+        "worldmodels.commands.play.dream_page": lambda *_: None,
     }
     with _prepared(), ExitStack() as stack:
         for name in CUTS:
@@ -256,8 +258,8 @@ def _if_small(work: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def _frames(*_: Any) -> list[Any]:
-    return [np.zeros((16, 16, 3), np.uint8)] * 2
+def _frames(*_: Any) -> tuple[list[Any], VideoConfig, int]:
+    return [np.zeros((16, 16, 3), np.uint8)] * 2, VideoConfig(), 2
 
 
 def _begin(cfg: RunConfig, out: Path, seed: int, place: Any, *_: Any) -> Path:

@@ -1,41 +1,34 @@
-"""`worldmodels evaluate` and `worldmodels play`: measure a policy, or watch it."""
+"""`worldmodels evaluate`: measure a policy."""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-import numpy as np
 import tyro
 
 from baselines import drivers
-from worldmodels import envs, video
+from worldmodels import envs
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import is_stream
-from worldmodels.agent import Agent, find
-from worldmodels.commands.parsing import Command
+from worldmodels.agent import find
+from worldmodels.commands.parsing import AgentName, Command
 from worldmodels.config import Count, Episodes, Seed
 from worldmodels.evaluation import EvaluationResult, PolicySpec, evaluate
 from worldmodels.executors import Placement
-from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.planning import planners
 from worldmodels.planning.planners import PlanningConfig
-from worldmodels.policies.opening import Named, best_policy, open_member, open_policy
+from worldmodels.policies.opening import Named, best_policy, open_policy
 from worldmodels.presets import DEFAULT_ENV, RunConfig
-from worldmodels.protocols import TEST_SEED_START, UserError
-from worldmodels.runs import FilePath, FilmPath, FolderPath, RunFolder, config_hash, read_json
+from worldmodels.protocols import DEFAULT_AGENT, TEST_SEED_START, UserError
+from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
 from worldmodels.tasks import task_for
-from worldmodels.video import Frames, VideoConfig
 
 CONTROLS = ("random", "zeros")
 """Policies that need no agent: uniform actions, and zeros."""
-FPS = 50
-"""Frames per second in a window."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,7 @@ class Evaluate(Command):
         "deterministic"
     )
 
-    agent: str
+    agent: AgentName = DEFAULT_AGENT
     """what to measure: an agent or a baseline (its folder, its run's folder, or the name of a
     bundled one), `random` or `zeros`"""
     policy: Named = None
@@ -165,13 +158,18 @@ class Evaluate(Command):
         return open_policy(self.agent, self._policy, self.planning, self.weights)
 
 
+def own_env(agent: str) -> str:
+    """The environment that an agent learned."""
+    if agent in CONTROLS:
+        return DEFAULT_ENV
+    folder = find(agent)
+    config = read_json(folder / CONFIG) if drivers.is_driver(folder) else read_config(folder)
+    return envs.from_file(str(config["env_id"]), folder / CONFIG)
+
+
 def home_of(agent: str) -> str:
     """The environment that an agent is evaluated in: its own, or the stock one of a faster one."""
-    env_id = DEFAULT_ENV
-    if agent not in CONTROLS:
-        folder = find(agent)
-        config = read_json(folder / CONFIG) if drivers.is_driver(folder) else read_config(folder)
-        env_id = envs.from_file(str(config["env_id"]), folder / CONFIG)
+    env_id = own_env(agent)
     return task_for(env_id).test_env(env_id)
 
 
@@ -195,106 +193,3 @@ def statistics(result: EvaluationResult, seeds: range) -> Iterator[tuple[str, st
         yield "time per action", f"{result.ms_per_action:.1f} ms"
     yield "seeds", f"{seeds[0]} to {seeds[-1]}"
     yield "frames", f"{result.frames:,} in {result.seconds:.1f} s"
-
-
-@dataclass(frozen=True)
-class Play(Command):
-    """Watch an agent for an episode, in a window where there is a display, or as a film.
-
-    It is the policy that `evaluate` measures. A film of reality shows every frame, V's
-    reconstruction and M's dream side by side; those of the first member of an ensemble. A film of
-    the dream shows the chance of an end that M gives each step, and ends where training does.
-    """
-
-    agent: str
-    """agent: its folder, its run's folder, or the name of a bundled one"""
-    dream: bool = False
-    """act in M's dream, as V decodes it, instead of in the real environment"""
-    env: str | None = None
-    """Gymnasium id; --obs-key KEY chooses among its images, --env-kwargs '{"name": value}' passes
-    arguments (default: the agent's own environment, or the stock one of a faster one)"""
-    seed: Seed = TEST_SEED_START
-    """seed of the episode or the dream"""
-    video: FilmPath | None = None
-    """write a film to this mp4 file (default: open a window)"""
-    steps: Count = 1000
-    """truncate the episode or dream after so many steps"""
-
-    def ignored(self) -> Mapping[str, str]:
-        """A dream needs no environment."""
-        return {"env": "a dream has no environment"} if self.dream else {}
-
-    def execute(self) -> None:
-        """Open the window or write the film."""
-        if self.video is None and not has_display():
-            raise UserError(
-                "there is no display to open a window on; write a film instead: "
-                f"worldmodels play --agent {self.agent} --video play.mp4"
-            )
-        agent = open_member(self.agent)
-        if self.dream or self.video is not None:
-            agent.vision.check_decoder()
-        if self.video is not None:
-            cfg = VideoConfig(max_bytes=5_000_000)
-            frames = self._dream(agent, cfg) if self.dream else self._reality(agent, cfg)
-            print(f"film: {video.write_video(self.video, frames, cfg)}")
-        elif self.dream:
-            show(self._dream(agent, VideoConfig(every=1, panel=288)), f"{self.agent} dreams")
-        else:
-            self._episode()
-
-    def _dream(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
-        dreams = 4 if self.video else 2
-        return video.dream_frames(agent, cfg, dreams, self.steps, self.seed % 2**63)
-
-    def _reality(self, agent: Agent, cfg: VideoConfig) -> Iterable[Frames]:
-        """Act for an episode, then replay it as a film."""
-        env_id = self.env or home_of(self.agent)
-        policy = open_policy(self.agent)
-        result = evaluate(policy, env_id, [self.seed], 1, max_steps=self.steps, keep_actions=True)
-        print(f"return {result.mean:.1f} in {result.frames} steps")
-        recording = video.replay(env_id, result.episodes[0])
-        seen = video.views(agent, recording, cfg)
-        title = f"{task_for(env_id).words.episode} {self.seed}"
-        return video.episode_frames(recording, seen, cfg, title)
-
-    def _episode(self) -> None:
-        """Act for an episode in the environment's own window."""
-        policy = open_policy(self.agent)
-        env = envs.make(self.env or home_of(self.agent), render_mode="human")
-        try:
-            policy.check_env(env)
-            behaviour = PolicyBehaviour(policy)
-            (result,) = run_group([env], behaviour, [self.seed], max_steps=self.steps, width=1)
-            print(f"return {result.total_reward:.1f} in {result.length} steps")
-        finally:
-            env.close()
-
-
-def has_display() -> bool:
-    """Whether a window can be opened here."""
-    if os.environ.get("SDL_VIDEODRIVER") == "dummy":
-        return False
-    if sys.platform in ("win32", "darwin"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def show(frames: Iterable[Frames], title: str) -> None:
-    """Show frames (H, W, 3) in a window until they end or the window is closed."""
-    import pygame
-
-    pygame.init()
-    try:
-        clock, screen = pygame.time.Clock(), None
-        for frame in frames:
-            if screen is None:
-                screen = pygame.display.set_mode((frame.shape[1], frame.shape[0]))
-                pygame.display.set_caption(title)
-            if any(event.type == pygame.QUIT for event in pygame.event.get()):
-                break
-            screen.blit(pygame.surfarray.make_surface(np.swapaxes(frame, 0, 1)), (0, 0))
-            pygame.display.flip()
-            clock.tick(FPS)
-    finally:
-        pygame.quit()

@@ -23,7 +23,7 @@ from worldmodels.commands import help
 from worldmodels.config import ConfigError, Fields, fault, types_of, unchecked, validate
 from worldmodels.executors import usable_cores
 from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
-from worldmodels.protocols import UserError
+from worldmodels.protocols import UserError, shipped
 from worldmodels.runs import check_outputs, require_device
 
 Input: TypeAlias = Literal["data", "latents", "vision"]
@@ -33,6 +33,7 @@ ENV = "--env([-_]id)?"
 DEFAULT_PRESET = "quick"
 """Preset by default."""
 
+AgentName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="|".join([*shipped(), "FOLDER"]))]
 PresetName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
 
 

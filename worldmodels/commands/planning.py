@@ -17,7 +17,7 @@ import tyro
 from worldmodels._agent_files import CONFIG, read_config
 from worldmodels._files import disk_errors
 from worldmodels.agent import Agent, find
-from worldmodels.commands.parsing import DEFAULT_PRESET, Command, load_preset
+from worldmodels.commands.parsing import DEFAULT_PRESET, AgentName, Command, load_preset
 from worldmodels.config import Count, CountOrZero, Seed
 from worldmodels.envs import from_file
 from worldmodels.planning import planners
@@ -30,7 +30,7 @@ from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import Learned, open_member, open_policy, own_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import UserError
+from worldmodels.protocols import DEFAULT_AGENT, UserError
 from worldmodels.runs import (
     FilePath,
     FilmPath,
@@ -59,7 +59,7 @@ class PlanOnce(Command):
         "planning.objective.particles planning.cem.samples planning.cem.iterations"
     )
 
-    agent: str
+    agent: AgentName = DEFAULT_AGENT
     """agent: its folder, its run's folder, or the name of a bundled one"""
     policy: planners.Method = "icem"
     """planner"""
@@ -120,7 +120,8 @@ class PlanOnce(Command):
 def _env_of(flags: Mapping[str, str]) -> str | None:
     """The environment of the agent among the flags; None where there is none."""
     try:
-        return from_file(str(read_config(find(flags.get("agent", "")))["env_id"]), "the agent")
+        config = read_config(find(flags.get("agent", DEFAULT_AGENT)))
+        return from_file(str(config["env_id"]), "the agent")
     except UserError:  # refused when the command opens it
         return None
 
@@ -156,7 +157,7 @@ class TrainPolicy(Command):
     )
     unused: ClassVar[Mapping[str, str]] = {"training.critic": "--policy tells whether there is one"}
 
-    agent: str
+    agent: AgentName = DEFAULT_AGENT
     """agent: its folder, its run's folder, or the name of a bundled one"""
     policy: Learned = "actor-critic"
     """what to train"""

@@ -24,6 +24,8 @@ TAKE_COVER_TICS = 2100
 """Longest game of TakeCover, in tics of 1/35 s: a minute, as in the paper."""
 TAKE_COVER_ROWS = 5 / 6
 """Fraction of the screen above the weapon: the paper crops to the first 400 of 480 rows."""
+DOOM_TICS, ATARI_FRAMES = 35, 60
+"""Frames of a second, which steps skip some of."""
 FREEWAY_FRAMES = 8192
 """Frames of a game of Freeway, which its own clock ends."""
 DOOM_INI = os.path.join(tempfile.gettempdir(), "worldmodels-vizdoom.ini")
@@ -49,6 +51,13 @@ class Recipe:
     wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] = _as_it_is
 
 
+def paced(env: gym.Env[Any, Any], frames: float, skip: Any) -> gym.Env[Any, Any]:
+    """Say how many steps of ``skip`` frames are a second of a game with so many frames in one."""
+    if isinstance(skip, int) and skip > 0:
+        env.metadata = {**env.metadata, "render_fps": frames / skip}
+    return env
+
+
 def take_cover(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """TakeCover's screen without its lowest sixth, and games of at most 2,100 tics."""
     inner: Any = env.unwrapped
@@ -63,23 +72,32 @@ def take_cover(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
         lambda obs: {**obs, "screen": obs["screen"][:rows]},
         spaces.Dict({**seen, "screen": cropped}),
     )
-    return TimeLimit(env, max(1, TAKE_COVER_TICS // inner.frame_skip))
+    limited = TimeLimit(env, max(1, TAKE_COVER_TICS // inner.frame_skip))
+    return paced(limited, DOOM_TICS, inner.frame_skip)
 
 
 def doom(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """A scenario with its own timeout in tics as a time limit in steps, where it has one."""
     inner: Any = env.unwrapped
     tics = inner.game.get_episode_timeout()
-    return TimeLimit(env, max(1, tics // inner.frame_skip)) if tics else env
+    limited = TimeLimit(env, max(1, tics // inner.frame_skip)) if tics else env
+    return paced(limited, DOOM_TICS, inner.frame_skip)
 
 
 def atari(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     """A game with its own limit of frames as a time limit in steps, which the id does not tell."""
     kwargs = env.spec.kwargs if env.spec is not None else {}
     frames, skip = kwargs.get("max_num_frames_per_episode"), kwargs.get("frameskip", 1)
-    if not frames or not isinstance(skip, int):
-        return env
-    return TimeLimit(env, max(1, frames // skip))
+    if frames and isinstance(skip, int):
+        env = TimeLimit(env, max(1, frames // skip))
+    return paced(env, ATARI_FRAMES, skip)
+
+
+def car_racing(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The stock environment, which need not draw the frames that nobody looks at."""
+    from worldmodels.envs.car_racing.stock import spare
+
+    return spare(env)
 
 
 def minigrid(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
@@ -99,6 +117,7 @@ def minigrid(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 
 RECIPES: dict[str, Recipe] = {
+    "CarRacing-v": Recipe("gymnasium.envs.box2d", "box2d", wrap=car_racing),
     "VizdoomTakeCover-v1": Recipe(
         "vizdoom.gymnasium_wrapper",
         "doom",

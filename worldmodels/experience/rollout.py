@@ -64,6 +64,8 @@ class PolicyBehaviour:
     def __init__(self, policy: Policy, deterministic: bool = True) -> None:
         """Take a policy, and what its `predict` gets as `deterministic`."""
         self._policy, self._deterministic = policy, deterministic
+        self.looks_every = int(getattr(policy, "looks_every", 1))
+        """of so many frames of an episode, counted from its first one, the policy looks at one"""
         self.start(())
 
     def start(self, seeds: Sequence[int]) -> None:
@@ -120,6 +122,8 @@ def run_group(
 ) -> list[EpisodeResult]:
     """Run one episode per seed (at most ``width``), all in step, until the last one has ended.
 
+    Frames that neither the behaviour nor ``on_frames`` looks at are not drawn, where that can be.
+
     Args:
         envs: at least as many as seeds; they are reset first and not closed.
         behaviour: chooses the actions.
@@ -144,6 +148,8 @@ def run_group(
     require("max_steps", max_steps, Count | None)
     require("patience", patience, Count | None)
     group = _Group(envs[: len(seeds)], seeds, width, (max_steps, patience, action_repeat))
+    if on_frames is None:
+        group.looks_every = getattr(behaviour, "looks_every", 1)
     behaviour.start(seeds)
     group.reset()
     seen = group.active.copy()
@@ -171,6 +177,7 @@ class _Group:
     ) -> None:
         self.envs = envs
         self.max_steps, self.patience, self.repeat = limits
+        self.looks_every = 1
         self.seeds = [int(seed) for seed in seeds]
         self.task = task_of(envs[0])
         self.spec = ActionSpec.from_space(envs[0].action_space)
@@ -211,10 +218,11 @@ class _Group:
     def _act(self, row: int, action: Any) -> float:
         """Hold an action in one environment; return the sum of its rewards."""
         env, total = self.envs[row], 0.0
-        drawer = drawer_of(env) if self.repeat > 1 else None
+        looked = self.t % self.looks_every == 0
+        drawer = None if looked and self.repeat == 1 else drawer_of(env)
         for left in reversed(range(self.repeat)):
             if drawer is not None:  # frames in between are not used
-                drawer.draws_observations = left == 0
+                drawer.draws_observations = looked and left == 0
             obs, gained, terminated, truncated, info = env.step(action)
             total += float(gained)
             self.length[row] += 1
@@ -228,7 +236,7 @@ class _Group:
                 self.lost[row] = lost and not terminated
                 break
         if drawer is not None:
-            obs = drawer.draw_last() if left else obs
+            obs = drawer.draw_last() if looked and left else obs
             drawer.draws_observations = True
         self._own[row], self.infos[row] = obs, info
         return total

@@ -90,8 +90,9 @@ def perceptron(inputs: int, outputs: int, cfg: NetworkConfig) -> nn.Sequential:
     for width in [inputs] + [cfg.hidden] * (cfg.layers - 1):
         parts += [nn.Linear(width, cfg.hidden), nn.LayerNorm(cfg.hidden), nn.SiLU()]
     last = nn.Linear(cfg.hidden, outputs)
-    nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)
+    if not last.weight.is_meta:  # there torch would import its compiler first, for a second
+        nn.init.normal_(last.weight, std=0.01)
+        nn.init.zeros_(last.bias)
     return nn.Sequential(*parts, last)
 
 

@@ -63,6 +63,11 @@ class Ensemble:
         """Copy the members: see `HoldingPolicy.__copy__`."""
         return type(self)([copy.copy(member) for member in self.members])
 
+    @property
+    def looks_every(self) -> int:
+        """See `HoldingPolicy.looks_every`."""
+        return self.members[0].looks_every
+
     def check_env(self, env: gym.Env[Any, Any]) -> None:
         """Same as `Agent.check_env`, for every member."""
         for member in self.members:

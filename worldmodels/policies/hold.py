@@ -46,6 +46,11 @@ class HoldingPolicy(ABC, Generic[S]):
             setattr(other, name, copy.deepcopy(part) if own else part)
         return other
 
+    @property
+    def looks_every(self) -> int:
+        """Of so many frames of an episode, counted from its first one, it looks at one."""
+        return self.action_repeat
+
     @abstractmethod
     def _shape(self) -> Shape | None:
         """Shape of the environment's own frames; None if unknown."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from worldmodels.protocols import UserError
 
 Frames: TypeAlias = NDArray[np.uint8]
 """(..., H, W, 3) uint8; an environment's own frames may be grey, (..., H, W, 1)."""
-_GAP, _CAPTION, _HEAD = 4, 22, 18
+_GAP, _HEAD = 4, 18
 INK, PAPER, ACCENT = (236, 236, 236), (17, 19, 24), (240, 171, 60)
 
 
@@ -27,7 +29,7 @@ INK, PAPER, ACCENT = (236, 236, 236), (17, 19, 24), (240, 171, 60)
 class VideoConfig(Config):
     """Size and speed of films, and how they dream."""
 
-    panel: Annotated[int, EVEN, AtLeast(16), Limit(4096)] = 144
+    panel: Annotated[int, EVEN, AtLeast(16), Limit(4096)] = 224
     """height and width of one panel, in pixels; even"""
     every: Count = 2
     """steps per frame of the film"""
@@ -39,6 +41,11 @@ class VideoConfig(Config):
     """temperature of the dream; 0 for the mean of the likeliest component"""
     max_bytes: Count = 600_000
     """approximate maximum size of a film, in bytes"""
+
+    def at(self, rate: float) -> VideoConfig:
+        """The same at the speed of an environment with ``rate`` steps per second."""
+        every = max(1, round(rate / self.fps))
+        return replace(self, every=every, fps=max(1, round(rate / every)))
 
 
 def compose(
@@ -53,22 +60,32 @@ def compose(
     Pictures are (H, W, 3), or grey (H, W, 1), of any sizes. A fraction in [0, 1) is drawn as a bar
     under the last panel: how long the dream has been open-loop.
     """
-    width = len(pictures) * (panel + _GAP) + _GAP
-    height = panel + 2 * (_CAPTION + _GAP)
+    width, size = len(pictures) * (panel + _GAP) + _GAP, max(11, panel // 16)
+    caption = 2 * size
+    height = panel + 2 * (caption + _GAP)
     sheet = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=11)
+    draw = ImageDraw.Draw(sheet)
     for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
         left = _GAP + i * (panel + _GAP)
         tile = _fit(picture, panel)
         sheet.paste(tile, (left + (panel - tile.width) // 2, _GAP + (panel - tile.height) // 2))
-        draw.text((left, _GAP + panel + 4), label, INK, font)
+        sheet.paste(INK, (left, _GAP + panel + 4), _letters(label, size))
     if fraction is not None:
         end = left + round(fraction * (panel - 1))
         draw.line([(left, _GAP + panel + 1), (end, _GAP + panel + 1)], ACCENT, 2)
     for i, fact in enumerate(line):
         place = _GAP + i * (width - _GAP) // len(line)
-        draw.text((place, _GAP + panel + _CAPTION + 2), fact, ACCENT, font)
+        sheet.paste(ACCENT, (place, _GAP + panel + caption + 2), _letters(fact, size))
     return np.asarray(sheet)
+
+
+@functools.lru_cache(1024)
+def _letters(text: str, size: int) -> Image.Image:
+    """A text as a mask; most labels of a film come again and again."""
+    font = ImageFont.load_default(size)
+    mask = Image.new("L", (max(1, round(font.getlength(text))), 2 * size))
+    ImageDraw.Draw(mask).text((0, 0), text, 255, font)
+    return mask
 
 
 def grid(
@@ -105,8 +122,21 @@ def write_picture(path: Path, picture: Frames) -> Path:
     return path
 
 
-def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
+def write_animation(path: Path, frames: Iterable[Frames], rate: float, quality: int = 60) -> Path:
+    """Write an animated WebP that repeats, at ``rate`` frames per second, atomically."""
+    first, *rest = (Image.fromarray(frame) for frame in frames)
+    options: dict[str, Any] = {"duration": round(1000 / rate), "loop": 0, "method": 4}
+    with runs.atomic_path(path) as temporary:
+        first.save(temporary, "WEBP", save_all=True, append_images=rest, quality=quality, **options)
+    return path
+
+
+def write_video(
+    path: Path, frames: Iterable[Frames], cfg: VideoConfig, count: int | None = None
+) -> Path:
     """Write an mp4 (H.264, playable everywhere), atomically.
+
+    With the ``count`` of frames, or the most that there can be, they need not fit into memory.
 
     Raises:
         UserError: there are no frames, no ffmpeg, another suffix than .mp4, or a full disk.
@@ -114,12 +144,16 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
     runs.check_output(path, "the film", runs.FILM)
     import imageio_ffmpeg
 
-    pictures = list(frames)
-    if not pictures:
+    if count is None:
+        frames = list(frames)
+        count = len(frames)
+    pictures = iter(frames)
+    if (first := next(pictures, None)) is None:
         raise UserError(f"{path}: a film needs at least one frame")
-    height, width = pictures[0].shape[:2]
-    rate = max(16, int(0.9 * cfg.max_bytes * 8 / (len(pictures) / cfg.fps) / 1000))  # kbit/s
-    options = ["-crf", "26", "-preset", "medium", "-maxrate", f"{rate}k", "-bufsize", f"{rate}k"]
+    height, width = first.shape[:2]
+    rate = max(16, int(0.9 * cfg.max_bytes * 8 / (count / cfg.fps) / 1000))  # kbit/s
+    options = ["-crf", "26", "-preset", "veryfast"]
+    options += ["-maxrate", f"{rate}k", "-bufsize", f"{rate}k", "-movflags", "+faststart"]
     with runs.atomic_path(path) as temporary:
         writer = imageio_ffmpeg.write_frames(
             os.fspath(temporary.absolute()),  # "a:b.mp4" would be a protocol
@@ -128,11 +162,11 @@ def write_video(path: Path, frames: Iterable[Frames], cfg: VideoConfig) -> Path:
             codec="libx264",
             quality=None,
             macro_block_size=2,
-            output_params=[*options, "-movflags", "+faststart"],
+            output_params=options,
             ffmpeg_log_level="error",
         )
         with contextlib.closing(writer):
             writer.send(None)
-            for picture in pictures:
+            for picture in itertools.chain([first], pictures):
                 writer.send(np.ascontiguousarray(picture))
     return path

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,12 +20,15 @@ from worldmodels.dream.world import ended
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.executors import one_thread
 from worldmodels.experience.episode import EpisodeResult
+from worldmodels.experience.rollout import PolicyBehaviour, run_group
 from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
-from worldmodels.protocols import UserError
+from worldmodels.protocols import Policy, UserError
 from worldmodels.tasks import task_for
 from worldmodels.video.drawing import Frames, VideoConfig, compose, grid, write_picture, write_video
 
+USUAL_PACE = 30.0
+"""Steps per second of an environment that names no rate of frames."""
 LOSS_GAIN = 4
 """Brightness of V's error in a picture, relative to the frames'."""
 WHICH: tuple[Literal["best", "median", "worst"], ...] = ("best", "median", "worst")
@@ -68,6 +72,38 @@ class Dreamt(NamedTuple):
     z: Tensor  #: (T + 1, Z)
     end: NDArray[np.float32]  #: (T + 1,)
     over: NDArray[np.bool_]  #: (T + 1,)
+
+
+def pace(env: gym.Env[Any, Any]) -> float:
+    """Steps per second at which people see an environment; the usual pace where it names none."""
+    return float(env.metadata.get("render_fps") or USUAL_PACE)
+
+
+def pace_of(env_id: str) -> float:
+    """The same of an id; the usual pace if it is not installed."""
+    try:
+        with contextlib.closing(envs.make(env_id)) as env:
+            return pace(env)
+    except UserError:
+        return USUAL_PACE
+
+
+def record(
+    env: gym.Env[Any, Any], policy: Policy, seed: int, max_steps: int
+) -> tuple[Recording, EpisodeResult]:
+    """Let a policy act for an episode, and keep every frame."""
+    frames: list[Frames] = []
+    with runs.progress(range(max_steps), "acting", unit="steps") as bar:
+
+        def keep(obs: Frames, _: NDArray[np.bool_]) -> None:
+            frames.append(obs[0].copy())
+            bar.advance(int(len(frames) > 1))
+
+        behaviour = PolicyBehaviour(policy)
+        limits: dict[str, Any] = {"max_steps": max_steps, "width": 1}
+        (result,) = run_group([env], behaviour, [seed], on_frames=keep, **limits)
+    assert result.actions is not None and result.rewards is not None
+    return Recording(np.stack(frames), result.actions, result.rewards), result
 
 
 def replay(
@@ -161,7 +197,7 @@ def film(
     env_id: str,
     result: EvaluationResult,
     folder: Path,
-    cfg: VideoConfig = VideoConfig(),  # noqa: B008  # frozen
+    cfg: VideoConfig | None = None,
 ) -> None:
     """Film the best, the median and the worst episode, and make the pictures of a report.
 
@@ -171,9 +207,10 @@ def film(
         result: evaluated with ``keep_actions=True``.
         folder: gets best.mp4, median.mp4, worst.mp4, episodes.json, reconstructions.png, dream.png
             and, where the agent has starts, dream.mp4.
-        cfg: size and speed.
+        cfg: size and speed (default: the environment's speed).
     """
     runs.make_folder(folder)
+    cfg = VideoConfig().at(pace_of(env_id)) if cfg is None else cfg
     noted: dict[str, dict[str, Any]] = {}
 
     def write(name: str, frames: Iterator[Frames], facts: Mapping[str, Any]) -> None:
@@ -214,15 +251,22 @@ def episode_frames(
         yield compose(pictures, labels, line, cfg.panel, ahead / seen.sync)
 
 
-@torch.inference_mode()
-def dream_frames(
-    agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
-) -> Iterator[Frames]:
-    """Frames of a film of pure dreams: the agent acts, M answers, V paints; side by side.
+class DreamStep(NamedTuple):
+    """n dreams at one decision."""
 
-    Under each is its return and the chance of an end that M gave the last step. One that ends
-    (`Agent.ends`) stands still and dark, and with the last of them ends the film.
-    """
+    t: int  #: steps of the real environment since their start
+    z: Tensor  #: (n, Z)
+    total: NDArray[np.float64]  #: (n,) returns so far
+    end: NDArray[np.float32]  #: (n,) chance of an end that M gave the last step
+    alive: NDArray[np.bool_]  #: (n,)
+    length: NDArray[np.int64]  #: (n,) steps of those that have ended
+
+
+@torch.inference_mode()
+def dream_steps(
+    agent: Agent, dreams: int, steps: int, seed: int = 0, temperature: float = 1.0
+) -> Iterator[DreamStep]:
+    """Pure dreams: the agent acts and M answers, until all have ended (`Agent.ends`)."""
     if agent.starts is None:
         raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
     generator = torch.Generator().manual_seed(seed)
@@ -230,28 +274,50 @@ def dream_frames(
     z = torch.from_numpy(agent.starts.z[chosen]).float()
     h, c = (torch.from_numpy(a[0, chosen]).float() for a in (agent.starts.h, agent.starts.c))
     state, memory, reward = MemoryState(h, c), agent.memories[0], np.zeros(dreams)
-    held, length, end = agent.action_repeat, np.full(dreams, steps), np.zeros(dreams)
+    held, length = agent.action_repeat, np.full(dreams, steps)
+    end = np.zeros(dreams, np.float32)
     for t in range(0, steps, held):
         alive = length == steps
-        if t % cfg.every < held or not alive.any():
-            pictures = agent.decode(z)
-            pictures[~alive] //= 3
-            ends = np.where(alive, [f"end {p:.1%}" for p in end], [f"ended at {n}" for n in length])
-            labels = [f"return {r:.0f}, {said}" for r, said in zip(reward, ends, strict=True)]
-            line = ("no frame here is real", f"step {t}")
-            picture = compose(list(pictures), labels, line, cfg.panel)
-            yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
+        yield DreamStep(t, z.clone(), reward.copy(), end, alive, length.copy())
         if not alive.any():
             return
         before, action = z, agent.act(z, state.seen(agent.controller.carry))
         noise = mixture_noise(z, generator)
-        z, out, state = memory.dream(z, action, state, noise, cfg.temperature)
+        z, out, state = memory.dream(z, action, state, noise, temperature)
         z[~alive] = before[~alive]
         end = torch.sigmoid(out.terminated_logit).numpy()
         over = ended(agent.ends, out.terminated_logit, _uniform(dreams, generator)).numpy()
         length[alive & over] = t + held
         if agent.reward_model is not None:
             reward += np.where(alive, agent.reward_model.expected(out.reward).numpy(), 0.0)
+
+
+def dream_frames(
+    agent: Agent, cfg: VideoConfig, dreams: int = 4, steps: int = 500, seed: int = 0
+) -> Iterator[Frames]:
+    """Frames of a film of pure dreams, as V paints them; side by side.
+
+    Under each is its return and the chance of an end that M gave the last step. One that ends
+    stands still and dark, and with the last of them ends the film.
+    """
+    held = agent.action_repeat
+    for now in dream_steps(agent, dreams, steps, seed, cfg.temperature):
+        if now.t % cfg.every >= held and now.alive.any():
+            continue
+        labels = [
+            f"return {r:.0f}, " + (f"end {p:.1%}" if alive else f"ended at {n}")
+            for r, p, alive, n in zip(now.total, now.end, now.alive, now.length, strict=True)
+        ]
+        line = ("no frame here is real", f"step {now.t}")
+        picture = compose(painted(agent, now), labels, line, cfg.panel)
+        yield from [picture] * max(1, held // cfg.every)  # at the pace of reality
+
+
+def painted(agent: Agent, now: DreamStep) -> list[Frames]:
+    """V's pictures of n dreams; those that have ended are dark."""
+    pictures = agent.decode(now.z)
+    pictures[~now.alive] //= 3
+    return list(pictures)
 
 
 def reconstructions(seen: Views, columns: int = 8, scale: int = 2) -> Frames:

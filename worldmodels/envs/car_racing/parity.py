@@ -11,18 +11,10 @@ from gymnasium.envs.box2d.car_racing import CarRacing
 from numpy.typing import NDArray
 
 from worldmodels.envs.car_racing import FastCarRacing
+from worldmodels.envs.car_racing.stock import StockCarRacing
 
 EPISODE = 1000
 """Steps of an episode, at most."""
-
-
-class StockPhysics(CarRacing):
-    """Gymnasium's class, drawing only when `draw` is set."""
-
-    draw = True
-
-    def _render(self, mode: str) -> Any:
-        return super()._render(mode) if self.draw else np.zeros((96, 96, 3), np.uint8)
 
 
 def pursue(env: CarRacing, speed: float = 60.0) -> NDArray[np.float32]:
@@ -55,7 +47,7 @@ class Comparison:
 
 def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs: Any) -> Comparison:
     """Play one episode on Gymnasium's environment and on ours, and compare all they return."""
-    stock, ours = StockPhysics(**kwargs), FastCarRacing(**kwargs)
+    stock, ours = StockCarRacing(**kwargs), FastCarRacing(**kwargs)
     rng = np.random.default_rng(seed)
     pairs = [(stock.reset(seed=seed)[0], ours.reset(seed=seed)[0])]
     rewards, identical, action = [], True, np.zeros(3, np.float32)
@@ -64,11 +56,11 @@ def compare(seed: int, driven: bool, every: int, steps: int = EPISODE, **kwargs:
             action = pursue(stock)
         elif frame % 8 == 1:
             action = rng.uniform([-1, 0, 0], [1, 1, 1]).astype(np.float32)
-        stock.draw = frame % every == 0
+        stock.draws_observations = frame % every == 0
         left, right = stock.step(action), ours.step(action)
         identical &= left[1:] == right[1:]
         rewards.append((left[1], right[1]))
-        if stock.draw:
+        if stock.draws_observations:
             pairs.append((left[0], right[0]))
         if left[2]:
             break
