@@ -66,7 +66,8 @@ def test_one_seed_one_result_and_exact_resume(tmp_path: Path, shape: VAEConfig) 
 
 def test_the_matrix_product_of_the_decoder_copies_no_weight() -> None:
     model = train_vision(CFG, SMALL, batches, FRAMES, seed=0)
-    assert model.check_decoder()[0].weight.is_contiguous()  # channels last, flatten copies it
+    weight = next(model.check_decoder().parameters())
+    assert weight.is_contiguous()  # channels last, flatten copies it
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
