@@ -37,9 +37,9 @@ from worldmodels.memory.rewards import RewardModel
 from worldmodels.tasks.atari import FREEWAY
 from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.tasks.classic import CART_POLE
+from worldmodels.tasks.keys import Keyboard
 from worldmodels.video import VideoConfig, scenes, window
 from worldmodels.video.films import dream_steps, pace_of
-from worldmodels.video.keys import Keyboard
 from worldmodels.video.window import Window
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 

@@ -17,9 +17,9 @@ from worldmodels.envs import pixels
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import Policy
 from worldmodels.tasks import task_for
+from worldmodels.tasks.keys import Keyboard
 from worldmodels.video.drawing import Frames
 from worldmodels.video.films import pace, pace_of
-from worldmodels.video.keys import Keyboard
 from worldmodels.video.window import Window
 
 LAST_SECONDS = 2.0

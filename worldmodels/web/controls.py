@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.tasks import Key, Task
+from worldmodels.tasks import Task
+from worldmodels.tasks.keys import Keyboard, at_rest
 from worldmodels.web.weights import Tree
 
 ARROWS = {
@@ -18,14 +18,7 @@ ARROWS = {
     "down": ("ArrowDown", "↓", "right"),
     "up": ("ArrowUp", "↑", "right"),
 }
-"""Of a task's key: its name in a browser, its sign, and the thumb that reaches it."""
-PAIRS = (
-    *(("ArrowLeft", "←", "ArrowRight", "→"), ("ArrowDown", "↓", "ArrowUp", "↑")),
-    *((a, a.upper(), b, b.upper()) for a, b in ("ad", "sw", "fh", "gt")),
-)
-"""Keys that lower and raise the numbers of a Box, one after the other."""
-CHOICES = "1234567890qwertyuiasdfghjk"
-"""Keys of Discrete choices."""
+"""Of an arrow key: its name in a browser, its sign, and the thumb that reaches it."""
 
 
 def controls(spec: ActionSpec, task: Task) -> tuple[list[Tree], list[float] | None]:
@@ -33,60 +26,32 @@ def controls(spec: ActionSpec, task: Task) -> tuple[list[Tree], list[float] | No
 
     Numbers of a Box are added to those at rest. None repeats the last choice.
     """
-    discrete = spec.kind == "discrete"
-    named = _named(spec, task)
-    rest = np.clip(np.zeros(spec.size), spec.low, spec.high) if not discrete else None
-    if discrete and "" in named:
-        rest = _vector(named[""].action, spec)
-    found = [
-        {"key": key, "sign": sign, "side": side, "label": named[name].label}
-        | {"action": _vector(named[name].action, spec).tolist()}
-        for name, (key, sign, side) in ARROWS.items()
-        if name in named
-    ]
-    return found or _numbered(spec), None if rest is None else rest.tolist()
-
-
-def _named(spec: ActionSpec, task: Task) -> Mapping[str, Key]:
-    """The task's keys, if they are of this action space: a task may have several."""
-    fit = [
-        spec.kind == "discrete" and action < spec.dim
-        if isinstance(action := key.action, int)
-        else spec.kind == "box" and len(action) == spec.dim
-        for key in task.keys.values()
-    ]
-    return task.keys if all(fit) else {}
+    board = Keyboard.of(spec, task.keys)
+    rest: NDArray[Any] | None = None
+    if spec.kind == "box":
+        rest = at_rest(spec)
+    elif board.rest is not None:
+        rest = _vector(board.rest, spec)
+    arrows = set(board.keys) <= set(ARROWS)
+    found: list[Tree] = []
+    for name in sorted(board.keys, key=[*ARROWS].index) if arrows else board.keys:
+        key, sign, side = ARROWS.get(name, (name, name.upper(), None))
+        label, action = board.keys[name]
+        one: Tree = {"key": key, "sign": sign, "label": label}
+        one["action"] = _vector(action, spec).tolist()
+        found.append(one | {"side": side} if arrows else one)
+    return found, None if rest is None else rest.tolist()
 
 
 def _vector(action: int | tuple[float, ...], spec: ActionSpec) -> NDArray[Any]:
     return np.eye(spec.size)[action] if isinstance(action, int) else np.array(action, float)
 
 
-def _numbered(spec: ActionSpec) -> list[Tree]:
-    """A key for each choice, or two for each number, as far as there are keys."""
-    if spec.kind == "discrete":
-        return [
-            {"key": key, "sign": key.upper(), "label": f"choice {choice + spec.start}"}
-            | {"action": np.eye(spec.size)[choice].tolist()}
-            for choice, key in zip(range(spec.dim), CHOICES, strict=False)
-        ]
-    found = []
-    rest = np.clip(np.zeros(spec.size), spec.low, spec.high)
-    for number, pair in zip(range(spec.dim), PAIRS, strict=False):
-        for end, sign, bound in ((0, "−", spec.low), (2, "+", spec.high)):
-            step = np.eye(spec.size)[number] * (bound[number] - rest[number])
-            if step.any():
-                label = f"action {number + 1} {sign}"
-                found.append({"key": pair[end], "sign": pair[end + 1], "label": label})
-                found[-1]["action"] = step.tolist()
-    return found
-
-
 def bars(spec: ActionSpec, keys: list[Tree], task: Task) -> list[Tree]:
     """A bar for each number that M gets as an action: its name and range."""
     unit = (0.0,) * spec.dim, (1.0,) * spec.dim
     low, high = (spec.low, spec.high) if spec.kind == "box" else unit
-    idle = _named(spec, task).get("")
+    idle = Keyboard.of(spec, task.keys).idle
     found = []
     for number in range(spec.size):
         names = [key["label"] for key in keys if key["action"][number]]

@@ -25,8 +25,8 @@ class Keyboard:
     spec: ActionSpec
     keys: Mapping[str, Key]
     """what each key does"""
-    rest: int | None = None
-    """the choice (from 0) while none is held; None repeats the last one"""
+    idle: Key | None = None
+    """the choice while none is held; None repeats the last one"""
 
     @classmethod
     def of(cls, spec: ActionSpec, named: Mapping[str, Key]) -> Self:
@@ -40,8 +40,13 @@ class Keyboard:
             for action in given
         )
         keys = dict(named) if fits and named else _numbered(spec)
-        none = keys.pop("", None)
-        return cls(spec, keys, None if none is None else int(np.array(none.action)))
+        idle = keys.pop("", None)
+        return cls(spec, keys, idle)
+
+    @property
+    def rest(self) -> int | None:
+        """The choice, counted from 0, while none is held; None repeats the last one."""
+        return self.idle.action if self.idle and isinstance(self.idle.action, int) else None
 
     def action(self, held: Collection[str], last: Any = None) -> Any:
         """The environment's action while these keys are held, the newest last.
@@ -50,7 +55,7 @@ class Keyboard:
         """
         wanted = [self.keys[name].action for name in held if name in self.keys]
         if self.spec.kind == "box":
-            total = _rest(self.spec) + sum(map(np.array, wanted), np.zeros(self.spec.dim))
+            total = at_rest(self.spec) + sum(map(np.array, wanted), np.zeros(self.spec.dim))
             numbers = np.clip(total, self.spec.low, self.spec.high).astype(np.float32)
             return self.spec.to_env(numbers)
         choice = wanted[-1] if wanted else self.rest
@@ -63,7 +68,7 @@ class Keyboard:
         return ", ".join(f"{name}: {key.label}" for name, key in self.keys.items())
 
 
-def _rest(spec: ActionSpec) -> NDArray[np.float32]:
+def at_rest(spec: ActionSpec) -> NDArray[np.float32]:
     """The numbers that do nothing: 0, or the bound that is next to it."""
     return np.clip(np.zeros(spec.dim), spec.low, spec.high).astype(np.float32)
 
@@ -73,7 +78,7 @@ def _numbered(spec: ActionSpec) -> dict[str, Key]:
     if spec.kind == "discrete":
         names = zip(CHOICES, range(spec.dim), strict=False)
         return {name: Key(f"choice {spec.start + choice}", choice) for name, choice in names}
-    found, rest = {}, _rest(spec)
+    found, rest = {}, at_rest(spec)
     for number, pair in zip(range(spec.dim), PAIRS, strict=False):
         for name, sign, bounds in zip(pair, "-+", (spec.low, spec.high), strict=True):
             step = np.zeros(spec.dim)
