@@ -28,7 +28,7 @@ from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.policies.learned import PolicyFile
 from worldmodels.policies.opening import best_policy, open_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
-from worldmodels.protocols import Policy, UserError
+from worldmodels.protocols import DEFAULT_AGENT, SHIPPED, Policy, UserError
 from worldmodels.runs import read_json
 
 CFG = PlanningConfig(
@@ -274,3 +274,10 @@ def test_a_planner_that_is_registered_is_an_option_of_the_commands(
     assert read_json(out)["agent"].endswith("(shooting)")
     assert main([*words, "--planning.cem.samples", "9"]) == 2
     assert "the planner is shooting" in capsys.readouterr().err
+
+
+def test_a_bundled_agent_s_folder_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(path for path in (SHIPPED / DEFAULT_AGENT).rglob("*"))
+    assert main(["train-policy", "--policy", "policy-network"]) == 2
+    assert "car-racing comes with the package" in capsys.readouterr().err
+    assert sorted(path for path in (SHIPPED / DEFAULT_AGENT).rglob("*")) == before

@@ -30,7 +30,7 @@ from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import Learned, open_member, open_policy, own_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
 from worldmodels.presets import RunConfig
-from worldmodels.protocols import DEFAULT_AGENT, UserError
+from worldmodels.protocols import DEFAULT_AGENT, SHIPPED, UserError
 from worldmodels.runs import (
     FilePath,
     FilmPath,
@@ -162,7 +162,8 @@ class TrainPolicy(Command):
     policy: Learned = "actor-critic"
     """what to train"""
     out: FilePath | None = None
-    """file to write (default: one named after the policy in the agent's folder)"""
+    """file to write (default: one named after the policy in the agent's folder, unless it
+    is a bundled one)"""
     training: PolicyTrainConfig = field(default_factory=PolicyTrainConfig)
     """training of residual, actor-critic and policy-network"""
     planner: planners.Method = "icem"
@@ -210,6 +211,10 @@ class TrainPolicy(Command):
                 f"{self.policy}; a residual needs it above 0, all others need 0"
             )
         planners.get(self.planner)
+        if self.out is None and find(self.agent).parent == SHIPPED:
+            raise UserError(
+                f"{self.agent} comes with the package, which stays as it is: give --out"
+            )
         agent = Agent.from_pretrained(self.agent)
         out = self.out or policy_path(self.agent, self.policy)
         check_output(out, "--out")  # by default in the agent's folder
