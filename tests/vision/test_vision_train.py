@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ from numpy.typing import NDArray
 from worldmodels._training import TrainingLoop
 from worldmodels.protocols import UserError
 from worldmodels.vision import train
-from worldmodels.vision.train import Pace, VisionTrainConfig, one_cycle, statistics, train_vision
+from worldmodels.vision.train import (
+    Clip,
+    Pace,
+    VisionTrainConfig,
+    one_cycle,
+    statistics,
+    train_vision,
+)
 from worldmodels.vision.vae import QUANTISATION, ConvVAE, VAEConfig
 
 SMALL = VAEConfig(z_dim=4, width=4)
@@ -62,6 +70,29 @@ def test_one_seed_one_result_and_exact_resume(tmp_path: Path, shape: VAEConfig) 
     assert checkpoint.exists()
     resumed = train_vision(CFG, shape, batches, FRAMES, seed=3, checkpoint=checkpoint)
     assert same(whole, resumed)
+
+
+def test_a_gradient_out_of_all_proportion_is_scaled_down() -> None:
+    model = ConvVAE(STANDARDIZED)
+    loop = types.SimpleNamespace(trainable=list(model.parameters()), resumed={})
+    clip = Clip(loop, enabled=True)  # type: ignore[arg-type]  # all that it needs of a loop
+
+    def after(norm: float) -> float:
+        for weight in model.parameters():
+            weight.grad = torch.zeros_like(weight)
+        model.to_mu.bias.grad = torch.full_like(model.to_mu.bias, norm / 2)  # four numbers
+        clip()
+        assert model.to_mu.bias.grad is not None
+        return float(model.to_mu.bias.grad.norm())
+
+    assert after(8.0) == pytest.approx(8.0)  # nothing is usual yet
+    assert after(15.0) == pytest.approx(15.0)
+    usual = 8.0 + 0.05 * 7
+    assert after(1e6) == pytest.approx(2 * usual)
+    assert clip.usual == pytest.approx(1.05 * usual)
+    off = Clip(loop, enabled=False)  # type: ignore[arg-type]
+    off()
+    assert off.state() == {}
 
 
 def test_the_matrix_product_of_the_decoder_copies_no_weight() -> None:

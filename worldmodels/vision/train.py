@@ -42,6 +42,8 @@ FALL, WITHIN = 0.03, 300
 """The moving error falls by this fraction in so many steps, or an adaptive training draws in."""
 LEAST = 0.4
 """Fraction of the steps before which it never does: V may stand still at first, too."""
+OUTLIER, FOLLOW = 2.0, 0.05
+"""A gradient's largest norm, in units of the usual one, and how fast that one follows."""
 TRIAL_STEPS, GAIN = 250, 0.02
 """Gradient steps of a trial of z's size, and how much more of what moves a z of twice the size has
 to explain: TakeCover gains 0.03 by 64 numbers."""
@@ -115,6 +117,34 @@ def fitting_size(
         f"{short.steps:,} steps by {sizes[0].z_dim} and {errors[1]:.1%} by {sizes[1].z_dim}"
     )
     return chosen
+
+
+class Clip:
+    """Bounds the gradient's norm by a multiple of what it usually is, whatever the loss's scale.
+
+    Where most frames are alike, a rare one has a gradient that is many times as large, and one step
+    of Adam's along it can undo the training. The usual norm is a moving mean of clipped ones.
+    """
+
+    def __init__(self, loop: TrainingLoop[ConvVAE], enabled: bool) -> None:
+        """Begin without a norm, or resume with that of the loop's checkpoint."""
+        self.loop, self.enabled = loop, enabled
+        self.usual: float | None = loop.resumed.get("usual_norm")
+        """None before the first step"""
+
+    def __call__(self) -> None:
+        """Scale the gradients down, if they are too large."""
+        if not self.enabled:
+            return
+        limit = math.inf if self.usual is None else OUTLIER * self.usual
+        found = float(torch.nn.utils.clip_grad_norm_(self.loop.trainable, limit))
+        norm = min(found, limit)
+        if math.isfinite(norm):
+            self.usual = norm if self.usual is None else self.usual + FOLLOW * (norm - self.usual)
+
+    def state(self) -> dict[str, Any]:
+        """What a resume needs."""
+        return {"usual_norm": self.usual} if self.enabled else {}
 
 
 class Pace:
@@ -216,7 +246,7 @@ def train_vision(
     if std < STILL:
         _complain("the frames never change: look at what the environment draws", loop.steps)
     measured: dict[str, float] = {}
-    pace = Pace(cfg, loop, adaptive)
+    pace, clip = Pace(cfg, loop, adaptive), Clip(loop, vae.standardized)
 
     def check() -> dict[str, float]:
         measured.update(validate(loop.model, holdout, cfg, mean, neighbours))
@@ -233,6 +263,7 @@ def train_vision(
         loss, metrics = vae_loss(out, x, cfg.kl_tolerance, vae.standardized)
         loop.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        clip()
         loop.optimiser.step()
 
         # metrics and checkpoint
@@ -246,7 +277,7 @@ def train_vision(
         _check_alive(measured, vae, step + 1, loop.steps)  # before a checkpoint could hide it
         pace.look(step + 1, measured)
         measured.clear()
-        loop.keep(step, **pace.state())
+        loop.keep(step, **pace.state(), **clip.state())
     return loop.model.eval()
 
 
