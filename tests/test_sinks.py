@@ -114,7 +114,7 @@ def test_a_missing_package_is_said_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, name: SinkName
 ) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=rf"^--log {name} needs .*worldmodels\[{name}\]"):
+    with pytest.raises(UserError, match=rf"^--log {name} needs .*worldmodels-control\[{name}\]"):
         RunFolder(tmp_path / "run", log=(name,))
     words = ["run", "--preset", "smoke", "--out", str(tmp_path / "run"), "--log", name]
     assert main(words) == 2

@@ -17,6 +17,7 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.wrappers import TimeLimit, TransformObservation
 
+from worldmodels.envs.car_racing import STOCK
 from worldmodels.envs.ids import Scalar
 from worldmodels.protocols import UserError, install_extra
 
@@ -117,7 +118,7 @@ def minigrid(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
 
 
 RECIPES: dict[str, Recipe] = {
-    "CarRacing-v": Recipe("gymnasium.envs.box2d", "box2d", wrap=car_racing),
+    STOCK: Recipe("gymnasium.envs.box2d", "box2d", wrap=car_racing),
     "VizdoomTakeCover-v1": Recipe(
         "vizdoom.gymnasium_wrapper",
         "doom",

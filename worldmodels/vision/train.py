@@ -42,8 +42,8 @@ FALL, WITHIN = 0.03, 300
 """The moving error falls by this fraction in so many steps, or an adaptive training draws in."""
 LEAST = 0.4
 """Fraction of the steps before which it never does: V may stand still at first, too."""
-OUTLIER, FOLLOW = 2.0, 0.05
-"""A gradient's largest norm, in units of the usual one, and how fast that one follows."""
+FOLLOW = 0.05
+"""Weight of the newest norm of the gradient in the usual one."""
 TRIAL_STEPS, GAIN = 250, 0.02
 """Gradient steps of a trial of z's size, and how much more of what moves a z of twice the size has
 to explain: TakeCover gains 0.03 by 64 numbers."""
@@ -120,10 +120,11 @@ def fitting_size(
 
 
 class Clip:
-    """Bounds the gradient's norm by a multiple of what it usually is, whatever the loss's scale.
+    """Bounds the gradient's norm by what it usually is, whatever the loss's scale.
 
     Where most frames are alike, a rare one has a gradient that is many times as large, and one step
-    of Adam's along it can undo the training. The usual norm is a moving mean of clipped ones.
+    of Adam's along it can undo the training. The usual norm is a moving geometric mean, which a few
+    outliers hardly change.
     """
 
     def __init__(self, loop: TrainingLoop[ConvVAE], enabled: bool) -> None:
@@ -133,14 +134,13 @@ class Clip:
         """None before the first step"""
 
     def __call__(self) -> None:
-        """Scale the gradients down, if they are too large."""
+        """Scale the gradients down, if they are larger."""
         if not self.enabled:
             return
-        limit = math.inf if self.usual is None else OUTLIER * self.usual
-        found = float(torch.nn.utils.clip_grad_norm_(self.loop.trainable, limit))
-        norm = min(found, limit)
-        if math.isfinite(norm):
-            self.usual = norm if self.usual is None else self.usual + FOLLOW * (norm - self.usual)
+        limit = math.inf if self.usual is None else self.usual
+        norm = float(torch.nn.utils.clip_grad_norm_(self.loop.trainable, limit))
+        if norm > 0 and math.isfinite(norm):
+            self.usual = norm if self.usual is None else self.usual * (norm / self.usual) ** FOLLOW
 
     def state(self) -> dict[str, Any]:
         """What a resume needs."""

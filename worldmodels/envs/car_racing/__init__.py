@@ -2,4 +2,7 @@
 
 from worldmodels.envs.car_racing.env import FastCarRacing
 
-__all__ = ["FastCarRacing"]
+__all__ = ["STOCK", "FastCarRacing"]
+
+STOCK = "CarRacing-v"
+"""How the ids of Gymnasium's own environment begin."""
