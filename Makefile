@@ -8,12 +8,10 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-# On Linux the package index has torch with CUDA, a download of 2.7 GB with what it needs. TORCH=cpu
-# takes the build for CPUs, 0.2 GB; a torch of the pinned version that is there already stays.
-TORCH :=
-CPU_INDEX := https://download.pytorch.org/whl/cpu
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-  $(if $(filter cpu,$(TORCH)),--extra-index-url $(CPU_INDEX))
+# On Linux the package index may have torch with CUDA, a download of 2.7 GB with what it needs. What
+# pip reads from the environment applies: PIP_EXTRA_INDEX_URL can name the index of CPU builds, 0.2 GB
+# (docs/quickstart.md). A torch of the pinned version that is there already stays.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # The first interpreter that is new enough and can make virtual environments; PYTHON=... overrides.
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
@@ -37,7 +35,7 @@ $(BIN)/python:
 	"$$python" -m venv --clear $(VENV)
 
 $(VENV)/.core-installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing worldmodels and what it needs (once, some minutes; TORCH=cpu takes torch's small build)"
+	@echo "Installing worldmodels and what it needs (once, some minutes)"
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
