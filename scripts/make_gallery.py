@@ -12,16 +12,14 @@ from pathlib import Path
 import tyro
 
 from worldmodels.cli import guarded
-from worldmodels.protocols import UserError, shipped
-from worldmodels.video.gallery import make_gallery
+from worldmodels.protocols import UserError
+from worldmodels.video.gallery import dreaming, make_gallery
 
 LARGEST, LARGEST_SUM = 1_000_000, 4_000_000
 """Bytes of one animation and of all."""
 
 
-def gallery(
-    agents: tuple[str, ...] = tuple(shipped()), out: Path = Path("docs/images/gallery")
-) -> None:
+def gallery(agents: tuple[str, ...] = dreaming(), out: Path = Path("docs/images/gallery")) -> None:
     """Write and list the animations; larger ones than a page should load are refused."""
     total = 0
     for agent in agents:

@@ -20,7 +20,7 @@ from worldmodels.commands.evaluate import Evaluate
 from worldmodels.commands.planning import TrainPolicy
 from worldmodels.commands.run import Run
 from worldmodels.presets import PRESETS
-from worldmodels.protocols import SHIPPED, UserError
+from worldmodels.protocols import SHIPPED, UserError, shipped
 from worldmodels.runs import read_json, write_json
 
 NESTED = "explore_bias"  # centres of several numbers each, of which flags can tell only one
@@ -330,6 +330,7 @@ def test_the_packages_agent_is_the_default(
 ) -> None:
     assert cli.main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "--agent car-racing|FOLDER" in said and "(default: car-racing)" in said
+    names = shipped()
+    assert f"--agent {'|'.join(names)}|FOLDER" in said and "(default: car-racing)" in said
     assert cli.main(["--help"]) == 0
-    assert "Agents that come along: car-racing." in capsys.readouterr().out
+    assert f"Agents that come along: {', '.join(names)}." in capsys.readouterr().out

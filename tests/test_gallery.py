@@ -13,7 +13,7 @@ from PIL import Image
 from tests.test_play import H, Z, small_agent
 from worldmodels.agent import Agent
 from worldmodels.memory.interface import MemoryState
-from worldmodels.protocols import UserError, shipped
+from worldmodels.protocols import UserError
 from worldmodels.video import gallery
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -56,7 +56,7 @@ def test_the_page_shows_all_of_it_and_it_is_small() -> None:
     page = (DOCS / "gallery.md").read_text(encoding="utf-8")
     files = sorted((DOCS / "images" / "gallery").glob("*.webp"))
     assert [path.name for path in files] == sorted(
-        f"{agent}-{piece}.webp" for agent in shipped() for piece in gallery.PIECES
+        f"{agent}-{piece}.webp" for agent in gallery.dreaming() for piece in gallery.PIECES
     )
     assert all(f"](images/gallery/{path.name})" in page for path in files)
     sizes = [path.stat().st_size for path in files]
