@@ -32,7 +32,7 @@ myst_enable_extensions = ["amsmath", "attrs_block", "colon_fence", "deflist", "d
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_in_temp = True
-nb_execution_timeout = 150  # seconds for a cell
+nb_execution_timeout = 600  # seconds for a cell
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 

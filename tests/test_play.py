@@ -118,6 +118,20 @@ def test_without_a_display_there_is_a_film_and_a_page(
         assert f"runs/play/{name}" in said and (tmp_path / "runs/play" / name).is_file()
 
 
+def test_an_agent_that_only_acts_is_filmed_without_its_dream(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Agent.from_pretrained(folder).without_dreams().save_pretrained(tmp_path / "acts")
+    monkeypatch.chdir(tmp_path)
+    run("--agent", tmp_path / "acts", "--steps", "4")
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert "runs/play/acts.mp4" in said and "browser" not in said
+    assert cli.main(["play", "--agent", str(tmp_path / "acts"), "--dream", "--steps", "4"]) == 2
+
+
 def test_the_page_is_left_out_where_there_is_no_module_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,7 +147,7 @@ def test_what_cannot_be_filmed_is_not_driven_first(
 ) -> None:
     monkeypatch.setattr(play, "record", lambda *_, **__: pytest.fail("it drove"))
     Agent.from_pretrained(folder).without_dreams().save_pretrained(tmp_path / "blind")
-    words = ["play", "--agent", tmp_path / "blind", "--video", tmp_path / "film.mp4"]
+    words = ["play", "--agent", tmp_path / "blind", "--dream", "--video", tmp_path / "film.mp4"]
     assert cli.main([str(word) for word in words]) == 2
     assert "without its decoder" in capsys.readouterr().err
     assert not (tmp_path / "film.mp4").exists()

@@ -117,12 +117,14 @@ class Play(Command):
 
     def _as_film(self, agent: Agent, path: Path) -> None:
         """Write the film and its poster, and where nobody chose it, the page of the dream."""
-        agent.vision.check_decoder()
+        if self.dream:
+            agent.vision.check_decoder()
         runs.check_output(path, "the film", runs.FILM)
         frames, cfg, count = self._dream(agent) if self.dream else self._reality(agent)
         poster = path.with_suffix(".png")
         video.write_video(path, _filmed(frames, count, poster), cfg, count)
-        page = None if self.video else dream_page(self.agent, path.with_suffix(".html"))
+        blind = self.video is not None or agent.vision.decoder is None
+        page = None if blind else dream_page(self.agent, path.with_suffix(".html"))
         act = f"; act in the dream yourself, in a browser: {page}" if page else ""
         print(f"film: {path}, its poster: {poster}{act}")
 
@@ -134,14 +136,16 @@ class Play(Command):
         return video.dream_frames(agent, cfg, 4, self.steps, self.seed % 2**63), cfg, count
 
     def _reality(self, agent: Agent) -> Film:
-        """Act for an episode, and see it through V and M."""
+        """Act for an episode, and see it through V and M where V can paint."""
         env_id = self.env or own_env(self.agent)
         with contextlib.closing(envs.make(env_id)) as env:
             cfg = VideoConfig(panel=PANEL, max_bytes=MAX_BYTES).at(pace(env))
             taken, result = record(env, self._policy(env), self.seed, self.steps)
         print(f"return {result.total_reward:.1f} in {result.length} steps", flush=True)
-        seen = video.views(agent, taken, cfg)
         title = f"{task_for(env_id).words.episode} {self.seed}"
+        if agent.vision.decoder is None:  # it was stored to act only
+            return video.real_frames(taken, cfg, title), cfg, len(taken.frames[:: cfg.every])
+        seen = video.views(agent, taken, cfg)
         count = len(range(0, len(taken.frames), min(cfg.every, seen.every)))
         return video.episode_frames(taken, seen, cfg, title), cfg, count
 

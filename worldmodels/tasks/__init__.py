@@ -15,13 +15,13 @@ from worldmodels.tasks.task import (
     DEFAULT,
     Key,
     Symmetry,
-    Task,
     Words,
     named,
     register_task,
     task_for,
     task_of,
 )
+from worldmodels.tasks.task import Task as Task  # not in __all__: `worldmodels` has it already
 
 register_task(CAR_RACING, "worldmodels/CarRacing-v3", "CarRacing-v3")
 register_task(TAKE_COVER, "VizdoomTakeCover-v1")
@@ -34,7 +34,6 @@ __all__ = [
     "DEFAULT",
     "Key",
     "Symmetry",
-    "Task",
     "Words",
     "named",
     "register_task",

@@ -4,7 +4,7 @@ An episode is replayed from its seed and actions, so its evaluation keeps no fra
 """
 
 from worldmodels.video.drawing import Frames, VideoConfig, grid, write_picture, write_video
-from worldmodels.video.films import dream_frames, episode_frames, film, replay, views
+from worldmodels.video.films import dream_frames, episode_frames, film, real_frames, replay, views
 
 __all__ = [
     "Frames",
@@ -13,6 +13,7 @@ __all__ = [
     "episode_frames",
     "film",
     "grid",
+    "real_frames",
     "replay",
     "views",
     "write_picture",

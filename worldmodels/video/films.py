@@ -251,6 +251,14 @@ def episode_frames(
         yield compose(pictures, labels, line, cfg.panel, ahead / seen.sync)
 
 
+def real_frames(recording: Recording, cfg: VideoConfig, title: str) -> Iterator[Frames]:
+    """Frames of a film of reality alone, with a line of facts."""
+    total = np.concatenate([[0.0], np.cumsum(recording.rewards)])
+    for t in range(0, len(recording.frames), cfg.every):
+        line = [f"step {t}", f"return {total[t]:.1f}"]
+        yield compose((recording.frames[t],), (title,), line, 2 * cfg.panel)
+
+
 class DreamStep(NamedTuple):
     """n dreams at one decision."""
 
