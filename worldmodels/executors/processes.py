@@ -7,13 +7,14 @@ import ctypes
 import multiprocessing
 import os
 import pickle
+import queue
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Collection
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -59,6 +60,13 @@ class ProcessExecutor(PoolExecutor):
     process group.
     """
 
+    def __init__(self, workers: int) -> None:
+        """Plan for so many workers; they start when there is work."""
+        super().__init__(workers)
+        # `concurrent.futures.wait` takes a lock of every future: Ctrl-C would leave one locked.
+        self._answers: queue.SimpleQueue[Future[bytes]] = queue.SimpleQueue()
+        self._answered: set[Future[bytes]] = set()
+
     def _pack(self, fn: Callable[[Any], Any]) -> bytes:
         return pickle.dumps(fn)
 
@@ -92,10 +100,18 @@ class ProcessExecutor(PoolExecutor):
         message = ForkingPickler.dumps((news, item))
         worker.function = function
         # A stopped worker leaves a message half read or half written: another thread waits for it.
-        return worker.thread.submit(_exchange, worker.line, message)
+        ticket = worker.thread.submit(_exchange, worker.line, message)
+        ticket.add_done_callback(self._answers.put)
+        return ticket
 
     def _wait(self, tickets: list[Any]) -> Collection[Any]:
-        return wait(tickets, BEAT, FIRST_COMPLETED).done
+        if self._answered.isdisjoint(tickets):
+            with contextlib.suppress(queue.Empty):
+                self._answered.add(self._answers.get(timeout=BEAT))
+        while not self._answers.empty():
+            self._answered.add(self._answers.get_nowait())
+        self._answered.intersection_update(tickets)  # others were received or given up
+        return set(self._answered)
 
     def _silence(self, worker: _Worker) -> float:
         now, beats = time.monotonic(), worker.beats.value
