@@ -74,8 +74,9 @@ def test_one_seed_one_result_and_exact_resume(tmp_path: Path, shape: VAEConfig) 
 
 def test_a_gradient_out_of_all_proportion_is_scaled_down() -> None:
     model = ConvVAE(STANDARDIZED)
-    loop = types.SimpleNamespace(trainable=list(model.parameters()), resumed={})
-    clip = Clip(loop, enabled=True)  # type: ignore[arg-type]  # all that it needs of a loop
+    found: Any = types.SimpleNamespace(trainable=list(model.parameters()), resumed={})
+    loop: TrainingLoop[ConvVAE] = found  # all that a clip needs of one
+    clip = Clip(loop, enabled=True)
 
     def after(norm: float) -> float:
         for weight in model.parameters():
@@ -90,7 +91,7 @@ def test_a_gradient_out_of_all_proportion_is_scaled_down() -> None:
     usual = 8.0 * 0.5**0.05
     assert after(1e6) == pytest.approx(usual)
     assert clip.usual == pytest.approx(usual * (1e6 / usual) ** 0.05)
-    off = Clip(loop, enabled=False)  # type: ignore[arg-type]
+    off = Clip(loop, enabled=False)
     off()
     assert off.state() == {}
 

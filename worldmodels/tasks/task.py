@@ -67,7 +67,7 @@ class Task:
     rows: int | None = None
     """rows of the environment's frames that V sees, from the top; None for all"""
     crop: Crop | None = None
-    """pixels cropped from these at the top, bottom, left and right; None for none"""
+    """pixels cropped from these at the top, bottom, left and right (None: nothing)"""
     squash: tuple[Squash, ...] | None = None
     """how C's outputs become the numbers of a Box action; None scales tanh to the bounds"""
     choice_order: tuple[int, ...] | None = None
