@@ -203,6 +203,20 @@ def test_reality_plays_beside_the_dream(tab: Page, car_racing: Path) -> None:
     clean(tab, car_racing)
 
 
+def test_the_newest_of_several_changes_of_sight_counts(tab: Page, car_racing: Path) -> None:
+    opened(tab, car_racing)
+    seen = """(() => {
+        const stock = IntersectionObserver;
+        window.IntersectionObserver = class {
+          constructor(tell) { tell([{ isIntersecting: false }, { isIntersecting: true }]); }
+          observe() {}
+        };
+        const found = watch($('dream')).now;
+        window.IntersectionObserver = stock;
+        return found; })()"""
+    assert tab.js(seen) is True
+
+
 def test_choices_have_numbered_keys_and_names_are_text(tab: Page, choices: Path) -> None:
     opened(tab, choices)
     assert mode(tab) == "The agent acts"

@@ -30,10 +30,10 @@ function rangeOf(values) {
   return [0.95 * least - 1e-6, 1.05 * most + 1e-6];
 }
 
-// Whether an element is on the screen.
+// Whether an element is on the screen. A busy page gets several changes at once, the newest last.
 function watch(element) {
   const seen = { now: true };
-  new IntersectionObserver(([entry]) => (seen.now = entry.isIntersecting)).observe(element);
+  new IntersectionObserver((changes) => (seen.now = changes.at(-1).isIntersecting)).observe(element);
   return seen;
 }
 
