@@ -19,8 +19,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 SMALL_GAN = "--steps 4 --width 2 --batch-size 8 --count 100 --evaluate 20"
 COMMANDS = (
-    "play --agent car-racing --video play.mp4 --steps 30",
-    "play --agent car-racing --dream --video dream.mp4 --steps 30",
+    "play --agent car-racing --video play.mp4 --max-steps 30",
+    "play --agent car-racing --dream --video dream.mp4 --max-steps 30",
     "export-web --out dream.html",
     "evaluate --agent car-racing --episodes 1 --max-steps 60 --json evaluation.json",
     "run --preset smoke --out runs/smoke",

@@ -256,7 +256,7 @@ def test_help_loads_nothing_heavy() -> None:
         ("play --agent random", "the package comes with: car-racing"),
         ("play --agent nobody --keyboard", "there is no display"),
         ("play --agent nobody --video {out}/f.mp4", "no agent 'nobody'"),
-        ("play --agent nobody --steps 0", "--steps is 0"),
+        ("play --agent nobody --max-steps 0", "--max-steps is 0"),
     ],
 )
 def test_a_mistake_is_one_line(

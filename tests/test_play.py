@@ -92,7 +92,7 @@ def test_a_film_has_a_poster_and_the_speed_of_the_environment(
     folder: Path, tmp_path: Path, more: list[str]
 ) -> None:
     film = tmp_path / "film.mp4"
-    run("--agent", folder, "--video", film, "--steps", "6", *more)
+    run("--agent", folder, "--video", film, "--max-steps", "6", *more)
     size, fps = size_of(film)
     assert size[0] >= 784 and size[1] >= 300 and fps == 30
     assert Image.open(tmp_path / "film.png").size == size
@@ -112,7 +112,7 @@ def test_without_a_display_there_is_a_film_and_a_page(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "worldmodels.web", SimpleNamespace(__path__=[]))
     monkeypatch.setitem(sys.modules, play.PAGE, SimpleNamespace(export=export))
-    run("--agent", folder, "--steps", "4")
+    run("--agent", folder, "--max-steps", "4")
     said = capsys.readouterr().out.splitlines()[-1]
     for name in ("small.mp4", "small.png", "small.html"):
         assert f"runs/play/{name}" in said and (tmp_path / "runs/play" / name).is_file()
@@ -126,10 +126,10 @@ def test_an_agent_that_only_acts_is_filmed_without_its_dream(
 ) -> None:
     Agent.from_pretrained(folder).without_dreams().save_pretrained(tmp_path / "acts")
     monkeypatch.chdir(tmp_path)
-    run("--agent", tmp_path / "acts", "--steps", "4")
+    run("--agent", tmp_path / "acts", "--max-steps", "4")
     said = capsys.readouterr().out.splitlines()[-1]
     assert "runs/play/acts.mp4" in said and "browser" not in said
-    assert cli.main(["play", "--agent", str(tmp_path / "acts"), "--dream", "--steps", "4"]) == 2
+    assert cli.main(["play", "--agent", str(tmp_path / "acts"), "--dream", "--max-steps", "4"]) == 2
 
 
 def test_the_page_is_left_out_where_there_is_no_module_for_it(
@@ -275,7 +275,7 @@ def test_a_person_acts_in_the_dream(folder: Path, capsys: pytest.CaptureFixture[
         obs, reward, *_ = world.step(scenes.dreamer(agent)(obs, ()))
         its += reward
     with pressing({0: ["left", "up"]}) as lines:
-        run("--agent", folder, "--dream", "--keyboard", "--seed", "7", "--steps", steps)
+        run("--agent", folder, "--dream", "--keyboard", "--seed", "7", "--max-steps", steps)
     assert returns(capsys.readouterr().out) == [round(wanted, 1), round(its, 1)]
     moving = [line for line in lines if line.startswith("step")]
     assert len(moving) == steps  # frames between two decisions are shown, too
@@ -305,7 +305,7 @@ def test_an_agent_acts_in_a_window(
     folder: Path, more: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pressing({}) as lines:
-        run("--agent", folder, "--steps", "4", *more)
+        run("--agent", folder, "--max-steps", "4", *more)
     assert capsys.readouterr().out.endswith(" in 4 steps\n")
     assert [line for line in lines if line.startswith("step 4")]
 
@@ -345,7 +345,7 @@ def screen() -> Iterator[dict[str, str]]:
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 def test_real_keys_reach_the_windows_of_a_virtual_display(folder: Path) -> None:
-    words = ["play", "--agent", str(folder), "--keyboard", "--steps", "60"]
+    words = ["play", "--agent", str(folder), "--keyboard", "--max-steps", "60"]
     code = f"""
 import tests.experience.fakes
 from worldmodels import cli

@@ -16,6 +16,7 @@ import tyro
 
 from baselines import control, evolution, ppo, settings
 from tests.experience.fakes import BOX
+from tests.sinks import stand_in
 from worldmodels import cli
 from worldmodels.commands import help, parsing
 from worldmodels.config import Fields
@@ -127,6 +128,7 @@ def staged(out: Path) -> list[list[str]]:
 
 
 SMALL = "--preset small"
+LOG = "--log tensorboard wandb"
 PLANNER = "--episodes 1 --workers 1 --max-steps 2 --planning.objective.particles 2"
 SEARCH = "--planning.cem.samples 4 --planning.cem.iterations 2"
 TRAINING = (
@@ -143,24 +145,24 @@ LINES: dict[str, tuple[str, ...]] = {
     "check": (BOX,),
     "run": (
         f"{SMALL} --no-check --out {{out}}/run --workers 1 --memory.ensemble 2 "
-        f"--memory.reward event --iterations 3 --from-scratch.iterations 1 {OPTIONAL}",
+        f"--memory.reward event --iterations 3 --from-scratch.iterations 1 {OPTIONAL} {LOG}",
     ),
     "collect": (
         f"{SMALL} --env-id {BOX} --out {{out}}/e --workers 1 --run {{out}}/r --bias 0 0",
         f"{SMALL} --env-id {BOX} --out {{out}}/f --workers 1 --agent {{made}}/agent --episodes 2",
     ),
     "train-vision": (
-        f"{SMALL} --data {{made}}/e --out {{out}}/v.pt --run {{out}}/r",
+        f"{SMALL} --data {{made}}/e --out {{out}}/v.pt --run {{out}}/r {LOG}",
         f"{SMALL} --data {{made}}/e --out {{out}}/w.pt --init {{out}}/v.pt",
     ),
     "encode": ("--data {made}/e --vision {made}/v.pt --out {out}/z.safetensors --run {out}/r",),
     "train-memory": (
-        f"{SMALL} --latents {{made}}/z.safetensors --out {{out}}/m.pt --run {{out}}/r",
+        f"{SMALL} --latents {{made}}/z.safetensors --out {{out}}/m.pt --run {{out}}/r {LOG}",
         f"{SMALL} --latents {{made}}/z.safetensors {{made}}/z.safetensors --out {{out}}/n.pt "
         "--init {out}/m.pt",
     ),
     "train-controller": (
-        f"{SMALL} {FILES} --out {{out}}/a --run {{out}}/r",
+        f"{SMALL} {FILES} --out {{out}}/a --run {{out}}/r {LOG}",
         f"{SMALL} --vision {{made}}/v.pt --memory {{made}}/m.pt {{made}}/m.pt --latents "
         "{made}/z.safetensors {made}/z.safetensors --out {out}/b --init {made}/agent " + OPTIONAL,
     ),
@@ -177,7 +179,7 @@ LINES: dict[str, tuple[str, ...]] = {
         "--agent {made}/agent --decisions 2 --policy rollout --planning.rollout.changes 2",
     ),
     "train-policy": (
-        f"--agent {{made}}/agent --out {{out}}/p {TRAINING} --run {{out}}/r",
+        f"--agent {{made}}/agent --out {{out}}/p {TRAINING} --run {{out}}/r {LOG}",
         f"--agent {{made}}/agent --policy residual --out {{out}}/q {TRAINING} --training.actors 2",
         "--agent {made}/agent --policy imitation --out {out}/i --imitation.dreams 1 "
         f"--imitation.decisions 2 --imitation.epochs 1 {SEARCH}",
@@ -190,8 +192,8 @@ LINES: dict[str, tuple[str, ...]] = {
     ),
     "ensemble": ("{made}/agent {made}/agent --out {out}/c",),
     "play": (
-        "--agent {made}/agent --video {out}/a.mp4 --steps 3",
-        "--agent {made}/agent --video {out}/b.mp4 --steps 3 --dream",
+        "--agent {made}/agent --video {out}/a.mp4 --max-steps 3",
+        "--agent {made}/agent --video {out}/b.mp4 --max-steps 3 --dream",
     ),
     "export-web": ("{made}/agent --out {out}/d.html --no-real",),
     "report": ("--run {made}/e",),
@@ -322,7 +324,7 @@ def test_what_a_command_shows_is_read(
 ) -> None:
     monkeypatch.setitem(PRESETS, "small", small)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    reads, shown = Reads(monkeypatch), set[tuple[type, str]]()
+    sinks, reads, shown = stand_in(monkeypatch), Reads(monkeypatch), set[tuple[type, str]]()
     for text in LINES[name]:
         words = line(text, tmp_path, made)
         command = parsing.parse(kind_of(name), words, name)
@@ -333,6 +335,7 @@ def test_what_a_command_shows_is_read(
         command.execute()
     unread = sorted(f"{kind.__name__}.{field}" for kind, field in shown - reads.seen)
     assert not unread, ", ".join(unread)
+    assert sinks.filled() == ("log" in {field for _, field in shown})
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.machinery
 import os
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.sinks import stand_in
 from worldmodels import _sinks
 from worldmodels._sinks import SinkName, scalars
 from worldmodels.cli import main
@@ -19,52 +18,6 @@ from worldmodels.runs import RunFolder
 from worldmodels.stages import open_stage
 
 STEP = {"iteration": 1, "member": 2, "step": 50, "nll": 1.5, "loss": float("nan"), "errors": [1.0]}
-
-
-class Writer:
-    """Stands in for `torch.utils.tensorboard.SummaryWriter`."""
-
-    made: dict[str, list[tuple[Any, ...]]]
-
-    def __init__(self, folder: str) -> None:
-        self.events = self.made.setdefault(folder, [])
-
-    def add_scalar(self, *event: Any) -> None:
-        self.events.append(event)
-
-    def flush(self) -> None:
-        pass
-
-
-@pytest.fixture
-def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Stand-ins for both packages, and what they were given."""
-    found: dict[str, Any] = {"boards": {}, "runs": []}
-
-    class Run:
-        def __init__(self, **settings: Any) -> None:
-            self.settings, self.logged, self.axes = settings, list[dict[str, float]](), set[str]()
-            found["runs"].append(self)
-
-        def define_metric(self, name: str, step_metric: str) -> None:
-            self.axes.add(f"{name} over {step_metric}")
-
-        def log(self, values: dict[str, float]) -> None:
-            self.logged.append(values)
-
-    monkeypatch.setattr(Writer, "made", found["boards"], raising=False)
-    packages: dict[str, dict[str, Any]] = {
-        "tensorboard": {},
-        "torch.utils.tensorboard": {"SummaryWriter": Writer},
-        "wandb": {"init": Run, "Settings": dict},
-    }
-    for name, content in packages.items():
-        module = types.ModuleType(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None, origin=name)
-        vars(module).update(content)
-        monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    return found
 
 
 def test_figures_are_drawn_over_what_a_line_counts() -> None:
@@ -76,15 +29,16 @@ def test_figures_are_drawn_over_what_a_line_counts() -> None:
     assert scalars({"stage": "final", "real_mean": 5}) == ("final", None, 0, {"real_mean": 5.0})
 
 
-def test_every_line_goes_to_both(tmp_path: Path, installed: dict[str, Any]) -> None:
+def test_every_line_goes_to_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = stand_in(monkeypatch)
     run = RunFolder(tmp_path / "run", log=("tensorboard", "wandb", "wandb"))
-    assert not installed["boards"] and not installed["runs"]  # opened by the first line
+    assert not installed.boards and not installed.runs  # opened by the first line
     run.log("memory", **STEP)
     run.log("final", real_mean=5.0, iteration=2)
-    boards = {Path(name).name: events for name, events in installed["boards"].items()}
+    boards = {Path(name).name: events for name, events in installed.boards.items()}
     assert [event[:3] for event in boards["iteration-01"]] == [("memory 2/nll", 1.5, 50)]
     assert [event[:3] for event in boards["tensorboard"]] == [("final/real_mean", 5.0, 2)]
-    (wandb,) = installed["runs"]
+    (wandb,) = installed.runs
     assert wandb.logged == [
         {"memory 2, iteration 1/step": 50, "memory 2, iteration 1/nll": 1.5},
         {"final/step": 2, "final/real_mean": 5.0},
@@ -95,15 +49,12 @@ def test_every_line_goes_to_both(tmp_path: Path, installed: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(("asked", "mode"), [(None, "offline"), ("online", "online")])
 def test_the_network_is_used_only_if_asked(
-    tmp_path: Path,
-    installed: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    asked: str | None,
-    mode: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str | None, mode: str
 ) -> None:
+    installed = stand_in(monkeypatch)
     monkeypatch.setattr(os, "environ", {"WANDB_MODE": asked} if asked else {})
     RunFolder(tmp_path, log=("wandb",)).log("final", real_mean=5.0)
-    (run,) = installed["runs"]
+    (run,) = installed.runs
     assert run.settings["mode"] == mode and run.settings["dir"] == str(tmp_path)
     reports = os.environ.get("WANDB_ERROR_REPORTING")  # of errors, to its makers
     assert reports == (None if asked else "false")

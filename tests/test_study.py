@@ -139,7 +139,7 @@ def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "dream has no 'heat'" in capsys.readouterr().err
     assert study(run, tmp_path, "--no-baseline") == 2
     assert "nothing to study" in capsys.readouterr().err
-    assert study(run, tmp_path, "--study.round", "7") == 2
+    assert study(run, tmp_path, "--study.iteration", "7") == 2
     assert "07 has no controllers" in capsys.readouterr().err
     assert study(tmp_path / "nowhere", tmp_path) == 2
 

@@ -33,7 +33,7 @@ def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "words",
     [
         ["evaluate", "--episodes", "1"],
-        ["play", "--steps", "2", "--video", "x.mp4"],
+        ["play", "--max-steps", "2", "--video", "x.mp4"],
         ["plan", "--decisions", "1"],
     ],
 )

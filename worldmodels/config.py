@@ -32,6 +32,7 @@ from typing import (
     Any,
     ClassVar,
     Literal,
+    NamedTuple,
     NoReturn,
     TypeAlias,
     TypeVar,
@@ -57,8 +58,7 @@ _NOUNS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 # --- ranges
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What `Annotated` may say about a field's values."""
 
     text: str
@@ -67,6 +67,10 @@ class Rule:
     """whether a value of the right type is allowed"""
     quiet: bool = False
     """name the rule only where it is broken: a limit far from common values"""
+
+    def __repr__(self) -> str:
+        """As the documentation shows the type of a field."""
+        return self.text
 
 
 def _comparison(words: str, holds: Callable[[Any, float], Any]) -> Callable[[float], Rule]:

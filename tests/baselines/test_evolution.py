@@ -13,6 +13,7 @@ from baselines import evolution
 from baselines.evolution import DriveConfig, EvolutionConfig, RealReturns, evolve_in_reality
 from tests.baselines.test_dream import make_agent
 from tests.experience import fakes
+from tests.sinks import stand_in
 from worldmodels import executors, runs
 from worldmodels.agent import Agent
 from worldmodels.controller.strategies import StrategyConfig
@@ -117,8 +118,12 @@ def test_evolution_improves_counts_and_resumes(
     ).read_bytes()
 
 
-def test_a_run_may_be_made_longer_but_not_changed(home: Path, tmp_path: Path) -> None:
-    evolve_in_reality(config(home, tmp_path / "run", frames=100))
+def test_a_run_may_be_made_longer_but_not_changed(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks, log = stand_in(monkeypatch), ("tensorboard", "wandb")
+    evolve_in_reality(config(home, tmp_path / "run", frames=100, log=log))
+    assert sinks.filled()
     steps = len(runs.read_json(tmp_path / "run/curve.json")["points"])
     evolve_in_reality(config(home, tmp_path / "run", frames=2000))
     assert len(runs.read_json(tmp_path / "run/curve.json")["points"]) > steps

@@ -20,6 +20,7 @@ from baselines.ppo import train
 from baselines.recipes import RECIPES, Recipe
 from baselines.settings import TrainConfig
 from tests.experience import fakes
+from tests.sinks import stand_in
 from worldmodels import cli, runs
 from worldmodels.config import from_json
 from worldmodels.evaluation import evaluate
@@ -140,8 +141,12 @@ def test_the_ledger_counts_every_frame_once(run: Path) -> None:
 
 
 @pytest.mark.parametrize("updates", [2, 5])
-def test_a_shorter_budget_is_a_shorter_schedule(updates: int, tmp_path: Path) -> None:
-    folder = train(config(tmp_path / "run", updates, checkpoint_frames=10**6), TINY)
+def test_a_shorter_budget_is_a_shorter_schedule(
+    updates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks, log = stand_in(monkeypatch), ("tensorboard", "wandb")
+    folder = train(config(tmp_path / "run", updates, checkpoint_frames=10**6, log=log), TINY)
+    assert sinks.filled()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     rates = [line["learning_rate"] for line in lines if line["stage"] == "ppo"]
     np.testing.assert_allclose(rates, 1e-4 * (1 - np.arange(updates) / updates))

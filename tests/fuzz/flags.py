@@ -148,7 +148,7 @@ def base(name: str) -> list[str]:
         "report": "--run run",
         "export-web": "agent --no-real --out new.html",
         "export-minari": "--data e --dataset a/b-v0",
-        "play": f"--agent agent --env {BOX} --video new.mp4 --steps 3",
+        "play": f"--agent agent --env {BOX} --video new.mp4 --max-steps 3",
         "baseline": f"--env {BOX} --out new --frames 16",
         "baseline-evolve": "--agent agent --out new",
         "gan": "--source images --data folder --out new",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -14,6 +15,7 @@ from sparse_gan.coding.experiments import train_sparse
 from sparse_gan.coding.report import conclusion, said, tiles
 from sparse_gan.coding.setup import Method, SparseArgs
 from tests.pages.parser import standing_alone
+from tests.sinks import stand_in
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, read_json
 
@@ -26,8 +28,12 @@ def small(method: Method, out: Path) -> SparseArgs:
 
 
 @pytest.mark.parametrize("method", get_args(Method))
-def test_each_method_makes_a_page(method: Method, tmp_path: Path) -> None:
-    page = train_sparse(small(method, tmp_path))
+def test_each_method_makes_a_page(
+    method: Method, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks = stand_in(monkeypatch)
+    page = train_sparse(replace(small(method, tmp_path), log=("tensorboard", "wandb")))
+    assert sinks.filled()
     text = page.read_text(encoding="utf-8")
     assert "data:image/png;base64," in text
     curves = len(RunFolder(tmp_path).metrics("train")) > 1

@@ -47,7 +47,7 @@ class Play(Command):
     end where M says, as in training.
     """
 
-    common: ClassVar[str] = "agent dream keyboard env seed video steps"
+    common: ClassVar[str] = "agent dream keyboard env seed video max_steps"
 
     agent: AgentName = DEFAULT_AGENT
     """agent: its folder, its run's folder, or the name of a bundled one"""
@@ -63,7 +63,7 @@ class Play(Command):
     video: FilmPath | None = None
     """write a film to this mp4 file, and a picture of it beside it (default: open a window;
     without a display write to runs/play)"""
-    steps: Count = 1000
+    max_steps: Count = 1000
     """truncate the episode or dream after so many steps"""
 
     def ignored(self) -> Mapping[str, str]:
@@ -93,7 +93,7 @@ class Play(Command):
     def _in_window(self, agent: Agent) -> None:
         """Let the agent or the person act, and say how it went."""
         env_id = agent.env_id if self.dream else self.env or own_env(self.agent)
-        scene = scenes.dream(agent, self.steps) if self.dream else scenes.reality(env_id)
+        scene = scenes.dream(agent, self.max_steps) if self.dream else scenes.reality(env_id)
         its = scenes.dreamer(agent) if self.dream else scenes.policy(self._policy(scene.env))
         mine = scenes.person(scene.keyboard) if self.keyboard else its
         greeting = f"any key begins, escape ends.  {scene.keyboard}" if self.keyboard else ""
@@ -103,12 +103,12 @@ class Play(Command):
         told = f"{what} {self.seed}"
         with contextlib.closing(scene.env):
             with Window(f"{'you' if self.keyboard else self._name}: {told}", scene.rate) as window:
-                found = ride(scene, mine, self.seed, self.steps, window, greeting)
+                found = ride(scene, mine, self.seed, self.max_steps, window, greeting)
             if not self.keyboard:
                 print(f"{self._name}, {told}: {found}")
             elif found.length:
                 print(f"you, {told}: {found}", flush=True)
-                print(f"{self._name}, the same {what}: {ride(scene, its, self.seed, self.steps)}")
+                print(f"{self._name}, the same {what}: {ride(scene, its, self.seed, self.max_steps)}")
 
     def _policy(self, env: gym.Env[Any, Any]) -> Agent | PlanningPolicy | Ensemble:
         policy = open_policy(self.agent)
@@ -132,15 +132,15 @@ class Play(Command):
         """Four dreams side by side."""
         cfg = VideoConfig(panel=PANEL, max_bytes=MAX_BYTES).at(pace_of(agent.env_id))
         held = agent.action_repeat
-        count = -(-self.steps // held) * max(1, held // cfg.every)
-        return video.dream_frames(agent, cfg, 4, self.steps, self.seed % 2**63), cfg, count
+        count = -(-self.max_steps // held) * max(1, held // cfg.every)
+        return video.dream_frames(agent, cfg, 4, self.max_steps, self.seed % 2**63), cfg, count
 
     def _reality(self, agent: Agent) -> Film:
         """Act for an episode, and see it through V and M where V can paint."""
         env_id = self.env or own_env(self.agent)
         with contextlib.closing(envs.make(env_id)) as env:
             cfg = VideoConfig(panel=PANEL, max_bytes=MAX_BYTES).at(pace(env))
-            taken, result = record(env, self._policy(env), self.seed, self.steps)
+            taken, result = record(env, self._policy(env), self.seed, self.max_steps)
         print(f"return {result.total_reward:.1f} in {result.length} steps", flush=True)
         title = f"{task_for(env_id).words.episode} {self.seed}"
         if agent.vision.decoder is None:  # it was stored to act only

@@ -91,7 +91,7 @@ class StudyConfig(Config):
     """selection episodes, from seed 500000"""
     test_episodes: Count = 100
     """test episodes, from seed 1000000; not used to select"""
-    round: CountOrZero | None = None
+    iteration: CountOrZero | None = None
     """iteration of the run whose M is studied (default: the last)"""
 
 
@@ -104,7 +104,7 @@ class Study:
         record = RunFolder(run, create=False).read_config()["config"]
         self.base = from_json(RunConfig, record, "config.", ignore_unknown=True)
         envs.from_file(self.base.env_id, run / "config.json")
-        number = self.base.iterations - 1 if cfg.round is None else cfg.round
+        number = self.base.iterations - 1 if cfg.iteration is None else cfg.iteration
         folders = run / "iterations"
         self.iteration = Iteration(number, folders / f"{number:02d}")
         self.previous = Iteration(number - 1, folders / f"{number - 1:02d}") if number else None

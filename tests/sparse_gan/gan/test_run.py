@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from sparse_gan.gan.realism import realism
 from sparse_gan.gan.run import GANArgs, networks, train
 from sparse_gan.gan.train import GANStep
 from tests.pages.parser import standing_alone
+from tests.sinks import stand_in
 from worldmodels.commands.parsing import read
 from worldmodels.protocols import UserError
 from worldmodels.runs import RunFolder, config_hash, read_json
@@ -46,9 +48,12 @@ def small(images: Path, out: Path, **changes: object) -> GANArgs:
     return GANArgs("images", "margin", (images,), out, **{**values, **changes})  # type: ignore[arg-type]  # mixed values
 
 
-def test_a_run_makes_a_page_and_is_found_again(images: Path, tmp_path: Path) -> None:
-    args = small(images, tmp_path / "run")
-    text = train(args).read_text(encoding="utf-8")
+def test_a_run_makes_a_page_and_is_found_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sinks, args = stand_in(monkeypatch), small(images, tmp_path / "run")
+    text = train(replace(args, log=("tensorboard", "wandb"))).read_text(encoding="utf-8")
+    assert sinks.filled()
     assert "data:video/mp4;base64," in text
     assert text.count("data:image/png;base64,") == 3
     standing_alone(text)
@@ -161,9 +166,11 @@ def test_gan_against_vae_makes_a_page(tmp_path: Path, monkeypatch: pytest.Monkey
         inversion_steps=2,
         inversion_starts=2,
         energy_width=4,
+        log=("tensorboard", "wandb"),
     )
+    sinks = stand_in(monkeypatch)
     text = comparison.compare(args).read_text(encoding="utf-8")
-    assert text.count("data:image/png;base64,") == 5
+    assert sinks.filled() and text.count("data:image/png;base64,") == 5
     standing_alone(text)
     outputs = RunFolder(args.out).stage_outputs("compare")
     counted = outputs["operations"]
