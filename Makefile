@@ -35,7 +35,8 @@ $(BIN)/python:
 	"$$python" -m venv --clear $(VENV)
 
 $(VENV)/.core-installed: pyproject.toml constraints.txt | $(BIN)/python
-	@echo "Installing worldmodels and what it needs (once, some minutes)"
+	@echo "Installing worldmodels and what it needs (once, some minutes). Nearly all of it is torch:" \
+	  "2.7 GB with CUDA, 0.2 GB without; docs/quickstart.md says how to choose"
 	@$(PIP_INSTALL) --editable .
 	@touch $@
 
@@ -92,12 +93,8 @@ docs: $(VENV)/.dev-installed ## build the documentation, notebooks executed: doc
 	@echo "The documentation: docs/_build/html/index.html"
 
 .PHONY: figures
-figures: $(VENV)/.figures-installed ## draw the figures of README and docs whose code or data changed
+figures: $(VENV)/.figures-installed ## draw the pictures of README and docs whose code or data changed
 	$(BIN)/python -m scripts.make_figures
-
-.PHONY: gallery
-gallery: $(VENV)/.core-installed ## make the animations of the documentation's gallery anew
-	$(BIN)/python scripts/make_gallery.py
 
 .PHONY: readme
 readme: $(VENV)/.dev-installed ## run the commands that the README shows, make demo left out

@@ -33,7 +33,7 @@ def contrib() -> Any:
         import sb3_contrib
     except ImportError as error:
         raise UserError(
-            "RecurrentPPO is of the package sb3-contrib, which is not installed: "
+            "RecurrentPPO needs the package sb3-contrib, which is not installed: "
             + install_extra("recurrent")
         ) from error
     return sb3_contrib

@@ -14,7 +14,7 @@ import pickle
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -55,8 +55,6 @@ class Args:
     """measurements of each"""
     json: Path | None = None
     """where to write the figures"""
-    picture: Path | None = None
-    """where to draw the model of the scaling (SVG)"""
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:
@@ -137,37 +135,6 @@ def _pid(x: int) -> int:
     return os.getpid()
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Speed of collection by workers: the model, and what one and two machines gave.
-
-    A frame costs 1 / (workers x rate) on the workers. At home, one item after the other, it costs
-    the writing of its bytes and its part of an item's overhead.
-    """
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    rates = [one["frames_per_second"] for one in found["machines"]]
-    frames = 2 * found["args"]["steps"]
-    serial = found["bytes"]["write_us_per_frame"] / 1e6
-    serial += found["machines"][0]["item_ms"] / 1e3 / frames
-    rate = 1 / (1 / rates[0] - serial)
-    workers = np.geomspace(1, 1000, 60)
-    figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.loglog(workers, workers * rate, ":", color="grey", label="n workers, home free")
-    axes.loglog(workers, 1 / (1 / (workers * rate) + serial), label="model: home writes in turn")
-    axes.loglog([1, 2], rates, "o", label="measured: one and two machines of one core")
-    axes.axhline(1 / serial, color="grey", linewidth=0.5)
-    axes.set_xlabel("workers")
-    axes.set_ylabel("frames of CarRacing a second")
-    axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    for count in (1, 2, 10, 100, 1000):
-        speed = 1 / (1 / (count * rate) + serial)
-        print(f"{count} workers: {speed:,.0f} frames/s, {speed / rate:.1f} times one")
-
-
 def main(args: Args) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
@@ -180,8 +147,6 @@ def main(args: Args) -> None:
     found["speed_up"] = {name: two[name] / one[name] for name in one if name != "item_ms"}
     for name, value in found.items():
         print(name, value)
-    if args.picture is not None:
-        draw(found, args.picture)
     if args.json is not None:
         write_json(args.json, {**found, "machine": machine(), "versions": versions()})
 

@@ -1,13 +1,15 @@
 """Build the wheel, install it alone, and run its commands from another folder: `make wheel`.
 
-    python scripts/check_wheel.py                  # in a fresh environment, torch by the exact pin
+    python scripts/check_wheel.py                  # in a fresh environment, by the exact pins
     python scripts/check_wheel.py --python python3.13
+    python scripts/check_wheel.py --out runs/wheel # and keep what the commands wrote
 
-It takes some minutes, most of them to install torch. What pip reads from the environment
+It takes some minutes, half of them to install torch. What pip reads from the environment
 (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL, ...) applies.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
@@ -36,34 +38,51 @@ COMMANDS = (
 )
 
 
+LARGEST = 30_000_000
+"""Bytes of the wheel."""
+
+
 def main() -> None:
-    """Do it in a temporary folder; stop at the first failure."""
+    """Do it; stop at the first failure."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--python", default=sys.executable, help="interpreter to install into")
-    python = shutil.which(parser.parse_args().python)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        build = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
-        run([sys.executable, *build], ROOT)
-        run([str(python), "-m", "venv", str(folder / "venv")], folder)
-        (wheel,) = folder.glob("*.whl")
-        pip = [str(folder / "venv/bin/python"), "-m", "pip", "--disable-pip-version-check"]
-        run([*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), str(wheel)], folder)
-        run([*pip, "check"], folder)
-        elsewhere = folder / "elsewhere"
-        elsewhere.mkdir()
-        for words in COMMANDS:
-            run([str(folder / "venv/bin/worldmodels"), *words.split()], elsewhere)
-    print("the wheel works alone")
+    parser.add_argument("--out", type=Path, help="empty folder to keep (default: a temporary one)")
+    args = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = args.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        check(str(shutil.which(args.python)), folder.absolute())
 
 
-def run(command: list[str], folder: Path) -> None:
+def check(python: str, folder: Path) -> None:
+    """Build, install and run in a folder."""
+    elsewhere, began = folder / "elsewhere", time.monotonic()
+    elsewhere.mkdir(parents=True)
+    build = ["-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    run("build the wheel", [sys.executable, *build], ROOT)
+    (wheel,) = folder.glob("*.whl")
+    size = wheel.stat().st_size
+    print(f"          {wheel.name}: {size:,} bytes of at most {LARGEST:,}", flush=True)
+    if size > LARGEST:
+        sys.exit("the wheel is too large")
+    run("make an environment", [python, "-m", "venv", str(folder / "venv")], folder)
+    pip = [str(folder / "venv/bin/python"), "-m", "pip", "--disable-pip-version-check"]
+    pinned = ["-c", str(ROOT / "constraints.txt"), str(wheel)]
+    run("install the wheel, and what it needs", [*pip, "install", "-q", *pinned], folder)
+    run("pip check", [*pip, "check"], folder)
+    for words in COMMANDS:
+        program = str(folder / "venv/bin/worldmodels")
+        run(f"worldmodels {words}", [program, *words.split()], elsewhere)
+    print(f"the wheel works alone, checked in {time.monotonic() - began:.0f} s")
+
+
+def run(what: str, command: list[str], folder: Path) -> None:
     """Run a command that sees nothing of the checkout; show what it says if it fails."""
+    print(f"  ...     {what}", end="\r", flush=True)
     started = time.monotonic()
     hidden = ("PYTHONPATH", "VIRTUAL_ENV")
     own = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(command, cwd=folder, env=own, capture_output=True, text=True)
-    print(f"{time.monotonic() - started:6.1f} s  {' '.join(command[1:])[-110:]}", flush=True)
+    print(f"{time.monotonic() - started:6.1f} s  {what}", flush=True)
     if done.returncode:
         sys.exit(f"{done.stdout[-3000:]}{done.stderr[-3000:]}\nstatus {done.returncode}")
 

@@ -2,7 +2,7 @@
 
     python scripts/researchers_hour.py runs/demo --out runs/hour
 
-TensorBoard's events are in OUT/tensorboard. Needs the extras `tensorboard` and `minari`.
+Curves of the trainings are in OUT/tensorboard. Needs the extras `tensorboard` and `minari`.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ def main(
     print(store.as_dataset(length=8)[0]["obs"].shape)  # of torch, for networks of your own
 
     # V on them, and another kind of M on its latents
-    cfg, log = smoke(store.env_id), RunFolder(out)  # or quick, for results
-    ctx = stages.StageContext(run=log)
+    cfg = smoke(store.env_id)  # or quick, for results
+    ctx = stages.StageContext(run=RunFolder(out, log=("tensorboard",)))
     vision = stages.train_vision(cfg.vision_training, cfg.vision, store, ctx)
     z = stages.encode(vision, store, ctx)
     kind = dataclasses.replace(cfg.memory, kind="transformer")
@@ -46,12 +46,7 @@ def main(
         result = evaluate(policy, store.env_id, episodes=2, max_steps=max_steps, workers=1)
         print(f"{name}: real return {result.mean:.1f}")
 
-    # curves for TensorBoard, episodes for other libraries
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(out / "tensorboard")) as board:
-        for row in log.metrics("vision"):
-            board.add_scalar("vision/loss", row["loss"], row["step"])
+    # episodes for other libraries
     export_minari(store, f"worldmodels/{out.name}-v0")
 
 

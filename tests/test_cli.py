@@ -333,4 +333,4 @@ def test_the_packages_agent_is_the_default(
     names = shipped()
     assert f"--agent {'|'.join(names)}|FOLDER" in said and "(default: car-racing)" in said
     assert cli.main(["--help"]) == 0
-    assert f"Agents that come along: {', '.join(names)}." in capsys.readouterr().out
+    assert f"Agents in the package: {', '.join(names)}." in capsys.readouterr().out

@@ -69,6 +69,12 @@ def test_the_font_that_comes_along_has_every_character(to_mathml: Callable[[str]
     assert all(letter in known for letter in italic)
 
 
+def test_norms_do_not_grow_and_a_sign_is_close(to_mathml: Callable[[str], str]) -> None:
+    norm = to_mathml(r"\lVert x\rVert^2")
+    assert norm.count('<mo fence="true" stretchy="false">&#x02016;</mo>') == 2
+    assert '(</mo><mo form="prefix">\N{MINUS SIGN}' in html.unescape(to_mathml("f(-x)"))
+
+
 def test_an_unknown_command_stops_the_build(to_mathml: Callable[[str], str]) -> None:
     with pytest.raises(sphinx_errors.SphinxError, match=r"unknown command \\arg"):
         to_mathml(r"x = \arg\max_a f(a)")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.figures import diagrams, table
+from scripts.figures import diagrams, frames, style, table
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "docs/tutorials").glob("*.ipynb"))
@@ -20,6 +20,31 @@ def test_no_figure_is_older_than_its_code_and_data() -> None:
 
 def test_no_digest_is_left_of_a_figure_that_is_gone() -> None:
     assert {*json.loads(table.DIGESTS.read_text(encoding="utf-8"))} == {*table.FIGURES}
+
+
+ELSEWHERE = {"dream-player.jpg"}
+"""A photograph of the page that `worldmodels export-web` writes."""
+
+
+def test_every_picture_is_made_by_a_figure() -> None:
+    """Those in folders named after a day are copies of what an entry's run wrote."""
+    found = {
+        path.relative_to(table.IMAGES).as_posix()
+        for path in table.IMAGES.rglob("*.*")
+        if path.suffix != ".json" and not path.parent.name.startswith("20")
+    }
+    assert found == {*table.FIGURES} | ELSEWHERE
+
+
+def test_what_a_figure_imports_is_its_code() -> None:
+    names = {str(path.relative_to(ROOT)) for path in table.imported(Path(frames.__file__))}
+    assert {"worldmodels/video/drawing.py", "worldmodels/video/films.py"} <= names
+    assert not any(name.endswith("worldmodels/runs.py") for name in names)
+
+
+def test_a_chart_is_dark_on_a_dark_page() -> None:
+    charts = [path for path in table.IMAGES.glob("*.svg") if not path.name.startswith("badge")]
+    assert charts and all(style.DARK in path.read_text(encoding="utf-8") for path in charts)
 
 
 def test_a_change_of_the_data_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
+from scripts.figures import gallery
 from tests.test_play import H, Z, small_agent
 from worldmodels.agent import Agent
 from worldmodels.memory.interface import MemoryState
 from worldmodels.protocols import UserError
-from worldmodels.video import gallery
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -23,13 +23,11 @@ def test_every_piece_is_an_animation(tmp_path: Path, monkeypatch: pytest.MonkeyP
     for name, value in {"DECISIONS": 6, "BEGIN": 4, "EXPLOITED": 3, "ITERATIONS": 2}.items():
         monkeypatch.setattr(gallery, name, value)
     monkeypatch.setattr(gallery, "SEED", 3)
-    agent = small_agent(tmp_path)
-    found = list(gallery.make_gallery(str(agent), tmp_path / "out"))
-    assert [path.name for path in found] == [f"small-{name}.webp" for name in gallery.PIECES]
-    frames = {}
-    for path in found:
-        opened: Any = Image.open(path)
-        frames[path.stem.partition("-")[2]] = opened.n_frames
+    agent, frames = small_agent(tmp_path), {}
+    for name, piece in gallery.PIECES.items():
+        gallery.animate(str(agent), piece, tmp_path / f"{name}.webp")
+        opened: Any = Image.open(tmp_path / f"{name}.webp")
+        frames[name] = opened.n_frames
     assert frames["planning"] == 2 and frames["exploited"] == 4
     assert frames["dreams"] == 6 and frames["temperatures"] > 1
 
@@ -49,7 +47,7 @@ def test_an_agent_without_dreams_is_refused(tmp_path: Path) -> None:
     agent = Agent.from_pretrained(small_agent(tmp_path)).without_dreams()
     blind = agent.save_pretrained(tmp_path / "blind")
     with pytest.raises(UserError, match="no dreams to show"):
-        next(gallery.make_gallery(str(blind), tmp_path))
+        gallery.animate(str(blind), gallery.dreams, tmp_path / "dreams.webp")
 
 
 def test_the_page_shows_all_of_it_and_it_is_small() -> None:

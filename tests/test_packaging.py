@@ -38,6 +38,8 @@ def test_one_version_in_package_changelog_and_metadata() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", worldmodels.__version__)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {worldmodels.__version__}" in changelog
+    cited = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {worldmodels.__version__}\n" in cited
     assert importlib.metadata.version(DISTRIBUTION) == worldmodels.__version__
 
 

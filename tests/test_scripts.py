@@ -100,7 +100,7 @@ def test_a_researchers_hour(
     assert run(path, *words) == 0
     said = capsys.readouterr().out
     assert "4 episodes of" in said and "cem: real return" in said
-    assert list((tmp_path / "hour/tensorboard").glob("events.*"))
+    assert list((tmp_path / "hour/tensorboard").rglob("events.*"))
     assert (tmp_path / "hour/agent/memory.safetensors").is_file()
     assert (tmp_path / "minari/worldmodels/hour-v0").is_dir()
 

@@ -246,7 +246,7 @@ def _read(folder: Path, part: str, digest: str) -> _Part:
     try:
         file = read_tensors(path, REMEDY)
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist; the agent's folder is not whole") from None
+        raise UserError(f"{path} does not exist; the agent's folder is incomplete") from None
     if file.digest != digest:
         raise UserError(f"{path} is not the file that {CONFIG} was written with; copy it again")
     if file.text:  # earlier versions wrote no header

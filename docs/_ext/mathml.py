@@ -15,6 +15,8 @@ _REPAIRS = (
     (r'width="negativethinmathspace"', 'width="-0.167em"'),  # browsers know lengths only
     (r"<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>"),  # a relation, not an accent
     (r'<mo accent="true">&#x02015;</mo>', '<mo stretchy="true">&#x0203E;</mo>'),  # over all of it
+    (r"<mo>(&#x02016;)</mo>", r'<mo fence="true" stretchy="false">\1</mo>'),  # of a norm
+    (r"(&#x00028;</mo>)<mo>(&#x02212;)", r'\1<mo form="prefix">\2'),  # a sign, no difference
     (r"(<mi>(?:log|ln|exp|max|min)</mi>)(?!<mo|</)", r'\1<mspace width="0.167em"/>'),
 )
 """What the converter writes -> what browsers show as meant."""

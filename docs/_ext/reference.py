@@ -1,5 +1,6 @@
 """Make the generated reference readable: short titles, field docstrings as they were written."""
 
+import re
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -22,6 +23,11 @@ def keep(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[
         _WRITTEN[name] = list(lines)
 
 
+def escape(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep an argument that is explained by one letter, "dreams: B.", from becoming a list."""
+    lines[:] = [re.sub(r"^(\s+\w+: \w)\.", r"\1\\.", line) for line in lines]
+
+
 def restore(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Put the field's docstring back."""
     if what == "attribute":
@@ -29,9 +35,10 @@ def restore(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: li
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect the three, two of them around napoleon, whose priority is 500."""
+    """Connect the four, three of them around napoleon, whose priority is 500."""
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("source-read", shorten_title)
     app.connect("autodoc-process-docstring", keep, priority=400)
+    app.connect("autodoc-process-docstring", escape, priority=450)
     app.connect("autodoc-process-docstring", restore, priority=600)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

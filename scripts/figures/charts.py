@@ -32,7 +32,7 @@ EVOLUTION, IN_DREAM = "2026-11-26-baselines/evolution-0", "2026-11-26-baselines/
 
 def draw_return_by_frames(path: Path) -> None:
     """Return against real frames: world models beside model-free PPO."""
-    figure, axes = chart(8.6, 4.4)
+    figure, axes = chart(8.6, 3.6)
     kinds = (
         ("PPO, model-free (3 runs)", PPO, MUTED, "s"),
         ("world model, full (3 runs)", FULL, BLUE, "o"),
@@ -109,7 +109,7 @@ def draw_returns(path: Path) -> None:
 
 def draw_methods(path: Path) -> None:
     """Learning curves of every baseline beside the world model's, by real frames on a log scale."""
-    figure, axes = chart(8.6, 4.4)
+    figure, axes = chart(8.6, 3.6)
     kinds = (
         ("PPO, as the zoo trains it", PPO, MUTED),
         ("RecurrentPPO", (RECURRENT,), INK),
@@ -178,4 +178,27 @@ def draw_lista(path: Path) -> None:
         axes.plot(values, [place] * len(values), ".", color=INK)
     axes.set_yticks(range(3), ["ISTA", "FISTA", "LISTA"])
     axes.set(ylim=(2.6, -0.6), xlabel="error of the codes after 16 iterations, dB (less is better)")
+    save(figure, path)
+
+
+def draw_scaling(path: Path) -> None:
+    """Speed of collection by workers: the model, and what one and two machines gave.
+
+    A frame costs 1 / (workers x rate) on the workers. At home, one item after the other, it costs
+    the writing of its bytes and its part of an item's overhead.
+    """
+    found = json.loads((RESULTS / "cluster.json").read_text(encoding="utf-8"))
+    rates = [one["frames_per_second"] for one in found["machines"]]
+    serial = found["bytes"]["write_us_per_frame"] / 1e6
+    serial += found["machines"][0]["item_ms"] / 1e3 / (2 * found["args"]["steps"])
+    rate = 1 / (1 / rates[0] - serial)
+    workers = np.geomspace(1, 1000, 60)
+    figure, axes = chart(8.2, 3.8)
+    axes.loglog(workers, workers * rate, ":", color=MUTED, label="if home had nothing to do")
+    model = 1 / (1 / (workers * rate) + serial)
+    axes.loglog(workers, model, color=BLUE, label="model: home writes one item after the other")
+    axes.loglog([1, 2], rates, "o", color=ORANGE, label="measured: one and two machines")
+    axes.axhline(1 / serial, color=MUTED, linewidth=0.5)
+    axes.set(xlabel="workers", ylabel="frames of CarRacing a second")
+    axes.legend(frameon=False)
     save(figure, path)

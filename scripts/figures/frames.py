@@ -124,7 +124,7 @@ def _sheet(real: NDArray[np.uint8], dream: NDArray[np.uint8], dreamt: int) -> Im
 
 @torch.inference_mode()
 def draw_mixture(path: Path) -> None:
-    """What M expects of the latent that it is most in two minds about."""
+    """What M expects of the latent of which its mixture is most divided."""
     agent, (recording, _) = _agent(), _views()
     held = agent.action_repeat
     mu = agent.encode(recording.frames[::held][:200])[0][None]

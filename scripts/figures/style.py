@@ -28,6 +28,11 @@ INK, MUTED, BLUE, ORANGE, PURPLE, GREEN, PALE = (
     "#eef2f6",
 )
 Point: TypeAlias = tuple[float, float]
+DARK = (
+    "<style>@media (prefers-color-scheme: dark) "
+    "{svg {filter: invert(0.93) hue-rotate(180deg)}}</style>"
+)
+"""Browsers tell a picture if its page is dark: then paper is dark, ink light, and hues stay."""
 
 
 def canvas(width: float, height: float) -> tuple[Figure, Any]:
@@ -74,6 +79,7 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(temporary, format="svg", facecolor="white", metadata={"Date": None})
     # Matplotlib ends some lines in a space.
     lines = path.read_text(encoding="utf-8").splitlines()
+    lines.insert(next(i for i, line in enumerate(lines) if line.startswith("<svg ")) + 1, DARK)
     path.write_text("\n".join(line.rstrip() for line in lines) + "\n", encoding="utf-8")
 
 

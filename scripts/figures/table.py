@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
@@ -9,12 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.figures import charts, diagrams, frames, lab, planning, tasks
+from scripts.figures import charts, diagrams, frames, gallery, lab, planning, tasks
 from scripts.figures.style import RESULTS, ROOT
 
 IMAGES = ROOT / "docs/images"
 DIGESTS = IMAGES / "figures.json"
 _HERE = ROOT / "scripts/figures"
+_PLUMBING = {
+    *("worldmodels.agent", "worldmodels.envs", "worldmodels.evaluation"),
+    *("worldmodels.memory.interface", "worldmodels.policies.opening"),
+    *("worldmodels.protocols", "worldmodels.runs"),
+}
+"""Modules that figures import but whose changes no picture shows."""
 _AGENT = tuple(sorted((ROOT / "worldmodels/agents/car-racing").glob("*.safetensors")))
 
 
@@ -26,15 +33,40 @@ class Made(NamedTuple):
     """files or folders that it shows"""
 
     def digest(self) -> str:
-        """SHA-256 (hex) of the code that draws it and of its data."""
-        code = Path(sys.modules[self.draw.__module__].__file__ or "")
+        """SHA-256 (hex) of the code that draws it and of its data.
+
+        The code is the file of `draw` and the common style, with the modules of the project that
+        either imports. What those compute from an agent's weights is held by their own tests.
+        """
+        code = (Path(sys.modules[self.draw.__module__].__file__ or ""), _HERE / "style.py")
+        used = sorted({path for file in code for path in imported(file)})
         found = hashlib.sha256()
-        for path in (code, _HERE / "style.py", *self.data):
+        for path in (*code, *used, *self.data):
             inside = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
             for file in inside:
                 found.update(file.relative_to(ROOT).as_posix().encode() + b"\0")
                 found.update(hashlib.sha256(file.read_bytes()).digest())
         return found.hexdigest()
+
+
+def imported(file: Path) -> set[Path]:
+    """Files of the project's modules that a file imports by `from`, `_PLUMBING` left out."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
+            if name.startswith(("worldmodels.", "sparse_gan.", "baselines.")):
+                place = _place(name)
+                if name not in _PLUMBING and place is not None:
+                    found.add(place)
+    return found
+
+
+def _place(name: str) -> Path | None:
+    """The file of a module, None for a name inside one."""
+    path = ROOT.joinpath(*name.split("."))
+    return next((f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()), None)
 
 
 def _committed(*names: str) -> tuple[Path, ...]:
@@ -50,11 +82,13 @@ FIGURES: dict[str, Made] = {
     "return-by-frames.svg": Made(charts.draw_return_by_frames, _METHODS),
     "returns.svg": Made(charts.draw_returns, _METHODS),
     "methods.svg": Made(charts.draw_methods, _METHODS),
+    "scaling.svg": Made(charts.draw_scaling, _committed("cluster.json")),
     "entries.svg": Made(charts.draw_entries, _committed(*(name for _, name, _ in charts.ENTRIES))),
     "lista.svg": Made(charts.draw_lista, _committed("2026-11-24-sparse/lista.json")),
     "reconstructions.png": Made(frames.draw_reconstructions, _AGENT),
     "dream.png": Made(frames.draw_dream_strip, _AGENT),
     "mixture.svg": Made(frames.draw_mixture, _AGENT),
+    **{f"gallery/car-racing-{p}.webp": Made(gallery.draw_piece, _AGENT) for p in gallery.PIECES},
     "planning-unrolled.svg": Made(planning.draw_unrolled),
     "planning-energy.svg": Made(planning.draw_energy),
     "atoms.png": Made(lab.draw_atoms),

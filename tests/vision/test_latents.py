@@ -81,7 +81,7 @@ def test_tensors_that_do_not_fit_each_other_are_named() -> None:
     tensors = encode_episodes(make_model(), [episode(0, 5)], SPEC).tensors()
     for name, tensor, message in (
         ("reward", tensors["reward"][:-1], "'reward' has shape"),
-        ("offsets", tensors["offsets"] + 1, "has offsets of no episodes"),
+        ("offsets", tensors["offsets"] + 1, "has no episodes, or they have no steps"),
     ):
         with pytest.raises(UserError, match=message):
             Latents.of({**tensors, name: tensor}, Path("z"), "encode again")

@@ -108,7 +108,8 @@ class Play(Command):
                 print(f"{self._name}, {told}: {found}")
             elif found.length:
                 print(f"you, {told}: {found}", flush=True)
-                print(f"{self._name}, the same {what}: {ride(scene, its, self.seed, self.max_steps)}")
+                theirs = ride(scene, its, self.seed, self.max_steps)
+                print(f"{self._name}, the same {what}: {theirs}")
 
     def _policy(self, env: gym.Env[Any, Any]) -> Agent | PlanningPolicy | Ensemble:
         policy = open_policy(self.agent)

@@ -227,7 +227,7 @@ def _load(path: Path, kind: str, facts: type[F], weights: Any) -> tuple[F, Any]:
     found, schema = content.get("kind"), content.get("schema")
     if found != kind:
         what = f"is a file of {found}" if found else "is of another kind"
-        raise UserError(f"{path} {what}; one of {kind} is needed: `worldmodels {MAKERS[kind]}`")
+        raise UserError(f"{path} {what}; expected one of {kind}: `worldmodels {MAKERS[kind]}`")
     if schema != SCHEMA:
         raise UserError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; {REMEDY}")
     check(content.get("weights"), weights, str(path), "weights")

@@ -88,7 +88,7 @@ def plan_frames(
             f"{policy.method}, decision {t}",
             f"return {total:.1f}",
             f"plan {step.plan.score:+.1f}",
-            f"{1000 * step.plan.seconds:.0f} ms",
+            f"{step.plan.samples} plans tried",
             f"noise / doubt {step.aleatoric.mean():.2f} / {step.epistemic.mean():.2f}",
         )
         labels = ["now, in the dream", *ahead, "the plan's actions"]

@@ -90,7 +90,7 @@ class Latents:
         ends = offsets.double()
         whole = episodes > 0 and ends[0] == 0 and ends[-1] == frames
         if not (width and actions and whole and (ends.diff() >= 2).all()):
-            raise UserError(f"{path} has offsets of no episodes, or no numbers; {remedy}")
+            raise UserError(f"{path} has no episodes, or they have no steps; {remedy}")
         types = {"terminated": torch.bool, "offsets": torch.int64, "seeds": torch.int64}
         return cls(**{k: part.to(types.get(k, torch.float32)).numpy() for k, part in found.items()})
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -126,18 +125,21 @@ PIECES: dict[str, Piece] = {
 """By the ends of their files' names."""
 
 
-def make_gallery(name: str, folder: Path) -> Iterator[Path]:
-    """Write the animations of an agent, each named after it; one that cannot dream has none."""
+def draw_piece(path: Path) -> None:
+    """The animation that the file is named after: AGENT-PIECE.webp."""
+    name, _, piece = path.stem.rpartition("-")
+    animate(name, PIECES[piece], path)
+
+
+def animate(name: str, piece: Piece, path: Path) -> None:
+    """Write one animation of an agent; `UserError` for one that cannot dream."""
     agent = open_member(name)
     if agent.starts is None or agent.vision.decoder is None:
         raise UserError(f"{name} has no recorded starts or no decoder, and so no dreams to show")
-    runs.make_folder(folder)
-    cfg = VideoConfig(panel=PANEL, every=agent.action_repeat)
-    rate = pace_of(agent.env_id) / agent.action_repeat
-    for end, piece in PIECES.items():
-        pace = rate / SLOWER if piece is planning else rate
-        frames = piece(name, agent, replace(cfg, panel=LARGE) if piece is exploited else cfg)
-        yield write_animation(folder / f"{Path(name).name}-{end}.webp", frames, pace)
+    runs.make_folder(path.parent)
+    cfg = VideoConfig(panel=LARGE if piece is exploited else PANEL, every=agent.action_repeat)
+    rate = pace_of(agent.env_id) / agent.action_repeat / (SLOWER if piece is planning else 1)
+    write_animation(path, piece(name, agent, cfg), rate)
 
 
 @torch.inference_mode()
