@@ -124,7 +124,7 @@ def _curves(found: Comparison, by: str) -> Picture | None:
         for name, points in ends.items():
             axes.plot(*np.array(points).T, color=ink[styles[name].colour], marker="D", linestyle="")
         axes.set_ylabel("return")
-        label(axes.yaxis, score)
+        label(axes.yaxis)
         axes.set_xlim(left=0)
         axes.set_xlabel("real frames" if by == "frames" else "hours of training")
         if by == "frames":
@@ -188,7 +188,7 @@ def _intervals(found: Comparison) -> Picture | None:
     def draw(axes: Axes, ink: Ink) -> None:
         intervals(axes, rows, middles, ink)
         axes.set_xlabel("mean return")
-        label(axes.xaxis, score)
+        label(axes.xaxis)
 
     text = "; ".join(f"{row.label} {interval(row.value, row.low, row.high)}" for row in rows)
     keys = (Key("diamond", "ink", "IQM: without the lowest and the highest quarter"),)
@@ -207,7 +207,7 @@ def _profiles(found: Comparison) -> Picture | None:
             axes.fill_between(found.thresholds, low, high, color=colour, alpha=0.15, linewidth=0)
             axes.plot(found.thresholds, value, color=colour, linestyle=styles[name].dash)
         axes.set(xlabel="return τ", ylabel="episodes above τ", ylim=(-0.02, 1.02))
-        label(axes.xaxis, score)
+        label(axes.xaxis)
         label(axes.yaxis, percent)
 
     text = "Performance profiles: the fraction of episodes above each return, method by method."
@@ -248,7 +248,7 @@ def _differences(found: Comparison) -> Picture | None:
             axes.plot(fraction, ranked, color=ink[look.colour], linestyle=look.dash, marker=".")
         axes.axhline(0, color=ink["muted"], linewidth=1.2)
         axes.set(xlabel="tracks, sorted", ylabel="difference in return")
-        label(axes.yaxis, score)
+        label(axes.yaxis)
         label(axes.xaxis, percent)
 
     others = [m for m in found.methods if any(pair.theirs == m.name for pair in pairs)]

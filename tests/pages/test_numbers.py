@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from worldmodels.metrics import latest, read_metrics
 from worldmodels.pages import text
-from worldmodels.pages.charts import positions, thinned
+from worldmodels.pages.charts import label, positions, thinned
 from worldmodels.pages.data import load_run
 from worldmodels.pages.figures import final_selection, swarm
 from worldmodels.pages.findings import selections
@@ -139,3 +141,22 @@ def test_only_finite_numbers_count_as_numbers() -> None:
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ((9.4, 11.1), ["9.5", "10.0", "10.5", "11.0"]),
+        ((0, 1000), ["0", "250", "500", "750", "1,000"]),
+        ((-0.3, 0), ["−0.24", "−0.16", "−0.08", "0.00"]),
+    ],
+)
+def test_neighbours_on_an_axis_of_returns_differ(
+    limits: tuple[float, float], said: list[str]
+) -> None:
+    axes = Figure().add_subplot()
+    axes.set_xlim(*limits)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    label(axes.xaxis)
+    shown = [tick for tick in axes.get_xticks() if limits[0] <= tick <= limits[1]]
+    assert [axes.xaxis.get_major_formatter()(tick) for tick in shown] == said

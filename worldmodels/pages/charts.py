@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from worldmodels.metrics import Row, iteration_of
 from worldmodels.pages.svg import COLOUR, DASHES, FULL, Chart, Ink, Key, chart, width_of
-from worldmodels.pages.text import figure, number, power, short
+from worldmodels.pages.text import figure, number, power, score, short
 
 Floats: TypeAlias = NDArray[np.float64]
 Style: TypeAlias = dict[str, Any]
@@ -78,9 +78,18 @@ def as_rows(axes: Axes, count: int, above: float) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def label(axis: Axis, say: Callable[[float], str]) -> None:
-    """Write the numbers of an axis in a format of `worldmodels.pages.text`."""
-    axis.set_major_formatter(lambda value, _: say(value))
+def label(axis: Axis, say: Callable[[float], str] | None = None) -> None:
+    """Write the numbers of an axis in a format of `worldmodels.pages.text`.
+
+    The default is that of returns, with as many digits as tell neighbours apart.
+    """
+
+    def told(value: float, _: object) -> str:
+        places = axis.get_majorticklocs()
+        exact = (n for n in range(3) if np.allclose(places, np.round(places, n), rtol=0, atol=1e-6))
+        return score(value, next(exact, 3))
+
+    axis.set_major_formatter(told if say is None else lambda value, _: say(value))
 
 
 def log_labels(axis: Axis) -> None:

@@ -138,7 +138,7 @@ def episodes_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
             at, said = ("data", "axes fraction"), f"solved: {score(solved)}"
             bottom.annotate(said, (solved, 0.0), (-5, 5), at, color=COLOUR["muted"], **NOTE)
         bottom.set(xlim=(low, high), xlabel="return")
-        label(bottom.xaxis, score)
+        label(bottom.xaxis)
 
     return chart("episodes", alt, FULL, [110, 50 + 84 * len(agents)], draw, keys, tooltips)
 
@@ -190,7 +190,7 @@ def dream_chart(rows: Sequence[Row], bound: float | None) -> Chart:
         if np.ptp(x) == 0:
             axes.set_xlim(x[0] - 1.5, x[0] + 1.5)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        label(axes.yaxis, score)
+        label(axes.yaxis)
         mark_iterations(axes, rows, "generation")
 
     return chart("dream", alt, FULL, lambda width: [390 if width > 400 else 350], draw, keys)

@@ -13,7 +13,7 @@ from worldmodels.pages import document
 from worldmodels.pages.charts import Interval, interval_height, intervals, label, looks
 from worldmodels.pages.document import Document, Figures, Guide, Plot, Section, Settings, Warnings
 from worldmodels.pages.svg import COLOUR, FULL, Chart, Key, chart
-from worldmodels.pages.text import score, spread
+from worldmodels.pages.text import spread
 
 ENOUGH = 3
 """Fewest evolutions of a variant for a meaningful standard deviation."""
@@ -101,7 +101,7 @@ def variants_chart(rows: Sequence[VariantRow]) -> Chart:
     def draw(axes: Axes) -> None:
         intervals(axes, marks, [row["oracle"] for row in rows])
         axes.set_xlabel("test return")
-        label(axes.xaxis, score)
+        label(axes.xaxis)
 
     said = "; ".join(f"{r['variant']} {spread(r['validated'], r['validated_std'])}" for r in rows)
     keys = [
@@ -123,7 +123,7 @@ def snapshots_chart(cells: Sequence[Row], shown: Sequence[str]) -> Chart:
                 x, y = _curve([cell for cell in cells if cell["variant"] == name], key)
                 axes.plot(x, y, marker=".", color=COLOUR[look.colour], linestyle=look.dash)
             axes.set_ylabel(title)
-            label(axes.yaxis, score)
+            label(axes.yaxis)
         test.set_xlabel("generation")
         if len(generations) <= 8:
             test.set_xticks(generations)

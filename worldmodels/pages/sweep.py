@@ -106,7 +106,7 @@ def means_chart(rows: Sequence[Row], env: str) -> Chart:
     def draw(axes: Axes) -> None:
         intervals(axes, marks)
         axes.set_xlabel("mean test return")
-        label(axes.xaxis, score)
+        label(axes.xaxis)
 
     alt = "; ".join(f"{row['variant']}: {score(row['mean'])}" for row in rows)
     keys = [Key("dot", "muted", "mean over seeds, 95% interval")]
@@ -129,7 +129,7 @@ def curves_chart(rows: Sequence[Row], cells: Sequence[Row], env: str) -> Chart:
         axes.set_xlabel("iteration")
         axes.set_ylabel("selection return")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        label(axes.yaxis, score)
+        label(axes.yaxis)
 
     alt = f"Selection returns of {len(styles)} variants by iteration."
     return chart(f"curves {env}", alt, FULL, [220], draw, styles.values())
