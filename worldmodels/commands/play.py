@@ -47,7 +47,7 @@ class Play(Command):
     end where M says, as in training.
     """
 
-    common: ClassVar[str] = "agent dream keyboard env seed video max_steps"
+    common: ClassVar[str] = "agent dream keyboard env seed video max-steps"
 
     agent: AgentName = DEFAULT_AGENT
     """agent: its folder, its run's folder, or the name of a bundled one"""
