@@ -77,7 +77,8 @@ def check(python: str, folder: Path) -> None:
 
 def run(what: str, command: list[str], folder: Path) -> None:
     """Run a command that sees nothing of the checkout; show what it says if it fails."""
-    print(f"  ...     {what}", end="\r", flush=True)
+    if sys.stdout.isatty():
+        print(f"  ...     {what}", end="\r", flush=True)
     started = time.monotonic()
     hidden = ("PYTHONPATH", "VIRTUAL_ENV")
     own = {name: value for name, value in os.environ.items() if name not in hidden}

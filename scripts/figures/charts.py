@@ -46,7 +46,7 @@ def draw_return_by_frames(path: Path) -> None:
     axes.set(xlim=(0, 1_160_000), ylim=(-110, 960), xlabel="frames of the real environment")
     axes.set_ylabel("mean return")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:,.0f}k" if x else "0")
-    axes.legend(loc="center right", frameon=False, bbox_to_anchor=(1, 0.62))
+    axes.legend(loc="center right", frameon=False, bbox_to_anchor=(1, 0.69))
     save(figure, path)
 
 
