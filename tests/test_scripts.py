@@ -93,7 +93,7 @@ def test_a_researchers_hour(
         pytest.importorskip(package)
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
     collect(CollectConfig(max_steps=40), BOX, AR1Config(), range(4), tmp_path / "run")
-    words = [str(tmp_path / "run"), "--out", str(tmp_path / "hour"), "--max-steps", "2"]
+    words = [str(tmp_path / "run"), "--out", str(tmp_path / "hour"), "--max-steps", "1"]
     path = FOLDER / "researchers_hour.py"
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 60 and not re.search(r"\b_[a-z]|import _", text)
