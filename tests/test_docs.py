@@ -85,7 +85,9 @@ def test_a_path_of_the_machine_is_shortened_or_refused() -> None:
     content = addnodes.desc_content()
     text = nodes.Text(f" = PosixPath('{site.ROOT}/worldmodels/agents')")
     addnodes.desc("", addnodes.desc_signature("", "", text), content)
-    site.shorten_paths(None, "py", "data", content)
+    made = addnodes.desc_annotation("", "", nodes.Text(" = {'a': <function <lambda>>}"))
+    content.parent.insert(1, made)
+    site.shorten_values(None, "py", "data", content)
     assert content.parent.astext().strip() == "= PosixPath('worldmodels/agents')"
     site.refuse_paths(None, "page", "", {"body": "worldmodels/agents"}, None)
     with pytest.raises(sphinx_errors.SphinxError, match="the page page shows the folder"):

@@ -1,4 +1,4 @@
-"""What the whole site obeys: a short sidebar, and no path of the machine that built it."""
+"""What the whole site obeys: a short sidebar, short values, no path of the building machine."""
 
 import tempfile
 from pathlib import Path
@@ -21,8 +21,11 @@ def leave_out_of_the_sidebar(app: Sphinx, doctree: nodes.document) -> None:
         app.env.metadata[name]["orphan"] = True
 
 
-def shorten_paths(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
-    """Show a constant that holds a path by its part inside the project."""
+def shorten_values(app: Sphinx, domain: str, kind: str, content: addnodes.desc_content) -> None:
+    """Show a constant's path by its part inside the project, and no value that holds functions."""
+    for value in list(content.parent.findall(addnodes.desc_annotation)):
+        if "<function" in value.astext():
+            value.parent.remove(value)
     for text in list(content.parent.findall(nodes.Text)):
         shown = str(text)
         for path, short in _SHOWN.items():
@@ -40,6 +43,6 @@ def refuse_paths(app: Sphinx, page: str, _: str, context: dict[str, Any], tree: 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Connect the three."""
     app.connect("doctree-read", leave_out_of_the_sidebar)
-    app.connect("object-description-transform", shorten_paths)
+    app.connect("object-description-transform", shorten_values)
     app.connect("html-page-context", refuse_paths)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
