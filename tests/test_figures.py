@@ -67,6 +67,8 @@ def test_a_notebook_has_no_outputs_and_one_install_line(path: Path) -> None:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert all(not cell["outputs"] and cell["execution_count"] is None for cell in code)
+    first = {"".join(cell["source"]).partition("\n")[0] for cell in code}
+    assert not [line for line in first if line.startswith(("!", "%%bash"))]  # may fail unnoticed
     installs = [cell for cell in code if "pip install" in "".join(cell["source"])]
     assert installs == code[:1]
     assert installs[0]["metadata"]["tags"] == ["skip-execution"]  # not where docs are built
