@@ -290,7 +290,7 @@ def test_files_of_another_kind_environment_or_vision(
     episodes, latents = staged / "episodes", staged / "z.safetensors"
     out, agent = ["--out", tmp_path / "out"], ["--latents", latents, "--out", tmp_path / "a"]
     told = fails(capsys, "encode", "--data", episodes, "--vision", staged / "m.pt", *out)
-    assert "m.pt is a file of memory; one of vision is needed: `worldmodels train-vision`" in told
+    assert "m.pt is a file of memory; expected one of vision: `worldmodels train-vision`" in told
     collect(tmp_path / "other", env=DISCRETE)
     words = ["--data", tmp_path / "other", "--vision", staged / "v.pt"]
     assert "has env_id" in fails(capsys, "encode", *words, *out)
