@@ -149,13 +149,14 @@ def run_part(args: Args) -> dict[str, float]:
     """One training in this process."""
     torch.set_num_threads(executors.usable_cores())
     if args.former:
-        _training.PARTS = 1
-        _training.CoreThreads = TorchsOwn  # type: ignore[assignment,misc]  # has what a training uses
+        vars(_training).update(PARTS=1, CoreThreads=TorchsOwn)
     assert args.part is not None
     kind, shape = args.part.split()
     clock = Clock(args.seconds)
-    sizes = [int(size) for size in shape.split("x")]
-    return clock.rates(train_v(*sizes, clock) if kind == "V" else train_m(*sizes, clock))
+    if kind == "V":
+        return clock.rates(train_v(int(shape), clock))
+    streams, length = map(int, shape.split("x"))
+    return clock.rates(train_m(streams, length, clock))
 
 
 def spin() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.dream.test_engine import make_act, make_engine, make_memories, make_population
+from tests.dream.conftest import make_memories
+from tests.dream.test_engine import make_act, make_engine, make_population
 from tests.memory.test_memory_train import SHAPE, system
 from tests.vision.test_latents import SPEC, episode, make_model
 from worldmodels._threads import CoreThreads

@@ -8,6 +8,8 @@ how many of them run at once, so neither does a result that adds them up in a fi
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,6 +36,23 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     """
     context: AbstractContextManager[Any] = _libraries().limit(limits=1, user_api="blas")
     return context
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the process keep what it frees, in one heap for all threads; without effect beyond glibc.
+
+    Tensors of a step of training are as large as those of the next one. As glibc is set they go
+    back to the system and come again page by page, which took a fifth of V's time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        for option, value in _MALLOC.items():
+            mallopt(option, value)
+
+
+_MALLOC = {-1: 1 << 30, -2: 1 << 26, -3: 1 << 30, -8: 1}
+"""M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD and M_ARENA_MAX of <malloc.h>."""
 
 
 class CoreThreads:

@@ -12,7 +12,7 @@ from typing import Any, Generic, Required, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
-from worldmodels._threads import CoreThreads
+from worldmodels._threads import CoreThreads, keep_freed_memory
 from worldmodels.config import Config, Count, CountOrZero, Rate
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
@@ -65,6 +65,7 @@ class TrainingLoop(Generic[N]):
         ``name`` is V or M, for the progress and for errors; ``noise`` names the steps' generator;
         ``make`` returns the network, its weights drawn from the global generator.
         """
+        keep_freed_memory()
         torch.manual_seed(options["seed"] % 2**63)
         self.name, self.cfg, self._options = name, cfg, options
         with CoreThreads(1):  # drawing an orthogonal matrix depends on them

@@ -121,8 +121,7 @@ class Window(NamedTuple):
 
     def part(self, rows: slice) -> Window:
         """Some of the streams."""
-        dropped = None if self.dropped is None else self.dropped[rows]
-        return Window(*(tensor[rows] for tensor in self[:9]), dropped, self.first)
+        return Window._make(x[rows] if isinstance(x, Tensor) else x for x in self)
 
 
 def draw_window(
@@ -143,8 +142,11 @@ def draw_window(
     if cfg.input_noise:
         z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
     dropped = model.sample_mask(len(z), noise) if dropout else None
-    tensors = [part.to(model.device) for part in (z[:, :-1], target, *batch[2:7])]
-    return Window(*tensors, *state.kept(~tensors[-1][:, None]), dropped, batch.first)
+    parts = (part.to(model.device) for part in (z[:, :-1], target, *batch[2:7]))
+    seen, target, action, rewards, terminated, mask, restart = parts
+    h, c = state.kept(~restart[:, None])
+    inputs = (seen, target, action, rewards, terminated, mask, restart, h, c)
+    return Window(*inputs, dropped, batch.first)
 
 
 def memory_losses(
