@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -55,19 +55,21 @@ class Args:
     """measure plain torch and float32 too"""
     rewards: tuple[Literal["event", "count", "raw", "two_hot"], ...] = ("event",)
     """forms of reward to dream with, each beside the others"""
+    memories: tuple[int, ...] = (1, 2, 3)
+    """numbers of memories, each dreamt on one thread and on all"""
     json: Path | None = None
     """where to write the figures"""
 
 
-def make_engine(cfg: DreamConfig, reward: RewardKind = "event") -> DreamEngine:
+def make_engine(cfg: DreamConfig, reward: RewardKind = "event", members: int = 1) -> DreamEngine:
     """M at the paper's sizes, untrained: the arithmetic is the same."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
     z = rng.standard_normal((64, 32), np.float32)
-    h = np.zeros((1, 64, 256), np.float32)
+    h = np.zeros((members, 64, 256), np.float32)
     model = RewardModel(reward, base=-0.1, event_value=3.4, low=-2.0, high=6.0)
-    memory = MDNRNN(MDNRNNConfig(reward=reward))
-    return DreamEngine([memory], model, DreamStarts(z, h, h.copy()), cfg)
+    memories = [MDNRNN(MDNRNNConfig(reward=reward)) for _ in range(members)]
+    return DreamEngine(memories, model, DreamStarts(z, h, h.copy()), cfg)
 
 
 def flops_per_step(cfg: MDNRNNConfig) -> int:
@@ -156,6 +158,23 @@ def measure(args: Args) -> Best:
     return best
 
 
+def scaling(args: Args) -> dict[str, float]:
+    """Steps a second with each number of memories, on one thread and on all."""
+    threads = args.threads or torch.get_num_threads()
+    rng = np.random.default_rng(1)
+    size = (args.population, linear.num_parameters(CONTROLLER))
+    population = 0.1 * rng.standard_normal(size, np.float32)
+    cfg = DreamConfig(horizon=args.horizon, episodes=args.episodes, termination="off")
+    best, steps = Best(), args.population * args.episodes * args.horizon
+    for seed in range(args.rounds):
+        for members in args.memories:
+            for count in (1, threads):
+                engine = make_engine(replace(cfg, threads=count), members=members)
+                work = partial(engine.rollout, CONTROLLERS, population, seed)
+                best.time(f"{members} memories, {count} threads", work, steps)
+    return {name: rate for name, (rate, _) in best.items()}
+
+
 def main(args: Args) -> None:
     """Measure and print."""
     best = measure(args)
@@ -173,9 +192,16 @@ def main(args: Args) -> None:
         shares = f"{rate:9,.0f} {rate / limit:9.0%} {core:16,.0f} {core / core_limit:9.0%}"
         print(f"{name:24} {shares}")
     print("limit: the two bfloat16 products of a step and nothing else")
+    scaled = scaling(args)
+    rates = list(scaled.values())
+    print(f"{'':24} {'steps/s':>9} {'of one thread':>14}")
+    for i, (name, rate) in enumerate(scaled.items()):
+        print(f"{name:24} {rate:9,.0f} {rate / rates[i - i % 2]:14.2f}")
     if args.json is not None:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()}
-        write_json(args.json, {"args": options, "rates": best, "large_gflops": large})
+        write_json(
+            args.json, {"args": options, "rates": best, "scaling": scaled, "large_gflops": large}
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from worldmodels._threads import one_blas_thread
 from worldmodels.protocols import UserError
 
 Images = NDArray[np.float32]
@@ -98,7 +99,8 @@ class Whitening:
             keep: fraction of the variance in the kept directions; the others, mostly noise in
                 photographs, are dropped, as are those without variance.
         """
-        variance, directions = np.linalg.eigh(np.asarray(x.T @ x / len(x), np.float64))
+        with one_blas_thread():
+            variance, directions = np.linalg.eigh(np.asarray(x.T @ x / len(x), np.float64))
         variance, directions = variance[::-1].clip(0), directions[:, ::-1]
         before = (variance.cumsum() - variance) / variance.sum()  # by the stronger ones
         kept = (before < keep) & (variance > 1e-9 * variance[0])

@@ -94,11 +94,14 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def mixed_precision(device: torch.device, wanted: bool = True) -> torch.autocast:
-    """Autocast to bfloat16 if it is wanted and `has_fast_bfloat16`, else a no-op context."""
+    """Autocast to bfloat16 if it is wanted and `has_fast_bfloat16`, else a no-op context.
+
+    Weights are cast where they are used: threads would share what autocast keeps of them.
+    """
     import torch
 
     enabled = wanted and has_fast_bfloat16(device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 
 def usable_cores() -> int:

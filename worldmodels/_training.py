@@ -12,11 +12,16 @@ from typing import Any, Generic, Required, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
+from worldmodels._threads import CoreThreads, keep_freed_memory
 from worldmodels.config import Config, Count, CountOrZero, Rate
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
 
 N = TypeVar("N", bound=nn.Module)
+R = TypeVar("R")
+
+PARTS = 4
+"""Most parts of a batch, each computed by one thread on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +65,11 @@ class TrainingLoop(Generic[N]):
         ``name`` is V or M, for the progress and for errors; ``noise`` names the steps' generator;
         ``make`` returns the network, its weights drawn from the global generator.
         """
+        keep_freed_memory()
         torch.manual_seed(options["seed"] % 2**63)
         self.name, self.cfg, self._options = name, cfg, options
-        self.model = make().to(options.get("device", "cpu"))
+        with CoreThreads(1):  # drawing an orthogonal matrix depends on them
+            self.model = make().to(options.get("device", "cpu"))
         init = options.get("init")
         if init is not None:
             self.model.load_state_dict(init)
@@ -80,6 +87,40 @@ class TrainingLoop(Generic[N]):
             self.optimiser.load_state_dict(self.resumed["optimiser"])
             self.noise.set_state(self.resumed["noise"])
         self.begin = int(self.resumed.get("step", 0))
+        self._parts = PARTS if self.trainable[0].device.type == "cpu" else 1
+        self.threads = CoreThreads(min(self._parts, torch.get_num_threads()))
+        """of a batch's parts; a training is within their block"""
+
+    def gradients(
+        self,
+        sums: Callable[[slice], tuple[Tensor, R]],
+        loss: Callable[[Tensor], tuple[Tensor, dict[str, Tensor]]],
+        rows: int,
+        least: int,
+    ) -> tuple[dict[str, Tensor], list[R]]:
+        """Leave the gradient of a loss in the weights; the metrics, and what else the parts gave.
+
+        On a CPU the batch's rows are cut into up to four parts of at least ``least``. ``sums``
+        computes (K,) numbers of some rows, and anything else; ``loss`` is of their sums over all
+        rows, and gives the metrics, too. The result does not depend on the number of threads.
+        """
+        count = max(1, min(self._parts, rows // least))
+        cuts = [rows * part // count for part in range(count + 1)]
+        parts = list(self.threads.map(sums, map(slice, cuts, cuts[1:])))
+        total = torch.stack([part.detach() for part, _ in parts]).sum(0).requires_grad_()
+        value, metrics = loss(total)
+        (slope,) = torch.autograd.grad(value, total)
+
+        def backward(part: Tensor) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(part, self.trainable, slope, allow_unused=True)
+
+        first, *others = self.threads.map(backward, [part for part, _ in parts])
+        for weight, gradient, *more in zip(self.trainable, first, *others, strict=True):
+            weight.grad = gradient
+            for other in more:
+                if gradient is not None and other is not None:
+                    gradient += other
+        return metrics, [more for _, more in parts]
 
     def __iter__(self) -> Iterator[int]:
         """Steps that are left, with their progress shown."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor, nn
 
+from worldmodels._threads import one_blas_thread
 from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed
 
@@ -111,10 +112,11 @@ def frechet_distance(a: Features, b: Features) -> float:
     """
     _check(a, b)
     means = a.mean(0) - b.mean(0)
-    first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
-    values, vectors = np.linalg.eigh(first)
-    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
-    product = np.linalg.eigvalsh(root @ second @ root)
+    with one_blas_thread():
+        first, second = (np.atleast_2d(np.cov(x, rowvar=False)) for x in (a, b))
+        values, vectors = np.linalg.eigh(first)
+        root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+        product = np.linalg.eigvalsh(root @ second @ root)
     cross = np.sqrt(np.maximum(product, 0)).sum()
     return float(means @ means + np.trace(first) + np.trace(second) - 2 * cross)
 

@@ -159,9 +159,9 @@ def test_the_state_carried_on_has_seen_the_episode_alone(dropout: bool) -> None:
         torch.randn(batch.mu.shape, generator=same_noise)
         mask = memory.sample_mask(1, same_noise) if dropout else None
         before = memory.initial_state(1) if batch.restart[0] else state
-        _, _, state = training.memory_loss(
-            memory, fit_reward_model(latents, "event"), batch, state, noise, cfg, dropout
-        )
+        window = training.draw_window(memory, batch, state, noise, cfg, dropout)
+        reward = fit_reward_model(latents, "event")
+        _, state = training.memory_losses(memory, reward, window, cfg)
         if stop + 1 not in latents.offsets:  # the episode continues
             _, _, wanted = memory(z[:, frame:stop], action[:, frame:stop], before, mask)
             torch.testing.assert_close(state, wanted)
@@ -170,16 +170,16 @@ def test_the_state_carried_on_has_seen_the_episode_alone(dropout: bool) -> None:
 
 
 def interrupted(call: int) -> Callable[..., object]:
-    """`memory_loss` that is broken off at one of its calls."""
-    plain, calls = training.memory_loss, []
+    """`draw_window` that is interrupted at one of its calls."""
+    plain, calls = training.draw_window, []
 
-    def loss(*args: object) -> object:
+    def draw(*args: object) -> object:
         calls.append(1)
         if len(calls) == call:
             raise KeyboardInterrupt
         return plain(*args)  # type: ignore[arg-type]  # the arguments pass through
 
-    return loss
+    return draw
 
 
 def test_one_seed_one_result_and_exact_resume(
@@ -191,7 +191,7 @@ def test_one_seed_one_result_and_exact_resume(
     assert same(whole, train_memory(CFG, SHAPE, reward, latents, seed=3))
     checkpoint = tmp_path / "memory.pt"
     with monkeypatch.context() as patched:
-        patched.setattr(training, "memory_loss", interrupted(7))
+        patched.setattr(training, "draw_window", interrupted(7))
         with pytest.raises(KeyboardInterrupt):
             train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
     resumed = train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
@@ -208,7 +208,7 @@ def test_a_training_goes_on_on_another_device(
     whole = train_memory(CFG, SHAPE, reward, latents, seed=3, holdout=latents)
     checkpoint = tmp_path / "memory.pt"
     with monkeypatch.context() as patched:
-        patched.setattr(training, "memory_loss", interrupted(7))
+        patched.setattr(training, "draw_window", interrupted(7))
         with pytest.raises(KeyboardInterrupt):
             train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint, device=first)
     resumed = train_memory(

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from worldmodels._threads import one_blas_thread
 from worldmodels.config import NOT_EMPTY, Config, ConfigError, SizeOrZero
 from worldmodels.protocols import Squash, UserError
 
@@ -313,7 +314,8 @@ class Components:
             raise UserError("controller.components already standardises; set normalize to false")
         mean, scale = x.mean(0), x.std(0) + LEAST_STD
         standard = (x - mean) / scale
-        variance, vectors = np.linalg.eigh(standard.T @ standard / len(x))
+        with one_blas_thread():
+            variance, vectors = np.linalg.eigh(standard.T @ standard / len(x))
         std = np.sqrt(np.maximum(variance[::-1][:count], 1e-12))
         first = vectors[:, ::-1][:, :count]
         return cls(controller, mean, (first / std).T / scale, scale[:, None] * first * std)

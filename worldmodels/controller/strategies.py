@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from worldmodels._threads import one_blas_thread
 from worldmodels.config import AtLeast, Config, Decay, Limit, Positive
 from worldmodels.protocols import UserError
 
@@ -232,10 +233,10 @@ def cma_seed(seed: int) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep numpy's global generator as it was, and the package's warnings to itself."""
+    """Keep numpy's generator and threads as they were, and the package's warnings to itself."""
     state = np.random.get_state()
     try:
-        with warnings.catch_warnings():
+        with one_blas_thread(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"cma(\..*)?")
             yield
     finally:

@@ -7,8 +7,8 @@ thread with everything it touches in that core's cache; threads meet only when a
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple, TypeAlias
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels._threads import CoreThreads
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.kernels import PACKED, KernelWorld
 from worldmodels.dream.starts import Array, DreamStarts
@@ -40,6 +41,9 @@ Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 DEVICE_ROWS = 1 << 16
 """Rows stepped together on a GPU."""
+
+FEW_ROWS = 64
+"""Rows that are not worth a second thread."""
 
 MOST_THREADS = 4
 """Threads where the config leaves their number open. More were slower, probably GIL contention:
@@ -91,6 +95,10 @@ class _Chunk(NamedTuple):
     """memories that run; the first one gives h"""
     dreamer: int | None
     """index in members of the one that dreams; None draws one per step"""
+
+    def work(self) -> int:
+        """Steps of a memory for each step of the chunk."""
+        return len(self.candidates) * len(self.episodes) * len(self.members)
 
 
 class _Part(NamedTuple):
@@ -291,37 +299,28 @@ class DreamEngine:
             groups = [(list(range(number)), None)]
         else:  # episode e is dreamt by memory e mod M, and the first one follows for its h
             groups = [([0], 0), *(([0, m], 1) for m in range(1, number))]
-        limit = max(self.cfg.chunk_rows, DEVICE_ROWS)
-        if self.device.type == "cpu":
-            limit = max(1, min(self.cfg.chunk_rows, -(-count * episodes // self._threads())))
         chunks = []
         for g, group in enumerate(groups):
             mine = list(range(g, episodes, len(groups)))
+            limit = max(self.cfg.chunk_rows, DEVICE_ROWS)
+            if self.device.type == "cpu":  # the same for any number of threads, and two at least
+                half = max(FEW_ROWS, -(-count * len(mine) // 2))
+                limit = min(self.cfg.chunk_rows, half)
             for e in range(0, len(mine), limit):
                 part = mine[e : e + limit]
                 wide = max(1, limit // len(part))
                 for p in range(0, count, wide):
                     chunks.append(_Chunk(range(p, min(p + wide, count)), part, *group))
-        return chunks
+        # the longest first, so that threads end at about the same time
+        return sorted(chunks, key=_Chunk.work, reverse=True)
 
     def _threads(self) -> int:
         on_cpu = self.cfg.threads or min(torch.get_num_threads(), MOST_THREADS)
         return on_cpu if self.device.type == "cpu" else 1
 
     def _run_all(self, run: Callable[[_Chunk], None], chunks: list[_Chunk]) -> None:
-        threads = min(self._threads(), len(chunks))
-        if threads == 1:
-            for chunk in chunks:
-                run(chunk)
-            return
-        before = torch.get_num_threads()
-        # One thread per chunk: torch's own threads would only wait for each other.
-        try:
-            with ThreadPoolExecutor(threads, "dream", torch.set_num_threads, (1,)) as pool:
-                for future in [pool.submit(run, chunk) for chunk in chunks]:
-                    future.result()
-        finally:
-            torch.set_num_threads(before)
+        with CoreThreads(min(self._threads(), len(chunks))) as threads:
+            deque(threads.map(run, chunks), maxlen=0)
 
     def _dream(
         self, chunk: _Chunk, act: Act, seed: int, value: Value | None, total: DreamResult

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
-from typing import Annotated, Unpack
+from typing import Annotated, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, mask
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
 from worldmodels.vision.latents import Latents
+
+LEAST_STREAMS = 12
+"""Fewest streams that one thread computes in a step."""
 
 
 @dataclass(frozen=True)
@@ -94,59 +98,105 @@ def _rewards(latents: Latents) -> tuple[NDArray[np.float32], float, float]:
     return reward, float(values[counts.argmax()]), counts.max() / len(reward)
 
 
-def memory_loss(
+class Window(NamedTuple):
+    """One window of B streams, as M is trained on it, on M's device."""
+
+    z: Tensor
+    """(B, T, Z) what M sees"""
+    target: Tensor
+    """(B, T, Z) what it predicts"""
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    mask: Tensor
+    restart: Tensor
+    """these five as in `SequenceBatch`"""
+    h: Tensor
+    c: Tensor
+    """the state before, 0 where a stream restarts"""
+    dropped: Tensor | None
+    """(B, H) dropout mask"""
+    first: int
+    """as in `SequenceBatch`"""
+
+    def part(self, rows: slice) -> Window:
+        """Some of the streams."""
+        return Window._make(x[rows] if isinstance(x, Tensor) else x for x in self)
+
+
+def draw_window(
     model: Memory,
-    reward: RewardModel,
     batch: SequenceBatch,
     state: MemoryState,
     noise: torch.Generator,
     cfg: MemoryTrainConfig,
     dropout: bool = True,
-) -> tuple[Tensor, dict[str, Tensor], MemoryState]:
-    """Loss of one window of B streams, averaged over the steps that exist, and the state after it.
+) -> Window:
+    """Draw z from the posteriors, and dropout.
 
-    ``noise`` is on the CPU, so that every device sees the same z. "nll" is the mixture's, in nats
-    per step and latent dimension.
+    ``noise`` is on the CPU, so that every device sees the same z.
     """
     std = torch.exp(0.5 * batch.logvar)
     z = batch.mu + cfg.posterior_noise * std * torch.randn(std.shape, generator=noise)
-    target = z[:, 1:].to(model.device)
+    target = z[:, 1:]
     if cfg.input_noise:
         z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
     dropped = model.sample_mask(len(z), noise) if dropout else None
-    action, rewards, terminated, mask, restart = (part.to(model.device) for part in batch[2:7])
-    seen, state = z[:, :-1].to(model.device), state.kept(~restart[:, None])
+    parts = (part.to(model.device) for part in (z[:, :-1], target, *batch[2:7]))
+    seen, target, action, rewards, terminated, mask, restart = parts
+    h, c = state.kept(~restart[:, None])
+    inputs = (seen, target, action, rewards, terminated, mask, restart, h, c)
+    return Window(*inputs, dropped, batch.first)
+
+
+def memory_losses(
+    model: Memory, reward: RewardModel, window: Window, cfg: MemoryTrainConfig
+) -> tuple[Tensor, MemoryState]:
+    """Losses (3,) averaged over the steps that exist, and the state after the window.
+
+    The mixture's negative log-likelihood, in nats per step and latent dimension; the reward's; that
+    of the episodes' ends.
+    """
+    dropped, state = window.dropped, MemoryState(window.h, window.c)
     with mixed_precision(model.device, cfg.bfloat16):
-        features, last = _features(model, seen, action, state, dropped, restart, batch.first)
-        low = model.predict(seen, features, None if dropped is None else dropped.unsqueeze(1))
+        features, last = _features(model, window, state)
+        low = model.predict(window.z, features, None if dropped is None else dropped.unsqueeze(1))
     out = MemoryOutput(*(part.float() for part in low))
-    nll = masked_mean(-mixture_log_prob(*out[:3], target).mean(-1), mask)
-    rewarded = reward.loss(out.reward, rewards, mask)
-    ends = event_loss(out.terminated_logit, terminated, mask)
+    nll = masked_mean(-mixture_log_prob(*out[:3], window.target).mean(-1), window.mask)
+    rewarded = reward.loss(out.reward, window.reward, window.mask)
+    ends = event_loss(out.terminated_logit, window.terminated, window.mask)
+    carried = MemoryState(last.h.detach(), last.c.detach())
+    return torch.stack((nll, rewarded, ends)), carried
+
+
+def _part(
+    model: Memory, reward: RewardModel, cfg: MemoryTrainConfig, window: Window, rows: slice
+) -> tuple[Tensor, MemoryState]:
+    """What some streams add to `memory_losses` of the window, and the state after it."""
+    own = window.part(rows)
+    losses, after = memory_losses(model, reward, own, cfg)
+    return losses * (own.mask.sum() / window.mask.sum().clamp_min(1)), after
+
+
+def weighted(losses: Tensor, cfg: MemoryTrainConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss of `memory_losses` (3,), and the metrics."""
+    nll, rewarded, ends = losses.unbind()
     loss = nll + cfg.reward_weight * rewarded + cfg.termination_weight * ends
     metrics = {"loss": loss, "nll": nll, "reward_loss": rewarded, "termination_loss": ends}
-    carried = MemoryState(last.h.detach(), last.c.detach())
-    return loss, {name: value.detach() for name, value in metrics.items()}, carried
+    return loss, {name: value.detach() for name, value in metrics.items()}
 
 
-def _features(
-    model: Memory,
-    z: Tensor,
-    action: Tensor,
-    state: MemoryState,
-    dropped: Tensor | None,
-    restart: Tensor,
-    first: int,
-) -> tuple[Tensor, MemoryState]:
-    """h_{1..T} (B, T, H), and M's state after them; of rows that ``restart`` after ``first`` steps.
+def _features(model: Memory, window: Window, state: MemoryState) -> tuple[Tensor, MemoryState]:
+    """h_{1..T} (B, T, H), and M's state after them; after `Window.first` of rows that restart.
 
     What follows these is no part of the episode, and M must not remember it.
     """
+    z, action, first, dropped = window.z, window.action, window.first, window.dropped
     early, middle = model.recurrence(z[:, :first], action[:, :first], state, dropped)
     if first == z.shape[1]:
         return early, middle
     late, last = model.recurrence(z[:, first:], action[:, first:], middle, dropped)
-    rows = restart.unsqueeze(1)
+    rows = window.restart.unsqueeze(1)
     kept = (torch.where(rows, *two) for two in zip(middle, last, strict=True))
     return torch.cat((early, late), dim=1), MemoryState(*kept)
 
@@ -182,27 +232,29 @@ def train_memory(
     state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
     if loop.resumed:
         state = MemoryState(*(loop.resumed[name].to(model.device) for name in "hc"))
-    for step in loop:
-        # one gradient step
-        for group in loop.optimiser.param_groups:
-            group["lr"] = _cosine(step, loop.steps, peak)
-        loss, metrics, state = memory_loss(model, reward, next(batches), state, loop.noise, cfg)
-        loop.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_value_(loop.trainable, cfg.clip_value)
-        if cfg.clip_norm:
-            torch.nn.utils.clip_grad_norm_(loop.trainable, cfg.clip_norm)
-        loop.optimiser.step()
+    with loop.threads:
+        for step in loop:
+            # one gradient step
+            for group in loop.optimiser.param_groups:
+                group["lr"] = _cosine(step, loop.steps, peak)
+            window = draw_window(model, next(batches), state, loop.noise, cfg)
+            part, loss = partial(_part, model, reward, cfg, window), partial(weighted, cfg=cfg)
+            metrics, states = loop.gradients(part, loss, len(window.z), LEAST_STREAMS)
+            state = MemoryState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
+            torch.nn.utils.clip_grad_value_(loop.trainable, cfg.clip_value)
+            if cfg.clip_norm:
+                torch.nn.utils.clip_grad_norm_(loop.trainable, cfg.clip_norm)
+            loop.optimiser.step()
 
-        # metrics and checkpoint
-        loop.report(
-            step,
-            metrics,
-            (cfg.batch_size * length, "steps"),
-            f"lower the learning rate ({peak}) or raise the model's sigma_floor",
-            None if holdout is None else lambda: validate(model, reward, holdout, cfg),
-        )
-        loop.keep(step, h=state.h, c=state.c)
+            # metrics and checkpoint
+            loop.report(
+                step,
+                metrics,
+                (cfg.batch_size * length, "steps"),
+                f"lower the learning rate ({peak}) or raise the model's sigma_floor",
+                None if holdout is None else lambda: validate(model, reward, holdout, cfg),
+            )
+            loop.keep(step, h=state.h, c=state.c)
     return model.eval()
 
 
@@ -217,7 +269,9 @@ def validate(
     totals: dict[str, float] = {}
     with torch.inference_mode():
         for batch in islice(streams.batches(), streams.steps_per_epoch()):
-            _, metrics, state = memory_loss(model, reward, batch, state, noise, cfg, dropout=False)
+            window = draw_window(model, batch, state, noise, cfg, dropout=False)
+            losses, state = memory_losses(model, reward, window, cfg)
+            metrics = weighted(losses, cfg)[1]
             count = float(batch.mask.sum())
             weight += count
             for name, value in metrics.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels._threads import CoreThreads
 from worldmodels.artifacts import pick, require_shape
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import Episode
@@ -159,7 +161,10 @@ def encode_episodes(model: ConvVAE, episodes: Iterable[Episode], spec: ActionSpe
             seeds.append(episode.seed)
             yield episode.obs
 
-    encoded = [encode_frames(model, batch) for batch in _packed(frames(), ENCODE_BATCH)]
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    with CoreThreads(torch.get_num_threads() if on_cpu else 1) as threads:
+        packed = _packed(frames(), ENCODE_BATCH)
+        encoded = list(threads.map(partial(encode_frames, model), packed))
     if not encoded:
         raise UserError("there is no episode to encode")
     mu, logvar = (np.concatenate(part) for part in zip(*encoded, strict=True))

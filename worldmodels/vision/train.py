@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any, Unpack
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels._threads import CoreThreads
 from worldmodels._training import Options, TrainConfig, TrainingLoop
 from worldmodels.config import Count, CountOrZero, NotNegative, Rate, Size
 from worldmodels.protocols import UserError
@@ -23,8 +25,10 @@ from worldmodels.vision.vae import (
     ConvVAE,
     FromPoint,
     VAEConfig,
+    loss_of_sums,
     to_float,
     vae_loss,
+    vae_sums,
 )
 
 STATISTICS_FRAMES = 2048
@@ -44,6 +48,8 @@ LEAST = 0.4
 """Fraction of the steps before which it never does: V may stand still at first, too."""
 FOLLOW = 0.05
 """Weight of the newest norm of the gradient in the usual one."""
+LEAST_FRAMES = 16
+"""Fewest frames that one thread computes in a step."""
 TRIAL_STEPS, GAIN = 250, 0.02
 """Gradient steps of a trial of z's size, and how much more of what moves a z of twice the size has
 to explain: TakeCover gains 0.03 by 64 numbers."""
@@ -249,36 +255,50 @@ def train_vision(
     pace, clip = Pace(cfg, loop, adaptive), Clip(loop, vae.standardized)
 
     def check() -> dict[str, float]:
-        measured.update(validate(loop.model, holdout, cfg, mean, neighbours))
+        measured.update(validate(loop.model, holdout, cfg, mean, neighbours, loop.threads))
         return measured
 
-    for step in loop:
-        # one gradient step
-        x = to_float(torch.from_numpy(next(source)).to(device)).contiguous(memory_format=layout)
-        epsilon = torch.randn(x.shape[0], vae.z_dim, generator=loop.noise).to(device)
-        for group in loop.optimiser.param_groups:
-            group["lr"] = pace.rate(step)
-        with mixed_precision(device, cfg.bfloat16):
-            out = loop.model(x, epsilon)
-        loss, metrics = vae_loss(out, x, cfg.kl_tolerance, vae.standardized)
-        loop.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        clip()
-        loop.optimiser.step()
+    with loop.threads:
+        for step in loop:
+            # one gradient step
+            frames = torch.from_numpy(next(source)).to(device)
+            noise = torch.randn(len(frames), vae.z_dim, generator=loop.noise).to(device)
+            for group in loop.optimiser.param_groups:
+                group["lr"] = pace.rate(step)
+            loss = partial(loss_of_sums, frames=len(frames), likelihood=vae.standardized)
+            part = partial(_sums, loop.model, cfg, layout, frames, noise)
+            metrics, _ = loop.gradients(part, loss, len(frames), LEAST_FRAMES)
+            clip()
+            loop.optimiser.step()
 
-        # metrics and checkpoint
-        loop.report(
-            step,
-            metrics | {"images": (step + 1) * cfg.batch_size},
-            (cfg.batch_size, "images"),
-            f"lower vision.learning_rate ({cfg.learning_rate}) or set vision.bfloat16 to false",
-            check,
-        )
-        _check_alive(measured, vae, step + 1, loop.steps)  # before a checkpoint could hide it
-        pace.look(step + 1, measured)
-        measured.clear()
-        loop.keep(step, **pace.state(), **clip.state())
+            # metrics and checkpoint
+            loop.report(
+                step,
+                metrics | {"images": (step + 1) * cfg.batch_size},
+                (cfg.batch_size, "images"),
+                f"lower vision.learning_rate ({cfg.learning_rate}) or set vision.bfloat16 to false",
+                check,
+            )
+            _check_alive(measured, vae, step + 1, loop.steps)  # before a checkpoint could hide it
+            pace.look(step + 1, measured)
+            measured.clear()
+            loop.keep(step, **pace.state(), **clip.state())
     return loop.model.eval()
+
+
+def _sums(
+    model: ConvVAE,
+    cfg: VisionTrainConfig,
+    layout: torch.memory_format,
+    frames: Tensor,
+    noise: Tensor,
+    rows: slice,
+) -> tuple[Tensor, None]:
+    """`vae_sums` of some rows of a batch of frames (B, 64, 64, 3) uint8 and noise (B, Z)."""
+    x = to_float(frames[rows]).contiguous(memory_format=layout)
+    with mixed_precision(x.device, cfg.bfloat16):
+        out = model(x, noise[rows])
+    return vae_sums(out, x, cfg.kl_tolerance), None
 
 
 def statistics(batches: Iterable[NDArray[np.uint8]]) -> tuple[Tensor, float]:
@@ -302,6 +322,7 @@ def validate(
     cfg: VisionTrainConfig,
     mean: Tensor,
     neighbours: NDArray[np.uint8] | None = None,
+    threads: CoreThreads | None = None,
 ) -> dict[str, float]:
     """Loss of (N, 64, 64, 3) frames at the posterior's mean, as ``val_loss`` and its parts.
 
@@ -310,23 +331,29 @@ def validate(
     the frames' neighbours (N, 64, 64, 3). Either is left out where nothing changes.
     """
     device = next(model.parameters()).device
-    mean, totals = mean.to(device), dict[str, float]()
-    squares = np.zeros((2, 2))  # (all pixels, moving ones) x (error, variance)
-    with torch.inference_mode():
-        for rows in np.array_split(np.arange(len(frames)), max(1, len(frames) // 128)):
+    mean = mean.to(device)
+
+    def part(rows: NDArray[np.int64]) -> tuple[dict[str, float], NDArray[np.float64]]:
+        squares = np.zeros((2, 2))  # (all pixels, moving ones) x (error, variance)
+        with torch.inference_mode():
             x = to_float(torch.from_numpy(frames[rows]).to(device))
             with mixed_precision(x.device, cfg.bfloat16):
                 out = model(x)
             _, metrics = vae_loss(out, x, cfg.kl_tolerance, model.cfg.standardized)
-            for name, value in metrics.items():
-                totals[name] = totals.get(name, 0.0) + float(value) * len(rows) / len(frames)
             shown = out.reconstruction.float().clamp(0, 1)
             apart = torch.stack([(x - other).square().sum(1) for other in (shown, mean)])
-            squares[0] += apart.sum((1, 2, 3)).cpu().numpy()
+            squares[0] = apart.sum((1, 2, 3)).cpu().numpy()
             if neighbours is not None:
                 near = to_float(torch.from_numpy(neighbours[rows]).to(device))
                 moved = (x - near).square().sum(1)
-                squares[1] += (apart * moved).sum((1, 2, 3)).cpu().numpy()
+                squares[1] = (apart * moved).sum((1, 2, 3)).cpu().numpy()
+        share = len(rows) / len(frames)
+        return {name: share * float(value) for name, value in metrics.items()}, squares
+
+    rows = np.array_split(np.arange(len(frames)), max(1, len(frames) // 128))
+    parts = list(map(part, rows) if threads is None else threads.map(part, rows))
+    totals = {name: sum(part[name] for part, _ in parts) for name in parts[0][0]}
+    squares = sum((part for _, part in parts), np.zeros((2, 2)))
     if squares[0, 1] > STILL**2 * frames.size:
         totals["explained"] = 1 - squares[0, 0] / squares[0, 1]
         if squares[1, 1] > 0:

@@ -174,32 +174,49 @@ class ConvVAE(nn.Module):
         return VAEOutput(self._paint(z), mu, logvar)
 
 
-def vae_loss(
-    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5, likelihood: bool = False
+def vae_sums(out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5) -> Tensor:
+    """What `loss_of_sums` needs of some frames x (B, 3, 64, 64) in [0, 1], added up: (4,) float32.
+
+    The squared errors of all values and their squares; the KL divergences, and these with the
+    tolerance of ``kl_tolerance`` nats per latent dimension.
+    """
+    squares = (out.reconstruction.float() - x.float()).square()
+    mu, logvar = out.mu.float(), out.logvar.float()
+    kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
+    tolerated = kl.clamp_min(kl_tolerance * mu.shape[1])
+    return torch.stack((squares.sum(), squares.square().sum(), kl.sum(), tolerated.sum()))
+
+
+def loss_of_sums(
+    sums: Tensor, frames: int, likelihood: bool = False
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Squared error summed over a frame's pixels, plus the KL divergence with a tolerance.
 
     ``sum (x - x')^2 + max(KL, kl_tolerance * Z)`` per frame, averaged over the batch: the loss of
-    the paper's own code (free bits over the whole latent, not per dimension). x is (B, 3, 64, 64)
-    in [0, 1], the tolerance in nats per latent dimension.
+    the paper's own code (free bits over the whole latent, not per dimension). The sums (4,) are
+    those of `vae_sums` over all frames of the batch.
 
     With ``likelihood`` the first term is a negative log-likelihood at the batch's best scale,
     ``D / p * log(mean |error|^p)`` for D values a frame, so that small changes weigh as much as
     large ones (Rybkin et al. 2021, arXiv:2006.13202). It is the mean of a Gaussian's (p = 2) and
     one of p = 4: a ball of two pixels is not lost among thousands that are nearly right.
     """
-    squares = (out.reconstruction.float() - x.float()).square()
-    reconstruction = squares.flatten(1).sum(1)
-    mu, logvar = out.mu.float(), out.logvar.float()
-    kl = -0.5 * (1 + logvar - mu.square() - logvar.exp()).sum(1)
-    fit = reconstruction
+    reconstruction, fourth, kl, tolerated = (sums / frames).unbind()
+    fit, values = reconstruction, 3 * FRAME_SIZE**2
     if likelihood:
-        gaussian = torch.log(squares.mean() + QUANTISATION) / 2
-        steep = torch.log(squares.square().mean() + QUANTISATION**2) / 4
-        fit = x[0].numel() * (gaussian + steep) / 2
-    loss = (fit + kl.clamp_min(kl_tolerance * mu.shape[1])).mean()
-    metrics = {"loss": loss, "reconstruction": reconstruction.mean(), "kl": kl.mean()}
+        gaussian = torch.log(reconstruction / values + QUANTISATION) / 2
+        steep = torch.log(fourth / values + QUANTISATION**2) / 4
+        fit = values * (gaussian + steep) / 2
+    loss = fit + tolerated
+    metrics = {"loss": loss, "reconstruction": reconstruction, "kl": kl}
     return loss, {name: value.detach() for name, value in metrics.items()}
+
+
+def vae_loss(
+    out: VAEOutput, x: Tensor, kl_tolerance: float = 0.5, likelihood: bool = False
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`loss_of_sums` of a batch x (B, 3, 64, 64) in [0, 1]."""
+    return loss_of_sums(vae_sums(out, x, kl_tolerance), len(x), likelihood)
 
 
 def to_float(frames: Tensor) -> Tensor:

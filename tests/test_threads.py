@@ -1,0 +1,119 @@
+"""One seed gives one V, M and dream, whatever the number of threads, and parts keep their order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from tests.dream.conftest import make_memories
+from tests.dream.test_engine import make_act, make_engine, make_population
+from tests.memory.test_memory_train import SHAPE, system
+from tests.vision.test_latents import SPEC, episode, make_model
+from worldmodels._threads import CoreThreads
+from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
+from worldmodels.vision.latents import encode_episodes
+from worldmodels.vision.train import VisionTrainConfig, train_vision
+from worldmodels.vision.vae import VAEConfig
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (300, 64, 64, 3), np.uint8)
+
+
+def of_weights(model: torch.nn.Module, lines: list[dict[str, Any]]) -> list[Any]:
+    """All numbers of a training but its speed."""
+    weights = [value.numpy().tobytes() for value in model.state_dict().values()]
+    return [*weights, *({k: v for k, v in e.items() if "per_second" not in k} for e in lines)]
+
+
+def vision(standardized: bool) -> list[Any]:
+    lines: list[dict[str, Any]] = []
+
+    def batches(start: int) -> Iterator[NDArray[np.uint8]]:
+        while True:
+            yield FRAMES[np.random.default_rng(start).integers(len(FRAMES), size=50)]
+            start += 1
+
+    cfg = VisionTrainConfig(steps=2, batch_size=50, log_every=1)
+    shape = VAEConfig(z_dim=4, standardized=standardized)
+    model = train_vision(
+        cfg, shape, batches, FRAMES[1:], FRAMES[:-1], seed=3, log=lambda **x: lines.append(x)
+    )
+    return of_weights(model, lines)
+
+
+def memory(bfloat16: bool) -> list[Any]:
+    latents, lines = system(), list[dict[str, Any]]()
+    cfg = MemoryTrainConfig(
+        steps=3, batch_size=36, sequence_length=8, log_every=1, bfloat16=bfloat16
+    )
+    reward = fit_reward_model(latents, "event")
+    model = train_memory(
+        cfg, SHAPE, reward, latents, seed=3, holdout=latents, log=lambda **x: lines.append(x)
+    )
+    return of_weights(model, lines)
+
+
+def encoding() -> list[Any]:
+    episodes = [episode(seed, steps) for seed, steps in enumerate((300, 500, 40))]
+    latents = encode_episodes(make_model(), episodes, SPEC)
+    return [latents.mu.tobytes(), latents.logvar.tobytes()]
+
+
+def dream(members: int) -> list[Any]:
+    mode = "per_rollout" if members > 1 else "first"
+    engine = make_engine(make_memories(members), episodes=30, ensemble=mode, dropout=0.1)
+    return [engine.rollout(make_act, make_population(count=20), 3).returns.tobytes()]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        *(lambda s=s: vision(s) for s in (False, True)),
+        *(lambda b=b: memory(b) for b in (False, True)),
+        encoding,
+        *(lambda m=m: dream(m) for m in (1, 2, 3)),
+    ],
+    ids=("V", "V standardized", "M", "M bfloat16", "encoding", "dream", "dream 2", "dream 3"),
+)
+def test_threads_change_nothing(work: Callable[[], list[Any]]) -> None:
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        try:
+            found.append(work())
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_results_come_in_the_items_order_and_few_items_wait(count: int) -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(20):
+            taken.append(item)
+            yield item
+
+    def work(item: int) -> tuple[int, int]:
+        time.sleep(0.002 * (item % 3))
+        return item, torch.get_num_threads()
+
+    with CoreThreads(count) as threads:
+        results = threads.map(work, items())
+        assert next(results) == (0, 1)
+        assert len(taken) <= 2 * count + 1
+        assert list(results) == [(item, 1) for item in range(1, 20)]
+
+
+def test_an_error_in_a_part_leaves_the_block() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), CoreThreads(2) as threads:
+        list(threads.map(lambda x: 1 // x, [1, 0, 1]))
+    assert torch.get_num_threads() == before
