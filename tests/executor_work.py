@@ -49,6 +49,8 @@ def facts(x: int) -> tuple[int, str, bool]:
 def die(how: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "abort":
+        os.abort()
     if how == "exit":
         os._exit(3)
 
@@ -74,6 +76,17 @@ def die_once(path: str) -> str:
         open(path, "x").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return path
+
+
+def die_often(item: str) -> str:
+    """Kill the first workers that have an item, "PATH NUMBER", as many as it says."""
+    path, number = item.split()
+    with open(path, "a+") as file:
+        file.write("x")
+        done = file.tell() > int(number)
+    if not done:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
 
 
 def stop_once(path: str) -> str:

@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))  # workers import this file by name
 
 from tests import executor_work as work  # noqa: E402
 from worldmodels import executors  # noqa: E402
-from worldmodels.executors import Executor, WorkerDied  # noqa: E402
+from worldmodels.executors import Executor, WorkerDied, processes  # noqa: E402
 from worldmodels.protocols import UserError  # noqa: E402
 
 
@@ -117,20 +117,33 @@ def test_the_item_of_a_killed_worker_is_done_again(
     assert capfd.readouterr().err.count("is done again") == 3
 
 
-def test_an_item_that_costs_three_workers_is_named_and_the_pool_recovers(pool: Executor) -> None:
-    reason = r"SIGKILL .*fewer workers.* on item 1: 'kill', which has cost 3 workers"
+def test_an_item_that_crashes_three_workers_is_named_and_the_pool_recovers(pool: Executor) -> None:
+    reason = r"SIGABRT while working on item 1: 'abort', which has cost 3 workers"
     with pytest.raises(WorkerDied, match=reason) as caught:
-        list(pool.map(work.die, ["", "kill", ""]))
+        list(pool.map(work.die, ["", "abort", ""]))
     assert caught.value.index == 1
     with pytest.raises(WorkerDied, match=r"ended with exit status 3 while working on item 0"):
         list(pool.map(work.die, ["exit"]))
     assert dict(pool.map(work.square, [3])) == {0: 9}
 
 
+def test_kills_by_others_count_less_than_crashes_unless_memory_ran_out(
+    pool: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    item = f"{tmp_path}/a 4"
+    assert dict(pool.map(work.die_often, [item])) == {0: item}
+    monkeypatch.setattr(processes, "KILLS", 4)
+    with pytest.raises(WorkerDied, match=r"killed by SIGKILL while .*which has cost 4 workers"):
+        list(pool.map(work.die_often, [f"{tmp_path}/b 4"]))
+    monkeypatch.setattr(processes, "_oom_kills", iter(range(99)).__next__)
+    with pytest.raises(WorkerDied, match=r"SIGKILL .*fewer workers.* which has cost 3 workers"):
+        list(pool.map(work.die_often, [f"{tmp_path}/c 4"]))
+
+
 def test_a_stopped_worker_is_replaced(
     pool: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "SILENCE", 5.0)
+    monkeypatch.setattr(executors, "SILENCE", 3.0)
     items = [str(tmp_path / f"{i}") for i in range(2)]
     assert dict(pool.map(work.stop_once, items)) == dict(enumerate(items))
 
@@ -138,7 +151,7 @@ def test_a_stopped_worker_is_replaced(
 def test_a_worker_that_stops_in_the_middle_of_its_answer_is_replaced(
     pool: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "SILENCE", 5.0)
+    monkeypatch.setattr(executors, "SILENCE", 3.0)
     found = dict(pool.map(work.stop_while_answering, [str(tmp_path / "a")]))
     assert len(found[0]) == work.LARGE
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from worldmodels.executors import (
     BEAT,
+    KILLS,
     ONE_THREAD,
     TRIES,
     PoolExecutor,
@@ -187,7 +188,10 @@ class RayExecutor(PoolExecutor):
         except errors.RayTaskError as error:
             return False, error.cause if isinstance(error.cause, Exception) else error
         except errors.RayError as error:  # the actor, its machine, or the result is lost
-            raise WorkerDied(f"{worker} died ({_reason(error)})") from error
+            # Ray tells a crash of an actor from the loss of its machine, but not from a kill.
+            crash = isinstance(error, errors.ActorDiedError) and " node " not in _reason(error)
+            limit = TRIES if crash else KILLS
+            raise WorkerDied(f"{worker} died ({_reason(error)})", limit) from error
 
     def _end(self, worker: _Worker) -> None:
         self._ray.kill(worker.actor)
