@@ -59,15 +59,20 @@ class Args:
     """where to draw the model of the scaling (SVG)"""
 
 
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Median time of some calls, after one that does not count."""
+def timed(work: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median time of some calls, after one that does not count; and cores that this process used."""
     work()
-    found = []
+    found, cpu = [], time.process_time()
     for _ in range(rounds):
         began = time.perf_counter()
         work()
         found.append(time.perf_counter() - began)
-    return statistics.median(found)
+    return statistics.median(found), (time.process_time() - cpu) / sum(found)
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """Median time of some calls, after one that does not count."""
+    return timed(work, rounds)[0]
 
 
 def overhead(pool: Executor, rounds: int) -> float:
@@ -95,11 +100,15 @@ def measure(args: Args, pool: Executor) -> dict[str, float]:
             collect(cfg, ENV, AR1Config(), range(args.episodes), Path(out) / "a", executor=pool)
 
     work = dreams(args, pool)
-    taken = {"collect": seconds(record, args.rounds), "dream": seconds(work, args.rounds)}
+    (collecting, home_collect), (dreaming, home_dream) = (
+        timed(part, args.rounds) for part in (record, work)
+    )
     return {
-        "frames_per_second": args.episodes * args.steps / taken["collect"],
-        "dream_steps_per_second": args.candidates * 16 * 300 / taken["dream"],
+        "frames_per_second": args.episodes * args.steps / collecting,
+        "dream_steps_per_second": args.candidates * 16 * 300 / dreaming,
         "item_ms": overhead(pool, args.rounds),
+        "home_cores_collecting": home_collect,
+        "home_cores_dreaming": home_dream,
     }
 
 
@@ -177,7 +186,7 @@ def main(args: Args) -> None:
     with cluster() as made:
         found["machines"] = [with_machines(made, count, args) for count in (1, 2)]
     one, two = found["machines"]
-    found["speed_up"] = {name: two[name] / one[name] for name in one if name != "item_ms"}
+    found["speed_up"] = {name: two[name] / one[name] for name in one if "per_second" in name}
     for name, value in found.items():
         print(name, value)
     if args.picture is not None:

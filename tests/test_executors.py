@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def test_items_are_taken_when_a_worker_is_free(pool: Executor) -> None:
 
     results = pool.map(work.square, items())
     next(results)
-    assert len(taken) <= 3
+    assert len(taken) == 3, "the worker has its next item before the caller uses the result"
     assert len(list(results)) == 5
 
 
@@ -146,6 +147,21 @@ def test_a_stopped_worker_is_replaced(
     monkeypatch.setattr(executors, "SILENCE", 3.0)
     items = [str(tmp_path / f"{i}") for i in range(2)]
     assert dict(pool.map(work.stop_once, items)) == dict(enumerate(items))
+
+
+def test_an_hour_in_which_nothing_ran_is_no_silence(
+    pool: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = pool.map(work.sleep, [0.0, 0.5])  # both processes are up, one is busy
+    next(results)
+    assert isinstance(pool, processes.ProcessExecutor)
+    for worker in pool._workers.values():
+        pool._silence(worker)
+        stopped = types.SimpleNamespace(monotonic=lambda: time.monotonic() + 3600)
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "time", stopped)
+            assert pool._silence(worker) <= 2 * executors.BEAT
+    assert [index for index, _ in results] == [1]
 
 
 def test_a_worker_that_stops_in_the_middle_of_its_answer_is_replaced(

@@ -237,6 +237,7 @@ class PoolExecutor(Executor):
             if not done:
                 result.add_note(_naming(job.index, job.item))
                 raise result
+            self._hand_out(call)  # nobody waits while the caller uses the result
             yield job.index, result
 
     @contextmanager

@@ -189,7 +189,8 @@ class RayExecutor(PoolExecutor):
             return False, error.cause if isinstance(error.cause, Exception) else error
         except errors.RayError as error:  # the actor, its machine, or the result is lost
             # Ray tells a crash of an actor from the loss of its machine, but not from a kill.
-            crash = isinstance(error, errors.ActorDiedError) and " node " not in _reason(error)
+            lost = "its node has died" in str(error)
+            crash = isinstance(error, errors.ActorDiedError) and not lost
             limit = TRIES if crash else KILLS
             raise WorkerDied(f"{worker} died ({_reason(error)})", limit) from error
 
