@@ -31,7 +31,7 @@ ONE_THREAD = dict.fromkeys(
 """Environment variables that give a worker's libraries one thread each."""
 
 
-TRIES, KILLS = 3, 10
+TRIES, KILLS = 3, 30
 """Workers that an item may crash before it is given up, and that somebody else may end or stop
 while they have it. A worker that ran out of memory has crashed."""
 BEAT = 1.0
