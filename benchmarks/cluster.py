@@ -1,6 +1,6 @@
 """What work on Ray costs, and what a second machine brings.
 
-    python benchmarks/cluster.py [--episodes 32] [--steps 300] [--json FILE]
+    python benchmarks/cluster.py [--episodes 96] [--steps 300] [--json FILE]
 
 Machines are processes of this one with one core each, on the loopback interface: the network is
 free, and everything else is real. Printed are the overhead of an item in local processes and on
@@ -10,11 +10,13 @@ machines. The median of the rounds counts.
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +35,7 @@ from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamReturns
 from worldmodels.executors import Executor
-from worldmodels.experience.collect import CollectConfig, collect
+from worldmodels.experience.collect import WRITERS, CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config
 from worldmodels.experience.shards import write_shard
 from worldmodels.runs import machine, versions, write_json
@@ -45,13 +47,13 @@ ENV = "worldmodels/CarRacing-v3"
 class Args:
     """What to measure."""
 
-    episodes: int = 32
+    episodes: int = 96
     """episodes collected in a round, in groups of two"""
     steps: int = 300
     """their length"""
     candidates: int = 64
     """population in the dream"""
-    rounds: int = 3
+    rounds: int = 5
     """measurements of each"""
     json: Path | None = None
     """where to write the figures"""
@@ -60,7 +62,7 @@ class Args:
 
 
 def timed(work: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median time of some calls, after one that does not count; and cores that this process used."""
+    """Median time of some calls, after one that does not count; cores that this process used."""
     work()
     found, cpu = [], time.process_time()
     for _ in range(rounds):
@@ -118,11 +120,14 @@ def moved(args: Args) -> dict[str, float]:
         cfg, frames = CollectConfig(group=2, max_steps=args.steps), 2 * args.steps
         collect(cfg, ENV, AR1Config(), [0, 1], Path(home) / "a")
         raw = next((Path(home) / "a").glob("*.shard")).read_bytes()
-        copies = iter(range(1000))
-        write = seconds(lambda: write_shard(Path(home) / f"{next(copies)}.shard", raw), 9)
+        copies = (Path(home) / f"{number}.shard" for number in itertools.count())
+        with ThreadPoolExecutor(WRITERS) as pool:
+            write = seconds(
+                lambda: [*pool.map(write_shard, itertools.islice(copies, 16), [raw] * 16)], 9
+            )
     returns: Any = dreams(args, None)
     return {
-        "write_us_per_frame": 1e6 * write / frames,
+        "write_us_per_frame": 1e6 * write / 16 / frames,
         "shard_per_frame": round(len(raw) / frames),
         "agent": len(pickle.dumps(Agent.from_pretrained(find("car-racing")))),
         "dream": len(pickle.dumps(returns.func._work)),
@@ -146,35 +151,37 @@ def _pid(x: int) -> int:
     return os.getpid()
 
 
-def draw(found: Mapping[str, Any], path: Path) -> None:
-    """Speed of collection by workers: the model, and what one and two machines gave.
+def model(found: Mapping[str, Any], workers: Any) -> Any:
+    """Frames a second that so many workers collect.
 
     A frame costs 1 / (workers x rate) on the workers. At home, one item after the other, it costs
     the writing of its bytes and its part of an item's overhead.
     """
+    frames = 2 * found["args"]["steps"]
+    serial = found["bytes"]["write_us_per_frame"] / 1e6
+    serial += found["machines"][0]["item_ms"] / 1e3 / frames
+    rate = 1 / (1 / found["machines"][0]["frames_per_second"] - serial)
+    return 1 / (1 / (workers * rate) + serial)
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Speed of collection by workers: the model, and what one and two machines gave."""
     import matplotlib
 
     matplotlib.use("svg")
     from matplotlib import pyplot
 
     rates = [one["frames_per_second"] for one in found["machines"]]
-    frames = 2 * found["args"]["steps"]
-    serial = found["bytes"]["write_us_per_frame"] / 1e6
-    serial += found["machines"][0]["item_ms"] / 1e3 / frames
-    rate = 1 / (1 / rates[0] - serial)
     workers = np.geomspace(1, 1000, 60)
     figure, axes = pyplot.subplots(figsize=(7, 4))
-    axes.loglog(workers, workers * rate, ":", color="grey", label="n workers, home free")
-    axes.loglog(workers, 1 / (1 / (workers * rate) + serial), label="model: home writes in turn")
+    axes.loglog(workers, workers * rates[0], ":", color="grey", label="n times one machine")
+    axes.loglog(workers, model(found, workers), label="model: home writes in turn")
     axes.loglog([1, 2], rates, "o", label="measured: one and two machines of one core")
-    axes.axhline(1 / serial, color="grey", linewidth=0.5)
+    axes.axhline(model(found, 1e9), color="grey", linewidth=0.5)
     axes.set_xlabel("workers")
     axes.set_ylabel("frames of CarRacing a second")
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
-    for count in (1, 2, 10, 100, 1000):
-        speed = 1 / (1 / (count * rate) + serial)
-        print(f"{count} workers: {speed:,.0f} frames/s, {speed / rate:.1f} times one")
 
 
 def main(args: Args) -> None:
@@ -187,6 +194,7 @@ def main(args: Args) -> None:
         found["machines"] = [with_machines(made, count, args) for count in (1, 2)]
     one, two = found["machines"]
     found["speed_up"] = {name: two[name] / one[name] for name in one if "per_second" in name}
+    found["model"] = {count: model(found, count) for count in (1, 2, 10, 100, 1000)}
     for name, value in found.items():
         print(name, value)
     if args.picture is not None:

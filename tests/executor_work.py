@@ -107,6 +107,11 @@ def sleep_in_folder(seconds: float) -> str:
     return os.getcwd()
 
 
+def gpus(x: int) -> str:
+    """GPUs that this process sees."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+
+
 LARGE = 1 << 26
 """Bytes of an answer that takes many reads."""
 

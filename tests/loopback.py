@@ -33,12 +33,15 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
 
-    def add(self, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start a machine, by the words of a command before it; the first is the head."""
+    def add(self, before: Sequence[str] = (), gpus: int = 0) -> subprocess.Popen[bytes]:
+        """Start a machine, by the words of a command before it; the first is the head.
+
+        GPUs are a promise to Ray that nobody checks.
+        """
         port = self.address.rpartition(":")[2]
         role = ["--head", f"--port={port}", "--include-dashboard=false"]
         words = role if not self.nodes else [f"--address={self.address}"]
-        words += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
+        words += ["--node-ip-address=127.0.0.1", "--num-cpus=1", f"--num-gpus={gpus}", "--block"]
         words += ["--object-store-memory=100000000"]
         folder = self.folder(len(self.nodes))
         folder.mkdir()

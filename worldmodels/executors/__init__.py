@@ -279,11 +279,15 @@ def one_thread() -> Iterator[None]:
 
 
 def make(
-    kind: Kind | None = None, workers: int | None = None, address: str | None = None
+    kind: Kind | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: int = 0,
 ) -> Executor:
     """Make an executor, by default with processes on all usable cores, or serial for one worker.
 
-    On Ray all CPUs of the cluster are the default; ``address`` is that of `Placement`.
+    On Ray all CPUs of the cluster are the default, ``address`` is that of `Placement`, and each
+    worker has so many GPUs to itself.
 
     Raises:
         UserError: the kind is unknown, there is no worker, Ray is not installed, or the cluster
@@ -293,7 +297,7 @@ def make(
     if kind == "ray":
         from worldmodels.executors.cluster import RayExecutor
 
-        return RayExecutor(workers, address)
+        return RayExecutor(workers, address, gpus)
     number = usable_cores() if workers is None else workers
     if kind is None:
         kind = "serial" if number == 1 else "processes"
@@ -323,9 +327,9 @@ class Placement(Config):
         if self.address is not None and self.executor != "ray":
             self.refuse("address", "left out, but for --executor ray")
 
-    def make(self) -> Executor:
-        """An executor for a whole command."""
-        return make("ray" if self.executor == "ray" else None, self.workers, self.address)
+    def make(self, gpus: int = 0) -> Executor:
+        """An executor for a whole command, on Ray with so many GPUs for each worker."""
+        return make("ray" if self.executor == "ray" else None, self.workers, self.address, gpus)
 
 
 @contextmanager
