@@ -11,12 +11,14 @@ machines. The median of the rounds counts.
 from __future__ import annotations
 
 import itertools
+import os
 import pickle
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from numpy.typing import NDArray
 
 from benchmarks.dream import make_engine
 from tests.executor_work import square
@@ -41,6 +44,7 @@ from worldmodels.experience.shards import write_shard
 from worldmodels.runs import machine, versions, write_json
 
 ENV = "worldmodels/CarRacing-v3"
+TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,29 @@ class Args:
     """where to draw the model of the scaling (SVG)"""
 
 
-def timed(work: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median time of some calls, after one that does not count; cores that this process used."""
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """Median time of some calls, after one that does not count."""
     work()
-    found, cpu = [], time.process_time()
+    found = []
     for _ in range(rounds):
         began = time.perf_counter()
         work()
         found.append(time.perf_counter() - began)
-    return statistics.median(found), (time.process_time() - cpu) / sum(found)
+    return statistics.median(found)
 
 
-def seconds(work: Callable[[], object], rounds: int) -> float:
-    """Median time of some calls, after one that does not count."""
-    return timed(work, rounds)[0]
+def used(made: Cluster) -> NDArray[np.float64]:
+    """Seconds of CPU that this process has used, and those of the machines with their workers."""
+    parents, taken = dict[int, int](), dict[int, float]()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = path.read_text().rpartition(")")[2].split()
+            parents[int(path.parent.name)] = int(fields[1])
+            taken[int(path.parent.name)] = (int(fields[11]) + int(fields[12])) / TICKS
+    ours = {node.pid for node in made.nodes}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    return np.array([time.process_time(), sum(taken.get(pid, 0.0) for pid in ours)])
 
 
 def overhead(pool: Executor, rounds: int) -> float:
@@ -93,25 +106,23 @@ def dreams(args: Args, pool: Executor | None) -> Callable[[], object]:
     return partial(DreamReturns(engine, make_act, pool), population, 0)
 
 
-def measure(args: Args, pool: Executor) -> dict[str, float]:
-    """Speeds on the machines there are."""
+def measure(args: Args, pool: Executor, made: Cluster) -> dict[str, float]:
+    """Speeds on the machines there are, and the cores that home and the machines used meanwhile."""
 
     def record() -> None:
         cfg = CollectConfig(group=2, max_steps=args.steps)
         with tempfile.TemporaryDirectory() as out:
             collect(cfg, ENV, AR1Config(), range(args.episodes), Path(out) / "a", executor=pool)
 
-    work = dreams(args, pool)
-    (collecting, home_collect), (dreaming, home_dream) = (
-        timed(part, args.rounds) for part in (record, work)
-    )
-    return {
-        "frames_per_second": args.episodes * args.steps / collecting,
-        "dream_steps_per_second": args.candidates * 16 * 300 / dreaming,
-        "item_ms": overhead(pool, args.rounds),
-        "home_cores_collecting": home_collect,
-        "home_cores_dreaming": home_dream,
-    }
+    sizes = {"frames": args.episodes * args.steps, "dream_steps": args.candidates * 16 * 300}
+    works = {"frames": record, "dream_steps": dreams(args, pool)}
+    found = {"item_ms": overhead(pool, args.rounds)}
+    for name, work in works.items():
+        began, before = time.perf_counter(), used(made)
+        found[f"{name}_per_second"] = sizes[name] / seconds(work, args.rounds)
+        home, machines = (used(made) - before) / (time.perf_counter() - began)
+        found |= {f"{name}_home_cores": home, f"{name}_machine_cores": machines}
+    return found
 
 
 def moved(args: Args) -> dict[str, float]:
@@ -141,12 +152,10 @@ def with_machines(made: Cluster, count: int, args: Args) -> dict[str, float]:
     with executors.make("ray", None, made.address) as pool:
         while len({pid for _, pid in pool.map(_pid, range(4 * count))}) < count:
             time.sleep(1)
-        return measure(args, pool)
+        return measure(args, pool, made)
 
 
 def _pid(x: int) -> int:
-    import os
-
     time.sleep(0.1)
     return os.getpid()
 

@@ -88,14 +88,14 @@ def measure_stage(workers: int, out: Path) -> dict[str, dict[str, float]]:
     folders = snapshot_folders(find("car-racing"), snapshots, out / "snapshots")
     plans = {
         "random": replace(exploration(cfg.experience), episodes=150),
-        "by agents": by_agents(cfg.experience, folders, 1),
+        "agents": by_agents(cfg.experience, folders, 1),
     }
     for name, plan in plans.items():
         with executors.make("processes", workers) as pool:
             for count, part in ((workers * len(plan.behaviours), "warm"), (plan.episodes, "full")):
                 before, begin = _cpu(), time.perf_counter()
                 what = replace(plan, episodes=count, steps=5 if part == "warm" else plan.steps)
-                where = out / part / name.replace(" ", "-")
+                where = out / part / name
                 ctx = StageContext(executor=pool)
                 size = {"group": cfg.experience.group, "action_repeat": cfg.action_repeat}
                 done = collect_stage(
