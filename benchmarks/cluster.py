@@ -10,14 +10,12 @@ machines. The median of the rounds counts.
 
 from __future__ import annotations
 
-import itertools
 import os
 import pickle
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -38,9 +36,8 @@ from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamReturns
 from worldmodels.executors import Executor
-from worldmodels.experience.collect import WRITERS, CollectConfig, collect
+from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config
-from worldmodels.experience.shards import write_shard
 from worldmodels.runs import machine, versions, write_json
 
 ENV = "worldmodels/CarRacing-v3"
@@ -126,19 +123,13 @@ def measure(args: Args, pool: Executor, made: Cluster) -> dict[str, float]:
 
 
 def moved(args: Args) -> dict[str, float]:
-    """Bytes on the wire, and the microseconds in which home writes a frame of a shard."""
+    """Bytes on the wire."""
     with tempfile.TemporaryDirectory() as home:
         cfg, frames = CollectConfig(group=2, max_steps=args.steps), 2 * args.steps
         collect(cfg, ENV, AR1Config(), [0, 1], Path(home) / "a")
         raw = next((Path(home) / "a").glob("*.shard")).read_bytes()
-        copies = (Path(home) / f"{number}.shard" for number in itertools.count())
-        with ThreadPoolExecutor(WRITERS) as pool:
-            write = seconds(
-                lambda: [*pool.map(write_shard, itertools.islice(copies, 16), [raw] * 16)], 9
-            )
     returns: Any = dreams(args, None)
     return {
-        "write_us_per_frame": 1e6 * write / 16 / frames,
         "shard_per_frame": round(len(raw) / frames),
         "agent": len(pickle.dumps(Agent.from_pretrained(find("car-racing")))),
         "dream": len(pickle.dumps(returns.func._work)),
@@ -163,14 +154,12 @@ def _pid(x: int) -> int:
 def model(found: Mapping[str, Any], workers: Any) -> Any:
     """Frames a second that so many workers collect.
 
-    A frame costs 1 / (workers x rate) on the workers. At home, one item after the other, it costs
-    the writing of its bytes and its part of an item's overhead.
+    A frame costs 1 / rate on a worker, beside others, and at home, one after the other, the CPU
+    time that home needed for two machines.
     """
-    frames = 2 * found["args"]["steps"]
-    serial = found["bytes"]["write_us_per_frame"] / 1e6
-    serial += found["machines"][0]["item_ms"] / 1e3 / frames
-    rate = 1 / (1 / found["machines"][0]["frames_per_second"] - serial)
-    return 1 / (1 / (workers * rate) + serial)
+    one, two = found["machines"]
+    home = two["frames_home_cores"] / two["frames_per_second"]
+    return 1 / np.maximum(1 / (workers * one["frames_per_second"]), home)
 
 
 def draw(found: Mapping[str, Any], path: Path) -> None:
@@ -184,9 +173,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
     workers = np.geomspace(1, 1000, 60)
     figure, axes = pyplot.subplots(figsize=(7, 4))
     axes.loglog(workers, workers * rates[0], ":", color="grey", label="n times one machine")
-    axes.loglog(workers, model(found, workers), label="model: home writes in turn")
+    axes.loglog(workers, model(found, workers), label="model: until home is busy")
     axes.loglog([1, 2], rates, "o", label="measured: one and two machines of one core")
-    axes.axhline(model(found, 1e9), color="grey", linewidth=0.5)
     axes.set_xlabel("workers")
     axes.set_ylabel("frames of CarRacing a second")
     axes.legend(frameon=False)

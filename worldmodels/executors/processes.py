@@ -184,6 +184,8 @@ def _death(worker: _Worker) -> WorkerDied:
     """Describe how a worker ended, and tell a crash from what somebody else did to it."""
     worker.process.join()
     code = worker.process.exitcode or 0
+    if code == 128 + signal.SIGTERM:  # `close_when_terminated`
+        code = -signal.SIGTERM
     if code >= 0:
         return WorkerDied(f"{worker} ended with exit status {code}")
     how, limit = f"was killed by {signal.Signals(-code).name}", TRIES
