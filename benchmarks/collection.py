@@ -83,7 +83,8 @@ def measure_collection(args: Args, workers: int, out: Path) -> dict[str, float]:
 
 def measure_stage(workers: int, out: Path) -> dict[str, dict[str, float]]:
     """Collect as `quick` does; environment steps a second, and the fraction of time spent at it."""
-    cfg, agent, found = quick(), Agent.from_pretrained(find("car-racing")), {}
+    cfg, agent = quick(), Agent.from_pretrained(find("car-racing"))
+    found = dict[str, dict[str, float]]()
     snapshots = dict.fromkeys(range(20, 81, 20), agent.parameters)
     folders = snapshot_folders(find("car-racing"), snapshots, out / "snapshots")
     plans = {
@@ -98,7 +99,7 @@ def measure_stage(workers: int, out: Path) -> dict[str, dict[str, float]]:
                 where = out / part / name
                 ctx = StageContext(executor=pool)
                 size = {"group": cfg.experience.group, "action_repeat": cfg.action_repeat}
-                done = collect_stage(
+                done: Any = collect_stage(
                     what, cfg.env_id, where, ctx, **size, frame_spec=cfg.frame_spec
                 )
                 seconds = time.perf_counter() - begin
