@@ -51,6 +51,8 @@ def die(how: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "abort":
         os.abort()
+    if how == "end":
+        os.kill(os.getpid(), signal.SIGTERM)
     if how == "exit":
         os._exit(3)
 

@@ -136,6 +136,9 @@ def test_kills_by_others_count_less_than_crashes_unless_memory_ran_out(
     monkeypatch.setattr(processes, "KILLS", 4)
     with pytest.raises(WorkerDied, match=r"killed by SIGKILL while .*which has cost 4 workers"):
         list(pool.map(work.die_often, [f"{tmp_path}/b 4"]))
+    monkeypatch.setattr(processes, "KILLS", 1)
+    with pytest.raises(WorkerDied, match="killed by SIGTERM"):
+        list(pool.map(work.die, ["end"]))
     monkeypatch.setattr(processes, "_oom_kills", iter(range(99)).__next__)
     with pytest.raises(WorkerDied, match=r"SIGKILL .*fewer workers.* which has cost 3 workers"):
         list(pool.map(work.die_often, [f"{tmp_path}/c 4"]))
