@@ -80,6 +80,7 @@ def cluster() -> Iterator[Cluster]:
     home = Path(tempfile.mkdtemp(prefix="wm-ray-", dir="/tmp"))  # sockets have short names
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), SWITCH: "0"}
     own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
+    own |= {"RAY_kill_worker_timeout_milliseconds": "500"}  # for one that is stopped
     with mock.patch.dict(os.environ, own):
         os.environ.pop("RAY_ADDRESS", None)
         made = Cluster(home)
