@@ -49,6 +49,10 @@ def facts(x: int) -> tuple[int, str, bool]:
 def die(how: str) -> None:
     if how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if how == "abort":
+        os.abort()
+    if how == "end":
+        os.kill(os.getpid(), signal.SIGTERM)
     if how == "exit":
         os._exit(3)
 
@@ -76,6 +80,17 @@ def die_once(path: str) -> str:
     return path
 
 
+def die_often(item: str) -> str:
+    """Kill the first workers that have an item, "PATH NUMBER", as many as it says."""
+    path, number = item.split()
+    with open(path, "a+") as file:
+        file.write("x")
+        done = file.tell() > int(number)
+    if not done:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
 def stop_once(path: str) -> str:
     """Stop the worker that makes the file."""
     if not os.path.exists(path):
@@ -92,6 +107,11 @@ def folder(x: int) -> str:
 def sleep_in_folder(seconds: float) -> str:
     time.sleep(seconds)
     return os.getcwd()
+
+
+def gpus(x: int) -> str:
+    """GPUs that this process sees."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "all")
 
 
 LARGE = 1 << 26

@@ -33,13 +33,16 @@ class Cluster:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
 
-    def add(self, before: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Start a machine, by the words of a command before it; the first is the head."""
+    def add(self, before: Sequence[str] = (), gpus: int = 0) -> subprocess.Popen[bytes]:
+        """Start a machine, by the words of a command before it; the first is the head.
+
+        GPUs are a promise to Ray that nobody checks.
+        """
         port = self.address.rpartition(":")[2]
-        role = ["--head", f"--port={port}", "--include-dashboard=false"]
+        role = ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor"]
         words = role if not self.nodes else [f"--address={self.address}"]
-        words += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--block"]
-        words += ["--object-store-memory=100000000"]
+        words += ["--node-ip-address=127.0.0.1", "--num-cpus=1", f"--num-gpus={gpus}", "--block"]
+        words += ["--object-store-memory=100000000", "--include-log-monitor=false"]
         folder = self.folder(len(self.nodes))
         folder.mkdir()
         with (folder / "log").open("wb") as log:
@@ -77,6 +80,7 @@ def cluster() -> Iterator[Cluster]:
     home = Path(tempfile.mkdtemp(prefix="wm-ray-", dir="/tmp"))  # sockets have short names
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), SWITCH: "0"}
     own |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(home), "PYTHONPATH": str(ROOT)}
+    own |= {"RAY_kill_worker_timeout_milliseconds": "500"}  # for one that is stopped
     with mock.patch.dict(os.environ, own):
         os.environ.pop("RAY_ADDRESS", None)
         made = Cluster(home)
@@ -91,7 +95,8 @@ def cluster() -> Iterator[Cluster]:
 
 if __name__ == "__main__":
     import ray._private.services as services
-    from ray.scripts.scripts import main
+    from ray.scripts import scripts
 
     services.get_node_ip_address = lambda address=None: "127.0.0.1"
-    main()
+    scripts.get_ray_client_dependency_error = ImportError  # as if it had no server for clients
+    scripts.main()

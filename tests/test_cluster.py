@@ -18,6 +18,7 @@ from tests.loopback import ROOT, Cluster
 from worldmodels import executors
 from worldmodels.evaluation import evaluate
 from worldmodels.executors import Executor, WorkerDied
+from worldmodels.executors import cluster as ray_executor
 from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AR1Config
 from worldmodels.protocols import UserError
@@ -30,8 +31,14 @@ if importlib.util.find_spec("ray") is None:  # imported later, since it reads it
 def cluster() -> Iterator[Cluster]:
     with loopback.cluster() as made:
         made.add()
-        made.add()
+        made.add(gpus=1)
         yield made
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PING", "LOOK"):
+        monkeypatch.setattr(ray_executor, name, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +79,7 @@ def test_a_killed_actor_costs_its_item_only(pool: Executor, tmp_path: Path) -> N
 def test_a_stopped_actor_is_replaced(
     pool: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executors, "SILENCE", 4.0)
+    monkeypatch.setattr(executors, "SILENCE", 3.0)
     items = [str(tmp_path / f"{i}") for i in range(2)]
     assert dict(pool.map(work.stop_once, items)) == dict(enumerate(items))
 
@@ -107,6 +114,16 @@ def test_fewer_workers_than_asked_for_are_told(
     assert "the cluster has 2 CPUs: 2 workers, not 5" in capfd.readouterr().err
 
 
+def test_workers_with_a_gpu_are_where_gpus_are(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with executors.make("ray", 2, cluster.address, gpus=1) as made:
+        assert made.workers == 1
+        assert {*made.map(work.gpus, [1])} == {(0, "0")}
+        assert {f for _, f in made.map(work.folder, [1, 2])} == {str(cluster.folder(1))}
+    assert "the cluster has 2 CPUs and 1 GPUs: 1 workers, not 2" in capfd.readouterr().err
+
+
 def test_modules_of_the_users_travel(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "theirs.py").write_text("from tests.envs.blocks import *\nWHERE = __file__\n")
     script = f"""
@@ -129,13 +146,13 @@ def test_a_killed_machine_costs_its_items_only_and_another_may_join(
     cluster: Cluster,
 ) -> None:
     with executors.make("ray", None, cluster.address) as made:
-        results = made.map(work.sleep_in_folder, [0.5] * 20)
+        results = made.map(work.sleep_in_folder, [0.3] * 10)
         found = [next(results)]
         while found[-1][1] != str(cluster.folder(1)):
             found.append(next(results))
         cluster.kill(cluster.nodes[1])
         found += results
-        assert sorted(index for index, _ in found) == [*range(20)]
+        assert sorted(index for index, _ in found) == [*range(10)]
         cluster.add()
         wait_for("the new machine", lambda: cpus() == 2)
         wait_for("its worker", lambda: len({f for _, f in made.map(work.folder, range(8))}) == 2)

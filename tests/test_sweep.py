@@ -15,6 +15,7 @@ from worldmodels.executors import Executor, SerialExecutor, WorkerDied
 from worldmodels.pages.sweep import build_sweep
 from worldmodels.pipeline import sweep
 from worldmodels.pipeline.sweep import Cell, results, run_cells
+from worldmodels.protocols import UserError
 
 CELLS = [
     Cell("CarRacing-v3", name, seed, ("run", "--seed", str(seed)), {"dream.temperature": value})
@@ -133,3 +134,12 @@ def test_cells_are_every_combination() -> None:
         for seed in range(2)
     ]
     assert len({cell.name for cell in made}) == 6
+
+
+def test_runs_with_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["--preset", "smoke", "--gpu", "--out", str(tmp_path)]
+    made = parse_command(Sweep, words, "worldmodels sweep")
+    assert all("--device cuda" in " ".join(cell.words) for cell in made._cells())
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="torch finds no GPU"):
+        made.execute()

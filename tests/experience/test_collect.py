@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from tests.experience import fakes
 from worldmodels import executors
-from worldmodels.experience.collect import CollectConfig, collect
+from worldmodels.experience.collect import CollectConfig, Part, collect, collect_parts
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
@@ -62,6 +63,31 @@ def test_workers_do_not_matter(whole: Path, tmp_path: Path) -> None:
     with executors.make("processes", 3) as pool:
         run(tmp_path, executor=pool)
     assert contents(tmp_path) == contents(whole)
+
+
+def test_one_call_serves_all_behaviours_and_each_agent_travels_once(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    loads, calls = list[Path](), list[int]()
+
+    def load(folder: Path) -> fakes.EchoPolicy:
+        loads.append(folder)
+        return fakes.load_echo(folder)
+
+    class Spy(executors.SerialExecutor):
+        remote = True
+
+        def map(self, fn: Any, items: Any) -> Any:
+            calls.append(len(items))
+            return super().map(pickle.loads(pickle.dumps(fn)), items)
+
+    noises = [AgentNoiseConfig(tmp_path, scale=scale) for scale in (0.0, 0.1)]
+    parts = [Part(noises[0], SEEDS[:6], tmp_path / "0"), Part(noises[1], SEEDS[6:], tmp_path / "1")]
+    steps = collect_parts(CFG, fakes.BOX, parts, executor=Spy(), load_policy=load)
+    assert (steps, calls, loads) == (sum(map(fakes.steps_of, SEEDS)), [4], [tmp_path])
+    for behaviour, seeds, out in parts:
+        alone = tmp_path / f"alone-{out.name}"
+        collect(CFG, fakes.BOX, behaviour, seeds, alone, load_policy=load)
+        assert contents(alone) == contents(out)
 
 
 def test_order_and_grouping_do_not_change_an_episode(whole: Path, tmp_path: Path) -> None:

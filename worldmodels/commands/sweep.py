@@ -18,7 +18,7 @@ from worldmodels.pages.sweep import build_sweep
 from worldmodels.pipeline.sweep import Cell, results, run_cells, to_markdown
 from worldmodels.presets import DEFAULT_ENV
 from worldmodels.protocols import UserError
-from worldmodels.runs import FolderPath, atomic_write, locked, write_json
+from worldmodels.runs import FolderPath, atomic_write, locked, require_device, write_json
 from worldmodels.settings import with_settings
 
 
@@ -57,13 +57,17 @@ class Sweep(Command):
     """truncate episodes of every stage after so many steps; needed where they never end"""
     check: bool = True
     """let each run play a few episodes first, and choose defaults by what they show"""
+    gpu: bool = False
+    """train V and M and dream on a GPU; on Ray each run gets one of the cluster's to itself"""
     placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
     """where runs are made"""
 
     def execute(self) -> None:
         """Run all cells; write the table and the page."""
         cells = self._cells()
-        with locked(self.out), self.placement.make() as executor:
+        if self.gpu and self.placement.executor == "local":
+            require_device("cuda")
+        with locked(self.out), self.placement.make(int(self.gpu)) as executor:
             failed = run_cells(cells, self.out, executor)
             rows, records = results(cells, self.out, failed)
             write_json(self.out / "sweep.json", {"rows": rows, "cells": records})
@@ -92,6 +96,7 @@ class Sweep(Command):
             words = ["run", "--preset", self.preset, "--env", env, "--workers", "1"]
             words += [] if self.max_steps is None else ["--max-steps", str(self.max_steps)]
             words += [] if self.check else ["--no-check"]
+            words += ["--device", "cuda"] if self.gpu else []
             words += itertools.chain(*(flags(*item) for item in variant.settings.items()))
             for seed in range(self.seeds):
                 own = (*words, "--seed", str(seed))

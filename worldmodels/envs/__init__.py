@@ -12,7 +12,7 @@ from typing import Any
 import gymnasium as gym
 from gymnasium import error
 
-from worldmodels.envs import packages, pixels
+from worldmodels.envs import engines, packages, pixels
 from worldmodels.envs.checks import CheckedEnv, note_endless, require_limit, time_limit
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.envs.ids import EnvId, from_file, import_module, parse, with_kwargs
@@ -101,7 +101,8 @@ def _made(name: str, kwargs: Mapping[str, Any]) -> gym.Env[Any, Any]:
         kwargs = {**known.kwargs, **kwargs}
     try:
         # our own checks take the place of Gymnasium's, which only warn
-        env = gym.make(name, **{"disable_env_checker": True, **kwargs})
+        with engines.watched():
+            env = gym.make(name, **{"disable_env_checker": True, **kwargs})
         return env if known is None else known.wrap(env)
     except (error.UnregisteredEnv, error.DeprecatedEnv) as err:
         near = difflib.get_close_matches(name, list(gym.registry), n=3, cutoff=0.5)

@@ -31,8 +31,9 @@ ONE_THREAD = dict.fromkeys(
 """Environment variables that give a worker's libraries one thread each."""
 
 
-TRIES = 3
-"""Workers that an item may cost before it is given up."""
+TRIES, KILLS = 3, 30
+"""Workers that an item may crash before it is given up, and that somebody else may end or stop
+while they have it. A worker that ran out of memory has crashed."""
 BEAT = 1.0
 """Seconds between two heartbeats of a worker, and between two looks at them."""
 SILENCE = 60.0
@@ -48,6 +49,11 @@ class WorkerDied(UserError):
 
     index: int | None = None
     """position of the item, where it has been given up"""
+
+    def __init__(self, text: str, limit: int = TRIES) -> None:
+        """Say how it ended, and how many workers an item may lose that way."""
+        super().__init__(text)
+        self.limit = limit
 
 
 class Executor(ABC):
@@ -113,7 +119,8 @@ class _Call:
     def __init__(self, function: Any, items: Iterable[Any]) -> None:
         self.function, self._source = function, enumerate(items)
         self._again: deque[tuple[int, Any]] = deque()
-        self._lost: Counter[int] = Counter()
+        self._lost: Counter[tuple[int, int]] = Counter()
+        """workers lost by item and limit"""
         self.tickets: set[Any] = set()
         """of the items that workers have"""
 
@@ -126,10 +133,11 @@ class _Call:
         self._again.append((index, item))
 
     def lost(self, index: int, item: Any, death: WorkerDied) -> None:
-        """Have the item of a dead worker done again; `WorkerDied` after `TRIES` of them."""
-        self._lost[index] += 1
-        if self._lost[index] >= TRIES:
-            error = WorkerDied(f"{death} {_naming(index, item)}, which has cost {TRIES} workers")
+        """Have the item of a dead worker done again; `WorkerDied` if it has cost too many."""
+        self._lost[index, death.limit] += 1
+        if self._lost[index, death.limit] >= death.limit:
+            cost = sum(count for (other, _), count in self._lost.items() if other == index)
+            error = WorkerDied(f"{death} {_naming(index, item)}, which has cost {cost} workers")
             error.index = index
             raise error from death
         print(f"== {death}: item {index} is done again", file=sys.stderr, flush=True)
@@ -177,6 +185,10 @@ class PoolExecutor(Executor):
     def _silence(self, worker: Any) -> float:
         """Seconds of looking at a busy worker since its last heartbeat."""
 
+    def _stalled(self, worker: Any) -> WorkerDied:
+        """Describe a worker whose heartbeats have failed."""
+        return WorkerDied(f"{worker} has been silent for {SILENCE:.0f} s")
+
     @abstractmethod
     def _end(self, worker: Any) -> None:
         """End a worker by force, and what it has started."""
@@ -217,7 +229,7 @@ class PoolExecutor(Executor):
             outcome = None
             with self._watching(call if ours else None, job) as worker:
                 if silence >= SILENCE:
-                    raise WorkerDied(f"{worker} has been silent for {silence:.0f} s")
+                    raise self._stalled(worker)
                 outcome = self._receive(worker, ticket)
             if outcome is None or not ours:
                 continue
@@ -225,6 +237,7 @@ class PoolExecutor(Executor):
             if not done:
                 result.add_note(_naming(job.index, job.item))
                 raise result
+            self._hand_out(call)  # nobody waits while the caller uses the result
             yield job.index, result
 
     @contextmanager
@@ -266,11 +279,15 @@ def one_thread() -> Iterator[None]:
 
 
 def make(
-    kind: Kind | None = None, workers: int | None = None, address: str | None = None
+    kind: Kind | None = None,
+    workers: int | None = None,
+    address: str | None = None,
+    gpus: int = 0,
 ) -> Executor:
     """Make an executor, by default with processes on all usable cores, or serial for one worker.
 
-    On Ray all CPUs of the cluster are the default; ``address`` is that of `Placement`.
+    On Ray all CPUs of the cluster are the default, ``address`` is that of `Placement`, and each
+    worker has so many GPUs to itself.
 
     Raises:
         UserError: the kind is unknown, there is no worker, Ray is not installed, or the cluster
@@ -280,7 +297,7 @@ def make(
     if kind == "ray":
         from worldmodels.executors.cluster import RayExecutor
 
-        return RayExecutor(workers, address)
+        return RayExecutor(workers, address, gpus)
     number = usable_cores() if workers is None else workers
     if kind is None:
         kind = "serial" if number == 1 else "processes"
@@ -310,9 +327,9 @@ class Placement(Config):
         if self.address is not None and self.executor != "ray":
             self.refuse("address", "left out, but for --executor ray")
 
-    def make(self) -> Executor:
-        """An executor for a whole command."""
-        return make("ray" if self.executor == "ray" else None, self.workers, self.address)
+    def make(self, gpus: int = 0) -> Executor:
+        """An executor for a whole command, on Ray with so many GPUs for each worker."""
+        return make("ray" if self.executor == "ray" else None, self.workers, self.address, gpus)
 
 
 @contextmanager

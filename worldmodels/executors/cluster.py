@@ -21,6 +21,7 @@ from typing import Any
 
 from worldmodels.executors import (
     BEAT,
+    KILLS,
     ONE_THREAD,
     TRIES,
     PoolExecutor,
@@ -64,12 +65,15 @@ class RayExecutor(PoolExecutor):
 
     remote = True
 
-    def __init__(self, workers: int | None = None, address: str | None = None) -> None:
+    def __init__(
+        self, workers: int | None = None, address: str | None = None, gpus: int = 0
+    ) -> None:
         """Connect to a cluster, or start Ray on this machine alone.
 
         Args:
             workers: most actors; None takes as many as the cluster has CPUs, while it grows and
                 shrinks.
+            gpus: for each actor; there are no more actors than these allow.
             address: see `Placement`. A program that has connected to Ray itself stays connected.
 
         Raises:
@@ -88,11 +92,11 @@ class RayExecutor(PoolExecutor):
                 " use the kind 'processes'"
             ) from None
         super().__init__(workers or sys.maxsize)
-        self._asked, self._address, self._ray = workers, address, ray
+        self._asked, self._address, self._gpus, self._ray = workers, address, gpus, ray
         self._owner = not ray.is_initialized()
         if self._owner:
             _connect(ray, address)
-        options = {"num_cpus": 1, "runtime_env": {"env_vars": ONE_THREAD}}
+        options = {"num_cpus": 1, "num_gpus": gpus, "runtime_env": {"env_vars": ONE_THREAD}}
         self._actor = ray.remote(**options, concurrency_groups={"beat": 1})(_Actor)
         self._places = self._failed = self._capacity = 0
         self._looked, self._idle, self._told = -LOOK, time.monotonic(), ""
@@ -101,17 +105,23 @@ class RayExecutor(PoolExecutor):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy starts its own workers."""
-        return type(self), (self._asked, self._address)
+        return type(self), (self._asked, self._address, self._gpus)
 
     def _look(self) -> None:
         """Have as many actors as the cluster has CPUs, at most as many as were asked for."""
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        cpus = int(self._ray.cluster_resources().get("CPU", 0))
-        self._capacity = cpus if self._asked is None else min(cpus, self._asked)
-        if self._asked is not None and cpus < self._asked:
-            self._tell(f"the cluster has {cpus} CPUs: {cpus} workers, not {self._asked}")
+        found = self._ray.cluster_resources()
+        room, what = int(found.get("CPU", 0)), f"{found.get('CPU', 0):.0f} CPUs"
+        if self._gpus:
+            room = min(room, int(found.get("GPU", 0)) // self._gpus)
+            what += f" and {found.get('GPU', 0):.0f} GPUs"
+        self._capacity = room if self._asked is None else min(room, self._asked)
+        if self._capacity == 0:
+            self._tell(f"the cluster has {what}: it has no room for a worker yet")
+        elif self._asked is not None and room < self._asked:
+            self._tell(f"the cluster has {what}: {room} workers, not {self._asked}")
         for place, worker in list(self._workers.items()):
             if len(self._workers) > self._capacity and not worker.placed:
                 self._end(self._workers.pop(place))
@@ -187,7 +197,11 @@ class RayExecutor(PoolExecutor):
         except errors.RayTaskError as error:
             return False, error.cause if isinstance(error.cause, Exception) else error
         except errors.RayError as error:  # the actor, its machine, or the result is lost
-            raise WorkerDied(f"{worker} died ({_reason(error)})") from error
+            # Ray tells a crash of an actor from the loss of its machine, but not from a kill.
+            lost = "its node has died" in str(error)
+            crash = isinstance(error, errors.ActorDiedError) and not lost
+            limit = TRIES if crash else KILLS
+            raise WorkerDied(f"{worker} died ({_reason(error)})", limit) from error
 
     def _end(self, worker: _Worker) -> None:
         self._ray.kill(worker.actor)

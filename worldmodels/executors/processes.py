@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import queue
+import re
 import signal
 import sys
 import threading
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import Any
 
-from worldmodels.executors import BEAT, ONE_THREAD, PoolExecutor, WorkerDied
+from worldmodels.executors import BEAT, KILLS, ONE_THREAD, TRIES, PoolExecutor, WorkerDied
 
 PR_SET_PDEATHSIG = 1
 """See prctl(2)."""
@@ -39,6 +41,8 @@ class _Worker:
     """heartbeats, counted in shared memory"""
     thread: ThreadPoolExecutor
     """waits for answers"""
+    ooms: int | None
+    """`_oom_kills` before its start"""
     function: bytes = b""
     """what it has been sent, pickled"""
     heard: int = 0
@@ -83,6 +87,7 @@ class ProcessExecutor(PoolExecutor):
         process = context.Process(
             target=_serve, args=(there, beats), name=f"worldmodels-{place}", daemon=True
         )
+        ooms = _oom_kills()
         before = {name: os.environ[name] for name in ONE_THREAD if name in os.environ}
         os.environ.update(ONE_THREAD)  # read by libraries when first imported
         try:
@@ -92,7 +97,7 @@ class ProcessExecutor(PoolExecutor):
                 del os.environ[name]
             os.environ.update(before)
         there.close()
-        return _Worker(process, here, beats, ThreadPoolExecutor(1, process.name))
+        return _Worker(process, here, beats, ThreadPoolExecutor(1, process.name), ooms)
 
     def _send(self, worker: _Worker, function: bytes, item: Any) -> Future[bytes]:
         # Each function travels once; an item that cannot be pickled leaves the worker free.
@@ -133,6 +138,11 @@ class ProcessExecutor(PoolExecutor):
             result.__cause__ = RuntimeError(f"in the worker:\n{trace}")
         return done, result
 
+    def _stalled(self, worker: _Worker) -> WorkerDied:
+        if _is_stopped(worker.process.pid):
+            return WorkerDied(f"{worker} was stopped", KILLS)
+        return super()._stalled(worker)
+
     def close(self) -> None:
         """End the processes, those that do not end in time by force."""
         running = [*self._workers.values()]
@@ -171,16 +181,37 @@ def _kill_group(process: BaseProcess) -> None:
 
 
 def _death(worker: _Worker) -> WorkerDied:
-    """Describe how a worker ended."""
+    """Describe how a worker ended, and tell a crash from what somebody else did to it."""
     worker.process.join()
-    code = worker.process.exitcode
-    if code is not None and code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
-        if -code == signal.SIGKILL:
-            how += " (often out of memory: use fewer workers)"
-    else:
-        how = f"ended with exit status {code}"
-    return WorkerDied(f"{worker} {how}")
+    code = worker.process.exitcode or 0
+    if code == 128 + signal.SIGTERM:  # `close_when_terminated`
+        code = -signal.SIGTERM
+    if code >= 0:
+        return WorkerDied(f"{worker} ended with exit status {code}")
+    how, limit = f"was killed by {signal.Signals(-code).name}", TRIES
+    if -code == signal.SIGKILL and (worker.ooms is None or worker.ooms != _oom_kills()):
+        how += " (often out of memory: use fewer workers)"
+    elif -code in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        limit = KILLS
+    return WorkerDied(f"{worker} {how}", limit)
+
+
+def _oom_kills() -> int | None:
+    """Processes that Linux has killed for want of memory since it started; None: unknown."""
+    found = re.search(r"^oom_kill (\d+)$", _read("/proc/vmstat"), re.MULTILINE)
+    return None if found is None else int(found[1])
+
+
+def _is_stopped(pid: int | None) -> bool:
+    """Whether Linux holds a process that was sent SIGSTOP."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] == ["T"]
+
+
+def _read(path: str) -> str:
+    """A file of /proc; empty where there is none."""
+    with contextlib.suppress(OSError):
+        return Path(path).read_text()
+    return ""
 
 
 def _serve(line: Connection, beats: Any) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeAlias
 
+import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +39,9 @@ from worldmodels.tasks import task_of
 VERSIONS_KEPT = ("worldmodels", "gymnasium", "box2d", "pygame", "numpy", "numba")
 """Packages that frames depend on; a shard records their versions, but not the machine."""
 
+WRITERS = 4
+"""Shards that are written at once: a disk syncs several files in little more time than one."""
+
 TrainingEpisodes: TypeAlias = Annotated[int, AtLeast(1), Limit(TRAINING_SEED_LIMIT)]
 """Episodes of training seeds."""
 GroupSize: TypeAlias = Annotated[int, Between(1, GROUP_WIDTH)]
@@ -57,9 +63,20 @@ class CollectConfig(Config):
     the sums of the rewards in between"""
 
 
+class Part(NamedTuple):
+    """What one behaviour records, and where."""
+
+    behaviour: BehaviourConfig
+    """what acts"""
+    seeds: Sequence[int]
+    """distinct training seeds, below `TRAINING_SEED_LIMIT`"""
+    out: Path
+    """folder for these episodes only"""
+
+
 @dataclass(frozen=True)
 class _Shared:
-    """What all groups of a collection have in common."""
+    """What all groups of a part have in common."""
 
     env_id: str
     behaviour: BehaviourConfig
@@ -67,9 +84,11 @@ class _Shared:
     spec: FrameSpec
     env_kwargs: Mapping[str, Any]
     load_policy: PolicyLoader | None
+    action_spec: ActionSpec
 
-    def meta(self, action_spec: ActionSpec) -> dict[str, Any]:
-        """The facts that every shard keeps."""
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        """The facts that every shard keeps, found where the call is made and sent along."""
         try:
             kwargs = to_jsonable(self.env_kwargs)
         except TypeError as error:
@@ -80,7 +99,7 @@ class _Shared:
             "env_kwargs": kwargs,
             "frame_spec": self.spec,
             "frame_shape": (self.spec.size, self.spec.size, 3),
-            "action_spec": action_spec,
+            "action_spec": self.action_spec,
             "behaviour": describe(self.behaviour),
             "max_steps": self.cfg.max_steps,
             "patience": self.cfg.patience,
@@ -91,9 +110,10 @@ class _Shared:
 
 
 class _Group(NamedTuple):
-    """The seeds of a shard."""
+    """A shard's seeds, and the position of its part."""
 
     seeds: tuple[int, ...]
+    part: int
 
 
 class _Opened:
@@ -120,17 +140,39 @@ def collect(
     env_kwargs: Mapping[str, Any] | None = None,
     frame_spec: FrameSpec | None = None,
 ) -> int:
-    """Run one episode per seed, store those that ``out`` lacks, and return the steps this took.
+    """`collect_parts` with one part."""
+    return collect_parts(
+        cfg,
+        env_id,
+        [Part(behaviour, seeds, out)],
+        workers,
+        executor=executor,
+        load_policy=load_policy,
+        env_kwargs=env_kwargs,
+        frame_spec=frame_spec,
+    )
+
+
+def collect_parts(
+    cfg: CollectConfig,
+    env_id: str,
+    parts: Sequence[Part],
+    workers: int = 1,
+    *,
+    executor: Executor | None = None,
+    load_policy: PolicyLoader | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    frame_spec: FrameSpec | None = None,
+) -> int:
+    """Run one episode per seed, store those that the folders lack, and return the steps this took.
 
     The files depend on the arguments only: any number of workers, and any number of interruptions,
-    end with the same bytes.
+    end with the same bytes. Workers take the groups of all parts in turn.
 
     Args:
         cfg: grouping and length.
         env_id: any environment that `envs.make` accepts.
-        behaviour: what acts.
-        seeds: distinct training seeds, below `TRAINING_SEED_LIMIT`.
-        out: folder for this collection only.
+        parts: what acts, the seeds, and a folder for each.
         workers: processes to use if no executor is given.
         executor: where to work, such as the pipeline's one pool of processes.
         load_policy: opens an agent's folder, for `AgentNoiseConfig`; importable from a module.
@@ -141,36 +183,62 @@ def collect(
         UserError: unusable seeds, a folder that holds another collection, an environment or an
             agent that cannot be used, a full disk.
     """
-    seeds = [int(seed) for seed in seeds]
-    _check_seeds(seeds)
+    parts = [part._replace(seeds=[int(seed) for seed in part.seeds]) for part in parts]
+    for part in parts:
+        _check_seeds(part.seeds)
     env = shared_envs(env_id, 1, env_kwargs)[0]
-    build_behaviour(behaviour, env, load_policy)  # errors are raised before anything starts
-    shared = _Shared(
-        env_id,
-        behaviour,
-        cfg,
-        frame_spec or task_of(env).frame_spec,
-        env_kwargs or {},
-        # other behaviours do not need it, so workers do not import its module
-        load_policy if isinstance(behaviour, AgentNoiseConfig) else None,
-    )
-    meta = shared.meta(ActionSpec.from_space(env.action_space))
-    make_folder(out)
-    groups = [tuple(seeds[i : i + cfg.group]) for i in range(0, len(seeds), cfg.group)]
-    tasks = {out / f"seeds-{g[0]:06d}-{g[-1]:06d}{SUFFIX}": g for g in groups}
-    done = _existing(out, tasks, meta)
-    missing = [path for path in tasks if path not in done]
+    spec = frame_spec or task_of(env).frame_spec
+    loaders = _loaders(parts, env, load_policy, executor is not None and executor.remote)
+    actions, kwargs = ActionSpec.from_space(env.action_space), env_kwargs or {}
+    shared = [
+        _Shared(env_id, part.behaviour, cfg, spec, kwargs, loader, actions)
+        for part, loader in zip(parts, loaders, strict=True)
+    ]
+    tasks, done = dict[Path, _Group](), dict[Path, Shard]()
+    for number, part in enumerate(parts):
+        make_folder(part.out)
+        wanted = {path: _Group(own, number) for path, own in _shards(part, cfg.group)}
+        done |= _existing(part.out, wanted, shared[number].meta)
+        tasks |= wanted
+    missing = {path: group for path, group in tasks.items() if path not in done}
     if missing:
         envs.note_endless(env, cfg.max_steps)
-    if executor is not None and executor.remote and shared.load_policy is not None:
-        assert isinstance(behaviour, AgentNoiseConfig)
-        shared = replace(shared, load_policy=_Opened(shared.load_policy(Path(behaviour.agent))))
-    work = partial(_collect_group, shared, meta)
-    new_frames = _run(work, {path: tasks[path] for path in missing}, executor, workers)
-    shards = [done.get(path) or Shard(path) for path in tasks]
-    listed = {shard.path.name: _listed(shard) for shard in shards}
-    write_json(out / MANIFEST, {"meta": meta, "shards": listed})
+    new_frames = _run(partial(_collect_group, shared), missing, executor, workers)
+    for part, common in zip(parts, shared, strict=True):
+        shards = [done.get(path) or Shard(path) for path, _ in _shards(part, cfg.group)]
+        listed = {shard.path.name: _listed(shard) for shard in shards}
+        write_json(part.out / MANIFEST, {"meta": common.meta, "shards": listed})
     return new_frames
+
+
+def _loaders(
+    parts: Sequence[Part], env: gym.Env[Any, Any], load_policy: PolicyLoader | None, remote: bool
+) -> list[PolicyLoader | None]:
+    """How workers open each part's agent; raises what is wrong with a part before anything runs.
+
+    Other behaviours get None, so that workers do not import the loader's module.
+    """
+    load = None if load_policy is None else cache(load_policy)
+    for part in parts:
+        build_behaviour(part.behaviour, env, load)
+
+    @cache
+    def opened(folder: Path) -> PolicyLoader:  # each agent travels once
+        assert load is not None
+        return _Opened(load(folder))
+
+    def loader(behaviour: BehaviourConfig) -> PolicyLoader | None:
+        if not isinstance(behaviour, AgentNoiseConfig):
+            return None
+        return opened(Path(behaviour.agent)) if remote else load_policy
+
+    return [loader(part.behaviour) for part in parts]
+
+
+def _shards(part: Part, group: int) -> list[tuple[Path, tuple[int, ...]]]:
+    """The paths of a part's shards, and their seeds."""
+    groups = [tuple(part.seeds[i : i + group]) for i in range(0, len(part.seeds), group)]
+    return [(part.out / f"seeds-{own[0]:06d}-{own[-1]:06d}{SUFFIX}", own) for own in groups]
 
 
 def _check_seeds(seeds: Sequence[int]) -> None:
@@ -197,7 +265,7 @@ def _listed(shard: Shard) -> dict[str, Any]:
 
 
 def _existing(
-    out: Path, wanted: Mapping[Path, tuple[int, ...]], meta: Mapping[str, Any]
+    out: Path, wanted: Mapping[Path, _Group], meta: Mapping[str, Any]
 ) -> dict[Path, Shard]:
     """Open the shards that are there; refuse those of another collection."""
     for leftover in out.glob(f".*{SUFFIX}"):  # left by a killed writer
@@ -211,7 +279,8 @@ def _existing(
                     f"{path} was collected with {key} {shard.meta.get(key)}, not {value}; "
                     "choose an empty folder, or delete this one"
                 )
-        if tuple(entry.seed for entry in shard.entries) != wanted.get(path):
+        seeds = tuple(entry.seed for entry in shard.entries)
+        if path not in wanted or seeds != wanted[path].seeds:
             raise UserError(
                 f"{path} holds other groups of seeds than those to collect; "
                 "choose an empty folder, or the same seeds and group size"
@@ -222,31 +291,38 @@ def _existing(
 
 def _run(
     work: Callable[[_Group], tuple[bytes, int]],
-    missing: Mapping[Path, tuple[int, ...]],
+    missing: Mapping[Path, _Group],
     executor: Executor | None,
     workers: int,
 ) -> int:
     """Make and write the missing shards; return the environment steps taken."""
     if not missing:
         return 0
-    paths, groups = [*missing], [_Group(seeds) for seeds in missing.values()]
+    paths, groups = [*missing], [*missing.values()]
     taken, episodes = 0, sum(len(group.seeds) for group in groups)
+    writes = deque[Future[Shard]]()
     with (
         executors.given_or_new(executor, workers, len(groups)) as pool,
         progress(range(episodes), "collecting", unit="episodes") as bar,
+        ThreadPoolExecutor(WRITERS) as writers,
     ):
         began = time.perf_counter()
         for index, (shard, frames) in pool.map(work, groups):
-            write_shard(paths[index], shard)
+            writes.append(writers.submit(write_shard, paths[index], shard))
+            while writes and (writes[0].done() or len(writes) > WRITERS):
+                writes.popleft().result()
             taken += frames
             rate = taken / (time.perf_counter() - began)
             bar.advance(len(groups[index].seeds), frames_per_second=rate)
+        for write in writes:
+            write.result()
     return taken
 
 
-def _collect_group(shared: _Shared, meta: Mapping[str, Any], group: _Group) -> tuple[bytes, int]:
+def _collect_group(parts: Sequence[_Shared], group: _Group) -> tuple[bytes, int]:
     """Run one group, frames compressed as they come; return its shard and the steps taken."""
-    cfg, seeds = shared.cfg, group.seeds
+    shared, seeds = parts[group.part], group.seeds
+    cfg = shared.cfg
     pool = shared_envs(shared.env_id, len(seeds), shared.env_kwargs)
     behaviour = build_behaviour(shared.behaviour, pool[0], shared.load_policy)
     encoders = [EpisodeEncoder(seed) for seed in seeds]
@@ -268,4 +344,4 @@ def _collect_group(shared: _Shared, meta: Mapping[str, Any], group: _Group) -> t
             on_frames=record,
         )
     episodes = [encoder.finish(result) for encoder, result in zip(encoders, results, strict=True)]
-    return pack_shard(episodes, meta), sum(result.length for result in results)
+    return pack_shard(episodes, shared.meta), sum(result.length for result in results)

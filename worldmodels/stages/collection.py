@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from worldmodels.agent import Agent
 from worldmodels.artifacts import load_checkpoint, save_checkpoint
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.experience.collect import CollectConfig
-from worldmodels.experience.collect import collect as collect_episodes
+from worldmodels.experience.collect import CollectConfig, Part, collect_parts
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.metrics import Collection
@@ -97,24 +96,24 @@ def collect(
 ) -> Collection:
     """Record a plan's episodes, ``group`` of them side by side; return the figures of all of them.
 
-    Each behaviour gets a folder of its own in ``out``, and episodes that are there already are
+    Workers take the groups of all behaviours in turn. Each behaviour gets a folder of its own in
+    ``out``, and episodes that are there already are
     kept. Errors are those of `worldmodels.experience.collect.collect`.
     """
     began = time.perf_counter()
     seeds = np.array_split(training_seeds(ctx.seed, plan.used, plan.episodes), len(plan.behaviours))
-    new_frames = sum(
-        collect_episodes(
-            CollectConfig(group, plan.steps, plan.patience, action_repeat),
-            env_id,
-            behaviour,
-            own.tolist(),
-            out / f"{number}",
-            executor=ctx.executor,
-            load_policy=load_policy,
-            frame_spec=frame_spec,
-        )
+    parts = [
+        Part(behaviour, own.tolist(), out / f"{number}")
         for number, (behaviour, own) in enumerate(zip(plan.behaviours, seeds, strict=True))
         if len(own)
+    ]
+    new_frames = collect_parts(
+        CollectConfig(group, plan.steps, plan.patience, action_repeat),
+        env_id,
+        parts,
+        executor=ctx.executor,
+        load_policy=load_policy,
+        frame_spec=frame_spec,
     )
     seconds = time.perf_counter() - began
     entries = [record.entry for record in EpisodeStore(out).episodes]
