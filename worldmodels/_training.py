@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,13 @@ from torch import Tensor, nn
 from worldmodels._threads import CoreThreads, keep_freed_memory
 from worldmodels.config import Config, Count, CountOrZero, Rate
 from worldmodels.protocols import UserError
-from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
+from worldmodels.runs import (
+    derive_seed,
+    has_fast_bfloat16,
+    load_checkpoint,
+    progress,
+    save_checkpoint,
+)
 
 N = TypeVar("N", bound=nn.Module)
 R = TypeVar("R")
@@ -34,6 +41,8 @@ class TrainConfig(Config):
     """gradient steps when fine-tuned from an earlier iteration's weights"""
     learning_rate: Rate
     """peak of Adam's schedule"""
+    bfloat16: bool
+    """autocast to bfloat16 where the machine multiplies it fast"""
     checkpoint_every: Count = 200
     """steps between two checkpoints"""
     log_every: Count = 25
@@ -52,6 +61,19 @@ class Options(TypedDict, total=False):
     log: Callable[..., None] | None
     """gets ``step, loss, ..., val_loss`` and a rate as keyword arguments"""
     device: str
+
+
+def _in_bfloat16(model: N) -> N:
+    """A copy with matrices of its own in bfloat16; biases and buffers are the model's own."""
+    other = copy.deepcopy(model)
+    for mine, copied in zip(model.modules(), other.modules(), strict=True):
+        for name, weight in mine.named_parameters(recurse=False):
+            matrix = weight.ndim > 1 and weight.requires_grad
+            low = nn.Parameter(weight.detach().bfloat16()) if matrix else weight
+            setattr(copied, name, low)
+        for name, buffer in mine.named_buffers(recurse=False):
+            setattr(copied, name, buffer)
+    return other
 
 
 class TrainingLoop(Generic[N]):
@@ -75,6 +97,11 @@ class TrainingLoop(Generic[N]):
             self.model.load_state_dict(init)
         self.steps = cfg.steps if init is None else cfg.finetune_steps
         self.trainable = [weight for weight in self.model.parameters() if weight.requires_grad]
+        device = self.trainable[0].device
+        low = cfg.bfloat16 and has_fast_bfloat16(device)
+        self.computing = _in_bfloat16(self.model) if low else self.model
+        """the network that the gradients are of; in bfloat16 its matrices are cast once a step"""
+        self._leaves = [weight for weight in self.computing.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.Adam(self.trainable, lr=cfg.learning_rate, fused=True)
         self.noise = torch.Generator()  # on the CPU, so that every device draws the same
         self.noise.manual_seed(derive_seed(options["seed"], noise) % 2**63)
@@ -87,7 +114,7 @@ class TrainingLoop(Generic[N]):
             self.optimiser.load_state_dict(self.resumed["optimiser"])
             self.noise.set_state(self.resumed["noise"])
         self.begin = int(self.resumed.get("step", 0))
-        self._parts = PARTS if self.trainable[0].device.type == "cpu" else 1
+        self._parts = PARTS if device.type == "cpu" else 1
         self.threads = CoreThreads(min(self._parts, torch.get_num_threads()))
         """of a batch's parts; a training is within their block"""
 
@@ -101,9 +128,14 @@ class TrainingLoop(Generic[N]):
         """Leave the gradient of a loss in the weights; the metrics, and what else the parts gave.
 
         On a CPU the batch's rows are cut into up to four parts of at least ``least``. ``sums``
-        computes (K,) numbers of some rows, and anything else; ``loss`` is of their sums over all
-        rows, and gives the metrics, too. The result does not depend on the number of threads.
+        computes (K,) numbers of some rows by `computing`, and anything else; ``loss`` is of their
+        sums over all rows, and gives the metrics, too. The result does not depend on the number of
+        threads.
         """
+        with torch.no_grad():
+            for leaf, weight in zip(self._leaves, self.trainable, strict=True):
+                if leaf is not weight:
+                    leaf.copy_(weight)
         count = max(1, min(self._parts, rows // least))
         cuts = [rows * part // count for part in range(count + 1)]
         parts = list(self.threads.map(sums, map(slice, cuts, cuts[1:])))
@@ -112,14 +144,16 @@ class TrainingLoop(Generic[N]):
         (slope,) = torch.autograd.grad(value, total)
 
         def backward(part: Tensor) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(part, self.trainable, slope, allow_unused=True)
+            return torch.autograd.grad(part, self._leaves, slope, allow_unused=True)
 
-        first, *others = self.threads.map(backward, [part for part, _ in parts])
-        for weight, gradient, *more in zip(self.trainable, first, *others, strict=True):
-            weight.grad = gradient
-            for other in more:
-                if gradient is not None and other is not None:
-                    gradient += other
+        found = self.threads.map(backward, [part for part, _ in parts])
+        for weight, *gradients in zip(self.trainable, *found, strict=True):
+            weight.grad = None
+            for gradient in gradients:
+                if weight.grad is not None and gradient is not None:
+                    weight.grad += gradient
+                elif gradient is not None:
+                    weight.grad = gradient.float()
         return metrics, [more for _, more in parts]
 
     def __iter__(self) -> Iterator[int]:

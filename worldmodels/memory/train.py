@@ -238,7 +238,8 @@ def train_memory(
             for group in loop.optimiser.param_groups:
                 group["lr"] = _cosine(step, loop.steps, peak)
             window = draw_window(model, next(batches), state, loop.noise, cfg)
-            part, loss = partial(_part, model, reward, cfg, window), partial(weighted, cfg=cfg)
+            part = partial(_part, loop.computing, reward, cfg, window)
+            loss = partial(weighted, cfg=cfg)
             metrics, states = loop.gradients(part, loss, len(window.z), LEAST_STREAMS)
             state = MemoryState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
             torch.nn.utils.clip_grad_value_(loop.trainable, cfg.clip_value)

@@ -266,7 +266,7 @@ def train_vision(
             for group in loop.optimiser.param_groups:
                 group["lr"] = pace.rate(step)
             loss = partial(loss_of_sums, frames=len(frames), likelihood=vae.standardized)
-            part = partial(_sums, loop.model, cfg, layout, frames, noise)
+            part = partial(_sums, loop.computing, cfg, layout, frames, noise)
             metrics, _ = loop.gradients(part, loss, len(frames), LEAST_FRAMES)
             clip()
             loop.optimiser.step()
