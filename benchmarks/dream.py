@@ -22,9 +22,10 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from worldmodels import executors
 from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import DreamEngine
+from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardKind, RewardModel
@@ -159,19 +160,27 @@ def measure(args: Args) -> Best:
 
 
 def scaling(args: Args) -> dict[str, float]:
-    """Steps a second with each number of memories, on one thread and on all."""
+    """Steps a second with each number of memories: by a thread, threads, and worker processes."""
     threads = args.threads or torch.get_num_threads()
     rng = np.random.default_rng(1)
     size = (args.population, linear.num_parameters(CONTROLLER))
     population = 0.1 * rng.standard_normal(size, np.float32)
     cfg = DreamConfig(horizon=args.horizon, episodes=args.episodes, termination="off")
     best, steps = Best(), args.population * args.episodes * args.horizon
-    for seed in range(args.rounds):
-        for members in args.memories:
-            for count in (1, threads):
-                engine = make_engine(replace(cfg, threads=count), members=members)
-                work = partial(engine.rollout, CONTROLLERS, population, seed)
-                best.time(f"{members} memories, {count} threads", work, steps)
+    with executors.make("processes", threads) as pool:
+        for seed in range(args.rounds):
+            for members in args.memories:
+                for name, count, workers in (
+                    ("1 thread", 1, None),
+                    (f"{threads} threads", threads, None),
+                    (f"{threads} processes", threads, pool),
+                ):
+                    engine = make_engine(replace(cfg, threads=count), members=members)
+                    dreamt = DreamReturns(engine, CONTROLLERS, workers)
+                    dreamt(population[: 2 * threads], seed)  # loads what a worker needs
+                    best.time(
+                        f"{members} memories, {name}", partial(dreamt, population, seed), steps
+                    )
     return {name: rate for name, (rate, _) in best.items()}
 
 
@@ -196,7 +205,7 @@ def main(args: Args) -> None:
     rates = list(scaled.values())
     print(f"{'':24} {'steps/s':>9} {'of one thread':>14}")
     for i, (name, rate) in enumerate(scaled.items()):
-        print(f"{name:24} {rate:9,.0f} {rate / rates[i - i % 2]:14.2f}")
+        print(f"{name:24} {rate:9,.0f} {rate / rates[i - i % 3]:14.2f}")
     if args.json is not None:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()}
         write_json(

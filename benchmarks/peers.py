@@ -1,7 +1,7 @@
 """Speed of training V and M beside ctallec/world-models, in turn within one run.
 
     git clone https://github.com/ctallec/world-models /tmp/world-models
-    python -m benchmarks.peers --ctallec /tmp/world-models [--threads 1 2] [--json FILE]
+    python benchmarks/peers.py --ctallec /tmp/world-models [--threads 1 2] [--json FILE]
 
 Both train on noise of CarRacing's shapes. Theirs has one mixture for all of z (325 outputs), where
 the paper's and ours have one for each number (480); V is the same network. Ours reads batches from

@@ -69,7 +69,7 @@ class DreamConfig(Config):
     backend: Literal["auto", "kernels", "torch"] = "auto"
     """compiled kernels (CPU) or plain torch (any device); auto takes kernels on a CPU"""
     threads: Annotated[int, AtLeast(0), Limit(1024)] = 0
-    """threads on a CPU; 0 takes as many as torch does, at most 4"""
+    """threads on a CPU; 0 takes a run's worker processes, or as many as torch does, at most 4"""
     chunk_rows: Annotated[int, AtLeast(1), Limit(10**6)] = 512
     """dreams stepped together by one thread, which bounds the memory used"""
 

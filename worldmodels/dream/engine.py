@@ -364,7 +364,8 @@ class DreamReturns:
     engine: DreamEngine
     make_act: MakeAct
     executor: Executor | None = None
-    """of a cluster, which dreams a population's chunks (default: this process's threads do)"""
+    """whose workers dream a population's chunks (default: this process's threads do, which wait for
+    Python's lock)"""
 
     @cached_property
     def _work(self) -> Callable[[_Part], NDArray[np.float64]]:

@@ -108,7 +108,8 @@ def evolve_controller(
     begins = recorded_starts(
         starts, originals(parts), models, ctx.seed_for("starts"), newest.posterior_noise
     )
-    spread = ctx.executor is not None and ctx.executor.remote and device == "cpu"
+    several = ctx.executor is not None and ctx.executor.workers > 1
+    spread = several and device == "cpu" and not dream.threads
     search = DreamEvolution(
         cfg,
         dream,
