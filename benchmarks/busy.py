@@ -26,11 +26,11 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from benchmarks.training import noise_latents
 from worldmodels import _training, executors
 from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.runs import machine, versions, write_json
-from worldmodels.vision.latents import Latents
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import VAEConfig
 
@@ -102,18 +102,7 @@ def train_v(batch: int, clock: Clock) -> int:
 
 def train_m(streams: int, length: int, clock: Clock) -> int:
     """Train M on noise until the clock ends it; dream steps in a step."""
-    rng = np.random.default_rng(0)
-    episodes, steps = 120, 600
-    frames = episodes * (steps + 1)
-    latents = Latents(
-        mu=rng.standard_normal((frames, 32), np.float32),
-        logvar=np.full((frames, 32), -3, np.float32),
-        action=rng.uniform(-1, 1, (frames, 3)).astype(np.float32),
-        reward=np.where(rng.random(frames) < 0.05, 3.4, -0.1).astype(np.float32),
-        terminated=np.zeros(episodes, np.bool_),
-        offsets=np.arange(episodes + 1) * (steps + 1),
-        seeds=np.arange(episodes),
-    )
+    latents = noise_latents()
     cfg = MemoryTrainConfig(
         steps=10**6,
         batch_size=streams,

@@ -92,12 +92,12 @@ def measure_vision(args: Args, folder: Path) -> dict[str, float]:
     return {"images_per_second": max(rates), "encoded_per_second": encoded}
 
 
-def measure_memory(args: Args, folder: Path) -> dict[str, float]:
-    """Steps a second of M's training loop, on noise of the real shapes."""
+def noise_latents() -> Latents:
+    """Noise of the shapes of CarRacing's latents."""
     rng = np.random.default_rng(0)
     episodes, length = 120, 600
     frames = episodes * (length + 1)
-    latents = Latents(
+    return Latents(
         mu=rng.standard_normal((frames, 32), np.float32),
         logvar=np.full((frames, 32), -3, np.float32),
         action=rng.uniform(-1, 1, (frames, 3)).astype(np.float32),
@@ -106,6 +106,11 @@ def measure_memory(args: Args, folder: Path) -> dict[str, float]:
         offsets=np.arange(episodes + 1) * (length + 1),
         seeds=np.arange(episodes),
     )
+
+
+def measure_memory(args: Args, folder: Path) -> dict[str, float]:
+    """Steps a second of M's training loop, on noise of the real shapes."""
+    latents = noise_latents()
     rates: list[float] = []
     cfg = MemoryTrainConfig(steps=args.steps, log_every=10)
     train_memory(
