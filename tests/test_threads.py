@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tests.dream.conftest import make_memories
 from tests.dream.test_engine import make_act, make_engine, make_population
 from tests.memory.test_memory_train import SHAPE, system
 from tests.vision.test_latents import SPEC, episode, make_model
 from worldmodels._threads import CoreThreads
+from worldmodels._training import TrainingLoop
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.vision.latents import encode_episodes
 from worldmodels.vision.train import VisionTrainConfig, train_vision
@@ -90,6 +92,36 @@ def test_threads_change_nothing(work: Callable[[], list[Any]]) -> None:
         finally:
             torch.set_num_threads(before)
     assert found[0] == found[1] == found[2]
+
+
+class Turned(torch.nn.Module):
+    """Its weight's gradient comes with rows and columns exchanged in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3, 5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = (x[:, None] * self.weight.t().clone()).sum((1, 2))
+        return out
+
+
+def test_a_gradient_has_its_weights_layout() -> None:
+    loop = TrainingLoop("M", "noise", Turned, MemoryTrainConfig(steps=1), {"seed": 0})
+    x = torch.arange(12.0).view(4, 3)
+
+    def sums(rows: slice) -> tuple[Tensor, None]:
+        return loop.computing(x[rows]).sum()[None], None
+
+    def loss(total: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return total[0] ** 2, {}
+
+    with loop.threads:
+        loop.gradients(sums, loss, rows=4, least=1)
+    weight, gradient = loop.model.weight, loop.model.weight.grad
+    assert gradient is not None and gradient.stride() == weight.stride()
+    wanted = (2 * 5 * x.sum() * x.sum(0))[:, None].expand(3, 5)
+    torch.testing.assert_close(gradient, wanted)
 
 
 @pytest.mark.parametrize("count", [1, 2])

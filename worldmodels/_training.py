@@ -152,8 +152,10 @@ class TrainingLoop(Generic[N]):
             for gradient in gradients:
                 if weight.grad is not None and gradient is not None:
                     weight.grad += gradient
-                elif gradient is not None:
+                elif gradient is not None and gradient.stride() == weight.stride():
                     weight.grad = gradient.float()
+                elif gradient is not None:  # the fused optimiser wants one layout
+                    weight.grad = torch.empty_like(weight).copy_(gradient)
         return metrics, [more for _, more in parts]
 
     def __iter__(self) -> Iterator[int]:
