@@ -83,6 +83,10 @@ def dream(members: int) -> list[Any]:
     ids=("V", "V standardized", "M", "M bfloat16", "encoding", "dream", "dream 2", "dream 3"),
 )
 def test_threads_change_nothing(work: Callable[[], list[Any]]) -> None:
+    assert_independent_of_threads(work)
+
+
+def assert_independent_of_threads(work: Callable[[], list[Any]]) -> None:
     before, found = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)

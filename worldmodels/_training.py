@@ -63,14 +63,13 @@ class Options(TypedDict, total=False):
     device: str
 
 
-def _in_bfloat16(model: N) -> N:
+def in_bfloat16(model: N) -> N:
     """A copy with matrices of its own in bfloat16; biases and buffers are the model's own."""
     other = copy.deepcopy(model)
     for mine, copied in zip(model.modules(), other.modules(), strict=True):
         for name, weight in mine.named_parameters(recurse=False):
-            matrix = weight.ndim > 1 and weight.requires_grad
-            low = nn.Parameter(weight.detach().bfloat16()) if matrix else weight
-            setattr(copied, name, low)
+            low = nn.Parameter(weight.detach().bfloat16(), requires_grad=weight.requires_grad)
+            setattr(copied, name, low if weight.ndim > 1 else weight)
         for name, buffer in mine.named_buffers(recurse=False):
             setattr(copied, name, buffer)
     return other
@@ -99,7 +98,7 @@ class TrainingLoop(Generic[N]):
         self.trainable = [weight for weight in self.model.parameters() if weight.requires_grad]
         device = self.trainable[0].device
         low = cfg.bfloat16 and has_fast_bfloat16(device)
-        self.computing = _in_bfloat16(self.model) if low else self.model
+        self.computing = in_bfloat16(self.model) if low else self.model
         """the network that the gradients are of; in bfloat16 its matrices are cast once a step"""
         self._leaves = [weight for weight in self.computing.parameters() if weight.requires_grad]
         self.optimiser = torch.optim.Adam(self.trainable, lr=cfg.learning_rate, fused=True)

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.planning.conftest import PEDALS, MakeAgent
+from tests.test_threads import assert_independent_of_threads, of_weights
 from worldmodels.agent import Agent
 from worldmodels.artifacts import read_tensors
 from worldmodels.dream.starts import DreamStarts
@@ -28,7 +29,7 @@ from worldmodels.planning.networks import (
     Inputs,
     NetworkConfig,
 )
-from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams
+from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams, residual_training
 from worldmodels.policies.learned import MeanActor, PolicyFile, StackedActors, origin
 from worldmodels.protocols import UserError
 
@@ -271,6 +272,32 @@ def test_each_memory_dreams_its_share_and_the_first_gives_h(make_agent: MakeAgen
         torch.testing.assert_close(twins.reward, alone.reward)
         torch.testing.assert_close(both.z[:, :share], alone.z[:, :share])
         assert not torch.allclose(both.z[1:, share:], alone.z[1:, share:])
+
+
+def test_threads_change_no_policy(make_agent: MakeAgent) -> None:
+    agent = make_agent(members=2)
+    cfg = dataclasses.replace(residual_training(), steps=3, critic_warmup_steps=1)
+
+    def policy() -> list[Any]:
+        actor, critic = train_policy(agent, cfg, seed=3)
+        assert critic is not None
+        return of_weights(actor, []) + of_weights(critic, [])
+
+    assert_independent_of_threads(policy)
+
+
+def test_bfloat16_changes_a_policy_little(make_agent: MakeAgent) -> None:
+    agent, found = make_agent(members=2), []
+    for low in (False, True):
+        cfg = dataclasses.replace(SMALL, batch_size=64, bfloat16=low)
+        torch.manual_seed(0)
+        actor = Actor.of(agent, cfg.network)
+        streams = Streams(agent, cfg, torch.Generator().manual_seed(0))
+        dreamt = streams.imagine(actor, gradient=True)
+        assert dreamt.z.dtype == streams.h.dtype == torch.float32
+        slopes = torch.autograd.grad(dreamt.reward.mean(), list(actor.parameters()))
+        found.append(torch.cat([slope.flatten() for slope in slopes]))
+    assert torch.cosine_similarity(found[0], found[1], dim=0) > 0.9
 
 
 def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:

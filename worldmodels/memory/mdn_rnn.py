@@ -82,13 +82,23 @@ class MDNRNN(Memory):
         h_seq, last = torch.func.functional_call(self.lstm, weights, inputs)
         return h_seq, tuple(part.to(x.dtype) for part in last)
 
+    def advance(self, z: Tensor, action: Tensor, state: MemoryState) -> MemoryState:
+        """See `Memory.advance`."""
+        return self._cell(z, action, state, None)
+
     def step(
         self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None = None
     ) -> tuple[MemoryOutput, MemoryState]:
         """See `Memory.step`."""
+        state = self._cell(z, action, state, mask)
+        return self.predict(z, state.h, mask), state
+
+    def _cell(
+        self, z: Tensor, action: Tensor, state: MemoryState, mask: Tensor | None
+    ) -> MemoryState:
+        """One step; several times as fast as a sequence of one."""
         x = torch.cat((z, action.to(z.dtype)), dim=-1)
         weight_ih, weight_hh, bias, _ = self.lstm.all_weights[0]
         h = state.h if mask is None else state.h * mask
         gates = functional.linear(x, weight_ih, bias) + functional.linear(h, weight_hh)
-        state = lstm_cell(gates, state.c)
-        return self.predict(z, state.h, mask), state
+        return lstm_cell(gates, state.c)

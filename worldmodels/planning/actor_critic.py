@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldmodels._threads import CoreThreads
 from worldmodels.agent import Agent
 from worldmodels.planning.networks import Actor, Critic
 from worldmodels.planning.streams import Imagined, PolicyTrainConfig, Streams
@@ -169,7 +170,8 @@ def train_policy(
     learner, begin = _Learner(agent, cfg, seed), 0
     if checkpoint is not None and checkpoint.exists():
         begin = learner.restore(load_checkpoint(checkpoint))
-    with progress(range(cfg.steps), "policy", unit="step") as bar:
+    bar = progress(range(cfg.steps), "policy", unit="step")
+    with bar, CoreThreads(1):  # with several the last digits differ, and little is gained
         bar.advance(begin)
         for done in range(begin + 1, cfg.steps + 1):
             metrics = learner.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
@@ -12,6 +11,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from worldmodels._training import in_bfloat16
 from worldmodels.agent import Agent
 from worldmodels.config import (
     Config,
@@ -26,11 +26,14 @@ from worldmodels.config import (
     PositiveFraction,
     Size,
 )
+from worldmodels.dream.config import DreamConfig
+from worldmodels.dream.world import reward_of
+from worldmodels.memory.interface import MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.planning.gradient import shortened
 from worldmodels.planning.networks import Actor, NetworkConfig
-from worldmodels.planning.objective import Unrolled
 from worldmodels.protocols import UserError
+from worldmodels.runs import has_fast_bfloat16, mixed_precision
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class PolicyTrainConfig(Config):
     """weight of earlier actors in the average that is kept; 0 keeps the last actor"""
     critic_warmup_steps: CountOrZero = 0
     """first steps, in which only the critic learns"""
+    bfloat16: bool = field(default=True, metadata={"omit_default": True})
+    """M's products in bfloat16 where the machine multiplies it fast"""
     no_event_penalty: NotNegative = 0.0
     """penalty for a decision in which M expects no event, same as in the dream that C evolves in"""
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -120,6 +125,19 @@ class Imagined(NamedTuple):
     tail_return: Tensor  #: (B,) C's rewards in the tail, discounted to its beginning
 
 
+@dataclass
+class _Dreams:
+    """B dreams on their way."""
+
+    z: Tensor  #: (B, Z)
+    states: list[MemoryState]
+    """of each memory; the first one's are of all dreams, the others' of those that they dream"""
+
+    def seen(self, carry: bool) -> tuple[Tensor, Tensor]:
+        """What a policy sees: z (B, Z) and the first memory's h (B, H), or [h, c]."""
+        return self.z, self.states[0].seen(carry)
+
+
 class Streams:
     """Dreams that continue from gradient step to gradient step, in states that the actor reaches.
 
@@ -140,10 +158,14 @@ class Streams:
         self.cfg, self.generator = cfg, generator
         self._reward_model, self._controller = agent.reward_model, agent.linear
         self._carry = agent.controller.carry
-        self._memories = [copy.deepcopy(m).requires_grad_(False) for m in agent.memories]
+        self._low = cfg.bfloat16 and has_fast_bfloat16(agent.memories[0].device)
+        frozen = [copy.deepcopy(memory).requires_grad_(False) for memory in agent.memories]
+        self._memories = [in_bfloat16(memory) if self._low else memory for memory in frozen]
+        self._priced = DreamConfig(no_event_penalty=cfg.no_event_penalty)
         starts = (agent.starts.z, agent.starts.h, agent.starts.c)
         self._starts = [torch.from_numpy(part).float() for part in starts]
-        self._rows = torch.arange(cfg.batch_size).tensor_split(len(self._memories))
+        cuts = [cfg.batch_size * m // len(frozen) for m in range(len(frozen) + 1)]
+        self._rows = list(map(slice, cuts, cuts[1:]))
         self.z, self.h, self.c = self._begin()
         # of different ages, so that they do not all restart together
         self.age = torch.randint(cfg.max_length, (cfg.batch_size,), generator=generator)
@@ -158,59 +180,66 @@ class Streams:
 
     def imagine(self, actor: Actor, gradient: bool) -> Imagined:
         """Dream one horizon; ``gradient`` keeps the graph from actions to rewards."""
-        parts, rest = [self._open(m) for m in range(len(self._memories))], []
-        seen = [self._look(parts)]
+        now, rest = self._open(), []
+        seen = [now.seen(self._carry)]
         for _ in range(self.cfg.horizon):
             z, h = seen[-1]
             mean, log_std = actor(z, h) if gradient else actor(z.detach(), h.detach())
             u = mean + log_std.exp() * torch.randn(mean.shape, generator=self.generator)
             density = torch.distributions.Normal(mean, log_std.exp(), validate_args=False)
-            reward, alive = self._step(parts, actor.tried(u if gradient else u.detach()))
+            reward, alive = self._step(now, actor.tried(u if gradient else u.detach()))
             log_prob = density.log_prob(u.detach()).sum(-1)
             rest.append((reward, alive, log_prob, density.entropy().sum(-1)))
-            seen.append(self._look(parts))
+            seen.append(now.seen(self._carry))
         z, h = (torch.stack(column) for column in zip(*seen, strict=True))
         reward, alive, log_prob, entropy = (torch.stack(part) for part in zip(*rest, strict=True))
-        self._continue(parts, alive)
-        tail_return = self._tail(parts, *seen[-1])
+        self._continue(now, alive)
+        tail_return = self._tail(now)
         return Imagined(z, h, reward, alive, log_prob, entropy, tail_return)
 
-    def _open(self, member: int) -> Unrolled:
-        """The dreams of one memory."""
-        rows, members = self._rows[member], sorted({0, member})
-        start = (self.z[rows], self.h[members][:, rows], self.c[members][:, rows])
-        memories = [self._memories[m] for m in members]
-        settings = (self.cfg.temperature, self.cfg.no_event_penalty)
-        return Unrolled(memories, self._reward_model, start, *settings)
+    def _open(self) -> _Dreams:
+        """All dreams where they are."""
+        states = [MemoryState(self.h[0], self.c[0])]
+        for m, rows in enumerate(self._rows[1:], 1):
+            states.append(MemoryState(self.h[m, rows], self.c[m, rows]))
+        return _Dreams(self.z, states)
 
-    def _step(self, parts: Sequence[Unrolled], action: Tensor) -> list[Tensor]:
+    def _step(self, now: _Dreams, action: Tensor) -> tuple[Tensor, Tensor]:
         """Rewards and chances to continue (B,) of one step, whose gradients will be clipped."""
-        drawn = (action, *mixture_noise(self.z, self.generator))
-        given = zip(*(x.split([len(rows) for rows in self._rows]) for x in drawn), strict=True)
-        paid = [part.step(*mine) for part, mine in zip(parts, given, strict=True)]
+        uniform, normal = mixture_noise(now.z, self.generator)
+        first, *others = self._memories
+        with mixed_precision(now.z.device, self._low):
+            now.states[0] = first.advance(now.z, action, now.states[0])
+            mine = self._rows[0]
+            found = [first.predict(now.z[mine], now.states[0].h[mine], None)]
+            for m, (memory, rows) in enumerate(zip(others, self._rows[1:], strict=True), 1):
+                output, now.states[m] = memory.step(now.z[rows], action[rows], now.states[m])
+                found.append(output)
+        output = MemoryOutput(*(torch.cat(parts).float() for parts in zip(*found, strict=True)))
+        now.states = [MemoryState(state.h.float(), state.c.float()) for state in now.states]
+        now.z = output.sample(uniform, normal, self.cfg.temperature)
         limit = self.cfg.max_grad_norm_per_rollout / self.cfg.batch_size
-        for dreams in parts:
-            for part in (dreams.z, *(x for state in dreams.states for x in state)):
-                if self.cfg.max_grad_norm_per_rollout and part.requires_grad:
-                    part.register_hook(partial(shortened, limit=limit))
-        return [torch.cat(column) for column in zip(*paid, strict=True)]
+        for part in (now.z, *(x for state in now.states for x in state)):
+            if limit and part.requires_grad:
+                part.register_hook(partial(shortened, limit=limit))
+        reward = reward_of(self._reward_model, self._priced, output.reward, uniform)
+        return reward, torch.sigmoid(-output.terminated_logit)
 
-    def _tail(self, parts: Sequence[Unrolled], z: Tensor, h: Tensor) -> Tensor:
+    def _tail(self, now: _Dreams) -> Tensor:
         """Discounted rewards (B,) of C after the horizon."""
-        weight, total = torch.ones(len(z)), torch.zeros(len(z))
+        weight, total = torch.ones(len(now.z)), torch.zeros(len(now.z))
         for _ in range(self.cfg.tail):
-            reward, alive = self._step(parts, self._controller(z, h))
+            reward, alive = self._step(now, self._controller(*now.seen(self._carry)))
             total = total + weight * reward
             weight = weight * alive * self.cfg.discount
-            z, h = self._look(parts)
         return total
 
-    def _continue(self, parts: Sequence[Unrolled], alive: Tensor) -> None:
+    def _continue(self, now: _Dreams, alive: Tensor) -> None:
         """Store the state of the dreams; restart those that have ended or are too old."""
-        z, h, c = self._look(parts)[0].detach(), self.h.clone(), self.c.clone()
-        for member, (rows, dreams) in enumerate(zip(self._rows, parts, strict=True)):
-            for m, state in zip(sorted({0, member}), dreams.states, strict=True):
-                h[m, rows], c[m, rows] = state.h.detach(), state.c.detach()
+        z, h, c = now.z.detach(), self.h.clone(), self.c.clone()
+        h[0], c[0] = (part.detach() for part in now.states[0])
+        for m, (rows, state) in enumerate(zip(self._rows[1:], now.states[1:], strict=True), 1):
+            h[m, rows], c[m, rows] = state.h.detach(), state.c.detach()
         age = self.age + self.cfg.horizon
         over = (alive.detach().amin(0) < 0.5) | (age >= self.cfg.max_length)
         over |= ~torch.isfinite(z).all(1)
@@ -225,8 +254,3 @@ class Streams:
         size = (self.cfg.batch_size,)
         drawn = torch.randint(len(self._starts[0]), size, generator=self.generator)
         return [part[..., drawn, :] for part in self._starts]
-
-    def _look(self, parts: Sequence[Unrolled]) -> tuple[Tensor, Tensor]:
-        """What a policy sees: z (B, Z) and the first memory's h (B, H), or [h, c]."""
-        z, h = zip(*(part.seen(self._carry) for part in parts), strict=True)
-        return torch.cat(z), torch.cat(h)
