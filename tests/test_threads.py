@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,18 @@ from tests.memory.test_memory_train import SHAPE, system
 from tests.vision.test_latents import SPEC, episode, make_model
 from worldmodels._threads import CoreThreads
 from worldmodels._training import TrainingLoop
+from worldmodels.memory.interface import MemoryConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
+from worldmodels.memory.transformer import TransformerConfig
 from worldmodels.vision.latents import encode_episodes
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import VAEConfig
 
+SHAPES = {
+    "lstm": dataclasses.replace(SHAPE, dropout=0.0),
+    "lstm with dropout": SHAPE,
+    "transformer": TransformerConfig(SHAPE.z_dim, SHAPE.action_size, 16, 2),
+}
 FRAMES = np.random.default_rng(0).integers(0, 256, (300, 64, 64, 3), np.uint8)
 
 
@@ -48,14 +57,14 @@ def vision(standardized: bool) -> list[Any]:
     return of_weights(model, lines)
 
 
-def memory(bfloat16: bool) -> list[Any]:
+def memory(bfloat16: bool, shape: MemoryConfig) -> list[Any]:
     latents, lines = system(), list[dict[str, Any]]()
     cfg = MemoryTrainConfig(
-        steps=3, batch_size=36, sequence_length=8, log_every=1, bfloat16=bfloat16
+        steps=12, batch_size=48, sequence_length=16, log_every=1, bfloat16=bfloat16
     )
     reward = fit_reward_model(latents, "event")
     model = train_memory(
-        cfg, SHAPE, reward, latents, seed=3, holdout=latents, log=lambda **x: lines.append(x)
+        cfg, shape, reward, latents, seed=3, holdout=latents, log=lambda **x: lines.append(x)
     )
     return of_weights(model, lines)
 
@@ -72,18 +81,19 @@ def dream(members: int) -> list[Any]:
     return [engine.rollout(make_act, make_population(count=20), 3).returns.tobytes()]
 
 
-@pytest.mark.parametrize(
-    "work",
-    [
-        *(lambda s=s: vision(s) for s in (False, True)),
-        *(lambda b=b: memory(b) for b in (False, True)),
-        encoding,
-        *(lambda m=m: dream(m) for m in (1, 2, 3)),
-    ],
-    ids=("V", "V standardized", "M", "M bfloat16", "encoding", "dream", "dream 2", "dream 3"),
-)
-def test_threads_change_nothing(work: Callable[[], list[Any]]) -> None:
-    assert_independent_of_threads(work)
+WORK: dict[str, Callable[[], list[Any]]] = {
+    "V": lambda: vision(False),
+    "V standardized": lambda: vision(True),
+    "encoding": encoding,
+    **{f"M {name}": partial(memory, False, shape) for name, shape in SHAPES.items()},
+    **{f"M {name} bfloat16": partial(memory, True, shape) for name, shape in SHAPES.items()},
+    **{f"dream {members}": partial(dream, members) for members in (1, 2, 3)},
+}
+
+
+@pytest.mark.parametrize("name", WORK)
+def test_threads_change_nothing(name: str) -> None:
+    assert_independent_of_threads(WORK[name])
 
 
 def assert_independent_of_threads(work: Callable[[], list[Any]]) -> None:

@@ -71,15 +71,21 @@ class MDNRNN(Memory):
         return torch.stack(hs, dim=1), state
 
     def _fused(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run torch's LSTM; under autocast in its type, which torch leaves to the caller."""
+        """Run torch's LSTM; under autocast in its type, which torch leaves to the caller.
+
+        The module itself stays as it is: other threads compute with it.
+        """
         device = x.device.type
         if not torch.is_autocast_enabled(device):
             h_seq, last = self.lstm(x, state)
             return h_seq, last
         low = torch.get_autocast_dtype(device)
-        weights = {name: weight.to(low) for name, weight in self.lstm.named_parameters()}
-        inputs = (x.to(low), tuple(part.to(low) for part in state))
-        h_seq, last = torch.func.functional_call(self.lstm, weights, inputs)
+        weights = [weight.to(low) for weight in self.lstm.all_weights[0]]
+        h_0, c_0 = (part.to(low) for part in state)
+        own = self.lstm.training
+        h_seq, *last = torch.lstm(
+            x.to(low), (h_0, c_0), weights, True, 1, 0.0, own, False, batch_first=True
+        )
         return h_seq, tuple(part.to(x.dtype) for part in last)
 
     def advance(self, z: Tensor, action: Tensor, state: MemoryState) -> MemoryState:
