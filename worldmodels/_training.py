@@ -13,6 +13,7 @@ from typing import Any, Generic, Required, TypedDict, TypeVar
 import torch
 from torch import Tensor, nn
 
+from worldmodels._graphs import Replayed, can_record
 from worldmodels._threads import CoreThreads, keep_freed_memory
 from worldmodels.config import Config, Count, CountOrZero, Rate
 from worldmodels.protocols import UserError
@@ -96,12 +97,14 @@ class TrainingLoop(Generic[N]):
             self.model.load_state_dict(init)
         self.steps = cfg.steps if init is None else cfg.finetune_steps
         self.trainable = [weight for weight in self.model.parameters() if weight.requires_grad]
-        device = self.trainable[0].device
+        self.device = device = self.trainable[0].device
         low = cfg.bfloat16 and has_fast_bfloat16(device)
         self.computing = in_bfloat16(self.model) if low else self.model
         """the network that the gradients are of; in bfloat16 its matrices are cast once a step"""
         self._leaves = [weight for weight in self.computing.parameters() if weight.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trainable, lr=cfg.learning_rate, fused=True)
+        recorded = can_record(device)  # in a graph, so that the rate is a tensor, too
+        rate = torch.tensor(cfg.learning_rate, device=device) if recorded else cfg.learning_rate
+        self.optimiser = torch.optim.Adam(self.trainable, lr=rate, fused=True, capturable=recorded)
         self.noise = torch.Generator()  # on the CPU, so that every device draws the same
         self.noise.manual_seed(derive_seed(options["seed"], noise) % 2**63)
         self.resumed: dict[str, Any] = {}
@@ -110,7 +113,10 @@ class TrainingLoop(Generic[N]):
         if checkpoint is not None and checkpoint.exists():
             self.resumed = load_checkpoint(checkpoint)
             self.model.load_state_dict(self.resumed["model"])
+            own = [dict(group) for group in self.optimiser.param_groups]
             self.optimiser.load_state_dict(self.resumed["optimiser"])
+            for group, mine in zip(self.optimiser.param_groups, own, strict=True):
+                group |= {name: mine[name] for name in ("lr", "fused", "capturable")}
             self.noise.set_state(self.resumed["noise"])
         self.begin = int(self.resumed.get("step", 0))
         self._parts = PARTS if device.type == "cpu" else 1
@@ -156,6 +162,18 @@ class TrainingLoop(Generic[N]):
                 elif gradient is not None:  # the fused optimiser wants one layout
                     weight.grad = torch.empty_like(weight).copy_(gradient)
         return metrics, [more for _, more in parts]
+
+    def replayed(self, update: Callable[..., R]) -> Replayed[R]:
+        """A gradient step, which a GPU records once; on a CPU ``update`` itself."""
+        return Replayed(update, self.device)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the steps to come."""
+        for group in self.optimiser.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def __iter__(self) -> Iterator[int]:
         """Steps that are left, with their progress shown."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -25,7 +26,7 @@ from worldmodels.dream.kernels import KernelWorld
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import DreamNoise, World
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.interface import MemoryState
+from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN
 from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
 from worldmodels.memory.rewards import RewardModel
@@ -50,7 +51,7 @@ def make_population(seed: int = 0, count: int = P) -> NDArray[np.float32]:
 
 
 def make_engine(
-    memories: list[MDNRNN] | None = None, starts: DreamStarts | None = None, **changes: Any
+    memories: Sequence[Memory] | None = None, starts: DreamStarts | None = None, **changes: Any
 ) -> DreamEngine:
     memories = make_memories() if memories is None else memories
     starts = make_starts(len(memories)) if starts is None else starts

@@ -235,12 +235,18 @@ def squash(out: Tensor, cfg: ControllerConfig) -> Tensor:
     if cfg.choices:
         count = len(cfg.choices)
         interval = ((out[..., 0].tanh() + 1) * (count / 2)).long().clamp(0, count - 1)
-        return torch.tensor(cfg.choices, device=out.device)[interval]
+        return _choices(cfg.choices, out.device)[interval]
     if cfg.discrete:
         return out.argmax(-1)
     scale, shift, floor = affine(cfg, out.dtype, out.device)
     actions = torch.maximum(out.tanh() * scale + shift, floor)
     return actions.round() if cfg.squash[0] == "whole" else actions
+
+
+@lru_cache(maxsize=16)
+def _choices(choices: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # kept for all callers, gradients or not
+        return torch.tensor(choices, device=device)
 
 
 @lru_cache(maxsize=16)
@@ -259,7 +265,8 @@ def affine(cfg: ControllerConfig, dtype: torch.dtype, device: torch.device) -> T
 def memory_input(actions: Tensor, cfg: ControllerConfig) -> Tensor:
     """Actions as M sees them: (..., A) as they are, indices (...) as float32 one-hot (..., n)."""
     if cfg.discrete:
-        return torch.nn.functional.one_hot(actions, cfg.action_size).float()
+        choices = torch.arange(cfg.action_size, device=actions.device)
+        return (actions.unsqueeze(-1) == choices).float()
     return actions
 
 

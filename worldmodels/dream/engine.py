@@ -8,21 +8,30 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels._graphs import Replayed
 from worldmodels._threads import CoreThreads
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.kernels import PACKED, KernelWorld
 from worldmodels.dream.starts import Array, DreamStarts
-from worldmodels.dream.world import Batch, DreamNoise, TorchWorld, World, WorldStep
+from worldmodels.dream.world import (
+    BLOCK,
+    EXTRA_UNIFORMS,
+    Batch,
+    DreamNoise,
+    TorchWorld,
+    World,
+    WorldStep,
+)
 from worldmodels.executors import Executor
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
@@ -121,6 +130,48 @@ def _check_finite(returns: NDArray[np.float64], seed: int) -> None:
         )
 
 
+_State: TypeAlias = tuple[Tensor, Tensor, Tensor]
+"""z (R, Z), h (M, R, H) and c (M, R, C)."""
+
+
+class _Tally(NamedTuple):
+    """Running sums of R dreams, as in `DreamResult`."""
+
+    returns: Tensor
+    """(R,) float64"""
+    weight: Tensor
+    """() float64 of the next reward"""
+    terminated: Tensor
+    """(R,)"""
+
+
+def _block(
+    world: TorchWorld,
+    make_act: MakeAct,
+    shape: tuple[int, int],
+    discount: float,
+    population: Tensor,
+    left: Tensor,
+    *rest: Any,
+) -> tuple[_State, _Tally]:
+    """Some steps of dreams by a population (P, N); those beyond the ``left`` () count nothing.
+
+    ``rest``: z, h, c, the mask, the tally, and the steps' noise (T, n, Z + 3) and (T, n, Z).
+    """
+    z, h, c, mask, returns, weight, terminated, uniform, normal = rest
+    dreams, act = world.at(z, h, c, mask), make_act(population)
+    for step, (drawn, noise) in enumerate(zip(uniform, normal, strict=True)):
+        z, h = dreams.seen()
+        action = act(z.view(*shape, -1), h.view(*shape, -1)).flatten(0, 1)
+        outputs = dreams.advance(action, drawn, noise)
+        paid, ended, _ = dreams.judge(outputs, drawn[:, -EXTRA_UNIFORMS:])
+        alive = ~terminated & (left > step)
+        returns = returns + torch.where(alive, weight * paid.double(), 0.0)
+        terminated, weight = terminated | (alive & ended), weight * discount
+    after = dreams.z, torch.stack(dreams.h), torch.stack(dreams.c)
+    return after, _Tally(returns, weight, terminated)
+
+
 class _Running:
     """The dreams of a chunk that are still computed: all of them at first."""
 
@@ -201,6 +252,7 @@ class DreamEngine:
         fast = cfg.dtype == "auto" and has_fast_bfloat16(self.device)
         self._bfloat16 = cfg.dtype == "bfloat16" or fast
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32
+        self._blocks: dict[Hashable, Replayed[tuple[_State, _Tally]]] = {}
         self._packed = None if pack is None else [pack(memory, dtype) for memory in memories]
 
     def world(
@@ -258,6 +310,61 @@ class DreamEngine:
         self._run_all(run, self._chunks(*shape))
         _check_finite(total.returns, seed)
         return total
+
+    def returns(self, make_act: MakeAct, population: Array, seed: int) -> NDArray[np.float64]:
+        """(P, E) returns of `rollout`; on a GPU by graphs, which are kept with ``make_act``."""
+        if self.device.type != "cuda":
+            return self.rollout(make_act, population, seed).returns
+        return self.replayed(make_act, population, seed)
+
+    @torch.inference_mode()
+    def replayed(self, make_act: MakeAct, population: Array, seed: int) -> NDArray[np.float64]:
+        """(P, E) returns of `rollout`, a few steps at a time in which no value is looked at."""
+        returns = np.zeros((len(population), self.cfg.episodes))
+        for chunk in self._chunks(*returns.shape):
+            where = np.ix_(chunk.candidates, chunk.episodes)
+            returns[where] = self._replay(chunk, make_act, population[chunk.candidates], seed)
+        _check_finite(returns, seed)
+        return returns
+
+    def _replay(
+        self, chunk: _Chunk, make_act: MakeAct, population: Array, seed: int
+    ) -> NDArray[np.float64]:
+        """Returns of one chunk's candidates in its episodes."""
+        shape = (len(chunk.candidates), len(chunk.episodes))
+        noise, world = self._open(chunk, seed)
+        assert isinstance(world, TorchWorld)
+        key = (make_act, shape, tuple(chunk.members), chunk.dreamer)
+        block = self._blocks.get(key)
+        if block is None:
+            work = partial(_block, world, make_act, shape, self.cfg.discount)
+            block = self._blocks.setdefault(key, Replayed(work, self.device))
+        rows = shape[0] * shape[1]
+        state = world.z, torch.stack(world.h), torch.stack(world.c)
+        tally = _Tally(
+            torch.zeros(rows, dtype=torch.float64),
+            torch.ones((), dtype=torch.float64),
+            torch.zeros(rows, dtype=torch.bool),
+        )
+        candidates = torch.from_numpy(np.ascontiguousarray(population))
+        for first in range(0, self.cfg.horizon, BLOCK):
+            drawn = map(torch.from_numpy, noise.block())  # while the device is at work
+            if bool(tally.terminated.all()):
+                break
+            left = torch.tensor(self.cfg.horizon - first)
+            state, tally = block(candidates, left, *state, world.mask, *tally, *drawn)
+        return tally.returns.cpu().numpy().reshape(shape)
+
+    def _open(self, chunk: _Chunk, seed: int) -> tuple[DreamNoise, World]:
+        """The noise of a chunk's dreams, and these before their first step."""
+        cfg, rows = self.cfg, len(chunk.candidates) * len(chunk.episodes)
+        candidates = [-1] if cfg.common_random_numbers else chunk.candidates
+        keys = [(episode, candidate) for candidate in candidates for episode in chunk.episodes]
+        noise = DreamNoise(seed, keys, self.memory_cfg.z_dim)
+        masks = (len(chunk.members), self.memory_cfg.hidden_size)
+        index, mask = noise.begin(len(self.starts), masks, cfg.dropout)
+        index = np.tile(index, rows // noise.n)
+        return noise, self.world(chunk.members, chunk.dreamer, index, mask)
 
     def spread(
         self,
@@ -328,13 +435,7 @@ class DreamEngine:
         """Roll one chunk out and write its results into ``total``."""
         cfg, shape = self.cfg, (len(chunk.candidates), len(chunk.episodes))
         rows, where = shape[0] * shape[1], np.ix_(chunk.candidates, chunk.episodes)
-        candidates = [-1] if cfg.common_random_numbers else chunk.candidates
-        keys = [(episode, candidate) for candidate in candidates for episode in chunk.episodes]
-        noise = DreamNoise(seed, keys, self.memory_cfg.z_dim)
-        masks = (len(chunk.members), self.memory_cfg.hidden_size)
-        index, mask = noise.begin(len(self.starts), masks, cfg.dropout)
-        index = np.tile(index, rows // noise.n)
-        world = self.world(chunk.members, chunk.dreamer, index, mask)
+        noise, world = self._open(chunk, seed)
         part, weight = DreamResult.zeros(rows), 1.0
         running = _Running(world, rows, noise.n)
         for t in range(cfg.horizon):
@@ -375,7 +476,7 @@ class DreamReturns:
     def __call__(self, population: Array, seed: int) -> NDArray[np.float64]:
         """(P, N) parameters and a seed to (P,) mean returns."""
         if self.executor is None or len(population) == 1:
-            returns = self.engine.rollout(self.make_act, population, seed).returns
+            returns = self.engine.returns(self.make_act, population, seed)
         else:
             returns = self.engine.spread(self._work, population, seed, self.executor)
         return np.asarray(returns.mean(1))

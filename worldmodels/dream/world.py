@@ -6,6 +6,7 @@ numbers, on the candidate; never on the number of dreams, the device or the thre
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -71,12 +72,21 @@ class DreamNoise:
         The arrays are views that the next block overwrites.
         """
         if self._next == BLOCK:
-            for i, stream in enumerate(self._streams):
-                self._uniform[:, i] = stream.random(self._uniform[:, i].shape, dtype=np.float32)
-                self._normal[:, i] = stream.standard_normal(self._normal[:, i].shape, np.float32)
+            self._draw()
             self._next = 0
         self._next += 1
         return self._uniform[self._next - 1], self._normal[self._next - 1]
+
+    def block(self) -> tuple[Array, Array]:
+        """Noise of the next `BLOCK` steps, (BLOCK, n, ...), where no step has been taken."""
+        assert self._next == BLOCK
+        self._draw()
+        return self._uniform.copy(), self._normal.copy()
+
+    def _draw(self) -> None:
+        for i, stream in enumerate(self._streams):
+            self._uniform[:, i] = stream.random(self._uniform[:, i].shape, dtype=np.float32)
+            self._normal[:, i] = stream.standard_normal(self._normal[:, i].shape, np.float32)
 
 
 class WorldStep(NamedTuple):
@@ -110,6 +120,14 @@ def ended(cfg: DreamConfig | Ends, logit: Tensor, uniform: Tensor) -> Tensor:
 Outputs: TypeAlias = tuple[Tensor, Tensor, Tensor | None]
 """Outputs of the reward (R, ...) and the termination head (R,) of the memory that dreams; every
 memory's mean of z (M, R, Z), where the one that dreams is drawn."""
+
+
+class Judged(NamedTuple):
+    """A `WorldStep` as tensors."""
+
+    reward: Tensor
+    terminated: Tensor
+    disagreement: Tensor | None
 
 
 class Batch(NamedTuple):
@@ -169,19 +187,25 @@ class World(ABC):
 
     def step(self, action: Tensor, uniform: Array, normal: Array) -> WorldStep:
         """Dream one step: row r takes action (R, A) and the noise (n, ...) of row r mod n."""
-        cfg, (n, width) = self.cfg, uniform.shape
-        output, logit, means = self._advance(action, uniform, normal)
-        extra = torch.from_numpy(uniform[:, width - EXTRA_UNIFORMS :]).to(output.device)
-        paid = reward_of(self.reward_model, cfg, output.unflatten(0, (-1, n)), extra[:, 0])
-        reward: Array = paid.cpu().numpy().ravel()
-        terminated = ended(cfg, logit.view(-1, n), extra[:, 1]).cpu().numpy().ravel()
+        outputs = self._advance(action, uniform, normal)
+        drawn = torch.from_numpy(uniform[:, uniform.shape[1] - EXTRA_UNIFORMS :])
+        reward, terminated, apart = self.judge(outputs, drawn.to(outputs[0].device))
+        disagreement = None if apart is None else apart.cpu().numpy()
+        return WorldStep(reward.cpu().numpy(), terminated.cpu().numpy(), disagreement)
+
+    def judge(self, outputs: Outputs, drawn: Tensor) -> Judged:
+        """What M's outputs mean, by uniform numbers (n, 2 or more) for reward and end."""
+        cfg, (output, logit, means) = self.cfg, outputs
+        paid = reward_of(self.reward_model, cfg, output.unflatten(0, (-1, len(drawn))), drawn[:, 0])
+        reward = paid.flatten()
+        terminated = ended(cfg, logit.view(-1, len(drawn)), drawn[:, 1]).flatten()
         if means is None:
-            return WorldStep(reward, terminated, None)
-        disagreement: Array = means.var(0, correction=0).mean(-1).sqrt().cpu().numpy()
-        reward = reward - np.float32(cfg.disagreement_penalty) * disagreement
+            return Judged(reward, terminated, None)
+        disagreement = means.var(0, correction=0).mean(-1).sqrt()
+        reward = reward - cfg.disagreement_penalty * disagreement
         if cfg.disagreement_limit > 0:
             terminated = terminated | (disagreement > cfg.disagreement_limit)
-        return WorldStep(reward, terminated, disagreement)
+        return Judged(reward, terminated, disagreement)
 
 
 class TorchWorld(World):
@@ -196,7 +220,17 @@ class TorchWorld(World):
         """Noise of n dreams (n, ...) for all R rows."""
         return noise.repeat(len(self.z) // len(noise), 1)
 
+    def at(self, z: Tensor, h: Tensor, c: Tensor, mask: Tensor | None) -> TorchWorld:
+        """The same world in another state: z (R, Z), h (M, R, H), c (M, R, C), mask (M, n, H)."""
+        other = copy.copy(self)
+        other.z, other.h, other.c, other.mask = z, list(h), list(c), mask
+        return other
+
     def _advance(self, action: Tensor, uniform: Array, normal: Array) -> Outputs:
+        return self.advance(action, self._tensor(uniform), self._tensor(normal))
+
+    def advance(self, action: Tensor, uniform: Tensor, normal: Tensor) -> Outputs:
+        """Draw z_{t+1}: actions (R, A), noise (n, Z + 3) and (n, Z) on the device."""
         outputs = []
         device = self.z.device.type
         cast = torch.autocast(device, torch.bfloat16) if self.bfloat16 else nullcontext()
@@ -207,11 +241,11 @@ class TorchWorld(World):
                 output, state = memory.step(self.z, action, state, mask)
             self.h[m], self.c[m] = state.h.float(), state.c.float()
             outputs.append(MemoryOutput(*(x.float() for x in output)))
-        drawn, means = self._repeat(self._tensor(uniform)), None
+        drawn, means = self._repeat(uniform), None
         if self.dreamer is None:
             means = torch.stack([mixture_mean(o.log_pi, o.mu) for o in outputs])
         out = self._choose(outputs, drawn[:, -1])
-        latents, noise = drawn[:, :-EXTRA_UNIFORMS], self._repeat(self._tensor(normal))
+        latents, noise = drawn[:, :-EXTRA_UNIFORMS], self._repeat(normal)
         self.z = out.sample(latents, noise, self.cfg.temperature)
         return out.reward, out.terminated_logit, means
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -117,7 +117,7 @@ class RewardModel(Config):
     def expected(self, output: Tensor) -> Tensor:
         """Expected reward (...) for the reward head's output (...), or (..., K) of kind two_hot."""
         if self.kind == "two_hot":
-            return torch.softmax(GAIN * output, -1) @ torch.from_numpy(self.bins).to(output)
+            return torch.softmax(GAIN * output, -1) @ _bins(self, output.dtype, output.device)
         if self.kind == "raw":
             return self.scale * output + self.shift
         return self.base + self.event_value * self.events(output)
@@ -134,7 +134,9 @@ class RewardModel(Config):
         bin, of which an event's two rewards are a special case; raw pays the expected reward.
         """
         if self.kind == "two_hot":
-            return torch.from_numpy(self.bins).to(output)[select_component(GAIN * output, uniform)]
+            return _bins(self, output.dtype, output.device)[
+                select_component(GAIN * output, uniform)
+            ]
         if self.kind == "raw":
             return self.expected(output)
         if self.kind == "event":
@@ -155,7 +157,7 @@ class RewardModel(Config):
         (raw), or its place among the bins, a fraction between two (two_hot).
         """
         if self.kind == "two_hot":
-            bins = torch.from_numpy(self.bins).to(reward)
+            bins = _bins(self, reward.dtype, reward.device)
             lower = (torch.bucketize(reward, bins, right=True) - 1).clamp(0, BINS - 2)
             width = (bins[lower + 1] - bins[lower]).clamp_min(torch.finfo(bins.dtype).tiny)
             return lower + ((reward - bins[lower]) / width).clamp(0, 1)
@@ -199,6 +201,13 @@ class RewardModel(Config):
         rate = functional.softplus(output)
         log_rate = torch.log(rate.clamp_min(1e-8))
         return masked_mean(rate - target.to(rate.dtype) * log_rate, valid)
+
+
+@lru_cache(maxsize=16)
+def _bins(model: RewardModel, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Rewards of the bins (K,), kept on the device."""
+    with torch.inference_mode(False):  # for all callers, gradients or not
+        return torch.from_numpy(model.bins).to(device, dtype)
 
 
 def _neighbours(place: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Annotated, NamedTuple, Unpack
+from typing import Annotated, Any, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -99,7 +99,7 @@ def _rewards(latents: Latents) -> tuple[NDArray[np.float32], float, float]:
 
 
 class Window(NamedTuple):
-    """One window of B streams, as M is trained on it, on M's device."""
+    """One window of B streams, as M is trained on it."""
 
     z: Tensor
     """(B, T, Z) what M sees"""
@@ -113,7 +113,7 @@ class Window(NamedTuple):
     """these five as in `SequenceBatch`"""
     h: Tensor
     c: Tensor
-    """the state before, 0 where a stream restarts"""
+    """the state after the window before"""
     dropped: Tensor | None
     """(B, H) dropout mask"""
     first: int
@@ -122,6 +122,10 @@ class Window(NamedTuple):
     def part(self, rows: slice) -> Window:
         """Some of the streams."""
         return Window._make(x[rows] if isinstance(x, Tensor) else x for x in self)
+
+    def to(self, device: torch.device) -> Window:
+        """All of it on a device."""
+        return Window._make(x.to(device) if isinstance(x, Tensor) else x for x in self)
 
 
 def draw_window(
@@ -134,7 +138,7 @@ def draw_window(
 ) -> Window:
     """Draw z from the posteriors, and dropout.
 
-    ``noise`` is on the CPU, so that every device sees the same z.
+    ``noise`` is on the CPU, so that every device sees the same z; so is the window, but its state.
     """
     std = torch.exp(0.5 * batch.logvar)
     z = batch.mu + cfg.posterior_noise * std * torch.randn(std.shape, generator=noise)
@@ -142,11 +146,7 @@ def draw_window(
     if cfg.input_noise:
         z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
     dropped = model.sample_mask(len(z), noise) if dropout else None
-    parts = (part.to(model.device) for part in (z[:, :-1], target, *batch[2:7]))
-    seen, target, action, rewards, terminated, mask, restart = parts
-    h, c = state.kept(~restart[:, None])
-    inputs = (seen, target, action, rewards, terminated, mask, restart, h, c)
-    return Window(*inputs, dropped, batch.first)
+    return Window(z[:, :-1], target, *batch[2:7], *state, dropped, batch.first)
 
 
 def memory_losses(
@@ -157,7 +157,8 @@ def memory_losses(
     The mixture's negative log-likelihood, in nats per step and latent dimension; the reward's; that
     of the episodes' ends.
     """
-    dropped, state = window.dropped, MemoryState(window.h, window.c)
+    dropped = window.dropped
+    state = MemoryState(window.h, window.c).kept(~window.restart[:, None])
     with mixed_precision(model.device, cfg.bfloat16):
         features, last = _features(model, window, state)
         low = model.predict(window.z, features, None if dropped is None else dropped.unsqueeze(1))
@@ -230,22 +231,28 @@ def train_memory(
     length, seed = cfg.sequence_length, options["seed"]
     streams = SequenceStreams(latents, length, cfg.batch_size, seed, repeats, cfg.exact)
     state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
+    weigh = partial(weighted, cfg=cfg)
+
+    def update(*parts: Any) -> tuple[dict[str, Tensor], MemoryState]:
+        """One gradient step: the metrics, and the state after the window."""
+        window = Window(*parts)
+        part = partial(_part, loop.computing, reward, cfg, window)
+        metrics, states = loop.gradients(part, weigh, len(window.z), LEAST_STREAMS)
+        torch.nn.utils.clip_grad_value_(loop.trainable, cfg.clip_value)
+        if cfg.clip_norm:
+            torch.nn.utils.clip_grad_norm_(loop.trainable, cfg.clip_norm)
+        loop.optimiser.step()
+        return metrics, MemoryState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
+
+    take_step = loop.replayed(update)
     if loop.resumed:
         state = MemoryState(*(loop.resumed[name].to(model.device) for name in "hc"))
     with loop.threads:
         for step in loop:
             # one gradient step
-            for group in loop.optimiser.param_groups:
-                group["lr"] = _cosine(step, loop.steps, peak)
+            loop.set_rate(_cosine(step, loop.steps, peak))
             window = draw_window(model, next(batches), state, loop.noise, cfg)
-            part = partial(_part, loop.computing, reward, cfg, window)
-            loss = partial(weighted, cfg=cfg)
-            metrics, states = loop.gradients(part, loss, len(window.z), LEAST_STREAMS)
-            state = MemoryState(*(torch.cat(parts) for parts in zip(*states, strict=True)))
-            torch.nn.utils.clip_grad_value_(loop.trainable, cfg.clip_value)
-            if cfg.clip_norm:
-                torch.nn.utils.clip_grad_norm_(loop.trainable, cfg.clip_norm)
-            loop.optimiser.step()
+            metrics, state = take_step(*window)
 
             # metrics and checkpoint
             loop.report(
@@ -270,7 +277,7 @@ def validate(
     totals: dict[str, float] = {}
     with torch.inference_mode():
         for batch in islice(streams.batches(), streams.steps_per_epoch()):
-            window = draw_window(model, batch, state, noise, cfg, dropout=False)
+            window = draw_window(model, batch, state, noise, cfg, dropout=False).to(model.device)
             losses, state = memory_losses(model, reward, window, cfg)
             metrics = weighted(losses, cfg)[1]
             count = float(batch.mask.sum())

@@ -136,21 +136,26 @@ class Clip:
     def __init__(self, loop: TrainingLoop[ConvVAE], enabled: bool) -> None:
         """Begin without a norm, or resume with that of the loop's checkpoint."""
         self.loop, self.enabled = loop, enabled
-        self.usual: float | None = loop.resumed.get("usual_norm")
-        """None before the first step"""
+        known = loop.resumed.get("usual_norm")
+        self.usual = torch.tensor(
+            math.inf if known is None else float(known), dtype=torch.float64, device=loop.device
+        )
+        """infinite before the first step"""
 
     def __call__(self) -> None:
         """Scale the gradients down, if they are larger."""
         if not self.enabled:
             return
-        limit = math.inf if self.usual is None else self.usual
-        norm = float(torch.nn.utils.clip_grad_norm_(self.loop.trainable, limit))
-        if norm > 0 and math.isfinite(norm):
-            self.usual = norm if self.usual is None else self.usual * (norm / self.usual) ** FOLLOW
+        gradients = [weight.grad for weight in self.loop.trainable if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients).double()
+        torch._foreach_mul_(gradients, (self.usual / (norm + 1e-6)).clamp_max(1.0).float())
+        moved = self.usual * (norm / self.usual) ** FOLLOW
+        moved = torch.where(torch.isfinite(self.usual), moved, norm)
+        self.usual.copy_(torch.where((norm > 0) & torch.isfinite(norm), moved, self.usual))
 
     def state(self) -> dict[str, Any]:
         """What a resume needs."""
-        return {"usual_norm": self.usual} if self.enabled else {}
+        return {"usual_norm": float(self.usual)} if self.enabled else {}
 
 
 class Pace:
@@ -254,6 +259,17 @@ def train_vision(
     measured: dict[str, float] = {}
     pace, clip = Pace(cfg, loop, adaptive), Clip(loop, vae.standardized)
 
+    def update(frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
+        """One gradient step, and the metrics."""
+        part = partial(_sums, loop.computing, cfg, layout, frames, noise)
+        loss = partial(loss_of_sums, frames=len(frames), likelihood=vae.standardized)
+        metrics, _ = loop.gradients(part, loss, len(frames), LEAST_FRAMES)
+        clip()
+        loop.optimiser.step()
+        return metrics
+
+    take_step = loop.replayed(update)
+
     def check() -> dict[str, float]:
         measured.update(validate(loop.model, holdout, cfg, mean, neighbours, loop.threads))
         return measured
@@ -261,15 +277,10 @@ def train_vision(
     with loop.threads:
         for step in loop:
             # one gradient step
-            frames = torch.from_numpy(next(source)).to(device)
-            noise = torch.randn(len(frames), vae.z_dim, generator=loop.noise).to(device)
-            for group in loop.optimiser.param_groups:
-                group["lr"] = pace.rate(step)
-            loss = partial(loss_of_sums, frames=len(frames), likelihood=vae.standardized)
-            part = partial(_sums, loop.computing, cfg, layout, frames, noise)
-            metrics, _ = loop.gradients(part, loss, len(frames), LEAST_FRAMES)
-            clip()
-            loop.optimiser.step()
+            frames = torch.from_numpy(next(source))
+            noise = torch.randn(len(frames), vae.z_dim, generator=loop.noise)
+            loop.set_rate(pace.rate(step))
+            metrics = take_step(frames, noise)
 
             # metrics and checkpoint
             loop.report(
