@@ -1,14 +1,16 @@
-"""Training beside other programs: V and M alone, and next to loops that keep cores busy.
+"""Training beside other programs: alone, and next to loops that keep cores busy.
 
     python benchmarks/busy.py [--loops 1 2] [--seconds 4] [--repeats 3] [--json FILE]
 
 With as many threads as cores and k busy loops a fair share is cores / (threads + k) of the rate
 alone. "Former" are torch's own threads, which share every operation, in place of parts of a batch
-that meet once; both alternate within one run, and the median of their repeats counts.
+that meet once; both alternate within one run, and the median of their repeats counts. A GAN's
+batch cannot be cut, so it changes between all threads and one; DrSAE always has one.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -26,8 +28,12 @@ import torch
 import tyro
 from numpy.typing import NDArray
 
+from benchmarks.gan import Args as GANArgs
+from benchmarks.gan import ours
 from benchmarks.training import noise_latents
+from sparse_gan.coding.drsae import DrSAE, DrSAEConfig, DrSAETrainConfig, train_drsae
 from worldmodels import _training, executors
+from worldmodels._threads import with_fastest_threads
 from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.runs import machine, versions, write_json
@@ -48,8 +54,8 @@ class Args:
     """of each measurement"""
     repeats: int = 3
     """measurements of each"""
-    trainings: tuple[str, ...] = ("V 32", "V 100", "M 24x32", "M 96x48")
-    """V and frames in a batch, M and streams x steps"""
+    trainings: tuple[str, ...] = ("V 32", "V 100", "M 24x32", "M 96x48", "GAN 32", "DrSAE 10")
+    """V, GAN or DrSAE and samples in a batch, M and streams x steps"""
     json: Path | None = None
     """where to write the figures"""
     part: str | None = None
@@ -118,6 +124,32 @@ def train_m(streams: int, length: int, clock: Clock) -> int:
     return streams * length
 
 
+def train_gan(batch: int, former: bool, clock: Clock) -> int:
+    """Train a DCGAN on noise until the clock ends it; pictures in a step."""
+    step = ours(GANArgs(width=32, batch_size=batch), fast=True)
+    try:
+        steps = itertools.count()
+        for number in steps if former else with_fastest_threads(steps):
+            step(number)
+            clock()
+    except Enough:
+        pass
+    return batch
+
+
+def train_sae(batch: int, former: bool, clock: Clock) -> int:
+    """Train DrSAE on noise until the clock ends it; samples in a step."""
+    x = torch.nn.functional.normalize(torch.randn(batch, 144), dim=1)
+    model = DrSAE(x.repeat(40, 1), DrSAEConfig(), 0)
+    cfg = DrSAETrainConfig(unsupervised_epochs=10**6, batch_size=batch)
+    train = getattr(train_drsae, "__wrapped__") if former else train_drsae  # noqa: B009
+    try:
+        train(model, x, None, cfg, 0, lambda **line: clock())
+    except Enough:
+        pass
+    return 40 * batch  # the log is of epochs
+
+
 class TorchsOwn:
     """In place of `CoreThreads`: one part, in which torch's threads share every operation."""
 
@@ -142,6 +174,9 @@ def run_part(args: Args) -> dict[str, float]:
     assert args.part is not None
     kind, shape = args.part.split()
     clock = Clock(args.seconds)
+    if kind in ("GAN", "DrSAE"):
+        train = train_gan if kind == "GAN" else train_sae
+        return clock.rates(train(int(shape), args.former, clock))
     if kind == "V":
         return clock.rates(train_v(int(shape), clock))
     streams, length = map(int, shape.split("x"))

@@ -18,7 +18,7 @@ from tests.dream.conftest import make_memories
 from tests.dream.test_engine import make_act, make_engine, make_population
 from tests.memory.test_memory_train import SHAPE, system
 from tests.vision.test_latents import SPEC, episode, make_model
-from worldmodels._threads import CoreThreads
+from worldmodels._threads import CoreThreads, on_one_core, with_fastest_threads
 from worldmodels._training import TrainingLoop
 from worldmodels.memory.interface import MemoryConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
@@ -163,3 +163,48 @@ def test_an_error_in_a_part_leaves_the_block() -> None:
     with pytest.raises(ZeroDivisionError), CoreThreads(2) as threads:
         list(threads.map(lambda x: 1 // x, [1, 0, 1]))
     assert torch.get_num_threads() == before
+
+
+class Clock:
+    """Seconds that a step takes with each number of threads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.seconds = 0.0, {2: 1.0, 1: 1.5}
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+    def step(self) -> int:
+        count = torch.get_num_threads()
+        self.now += self.seconds[count]
+        return count
+
+
+def test_one_thread_takes_over_where_two_wait_for_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, before = Clock(monkeypatch), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        steps, used = with_fastest_threads(range(600)), []
+        for step in steps:
+            if step == 200:
+                clock.seconds[2] = 30.0  # something else begins
+            if step == 400:
+                clock.seconds[2] = 1.0
+            used.append(clock.step())
+        assert torch.get_num_threads() == 2
+        assert used[:9] == [2, 2, 2, 1, 1, 1, 2, 2, 2]
+        assert used[:200].count(1) < 40
+        assert used[230:400].count(2) < 40
+        assert used[430:].count(1) < 40
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_small_training_uses_one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert on_one_core(torch.get_num_threads)() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

@@ -9,18 +9,27 @@ how many of them run at once, so neither does a result that adds them up in a fi
 from __future__ import annotations
 
 import ctypes
+import math
+import statistics
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from functools import cache
-from typing import Any, TypeVar
+from functools import cache, wraps
+from typing import Any, ParamSpec, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
+
+TRIED_STEPS = 3
+"""Steps in which a number of threads is tried."""
+TRIED_AGAIN = 20.0
+"""Seconds after which the other number is tried again."""
 
 
 @cache
@@ -97,3 +106,52 @@ class CoreThreads:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+def on_one_core(work: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a training whose steps are small: several threads would hardly help.
+
+    Its result then does not depend on their number, and nothing that runs beside it stops it.
+    """
+
+    @wraps(work)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with CoreThreads(1):
+            return work(*args, **kwargs)
+
+    return run
+
+
+def with_fastest_threads(steps: Iterable[T]) -> Iterator[T]:
+    """Iterate over steps of equal work, with all of torch's threads or with one: what is faster.
+
+    All are, unless something else has a core. Both are tried now and then, so the last digits of
+    what the steps compute depend on it.
+    """
+    import torch
+
+    most = torch.get_num_threads()
+    if most == 1:
+        yield from steps
+        return
+    chosen = count = most
+    usual, tried = math.inf, list[float]()
+    again = began = time.perf_counter()
+    try:
+        for step in steps:
+            torch.set_num_threads(count)
+            before = time.perf_counter()
+            yield step
+            now = time.perf_counter()
+            tried.append(now - before)
+            if count == chosen and len(tried) >= TRIED_STEPS:
+                usual, tried = statistics.median(tried[-TRIED_STEPS:]), []
+                if now >= again:  # try the other number
+                    count, began = most + 1 - count, now
+            elif count != chosen and (len(tried) == TRIED_STEPS or tried[-1] > 2 * usual):
+                if statistics.median(tried) < usual:
+                    chosen = count
+                count, tried = chosen, []
+                again = now + max(TRIED_AGAIN, 10 * (now - began))
+    finally:
+        torch.set_num_threads(most)

@@ -19,6 +19,7 @@ from sparse_gan.coding.ista import MARGIN, Lasso, SolverConfig, minimise, unfini
 from sparse_gan.coding.prox import soft_threshold
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import with_fastest_threads
 from worldmodels.config import Config, Count, NotNegative, PositiveFraction, Size
 
 CHUNK_IMAGES = 64
@@ -239,7 +240,7 @@ def train_convolutional(
     step, steps = 0, cfg.epochs * -(-len(x) // cfg.batch_size)
     for epoch in range(cfg.epochs):
         totals = {"energy": 0.0, "active": 0.0, "encoder_error": 0.0}
-        for picked in shuffled(len(x), cfg.batch_size, generator):
+        for picked in with_fastest_threads(shuffled(len(x), cfg.batch_size, generator)):
             images = x[picked.to(x.device)]
             z = model.infer(images, solver)
             set_rate(optimiser, cfg.learning_rate * cosine(step, steps))

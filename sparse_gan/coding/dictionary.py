@@ -22,6 +22,7 @@ from sparse_gan.coding.ista import (
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, finite, generator_of, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import on_one_core
 from worldmodels.config import Config, Count, Fraction, NotNegative, Size
 
 CODING = SolverConfig(steps=500, tolerance=1e-4)
@@ -124,6 +125,7 @@ class DictionaryConfig(Config):
 
 
 @torch.no_grad()
+@on_one_core
 def learn_dictionary(
     x: Tensor, cfg: DictionaryConfig, seed: int, log: Log | None = None
 ) -> SparseCoding:

@@ -19,6 +19,7 @@ from sparse_gan.coding.ista import largest_eigenvalue
 from sparse_gan.coding.prox import bound_columns, bound_rows, unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import on_one_core
 from worldmodels.config import Config, Count, CountOrZero, Fraction, NotNegative, Positive, Size
 
 UNLABELLED = -1
@@ -172,6 +173,7 @@ class DrSAETrainConfig(Config):
     """steps between two projections"""
 
 
+@on_one_core
 def train_drsae(
     model: DrSAE,
     x: Tensor,

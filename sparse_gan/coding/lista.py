@@ -22,6 +22,7 @@ from sparse_gan.coding.ista import largest_eigenvalue
 from sparse_gan.coding.prox import nonnegative_soft_threshold, soft_threshold
 from sparse_gan.coding.training import Log, cosine, finite, set_rate
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import on_one_core
 from worldmodels.config import (
     AtLeast,
     Config,
@@ -144,6 +145,7 @@ class LISTATrainConfig(Config):
     """steps between two lines of metrics"""
 
 
+@on_one_core
 def train_lista(
     model: LISTA, batches: Batches, cfg: LISTATrainConfig, log: Log | None = None
 ) -> LISTA:

@@ -18,6 +18,7 @@ from sparse_gan.checks import check_images
 from sparse_gan.coding.groups import pooled
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import on_one_core
 from worldmodels.config import (
     Config,
     Count,
@@ -176,6 +177,7 @@ def _grid_pools(cfg: LocalConfig) -> Tensor:
     return torch.stack(places)
 
 
+@on_one_core
 def train_local(x: Tensor, cfg: LocalConfig, seed: int, log: Log | None = None) -> LocalAutoencoder:
     """Learn from images (B, C, H, W), the code being the encoder's.
 

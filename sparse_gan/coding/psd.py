@@ -17,6 +17,7 @@ from sparse_gan.coding.ista import Lasso, SolverConfig, minimise, unfinished
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import on_one_core
 from worldmodels.config import Config, Count, NotNegative, PositiveFraction, Size
 
 
@@ -90,6 +91,7 @@ class PSD(LatentEnergyModel):
         return self.encode(x)
 
 
+@on_one_core
 def train_psd(x: Tensor, cfg: PSDConfig, seed: int, log: Log | None = None) -> PSD:
     """Learn dictionary and encoder from data (B, M): codes by FISTA, then one step of both.
 

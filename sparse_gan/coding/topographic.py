@@ -19,6 +19,7 @@ from sparse_gan.coding.ista import SolverConfig, minimise
 from sparse_gan.coding.prox import unit_columns
 from sparse_gan.coding.training import Log, cosine, finite, generator_of, set_rate, shuffled
 from sparse_gan.energy import LatentEnergyModel
+from worldmodels._threads import on_one_core
 from worldmodels.config import (
     AtLeast,
     Config,
@@ -110,6 +111,7 @@ class GroupSparseAutoencoder(LatentEnergyModel):
         )
 
 
+@on_one_core
 def train_topographic(
     x: Tensor, cfg: TopographicConfig, seed: int, log: Log | None = None
 ) -> GroupSparseAutoencoder:

@@ -22,6 +22,7 @@ from sparse_gan.gan import losses
 from sparse_gan.gan.ebgan import AutoencoderEnergy
 from sparse_gan.gan.losses import LossConfig
 from sparse_gan.gan.networks import Generator
+from worldmodels._threads import with_fastest_threads
 from worldmodels.config import Config, Count, Decay, Rate
 from worldmodels.protocols import UserError
 from worldmodels.runs import (
@@ -294,7 +295,8 @@ def train_gan(
         on_sample(gan)
     before = gan.seconds
     started, since = time.perf_counter(), gan.step
-    for _ in progress(range(gan.step, cfg.steps), "GAN", unit="step"):
+    left = progress(range(gan.step, cfg.steps), "GAN", unit="step")
+    for _ in with_fastest_threads(left):
         metrics = gan.train_step(batches)
 
         # metrics, pictures and checkpoint
