@@ -115,6 +115,7 @@ def train_m(streams: int, length: int, clock: Clock) -> int:
         sequence_length=length,
         log_every=1,
         checkpoint_every=10**6,
+        bfloat16=True,  # as the presets
     )
     reward = fit_reward_model(latents, "event")
     try:

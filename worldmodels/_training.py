@@ -132,7 +132,7 @@ class TrainingLoop(Generic[N]):
     ) -> tuple[dict[str, Tensor], list[R]]:
         """Leave the gradient of a loss in the weights; the metrics, and what else the parts gave.
 
-        On a CPU the batch's rows are cut into up to four parts of at least ``least``. ``sums``
+        On a CPU the batch's rows are cut into 1, 2 or 4 parts of at least ``least``. ``sums``
         computes (K,) numbers of some rows by `computing`, and anything else; ``loss`` is of their
         sums over all rows, and gives the metrics, too. The result does not depend on the number of
         threads.
@@ -141,7 +141,8 @@ class TrainingLoop(Generic[N]):
             for leaf, weight in zip(self._leaves, self.trainable, strict=True):
                 if leaf is not weight:
                     leaf.copy_(weight)
-        count = max(1, min(self._parts, rows // least))
+        most = max(1, min(self._parts, rows // least))
+        count = 1 << (most.bit_length() - 1)  # two threads would wait for the third part
         cuts = [rows * part // count for part in range(count + 1)]
         parts = list(self.threads.map(sums, map(slice, cuts, cuts[1:])))
         total = torch.stack([part.detach() for part, _ in parts]).sum(0).requires_grad_()

@@ -23,7 +23,7 @@ from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
 from worldmodels.vision.latents import Latents
 
-LEAST_STREAMS = 12
+LEAST_STREAMS = 8
 """Fewest streams that one thread computes in a step."""
 
 
