@@ -1,10 +1,11 @@
-"""Speed and memory of learning: collection, V, encoding, M; and V within a set memory limit.
+"""Speed and memory of learning: collection, V, encoding, M; and V and M within a memory limit.
 
     python benchmarks/training.py [--frames 128000] [--limit-gib 1.5] [--json FILE]
 
-Each part runs in a process of its own, so that its peak memory is its own. The last part trains V
-on a store whose raw frames are larger than the limit, with the limit enforced on the process's data
-segment (RLIMIT_DATA): it would die if it held the frames in memory.
+Each part runs in a process of its own, so that its peak memory is its own. The last part takes the
+hold-out of a store whose raw frames are ten times as large as the limit, trains V on it, and M on
+latents of as many frames, with the limit enforced on the process's data segment (RLIMIT_DATA): it
+would die if it held the frames in memory.
 """
 
 from __future__ import annotations
@@ -31,10 +32,13 @@ from worldmodels.experience.store import EpisodeStore, shard_files
 from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, train_memory
 from worldmodels.runs import machine, versions, write_json
+from worldmodels.stages.learning import sample_frames
 from worldmodels.vision.latents import Latents, encode_frames
 from worldmodels.vision.train import VisionTrainConfig, train_vision
 from worldmodels.vision.vae import VAEConfig
 
+TIMES = 10
+"""Size of the large store, in memory limits."""
 ENV = "worldmodels/CarRacing-v3"
 ACTIONS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -92,16 +96,17 @@ def measure_vision(args: Args, folder: Path) -> dict[str, float]:
     return {"images_per_second": max(rates), "encoded_per_second": encoded}
 
 
-def noise_latents() -> Latents:
-    """Noise of the shapes of CarRacing's latents."""
+def noise_latents(frames: int = 72_000) -> Latents:
+    """Noise of the shapes of CarRacing's latents, of about so many frames."""
     rng = np.random.default_rng(0)
-    episodes, length = 120, 600
+    length = 600
+    episodes = frames // length
     frames = episodes * (length + 1)
     return Latents(
         mu=rng.standard_normal((frames, 32), np.float32),
         logvar=np.full((frames, 32), -3, np.float32),
         action=rng.uniform(-1, 1, (frames, 3)).astype(np.float32),
-        reward=np.where(rng.random(frames) < 0.05, 3.4, -0.1).astype(np.float32),
+        reward=np.where(rng.random(frames, np.float32) < 0.05, np.float32(3.4), np.float32(-0.1)),
         terminated=np.zeros(episodes, np.bool_),
         offsets=np.arange(episodes + 1) * (length + 1),
         seeds=np.arange(episodes),
@@ -125,27 +130,36 @@ def measure_memory(args: Args, folder: Path) -> dict[str, float]:
 
 
 def measure_limited(args: Args, folder: Path) -> dict[str, float]:
-    """Train V on a store larger than the memory that the process may use."""
+    """Train V and M on a store ten times as large as the memory that the process may use."""
     store = EpisodeStore(sorted((folder / "large").iterdir()))
     limit = int(args.limit_gib * 2**30)
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     raw = store.num_frames * 64 * 64 * 3
-    assert raw > limit, "the store is not larger than the limit"
+    assert raw > TIMES * limit, "the store is not large enough"
     cfg = VisionTrainConfig(steps=args.steps)
+    validation, neighbours = sample_frames(store, 512)
     train_vision(
         cfg,
         VAEConfig(),
         lambda start: store.frame_batches(cfg.batch_size, 0, start=start),
-        store.read(0).obs[:64],
+        validation,
+        neighbours,
         seed=0,
     )
-    return {"raw_store_mib": raw / 2**20, "limit_mib": limit / 2**20}
+    latents = noise_latents(store.num_frames)
+    reward = fit_reward_model(latents, "event")
+    train_memory(MemoryTrainConfig(steps=args.steps), MDNRNNConfig(), reward, latents, seed=0)
+    return {
+        "frames": store.num_frames,
+        "raw_store_mib": raw / 2**20,
+        "limit_mib": limit / 2**20,
+    }
 
 
 def enlarge(folder: Path, limit_gib: float) -> None:
-    """Link the store's shards into as many folders as make it a third larger than the limit."""
+    """Link the store's shards into as many folders as make it ten times the limit."""
     raw = EpisodeStore([folder / "store"]).num_frames * 64 * 64 * 3
-    for copy in range(int(limit_gib * 2**30 * 4 / 3 / raw) + 1):
+    for copy in range(int(TIMES * limit_gib * 2**30 / raw) + 1):
         target = folder / "large" / f"{copy}"
         target.mkdir(parents=True)
         for shard in shard_files(folder / "store"):
