@@ -75,6 +75,7 @@ class AgentConfig(Config):
     action_spec: ActionSpec
     vision: VAEConfig
     decoder: bool = True
+    joined: bool = False
     memory: AnyMemoryConfig
     memories: Few
     controller: ControllerConfig
@@ -108,18 +109,20 @@ def save(agent: Agent, folder: Path, dtype: str) -> Path:
         UserError: unknown dtype, a number that it cannot hold, a full disk, or a folder that holds
             other contents than an agent.
     """
+    vision = agent.vision.joined()
     config = AgentConfig(
         **{name: getattr(agent, name) for name in OPTIONS},
         dtype=dtype,  # type: ignore[arg-type]  # whatever it is, it is checked
-        vision=agent.vision.cfg,
-        decoder=agent.vision.decoder is not None,
+        vision=vision.cfg,
+        decoder=vision.decoder is not None,
+        joined=vision.is_joined,
         memory=agent.memories[0].cfg,
         memories=len(agent.memories),
         controller=agent.controller,
     )
     memories = nn.ModuleList(agent.memories)
     parts = {
-        "vision": _cast(agent.vision.state_dict(), dtype, "vision"),
+        "vision": _cast(vision.state_dict(), dtype, "vision"),
         "memory": _cast(memories.state_dict(), dtype, "memory"),
         "controller": {"parameters": torch.from_numpy(agent.parameters)},
     }
@@ -197,7 +200,7 @@ def load(folder: Path) -> dict[str, Any]:
             "controller: write the agent again"
         )
     parts = {p: _read(folder, p, sums[p]) for p in PARTS if p in sums}
-    vision = parts["vision"].network(lambda: ConvVAE(cfg.vision, decoder=cfg.decoder))
+    vision = parts["vision"].network(lambda: ConvVAE(cfg.vision, cfg.decoder, cfg.joined))
     held = {name.partition(".")[0] for name in parts["memory"].tensors}
     if held != {str(number) for number in range(cfg.memories)}:
         raise UserError(

@@ -51,6 +51,23 @@ def test_without_its_decoder_it_sees_the_same_and_shows_nothing() -> None:
         eye.decode(torch.zeros(1, 5))
 
 
+@pytest.mark.parametrize("standardized", [False, True])
+def test_joined_it_is_the_same_with_a_quarter_of_the_weights(standardized: bool) -> None:
+    torch.manual_seed(0)
+    model = ConvVAE(VAEConfig(standardized=standardized)).eval()
+    small, x = model.joined(), torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(small(x), model(x), rtol=1e-4, atol=1e-5)
+    assert small.is_joined and not model.is_joined and not small.training
+    assert small.joined() is small
+    count = sum(weight.numel() for weight in small.parameters())
+    assert count == 1_143_427  # of 4,348,547
+    assert small.to_mu.weight.data_ptr() == model.to_mu.weight.data_ptr()
+    for whole in (small, model):
+        eye = whole.without_decoder()
+        assert eye.joined() is eye
+        torch.testing.assert_close(eye.encode(x), model.encode(x), rtol=0, atol=0)
+
+
 def test_no_noise_takes_the_mean() -> None:
     torch.manual_seed(0)
     model = ConvVAE(VAEConfig(z_dim=4, width=4))

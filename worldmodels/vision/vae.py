@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
@@ -54,6 +55,35 @@ class FromPoint(nn.ConvTranspose2d):
         return spread
 
 
+class Spread(nn.Module):
+    """Latents (B, Z) to (B, C, K, K) by one matrix: the decoder's first two layers, joined."""
+
+    def __init__(self, z_dim: int, channels: int, size: int) -> None:
+        """Allocate the weight (Z, C, K, K) and the bias (C, K, K)."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(z_dim, channels, size, size))
+        self.bias = nn.Parameter(torch.zeros(channels, size, size))
+
+    @classmethod
+    def of(cls, linear: nn.Linear, spread: FromPoint) -> Spread:
+        """The product of two layers, computed in float64."""
+        assert spread.bias is not None
+        joined = cls(linear.in_features, *spread.weight.shape[1:3])
+        weight = spread.weight.detach().double().flatten(1)
+        shape = joined.bias.shape
+        with torch.no_grad():
+            joined.weight.copy_((linear.weight.double().T @ weight).unflatten(1, shape))
+            bias = (linear.bias.double() @ weight).unflatten(0, shape)
+            joined.bias.copy_(bias + spread.bias.double()[:, None, None])
+        return joined
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Spread z (B, Z) to (B, C, K, K)."""
+        out = torch.addmm(self.bias.flatten(), z, self.weight.flatten(1))
+        spread: Tensor = out.unflatten(1, self.bias.shape)
+        return spread
+
+
 def _draw(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, std: float, bias: float = 0.0) -> None:
     """Normal weights of this deviation, and one bias for all."""
     assert layer.bias is not None
@@ -76,10 +106,11 @@ class ConvVAE(nn.Module):
     std: Tensor
     """() one standard deviation around it for all pixels; only standardised"""
 
-    def __init__(self, cfg: VAEConfig, decoder: bool = True) -> None:
+    def __init__(self, cfg: VAEConfig, decoder: bool = True, joined: bool = False) -> None:
         """Build V with torch's default initialisation, or `_initialise`'s (global generator).
 
         Without the decoder, five sixths of the parameters, it still has all that a policy needs.
+        Joined, it has what `joined` gives: a quarter of the parameters.
         """
         super().__init__()
         self.cfg = cfg
@@ -95,9 +126,9 @@ class ConvVAE(nn.Module):
         self.decoder: nn.Sequential | None = None
         if not decoder:
             return
-        self.from_z = nn.Linear(cfg.z_dim, features)
+        self.from_z = nn.Identity() if joined else nn.Linear(cfg.z_dim, features)
         self.decoder = nn.Sequential(
-            FromPoint(features, 4 * w, 5, stride=2),
+            Spread(cfg.z_dim, 4 * w, 5) if joined else FromPoint(features, 4 * w, 5, stride=2),
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(4 * w, 2 * w, 5, stride=2),
             nn.ReLU(inplace=True),
@@ -105,7 +136,7 @@ class ConvVAE(nn.Module):
             nn.ReLU(inplace=True),
             nn.ConvTranspose2d(w, 3, 6, stride=2),
         )
-        if cfg.standardized:
+        if cfg.standardized and not joined:
             self._initialise(self.decoder)
 
     def _initialise(self, decoder: nn.Sequential) -> None:
@@ -124,15 +155,39 @@ class ConvVAE(nn.Module):
                 _draw(layer, 0.1 * std if layer is decoder[-1] else std)
         _draw(self.to_mu, 1 / math.sqrt(self.to_mu.in_features))
         _draw(self.to_logvar, 0.1 / math.sqrt(self.to_logvar.in_features), bias=-2.0)
+        assert isinstance(self.from_z, nn.Linear)
         _draw(self.from_z, 1 / math.sqrt(self.cfg.z_dim))
 
     def without_decoder(self) -> ConvVAE:
         """The same V with shared weights, without the decoder."""
+        return self._sharing(self.state_dict(), decoder=False)
+
+    def joined(self) -> ConvVAE:
+        """The same V with a quarter of the weights; the others are shared.
+
+        Between the decoder's first two layers is no nonlinearity: z to 1024 numbers to 5x5x128 is
+        one matrix of 32 x 3200. It is equal up to rounding, and not meant to be trained.
+        """
+        if self.decoder is None or self.is_joined:
+            return self
+        assert isinstance(self.from_z, nn.Linear)
+        first = self.decoder[0]
+        assert isinstance(first, FromPoint)
+        spread = Spread.of(self.from_z, first)
+        mine = self.state_dict() | spread.state_dict(prefix="decoder.0.")
+        return self._sharing(mine, joined=True)
+
+    def _sharing(self, weights: Mapping[str, Tensor], **shape: bool) -> ConvVAE:
+        """A V of another shape with those of the weights that it has."""
         with torch.device("meta"):
-            other = ConvVAE(self.cfg, decoder=False)
-        mine = self.state_dict()
-        other.load_state_dict({name: mine[name] for name in other.state_dict()}, assign=True)
+            other = ConvVAE(self.cfg, **shape)
+        other.load_state_dict({name: weights[name] for name in other.state_dict()}, assign=True)
         return other.train(self.training)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether it is of `joined`."""
+        return self.decoder is not None and isinstance(self.decoder[0], Spread)
 
     def check_decoder(self) -> nn.Sequential:
         """The decoder; raises a UserError if V has none."""
@@ -159,7 +214,8 @@ class ConvVAE(nn.Module):
 
     def _paint(self, z: Tensor) -> Tensor:
         """Latents (B, Z) to frames (B, 3, 64, 64); standardised, float32 and not yet clamped."""
-        out: Tensor = self.check_decoder()(self.from_z(z)[:, :, None, None])
+        decoder, spread = self.check_decoder(), self.from_z(z)
+        out: Tensor = decoder(spread if self.is_joined else spread[:, :, None, None])
         if self.cfg.standardized:
             return self.mean + self.std * out.float()  # bfloat16 has no room for mean and change
         return torch.sigmoid(out)

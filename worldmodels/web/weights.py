@@ -22,6 +22,7 @@ from worldmodels.planning.networks import C_EDGE, Actor
 from worldmodels.planning.plan import LEAD
 from worldmodels.policies.learned import MeanActor
 from worldmodels.protocols import UserError
+from worldmodels.vision.vae import Spread
 
 Tree: TypeAlias = dict[str, Any]
 """What becomes JSON; tensors in it are places in the `Blob`."""
@@ -104,25 +105,20 @@ def model(agent: Agent, residual: MeanActor | None, blob: Blob) -> Tree:
 
 
 def decoder(agent: Agent, blob: Blob) -> Tree:
-    """V's decoder with its first two layers as one.
-
-    Between them is no nonlinearity: z to 1024 numbers to 5x5x128 is one matrix of 32 x 3200, a
-    thirtieth of the weights, and equal up to rounding.
-    """
-    vision = agent.vision
-    first, *rest = [
-        layer for layer in vision.check_decoder() if isinstance(layer, nn.ConvTranspose2d)
-    ]
-    spread = first.weight.detach().double().permute(0, 2, 3, 1).flatten(1)
-    bias = _bias(first).double().repeat(first.kernel_size[0] * first.kernel_size[1])
+    """V's decoder with its first two layers as one; pixels before channels."""
+    vision = agent.vision.joined()
+    first, *rest = vision.check_decoder()
+    assert isinstance(first, Spread)
     layers = [
         {
-            "w": blob.add(vision.from_z.weight.detach().double().T @ spread),
-            "b": blob.add(vision.from_z.bias.detach().double() @ spread + bias, half=False),
-            "kernel": first.kernel_size[0],
+            "w": blob.add(first.weight.detach().permute(0, 2, 3, 1).flatten(1)),
+            "b": blob.add(first.bias.detach().permute(1, 2, 0).flatten(), half=False),
+            "kernel": first.bias.shape[1],
         }
     ]
     for layer in rest:
+        if not isinstance(layer, nn.ConvTranspose2d):
+            continue
         weight = layer.weight.permute(0, 2, 3, 1).flatten(1)
         kernel = layer.kernel_size[0]
         layers.append({"w": blob.add(weight), "b": blob.add(_bias(layer), False), "kernel": kernel})
