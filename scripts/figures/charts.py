@@ -26,7 +26,8 @@ from scripts.figures.style import (
 RETURN = "return on the test tracks of CarRacing-v3"
 FULL = tuple(f"2026-11-27-full-mirror-seed-{seed}" for seed in (1, 2, 3))
 PPO = tuple(f"2026-11-26-baselines/ppo-zoo-{seed}" for seed in (0, 1, 2))
-QUICK, RECURRENT = "2026-11-23-quick-misses", "2026-11-26-baselines/recurrent-ppo-0"
+QUICK = tuple(f"2026-11-29-quick-five-seeds/new-{seed}" for seed in range(4))
+RECURRENT = "2026-11-26-baselines/recurrent-ppo-0"
 EVOLUTION, IN_DREAM = "2026-11-26-baselines/evolution-0", "2026-11-26-baselines/ppo-dream-0"
 
 
@@ -36,7 +37,7 @@ def draw_return_by_frames(path: Path) -> None:
     kinds = (
         ("PPO, model-free (3 runs)", PPO, MUTED, "s"),
         ("world model, full (3 runs)", FULL, BLUE, "o"),
-        ("world model, quick", (QUICK,), ORANGE, "D"),
+        ("world model, quick (4 runs)", QUICK, ORANGE, "D"),
     )
     for label, names, colour, mark in kinds:
         for number, run in enumerate(_runs(names)):
@@ -88,12 +89,12 @@ def draw_returns(path: Path) -> None:
     rows = [
         ("the package's agent", "2026-11-27-third-member/evaluation.json", GREEN),
         *((f"full, seed {n}", f"{run}/evaluation.json", BLUE) for n, run in enumerate(FULL, 1)),
-        ("quick, seed 0", f"{QUICK}/evaluation.json", ORANGE),
+        *((f"quick, seed {n}", f"{run}/evaluation.json", ORANGE) for n, run in enumerate(QUICK)),
         ("PPO in the dream", f"{IN_DREAM}/evaluation.json", PURPLE),
         *((f"PPO, seed {n}", f"{run}/evaluation.json", MUTED) for n, run in enumerate(PPO)),
         ("random actions", "2026-11-23-misses/evaluation_random.json", MUTED),
     ]
-    figure, axes = chart(8.6, 5.2)
+    figure, axes = chart(8.6, 5.9)
     scatter = np.random.default_rng(0)
     for place, (_, name, colour) in enumerate(rows):
         found = returns(name)
@@ -115,7 +116,7 @@ def draw_methods(path: Path) -> None:
         ("RecurrentPPO", (RECURRENT,), INK),
         ("C by CMA-ES on real returns", (EVOLUTION,), PURPLE),
         ("PPO in the dream", (IN_DREAM,), GREEN),
-        ("world model, quick", (QUICK,), ORANGE),
+        ("world model, quick", QUICK, ORANGE),
         ("world model, full", FULL, BLUE),
     )
     for label, names, colour in kinds:
@@ -146,7 +147,8 @@ ENTRIES = (
     ("accidents", "2026-11-23-accidents/evaluation.json", BLUE),
     ("three memories", "2026-11-24-three-memories/evaluation.json", BLUE),
     ("first full", "2026-11-23-full/evaluation.json", BLUE),
-    ("quick", f"{QUICK}/evaluation.json", ORANGE),
+    *((f"quick, seed {n}", f"{run}/evaluation.json", ORANGE) for n, run in enumerate(QUICK)),
+    ("quick, before", "2026-11-23-quick-misses/evaluation.json", ORANGE),
     ("quick, earlier", "2026-11-23-quick/evaluation.json", ORANGE),
     ("quick in float32", "2026-11-26-quick-float32/evaluation.json", ORANGE),
     ("PPO in the dream", f"{IN_DREAM}/evaluation.json", PURPLE),
@@ -157,7 +159,7 @@ ENTRIES = (
 
 def draw_entries(path: Path) -> None:
     """Mean and interval of every entry of CarRacing."""
-    figure, axes = chart(8.6, 6.2)
+    figure, axes = chart(8.6, 6.9)
     for place, (_, name, colour) in enumerate(ENTRIES):
         found = returns(name)
         axes.plot(interval(found), [place, place], color=colour, linewidth=5, alpha=0.35)

@@ -73,7 +73,7 @@ def _committed(*names: str) -> tuple[Path, ...]:
     return tuple(RESULTS / name for name in names)
 
 
-_METHODS = _committed(*charts.FULL, charts.QUICK, "2026-11-26-baselines")
+_METHODS = _committed(*charts.FULL, *charts.QUICK, "2026-11-26-baselines")
 FIGURES: dict[str, Made] = {
     **{f"badge-{name}.svg": Made(diagrams.draw_badge) for name in diagrams.BADGES},
     "drive-and-dream.webp": Made(frames.draw_drive_and_dream, _AGENT),
