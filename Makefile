@@ -108,7 +108,7 @@ wheel: $(VENV)/.dev-installed ## build the wheel, install it alone, and run its 
 claims: $(VENV)/.dev-installed ## check the figures of README and docs against the committed results
 	$(BIN)/python scripts/check_claims.py
 
-SPEED := env collection storage training dream planning ppo gan sparse device
+SPEED := env collection storage training busy dream planning ppo gan sparse commands device
 
 .PHONY: bench
 bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's limit

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 import gymnasium as gym
 
 from worldmodels import envs, runs, video
+from worldmodels._threads import CoreThreads
 from worldmodels.agent import Agent, find
 from worldmodels.commands.evaluate import own_env
 from worldmodels.commands.parsing import AgentName, Command
@@ -80,10 +81,11 @@ class Play(Command):
                 "writes the page of the agent's dream, in which a browser lets you act"
             )
         agent = open_member(self.agent)
-        if self.keyboard or (shown and self.video is None):
-            self._in_window(agent)
-        else:
-            self._as_film(agent, self.video or FOLDER / f"{self._name}.mp4")
+        with CoreThreads(1):  # one frame at a time is too little for several
+            if self.keyboard or (shown and self.video is None):
+                self._in_window(agent)
+            else:
+                self._as_film(agent, self.video or FOLDER / f"{self._name}.mp4")
 
     @property
     def _name(self) -> str:
