@@ -6,7 +6,8 @@
 Both train on noise of CarRacing's shapes. Theirs has one mixture for all of z (325 outputs), where
 the paper's and ours have one for each number (480); V is the same network. Ours reads batches from
 its store's layout, samples z, clips, and validates, as in a run; theirs does its training step
-alone, on tensors that are there.
+alone, on tensors that are there. The machine's limit is a large bfloat16 product in the same turns:
+the share is that of ours, where only the arithmetic of the networks counts.
 """
 
 from __future__ import annotations
@@ -23,10 +24,17 @@ from typing import Any
 import torch
 import tyro
 from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.busy import Clock, Enough, train_m, train_v
+from benchmarks.dream import SQUARE, flops_per_step
 from worldmodels import executors
+from worldmodels.memory.mdn_rnn import MDNRNNConfig
 from worldmodels.runs import machine, versions, write_json
+from worldmodels.vision.vae import ConvVAE, VAEConfig
+
+PRODUCT = "product"
+"""The large product's name among the trainings."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +109,36 @@ def their_m(folder: Path, streams: int, length: int, clock: Clock) -> int:
         return streams * length
 
 
+def product(clock: Clock) -> int:
+    """Large products until the clock ends them; operations in one."""
+    square = torch.randn(SQUARE, SQUARE, dtype=torch.bfloat16)
+    try:
+        while True:
+            square @ square
+            clock()
+    except Enough:
+        return 2 * SQUARE**3
+
+
+def operations(training: str) -> float:
+    """Of the networks for one image or dream step, forward and back."""
+    if training.startswith("M"):
+        return 3.0 * flops_per_step(MDNRNNConfig())
+    model = ConvVAE(VAEConfig())
+    with FlopCounterMode(display=False) as counter:
+        mu, _ = model.encode(torch.zeros(1, 3, 64, 64))
+        model.decode(mu).sum().backward()
+    return float(counter.get_total_flops())
+
+
 def run_part(args: Args) -> dict[str, float]:
     """One training in this process."""
     assert args.part is not None
     torch.set_num_threads(args.threads[0])
-    kind, shape = args.part.split()
     clock = Clock(args.seconds)
+    if args.part == PRODUCT:
+        return clock.rates(product(clock))
+    kind, shape = args.part.split()
     if kind == "V":
         batch = int(shape)
         units = their_v(args.ctallec, batch, clock) if args.theirs else train_v(batch, clock)
@@ -145,14 +177,19 @@ def main(args: Args) -> None:
     results: dict[str, Any] = {}
     for training in args.trainings:
         for threads in args.threads:
-            rates: dict[bool, list[float]] = {True: [], False: []}
+            rates: dict[str, list[float]] = {"theirs": [], "ours": [], PRODUCT: []}
             for _ in range(args.repeats):
-                for theirs, found in rates.items():
-                    found.append(measure(args, training, threads, theirs))
-            peer, ours = (statistics.median(rates[theirs]) for theirs in (True, False))
+                rates["theirs"].append(measure(args, training, threads, theirs=True))
+                rates["ours"].append(measure(args, training, threads, theirs=False))
+                rates[PRODUCT].append(measure(args, PRODUCT, threads, theirs=False))
+            peer, ours, limit = (statistics.median(found) for found in rates.values())
             name = f"{training}, {threads} threads"
-            results[name] = {"theirs": rates[True], "ours": rates[False], "ratio": ours / peer}
-            print(f"{name:22} {peer:9,.0f}/s theirs {ours:9,.0f}/s ours {ours / peer:6.2f}x")
+            share = ours * operations(training) / limit
+            results[name] = {**rates, "ratio": ours / peer, "of_the_product": share}
+            print(
+                f"{name:22} {peer:9,.0f}/s theirs {ours:9,.0f}/s ours {ours / peer:6.2f}x, "
+                f"{share:4.0%} of {limit / 1e9:,.0f} GFLOP/s"
+            )
     if args.json is not None:
         write_json(args.json, {**results, "machine": machine(), "versions": versions()})
 
