@@ -20,8 +20,8 @@ import tyro
 
 from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
-from worldmodels.dream.engine import Act
 from worldmodels.dream.starts import DreamStarts
+from worldmodels.dream.world import Act
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig

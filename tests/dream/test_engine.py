@@ -21,10 +21,10 @@ from worldmodels.controller.linear import ControllerConfig, Controllers, num_par
 from worldmodels.controller.strategies import StrategyConfig
 from worldmodels.dream import engine as engine_module
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine, DreamReturns, MakeAct
+from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.kernels import KernelWorld
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import DreamNoise, World
+from worldmodels.dream.world import Act, DreamNoise, MakeAct, World
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.memory.interface import Memory, MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN

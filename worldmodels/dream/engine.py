@@ -8,27 +8,28 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels._graphs import Replayed
 from worldmodels._threads import CoreThreads
+from worldmodels.dream.blocks import Blocks
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.kernels import PACKED, KernelWorld
 from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.dream.world import (
-    BLOCK,
-    EXTRA_UNIFORMS,
+    Act,
     Batch,
     DreamNoise,
+    MakeAct,
     TorchWorld,
+    Value,
     World,
     WorldStep,
 )
@@ -37,16 +38,6 @@ from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16
-
-Act: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""z (P, E, Z) and h (P, E, H), or [h, c], to M's action input (P, E, A): numbers, or one-hot
-vectors."""
-
-MakeAct: TypeAlias = Callable[[Tensor], Act]
-"""Parameters (P, N) of some candidates to what acts for them; called once per chunk."""
-
-Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""z (R, Z) and h (R, H), or [h, c], to the value (R,) of the rest of each dream."""
 
 DEVICE_ROWS = 1 << 16
 """Rows stepped together on a GPU."""
@@ -130,48 +121,6 @@ def _check_finite(returns: NDArray[np.float64], seed: int) -> None:
         )
 
 
-_State: TypeAlias = tuple[Tensor, Tensor, Tensor]
-"""z (R, Z), h (M, R, H) and c (M, R, C)."""
-
-
-class _Tally(NamedTuple):
-    """Running sums of R dreams, as in `DreamResult`."""
-
-    returns: Tensor
-    """(R,) float64"""
-    weight: Tensor
-    """() float64 of the next reward"""
-    terminated: Tensor
-    """(R,)"""
-
-
-def _block(
-    world: TorchWorld,
-    make_act: MakeAct,
-    shape: tuple[int, int],
-    discount: float,
-    population: Tensor,
-    left: Tensor,
-    *rest: Any,
-) -> tuple[_State, _Tally]:
-    """Some steps of dreams by a population (P, N); those beyond the ``left`` () count nothing.
-
-    ``rest``: z, h, c, the mask, the tally, and the steps' noise (T, n, Z + 3) and (T, n, Z).
-    """
-    z, h, c, mask, returns, weight, terminated, uniform, normal = rest
-    dreams, act = world.at(z, h, c, mask), make_act(population)
-    for step, (drawn, noise) in enumerate(zip(uniform, normal, strict=True)):
-        z, h = dreams.seen()
-        action = act(z.view(*shape, -1), h.view(*shape, -1)).flatten(0, 1)
-        outputs = dreams.advance(action, drawn, noise)
-        paid, ended, _ = dreams.judge(outputs, drawn[:, -EXTRA_UNIFORMS:])
-        alive = ~terminated & (left > step)
-        returns = returns + torch.where(alive, weight * paid.double(), 0.0)
-        terminated, weight = terminated | (alive & ended), weight * discount
-    after = dreams.z, torch.stack(dreams.h), torch.stack(dreams.c)
-    return after, _Tally(returns, weight, terminated)
-
-
 class _Running:
     """The dreams of a chunk that are still computed: all of them at first."""
 
@@ -252,7 +201,7 @@ class DreamEngine:
         fast = cfg.dtype == "auto" and has_fast_bfloat16(self.device)
         self._bfloat16 = cfg.dtype == "bfloat16" or fast
         dtype = torch.bfloat16 if self._bfloat16 else torch.float32
-        self._blocks: dict[Hashable, Replayed[tuple[_State, _Tally]]] = {}
+        self._blocks = Blocks(cfg, self.device)
         self._packed = None if pack is None else [pack(memory, dtype) for memory in memories]
 
     def world(
@@ -322,38 +271,15 @@ class DreamEngine:
         """(P, E) returns of `rollout`, a few steps at a time in which no value is looked at."""
         returns = np.zeros((len(population), self.cfg.episodes))
         for chunk in self._chunks(*returns.shape):
-            where = np.ix_(chunk.candidates, chunk.episodes)
-            returns[where] = self._replay(chunk, make_act, population[chunk.candidates], seed)
+            noise, world = self._open(chunk, seed)
+            assert isinstance(world, TorchWorld)
+            shape = (len(chunk.candidates), len(chunk.episodes))
+            members = (tuple(chunk.members), chunk.dreamer)
+            part = np.ascontiguousarray(population[chunk.candidates])
+            found = self._blocks.returns(world, members, noise, make_act, part, shape)
+            returns[np.ix_(chunk.candidates, chunk.episodes)] = found
         _check_finite(returns, seed)
         return returns
-
-    def _replay(
-        self, chunk: _Chunk, make_act: MakeAct, population: Array, seed: int
-    ) -> NDArray[np.float64]:
-        """Returns of one chunk's candidates in its episodes."""
-        shape = (len(chunk.candidates), len(chunk.episodes))
-        noise, world = self._open(chunk, seed)
-        assert isinstance(world, TorchWorld)
-        key = (make_act, shape, tuple(chunk.members), chunk.dreamer)
-        block = self._blocks.get(key)
-        if block is None:
-            work = partial(_block, world, make_act, shape, self.cfg.discount)
-            block = self._blocks.setdefault(key, Replayed(work, self.device))
-        rows = shape[0] * shape[1]
-        state = world.z, torch.stack(world.h), torch.stack(world.c)
-        tally = _Tally(
-            torch.zeros(rows, dtype=torch.float64),
-            torch.ones((), dtype=torch.float64),
-            torch.zeros(rows, dtype=torch.bool),
-        )
-        candidates = torch.from_numpy(np.ascontiguousarray(population))
-        for first in range(0, self.cfg.horizon, BLOCK):
-            drawn = map(torch.from_numpy, noise.block())  # while the device is at work
-            if bool(tally.terminated.all()):
-                break
-            left = torch.tensor(self.cfg.horizon - first)
-            state, tally = block(candidates, left, *state, world.mask, *tally, *drawn)
-        return tally.returns.cpu().numpy().reshape(shape)
 
     def _open(self, chunk: _Chunk, seed: int) -> tuple[DreamNoise, World]:
         """The noise of a chunk's dreams, and these before their first step."""

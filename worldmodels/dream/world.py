@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple, TypeAlias
 
@@ -22,6 +22,16 @@ from worldmodels.dream.starts import Array, DreamStarts
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean
 from worldmodels.memory.rewards import RewardModel
+
+Act: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""z (P, E, Z) and h (P, E, H), or [h, c], to M's action input (P, E, A): numbers, or one-hot
+vectors."""
+
+MakeAct: TypeAlias = Callable[[Tensor], Act]
+"""Parameters (P, N) of some candidates to what acts for them; called once per chunk."""
+
+Value: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""z (R, Z) and h (R, H), or [h, c], to the value (R,) of the rest of each dream."""
 
 BLOCK = 32
 """Steps of noise drawn at a time."""

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from worldmodels.agent import Agent
 from worldmodels.dream.config import DreamConfig
-from worldmodels.dream.engine import Act, DreamEngine, MakeAct, Value
+from worldmodels.dream.engine import DreamEngine
 from worldmodels.dream.starts import DreamStarts
-from worldmodels.dream.world import DreamNoise, reward_of
+from worldmodels.dream.world import Act, DreamNoise, MakeAct, Value, reward_of
 from worldmodels.memory.interface import Memory, MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_mean, mixture_variance
 from worldmodels.memory.rewards import RewardModel

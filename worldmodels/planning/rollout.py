@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldmodels.config import Config, Count, Fraction, NotNegative, Size
-from worldmodels.dream.engine import Act
+from worldmodels.dream.world import Act
 from worldmodels.planning.objective import Belief, Imagination, conditional_value_at_risk
 from worldmodels.planning.plan import Array, Bounds, Budget, Plan
 

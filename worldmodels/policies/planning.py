@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldmodels.agent import Agent
-from worldmodels.dream.engine import Value
+from worldmodels.dream.world import Value
 from worldmodels.memory.interface import MemoryState
 from worldmodels.planning import planners
 from worldmodels.planning.objective import Belief, Imagination, Unrolled
