@@ -114,6 +114,10 @@ SPEED := env collection storage training busy dream planning ppo gan sparse comm
 bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's limit
 	for name in $(SPEED); do $(BIN)/python "benchmarks/$$name.py"; done
 
+.PHONY: speed-page
+speed-page: $(VENV)/.core-installed ## write the page of speed from the benchmarks' committed results
+	$(BIN)/python scripts/make_speed_page.py
+
 .PHONY: compare
 compare: $(VENV)/.core-installed ## compare the committed results: runs/compare/comparison.html
 	$(BIN)/worldmodels compare benchmarks/results/comparison.json --out runs/compare

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,10 @@ from worldmodels.controller import linear
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.starts import DreamStarts
+from worldmodels.executors import Executor
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardKind, RewardModel
-from worldmodels.runs import machine, write_json
+from worldmodels.runs import machine, versions, write_json
 
 CONTROLLER = linear.ControllerConfig()
 CONTROLLERS = partial(linear.Controllers, cfg=CONTROLLER)
@@ -160,24 +162,28 @@ def measure(args: Args) -> Best:
 
 
 def scaling(args: Args) -> dict[str, float]:
-    """Steps a second with each number of memories: by a thread, threads, and worker processes."""
-    threads = args.threads or torch.get_num_threads()
+    """Steps a second with each number of memories: by a thread, threads, and worker processes.
+
+    Threads and processes are 2, 4, 8 and so on, up to the machine's.
+    """
+    most = args.threads or torch.get_num_threads()
+    counts = [2**k for k in range(1, most.bit_length())]
     rng = np.random.default_rng(1)
     size = (args.population, linear.num_parameters(CONTROLLER))
     population = 0.1 * rng.standard_normal(size, np.float32)
     cfg = DreamConfig(horizon=args.horizon, episodes=args.episodes, termination="off")
     best, steps = Best(), args.population * args.episodes * args.horizon
-    with executors.make("processes", threads) as pool:
+    with ExitStack() as stack:
+        ways: dict[str, tuple[int, Executor | None]] = {"1 thread": (1, None)}
+        for count in counts:
+            pool = stack.enter_context(executors.make("processes", count))
+            ways |= {f"{count} threads": (count, None), f"{count} processes": (count, pool)}
         for seed in range(args.rounds):
             for members in args.memories:
-                for name, count, workers in (
-                    ("1 thread", 1, None),
-                    (f"{threads} threads", threads, None),
-                    (f"{threads} processes", threads, pool),
-                ):
+                for name, (count, workers) in ways.items():
                     engine = make_engine(replace(cfg, threads=count), members=members)
                     dreamt = DreamReturns(engine, CONTROLLERS, workers)
-                    dreamt(population[: 2 * threads], seed)  # loads what a worker needs
+                    dreamt(population[: 2 * count], seed)  # loads what a worker needs
                     best.time(
                         f"{members} memories, {name}", partial(dreamt, population, seed), steps
                     )
@@ -202,15 +208,14 @@ def main(args: Args) -> None:
         print(f"{name:24} {shares}")
     print("limit: the two bfloat16 products of a step and nothing else")
     scaled = scaling(args)
-    rates = list(scaled.values())
     print(f"{'':24} {'steps/s':>9} {'of one thread':>14}")
-    for i, (name, rate) in enumerate(scaled.items()):
-        print(f"{name:24} {rate:9,.0f} {rate / rates[i - i % 3]:14.2f}")
+    for name, rate in scaled.items():
+        alone = scaled[f"{name.split(', ')[0]}, 1 thread"]
+        print(f"{name:24} {rate:9,.0f} {rate / alone:14.2f}")
     if args.json is not None:
         options = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(args).items()}
-        write_json(
-            args.json, {"args": options, "rates": best, "scaling": scaled, "large_gflops": large}
-        )
+        found = {"args": options, "rates": best, "scaling": scaled, "large_gflops": large}
+        write_json(args.json, {**found, "machine": machine(), "versions": versions()})
 
 
 if __name__ == "__main__":
