@@ -10,6 +10,7 @@ its workers, and the median of the repeats is printed. "Former" are the figures 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -49,7 +50,10 @@ def timed(arguments: list[str], folder: str) -> dict[str, float]:
     """Seconds of one command, by the clock and of CPU, and those that its film shows."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "worldmodels", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    here = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}  # the code of this checkout
+    done = subprocess.run(
+        command, cwd=folder, env=here, capture_output=True, text=True, check=False
+    )
     seconds, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode:
         raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")

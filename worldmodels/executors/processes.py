@@ -228,7 +228,7 @@ def _serve(line: Connection, beats: Any) -> None:
         try:
             message = line.recv_bytes()
         except EOFError:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends, and closes what is open
+            signal.signal(signal.SIGTERM, _ignore)  # it ends, and closes what is open
             return
         try:
             function, item = pickle.loads(message)
@@ -260,10 +260,14 @@ def close_when_terminated() -> None:
     """Let SIGTERM end this process as an exit does, with everything closed."""
 
     def end(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
+        signal.signal(signal.SIGTERM, _ignore)  # once is enough
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, end)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """Do nothing; where SIG_IGN replaces a handler, Python reports a signal that came just then."""
 
 
 def _beat(beats: Any) -> None:
