@@ -33,8 +33,7 @@ def test_the_plan_has_the_stages_of_a_run(preset: str) -> None:
     loop = ["collect", "vision", "encode", "memory", "controller", "select"]
     assert found[: 6 * cfg.iterations] == [(n, k) for k in range(cfg.iterations) for n in loop]
     once = ["final", "residual", "ensemble", "test", "controls"]
-    absent = {"ensemble"} if preset == "quick" else {"residual"} if preset == "full" else set()
-    absent |= {"controls"} if preset == "smoke" else set()
+    absent = {"controls"} if preset == "smoke" else {"residual"}
     last = cfg.iterations
     assert found[6 * last :] == [(name, last) for name in once if name not in absent]
 

@@ -535,9 +535,9 @@ QUICK: dict[str, Any] = {
     "selection.early_episodes": 2,
     "selection.late_iterations": 2,
     "selection.finalists": 2,
-    "selection.final_episodes": 16,
-    "residual.enabled": True,
+    "selection.final_episodes": 32,
     "residual.training.actors": 1,
+    "ensemble.enabled": True,
     "test.episodes": 20,
 }
 """An agent within 30 minutes on two cores; docs/results/lab-notebook.md explains the numbers."""
@@ -556,9 +556,7 @@ FULL: dict[str, Any] = QUICK | {
     "selection.late_iterations": 3,
     "selection.finalists": 3,
     "selection.final_episodes": 40,
-    "residual.enabled": False,
     "residual.training.actors": 2,
-    "ensemble.enabled": True,
     "test.episodes": NUM_TEST_SEEDS,
 }
 """The best agent, tested on all seeds: 90 minutes on two cores and a million real frames."""
