@@ -37,7 +37,7 @@ def draw_return_by_frames(path: Path) -> None:
     kinds = (
         ("PPO, model-free (3 runs)", PPO, MUTED, "s"),
         ("world model, full (3 runs)", FULL, BLUE, "o"),
-        ("world model, quick (4 runs)", QUICK, ORANGE, "D"),
+        ("world model, quick (5 runs)", QUICK, ORANGE, "D"),
     )
     for label, names, colour, mark in kinds:
         for number, run in enumerate(_runs(names)):
