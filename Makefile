@@ -116,7 +116,7 @@ bench: $(VENV)/.bench-installed ## measure speed beside peers and the machine's 
 
 .PHONY: speed-page
 speed-page: $(VENV)/.core-installed ## write the page of speed from the benchmarks' committed results
-	$(BIN)/python scripts/make_speed_page.py
+	$(BIN)/python -m scripts.make_speed_page
 
 .PHONY: compare
 compare: $(VENV)/.core-installed ## compare the committed results: runs/compare/comparison.html

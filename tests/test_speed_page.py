@@ -1,6 +1,7 @@
 """The page of speed says what the benchmarks' committed results say."""
 
-from scripts.make_speed_page import PAGE, ROOT, page
+from scripts.figures.speed_page import PAGE, page
+from scripts.figures.style import ROOT
 
 
 def test_the_page_is_the_one_that_the_results_give() -> None:
