@@ -17,8 +17,10 @@ from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.policies.ensemble import Ensemble, EnsembleState
 from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import best_policy, open_member, open_policy, policy_path
+from worldmodels.presets import SelectionConfig
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
+from worldmodels.stages import StageContext, add_members
 
 CHOICES = ActionSpec("discrete", 3)
 
@@ -78,6 +80,15 @@ def test_the_earlier_member_wins_a_tie(make_agent: MakeAgent) -> None:
         pair = [other(agent, seed), other(agent, seed + 10)]
         action, _ = Ensemble(pair).predict(obs, deterministic=True)
         np.testing.assert_array_equal(action, pair[0].predict(obs, deterministic=True)[0])
+
+
+def test_two_that_choose_are_not_tried(make_agent: MakeAgent, tmp_path: Path) -> None:
+    """As the earlier one wins a tie, both together are the first."""
+    for name in ("first", "second"):
+        make_agent(spec=CHOICES).save_pretrained(tmp_path / name)
+    ctx = StageContext(seed=0, iteration=0, run=None)  # nowhere to drive, or to store anything
+    others = {1: tmp_path / "second"}
+    assert add_members(SelectionConfig(), tmp_path / "first", others, ctx) == []
 
 
 def test_noise_is_each_ones_own_and_repeats(make_agent: MakeAgent) -> None:

@@ -233,17 +233,19 @@ def add_members(
     """Try ensembles of an agent and other iterations' agents; keep and return the best members.
 
     The agent is combined with each of the others and with all of them, on new selection seeds, and
-    stays alone if that scores better. ``others`` are folders by iteration, the best first.
+    stays alone if that scores better. Two members whose actions are choices would always do what
+    the first one does. ``others`` are folders by iteration, the best first.
     """
     remove_members(folder)
-    if not others:
-        return []
-    candidates = [[number] for number in others]
+    agent, store = open_member(folder), ctx.state
+    pairs = agent.action_spec.kind == "box"
+    candidates = [[number] for number in others] if pairs else []
     if len(others) > 1:
         candidates.append([*others])
+    if not candidates:
+        return []
     episodes = cfg.final_episodes or cfg.episodes
     first = cfg.seed + cfg.episodes + cfg.final_episodes + episodes
-    agent, store = open_member(folder), ctx.state
     assert store is not None, "the candidates are stored there"
     members = {n: _member(other, store / f"{n:02d}") for n, other in others.items()}
     groups = [Ensemble([agent, *(members[n] for n in group)]) for group in candidates]
