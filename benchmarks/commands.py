@@ -9,7 +9,6 @@ its workers, and the median of the repeats is printed. "Former" are the figures 
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import statistics
@@ -75,9 +74,11 @@ def main(args: Args) -> None:
             figures[name] = {
                 key: statistics.median(one[key] for one in rounds) for key in rounds[0]
             }
+            if name in FORMER:
+                figures[name]["former_cpu_seconds"] = FORMER[name]
     print(f"{'':22} {'seconds':>8} {'of CPU':>8} {'former':>8} {'shown':>8} {'of shown':>8}")
     for name, found in figures.items():
-        former = f"{FORMER[name]:8.1f}" if name in FORMER else f"{'':8}"
+        former = f"{FORMER[name]:8.1f}" if name in FORMER else " " * 8
         line = f"{name:22} {found['seconds']:8.2f} {found['cpu_seconds']:8.2f} {former}"
         if "shown_seconds" in found:
             shown = found["shown_seconds"]
@@ -85,8 +86,6 @@ def main(args: Args) -> None:
         print(line)
     if args.json is not None:
         write_json(args.json, {"machine": machine(), "versions": versions(), "commands": figures})
-    else:
-        print(json.dumps(figures))
 
 
 if __name__ == "__main__":

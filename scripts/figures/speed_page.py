@@ -132,7 +132,12 @@ def busy(found: dict[str, Any]) -> str:
     """Trainings alone and beside loops, with torch's threads and with parts."""
     trainings = list(dict.fromkeys(name.split(", ")[0] for name in found if ", " in name))
     loops = sorted({int(name.split(", ")[2].split()[0]) for name in found if ", " in name})
-    words = {"V": "V, {} frames", "M": "M, {}", "GAN": "GAN, {} pictures", "DrSAE": "DrSAE, {}"}
+    words = {
+        "V": "V, {} frames",
+        "M": "M, {}",
+        "GAN": "GAN, {} pictures",
+        "DrSAE": "DrSAE, {} samples",
+    }
 
     def row(training: str) -> list[str]:
         kind, size = training.split()
@@ -200,7 +205,6 @@ def learning(found: dict[str, Any]) -> str:
 
 def commands(found: dict[str, Any]) -> str:
     """Seconds of commands, by the clock and of CPU time."""
-    former = {"--help": "2.1", "evaluate, 3 episodes": "25"}
     names = {"--help": "`worldmodels --help`", "evaluate, 3 episodes": "`evaluate --episodes 3`"}
 
     def row(name: str, one: dict[str, float]) -> list[str]:
@@ -209,7 +213,7 @@ def commands(found: dict[str, Any]) -> str:
             names.get(name, name),
             f"{one['seconds']:.1f}",
             f"{one['cpu_seconds']:.1f}",
-            former.get(name, ""),
+            f"{one['former_cpu_seconds']:.1f}" if "former_cpu_seconds" in one else "",
             "" if shown is None else f"{shown:.1f} ({one['seconds'] / shown:.0%})",
         ]
 
