@@ -273,11 +273,20 @@ def test_a_changed_setting_redoes_what_depends_on_it(tmp_path: Path) -> None:
     cfg = dataclasses.replace(tiny(), iterations=1)
     run_pipeline(cfg, tmp_path, seed=3, workers=1)
     folder = runs.RunFolder(tmp_path)
-    times = {name: (tmp_path / "stages" / name / "00.json").stat().st_mtime_ns for name in STAGES}
-    dream = dataclasses.replace(cfg.dream, temperature=1.3)
-    run_pipeline(dataclasses.replace(cfg, dream=dream), tmp_path, seed=3, workers=1)
-    now = {name: (tmp_path / "stages" / name / "00.json").stat().st_mtime_ns for name in STAGES}
-    redone = {name for name in STAGES if now[name] != times[name]}
+
+    def times() -> dict[str, int]:
+        stages = tmp_path / "stages"
+        return {name: (stages / name / "00.json").stat().st_mtime_ns for name in STAGES}
+
+    begun = times()
+    # random episodes are worth keeping when later ones, by agents, are to be others
+    cfg = changed(cfg, {"experience.agent_episodes": 4, "experience.burst_steps": 3})
+    run_pipeline(cfg, tmp_path, seed=3, workers=1)
+    assert times() == begun
+    cfg = changed(cfg, {"dream.temperature": 1.3})
+    run_pipeline(cfg, tmp_path, seed=3, workers=1)
+    now = times()
+    redone = {name for name in STAGES if now[name] != begun[name]}
     assert redone == {"controller", "select"}
     assert len(folder.metrics("controller")) == cfg.controller.evolve.generations
     rows = folder.metrics("selection")

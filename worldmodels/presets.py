@@ -113,6 +113,17 @@ class ExperienceConfig(Config):
     group: GroupSize = 8
     """episodes that one worker runs side by side and stores in one shard; fewer need less memory"""
 
+    def of_random_actions(self) -> ExperienceConfig:
+        """These settings, with those that only the agents' episodes have at their defaults."""
+        return dataclasses.replace(
+            self,
+            **{
+                own.name: own.default
+                for own in dataclasses.fields(self)
+                if own.name.startswith(("agent_", "burst_"))
+            },
+        )
+
 
 @dataclass(frozen=True)
 class MemoryStageConfig(Config):

@@ -154,7 +154,8 @@ class Pipeline:
             return {**kept, "fingerprint": store_of([this]).fingerprint}
 
         policy = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
-        inputs = [cfg.env_id, own, cfg.action_repeat, cfg.frame_spec, policy]
+        read = own.of_random_actions() if previous is None else own
+        inputs = [cfg.env_id, read, cfg.action_repeat, cfg.frame_spec, policy]
         self._stage("collect", this, inputs, work, lambda: [this.experience])
 
     def _train_vision(self, this: Iteration, before: Sequence[Iteration]) -> None:
