@@ -27,8 +27,9 @@ from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.kinds import KINDS, Kind
 from worldmodels.memory.train import MemoryTrainConfig, reward_kind, train_memory
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.presets import MemoryStageConfig, RunConfig
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import Device, machine, read_json, versions, write_json
+from worldmodels.stage_configs import MemoryStageConfig
 from worldmodels.stages.collection import load_policy
 from worldmodels.stages.learning import held_out, reward_model
 from worldmodels.vision.latents import Latents, encode_episodes

@@ -18,7 +18,8 @@ import torch
 
 from worldmodels import runs
 from worldmodels.pipeline import Pipeline, run_pipeline
-from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
+from worldmodels.presets import PRESETS
+from worldmodels.run_config import DEFAULT_ENV, RunConfig
 
 
 def tiny(env_id: str = DEFAULT_ENV) -> RunConfig:

@@ -12,8 +12,8 @@ from tests.experience.fakes import BOX, DISCRETE
 from worldmodels import cli, pipeline
 from worldmodels.agent import Agent
 from worldmodels.commands.parsing import load_preset
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import read_json
 from worldmodels.settings import with_settings
 

@@ -26,17 +26,15 @@ from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.policies.ensemble import other_members
 from worldmodels.policies.opening import best_policy
-from worldmodels.presets import (
-    DEFAULT_ENV,
-    PRESETS,
+from worldmodels.presets import PRESETS
+from worldmodels.protocols import UserError
+from worldmodels.run_config import DEFAULT_ENV, RunConfig, changed
+from worldmodels.stage_configs import (
     EnsembleStageConfig,
     FromScratchConfig,
     MemoryStageConfig,
-    RunConfig,
     SelectionConfig,
-    changed,
 )
-from worldmodels.protocols import UserError
 from worldmodels.stages import LatentsFile, selection
 from worldmodels.stages.collection import load_policy
 from worldmodels.stages.controller import recorded_starts

@@ -9,7 +9,8 @@ import pytest
 
 from worldmodels.pages.text import about
 from worldmodels.pipeline.schedule import USUAL, Schedule, plan
-from worldmodels.presets import PRESETS, changed
+from worldmodels.presets import PRESETS
+from worldmodels.run_config import changed
 
 QUICK = PRESETS["quick"]()
 

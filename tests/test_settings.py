@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from worldmodels.config import from_json
-from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import to_jsonable
 from worldmodels.settings import with_settings
 

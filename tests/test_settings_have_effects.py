@@ -20,8 +20,9 @@ from tests.sinks import stand_in
 from worldmodels import cli
 from worldmodels.commands import help, parsing
 from worldmodels.config import Fields
-from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig, smoke
+from worldmodels.presets import PRESETS, smoke
 from worldmodels.protocols import UserError
+from worldmodels.run_config import DEFAULT_ENV, RunConfig
 from worldmodels.stages import LatentsFile
 
 PASSIVE = ("dataclasses.py", "_jsonable.py", "copy.py", "<string>")

@@ -13,8 +13,8 @@ from worldmodels.commands.parsing import load_preset
 from worldmodels.evaluation import EvaluationResult
 from worldmodels.executors import Placement
 from worldmodels.pipeline import run_pipeline
-from worldmodels.presets import DEFAULT_ENV, changed
 from worldmodels.protocols import TEST_SEED_START, Policy, UserError
+from worldmodels.run_config import DEFAULT_ENV, changed
 from worldmodels.runs import Device
 from worldmodels.settings import with_settings
 from worldmodels.tasks import task_for

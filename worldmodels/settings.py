@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from worldmodels.config import from_json
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import parse_json, to_jsonable
 
 

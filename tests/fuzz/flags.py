@@ -30,8 +30,10 @@ from worldmodels import cli
 from worldmodels.commands import parsing
 from worldmodels.config import from_json
 from worldmodels.memory.kinds import build
-from worldmodels.presets import MemoryStageConfig, RunConfig, smoke
+from worldmodels.presets import smoke
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import config_hash, to_jsonable
+from worldmodels.stage_configs import MemoryStageConfig
 from worldmodels.video import VideoConfig
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 

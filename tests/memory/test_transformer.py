@@ -36,9 +36,10 @@ from worldmodels.planning.planners import PlanningConfig
 from worldmodels.planning.sampling import CEMConfig
 from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.policies.planning import PlanningPolicy
-from worldmodels.presets import MemoryStageConfig, RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import config_hash, load_checkpoint, save_checkpoint
+from worldmodels.stage_configs import MemoryStageConfig
 from worldmodels.stages.files import MemoryFile, Source
 from worldmodels.tasks.car_racing import CAR_RACING
 from worldmodels.video.films import dream_along

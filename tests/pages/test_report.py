@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from worldmodels.pages import MAX_BYTES, build_report
-from worldmodels.presets import PRESETS, changed
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import TEST_SEED_START, UserError
+from worldmodels.run_config import changed
 from worldmodels.runs import to_jsonable, write_json
 from worldmodels.tasks import DEFAULT
 

@@ -17,9 +17,9 @@ from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.policies.ensemble import Ensemble, EnsembleState
 from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import best_policy, open_member, open_policy, policy_path
-from worldmodels.presets import SelectionConfig
 from worldmodels.protocols import Policy, UserError
 from worldmodels.runs import read_json
+from worldmodels.stage_configs import SelectionConfig
 from worldmodels.stages import StageContext, add_members
 
 CHOICES = ActionSpec("discrete", 3)

@@ -19,8 +19,8 @@ from worldmodels.evaluation import evaluate
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.metrics import read_metrics
-from worldmodels.presets import SelectionConfig
 from worldmodels.runs import RunFolder
+from worldmodels.stage_configs import SelectionConfig
 from worldmodels.stages.alarm import DREAMS, Outcomes, WholeDreams, curves, disbelief
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.controller import Candidates

@@ -19,7 +19,9 @@ from worldmodels.evaluation import ConstantPolicy, constant_policies, evaluate
 from worldmodels.pages.data import load_run
 from worldmodels.pipeline import Pipeline
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.presets import RunConfig, SelectionConfig, TestConfig, changed, smoke
+from worldmodels.presets import smoke
+from worldmodels.run_config import RunConfig, changed
+from worldmodels.stage_configs import SelectionConfig, TestConfig
 from worldmodels.stages import StageContext
 
 CHOICES, BOX = (f"tests.stages.test_controls:tests/{name}-v0" for name in ("Wins", "WinsBox"))

@@ -18,7 +18,8 @@ from worldmodels.agent import Agent
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.pipeline import run_pipeline
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
+from worldmodels.presets import PRESETS
+from worldmodels.run_config import DEFAULT_ENV, RunConfig
 from worldmodels.runs import RunFolder, read_json
 from worldmodels.stages import (
     Candidates,

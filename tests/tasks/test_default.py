@@ -24,8 +24,9 @@ from worldmodels.commands.collect import Collect
 from worldmodels.commands.parsing import parse
 from worldmodels.commands.run import Run
 from worldmodels.envs.frames import FrameSpec
-from worldmodels.presets import PRESETS, changed, quick
+from worldmodels.presets import PRESETS, quick
 from worldmodels.protocols import UserError
+from worldmodels.run_config import changed
 from worldmodels.runs import RunFolder, to_jsonable
 from worldmodels.tasks import Task, register_task, task_for
 from worldmodels.tasks import task as records

@@ -27,8 +27,10 @@ from worldmodels.experience.rollout import run_group
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.pages import build_report
 from worldmodels.pipeline import Pipeline
-from worldmodels.presets import PRESETS, ControllerStageConfig, changed, full, quick, smoke
+from worldmodels.presets import PRESETS, full, quick, smoke
 from worldmodels.protocols import UserError
+from worldmodels.run_config import changed
+from worldmodels.stage_configs import ControllerStageConfig
 from worldmodels.stages.controller import DreamEvolution
 from worldmodels.stages.learning import flip_of
 from worldmodels.tasks import DEFAULT, Task, Words, named, register_task, task_for, task_of
@@ -138,11 +140,13 @@ def test_nothing_but_its_task_and_its_environment_asks_for_car_racing() -> None:
             if isinstance(text, str) and "CarRacing" in text and " " not in text:
                 found.add(place)
     found = {place for place in found if not place.startswith("envs/car_racing/")}
-    assert found == {"__init__.py", "presets.py", "tasks/__init__.py", "tasks/car_racing.py"}
+    assert found == {"__init__.py", "run_config.py", "tasks/__init__.py", "tasks/car_racing.py"}
 
 
-def test_presets_of_car_racing_are_what_they_were() -> None:
-    assert (quick().action_repeat, quick().frame_rows, quick().horizontal_flip) == (4, 96, False)
+def test_presets_of_car_racing_have_what_its_task_says() -> None:
+    assert (quick().action_repeat, quick().frame_rows, quick().horizontal_flip) == (4, 96, True)
+    for name in ("vision_training", "controller", "dream", "starts"):
+        assert getattr(quick(), name) == getattr(full(), name), name
     assert {cfg.residual.training.no_event_penalty for cfg in (smoke(), quick(), full())} == {2.0}
     assert (
         full().horizontal_flip,

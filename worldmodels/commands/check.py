@@ -22,8 +22,9 @@ from worldmodels._outputs import Output
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, json_object
 from worldmodels.config import Count, Repeat, Seed, Size
 from worldmodels.envs.frames import Crop, FrameSpec
-from worldmodels.presets import PRESETS, RunConfig
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
 from worldmodels.tasks import DEFAULT, task_for
 from worldmodels.tasks.choices import Choice, Finding, choices, findings

@@ -30,7 +30,7 @@ from worldmodels.experience.collect import GroupSize, TrainingEpisodes
 from worldmodels.experience.exploration import BrownianConfig, RandomControllerConfig
 from worldmodels.experience.export import export_minari
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.presets import RunConfig
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import FolderPath
 from worldmodels.stages.collection import CollectionPlan
 from worldmodels.tasks import task_for

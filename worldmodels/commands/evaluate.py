@@ -22,8 +22,8 @@ from worldmodels.executors import Placement
 from worldmodels.planning import planners
 from worldmodels.planning.planners import PlanningConfig
 from worldmodels.policies.opening import Named, best_policy, open_policy
-from worldmodels.presets import DEFAULT_ENV, RunConfig
 from worldmodels.protocols import DEFAULT_AGENT, TEST_SEED_START, UserError
+from worldmodels.run_config import DEFAULT_ENV, RunConfig
 from worldmodels.runs import FilePath, FolderPath, RunFolder, config_hash, read_json
 from worldmodels.tasks import task_for
 

@@ -22,8 +22,9 @@ from worldmodels import envs
 from worldmodels.commands import help
 from worldmodels.config import ConfigError, Fields, fault, types_of, unchecked, validate
 from worldmodels.executors import usable_cores
-from worldmodels.presets import DEFAULT_ENV, PRESETS, RunConfig
+from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError, shipped
+from worldmodels.run_config import DEFAULT_ENV, RunConfig
 from worldmodels.runs import check_outputs, require_device
 
 Input: TypeAlias = Literal["data", "latents", "vision"]

@@ -29,8 +29,8 @@ from worldmodels.policies.ensemble import FOLDER, Ensemble, other_members
 from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import Learned, open_member, open_policy, own_policy, policy_path
 from worldmodels.policies.planning import PlanningPolicy
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import DEFAULT_AGENT, SHIPPED, UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import (
     FilePath,
     FilmPath,

@@ -13,7 +13,7 @@ from worldmodels.commands.check import checked, load
 from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName, of_choices
 from worldmodels.config import Count, Seed
 from worldmodels.executors import Placement
-from worldmodels.presets import RunConfig, changed
+from worldmodels.run_config import RunConfig, changed
 from worldmodels.runs import Device, FolderPath, Log, read_json
 
 

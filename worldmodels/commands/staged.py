@@ -13,8 +13,8 @@ import tyro
 from worldmodels import envs
 from worldmodels.cli import guarded
 from worldmodels.commands.parsing import load_preset, trusted_env, use_all_cores, whole_env
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.settings import read_setting, with_settings
 
 STAGED = Path("runs/staged")

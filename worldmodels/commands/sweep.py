@@ -16,8 +16,8 @@ from worldmodels.config import Count
 from worldmodels.executors import Placement
 from worldmodels.pages.sweep import build_sweep
 from worldmodels.pipeline.sweep import Cell, results, run_cells, to_markdown
-from worldmodels.presets import DEFAULT_ENV
 from worldmodels.protocols import UserError
+from worldmodels.run_config import DEFAULT_ENV
 from worldmodels.runs import FolderPath, atomic_write, locked, require_device, write_json
 from worldmodels.settings import with_settings
 

@@ -15,9 +15,9 @@ from worldmodels.config import Seed
 from worldmodels.dream.config import DreamConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.memory.train import MemoryTrainConfig
-from worldmodels.presets import ControllerStageConfig, MemoryStageConfig, StartsConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import Device, FilePath, FolderPath, Log, file_digest, versions
+from worldmodels.stage_configs import ControllerStageConfig, MemoryStageConfig, StartsConfig
 from worldmodels.stages import LatentsFile, MemoryFile, Source, StageContext, VisionFile
 from worldmodels.stages.files import (
     load_latents,

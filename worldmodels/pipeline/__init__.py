@@ -25,8 +25,8 @@ from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
 from worldmodels.pipeline.schedule import Schedule
 from worldmodels.policies.ensemble import FOLDER
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import (
     Device,
     LedgerEntry,

@@ -10,8 +10,8 @@ from worldmodels import stages
 from worldmodels._agent_files import CARD, CONFIG, PARTS
 from worldmodels.agent import Agent
 from worldmodels.experience.store import EpisodeStore
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import atomic_path
 from worldmodels.stages import Candidates, LatentsFile, MemoryFile, StageContext, VisionFile
 from worldmodels.stages.collection import snapshot_folders

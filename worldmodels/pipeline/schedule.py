@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from worldmodels.metrics import Row, iteration_of
 from worldmodels.pages.text import about
 from worldmodels.pages.text import number as as_number
-from worldmodels.presets import RunConfig
+from worldmodels.run_config import RunConfig
 
 USUAL = {
     "explore": 1e-4,

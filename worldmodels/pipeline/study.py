@@ -26,8 +26,8 @@ from worldmodels.executors import Executor
 from worldmodels.memory.kinds import build
 from worldmodels.metrics import VariantRow
 from worldmodels.pipeline.iteration import Iteration
-from worldmodels.presets import RunConfig
 from worldmodels.protocols import SELECTION_SEED_START, TEST_SEED_START, UserError
+from worldmodels.run_config import RunConfig
 from worldmodels.runs import RunFolder, config_hash, derive_seed, read_json, versions, write_json
 from worldmodels.settings import with_settings
 from worldmodels.stages import MemoryFile, StageContext

@@ -18,9 +18,9 @@ from worldmodels.experience.collect import CollectConfig, Part, collect_parts
 from worldmodels.experience.exploration import AgentNoiseConfig, AR1Config, BehaviourConfig
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.metrics import Collection
-from worldmodels.presets import ExperienceConfig
 from worldmodels.protocols import TRAINING_SEED_LIMIT, UserError
 from worldmodels.runs import derive_seed
+from worldmodels.stage_configs import ExperienceConfig
 from worldmodels.stages.context import StageContext
 
 SNAPSHOT = "snapshot.safetensors"

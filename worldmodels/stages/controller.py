@@ -33,9 +33,9 @@ from worldmodels.executors import Executor
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.metrics import GenerationStep
-from worldmodels.presets import ControllerStageConfig, StartsConfig
 from worldmodels.protocols import UserError
 from worldmodels.runs import progress
+from worldmodels.stage_configs import ControllerStageConfig, StartsConfig
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile
 from worldmodels.stages.learning import originals

@@ -11,8 +11,8 @@ from worldmodels import envs
 from worldmodels.evaluation import ConstantPolicy, PolicySpec, constant_policies, evaluate_many
 from worldmodels.evaluation.statistics import told
 from worldmodels.executors import given_or_new
-from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import write_json
+from worldmodels.stage_configs import SelectionConfig, TestConfig
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.selection import best_of
 

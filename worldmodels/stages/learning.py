@@ -16,8 +16,8 @@ from worldmodels.memory.calibration import calibrate
 from worldmodels.memory.rewards import RewardKind, RewardModel
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind
 from worldmodels.memory.train import train_memory as fit_memory
-from worldmodels.presets import MemoryStageConfig
 from worldmodels.runs import derive_seed, progress
+from worldmodels.stage_configs import MemoryStageConfig
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.tasks import Symmetry, task_for

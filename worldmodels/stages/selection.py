@@ -34,8 +34,8 @@ from worldmodels.planning.streams import PolicyTrainConfig
 from worldmodels.policies.ensemble import FOLDER, Ensemble
 from worldmodels.policies.learned import PolicyFile, origin
 from worldmodels.policies.opening import best_policy, open_member, open_policy
-from worldmodels.presets import SelectionConfig, TestConfig
 from worldmodels.runs import atomic_write, derive_seed, versions
+from worldmodels.stage_configs import SelectionConfig, TestConfig
 from worldmodels.stages.alarm import Outcomes, WholeDreams, curves, disbelief
 from worldmodels.stages.context import StageContext
 from worldmodels.stages.controller import Candidates
