@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 from worldmodels.protocols import UserError
 from worldmodels.tasks import task_for
-from worldmodels.tasks.choices import Finding, findings
 from worldmodels.tasks.default import measure
 from worldmodels.tasks.examination import Examination
+from worldmodels.tasks.findings import Finding, findings
 
 BLOCK = "tests.envs.blocks:tests/Fake"
 ENVIRONMENTS = {

@@ -12,8 +12,9 @@ from worldmodels.protocols import (
 )
 from worldmodels.run_config import DEFAULT_ENV, RunConfig, changed
 from worldmodels.tasks import Task, task_for
-from worldmodels.tasks.choices import choices, findings
+from worldmodels.tasks.choices import choices
 from worldmodels.tasks.default import measure
+from worldmodels.tasks.findings import findings
 
 SMOKE: dict[str, Any] = {
     "iterations": 2,

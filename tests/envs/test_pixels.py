@@ -27,8 +27,8 @@ from worldmodels.experience import rollout
 from worldmodels.experience.rollout import run_group
 from worldmodels.protocols import UserError
 from worldmodels.tasks import DEFAULT, task_for
-from worldmodels.tasks.choices import findings
 from worldmodels.tasks.default import measure
+from worldmodels.tasks.findings import findings
 
 SEED = 7
 

@@ -30,9 +30,10 @@ from worldmodels.run_config import changed
 from worldmodels.runs import RunFolder, to_jsonable
 from worldmodels.tasks import Task, register_task, task_for
 from worldmodels.tasks import task as records
-from worldmodels.tasks.choices import choices, findings
+from worldmodels.tasks.choices import choices
 from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, measure
 from worldmodels.tasks.examination import Examination, Reach
+from worldmodels.tasks.findings import findings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -257,9 +258,32 @@ def test_scales_that_fall_are_left_out() -> None:
     assert found["experience.explore_scales"] == (0.25, 0.5)
 
 
-def test_choices_get_no_residual() -> None:
+def test_choices_get_no_residual_in_short_runs() -> None:
     assert settings("fine")["residual.enabled"] is False
+    assert settings("fine", "full")["residual.enabled"] is False
     assert "residual.enabled" not in settings("pendulum")
+
+
+@pytest.mark.parametrize("kind", ["fine", "pendulum"])
+def test_full_collects_more_and_learns_for_longer_where_rare_ends_decide(kind: str) -> None:
+    ends = dataclasses.replace(seen(kind).ends, rate=0.01, terminated=5)
+    pay = dataclasses.replace(seen(kind).rewards, commonest=1.0, share=0.6, at_ends=False)
+    found = dataclasses.replace(seen(kind), ends=ends, rewards=pay)
+    assert "iterations" not in {c.setting for c in choices(found, "full")}  # rewards decide
+    found = dataclasses.replace(found, rewards=dataclasses.replace(pay, share=0.99, at_ends=True))
+    short, whole = (
+        {c.setting: c.value for c in choices(found, preset)} for preset in ("quick", "full")
+    )
+    for name in ("explore_episodes", "agent_episodes"):
+        assert whole[f"experience.{name}"] == 4 * short[f"experience.{name}"]
+    assert "iterations" not in short
+    assert (whole["iterations"], whole["from_scratch.memory_steps"]) == (3, 20_000)
+    if kind == "fine":  # its actions are choices
+        assert whole["residual.enabled"] is True
+        assert whole["residual.training.gradient"] == "reinforce"
+        assert whole["residual.training.max_length"] == whole["dream.horizon"]
+    else:
+        assert "residual.enabled" not in whole
 
 
 # --- the command

@@ -27,9 +27,10 @@ from worldmodels.protocols import UserError
 from worldmodels.run_config import RunConfig
 from worldmodels.runs import FilePath, RunFolder, atomic_write, read_json, to_jsonable, write_json
 from worldmodels.tasks import DEFAULT, task_for
-from worldmodels.tasks.choices import Choice, Finding, choices, findings
+from worldmodels.tasks.choices import Choice, choices
 from worldmodels.tasks.default import measure_in_worker
 from worldmodels.tasks.examination import Examination
+from worldmodels.tasks.findings import Finding, findings
 
 CHECK = "check.json"
 """File of the record in a run folder."""

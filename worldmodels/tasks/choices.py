@@ -1,11 +1,11 @@
-"""From what a few episodes showed to what is to be said about it, and to settings with reasons."""
+"""From what a few episodes showed to settings, with reasons."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from worldmodels.protocols import NUM_TEST_SEEDS
 from worldmodels.tasks.behaviours import RHO
@@ -31,11 +31,14 @@ USUAL_EPISODES = 600
 """Episodes of the first collection in the presets."""
 FEW_FRAMES, MANY_FRAMES = 20_000, 150_000
 """Frames that the first collection has at least, and at most."""
-RARE_FRAMES = 200_000
-"""Its frames where few steps end an episode or pay: M learns both by heart from too few."""
+RARE_FRAMES, MANY_EPISODES = 200_000, 3000
+"""Its frames where few steps end an episode or pay, and its episodes at most: M learns both by
+heart from too few."""
 AGENT_FRAMES, AGENT_EPISODES = 60_000, (64, 192)
 """Most frames of a later collection there, and its episodes: the fewest and the most."""
-MANY_EPISODES = 3000
+MORE = 4
+"""How many times as many frames and episodes the preset "full" collects where rare ends decide:
+M's ends are calibrated then, so that a policy may be learnt in its dreams for long."""
 RARE_END, SOME_ENDS = 0.02, 0.1
 """Ends per step below which they weigh ten times, and three times, in M's loss."""
 RARE_REWARD, SOME_REWARDS = 0.01, 0.05
@@ -51,8 +54,6 @@ TINY = (
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 
-Level: TypeAlias = Literal["ok", "note", "warning", "refused"]
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -64,15 +65,6 @@ class Choice:
     reason: str
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something to know about the environment."""
-
-    level: Level
-    text: str
-    """what was seen, and what helps"""
-
-
 def choices(
     found: Examination, preset: str, action_repeat: int | None = None
 ) -> tuple[Choice, ...]:
@@ -82,9 +74,15 @@ def choices(
     """
     held = action_repeat or hold(found)
     yours = action_repeat is not None
-    made = [_hold(found, held, yours), *_time(found, held), *_exploration(found, held)]
-    made += [*_losses(found), *_recipe(found)]
+    many = preset == "full" and rare(found.ends.rate) and survival(found)
+    made = [_hold(found, held, yours), *_time(found, held, many), *_exploration(found, held)]
+    made += [*_losses(found), *_recipe(found, held, many)]
     return tuple(one for one in made if preset != "smoke" or one.setting not in TINY)
+
+
+def rare(rate: float) -> bool:
+    """Whether something happens, but in few steps."""
+    return 0 < rate <= RARE_END
 
 
 def hold(found: Examination) -> int:
@@ -111,8 +109,8 @@ def _hold(found: Examination, held: int, yours: bool) -> Choice:
     return Choice("action_repeat", held, why)
 
 
-def _time(found: Examination, held: int) -> Iterator[Choice]:
-    """How long dreams and episodes last."""
+def _longest(found: Examination, held: int) -> tuple[int, int, str]:
+    """Steps of the longest episode, decisions of a dream, and why."""
     ends = found.ends
     longest = ends.limit or 2 * ends.longest
     what = f"the time limit is {longest} steps"
@@ -121,10 +119,18 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
         what = f"episodes are truncated after {longest} steps"
     elif ends.limit is None:
         what = f"twice the longest of the episodes seen is {longest} steps"
-    decisions = max(1, math.ceil(longest / held))
     cap = LONG_DREAM if ends.terminated else SAFE_DREAM
     early = "episodes end early" if ends.terminated else "no episode ended early"
-    yield Choice("dream.horizon", min(decisions, cap), f"{what}, {early} (at most {cap} decisions)")
+    horizon = min(max(1, math.ceil(longest / held)), cap)
+    return longest, horizon, f"{what}, {early} (at most {cap} decisions)"
+
+
+def _time(found: Examination, held: int, many: bool) -> Iterator[Choice]:
+    """How long dreams and episodes last, and how many there are."""
+    ends = found.ends
+    longest, horizon, why = _longest(found, held)
+    decisions = max(1, math.ceil(longest / held))
+    yield Choice("dream.horizon", horizon, why)
     whole = ends.limit is not None and decisions <= WHOLE
     steps = None if whole else WHOLE * held
     why = "whole episodes, so that their ends are seen"
@@ -133,10 +139,10 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
     yield Choice("experience.explore_steps", steps, why)
     yield Choice("experience.agent_steps", steps, why)
     if ends.limit is None:
-        many = max(PLAYED_OUT, FAR_LONGER * ends.longest)
+        most = max(PLAYED_OUT, FAR_LONGER * ends.longest)
         why = f"no time limit; far longer than what was seen ({ends.longest} steps)"
-        yield Choice("selection.max_steps", many, why)
-        yield Choice("test.max_steps", many, why)
+        yield Choice("selection.max_steps", most, why)
+        yield Choice("test.max_steps", most, why)
     if decisions <= SHORT:
         why = f"episodes have at most {decisions} decisions, so more of them cost little"
         yield Choice("selection.episodes", SELECTION, why)
@@ -146,28 +152,29 @@ def _time(found: Examination, held: int) -> Iterator[Choice]:
     length = max(reach.length for reach in found.random)
     if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
         length = float(ends.limit or ends.longest)
-    yield from _episodes(found, min(length, steps or length), min(longest, steps or longest))
+    longest, length = min(longest, steps or longest), min(length, steps or length)
+    yield from _episodes(found, length, longest, MORE if many else 1)
 
 
-def _episodes(found: Examination, length: float, longest: int) -> Iterator[Choice]:
+def _episodes(found: Examination, length: float, longest: int, times: int) -> Iterator[Choice]:
     """How many episodes are collected, if they last so many steps at random, and at most."""
-    rare = [
+    few = [
         f"{rate:.1%} of steps {what}"
         for rate, what in ((found.ends.rate, "end an episode"), (1 - found.rewards.share, "pay"))
-        if 0 < rate <= RARE_END
+        if rare(rate)
     ]
     last = f"they last {length:.0f} steps at random"
-    many = min(MANY_EPISODES, math.ceil(FEW_FRAMES / length))
-    if rare:
-        many = min(MANY_EPISODES, int(RARE_FRAMES / length))
-        last += ", and " + " and ".join(rare)
+    number = min(MANY_EPISODES, math.ceil(FEW_FRAMES / length))
+    if few:
+        number = times * min(MANY_EPISODES, int(RARE_FRAMES / length))
+        last += ", and " + " and ".join(few)
     elif USUAL_EPISODES * length > MANY_FRAMES:
-        many = max(64, int(MANY_FRAMES / length))
-    if rare or not FEW_FRAMES <= USUAL_EPISODES * length <= MANY_FRAMES:
-        yield Choice("experience.explore_episodes", many, last)
-    if rare:
+        number = max(64, int(MANY_FRAMES / length))
+    if few or not FEW_FRAMES <= USUAL_EPISODES * length <= MANY_FRAMES:
+        yield Choice("experience.explore_episodes", number, last)
+    if few:
         low, high = AGENT_EPISODES
-        later = max(low, min(high, int(AGENT_FRAMES / longest)))
+        later = times * max(low, min(high, int(AGENT_FRAMES / longest)))
         yield Choice("experience.agent_episodes", later, last)
 
 
@@ -236,155 +243,44 @@ def _losses(found: Examination) -> Iterator[Choice]:
         why = f"all steps pay {pay.commonest:g} but some last ones: how long it lasts decides"
         yield Choice("memory_training.reward_weight", 0.0, why)
     else:
-        rare = 1 - pay.share
-        weight = 10.0 if rare < RARE_REWARD else 4.0 if rare < SOME_REWARDS else 2.0
+        others = 1 - pay.share
+        weight = 10.0 if others < RARE_REWARD else 4.0 if others < SOME_REWARDS else 2.0
         yield Choice(
-            "memory_training.reward_weight", weight, f"{rare:.1%} of steps pay something else"
+            "memory_training.reward_weight", weight, f"{others:.1%} of steps pay something else"
         )
 
 
-def _recipe(found: Examination) -> Iterator[Choice]:
-    """Which parts of the recipe make sense."""
-    if found.actions.kind == "discrete":
-        yield Choice(
-            "residual.enabled", False, "it takes time, and is not shown to help with choices"
-        )
+def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
+    """Which parts of the recipe make sense; ``many``: many episodes, whose ends decide."""
+    if many:
+        why = f"only ends decide, of {found.ends.rate:.1%} of steps: M learns them for long"
+        yield Choice("iterations", 3, why)
+        yield Choice("from_scratch.iterations", 1, why)
+        yield Choice("from_scratch.memory_steps", 20_000, why)
+    if many and found.actions.kind == "discrete":
+        yield from _residual(_longest(found, held)[1])
+    elif found.actions.kind == "discrete":
+        why = "it takes time; with choices it is shown to help where `full` has honest ends only"
+        yield Choice("residual.enabled", False, why)
     if found.rewards.constant or found.rewards.low > 0:
         why = "steps without a reward mark no loss, as all steps pay the same or above 0"
         yield Choice("starts.off_track_weight", 1.0, why)
     yield Choice("selection.reward_bound", None, "what a step can pay at most is not known")
 
 
-def findings(found: Examination) -> tuple[Finding, ...]:
-    """What is to be said, the worst first; "ok" alone where there is nothing."""
-    order: dict[Level, int] = {"refused": 0, "warning": 1, "note": 2, "ok": 3}
-    said = [*_of_frames(found), *_of_channels(found), *_of_ends(found)]
-    said += [*_of_rewards(found), *_of_seeds(found)]
-    if not any(one.level in ("refused", "warning") for one in said):
-        said.insert(0, Finding("ok", "it can be learnt with the settings below"))
-        order["ok"] = 0
-    return tuple(sorted(said, key=lambda one: order[one.level]))
-
-
-def _of_frames(found: Examination) -> Iterator[Finding]:
-    frames = found.frames
-    for name, share in (("black", frames.black), ("white", frames.white)):
-        if share == 1.0:
-            yield Finding(
-                "refused",
-                f"all frames are {name}: there is nothing to see. It may draw nothing where there "
-                "is no display: pass it what makes it draw (render_mode='rgb_array', offscreen), "
-                "or wrap it in gymnasium.wrappers.AddRenderObservation",
-            )
-            return
-        if share >= 0.005:
-            yield Finding("note", f"{share:.0%} of the frames are {name}")
-    if frames.same:
-        yield Finding(
-            "refused",
-            "all frames are the same: no action shows. Wrap it in "
-            "gymnasium.wrappers.AddRenderObservation, or return a new frame in each step",
-        )
-    elif frames.std < 1:
-        yield Finding(
-            "warning",
-            f"brightness deviates by {frames.std:.2f} of 255 only: V may see nothing. Crop the "
-            "frame to what matters (--crop), or stretch it with "
-            "gymnasium.wrappers.TransformObservation",
-        )
-    elif frames.mean > 245 or frames.mean < 10:
-        side = "white" if frames.mean > 245 else "black"
-        yield Finding("note", f"the picture is nearly {side} ({frames.mean:.0f} of 255 on average)")
-    if frames.plain == 1.0 and not frames.same:
-        yield Finding("note", "every frame is of one colour")
-    if frames.still > 0.5 and not frames.same:
-        yield Finding("note", f"{frames.still:.0%} of the steps change no pixel")
-    if len(frames.shape) > 1 and min(frames.shape[:2]) > 256:
-        size = f"{frames.shape[0]}x{frames.shape[1]}"
-        yield Finding("note", f"frames of {size} cost time; V sees 64x64: let it draw smaller ones")
-
-
-def _of_channels(found: Examination) -> Iterator[Finding]:
-    if found.stacked:
-        yield Finding(
-            "warning",
-            "the four channels are four grey frames, not RGBA: V sees the oldest three as colours. "
-            "gymnasium.wrappers.TransformObservation can keep the newest, obs[..., -1:]",
-        )
-
-
-def _of_ends(found: Examination) -> Iterator[Finding]:
-    ends = found.ends
-    if ends.endless:
-        yield Finding(
-            "refused",
-            f"no episode ended within {ends.longest} steps, and there is no time limit: give "
-            "--max-steps, or register it with max_episode_steps",
-        )
-    elif ends.limit is None:
-        yield Finding(
-            "note",
-            "there is no time limit, but episodes end by themselves (longest seen: "
-            f"{ends.longest}); if a good agent's do not, give --max-steps",
-        )
-    if 0 < ends.longest <= 2:
-        yield Finding(
-            "warning",
-            f"no episode is longer than {ends.longest} step{'s' * (ends.longest > 1)}: M has no "
-            "past to remember, and a dream is over at once",
-        )
-    elif 0 < ends.longest < SHORTEST:
-        yield Finding("note", f"no episode is longer than {ends.longest} steps")
-
-
-def _of_rewards(found: Examination) -> Iterator[Finding]:
-    pay, ends = found.rewards, found.ends
-    fixed = ends.terminated == 0 or ends.shortest == ends.longest
-    if pay.constant and pay.commonest == 0:
-        yield Finding(
-            "warning",
-            f"no reward came in {found.steps} steps: nothing says what is good. Explore for longer "
-            "(--experience.explore-episodes, --experience.explore-rho), or pay for steps on the "
-            "way with gymnasium.wrappers.TransformReward",
-        )
-    elif pay.same_returns or (pay.constant and fixed):
-        same = "all whole episodes have the same return"
-        if pay.constant:
-            same = f"every step pays {pay.commonest:g} and all episodes are equally long"
-        yield Finding(
-            "warning",
-            f"{same}: nothing says which policy is better. If other rewards or early ends are "
-            "possible, explore for longer (--experience.explore-episodes, "
-            "--experience.explore-rho)",
-        )
-    elif pay.constant:
-        what = "how long the episode lasts" if pay.commonest > 0 else "how soon it ends"
-        yield Finding("note", f"every step pays {pay.commonest:g}: the return is {what}")
-    elif survival(found):
-        yield Finding(
-            "note",
-            f"all steps pay {pay.commonest:g} but some last ones: the return is how long the "
-            "episode lasts",
-        )
-    elif 1 - pay.share < SOME_REWARDS:
-        yield Finding("note", f"rewards are rare: {1 - pay.share:.1%} of the steps")
-    if pay.low < 0 and pay.high <= 0:
-        yield Finding(
-            "note",
-            f"no reward is above 0 ({pay.low:g} to {pay.high:g}): an early end looks good where M "
-            "dreams one",
-        )
-    if max(abs(pay.low), abs(pay.high)) > 1e6:
-        largest = max(abs(pay.low), abs(pay.high))
-        yield Finding("note", f"rewards reach {largest:.3g} in size; M scales them")
-
-
-def _of_seeds(found: Examination) -> Iterator[Finding]:
-    if not found.repeatable:
-        yield Finding(
-            "warning",
-            "the same seed and actions gave other frames or rewards: nothing can be reproduced. "
-            "Draw all that is random from self.np_random, after super().reset(seed=seed)",
-        )
-    if found.same_resets and not found.frames.same:
-        yield Finding("note", "all episodes begin with the same frame, whatever the seed")
+def _residual(horizon: int) -> Iterator[Choice]:
+    """A residual that learns by trying, in dreams as long as C's."""
+    yield Choice("residual.enabled", True, "M's ends are calibrated, so dreams bear long learning")
+    tries = "a choice has no slope for M's gradient: other choices are tried"
+    own = {
+        "gradient": "reinforce",
+        "network.noise": 0.5,
+        "network.residual": 2.0,
+        "batch_size": 512,
+        "steps": 3000,
+        "actors": 1,
+    }
+    for name, value in own.items():
+        yield Choice(f"residual.training.{name}", value, tries)
+    yield Choice("residual.training.discount", 0.99, "what ends an episode is seen long before")
+    yield Choice("residual.training.max_length", horizon, "as long as C's dreams")
