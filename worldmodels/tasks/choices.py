@@ -260,7 +260,7 @@ def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
     if many and found.actions.kind == "discrete":
         yield from _residual(_longest(found, held)[1])
     elif found.actions.kind == "discrete":
-        why = "it takes time; with choices it is shown to help where `full` has honest ends only"
+        why = "it takes time; with choices, `full` learns one where rare ends decide"
         yield Choice("residual.enabled", False, why)
     if found.rewards.constant or found.rewards.low > 0:
         why = "steps without a reward mark no loss, as all steps pay the same or above 0"
