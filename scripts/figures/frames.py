@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,22 +16,57 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from scripts.figures.style import BLUE, INK, MUTED, chart, save
-from worldmodels import Agent
+from worldmodels import Agent, envs
 from worldmodels.evaluation import evaluate
 from worldmodels.memory.interface import MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_noise
+from worldmodels.policies.opening import open_member
 from worldmodels.runs import atomic_path
 from worldmodels.video.drawing import VideoConfig, write_picture
 from worldmodels.video.films import Recording, Views, dream_strip, reconstructions, replay, views
 
 AGENT, TRACK = "car-racing", 1_000_012
-SIZE, GAP, HEAD = (432, 288), 8, 30
-"""A panel of the film (width, height), between them, above them."""
-SEES, DREAMS = 12, 108
-"""Decisions for which both panels show reality, then those of the dream."""
-FIRST = 60
-"""Decisions that are driven before the film begins."""
+GAP, HEAD = 8, 30
+"""Between the panels of a film, above them."""
 PAPER, LIGHT, WARM = (17, 19, 24), (236, 236, 236), (240, 171, 60)
+
+
+@dataclass(frozen=True)
+class Film:
+    """Left reality, right the agent's dream of it: from one moment on, a dream of its own."""
+
+    agent: str
+    env_id: str
+    seed: int
+    title: str
+    """above reality"""
+    size: tuple[int, int]
+    """of a panel: width, height"""
+    seconds: float
+    """of a decision, as they pass in reality"""
+    first: int
+    """decisions before the film begins"""
+    sees: int = 12
+    """decisions for which both panels show reality"""
+    dreams: int = 108
+    """decisions of the dream"""
+
+
+FILMS = {
+    "drive-and-dream.webp": Film(
+        AGENT, "CarRacing-v3", TRACK, "the agent drives", (432, 288), 0.08, first=60
+    ),
+    "dodge-and-dream.webp": Film(
+        "take-cover",
+        "VizdoomTakeCover-v1",
+        1_000_000,
+        "the agent dodges",
+        (432, 270),
+        4 / 35,
+        first=40,
+        dreams=80,
+    ),
+}
 
 
 @functools.cache
@@ -57,12 +92,12 @@ def draw_dream_strip(path: Path) -> None:
     write_picture(path, dream_strip(_views()[1]))
 
 
-def draw_drive_and_dream(path: Path) -> None:
-    """Left a real drive, right the agent's dream of it: from one moment on, a dream of its own."""
-    real, dreamt = zip(*_drive(), strict=True)
+def draw_film(path: Path) -> None:
+    """Reality beside a dream; the figure's name is the film's."""
+    film = FILMS[path.name]
     sheets = [
-        _sheet(picture, dream, step - SEES)
-        for step, (picture, dream) in enumerate(zip(real, dreamt, strict=True))
+        _sheet(film, picture, dream, step - film.sees)
+        for step, (picture, dream) in enumerate(_play(film))
     ]
     with atomic_path(path) as temporary:
         sheets[0].save(
@@ -70,7 +105,7 @@ def draw_drive_and_dream(path: Path) -> None:
             format="WEBP",
             save_all=True,
             append_images=sheets[1:],
-            duration=80,  # milliseconds: a decision is four frames of a fiftieth of a second
+            duration=round(1000 * film.seconds),
             loop=0,
             quality=62,
             method=6,
@@ -78,17 +113,17 @@ def draw_drive_and_dream(path: Path) -> None:
 
 
 @torch.inference_mode()
-def _drive() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def _play(film: Film) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     """For each decision of the film what is seen in reality, drawn large, and in the dream."""
-    agent = _agent()
-    with contextlib.closing(gym.make("CarRacing-v3", render_mode="rgb_array")) as env:
-        obs, _ = env.reset(seed=TRACK)
+    agent = open_member(film.agent)
+    with contextlib.closing(envs.make(film.env_id, render_mode="rgb_array")) as env:
+        obs, _ = env.reset(seed=film.seed)
         state: Any = None
         generator = torch.Generator().manual_seed(3)
-        for step in range(FIRST + SEES + DREAMS):
+        for step in range(film.first + film.sees + film.dreams):
             action, state = agent.predict(obs, state, deterministic=True)
-            if step >= FIRST:
-                if step < FIRST + SEES:
+            if step >= film.first:
+                if step < film.first + film.sees:
                     z = torch.from_numpy(state.z)
                     memory = MemoryState(torch.from_numpy(state.h), torch.from_numpy(state.c))
                 else:
@@ -104,20 +139,22 @@ def _drive() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
                     action, state = agent.predict(obs, state, deterministic=True)
 
 
-def _sheet(real: NDArray[np.uint8], dream: NDArray[np.uint8], dreamt: int) -> Image.Image:
+def _sheet(
+    film: Film, real: NDArray[np.uint8], dream: NDArray[np.uint8], dreamt: int
+) -> Image.Image:
     """One picture of the film; ``dreamt`` decisions ago the dream last saw reality."""
-    width, height = SIZE
+    width, height = film.size
     sheet = Image.new("RGB", (2 * width + GAP, height + HEAD), PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
     dreams = dreamt >= 0
-    said = (
-        f"its dream, {(dreamt + 1) * 0.08:.1f} s with its eyes closed" if dreams else "what V sees"
-    )
+    passed = f"{(dreamt + 1) * film.seconds:.1f}"
+    said = f"its dream, {passed} s with its eyes closed" if dreams else "what V sees"
     for left, frame, text, ink in (
-        (0, real, "the agent drives", LIGHT),
+        (0, real, film.title, LIGHT),
         (width + GAP, dream, said, WARM if dreams else LIGHT),
     ):
-        sheet.paste(Image.fromarray(frame).resize(SIZE, Image.Resampling.BICUBIC), (left, HEAD))
+        panel = Image.fromarray(frame).resize(film.size, Image.Resampling.BICUBIC)
+        sheet.paste(panel, (left, HEAD))
         draw.text((left + 8, 5), text, ink, font)
     return sheet
 

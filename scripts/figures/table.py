@@ -22,7 +22,10 @@ _PLUMBING = {
     *("worldmodels.protocols", "worldmodels.runs"),
 }
 """Modules that figures import but whose changes no picture shows."""
-_AGENT = tuple(sorted((ROOT / "worldmodels/agents/car-racing").glob("*.safetensors")))
+_AGENT, _DODGER = (
+    tuple(sorted((ROOT / "worldmodels/agents" / name).glob("*.safetensors")))
+    for name in ("car-racing", "take-cover")
+)
 
 
 class Made(NamedTuple):
@@ -76,7 +79,8 @@ def _committed(*names: str) -> tuple[Path, ...]:
 _METHODS = _committed(*charts.FULL, *charts.QUICK, "2026-11-26-baselines")
 FIGURES: dict[str, Made] = {
     **{f"badge-{name}.svg": Made(diagrams.draw_badge) for name in diagrams.BADGES},
-    "drive-and-dream.webp": Made(frames.draw_drive_and_dream, _AGENT),
+    "drive-and-dream.webp": Made(frames.draw_film, _AGENT),
+    "dodge-and-dream.webp": Made(frames.draw_film, _DODGER),
     "system.svg": Made(diagrams.draw_system),
     "stages.svg": Made(diagrams.draw_stages),
     "return-by-frames.svg": Made(charts.draw_return_by_frames, _METHODS),
