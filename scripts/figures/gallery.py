@@ -19,7 +19,7 @@ from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.policies.opening import open_member, open_policy
 from worldmodels.policies.planning import PlanningPolicy
-from worldmodels.protocols import SELECTION_SEED_START, SHIPPED, UserError, shipped
+from worldmodels.protocols import SELECTION_SEED_START, UserError
 from worldmodels.video.drawing import Frames, VideoConfig, compose, write_animation
 from worldmodels.video.films import (
     dream_frames,
@@ -48,11 +48,6 @@ SLOWER = 3.0
 """How much longer plans are seen than they last."""
 
 Piece: TypeAlias = Callable[[str, Agent, VideoConfig], Iterator[Frames]]
-
-
-def dreaming() -> tuple[str, ...]:
-    """The agents of the package that can dream: some were shipped to act only."""
-    return tuple(name for name in shipped() if (SHIPPED / name / "starts.safetensors").exists())
 
 
 def dreams(_: str, agent: Agent, cfg: VideoConfig) -> Iterator[Frames]:
