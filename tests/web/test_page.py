@@ -16,6 +16,7 @@ from tests.pages.fixture import make_run
 from worldmodels import cli
 from worldmodels.agent import Agent
 from worldmodels.envs.spaces import ActionSpec
+from worldmodels.memory.interface import MemoryState
 from worldmodels.pages import build_report
 from worldmodels.protocols import UserError
 from worldmodels.tasks import DEFAULT
@@ -24,7 +25,7 @@ from worldmodels.tasks.take_cover import TAKE_COVER
 from worldmodels.vision.vae import ConvVAE, VAEConfig
 from worldmodels.web import page
 from worldmodels.web.controls import bars, controls
-from worldmodels.web.weights import Blob, decoder
+from worldmodels.web.weights import Blob, chosen_starts, decoder
 
 PEDALS = ActionSpec("box", 3, (-1.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -68,6 +69,21 @@ def test_the_decoder_s_first_two_layers_are_one(discrete: Path) -> None:
 
     found = z @ read(first["w"]) + read(first["b"])
     torch.testing.assert_close(found, expected, atol=2e-3, rtol=2e-3)
+
+
+@torch.inference_mode()
+def test_it_opens_with_a_dream_that_goes_on() -> None:
+    """All steps of TakeCover pay the same, and its first start is a hit that kills twice in three."""
+    agent = Agent.from_pretrained("take-cover")
+    assert agent.starts is not None
+    index = chosen_starts(len(agent.starts))
+    parts = agent.starts.z[index], agent.starts.h[0, index], agent.starts.c[0, index]
+    z, h, c = map(torch.from_numpy, parts)
+    action = agent.act(z, h)
+    out, _ = agent.memories[0].step(z, action, MemoryState(h, c))
+    ends = torch.sigmoid(out.terminated_logit)
+    assert ends[0] > 0.5
+    assert ends[page._first(agent)] < 0.01
 
 
 def test_keys_are_the_task_s_or_numbered() -> None:

@@ -150,17 +150,19 @@ def _name(agent: str | Path) -> str:
 
 @torch.inference_mode()
 def _first(agent: Agent) -> int:
-    """The start that the page opens with: the one from which C dreams the highest return."""
+    """The start that the page opens with: the one whose dream returns most, early ends counted."""
     assert agent.starts is not None and agent.reward_model is not None
     chosen = chosen_starts(len(agent.starts))
     parts = agent.starts.z[chosen], agent.starts.h[0, chosen], agent.starts.c[0, chosen]
     z, h, c = map(torch.from_numpy, parts)
     memory, state = agent.memories[0], MemoryState(h, c)
     total, generator = torch.zeros(len(chosen)), torch.Generator().manual_seed(0)
+    alive = torch.ones(len(chosen))
     for _ in range(LOOK_AHEAD):
         action = agent.act(z, state.seen(agent.controller.carry))
         z, out, state = memory.dream(z, action, state, mixture_noise(z, generator))
-        total += agent.reward_model.expected(out.reward)
+        total += alive * agent.reward_model.expected(out.reward)
+        alive *= torch.sigmoid(-out.terminated_logit)
     return int(total.argmax())
 
 
