@@ -73,7 +73,7 @@ def test_the_decoder_s_first_two_layers_are_one(discrete: Path) -> None:
 
 @torch.inference_mode()
 def test_it_opens_with_a_dream_that_goes_on() -> None:
-    """All steps of TakeCover pay the same, and its first start is a hit that kills twice in three."""
+    """All steps of TakeCover pay the same, and two times in three its first start ends at once."""
     agent = Agent.from_pretrained("take-cover")
     assert agent.starts is not None
     index = chosen_starts(len(agent.starts))
