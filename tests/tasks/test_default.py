@@ -278,6 +278,7 @@ def test_full_collects_more_and_learns_for_longer_where_rare_ends_decide(kind: s
         assert whole[f"experience.{name}"] == 4 * short[f"experience.{name}"]
     assert "iterations" not in short
     assert (whole["iterations"], whole["from_scratch.memory_steps"]) == (3, 20_000)
+    assert whole["selection.late_iterations"] == whole["from_scratch.iterations"] == 1
     if kind == "fine":  # its actions are choices
         assert whole["residual.enabled"] is True
         assert whole["residual.training.gradient"] == "reinforce"

@@ -257,6 +257,8 @@ def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
         yield Choice("iterations", 3, why)
         yield Choice("from_scratch.iterations", 1, why)
         yield Choice("from_scratch.memory_steps", 20_000, why)
+        why = "only the last M is trained for so long, and the agent dreams in its own"
+        yield Choice("selection.late_iterations", 1, why)
     if many and found.actions.kind == "discrete":
         yield from _residual(_longest(found, held)[1])
     elif found.actions.kind == "discrete":
