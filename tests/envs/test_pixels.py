@@ -119,6 +119,29 @@ def test_what_an_environment_draws_stands_for_its_observations(
     )
 
 
+@pytest.mark.parametrize(
+    "env_id",
+    ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"],
+)
+def test_a_lighter_screen_shows_the_same_frames(env_id: str) -> None:
+    stock = gym.make(env_id, render_mode="rgb_array")
+    assert type(stock.unwrapped) in pixels.CLASSIC
+    env = envs.make(env_id)
+    stock.reset(seed=SEED)
+    frames, drawn = [env.reset(seed=SEED)[0]], [stock.render()]
+    stock.action_space.seed(SEED)
+    for _ in range(20):
+        action = stock.action_space.sample()
+        frames.append(env.step(action)[0])
+        stock.step(action)
+        drawn.append(stock.render())
+    screens = [one.unwrapped.screen for one in (stock, env)]  # type: ignore[attr-defined]
+    assert [screen.get_bitsize() for screen in screens] == [32, 24]
+    assert np.array_equal(frames, np.asarray(drawn))
+    stock.close()
+    env.close()
+
+
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_frames_that_nobody_sees_are_not_drawn(
     env_id: str, monkeypatch: pytest.MonkeyPatch

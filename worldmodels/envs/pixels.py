@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs import classic_control as classic
 from gymnasium.wrappers import (
     AddRenderObservation,
     HumanRendering,
@@ -35,12 +36,39 @@ DRAWN = "rgb_array"
 """The render mode whose frames can stand for observations."""
 
 
+CLASSIC = (
+    *(classic.AcrobotEnv, classic.CartPoleEnv, classic.PendulumEnv),
+    *(classic.MountainCarEnv, classic.Continuous_MountainCarEnv),
+)
+"""Gymnasium's environments that draw on a `screen` of their own."""
+RGB_MASKS = (0xFF, 0xFF << 8, 0xFF << 16, 0)
+"""Where a pixel's red, green and blue lie, and that it has no alpha."""
+
+
+def _copy_in_one_piece(env: gym.Env[Any, Any]) -> None:
+    """Have classic control draw the same frames in a half to a quarter of the time.
+
+    Its screen has four bytes a pixel, in another order than a frame's, and is copied value by
+    value. One that already holds RGB is copied in one piece.
+    """
+    if type(env) in CLASSIC and env.render_mode == DRAWN:
+        import pygame  # it has drawn once, so it is there
+
+        size = env.screen.get_size()  # type: ignore[attr-defined]
+        env.screen = pygame.Surface(size, depth=24, masks=RGB_MASKS)  # type: ignore[attr-defined]
+
+
 class Drawn(AddRenderObservation[Any, Any, Any]):
     """Shows what an environment draws; frames that nobody looks at need not be drawn."""
 
     draws_observations = True
     """whether observations are drawn anew; else the last drawing is handed out again"""
     _drawn: Any = None
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        """Draw once, which tells the shape of all frames."""
+        super().__init__(env, render_only=True)
+        _copy_in_one_piece(self.unwrapped)
 
     def observation(self, observation: Any) -> Any:
         """What is drawn."""
@@ -219,7 +247,7 @@ def drawn(env: gym.Env[Any, Any], name: str, window: bool) -> tuple[gym.Env[Any,
         UserError: it cannot draw, for want of a display, say.
     """
     try:
-        env = Drawn(env, render_only=True)
+        env = Drawn(env)
         seen: gym.Env[Any, Any] = HumanRendering(env) if window else env
     except Exception as err:  # the environment is the user's
         text = f"{type(err).__name__}: {' '.join(str(err).split())}"
