@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,14 +171,14 @@ def test_the_state_carried_on_has_seen_the_episode_alone(dropout: bool) -> None:
 
 
 def interrupted(call: int) -> Callable[..., object]:
-    """`draw_window` that is interrupted at one of its calls."""
+    """`draw_window` that is interrupted at one of the training's own calls."""
     plain, calls = training.draw_window, []
 
-    def draw(*args: object) -> object:
-        calls.append(1)
+    def draw(*args: Any, **validation: Any) -> object:
+        calls.extend([] if validation else [1])
         if len(calls) == call:
             raise KeyboardInterrupt
-        return plain(*args)  # type: ignore[arg-type]  # the arguments pass through
+        return plain(*args, **validation)
 
     return draw
 
@@ -196,6 +197,43 @@ def test_one_seed_one_result_and_exact_resume(
             train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
     resumed = train_memory(CFG, SHAPE, reward, latents, seed=3, checkpoint=checkpoint)
     assert same(whole, resumed)
+
+
+@pytest.mark.parametrize(("fall", "last"), [(9.0, 24), (-9.0, 60)])
+def test_an_adaptive_training_ends_when_the_held_out_loss_no_longer_falls(
+    fall: float,
+    last: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It draws in at step 16, after two windows of 8, or at 40; fine-tuning never does."""
+    monkeypatch.setattr(training, "WITHIN", 8)
+    monkeypatch.setattr(training, "FALL", fall)
+    cfg = dataclasses.replace(CFG, steps=60, finetune_steps=30, log_every=1, adaptive=True)
+    latents, held = system(), system(1)
+    reward = fit_reward_model(latents, "event")
+    lines: list[dict[str, float]] = []
+
+    def learn(**options: Any) -> Memory:
+        return train_memory(cfg, SHAPE, reward, latents, seed=3, holdout=held, **options)
+
+    whole = learn(log=lambda **line: lines.append(line))
+    assert lines[-1]["step"] == last and "val_loss" in lines[-1]
+    told = capsys.readouterr().out
+    assert "M: the held-out loss is" in told
+    assert f"falls from here to step {last} (at most 60)" in told
+    checkpoint = tmp_path / "memory.pt"
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "draw_window", interrupted(18))
+        with pytest.raises(KeyboardInterrupt):
+            learn(checkpoint=checkpoint)
+    assert same(whole, learn(checkpoint=checkpoint))
+
+    learn(init=whole.state_dict(), log=lambda **line: lines.append(line))
+    assert lines[-1]["step"] == 30
+    train_memory(cfg, SHAPE, reward, latents, seed=3, log=lambda **line: lines.append(line))
+    assert lines[-1]["step"] == 60, "without held-out episodes it takes all steps"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

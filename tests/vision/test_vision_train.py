@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import types
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from worldmodels._pace import Pace, Rule
 from worldmodels._training import TrainingLoop
 from worldmodels.protocols import UserError
 from worldmodels.vision import train
 from worldmodels.vision.train import (
     Clip,
-    Pace,
     VisionTrainConfig,
     one_cycle,
     statistics,
@@ -275,12 +276,13 @@ def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
 def test_an_adaptive_rate_stays_at_its_peak_until_it_draws_in() -> None:
     cfg = dataclasses.replace(CFG, steps=300, learning_rate=1e-3, adaptive=True)
     loop = TrainingLoop("V", "posterior", lambda: ConvVAE(STANDARDIZED), cfg, {"seed": 0})
-    pace = Pace(cfg, loop, adaptive=True)
-    assert pace.rate(0) < 1e-4 and pace.rate(15) == pace.rate(200) == pytest.approx(1e-3)
-    assert pace.rate(250) == pytest.approx(0.505e-3) and pace.rate(299) < 2e-5
+    rule = Rule(0.4, 100, lambda before, now: now < before, "{}")
+    rate = partial(train._rate, cfg, Pace(loop, rule))
+    assert rate(0) < 1e-4 and rate(15) == rate(200) == pytest.approx(1e-3)
+    assert rate(250) == pytest.approx(0.505e-3) and rate(299) < 2e-5
     loop.resumed = {"turn": 100, "errors": []}
-    pace = Pace(cfg, loop, adaptive=True)
-    assert loop.steps == 150 and pace.rate(100) == pytest.approx(1e-3) and pace.rate(149) < 2e-5
+    rate = partial(train._rate, cfg, Pace(loop, rule))
+    assert loop.steps == 150 and rate(100) == pytest.approx(1e-3) and rate(149) < 2e-5
 
 
 def test_schedule_rises_and_falls() -> None:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldmodels._pace import Pace, Rule
 from worldmodels._threads import CoreThreads
 from worldmodels._training import Options, TrainConfig, TrainingLoop
 from worldmodels.config import Count, CountOrZero, NotNegative, Rate, Size
@@ -43,7 +44,8 @@ EXPLAINED, CLEARLY_DEAD = 0.02, -0.5
 WARM_UP = 0.05
 """Fraction of the steps in which the learning rate rises."""
 FALL, WITHIN = 0.03, 300
-"""The moving error falls by this fraction in so many steps, or an adaptive training draws in."""
+"""The moving error falls by this fraction from so many steps to the next, or an adaptive training
+draws in."""
 LEAST = 0.4
 """Fraction of the steps before which it never does: V may stand still at first, too."""
 FOLLOW = 0.05
@@ -158,58 +160,27 @@ class Clip:
         return {"usual_norm": float(self.usual)} if self.enabled else {}
 
 
-class Pace:
-    """Learning rate of every step, and how many steps there are.
+def _falls(before: float, now: float) -> bool:
+    """Whether the fraction of what moves that V does not explain falls enough."""
+    return now <= (1 - FALL) * before
 
-    An adaptive training from scratch stays at the peak while the error falls, for `LEAST` to two
-    thirds of the steps; then it draws in, half as long again, on a cosine to a hundredth of the
-    peak.
-    """
 
-    def __init__(self, cfg: VisionTrainConfig, loop: TrainingLoop[ConvVAE], adaptive: bool) -> None:
-        """Plan the loop's steps, or go on with the plan of its checkpoint."""
-        self.cfg, self.loop, self.most, self.adaptive = cfg, loop, loop.steps, adaptive
-        self.turn: int = loop.resumed.get("turn", 2 * self.most // 3)
-        """step from which the rate falls"""
-        self.errors: list[list[float]] = loop.resumed.get("errors", [])
-        """steps, and the fraction of what moves that V did not explain then"""
-        if adaptive:
-            self._plan()
+def _unexplained(measured: Mapping[str, float]) -> float | None:
+    """That fraction, where it was measured."""
+    explained = measured.get("val_explained_moving")
+    return None if explained is None else 1 - explained
 
-    def _plan(self) -> None:
-        self.loop.steps = min(self.most, self.turn + -(-self.turn // 2))
 
-    def rate(self, step: int) -> float:
-        """Learning rate at a step."""
-        peak = self.cfg.learning_rate
-        if not self.adaptive:
-            return one_cycle(step, self.most, peak)
-        rise = max(1, round(WARM_UP * self.most))
-        if step < rise:
-            return peak * (step + 1) / rise
-        return _cosine(peak, max(0, step - self.turn) / max(1, self.loop.steps - self.turn))
-
-    def look(self, step: int, measured: Mapping[str, float]) -> None:
-        """After ``step`` steps: draw in if the error has not fallen enough; print the reason."""
-        if not self.adaptive or step > self.turn or "val_explained_moving" not in measured:
-            return
-        error = 1 - measured["val_explained_moving"]
-        before = [past for at, past in self.errors if at <= step - WITHIN]
-        self.errors.append([step, error])
-        if before and step >= LEAST * self.most and error > (1 - FALL) * before[-1]:
-            self.turn = step
-            self._plan()
-        elif step < self.turn:
-            return
-        told = f", {before[-1]:.1%} {WITHIN} steps before" if before else ""
-        print(
-            f"V: {error:.1%} of what moves is unexplained after {step:,} steps{told}; the rate "
-            f"falls from here to step {self.loop.steps:,} (at most {self.most:,})"
-        )
-
-    def state(self) -> dict[str, Any]:
-        """What a resume needs."""
-        return {"turn": self.turn, "errors": self.errors} if self.adaptive else {}
+def _rate(cfg: VisionTrainConfig, pace: Pace, step: int) -> float:
+    """Learning rate at a step."""
+    peak = cfg.learning_rate
+    if pace.rule is None:
+        return one_cycle(step, pace.most, peak)
+    rise = max(1, round(WARM_UP * pace.most))
+    if step < rise:
+        return peak * (step + 1) / rise
+    since, fall = pace.falling(step)
+    return _cosine(peak, since / max(1, fall))
 
 
 def train_vision(
@@ -257,7 +228,8 @@ def train_vision(
     if std < STILL:
         _complain("the frames never change: look at what the environment draws", loop.steps)
     measured: dict[str, float] = {}
-    pace, clip = Pace(cfg, loop, adaptive), Clip(loop, vae.standardized)
+    rule = Rule(LEAST, WITHIN, _falls, "{:.1%} of what moves is unexplained") if adaptive else None
+    pace, clip = Pace(loop, rule), Clip(loop, vae.standardized)
 
     def update(frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """One gradient step, and the metrics."""
@@ -279,7 +251,7 @@ def train_vision(
             # one gradient step
             frames = torch.from_numpy(next(source))
             noise = torch.randn(len(frames), vae.z_dim, generator=loop.noise)
-            loop.set_rate(pace.rate(step))
+            loop.set_rate(_rate(cfg, pace, step))
             metrics = take_step(frames, noise)
 
             # metrics and checkpoint
@@ -291,7 +263,7 @@ def train_vision(
                 check,
             )
             _check_alive(measured, vae, step + 1, loop.steps)  # before a checkpoint could hide it
-            pace.look(step + 1, measured)
+            pace.look(step + 1, _unexplained(measured))
             measured.clear()
             loop.keep(step, **pace.state(), **clip.state())
     return loop.model.eval()
