@@ -35,7 +35,7 @@ RARE_FRAMES, MANY_EPISODES = 200_000, 3000
 """Its frames where few steps end an episode or pay, and its episodes at most: M learns both by
 heart from too few."""
 AGENT_FRAMES, AGENT_EPISODES = 60_000, (64, 192)
-"""Most frames of a later collection there, and its episodes: the fewest and the most."""
+"""Most frames of a later collection, and its episodes: the fewest and the most."""
 MORE = 4
 """How many times as many frames and episodes the preset "full" collects where rare ends decide:
 M's ends are calibrated then, so that a policy may be learnt in its dreams for long."""
@@ -172,10 +172,13 @@ def _episodes(found: Examination, length: float, longest: int, times: int) -> It
         number = max(64, int(MANY_FRAMES / length))
     if few or not FEW_FRAMES <= USUAL_EPISODES * length <= MANY_FRAMES:
         yield Choice("experience.explore_episodes", number, last)
+    fewest, most = AGENT_EPISODES
+    later = max(fewest, min(most, int(AGENT_FRAMES / longest)))
     if few:
-        low, high = AGENT_EPISODES
-        later = times * max(low, min(high, int(AGENT_FRAMES / longest)))
-        yield Choice("experience.agent_episodes", later, last)
+        yield Choice("experience.agent_episodes", times * later, last)
+    elif later > fewest:
+        why = f"they have at most {longest} steps, and M needs many of the agent's own"
+        yield Choice("experience.agent_episodes", later, why)
 
 
 def score(reach: Reach, others: Sequence[Reach], sparse: bool) -> float:
@@ -256,6 +259,8 @@ def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
         why = f"only ends decide, of {found.ends.rate:.1%} of steps: M learns them for long"
         yield Choice("iterations", 3, why)
         yield Choice("from_scratch.iterations", 1, why)
+        yield Choice("memory_training.adaptive", False, why)
+        yield Choice("memory_training.steps", 4000, "enough for the first iterations")
         yield Choice("from_scratch.memory_steps", 20_000, why)
         why = "only the last M is trained for so long, and the agent dreams in its own"
         yield Choice("selection.late_iterations", 1, why)
