@@ -21,6 +21,8 @@ class Rule(NamedTuple):
     """whether an error has fallen enough from the first to the second"""
     told: str
     """what the error is, with {} for its value"""
+    form: str
+    """format of that"""
 
 
 class Pace:
@@ -64,10 +66,11 @@ class Pace:
             self._plan()
         elif step < self.turn:
             return
-        told = f"{self.loop.name}: {self.rule.told.format(now)} in the {width:,} steps to {step:,}"
-        told += f", {self.rule.told.format(np.mean(old))} in those before" if old else ""
+        told = self.rule.told.format(format(now, self.rule.form))
+        told += f" in the {width:,} steps to {step:,}"
+        told += f", {np.mean(old):{self.rule.form}} in those before" if old else ""
         end = f"to step {self.loop.steps:,} (at most {self.most:,})"
-        print(f"{told}; the rate falls from here {end}")
+        print(f"{self.loop.name}: {told}; the rate falls from here {end}")
 
     def state(self) -> dict[str, Any]:
         """What a resume needs."""

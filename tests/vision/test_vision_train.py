@@ -276,7 +276,7 @@ def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
 def test_an_adaptive_rate_stays_at_its_peak_until_it_draws_in() -> None:
     cfg = dataclasses.replace(CFG, steps=300, learning_rate=1e-3, adaptive=True)
     loop = TrainingLoop("V", "posterior", lambda: ConvVAE(STANDARDIZED), cfg, {"seed": 0})
-    rule = Rule(0.4, 100, lambda before, now: now < before, "{}")
+    rule = Rule(0.4, 100, lambda before, now: now < before, "{}", "g")
     rate = partial(train._rate, cfg, Pace(loop, rule))
     assert rate(0) < 1e-4 and rate(15) == rate(200) == pytest.approx(1e-3)
     assert rate(250) == pytest.approx(0.505e-3) and rate(299) < 2e-5

@@ -239,7 +239,7 @@ def train_memory(
     streams = SequenceStreams(latents, length, cfg.batch_size, seed, repeats, cfg.exact)
     state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
     weigh = partial(weighted, cfg=cfg)
-    rule = Rule(LEAST, WITHIN, _falls, "the held-out loss is {:.3f}")
+    rule = Rule(LEAST, WITHIN, _falls, "the held-out loss is {}", ".3f")
     pace = Pace(loop, rule if cfg.adaptive and fresh and holdout is not None else None)
     measured: dict[str, float] = {}
 

@@ -228,8 +228,8 @@ def train_vision(
     if std < STILL:
         _complain("the frames never change: look at what the environment draws", loop.steps)
     measured: dict[str, float] = {}
-    rule = Rule(LEAST, WITHIN, _falls, "{:.1%} of what moves is unexplained") if adaptive else None
-    pace, clip = Pace(loop, rule), Clip(loop, vae.standardized)
+    rule = Rule(LEAST, WITHIN, _falls, "{} of what moves is unexplained", ".1%")
+    pace, clip = Pace(loop, rule if adaptive else None), Clip(loop, vae.standardized)
 
     def update(frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """One gradient step, and the metrics."""
