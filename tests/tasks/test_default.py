@@ -119,6 +119,16 @@ def test_limit_of_the_user_ends_episodes() -> None:
     assert (found.ends.limit, found.ends.longest, found.ends.cut) == (20, 20, 0)
 
 
+def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> None:
+    chosen = settings("pendulum")
+    assert chosen["memory_training.own_inputs"] == 0.5
+    assert chosen["memory_training.steps"] == chosen["from_scratch.memory_steps"] == 12_000
+    smoke = settings("pendulum", "smoke")
+    assert smoke["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in smoke
+    assert "memory_training.own_inputs" not in settings("fine")
+    assert "memory_training.own_inputs" not in settings("goal")
+
+
 # --- the verdict
 
 

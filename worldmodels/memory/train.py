@@ -15,10 +15,19 @@ from torch import Tensor
 
 from worldmodels._pace import Pace, Rule
 from worldmodels._training import Options, TrainConfig, TrainingLoop
-from worldmodels.config import AtLeast, Count, CountOrZero, Limit, NotNegative, Rate, Size
+from worldmodels.config import (
+    AtLeast,
+    Count,
+    CountOrZero,
+    Fraction,
+    Limit,
+    NotNegative,
+    Rate,
+    Size,
+)
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, MemoryState
 from worldmodels.memory.kinds import build
-from worldmodels.memory.mixture import mixture_log_prob
+from worldmodels.memory.mixture import mixture_from_noise, mixture_log_prob, mixture_noise
 from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, masked_mean
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
@@ -61,6 +70,9 @@ class MemoryTrainConfig(TrainConfig):
     input_noise: NotNegative = 0.0
     """fraction of V's posterior standard deviation added to M's inputs only, so that M learns to
     correct its own errors"""
+    own_inputs: Fraction = field(default=0.0, metadata={"omit_default": True})
+    """fraction of M's inputs that are its own predictions from the recorded ones, so that dreams
+    come back to what frames look like; raise it where they dissolve"""
     reward_weight: NotNegative = 2.0
     """weight of the reward loss, relative to the mixture's in nats per latent dimension"""
     termination_weight: NotNegative = 1.0
@@ -123,6 +135,11 @@ class Window(NamedTuple):
     """the state after the window before"""
     dropped: Tensor | None
     """(B, H) dropout mask"""
+    own: Tensor | None
+    """(B, T, 1) which inputs are M's own predictions"""
+    uniform: Tensor | None
+    normal: Tensor | None
+    """(B, T, Z) what these are drawn from"""
     first: int
     """as in `SequenceBatch`"""
 
@@ -141,9 +158,9 @@ def draw_window(
     state: MemoryState,
     noise: torch.Generator,
     cfg: MemoryTrainConfig,
-    dropout: bool = True,
+    training: bool = True,
 ) -> Window:
-    """Draw z from the posteriors, and dropout.
+    """Draw z from the posteriors and, in training, dropout and what M's own inputs are drawn from.
 
     ``noise`` is on the CPU, so that every device sees the same z; so is the window, but its state.
     """
@@ -152,8 +169,13 @@ def draw_window(
     target = z[:, 1:]
     if cfg.input_noise:
         z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
-    dropped = model.sample_mask(len(z), noise) if dropout else None
-    return Window(z[:, :-1], target, *batch[2:7], *state, dropped, batch.first)
+    dropped = model.sample_mask(len(z), noise) if training else None
+    own = uniform = normal = None
+    if training and cfg.own_inputs:
+        own = torch.rand((*target.shape[:2], 1), generator=noise) < cfg.own_inputs
+        uniform, normal = mixture_noise(target, noise)
+    drawn = dropped, own, uniform, normal
+    return Window(z[:, :-1], target, *batch[2:7], *state, *drawn, batch.first)
 
 
 def memory_losses(
@@ -164,17 +186,39 @@ def memory_losses(
     The mixture's negative log-likelihood, in nats per step and latent dimension; the reward's; that
     of the episodes' ends.
     """
-    dropped = window.dropped
-    state = MemoryState(window.h, window.c).kept(~window.restart[:, None])
-    with mixed_precision(model.device, cfg.bfloat16):
-        features, last = _features(model, window, state)
-        low = model.predict(window.z, features, None if dropped is None else dropped.unsqueeze(1))
-    out = MemoryOutput(*(part.float() for part in low))
+    out, last = _predicted(model, _with_own_inputs(model, window, cfg), cfg)
     nll = masked_mean(-mixture_log_prob(*out[:3], window.target).mean(-1), window.mask)
     rewarded = reward.loss(out.reward, window.reward, window.mask)
     ends = event_loss(out.terminated_logit, window.terminated, window.mask)
     carried = MemoryState(last.h.detach(), last.c.detach())
     return torch.stack((nll, rewarded, ends)), carried
+
+
+def _predicted(
+    model: Memory, window: Window, cfg: MemoryTrainConfig
+) -> tuple[MemoryOutput, MemoryState]:
+    """What M predicts at every step (B, T, ...), and its state after the window."""
+    dropped = window.dropped
+    state = MemoryState(window.h, window.c).kept(~window.restart[:, None])
+    with mixed_precision(model.device, cfg.bfloat16):
+        features, last = _features(model, window, state)
+        low = model.predict(window.z, features, None if dropped is None else dropped.unsqueeze(1))
+    return MemoryOutput(*(part.float() for part in low)), last
+
+
+def _with_own_inputs(model: Memory, window: Window, cfg: MemoryTrainConfig) -> Window:
+    """The window with some of its inputs replaced by what M predicts for them.
+
+    All are predicted at once, from recorded inputs ("parallel scheduled sampling", Duckworth et al.
+    2019).
+    """
+    if window.own is None or window.uniform is None or window.normal is None:
+        return window
+    with torch.no_grad():
+        out, _ = _predicted(model, window, cfg)
+        guess = mixture_from_noise(*out[:3], window.uniform, window.normal)
+        later = torch.where(window.own[:, 1:], guess[:, :-1], window.z[:, 1:])
+    return window._replace(z=torch.cat((window.z[:, :1], later), dim=1))
 
 
 def _part(
@@ -293,7 +337,7 @@ def validate(
     totals: dict[str, float] = {}
     with torch.inference_mode():
         for batch in islice(streams.batches(), streams.steps_per_epoch()):
-            window = draw_window(model, batch, state, noise, cfg, dropout=False).to(model.device)
+            window = draw_window(model, batch, state, noise, cfg, training=False).to(model.device)
             losses, state = memory_losses(model, reward, window, cfg)
             metrics = weighted(losses, cfg)[1]
             count = float(batch.mask.sum())

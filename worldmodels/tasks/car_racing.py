@@ -84,8 +84,6 @@ _DRIVING = {
     "frame_rows": SIZE,
     "vision.standardized": False,  # the published agents' V
     "vision_training.adaptive": False,
-    "memory_training.adaptive": False,
-    "memory_training.steps": 4000,
     "memory_training.exact": False,
     "experience.patience": 80,
     "experience.agent_patience": 200,
@@ -147,6 +145,6 @@ CAR_RACING = Task(
             "from_scratch.iterations": 0,
             "from_scratch.memory_steps": None,
         },
-        "full": {**_DRIVING, "from_scratch.memory_steps": 6000},
+        "full": _DRIVING,
     },
 )

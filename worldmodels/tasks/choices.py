@@ -35,7 +35,7 @@ RARE_FRAMES, MANY_EPISODES = 200_000, 3000
 """Its frames where few steps end an episode or pay, and its episodes at most: M learns both by
 heart from too few."""
 AGENT_FRAMES, AGENT_EPISODES = 60_000, (64, 192)
-"""Most frames of a later collection, and its episodes: the fewest and the most."""
+"""Most frames of a later collection there, and its episodes: the fewest and the most."""
 MORE = 4
 """How many times as many frames and episodes the preset "full" collects where rare ends decide:
 M's ends are calibrated then, so that a policy may be learnt in its dreams for long."""
@@ -43,6 +43,10 @@ RARE_END, SOME_ENDS = 0.02, 0.1
 """Ends per step below which they weigh ten times, and three times, in M's loss."""
 RARE_REWARD, SOME_REWARDS = 0.01, 0.05
 """Fraction of steps with a reward below which it weighs five times as much, and twice."""
+MOST = 0.5
+"""Fraction of steps with one and the same reward below which rewards come all the time."""
+LONG_TRAINING = 12_000
+"""Gradient steps that M may take from scratch there."""
 CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
 TINY = (
@@ -50,7 +54,7 @@ TINY = (
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
-    "test.episodes",
+    *("test.episodes", "memory_training.steps", "from_scratch.memory_steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 
@@ -172,13 +176,10 @@ def _episodes(found: Examination, length: float, longest: int, times: int) -> It
         number = max(64, int(MANY_FRAMES / length))
     if few or not FEW_FRAMES <= USUAL_EPISODES * length <= MANY_FRAMES:
         yield Choice("experience.explore_episodes", number, last)
-    fewest, most = AGENT_EPISODES
-    later = max(fewest, min(most, int(AGENT_FRAMES / longest)))
     if few:
-        yield Choice("experience.agent_episodes", times * later, last)
-    elif later > fewest:
-        why = f"they have at most {longest} steps, and M needs many of the agent's own"
-        yield Choice("experience.agent_episodes", later, why)
+        low, high = AGENT_EPISODES
+        later = times * max(low, min(high, int(AGENT_FRAMES / longest)))
+        yield Choice("experience.agent_episodes", later, last)
 
 
 def score(reach: Reach, others: Sequence[Reach], sparse: bool) -> float:
@@ -251,6 +252,18 @@ def _losses(found: Examination) -> Iterator[Choice]:
         yield Choice(
             "memory_training.reward_weight", weight, f"{others:.1%} of steps pay something else"
         )
+        if pay.share < MOST:
+            yield from _own_inputs()
+
+
+def _own_inputs() -> Iterator[Choice]:
+    """An M that is trained for long, and on its own predictions."""
+    why = "every step's reward counts, so M trains while it learns, and dreams must not drift"
+    yield Choice("memory_training.own_inputs", 0.5, why)
+    yield Choice("memory_training.input_noise", 2.0, why)
+    yield Choice("memory_training.adaptive", True, why)
+    yield Choice("memory_training.steps", LONG_TRAINING, why)
+    yield Choice("from_scratch.memory_steps", LONG_TRAINING, why)
 
 
 def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
@@ -259,8 +272,6 @@ def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
         why = f"only ends decide, of {found.ends.rate:.1%} of steps: M learns them for long"
         yield Choice("iterations", 3, why)
         yield Choice("from_scratch.iterations", 1, why)
-        yield Choice("memory_training.adaptive", False, why)
-        yield Choice("memory_training.steps", 4000, "enough for the first iterations")
         yield Choice("from_scratch.memory_steps", 20_000, why)
         why = "only the last M is trained for so long, and the agent dreams in its own"
         yield Choice("selection.late_iterations", 1, why)
