@@ -124,9 +124,9 @@ def test_what_an_environment_draws_stands_for_its_observations(
     ["Acrobot-v1", "CartPole-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1"],
 )
 def test_a_lighter_screen_shows_the_same_frames(env_id: str) -> None:
-    stock = gym.make(env_id, render_mode="rgb_array")
+    stock: Any = gym.make(env_id, render_mode="rgb_array")
+    env: Any = envs.make(env_id)
     assert type(stock.unwrapped) in pixels.CLASSIC
-    env = envs.make(env_id)
     stock.reset(seed=SEED)
     frames, drawn = [env.reset(seed=SEED)[0]], [stock.render()]
     stock.action_space.seed(SEED)
@@ -135,7 +135,7 @@ def test_a_lighter_screen_shows_the_same_frames(env_id: str) -> None:
         frames.append(env.step(action)[0])
         stock.step(action)
         drawn.append(stock.render())
-    screens = [one.unwrapped.screen for one in (stock, env)]  # type: ignore[attr-defined]
+    screens = [one.unwrapped.screen for one in (stock, env)]
     assert [screen.get_bitsize() for screen in screens] == [32, 24]
     assert np.array_equal(frames, np.asarray(drawn))
     stock.close()

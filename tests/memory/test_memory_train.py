@@ -238,6 +238,7 @@ def test_an_adaptive_training_ends_when_the_held_out_loss_no_longer_falls(
     monkeypatch.setattr(training, "WITHIN", 8)
     monkeypatch.setattr(training, "FALL", fall)
     cfg = dataclasses.replace(CFG, steps=60, finetune_steps=30, log_every=1, adaptive=True)
+    cfg = dataclasses.replace(cfg, own_inputs=0.5)  # whose noise a resume needs, too
     latents, held = system(), system(1)
     reward = fit_reward_model(latents, "event")
     lines: list[dict[str, float]] = []

@@ -45,7 +45,7 @@ RGB_MASKS = (0xFF, 0xFF << 8, 0xFF << 16, 0)
 """Where a pixel's red, green and blue lie, and that it has no alpha."""
 
 
-def _copy_in_one_piece(env: gym.Env[Any, Any]) -> None:
+def _copy_in_one_piece(env: Any) -> None:
     """Have classic control draw the same frames in a half to a quarter of the time.
 
     Its screen has four bytes a pixel, in another order than a frame's, and is copied value by
@@ -54,8 +54,7 @@ def _copy_in_one_piece(env: gym.Env[Any, Any]) -> None:
     if type(env) in CLASSIC and env.render_mode == DRAWN:
         import pygame  # it has drawn once, so it is there
 
-        size = env.screen.get_size()  # type: ignore[attr-defined]
-        env.screen = pygame.Surface(size, depth=24, masks=RGB_MASKS)  # type: ignore[attr-defined]
+        env.screen = pygame.Surface(env.screen.get_size(), depth=24, masks=RGB_MASKS)
 
 
 class Drawn(AddRenderObservation[Any, Any, Any]):

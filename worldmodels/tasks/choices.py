@@ -258,12 +258,13 @@ def _losses(found: Examination) -> Iterator[Choice]:
 
 def _own_inputs() -> Iterator[Choice]:
     """An M that is trained for long, and on its own predictions."""
-    why = "every step's reward counts, so M trains while it learns, and dreams must not drift"
+    why = "rewards come all the time: C would find where dreams dissolve, so M learns to come back"
     yield Choice("memory_training.own_inputs", 0.5, why)
     yield Choice("memory_training.input_noise", 2.0, why)
+    why = "M trains for as long as its held-out loss falls"
     yield Choice("memory_training.adaptive", True, why)
-    yield Choice("memory_training.steps", LONG_TRAINING, why)
-    yield Choice("from_scratch.memory_steps", LONG_TRAINING, why)
+    yield Choice("memory_training.steps", LONG_TRAINING, f"{why}, so this is the most")
+    yield Choice("from_scratch.memory_steps", LONG_TRAINING, f"{why}, so this is the most")
 
 
 def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
