@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,47 @@ def test_variants_are_evolved_and_driven_once(run: Path, tmp_path: Path) -> None
     assert study(run, tmp_path, "--variants", *variants) == 0
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.glob("cells/*")}
     assert json.loads((tmp_path / "study.json").read_text())["rows"] == data["rows"]
+
+
+def test_an_agent_is_studied_from_its_folder_alone(run: Path, tmp_path: Path) -> None:
+    agent = shutil.copytree(run / "agent", tmp_path / "agent")
+    few = ["dream.horizon=10", "controller.evolve.generations=2", "dream.episodes=2"]
+    few += ["controller.evolve.snapshot_every=2", "controller.evolve.strategy.population=4"]
+    words = ["--preset", "smoke", "--no-baseline", "--grid", "dream.temperature=0.5,2", *few]
+    assert study(agent, tmp_path / "study", *words) == 0
+    cold, hot = json.loads((tmp_path / "study" / "study.json").read_text())["cells"]
+    assert cold["settings"]["dream.temperature"] == 0.5
+    assert [s["generation"] for s in cold["snapshots"]] == [2]
+    assert cold["snapshots"][0]["dream"] != hot["snapshots"][0]["dream"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--variants", "new: memory_training.steps=4"], "memory_training.steps needs a run's rec"),
+        (["--variants", "few: starts.count=4"], "starts.count needs a run's recordings"),
+        (["--variants", "warm: controller.warm-start=true"], "controller.warm-start needs a run's"),
+        (["--variants", "none: untrained"], "an untrained M needs a run's recordings"),
+        (["--study.iteration", "0"], "is an agent: it has none"),
+    ],
+)
+def test_what_needs_recordings_is_refused_for_an_agent(
+    run: Path,
+    tmp_path: Path,
+    words: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert study(run / "agent", tmp_path / "study", *words) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "study" / "cells").exists()
+
+
+def test_a_run_has_settings_and_takes_no_preset(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study(run, tmp_path, "--preset", "full") == 2
+    assert "the settings are the run's" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

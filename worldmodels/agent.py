@@ -265,6 +265,15 @@ class Agent(HoldingPolicy[AgentState]):
 
         return imagine(self, steps, dreams, actions=actions, frames=frames, seed=seed, **changes)
 
+    def to_dream(self) -> tuple[RewardModel, DreamStarts]:
+        """What only dreams need; a UserError where one of them is missing."""
+        if self.reward_model is None or self.starts is None:
+            missing = "recorded starts" if self.starts is None else "reward model"
+            raise UserError(
+                f"this agent cannot dream: it has no {missing}; use one saved by the pipeline"
+            )
+        return self.reward_model, self.starts
+
     def reseed(self, seed: int) -> None:
         """Seed z's noise, where `predict` is not deterministic."""
         self._rng = np.random.default_rng(seed)

@@ -303,7 +303,7 @@ def test_bfloat16_changes_a_policy_little(make_agent: MakeAgent) -> None:
 def test_training_needs_recorded_states(make_agent: MakeAgent) -> None:
     agent = make_agent()
     agent.starts = None
-    with pytest.raises(UserError, match="no recorded states"):
+    with pytest.raises(UserError, match="no recorded starts"):
         train_policy(agent, SMALL, seed=0)
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from worldmodels.commands.parsing import Command
+from worldmodels.commands.parsing import DEFAULT_PRESET, Command, PresetName
 from worldmodels.executors import Placement
 from worldmodels.pages.study import build_study
-from worldmodels.pipeline.study import Study, StudyConfig, Variant, summarise, to_markdown
+from worldmodels.pipeline.study import Study, StudyConfig, Variant, studied, summarise, to_markdown
 from worldmodels.protocols import UserError
 from worldmodels.runs import FolderPath, atomic_write, locked, write_json
 from worldmodels.settings import read_setting
@@ -23,14 +23,14 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class RunStudy(Command):
-    """Evolve C again in a finished run's dream, under other settings, and measure every snapshot.
+    """Evolve C again in the dream of a run or an agent, under other settings.
 
-    Without variants the run's own settings are repeated with other seeds. The same command resumes
-    an interrupted study. Writes study.json, study.md and study.html.
+    Measures every snapshot. Without variants the run's own settings are repeated with other seeds.
+    The same command resumes an interrupted study. Writes study.json, study.md and study.html.
     """
 
     run: tyro.conf.Positional[Path]
-    """run folder"""
+    """run folder, or an agent: its folder or the name of a bundled one"""
     out: FolderPath = Path("runs/study")
     """folder of the study"""
     variants: tuple[str, ...] = ()
@@ -39,24 +39,32 @@ class RunStudy(Command):
     grid: tuple[str, ...] = ()
     """such as dream.temperature=0.7,1,1.3; several give every combination of their values"""
     baseline: bool = True
-    """also study the run's own settings"""
+    """also study the run's own settings, or the preset's"""
+    preset: PresetName = DEFAULT_PRESET
+    """where the settings of an agent's study come from"""
     study: StudyConfig = field(default_factory=StudyConfig)
     """budget of each variant"""
     placement: Annotated[Placement, tyro.conf.arg(name="")] = field(default_factory=Placement)
     """where episodes are played"""
 
+    def ignored(self) -> Mapping[str, str]:
+        """The preset, where a run has settings."""
+        own = isinstance(self.run, Path) and (self.run / "iterations").is_dir()
+        return {"preset": "the settings are the run's"} if own else {}
+
     def execute(self) -> None:
         """Run all cells; write the tables and the page after each."""
-        variants = [Variant("as the run")] if self.baseline else []
+        of = studied(self.run, self.preset, self.study.iteration)
+        variants = [Variant(of.name)] if self.baseline else []
         variants += [read_variant(text, Variant) for text in self.variants]
         variants += read_grid(self.grid, Variant)
         if not variants:
             raise UserError("nothing to study: give --variants or --grid, or keep the baseline")
         cells: list[dict[str, Any]] = []
         with locked(self.out), self.placement.make() as executor:
-            study = Study(self.run, self.out, self.study, executor)
+            study = Study(of, self.out, self.study, executor)
             for variant in variants:  # refuse mistakes before the first evolution
-                study.configuration(variant)
+                of.configuration(variant)
             todo = list(itertools.product(range(self.study.seeds), variants))
             for done, (seed, variant) in enumerate(todo, 1):
                 print(f"== {variant.name}, seed {seed}: {done} of {len(todo)}", flush=True)

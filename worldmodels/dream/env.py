@@ -78,11 +78,7 @@ class DreamVector(VectorEnv[Array, Any, Any]):
             options = ", ".join(sorted(known))
             raise UserError(f"the dream has no option {unknown[0]!r}; it has {options}")
         agent = agent if isinstance(agent, Agent) else Agent.from_pretrained(agent)
-        if agent.starts is None or agent.reward_model is None:
-            missing = "recorded starts" if agent.starts is None else "reward model"
-            raise UserError(
-                f"this agent cannot dream: it has no {missing}; use one saved by the pipeline"
-            )
+        reward, recorded = agent.to_dream()
         self.agent, self.render_mode, self.num_envs = agent, render_mode, num_envs
         own = DreamConfig(horizon=1000, **vars(agent.ends)) if cfg is None else cfg
         self.cfg = dataclasses.replace(own, **changes)
@@ -92,8 +88,8 @@ class DreamVector(VectorEnv[Array, Any, Any]):
         self.single_action_space = agent.action_spec.to_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
-        self._starts = DreamStarts(agent.starts.z, agent.starts.h, agent.starts.c)
-        parts = (agent.memories, agent.reward_model, self._starts, self.cfg)
+        self._starts = DreamStarts(recorded.z, recorded.h, recorded.c)
+        parts = (agent.memories, reward, self._starts, self.cfg)
         engine = DreamEngine(*parts, agent.controller.carry)
         count = 1 if self.cfg.ensemble == "first" else len(agent.memories)
         self._members, self._dreamer = range(count), np.zeros(num_envs, np.float32)

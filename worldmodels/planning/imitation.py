@@ -16,7 +16,6 @@ from worldmodels.dream.starts import DreamStarts
 from worldmodels.planning.actor_critic import Log
 from worldmodels.planning.networks import Actor, NetworkConfig
 from worldmodels.planning.objective import Belief, Unrolled
-from worldmodels.protocols import UserError
 from worldmodels.runs import derive_seed, load_checkpoint, progress, save_checkpoint
 
 if TYPE_CHECKING:
@@ -57,11 +56,10 @@ def collect_decisions(
     """Let a planner act in dreams; finished ones are read from the checkpoint, if it exists.
 
     Raises:
-        UserError: the agent has no recorded states.
+        UserError: an agent that cannot dream.
     """
     agent = policy.agent
-    if agent.starts is None:
-        raise UserError("this agent has no recorded states to dream from")
+    _, starts = agent.to_dream()
     sizes = (agent.z_dim, agent.seen_dim, agent.action_spec.size)
     found = Decisions(*(np.empty((0, size), np.float32) for size in sizes))
     first = 0
@@ -72,7 +70,7 @@ def collect_decisions(
     with progress(range(cfg.dreams), "plans to imitate", unit="dreams") as bar:
         bar.advance(first)
         for dream in range(first, cfg.dreams):
-            more = _one_dream(policy, agent.starts, cfg, derive_seed(seed, "imitation", dream))
+            more = _one_dream(policy, starts, cfg, derive_seed(seed, "imitation", dream))
             found = Decisions(*(np.concatenate(pair) for pair in zip(found, more, strict=True)))
             if checkpoint is not None:
                 tensors = {n: torch.from_numpy(a) for n, a in found._asdict().items()}

@@ -32,7 +32,6 @@ from worldmodels.memory.interface import MemoryOutput, MemoryState
 from worldmodels.memory.mixture import mixture_noise
 from worldmodels.planning.gradient import shortened
 from worldmodels.planning.networks import Actor, NetworkConfig
-from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16, mixed_precision
 
 
@@ -152,17 +151,15 @@ class Streams:
     """
 
     def __init__(self, agent: Agent, cfg: PolicyTrainConfig, generator: torch.Generator) -> None:
-        """Start at recorded states; an agent without them, or a reward model, is a UserError."""
-        if agent.starts is None or agent.reward_model is None:
-            raise UserError("this agent has no recorded states or no reward model to dream with")
-        self.cfg, self.generator = cfg, generator
-        self._reward_model, self._controller = agent.reward_model, agent.linear
+        """Start at recorded states; an agent that cannot dream is a UserError."""
+        self._reward_model, recorded = agent.to_dream()
+        self.cfg, self.generator, self._controller = cfg, generator, agent.linear
         self._carry = agent.controller.carry
         self._low = cfg.bfloat16 and has_fast_bfloat16(agent.memories[0].device)
         frozen = [copy.deepcopy(memory).requires_grad_(False) for memory in agent.memories]
         self._memories = [in_bfloat16(memory) if self._low else memory for memory in frozen]
         self._priced = DreamConfig(no_event_penalty=cfg.no_event_penalty)
-        starts = (agent.starts.z, agent.starts.h, agent.starts.c)
+        starts = (recorded.z, recorded.h, recorded.c)
         self._starts = [torch.from_numpy(part).float() for part in starts]
         cuts = [cfg.batch_size * m // len(frozen) for m in range(len(frozen) + 1)]
         self._rows = list(map(slice, cuts, cuts[1:]))

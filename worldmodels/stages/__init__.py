@@ -8,7 +8,7 @@ which each stage derives its own, and where to resume and log.
 
 from worldmodels.stages.collection import by_agents, collect, exploration
 from worldmodels.stages.context import StageContext, open_stage
-from worldmodels.stages.controller import Candidates, evolve_controller
+from worldmodels.stages.controller import Candidates, evolve_again, evolve_controller
 from worldmodels.stages.controls import remove_controls, run_controls
 from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.stages.learning import encode, train_memory, train_vision
@@ -23,6 +23,6 @@ from worldmodels.stages.selection import (
 
 __all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]
 __all__ += ["StageContext", "open_stage"]
-__all__ += ["add_members", "by_agents", "choose", "collect", "encode", "evolve_controller"]
-__all__ += ["exploration", "learn_residual", "remove_controls", "run_controls"]
+__all__ += ["add_members", "by_agents", "choose", "collect", "encode", "evolve_again"]
+__all__ += ["evolve_controller", "exploration", "learn_residual", "remove_controls", "run_controls"]
 __all__ += ["select", "test", "train_memory", "train_vision"]

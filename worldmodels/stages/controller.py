@@ -37,10 +37,11 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import progress
 from worldmodels.stage_configs import ControllerStageConfig, StartsConfig
 from worldmodels.stages.context import StageContext
-from worldmodels.stages.files import LatentsFile, MemoryFile, VisionFile
+from worldmodels.stages.files import LatentsFile, MemoryFile, Source, VisionFile
 from worldmodels.stages.learning import originals
 from worldmodels.tasks import task_for
 from worldmodels.vision.latents import Latents
+from worldmodels.vision.vae import ConvVAE
 
 AGENT_STARTS = 512
 """Dream starts in an agent's folder."""
@@ -101,20 +102,54 @@ def evolve_controller(
     Raises:
         UserError: ``init`` has another C, or the latents are too few.
     """
-    device = "cpu" if dream.backend == "kernels" else ctx.device
+    device = _device(dream, ctx)
     models = [model.to(device) for file in memories for model in file.models]
-    newest, source = memories[0], vision.source
-    models[0].seen_size(cfg.inputs == "zhc")
+    newest = memories[0]
     begins = recorded_starts(
         starts, originals(parts), models, ctx.seed_for("starts"), newest.posterior_noise
     )
+    dreamt = (vision.model, models, newest.reward, begins, vision.source)
+    return _evolve(cfg, dream, *dreamt, ctx, init, metadata)
+
+
+def evolve_again(
+    cfg: ControllerStageConfig, dream: DreamConfig, agent: Agent, ctx: StageContext
+) -> Evolved:
+    """Evolve another C from zero in an agent's dream, which begins at the starts in its folder.
+
+    Raises:
+        UserError: an agent that cannot dream.
+    """
+    reward, begins = agent.to_dream()
+    models = [memory.to(_device(dream, ctx)) for memory in agent.memories]
+    return _evolve(cfg, dream, agent.vision, models, reward, begins, agent, ctx)
+
+
+def _device(dream: DreamConfig, ctx: StageContext) -> str:
+    return "cpu" if dream.backend == "kernels" else ctx.device
+
+
+def _evolve(
+    cfg: ControllerStageConfig,
+    dream: DreamConfig,
+    vision: ConvVAE,
+    models: Sequence[Memory],
+    reward: RewardModel,
+    begins: DreamStarts,
+    source: Source | Agent,
+    ctx: StageContext,
+    init: Agent | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Evolved:
+    """Evolve C in the dream of ``models``; the ``source`` tells of the environment."""
+    models[0].seen_size(cfg.inputs == "zhc")
     several = ctx.executor is not None and ctx.executor.workers > 1
-    spread = several and device == "cpu" and not dream.threads
+    spread = several and _device(dream, ctx) == "cpu" and not dream.threads
     search = DreamEvolution(
         cfg,
         dream,
         models,
-        newest.reward,
+        reward,
         begins,
         source.env_id,
         source.action_spec,
@@ -124,14 +159,14 @@ def evolve_controller(
     result = search.run(seed, _first_parameters(search, seed, init), ctx)
     dreamed = {g.generation: g.mean_return for g in result.history if g.mean_return is not None}
     agent = Agent(
-        vision.model,
+        vision,
         [model.cpu() for model in models],
         search.shape,
         result.parameters,
         env_id=source.env_id,
         frame_spec=source.frame_spec,
         action_spec=source.action_spec,
-        reward_model=newest.reward,
+        reward_model=reward,
         input_stats=search.stats,
         starts=_thinned(begins),
         action_repeat=source.action_repeat,

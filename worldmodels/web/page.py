@@ -151,9 +151,9 @@ def _name(agent: str | Path) -> str:
 @torch.inference_mode()
 def _first(agent: Agent) -> int:
     """The start that the page opens with: the one whose dream returns most, early ends counted."""
-    assert agent.starts is not None and agent.reward_model is not None
-    chosen = chosen_starts(len(agent.starts))
-    parts = agent.starts.z[chosen], agent.starts.h[0, chosen], agent.starts.c[0, chosen]
+    reward, starts = agent.to_dream()
+    chosen = chosen_starts(len(starts))
+    parts = starts.z[chosen], starts.h[0, chosen], starts.c[0, chosen]
     z, h, c = map(torch.from_numpy, parts)
     memory, state = agent.memories[0], MemoryState(h, c)
     total, generator = torch.zeros(len(chosen)), torch.Generator().manual_seed(0)
@@ -161,7 +161,7 @@ def _first(agent: Agent) -> int:
     for _ in range(LOOK_AHEAD):
         action = agent.act(z, state.seen(agent.controller.carry))
         z, out, state = memory.dream(z, action, state, mixture_noise(z, generator))
-        total += alive * agent.reward_model.expected(out.reward)
+        total += alive * reward.expected(out.reward)
         alive *= torch.sigmoid(-out.terminated_logit)
     return int(total.argmax())
 

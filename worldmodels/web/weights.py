@@ -69,11 +69,9 @@ def model(agent: Agent, residual: MeanActor | None, blob: Blob) -> Tree:
         UserError: the agent cannot dream, or its M is of a kind that the page does not know.
     """
     agent.vision.check_decoder()
-    if agent.starts is None or agent.reward_model is None:
-        missing = "recorded starts" if agent.starts is None else "reward model"
-        raise UserError(f"this agent cannot dream: it has no {missing}")
-    agent.starts.check(agent.memories)
-    spec, reward, cfg = agent.action_spec, agent.reward_model, agent.memories[0].cfg
+    reward, recorded = agent.to_dream()
+    recorded.check(agent.memories)
+    spec, cfg = agent.action_spec, agent.memories[0].cfg
     return {
         "sizes": {"z": cfg.z_dim, "action": cfg.action_size, "h": cfg.hidden_size},
         "mixtures": cfg.mixtures,
@@ -222,9 +220,9 @@ def _actor(actor: Actor, blob: Blob) -> list[Tree]:
 
 def starts(agent: Agent, blob: Blob) -> Tree:
     """Recorded states, evenly spaced among all: z (S, Z), h and c (M, S, H)."""
-    assert agent.starts is not None
-    chosen = chosen_starts(len(agent.starts))
-    parts = agent.starts.z[chosen], agent.starts.h[:, chosen], agent.starts.c[:, chosen]
+    _, recorded = agent.to_dream()
+    chosen = chosen_starts(len(recorded))
+    parts = recorded.z[chosen], recorded.h[:, chosen], recorded.c[:, chosen]
     return {
         "count": len(chosen),
         **{name: blob.add(part) for name, part in zip("zhc", parts, strict=True)},
