@@ -18,6 +18,7 @@ from scripts.figures.style import (
     PURPLE,
     RESULTS,
     chart,
+    charts,
     interval,
     returns,
     save,
@@ -166,6 +167,36 @@ def draw_entries(path: Path) -> None:
         axes.plot([found.mean()], [place], "o", color=colour, markersize=6)
     axes.set_yticks(range(len(ENTRIES)), [label for label, *_ in ENTRIES])
     axes.set(ylim=(len(ENTRIES) - 0.4, -0.6), xlabel=f"mean {RETURN}, with its 95% interval")
+    save(figure, path)
+
+
+TEMPERATURES = "2026-11-29-temperature"
+PAPER = {0.1: (2086, 193), 0.5: (2060, 196), 1.0: (1145, 868), 1.15: (918, 1092), 1.3: (732, 753)}
+"""Temperature -> tics in the dream and in reality (Ha and Schmidhuber 2018, table 2)."""
+
+
+def draw_temperatures(path: Path) -> None:
+    """TakeCover: tics in the dream and in reality over the dream's temperature, ours and theirs."""
+    found = json.loads((RESULTS / TEMPERATURES / "study.json").read_text(encoding="utf-8"))
+    figure, two = charts(8.6, 3.6, 2)
+    for axes, key, title in zip(
+        two, ("dream", "test"), ("in the dream", "in reality"), strict=True
+    ):
+        ours: dict[float, list[float]] = {}
+        for cell in found["cells"]:
+            chosen = max(cell["snapshots"], key=lambda s: float(np.mean(s["selection"])))
+            of = ours.setdefault(cell["settings"]["dream.temperature"], [])
+            of.append(float(np.mean(chosen[key])))
+        at = sorted(ours)
+        for t in at:
+            axes.plot([t] * len(ours[t]), ours[t], ".", color=BLUE, alpha=0.5)
+        axes.plot(at, [np.mean(ours[t]) for t in at], "o-", color=BLUE, label="ours")
+        theirs = [values[key == "test"] for values in PAPER.values()]
+        axes.plot(list(PAPER), theirs, "s--", color=MUTED, label="Ha and Schmidhuber 2018")
+        axes.set(xlabel="temperature of the dream", ylim=(0, 2200))
+        axes.set_title(title, size=11)
+    two[0].set_ylabel("tics survived")
+    two[1].legend(frameon=False)
     save(figure, path)
 
 

@@ -88,6 +88,7 @@ FIGURES: dict[str, Made] = {
     "methods.svg": Made(charts.draw_methods, _METHODS),
     "scaling.svg": Made(charts.draw_scaling, _committed("cluster.json")),
     "entries.svg": Made(charts.draw_entries, _committed(*(name for _, name, _ in charts.ENTRIES))),
+    "temperatures.svg": Made(charts.draw_temperatures, _committed(charts.TEMPERATURES)),
     "lista.svg": Made(charts.draw_lista, _committed("2026-11-24-sparse/lista.json")),
     "reconstructions.png": Made(frames.draw_reconstructions, _AGENT),
     "dream.png": Made(frames.draw_dream_strip, _AGENT),
