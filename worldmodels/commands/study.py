@@ -54,10 +54,10 @@ class RunStudy(Command):
 
     def execute(self) -> None:
         """Run all cells; write the tables and the page after each."""
-        of = studied(self.run, self.preset, self.study.iteration)
-        variants = [Variant(of.name)] if self.baseline else []
-        variants += [read_variant(text, Variant) for text in self.variants]
+        variants = [read_variant(text, Variant) for text in self.variants]
         variants += read_grid(self.grid, Variant)
+        of = studied(self.run, self.preset, self.study.iteration)
+        variants = [*([Variant(of.name)] if self.baseline else []), *variants]
         if not variants:
             raise UserError("nothing to study: give --variants or --grid, or keep the baseline")
         cells: list[dict[str, Any]] = []
