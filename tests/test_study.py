@@ -147,6 +147,10 @@ def test_words_become_variants() -> None:
     points = read_grid(["dream.temperature=1,1.3", "dream.dropout=0,0.1"], Variant)
     assert [dict(p.settings) for p in points][1] == {"dream.temperature": 1, "dream.dropout": 0.1}
     assert len(points) == 4
+    longer = read_grid(["dream.temperature=1,2", "dream.horizon=500"], Variant)
+    assert [point.name for point in longer] == ["dream.temperature 1", "dream.temperature 2"]
+    assert dict(longer[0].settings) == {"dream.temperature": 1, "dream.horizon": 500}
+    assert [p.name for p in read_grid(["dream.horizon=500"], Variant)] == ["dream.horizon 500"]
     assert read_grid([], Variant) == []
 
 

@@ -92,7 +92,10 @@ def read_variant(text: str, make: Callable[..., V]) -> V:
 
 
 def read_grid(axes: Sequence[str], make: Callable[..., V]) -> list[V]:
-    """Every combination of the values of all axes (setting=value,value), or a UserError."""
+    """Every combination of the values of all axes (setting=value,value), or a UserError.
+
+    Axes of one value, which all combinations share, are in no name beside others.
+    """
     if not axes:
         return []
     named = []
@@ -101,7 +104,8 @@ def read_grid(axes: Sequence[str], make: Callable[..., V]) -> list[V]:
         if not equals or not values:
             raise UserError(f"grid {axis!r} is not of the form setting=value,value")
         named.append([read_setting(f"{name}={value}", axis) for value in values.split(",")])
+    telling = {axis[0][0] for axis in named if len(axis) > 1} or {axis[0][0] for axis in named}
     return [
-        make(", ".join(f"{name} {value}" for name, value in point), dict(point))
+        make(", ".join(f"{n} {v}" for n, v in point if n in telling), dict(point))
         for point in itertools.product(*named)
     ]
