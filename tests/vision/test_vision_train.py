@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import types
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from worldmodels._pace import Pace, Rule
 from worldmodels._training import TrainingLoop
 from worldmodels.protocols import UserError
-from worldmodels.vision import train
-from worldmodels.vision.train import (
-    Clip,
-    VisionTrainConfig,
-    one_cycle,
-    statistics,
-    train_vision,
-)
+from worldmodels.vision import pace, train
+from worldmodels.vision.train import Clip, VisionTrainConfig, statistics, train_vision
 from worldmodels.vision.vae import QUANTISATION, ConvVAE, VAEConfig
 
 SMALL = VAEConfig(z_dim=4, width=4)
@@ -248,8 +240,8 @@ def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
     """It draws in at step 24, two fifths of the most, or at 40; z may be doubled."""
     monkeypatch.setattr(train, "TRIAL_STEPS", 4)
     monkeypatch.setattr(train, "GAIN", gain)
-    monkeypatch.setattr(train, "FALL", fall)
-    monkeypatch.setattr(train, "WITHIN", 8)
+    monkeypatch.setattr(pace, "FALL", fall)
+    monkeypatch.setattr(pace, "WITHIN", 8)
     cfg = dataclasses.replace(CFG, steps=60, log_every=1, adaptive=True)
     lines: list[dict[str, float]] = []
 
@@ -276,17 +268,16 @@ def test_an_adaptive_training_ends_when_what_moves_is_no_longer_learnt(
 def test_an_adaptive_rate_stays_at_its_peak_until_it_draws_in() -> None:
     cfg = dataclasses.replace(CFG, steps=300, learning_rate=1e-3, adaptive=True)
     loop = TrainingLoop("V", "posterior", lambda: ConvVAE(STANDARDIZED), cfg, {"seed": 0})
-    rule = Rule(0.4, 100, lambda before, now: now < before, "{}", "g")
-    rate = partial(train._rate, cfg, Pace(loop, rule))
+    rate = pace.Pace(loop, cfg.learning_rate, True).rate
     assert rate(0) < 1e-4 and rate(15) == rate(200) == pytest.approx(1e-3)
     assert rate(250) == pytest.approx(0.505e-3) and rate(299) < 2e-5
     loop.resumed = {"turn": 100, "errors": []}
-    rate = partial(train._rate, cfg, Pace(loop, rule))
+    rate = pace.Pace(loop, cfg.learning_rate, True).rate
     assert loop.steps == 150 and rate(100) == pytest.approx(1e-3) and rate(149) < 2e-5
 
 
 def test_schedule_rises_and_falls() -> None:
-    rates = [one_cycle(step, 100, 1.0) for step in range(100)]
+    rates = [pace.one_cycle(step, 100, 1.0) for step in range(100)]
     assert max(rates) == pytest.approx(1.0)
     assert rates[0] < 0.3
     assert rates[-1] < 0.02

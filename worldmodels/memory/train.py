@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels._pace import Pace, Rule
 from worldmodels._training import Options, TrainConfig, TrainingLoop
 from worldmodels.config import (
     AtLeast,
@@ -35,9 +34,6 @@ from worldmodels.vision.latents import Latents
 
 LEAST_STREAMS = 8
 """Fewest streams that one thread computes in a step."""
-LEAST, WITHIN, FALL = 0.2, 1000, 0.03
-"""The held-out loss falls by so many nats a latent dimension from 1,000 steps to the next, or an
-adaptive training draws in; not before a fifth of its steps."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,6 @@ class MemoryTrainConfig(TrainConfig):
     """episodes in a batch"""
     sequence_length: Annotated[int, AtLeast(2), Limit(65_536)] = 48
     """steps of back-propagation through time"""
-    adaptive: bool = field(default=False, metadata={"omit_default": True})
-    """stop when the held-out loss no longer falls by 0.03 in 1,000 steps, after half as many again
-    at a falling rate; `steps` is then the most there are"""
     exact: bool = field(default=False, metadata={"omit_default": True})
     """keep M's state free of what pads an episode's first window, and cut no episode that fits into
     one: what M has to remember from the first frames on"""
@@ -277,20 +270,11 @@ def train_memory(
 
     loop = TrainingLoop("M", "noise", make, cfg, options)
     model = loop.model
-    fresh = options.get("init") is None
-    peak = cfg.learning_rate if fresh else cfg.finetune_learning_rate
+    peak = cfg.learning_rate if options.get("init") is None else cfg.finetune_learning_rate
     length, seed = cfg.sequence_length, options["seed"]
     streams = SequenceStreams(latents, length, cfg.batch_size, seed, repeats, cfg.exact)
     state, batches = model.initial_state(cfg.batch_size), streams.batches(loop.begin)
     weigh = partial(weighted, cfg=cfg)
-    rule = Rule(LEAST, WITHIN, _falls, "the held-out loss is {}", ".3f")
-    pace = Pace(loop, rule if cfg.adaptive and fresh and holdout is not None else None)
-    measured: dict[str, float] = {}
-
-    def check() -> dict[str, float]:
-        assert holdout is not None
-        measured.update(validate(model, reward, holdout, cfg))
-        return measured
 
     def update(*parts: Any) -> tuple[dict[str, Tensor], MemoryState]:
         """One gradient step: the metrics, and the state after the window."""
@@ -309,7 +293,7 @@ def train_memory(
     with loop.threads:
         for step in loop:
             # one gradient step
-            loop.set_rate(_cosine(*pace.falling(step), peak))
+            loop.set_rate(_cosine(step, loop.steps, peak))
             window = draw_window(model, next(batches), state, loop.noise, cfg)
             metrics, state = take_step(*window)
 
@@ -319,10 +303,9 @@ def train_memory(
                 metrics,
                 (cfg.batch_size * length, "steps"),
                 f"lower the learning rate ({peak}) or raise the model's sigma_floor",
-                check if holdout is not None else None,
+                partial(validate, model, reward, holdout, cfg) if holdout is not None else None,
             )
-            pace.look(step + 1, measured.pop("val_loss", None))
-            loop.keep(step, h=state.h, c=state.c, **pace.state())
+            loop.keep(step, h=state.h, c=state.c)
     return model.eval()
 
 
@@ -345,11 +328,6 @@ def validate(
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * count
     return {f"val_{name}": value / max(weight, 1.0) for name, value in totals.items()}
-
-
-def _falls(before: float, now: float) -> bool:
-    """Whether the held-out loss falls enough."""
-    return now <= before - FALL
 
 
 def _cosine(step: int, steps: int, peak: float) -> float:

@@ -46,7 +46,7 @@ RARE_REWARD, SOME_REWARDS = 0.01, 0.05
 MOST = 0.5
 """Fraction of steps with one and the same reward below which rewards come all the time."""
 LONG_TRAINING = 12_000
-"""Gradient steps that M may take from scratch there."""
+"""Gradient steps of M from scratch there."""
 CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
 TINY = (
@@ -261,10 +261,9 @@ def _own_inputs() -> Iterator[Choice]:
     why = "rewards come all the time: C would find where dreams dissolve, so M learns to come back"
     yield Choice("memory_training.own_inputs", 0.5, why)
     yield Choice("memory_training.input_noise", 2.0, why)
-    why = "M trains for as long as its held-out loss falls"
-    yield Choice("memory_training.adaptive", True, why)
-    yield Choice("memory_training.steps", LONG_TRAINING, f"{why}, so this is the most")
-    yield Choice("from_scratch.memory_steps", LONG_TRAINING, f"{why}, so this is the most")
+    why = "every step's reward counts: M is trained for long"
+    yield Choice("memory_training.steps", LONG_TRAINING, why)
+    yield Choice("from_scratch.memory_steps", LONG_TRAINING, why)
 
 
 def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldmodels._pace import Pace, Rule
 from worldmodels._threads import CoreThreads
 from worldmodels._training import Options, TrainConfig, TrainingLoop
 from worldmodels.config import Count, CountOrZero, NotNegative, Rate, Size
 from worldmodels.protocols import UserError
 from worldmodels.runs import has_fast_bfloat16, load_checkpoint, mixed_precision
+from worldmodels.vision.pace import Pace
 from worldmodels.vision.vae import (
     QUANTISATION,
     ConvVAE,
@@ -41,13 +41,6 @@ ENOUGH_STEPS = 300
 EXPLAINED, CLEARLY_DEAD = 0.02, -0.5
 """Fraction of the variance that V must explain at the end, and below which it is stopped before."""
 
-WARM_UP = 0.05
-"""Fraction of the steps in which the learning rate rises."""
-FALL, WITHIN = 0.03, 300
-"""The moving error falls by this fraction from so many steps to the next, or an adaptive training
-draws in."""
-LEAST = 0.4
-"""Fraction of the steps before which it never does: V may stand still at first, too."""
 FOLLOW = 0.05
 """Weight of the newest norm of the gradient in the usual one."""
 LEAST_FRAMES = 16
@@ -79,19 +72,6 @@ class VisionTrainConfig(TrainConfig):
     """nats per latent dimension that the KL term does not count (paper's code: 0.5)"""
     bfloat16: bool = True
     """autocast to bfloat16 where the machine multiplies it fast; about 2.5 times the speed"""
-
-
-def one_cycle(step: int, steps: int, peak: float, warmup: float = WARM_UP) -> float:
-    """Learning rate at ``step`` of ``steps``: linear warm-up, then a cosine to ``peak / 100``."""
-    rise = max(1, round(warmup * steps))
-    if step < rise:
-        return peak * (step + 1) / rise
-    return _cosine(peak, (step - rise) / max(1, steps - rise))
-
-
-def _cosine(peak: float, fraction: float) -> float:
-    """From ``peak`` at 0 to its hundredth at 1."""
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * fraction)))
 
 
 def fitting_size(
@@ -160,27 +140,10 @@ class Clip:
         return {"usual_norm": float(self.usual)} if self.enabled else {}
 
 
-def _falls(before: float, now: float) -> bool:
-    """Whether the fraction of what moves that V does not explain falls enough."""
-    return now <= (1 - FALL) * before
-
-
 def _unexplained(measured: Mapping[str, float]) -> float | None:
-    """That fraction, where it was measured."""
+    """The fraction of what moves that V does not explain, where it was measured."""
     explained = measured.get("val_explained_moving")
     return None if explained is None else 1 - explained
-
-
-def _rate(cfg: VisionTrainConfig, pace: Pace, step: int) -> float:
-    """Learning rate at a step."""
-    peak = cfg.learning_rate
-    if pace.rule is None:
-        return one_cycle(step, pace.most, peak)
-    rise = max(1, round(WARM_UP * pace.most))
-    if step < rise:
-        return peak * (step + 1) / rise
-    since, fall = pace.falling(step)
-    return _cosine(peak, since / max(1, fall))
 
 
 def train_vision(
@@ -228,8 +191,7 @@ def train_vision(
     if std < STILL:
         _complain("the frames never change: look at what the environment draws", loop.steps)
     measured: dict[str, float] = {}
-    rule = Rule(LEAST, WITHIN, _falls, "{} of what moves is unexplained", ".1%")
-    pace, clip = Pace(loop, rule if adaptive else None), Clip(loop, vae.standardized)
+    pace, clip = Pace(loop, cfg.learning_rate, adaptive), Clip(loop, vae.standardized)
 
     def update(frames: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """One gradient step, and the metrics."""
@@ -251,7 +213,7 @@ def train_vision(
             # one gradient step
             frames = torch.from_numpy(next(source))
             noise = torch.randn(len(frames), vae.z_dim, generator=loop.noise)
-            loop.set_rate(_rate(cfg, pace, step))
+            loop.set_rate(pace.rate(step))
             metrics = take_step(frames, noise)
 
             # metrics and checkpoint
