@@ -54,7 +54,7 @@ TINY = (
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
-    *("test.episodes", "memory_training.steps", "from_scratch.memory_steps"),
+    *("test.episodes", "memory_training.steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 
@@ -263,7 +263,7 @@ def _own_inputs() -> Iterator[Choice]:
     yield Choice("memory_training.input_noise", 2.0, why)
     why = "every step's reward counts: M is trained for long"
     yield Choice("memory_training.steps", LONG_TRAINING, why)
-    yield Choice("from_scratch.memory_steps", LONG_TRAINING, why)
+    yield Choice("from_scratch.iterations", 0, "so long a training is carried on, not begun again")
 
 
 def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
