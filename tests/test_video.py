@@ -237,5 +237,5 @@ def test_bad_configs_are_named(kwargs: dict[str, Any], names: str) -> None:
 def test_agents_without_starts_have_no_dream_film(agent: Agent) -> None:
     awake = agent.with_parameters(agent.parameters)
     awake.starts = None
-    with pytest.raises(UserError, match="no recorded starts"):
+    with pytest.raises(UserError, match="nowhere to begin"):
         next(video.dream_frames(awake, VideoConfig()))

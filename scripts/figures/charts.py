@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from baselines.results import Run, read_runs
 from scripts.figures.style import (
@@ -18,8 +19,8 @@ from scripts.figures.style import (
     PURPLE,
     RESULTS,
     chart,
-    charts,
     interval,
+    plain,
     returns,
     save,
 )
@@ -178,10 +179,12 @@ PAPER = {0.1: (2086, 193), 0.5: (2060, 196), 1.0: (1145, 868), 1.15: (918, 1092)
 def draw_temperatures(path: Path) -> None:
     """TakeCover: tics in the dream and in reality over the dream's temperature, ours and theirs."""
     found = json.loads((RESULTS / TEMPERATURES / "study.json").read_text(encoding="utf-8"))
-    figure, two = charts(8.6, 3.6, 2)
+    figure = Figure(figsize=(8.6, 3.6), layout="constrained")
+    two = figure.subplots(1, 2, sharey=True)
     for axes, key, title in zip(
         two, ("dream", "test"), ("in the dream", "in reality"), strict=True
     ):
+        plain(axes)
         ours: dict[float, list[float]] = {}
         for cell in found["cells"]:
             chosen = max(cell["snapshots"], key=lambda s: float(np.mean(s["selection"])))

@@ -46,17 +46,10 @@ def canvas(width: float, height: float) -> tuple[Figure, Any]:
 
 def chart(width: float = 8.2, height: float = 4.2) -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
-    figure, (axes,) = charts(width, height, 1)
-    return figure, axes
-
-
-def charts(width: float, height: float, count: int) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` pairs of axes side by side, of one height."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    found = list(figure.subplots(1, count, sharey=True, squeeze=False)[0])
-    for axes in found:
-        plain(axes)
-    return figure, found
+    axes = figure.add_subplot()
+    plain(axes)
+    return figure, axes
 
 
 def plain(axes: Axes) -> None:

@@ -275,11 +275,12 @@ def dream_steps(
     agent: Agent, dreams: int, steps: int, seed: int = 0, temperature: float = 1.0
 ) -> Iterator[DreamStep]:
     """Pure dreams: the agent acts and M answers, until all have ended (`Agent.ends`)."""
-    model, starts = agent.to_dream()
+    if agent.starts is None:
+        raise UserError("the agent has no recorded starts, so its dreams have nowhere to begin")
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randint(len(starts.z), (dreams,), generator=generator).numpy()
-    z = torch.from_numpy(starts.z[chosen]).float()
-    h, c = (torch.from_numpy(a[0, chosen]).float() for a in (starts.h, starts.c))
+    chosen = torch.randint(len(agent.starts.z), (dreams,), generator=generator).numpy()
+    z = torch.from_numpy(agent.starts.z[chosen]).float()
+    h, c = (torch.from_numpy(a[0, chosen]).float() for a in (agent.starts.h, agent.starts.c))
     state, memory, reward = MemoryState(h, c), agent.memories[0], np.zeros(dreams)
     held, length = agent.action_repeat, np.full(dreams, steps)
     end = np.zeros(dreams, np.float32)
@@ -295,7 +296,8 @@ def dream_steps(
         end = torch.sigmoid(out.terminated_logit).numpy()
         over = ended(agent.ends, out.terminated_logit, _uniform(dreams, generator)).numpy()
         length[alive & over] = t + held
-        reward += np.where(alive, model.expected(out.reward).numpy(), 0.0)
+        if agent.reward_model is not None:
+            reward += np.where(alive, agent.reward_model.expected(out.reward).numpy(), 0.0)
 
 
 def dream_frames(
