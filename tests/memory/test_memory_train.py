@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,11 +201,11 @@ def interrupted(call: int) -> Callable[..., object]:
     """`draw_window` that is interrupted at one of its calls."""
     plain, calls = training.draw_window, []
 
-    def draw(*args: object) -> object:
+    def draw(*args: Any) -> object:
         calls.append(1)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return plain(*args)  # type: ignore[arg-type]  # the arguments pass through
+        return plain(*args)
 
     return draw
 

@@ -263,7 +263,8 @@ def _own_inputs() -> Iterator[Choice]:
     yield Choice("memory_training.input_noise", 2.0, why)
     why = "every step's reward counts: M is trained for long"
     yield Choice("memory_training.steps", LONG_TRAINING, why)
-    yield Choice("from_scratch.iterations", 0, "so long a training is carried on, not begun again")
+    why = "M is fine-tuned, since retrained from scratch it is worse"
+    yield Choice("from_scratch.iterations", 0, why)
 
 
 def _recipe(found: Examination, held: int, many: bool) -> Iterator[Choice]:
