@@ -107,7 +107,7 @@ class Bookkeeping:
     def publish(self, run: RunFolder) -> None:
         """Bring the run folder's ledger and curve to the state of the checkpoint."""
         for kind, key, frames in self.ledger:
-            run.count_frames(kind, frames, key)
+            run.ledger.add(kind, frames, key)
         record = {
             "training_seconds": self.seconds,
             "selection_seconds": self.selection_seconds,

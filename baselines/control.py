@@ -76,7 +76,7 @@ def enter(cfg: TrainConfig) -> EvaluationResult:
     """
     assert cfg.run is not None
     found, run = _read(cfg.run), runs.RunFolder(cfg.folder)
-    trained = run.frames()["totals"]["model_free"]
+    trained = run.ledger.read()["totals"]["model_free"]
     env_id = found["test_env_id"]
     same = env_id == found["env_id"]
     target = cfg.run / FOLDER / f"{cfg.folder.name}.json"
@@ -91,7 +91,7 @@ def enter(cfg: TrainConfig) -> EvaluationResult:
         resume=target.with_name(f".{target.name}-resume"),
     )
     result.write(run.path / "evaluation.json")
-    run.count_frames("test", result.frames, f"test/{runs.config_hash(result.returns)[:16]}")
+    run.ledger.add("test", result.frames, f"test/{runs.config_hash(result.returns)[:16]}")
     runs.write_json(target, {"label": result.agent, **result.to_json()})
     with runs.RunFolder(cfg.run).lock():
         build_report(cfg.run)

@@ -316,7 +316,7 @@ def test_a_run_folder_stands_for_its_agent(tmp_path: Path) -> None:
     obs = frames(1)[0]
     action, _ = open_policy(run.path).predict(obs, deterministic=True)
     np.testing.assert_array_equal(action, open_policy(run.agent).predict(obs, None, None, True)[0])
-    run.count_frames("collection", 7, "x")
+    run.ledger.add("collection", 7, "x")
     books = Bookkeeping()
     inherit(books, run.path)
     assert books.ledger == [("collection", "agent/collection", 7)]

@@ -108,7 +108,7 @@ def test_the_run_folder_has_metrics_ledger_and_report(staged: Path) -> None:
     evaluation = json.loads((staged / "evaluation.json").read_text())
     assert [episode["seed"] for episode in evaluation["episodes"]] == [10**6, 10**6 + 1, 10**6 + 2]
     assert (evaluation["agent"], evaluation["env"]) == (str(staged / "agent"), BOX)
-    totals, store = folder.frames()["totals"], EpisodeStore(staged / "episodes")
+    totals, store = folder.ledger.read()["totals"], EpisodeStore(staged / "episodes")
     assert totals["collection"] == store.num_steps
     assert totals["test"] == evaluation["frames"]
     assert totals["dream"] == (4 * 8 + 2) * 4 * 20
@@ -117,16 +117,16 @@ def test_the_run_folder_has_metrics_ledger_and_report(staged: Path) -> None:
 
 
 def test_a_stage_that_is_repeated_counts_its_frames_once(staged: Path) -> None:
-    before = RunFolder(staged).frames()
+    before = RunFolder(staged).ledger.read()
     collect(staged / "episodes", "--scale", "0.3", "0.6", "--run", staged)
-    assert RunFolder(staged).frames() == before
+    assert RunFolder(staged).ledger.read() == before
 
 
 def test_a_longer_collection_counts_what_is_new(tmp_path: Path) -> None:
     for episodes in ("2", "4"):
         words = ["--scale", "0.3", "--episodes", episodes, "--run", tmp_path]
         collect(tmp_path / "e", *words)
-    assert RunFolder(tmp_path).frames()["totals"]["collection"] == (
+    assert RunFolder(tmp_path).ledger.read()["totals"]["collection"] == (
         EpisodeStore([tmp_path / "e" / "0"]).num_steps
     )
 

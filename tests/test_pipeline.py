@@ -80,7 +80,7 @@ def test_killed_in_every_stage_it_ends_with_the_same_agent(unbroken: Path, tmp_p
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     assert kills.read_text().split() == stages
     assert weights(out) == weights(unbroken)
-    ledgers = [runs.RunFolder(run).frames()["totals"] for run in (out, unbroken)]
+    ledgers = [runs.RunFolder(run).ledger.read()["totals"] for run in (out, unbroken)]
     assert ledgers[0] == ledgers[1]
     returns = [
         [e["return"] for e in runs.read_json(run / "evaluation.json")["episodes"]]
@@ -136,7 +136,7 @@ def test_it_leaves_everything_that_was_promised(unbroken: Path) -> None:
     assert (unbroken / "dream.html").is_file()
     agent = Agent.from_pretrained(unbroken / "agent")
     assert agent.parameters.shape == (3 * (8 + 32 + 1),)
-    totals = runs.RunFolder(unbroken).frames()["totals"]
+    totals = runs.RunFolder(unbroken).ledger.read()["totals"]
     assert totals["collection"] == 4 * 40 + 2 * 40
     assert totals["test"] == 2 * 20
     assert totals["selection"] > 0
@@ -323,19 +323,19 @@ def test_the_ledger_counts_what_the_present_agent_cost(unbroken: Path, tmp_path:
     out = tmp_path / "run"
     shutil.copytree(unbroken, out)
     folder, cfg = runs.RunFolder(out), tiny()
-    before = folder.frames()
-    folder.count_frames("test", 7, "test/0123456789abcdef")  # of `worldmodels evaluate`
+    before = folder.ledger.read()
+    folder.ledger.add("test", 7, "test/0123456789abcdef")  # of `worldmodels evaluate`
     dream = dataclasses.replace(cfg.dream, temperature=1.3)
     changed = dataclasses.replace(cfg, iterations=1, dream=dream, ensemble=EnsembleStageConfig())
     run_pipeline(changed, out, seed=1, workers=1, preset="tiny")
-    after = folder.frames()
+    after = folder.ledger.read()
     alone = tmp_path / "alone"
     run_pipeline(changed, alone, seed=1, workers=1, preset="tiny")
-    fresh = runs.RunFolder(alone).frames()["totals"]
+    fresh = runs.RunFolder(alone).ledger.read()["totals"]
     assert after["totals"] == {**fresh, "test": fresh["test"] + 7}
     assert len(after["entries"]) > len(before["entries"])  # what was spent stays listed
     run_pipeline(cfg, out, seed=1, workers=1, preset="tiny")
-    back = folder.frames()["totals"]
+    back = folder.ledger.read()["totals"]
     assert back == {**before["totals"], "test": before["totals"]["test"] + 7}
 
 
@@ -367,7 +367,7 @@ def test_what_is_damaged_or_lost_is_made_again_and_nothing_else(
 ) -> None:
     out = tmp_path / "run"
     shutil.copytree(unbroken, out)
-    ledger = runs.RunFolder(out).frames()["totals"]
+    ledger = runs.RunFolder(out).ledger.read()["totals"]
 
     def times() -> dict[str, int]:
         stages = out / "stages"
@@ -386,7 +386,7 @@ def test_what_is_damaged_or_lost_is_made_again_and_nothing_else(
         redone = {name for name, time in times().items() if time != before.get(name)}
         assert redone - {"residual/02", "ensemble/02"} == wanted  # these go with the agent
         assert weights(out) == weights(unbroken)
-        assert runs.RunFolder(out).frames()["totals"] == ledger
+        assert runs.RunFolder(out).ledger.read()["totals"] == ledger
     assert (out / "report.html").is_file()
 
 

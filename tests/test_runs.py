@@ -245,16 +245,18 @@ def test_a_stage_that_starts_again_forgets_its_metrics(tmp_path: Path) -> None:
 
 def test_ledger_counts_each_key_once(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
-    assert run.frames()["totals"] == {kind: 0 for kind in runs.FRAME_KINDS if kind != "controls"}
+    assert run.ledger.read()["totals"] == {
+        kind: 0 for kind in runs.FRAME_KINDS if kind != "controls"
+    }
     for _ in range(2):  # the second round is a resumed stage
-        run.count_frames("collection", 1000, "collect/0")
-        run.count_frames("collection", 500, "collect/1")
-        run.count_frames("test", 20, "evaluate")
-    ledger = json.loads(run.frames_file.read_text())
+        run.ledger.add("collection", 1000, "collect/0")
+        run.ledger.add("collection", 500, "collect/1")
+        run.ledger.add("test", 20, "evaluate")
+    ledger = json.loads(run.ledger.path.read_text())
     assert ledger["totals"]["collection"] == 1500
     assert ledger["totals"]["test"] == 20
     assert ledger["entries"][1] == {"key": "collect/1", "kind": "collection", "frames": 500}
-    assert runs.RunFolder(tmp_path).frames() == ledger
+    assert runs.RunFolder(tmp_path).ledger.read() == ledger
 
 
 @pytest.mark.parametrize(
@@ -264,10 +266,10 @@ def test_ledger_refuses_what_would_make_it_wrong(
     tmp_path: Path, kind: str, frames: int, key: str
 ) -> None:
     run = runs.RunFolder(tmp_path)
-    run.count_frames("test", 1, "a")
+    run.ledger.add("test", 1, "a")
     with pytest.raises(ValueError, match=r"kind is|frames is|another key"):
-        run.count_frames(kind, frames, key)
-    assert len(run.frames()["entries"]) == 1
+        run.ledger.add(kind, frames, key)
+    assert len(run.ledger.read()["entries"]) == 1
 
 
 def test_a_stage_is_done_only_for_its_inputs(tmp_path: Path) -> None:
@@ -322,17 +324,17 @@ def test_files_of_a_record_without_digests_are_taken_once(tmp_path: Path) -> Non
 def test_a_lost_ledger_is_made_again_from_the_stages(tmp_path: Path) -> None:
     run = runs.RunFolder(tmp_path)
     key = "test/01234567"
-    run.count_frames("test", 20, key)
+    run.ledger.add("test", 20, key)
     run.mark_done("test/02", "0123456789", {})
-    before = run.frames()
+    before = run.ledger.read()
     _, frames = run.stage_found("test/02")
-    run.frames_file.write_text("{")
-    run.drop_damaged_ledger()
-    run.settle({"01234567"}, frames)
-    assert run.frames() == before
-    run.frames_file.write_text(run.frames_file.read_text().replace("20", "21"))
-    run.settle({"01234567"}, frames)
-    assert run.frames() == before
+    run.ledger.path.write_text("{")
+    run.ledger.drop_if_damaged()
+    run.ledger.settle({"01234567"}, frames)
+    assert run.ledger.read() == before
+    run.ledger.path.write_text(run.ledger.path.read_text().replace("20", "21"))
+    run.ledger.settle({"01234567"}, frames)
+    assert run.ledger.read() == before
 
 
 # --- progress
@@ -421,7 +423,7 @@ def test_only_regular_files_are_read(tmp_path: Path) -> None:
 def test_a_damaged_ledger_is_named(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "frames.json").write_text(content)
     with pytest.raises(UserError, match=re.escape(message)):
-        runs.RunFolder(tmp_path).count_frames("test", 1, "key")
+        runs.RunFolder(tmp_path).ledger.add("test", 1, "key")
     assert (tmp_path / "frames.json").read_text() == content
 
 

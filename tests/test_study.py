@@ -188,6 +188,8 @@ def test_mistakes_are_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert study(run, tmp_path, "--study.iteration", "7") == 2
     assert "07 has no controllers" in capsys.readouterr().err
     assert study(tmp_path / "nowhere", tmp_path) == 2
+    told = capsys.readouterr().err
+    assert "nowhere is no run" in told and "no agent" in told
 
 
 def test_a_wrong_setting_is_told_before_the_first_evolution(

@@ -297,3 +297,12 @@ def _short(text: str) -> str:
 _DECODER = json.JSONDecoder(
     object_pairs_hook=_object, parse_int=_integer, parse_float=_number, parse_constant=_constant
 )
+
+
+def discard(paths: Iterable[Path]) -> None:
+    """Remove damaged files or folders."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -7,18 +7,18 @@ line of the metrics is repaired, and the same frames are counted once.
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict, get_args
+from typing import Any, NotRequired, TypedDict
 
 from worldmodels._files import (
     atomic_path,
     atomic_write,
+    discard,
     disk_errors,
     file_digest,
     make_folder,
@@ -29,6 +29,7 @@ from worldmodels._files import (
     write_json,
 )
 from worldmodels._jsonable import config_hash, derive_seed, to_jsonable
+from worldmodels._ledger import FRAME_KINDS, FrameLedger, LedgerEntry
 from worldmodels._lock import locked
 from worldmodels._machine import (
     Device,
@@ -50,10 +51,10 @@ from worldmodels._outputs import (
 from worldmodels._progress import progress
 from worldmodels._shapes import check
 from worldmodels._sinks import Log, SinkName, sinks
-from worldmodels.config import AtLeast
 from worldmodels.protocols import UserError
 
-__all__ = ["FRAME_KINDS", "RunFolder", "agent_folder", "load_checkpoint", "save_checkpoint"]
+__all__ = ["FRAME_KINDS", "LedgerEntry", "RunFolder", "agent_folder"]
+__all__ += ["load_checkpoint", "save_checkpoint"]
 __all__ += ["atomic_path", "atomic_write", "file_digest", "locked", "make_folder", "parse_json"]
 __all__ += ["read_json", "read_json_lines", "read_regular", "write_json"]
 __all__ += ["FILM", "FOLDER", "FilePath", "FilmPath", "FolderPath", "check_output", "check_outputs"]
@@ -63,28 +64,6 @@ __all__ += ["Log", "SinkName"]
 
 SCHEMA_VERSION = 1
 """Layout of a run folder's `config.json`; readers refuse others."""
-
-FrameKind: TypeAlias = Literal["collection", "selection", "test", "controls", "model_free", "dream"]
-"""What frames are used for; all but "dream" are steps of the real environment. "test" measures the
-agent, "controls" what it is compared with; neither teaches."""
-
-FRAME_KINDS: tuple[FrameKind, ...] = get_args(FrameKind)
-
-
-class LedgerEntry(TypedDict):
-    """Frames in the ledger."""
-
-    key: str
-    """names the work that used them"""
-    kind: FrameKind
-    frames: Annotated[int, AtLeast(0)]
-    """steps of an environment"""
-    superseded: NotRequired[bool]
-    """true where the work was redone with other settings: listed, not in the totals"""
-
-
-class _Ledger(TypedDict):
-    entries: list[LedgerEntry]
 
 
 class _Metrics(TypedDict):
@@ -125,8 +104,8 @@ class RunFolder:
         """the resolved configuration"""
         self.metrics_file = self.path / "metrics.jsonl"
         """one JSON object per line"""
-        self.frames_file = self.path / "frames.json"
-        """the ledger of frames"""
+        self.ledger = FrameLedger(self.path / "frames.json")
+        """the frames that all work in this folder took"""
         self.checkpoints = self.path / "checkpoints"
         """folder of what training resumes from"""
         self.agent = self.path / "agent"
@@ -211,70 +190,6 @@ class RunFolder:
             lines = (json.dumps(record, allow_nan=False) + "\n" for record in kept)
             atomic_write(self.metrics_file, "".join(lines))
 
-    def count_frames(self, kind: str, frames: int, key: str) -> None:
-        """Enter frames into the ledger, once per key: a resumed or repeated stage may do it again.
-
-        The ledger lists all work that was ever done in this folder; its totals are what the present
-        agent cost, without work that was redone with other settings (`settle`). The key names the
-        work, such as "collect/0/<hash of its inputs>".
-
-        Raises:
-            ValueError: unknown kind, negative number, or a key of other frames.
-        """
-        if kind not in FRAME_KINDS:
-            raise ValueError(f"kind is {kind!r}, must be one of {', '.join(FRAME_KINDS)}")
-        if frames < 0:
-            raise ValueError(f"frames is {frames}, must not be negative")
-        entry: LedgerEntry = {"key": key, "kind": kind, "frames": int(frames)}
-        entries = self.frames()["entries"]
-        for known in entries:
-            if known["key"] == key:
-                if (known["kind"], known["frames"]) != (kind, frames):
-                    raise ValueError(f"the ledger has {known}, so {entry} needs another key")
-                return
-        write_json(self.frames_file, _ledger([*entries, entry]))
-
-    def drop_damaged_ledger(self) -> None:
-        """Remove a damaged ledger; `settle` restores it from the stages' records.
-
-        Frames of other commands, such as `worldmodels evaluate --run`, are lost.
-        """
-        try:
-            self.frames()
-        except UserError as error:
-            print(f"== {error}: it is restored from the stages' records", flush=True)
-            _discard([self.frames_file])
-
-    def settle(self, current: Collection[str], known: Sequence[LedgerEntry] = ()) -> None:
-        """Count what the present agent cost; other work of a run's stages is superseded.
-
-        Args:
-            current: first 8 letters of the hashes of the present agent's stages, in which the keys
-                of their entries end. Keys of other commands end in longer ones and are kept.
-            known: entries that the stages recorded; they replace lost or changed ones.
-        """
-        sure = {entry["key"]: entry for entry in known}
-        entries: list[LedgerEntry] = []
-        for entry in self.frames()["entries"]:
-            words = entry["key"].split("/")
-            entry = sure.pop(entry["key"], entry)
-            if len(words) in (2, 3) and len(words[-1]) == 8:
-                entry.pop("superseded", None)
-                if words[-1] not in current:
-                    entry["superseded"] = True
-            entries.append(entry)
-        ledger = _ledger([*entries, *sure.values()])
-        if ledger["entries"] and (
-            not self.frames_file.exists() or ledger != read_json(self.frames_file)
-        ):
-            write_json(self.frames_file, ledger)
-
-    def frames(self) -> dict[str, Any]:
-        """The ledger, {"entries": [{"key", "kind", "frames"}], "totals": {kind: frames}}."""
-        if not self.frames_file.exists():
-            return _ledger([])
-        return _ledger(read_json(self.frames_file, _Ledger)["entries"])
-
     def stage_done(
         self, name: str, inputs_hash: str, sources: str = "", files: Sequence[Path] = ()
     ) -> bool:
@@ -305,7 +220,7 @@ class RunFolder:
         for path in bad:
             what = "is not as it was written" if path.exists() else "is missing"
             print(f"== {path} {what}: {name} is done again", flush=True)
-        _discard(bad)
+        discard(bad)
         return not bad
 
     def mark_done(
@@ -336,7 +251,7 @@ class RunFolder:
 
     def _frames_of(self, inputs_hash: str) -> list[LedgerEntry]:
         """Entries of a stage of these inputs in the ledger."""
-        entries: list[LedgerEntry] = self.frames()["entries"]
+        entries: list[LedgerEntry] = self.ledger.read()["entries"]
         return [
             {"key": entry["key"], "kind": entry["kind"], "frames": entry["frames"]}
             for entry in entries
@@ -419,26 +334,6 @@ def _digest(path: Path) -> str | None:
 @lru_cache(maxsize=65_536)
 def _hash(path: Path, *_: int) -> str:
     return file_digest(path)
-
-
-def _discard(paths: Iterable[Path]) -> None:
-    """Remove damaged files or folders."""
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _ledger(entries: list[LedgerEntry]) -> dict[str, Any]:
-    """The ledger of these entries, with their totals."""
-    totals = {kind: 0 for kind in FRAME_KINDS}
-    for entry in entries:
-        if not entry.get("superseded", False):
-            totals[entry["kind"]] += entry["frames"]
-    if not totals["controls"]:  # as in ledgers of earlier versions
-        del totals["controls"]
-    return {"entries": entries, "totals": totals}
 
 
 def _repair_last_line(path: Path) -> None:

@@ -84,7 +84,7 @@ def world_run(folder: Path, mean: float = 800.0) -> Path:
         ("selection", 5, "final/a"),
         ("test", 7, "test/a"),
     ):
-        run.count_frames(kind, frames, key)
+        run.ledger.add(kind, frames, key)
     for iteration, best in enumerate((300.0, 700.0)):
         run.log("selection", iteration=iteration, generation=10, real_mean=best - 50)
         run.log("selection", iteration=iteration, generation=20, real_mean=best)

@@ -53,7 +53,7 @@ def finished_run(folder: Path, env_id: str, action_repeat: int = 1, **more: Any)
     run.write_config(config)
     counted = {"collection": FRAMES, "selection": SELECTION, "test": 7, "controls": 9, "dream": 999}
     for kind, frames in counted.items():
-        run.count_frames(kind, frames, kind)
+        run.ledger.add(kind, frames, kind)
     episodes = [{"seed": 1_000_000, "return": 1.0, "length": 3}]
     runs.write_json(run.path / "evaluation.json", {"episodes": episodes, "env": env_id})
     return run.path

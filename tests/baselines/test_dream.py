@@ -77,7 +77,7 @@ def home(tmp_path: Path) -> Path:
     make_agent().save_pretrained(tmp_path / "world/agent")
     run = runs.RunFolder(tmp_path / "world")
     for kind, frames in (("collection", 700), ("selection", 50), ("test", 9), ("dream", 4000)):
-        run.count_frames(kind, frames, kind)
+        run.ledger.add(kind, frames, kind)
     return run.path
 
 

@@ -28,7 +28,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run folder with an agent and a ledger."""
     run = runs.RunFolder(tmp_path_factory.mktemp("home") / "world")
     make_agent().save_pretrained(run.agent, "float32")
-    run.count_frames("collection", 700, "collect")
+    run.ledger.add("collection", 700, "collect")
     return run.path
 
 
@@ -142,7 +142,7 @@ def test_a_search_in_components_goes_on_where_it_stopped(home: Path, tmp_path: P
     bare.starts = None
     run = runs.RunFolder(tmp_path / "bare")
     bare.save_pretrained(run.agent, "float32")
-    run.count_frames("collection", 700, "collect")
+    run.ledger.add("collection", 700, "collect")
     with pytest.raises(UserError, match=r"components is 2, but agent .* has no recorded starts"):
         evolve_in_reality(config(tmp_path / "bare", tmp_path / "none", **changes))
 

@@ -55,7 +55,7 @@ def _use_run(folder: Path) -> None:
     """What later stages do with a run folder."""
     run = RunFolder(folder, create=False)
     run.read_config()
-    run.count_frames("test", 5, "fuzz")
+    run.ledger.add("test", 5, "fuzz")
     run.log("fuzz", value=1)
     run.metrics("fuzz")
     run.forget("fuzz")

@@ -183,5 +183,5 @@ def test_a_selection_logs_whole_dreams_and_the_survival_of_its_choice(
         assert (row["survival"] is not None) == row["selected"]
     (chosen,) = (row["survival"] for row in rows if row["selected"])
     assert chosen["real"] == [1.0] * 10 and chosen["dream"][-1] < 0.7
-    counted = {kind: frames for kind, frames in run.frames()["totals"].items() if frames}
+    counted = {kind: frames for kind, frames in run.ledger.read()["totals"].items() if frames}
     assert counted == {"selection": 36}  # whole dreams are a measurement

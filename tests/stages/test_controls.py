@@ -92,7 +92,7 @@ def test_the_constant_action_that_wins_is_chosen_and_counted(
         evaluate("random", env_id, range(1_000_000, 1_000_003), 1).returns
     )
     frames = LENGTH * (tried * SELECTION.episodes + 2 * TEST.episodes)
-    assert ctx.run.frames()["totals"] == {
+    assert ctx.run.ledger.read()["totals"] == {
         **dict.fromkeys(("collection", "selection", "test", "model_free", "dream"), 0),
         "controls": frames,
     }
@@ -117,7 +117,7 @@ def test_what_is_not_wanted_is_neither_played_nor_kept(tmp_path: Path) -> None:
     other = context(tmp_path / "other")
     assert other.run is not None
     assert stages.run_controls(alone, SELECTION, CHOICES, other.run.path, other) == {}
-    assert other.run.frames()["totals"]["controls"] == LENGTH * TEST.episodes
+    assert other.run.ledger.read()["totals"]["controls"] == LENGTH * TEST.episodes
 
 
 def test_an_interrupted_trial_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_an_interrupted_trial_resumes(tmp_path: Path, monkeypatch: pytest.Monkey
         means = stages.run_controls(TEST, SELECTION, CHOICES, ctx.run.path, ctx)
     assert means["always 6"] == LENGTH
     assert played[again] == BEST  # the first action's episodes are not played again
-    assert ctx.run.frames()["totals"]["controls"] == LENGTH * (3 * 2 + 2 * 3)
+    assert ctx.run.ledger.read()["totals"]["controls"] == LENGTH * (3 * 2 + 2 * 3)
 
 
 def test_the_pipeline_plays_them_once_and_again_for_other_seeds(
@@ -158,8 +158,8 @@ def test_the_pipeline_plays_them_once_and_again_for_other_seeds(
     def play(cfg: RunConfig) -> dict[str, Any]:
         pipeline = Pipeline(cfg, tmp_path / "run")
         pipeline._run_controls(Iteration(cfg.iterations, tmp_path / "run/iterations/final"))
-        pipeline.run.settle({key[:8] for key in pipeline.results}, pipeline.frames)
-        totals: dict[str, Any] = pipeline.run.frames()["totals"]
+        pipeline.run.ledger.settle({key[:8] for key in pipeline.results}, pipeline.frames)
+        totals: dict[str, Any] = pipeline.run.ledger.read()["totals"]
         return totals
 
     first = play(cfg)

@@ -165,5 +165,5 @@ def test_the_scripts_do_what_a_run_of_one_iteration_does(
         for folder in (staged, run)
     ]
     assert returns[0] == returns[1]
-    ledgers = [RunFolder(folder).frames()["totals"] for folder in (staged, run)]
+    ledgers = [RunFolder(folder).ledger.read()["totals"] for folder in (staged, run)]
     assert ledgers[0] == ledgers[1]

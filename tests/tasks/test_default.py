@@ -427,7 +427,7 @@ def test_a_run_takes_the_choices_and_keeps_them(
     assert first.config.dream.horizon == 77
     record = command.load(out, name_of("unseeded"), "quick")
     assert record is not None
-    assert RunFolder(out).frames()["totals"]["collection"] == record.examination.steps
+    assert RunFolder(out).ledger.read()["totals"]["collection"] == record.examination.steps
     lines = list(record.lines(first.config))
     assert any(line.startswith("  dream.horizon = 77, as you say (not 500: ") for line in lines)
     assert lines[0].startswith("warning: ")

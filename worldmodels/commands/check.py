@@ -160,7 +160,7 @@ def checked(
     run = RunFolder(out)
     with run.lock():
         write_json(out / CHECK, to_jsonable(record))
-        run.count_frames("collection", record.examination.steps, "check")
+        run.ledger.add("collection", record.examination.steps, "check")
     return record
 
 

@@ -127,7 +127,7 @@ class Evaluate(Command):
             key = config_hash([result.agent, result.env, list(seeds), result.returns])[:16]
             run = RunFolder(self.run)
             with run.lock(wait=60):  # other evaluations may count theirs
-                run.count_frames("test", result.frames, f"test/{key}")
+                run.ledger.add("test", result.frames, f"test/{key}")
         print(f"{result.agent} in {result.env}")
         for name, value in statistics(result, seeds):
             print(f"  {name:20} {value}")

@@ -94,14 +94,14 @@ class Pipeline:
         with self.run.lock():
             self.run.claim(self.settings, ("method", "seed", "env_id"))
             self.run.write_config(self.settings, self.context.device)
-            self.run.drop_damaged_ledger()
+            self.run.ledger.drop_if_damaged()
             try:
                 self._all_stages()
             except BaseException:
                 with contextlib.suppress(Exception):  # the first error counts
                     build_report(self.run.path)
                 raise
-            self.run.settle({key[:8] for key in self.results}, self.frames)
+            self.run.ledger.settle({key[:8] for key in self.results}, self.frames)
             export_run(self.run.path)
             return build_report(self.run.path)
 

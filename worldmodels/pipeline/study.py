@@ -129,7 +129,10 @@ def studied(path: Path, preset: str, iteration: int | None) -> Studied:
     """
     if (path / "iterations").is_dir():
         return RunDream(path, iteration)
-    folder = find(path)
+    try:
+        folder = find(path)
+    except UserError as error:
+        raise UserError(f"{path} is no run, since it has no folder iterations; {error}") from None
     if iteration is not None:
         raise UserError(f"--study.iteration is {iteration}, but {path} is an agent: it has none")
     return AgentDream(folder, preset)

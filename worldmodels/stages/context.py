@@ -73,13 +73,13 @@ class StageContext:
             return
         if not self.grows:
             where = self.ledger.removeprefix("controller/")
-            self.run.count_frames(kind, frames, f"dream/{where}" if kind == "dream" else where)
+            self.run.ledger.add(kind, frames, f"dream/{where}" if kind == "dream" else where)
             return
         work = f"{self.ledger}/{kind}/"
-        entries = [entry for entry in self.run.frames()["entries"] if entry["kind"] == kind]
+        entries = [entry for entry in self.run.ledger.read()["entries"] if entry["kind"] == kind]
         known = sum(entry["frames"] for entry in entries if entry["key"].startswith(work))
         if frames > known:
-            self.run.count_frames(kind, frames - known, f"{work}{frames}")
+            self.run.ledger.add(kind, frames - known, f"{work}{frames}")
 
 
 @contextmanager
