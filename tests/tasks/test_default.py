@@ -7,6 +7,7 @@ import functools
 import importlib.util
 import io
 import json
+import math
 import re
 import runpy
 from pathlib import Path
@@ -128,6 +129,23 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
     assert smoke["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in smoke
     assert "memory_training.own_inputs" not in settings("fine")
     assert "memory_training.own_inputs" not in settings("goal")
+
+
+def test_few_frames_teach_where_rewards_come_all_the_time() -> None:
+    quick, full, smoke = (settings("pendulum", preset) for preset in ("quick", "full", "smoke"))
+    length = max(reach.length for reach in seen("pendulum").random)
+    for chosen in (quick, full):
+        assert chosen["experience.explore_episodes"] == max(32, math.ceil(20_000 / length))
+        assert chosen["experience.agent_episodes"] == max(8, math.ceil(5000 / length))
+    assert (quick["selection.episodes"], quick["selection.early_episodes"]) == (16, 2)
+    assert quick["selection.late_iterations"] == 1 and "selection.final_episodes" not in quick
+    assert full["selection.episodes"] == 32, "the best agent is chosen with care"
+    assert not [name for name in smoke if name.startswith("selection.") and name.endswith("s")]
+    ends = dataclasses.replace(seen("pendulum").ends, rate=0.01, terminated=5)
+    rare = dataclasses.replace(seen("pendulum"), ends=ends)
+    found = {choice.setting: choice.value for choice in choices(rare, "quick")}
+    assert found["selection.episodes"] == 32
+    assert found["experience.explore_episodes"] * length > 100_000, "its rare ends take many"
 
 
 # --- the verdict

@@ -47,6 +47,13 @@ MOST = 0.5
 """Fraction of steps with one and the same reward below which rewards come all the time."""
 LONG_TRAINING = 12_000
 """Gradient steps of M from scratch there."""
+FEWEST, OWN_FRAMES = (32, 8), 5000
+"""Episodes of the first collection and of later ones there at least, and a later one's frames:
+those of the agent teach more than random ones, and model-free RL learns soon where each step pays,
+so that they must not cost many."""
+FEW_CHECKS, EVERY = (16, 2), 40
+"""Selection episodes there, in the last iteration and before it, and generations between two
+checkpoints of C."""
 CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
 TINY = (
@@ -54,6 +61,7 @@ TINY = (
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
+    *("selection.late_iterations", "controller.evolve.snapshot_every"),
     *("test.episodes", "memory_training.steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
@@ -79,9 +87,15 @@ def choices(
     held = action_repeat or hold(found)
     yours = action_repeat is not None
     many = preset == "full" and rare(found.ends.rate) and survival(found)
-    made = [_hold(found, held, yours), *_time(found, held, many), *_exploration(found, held)]
+    made = [_hold(found, held, yours), *_time(found, held, many)]
+    made += [*_selection(found, held, preset), *_exploration(found, held)]
     made += [*_losses(found), *_recipe(found, held, many)]
     return tuple(one for one in made if preset != "smoke" or one.setting not in TINY)
+
+
+def dense(found: Examination) -> bool:
+    """Whether most steps pay something else, and no end is rare: a few episodes teach much."""
+    return found.rewards.share < MOST and not rare(found.ends.rate)
 
 
 def rare(rate: float) -> bool:
@@ -147,17 +161,30 @@ def _time(found: Examination, held: int, many: bool) -> Iterator[Choice]:
         why = f"no time limit; far longer than what was seen ({ends.longest} steps)"
         yield Choice("selection.max_steps", most, why)
         yield Choice("test.max_steps", most, why)
-    if decisions <= SHORT:
-        why = f"episodes have at most {decisions} decisions, so more of them cost little"
-        yield Choice("selection.episodes", SELECTION, why)
-        yield Choice("selection.early_episodes", SELECTION // 4, why)
-        yield Choice("selection.final_episodes", 2 * SELECTION, why)
-        yield Choice("test.episodes", NUM_TEST_SEEDS, why)
     length = max(reach.length for reach in found.random)
     if ends.terminated + ends.truncated == 0:  # how long whole ones are is known from elsewhere
         length = float(ends.limit or ends.longest)
     longest, length = min(longest, steps or longest), min(length, steps or length)
     yield from _episodes(found, length, longest, MORE if many else 1)
+
+
+def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
+    """How many real episodes choose C, and how many test it."""
+    decisions = max(1, math.ceil(_longest(found, held)[0] / held))
+    short = f"episodes have at most {decisions} decisions, so more of them cost little"
+    if dense(found) and preset != "full":
+        why = "each step pays: model-free RL learns from few frames, so selection takes few"
+        number, early = FEW_CHECKS
+        yield Choice("selection.episodes", number, why)
+        yield Choice("selection.early_episodes", early, why)
+        yield Choice("selection.late_iterations", 1, why)
+        yield Choice("controller.evolve.snapshot_every", EVERY, why)
+    elif decisions <= SHORT:
+        yield Choice("selection.episodes", SELECTION, short)
+        yield Choice("selection.early_episodes", SELECTION // 4, short)
+        yield Choice("selection.final_episodes", 2 * SELECTION, short)
+    if decisions <= SHORT:
+        yield Choice("test.episodes", NUM_TEST_SEEDS, short)
 
 
 def _episodes(found: Examination, length: float, longest: int, times: int) -> Iterator[Choice]:
@@ -169,6 +196,15 @@ def _episodes(found: Examination, length: float, longest: int, times: int) -> It
     ]
     last = f"they last {length:.0f} steps at random"
     number = min(MANY_EPISODES, math.ceil(FEW_FRAMES / length))
+    if dense(found):
+        number, later = (
+            max(least, math.ceil(frames / length))
+            for least, frames in zip(FEWEST, (FEW_FRAMES, OWN_FRAMES), strict=True)
+        )
+        last += ", each step pays, and the agent's own frames teach more than random ones"
+        yield Choice("experience.explore_episodes", number, last)
+        yield Choice("experience.agent_episodes", later, last)
+        return
     if few:
         number = times * min(MANY_EPISODES, int(RARE_FRAMES / length))
         last += ", and " + " and ".join(few)
