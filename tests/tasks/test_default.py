@@ -138,6 +138,7 @@ def test_few_frames_teach_where_rewards_come_all_the_time() -> None:
         assert chosen["experience.explore_episodes"] == max(32, math.ceil(20_000 / length))
         assert chosen["experience.agent_episodes"] == max(8, math.ceil(5000 / length))
     assert (quick["selection.episodes"], quick["selection.early_episodes"]) == (16, 2)
+    assert quick["iterations"] == 2 and "iterations" not in full
     assert quick["selection.late_iterations"] == 1 and "selection.final_episodes" not in quick
     assert full["selection.episodes"] == 32, "the best agent is chosen with care"
     assert not [name for name in smoke if name.startswith("selection.") and name.endswith("s")]

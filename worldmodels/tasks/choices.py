@@ -179,6 +179,8 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("selection.early_episodes", early, why)
         yield Choice("selection.late_iterations", 1, why)
         yield Choice("controller.evolve.snapshot_every", EVERY, why)
+        why = "each step pays: the first of the agent's own frames teach nearly all"
+        yield Choice("iterations", 2, why)
     elif decisions <= SHORT:
         yield Choice("selection.episodes", SELECTION, short)
         yield Choice("selection.early_episodes", SELECTION // 4, short)
