@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from worldmodels import runs
-from worldmodels.pipeline import Pipeline, run_pipeline
+from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline.runner import Runner
 from worldmodels.presets import PRESETS
 from worldmodels.run_config import DEFAULT_ENV, RunConfig
 
@@ -36,7 +37,7 @@ def kill_in_each_stage(kills: Path) -> None:
     The moment is that at which the stage has written its first file: a checkpoint, a shard, a
     result. ``kills`` lists the stages, and outlives the process.
     """
-    stage: Callable[..., None] = Pipeline._stage
+    stage: Callable[..., None] = Runner.stage
     write: Callable[..., None] = os.replace
     now: list[str] = []
 
@@ -57,7 +58,7 @@ def kill_in_each_stage(kills: Path) -> None:
             kills.write_text(" ".join([*done, now[0]]))
             os.kill(os.getpid(), signal.SIGKILL)
 
-    Pipeline._stage, os.replace = watched, replace  # type: ignore[method-assign]  # the point
+    Runner.stage, os.replace = watched, replace  # type: ignore[method-assign]  # the point
 
 
 def run(kills: Path | None = None) -> None:

@@ -22,7 +22,7 @@ from worldmodels import pipeline, runs, stages
 from worldmodels.agent import Agent
 from worldmodels.metrics import RECORDS, read_lines
 from worldmodels.pages import build_report
-from worldmodels.pipeline import run_pipeline
+from worldmodels.pipeline import run_pipeline, runner
 from worldmodels.pipeline.iteration import Iteration
 from worldmodels.policies.ensemble import other_members
 from worldmodels.policies.opening import best_policy
@@ -107,9 +107,10 @@ def test_the_report_is_there_from_the_start_and_reloads_until_the_run_ends(
         pages.append((running, page.read_text("utf-8")))
         return page
 
-    monkeypatch.setattr(pipeline, "build_report", build)
-    monkeypatch.setattr(pipeline, "PAGE_SECONDS", 0.0)  # write it as each stage begins
-    monkeypatch.setattr(pipeline, "PAGE_FRACTION", 1e9)
+    for module in (pipeline, runner):
+        monkeypatch.setattr(module, "build_report", build)
+    monkeypatch.setattr(runner, "PAGE_SECONDS", 0.0)  # write it as each stage begins
+    monkeypatch.setattr(runner, "PAGE_FRACTION", 1e9)
     monkeypatch.setattr(stages, "select", fail)
     with pytest.raises(UserError, match="no electricity"):
         run_pipeline(tiny(), tmp_path, seed=1, workers=1)

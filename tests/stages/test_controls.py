@@ -158,7 +158,7 @@ def test_the_pipeline_plays_them_once_and_again_for_other_seeds(
     def play(cfg: RunConfig) -> dict[str, Any]:
         pipeline = Pipeline(cfg, tmp_path / "run")
         pipeline._run_controls(Iteration(cfg.iterations, tmp_path / "run/iterations/final"))
-        pipeline.run.ledger.settle({key[:8] for key in pipeline.results}, pipeline.frames)
+        pipeline.runner.settle()
         totals: dict[str, Any] = pipeline.run.ledger.read()["totals"]
         return totals
 

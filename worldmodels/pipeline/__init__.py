@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from worldmodels import executors, stages
 from worldmodels._agent_files import CONFIG
@@ -23,33 +22,18 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Placement
 from worldmodels.pages import build_report
 from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
-from worldmodels.pipeline.schedule import Schedule
+from worldmodels.pipeline.runner import Runner
 from worldmodels.policies.ensemble import FOLDER
 from worldmodels.protocols import UserError
 from worldmodels.run_config import RunConfig
-from worldmodels.runs import (
-    Device,
-    LedgerEntry,
-    Log,
-    RunFolder,
-    config_hash,
-    require_device,
-    write_json,
-)
+from worldmodels.runs import Device, Log, RunFolder, require_device, write_json
 from worldmodels.stages import Candidates, Finalist, StageContext
-from worldmodels.stages.context import timed
 from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residual
 from worldmodels.tasks import task_for
 from worldmodels.web.page import export_run
 
 TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
-PAGE_SECONDS, PAGE_FRACTION = 20.0, 0.05
-"""While the run lasts, its report is written at most once in so many seconds, and takes at most
-this fraction of the run's time."""
-
-Work: TypeAlias = Callable[[StageContext], Any]
-"""Runs a stage; returns figures for later stages and the report, in a dict or dataclass."""
 
 
 class Pipeline:
@@ -81,19 +65,15 @@ class Pipeline:
             "test_env_id": cfg.test_env,
         }
         executor = executor or executors.make("serial", 1)
-        self.context = StageContext(seed, run=self.run, executor=executor, device=device)
-        self.cfg, self.seed, self.schedule = cfg, seed, Schedule(cfg)
-        self.results: dict[str, str] = {}
-        """key of a finished stage -> hash of its result"""
-        self.frames: list[LedgerEntry] = []
-        """what the finished stages entered into the ledger"""
-        self._next_page = 0.0
+        self.cfg, self.device = cfg, device
+        context = StageContext(seed, run=self.run, executor=executor, device=device)
+        self.runner = Runner(self.run, cfg, context)
 
     def execute(self) -> Path:
         """Run what is missing; return the path of the report, which is there from the start."""
         with self.run.lock():
             self.run.claim(self.settings, ("method", "seed", "env_id"))
-            self.run.write_config(self.settings, self.context.device)
+            self.run.write_config(self.settings, self.device)
             self.run.ledger.drop_if_damaged()
             try:
                 self._all_stages()
@@ -101,7 +81,7 @@ class Pipeline:
                 with contextlib.suppress(Exception):  # the first error counts
                     build_report(self.run.path)
                 raise
-            self.run.ledger.settle({key[:8] for key in self.results}, self.frames)
+            self.runner.settle()
             export_run(self.run.path)
             return build_report(self.run.path)
 
@@ -156,7 +136,7 @@ class Pipeline:
         policy = _key(previous, "select" if own.agent_snapshots == "selected" else "controller")
         read = own.of_random_actions() if previous is None else own
         inputs = [cfg.env_id, read, cfg.action_repeat, cfg.frame_spec, policy]
-        self._stage("collect", this, inputs, work, lambda: [this.experience])
+        self.runner.stage("collect", this, inputs, work, lambda: [this.experience])
 
     def _train_vision(self, this: Iteration, before: Sequence[Iteration]) -> None:
         """Train V on all frames so far, from the previous iteration's weights if there are any.
@@ -186,7 +166,7 @@ class Pipeline:
         past = [iteration.keys["collect"] for iteration in everything]
         flip = ["horizontal_flip"] if cfg.horizontal_flip else []
         inputs = [cfg.vision, training, past, _key(previous, "vision"), *flip]
-        self._stage("vision", this, inputs, work, lambda: [this.vision])
+        self.runner.stage("vision", this, inputs, work, lambda: [this.vision])
 
     def _encode(self, this: Iteration, before: Sequence[Iteration]) -> None:
         """Encode every episode so far with this iteration's V, one file per iteration."""
@@ -202,7 +182,7 @@ class Pipeline:
 
         past = [iteration.keys["collect"] for iteration in everything]
         files = [this.latents(iteration.number) for iteration in everything]
-        self._stage("encode", this, [this.keys["vision"], past], work, lambda: files)
+        self.runner.stage("encode", this, [this.keys["vision"], past], work, lambda: files)
 
     def _train_memory(self, this: Iteration, before: Sequence[Iteration]) -> None:
         """Train M on all latents so far, from the previous iteration's weights or from scratch."""
@@ -218,7 +198,7 @@ class Pipeline:
             memory.save(this.memory)
 
         inputs = [cfg.memory, training, this.keys["encode"], _key(previous, "memory")]
-        self._stage("memory", this, inputs, work, lambda: [this.memory])
+        self.runner.stage("memory", this, inputs, work, lambda: [this.memory])
 
     def _evolve_controller(self, this: Iteration, previous: Iteration | None) -> None:
         """Evolve C inside the dream; keep its mean at several generations for the selection."""
@@ -236,7 +216,7 @@ class Pipeline:
         inputs = [cfg.dream, cfg.starts, cfg.controller, this.keys["memory"], begin]
         large = [path for path in agent_files(this.agent) if path.name not in SMALL]
         files = [this.candidates, this.evolved, *large]
-        self._stage("controller", this, inputs, work, lambda: files)
+        self.runner.stage("controller", this, inputs, work, lambda: files)
 
     def _select(self, this: Iteration) -> None:
         """Run every snapshot of C on selection seeds; the best is the iteration's agent."""
@@ -252,7 +232,7 @@ class Pipeline:
 
         inputs = [cfg, episodes, this.keys["controller"]]
         files = [this.agent / name for name in SMALL]
-        self._stage("select", this, inputs, work, lambda: files)
+        self.runner.stage("select", this, inputs, work, lambda: files)
 
     def _choose(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Compare the best iterations' agents on other seeds; the winner is the run's."""
@@ -263,7 +243,7 @@ class Pipeline:
             return stages.choose(cfg, self._finalists(iterations), agent, ctx)
 
         inputs = [cfg, [iteration.keys["select"] for iteration in iterations]]
-        self._stage("final", final, inputs, work, lambda: agent_files(agent))
+        self.runner.stage("final", final, inputs, work, lambda: agent_files(agent))
 
     def _finalists(self, iterations: Sequence[Iteration]) -> list[Finalist]:
         """The best of the iterations' agents on the seeds that chose them, the best first."""
@@ -289,7 +269,7 @@ class Pipeline:
             return stages.learn_residual(cfg.residual.training, cfg.selection, agent, ctx)
 
         inputs = [cfg.residual, cfg.selection, final.keys["final"]]
-        self._stage("residual", final, inputs, work, lambda: [agent / RESIDUAL])
+        self.runner.stage("residual", final, inputs, work, lambda: [agent / RESIDUAL])
 
     def _add_members(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Add the other finalists to the agent as an ensemble, if that scores better."""
@@ -306,7 +286,7 @@ class Pipeline:
             return {"rounds": stages.add_members(cfg.selection, agent, others, ctx)}
 
         inputs = [cfg.ensemble, cfg.selection, final.keys["residual"]]
-        self._stage("ensemble", final, inputs, work, lambda: [agent / FOLDER])
+        self.runner.stage("ensemble", final, inputs, work, lambda: [agent / FOLDER])
 
     def _test(self, final: Iteration) -> None:
         """Run the test episodes once and film."""
@@ -318,7 +298,7 @@ class Pipeline:
 
         alone = dataclasses.replace(cfg.test, random_policy=True, constant_action=True)
         inputs = [alone, cfg.test_env, final.keys["ensemble"]]
-        self._stage("test", final, inputs, work, lambda: [out / name for name in TESTED])
+        self.runner.stage("test", final, inputs, work, lambda: [out / name for name in TESTED])
 
     def _run_controls(self, final: Iteration) -> None:
         """Run the test episodes with random actions and with the best constant one."""
@@ -332,54 +312,7 @@ class Pipeline:
 
         test = dataclasses.replace(cfg.test, videos=True)
         own = [cfg.selection.seed, cfg.selection.episodes, cfg.selection.max_steps]
-        self._stage("controls", final, [test, own, cfg.env_id], work, lambda: files)
-
-    def _stage(
-        self,
-        name: str,
-        iteration: Iteration,
-        inputs: Any,
-        work: Work,
-        files: Callable[[], Sequence[Path]],
-    ) -> None:
-        """Do the work unless it is done with these inputs; the iteration gets the stage's key.
-
-        The inputs are the stage's settings and the keys of the stages that it reads; ``files``,
-        called when the key is known, returns what the stage writes.
-        """
-        key, number = config_hash([name, iteration.number, self.seed, inputs]), iteration.number
-        label, iteration.keys[name] = f"{name}/{number:02d}", key
-        sources = config_hash([self.results[read] for read in _keys(inputs, self.results)])
-        if not self.run.stage_done(label, key, sources, files()):
-            self._announce(name, number)
-            state = self.run.checkpoints / label.replace("/", "-")
-            resumed = (state / "key").exists() and (state / "key").read_text() == key
-            if not resumed:
-                shutil.rmtree(state, ignore_errors=True)
-                state.mkdir(parents=True)
-                (state / "key").write_text(key)
-            ledger = f"{label if number < self.cfg.iterations else name}/{key[:8]}"
-            ctx = dataclasses.replace(
-                self.context, iteration=number, state=state, key=key, ledger=ledger
-            )
-            with timed(name, ctx, resumed):
-                outputs = work(ctx)
-            self.run.mark_done(label, key, {} if outputs is None else outputs, files(), sources)
-            shutil.rmtree(state, ignore_errors=True)
-        self.results[key], frames = self.run.stage_found(label)
-        self.frames += frames
-
-    def _announce(self, name: str, number: int) -> None:
-        """Say that a stage begins and how far the run is, and write the report as it stands."""
-        self.schedule.measured(self.run.metrics("stage"))
-        place = self.schedule.place(name, number)
-        self.context.say(f"{name}/{number:02d}: {place}")
-        began = time.monotonic()
-        if began >= self._next_page:
-            with contextlib.suppress(UserError):  # a damaged file, which its stage makes again
-                build_report(self.run.path, running=f"{name}, {place}")
-            now = time.monotonic()
-            self._next_page = now + max(PAGE_SECONDS, (now - began) / PAGE_FRACTION)
+        self.runner.stage("controls", final, [test, own, cfg.env_id], work, lambda: files)
 
 
 def run_pipeline(
@@ -434,15 +367,6 @@ def _overwrite(agent: Path) -> None:
     """Allow an agent's folder without its configuration to be written again."""
     if agent.is_dir() and not (agent / CONFIG).exists():
         write_json(agent / CONFIG, {})
-
-
-def _keys(inputs: Any, known: Mapping[str, str]) -> list[str]:
-    """The keys of stages among some inputs, in their order."""
-    if isinstance(inputs, str):
-        return [inputs] if inputs in known else []
-    if isinstance(inputs, list):
-        return [key for part in inputs for key in _keys(part, known)]
-    return []
 
 
 def _key(iteration: Iteration | None, stage: str) -> str | None:

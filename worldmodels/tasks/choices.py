@@ -169,7 +169,7 @@ def _time(found: Examination, held: int, many: bool) -> Iterator[Choice]:
 
 
 def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
-    """How many real episodes choose C, and how many test it."""
+    """How many real episodes choose C and test it, and how often it is chosen."""
     decisions = max(1, math.ceil(_longest(found, held)[0] / held))
     short = f"episodes have at most {decisions} decisions, so more of them cost little"
     if dense(found) and preset != "full":
