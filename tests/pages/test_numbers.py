@@ -125,6 +125,7 @@ def test_scores_and_counts() -> None:
     assert text.score(1139.2, 1) == "1,139.2"
     assert text.score(math.nan) == text.MISSING
     assert text.count(318_000) == "318,000"
+    assert text.cores(1) == "1 core" and text.cores(2) == "2 cores"
     assert text.large(55_296_000) == "55.3 million"
     assert text.large(1.72e9) == "1.7 billion"
     assert text.large(999_999) == "999,999"

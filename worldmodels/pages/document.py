@@ -41,6 +41,7 @@ def _templates() -> jinja2.Environment:
     formats = (
         text.plain,
         text.score,
+        text.cores,
         text.count,
         text.large,
         text.duration,

@@ -22,7 +22,7 @@ from worldmodels.pages.guide import articles
 from worldmodels.pages.overview import Fact, Facts, Ruler, Tick
 from worldmodels.pages.overview import Score as Headline
 from worldmodels.pages.sections import interval_of
-from worldmodels.pages.text import count, duration, large, number, score
+from worldmodels.pages.text import cores, count, duration, large, number, score
 
 PLAYER = "dream.html"
 """The page in which a person acts inside the agent's dream, where the run has one."""
@@ -130,8 +130,8 @@ def _facts(parts: Parts) -> list[Fact]:
         found.append(Fact("C was trained", "in the dream only", f"{note} it"))
     found += _trials(data, episode)
     if parts.total_seconds:
-        cores, *others = (parts.machine.get(name) for name in ("cores", "cpu", "gpu"))
-        machine = ", ".join(filter(None, [cores and f"{cores} cores", *others]))
+        many, *others = (parts.machine.get(name) for name in ("cores", "cpu", "gpu"))
+        machine = ", ".join(filter(None, [many and cores(many), *others]))
         found.append(Fact("Wall clock", duration(parts.total_seconds), machine))
     if data.config.get("seed") is not None:
         note, selection = "", findings.setting(data, "selection", "seed")

@@ -25,7 +25,7 @@ from worldmodels.pages.document import (
 from worldmodels.pages.findings import Parts
 from worldmodels.pages.overview import Bar, Bars
 from worldmodels.pages.svg import Chart
-from worldmodels.pages.text import MISSING, count, duration, figure, number, percent, score
+from worldmodels.pages.text import MISSING, cores, count, duration, figure, number, percent, score
 
 KINDS = {
     "collection": ("Collection", "training data of V and M"),
@@ -359,13 +359,13 @@ def _time(parts: Parts) -> list[Block]:
     """Wall clock of the stages as bars."""
     if not parts.seconds:
         return [Heading("Time"), parts.missing("the time of each stage")]
-    total, cores = parts.total_seconds, parts.machine.get("cores")
+    total, many = parts.total_seconds, parts.machine.get("cores")
     bars = [
         Bar(name, turns, duration(sum(turns)), percent(sum(turns) / max(total, 1e-9)))
         for name, turns in parts.seconds.items()
     ]
     whole = max([1e-9, *(sum(turns) for turns in parts.seconds.values())])
-    said = f"{duration(total)} of wall clock{f' on {cores} cores' if cores else ''}. One segment "
+    said = f"{duration(total)} of wall clock{f' on {cores(many)}' if many else ''}. One segment "
     said += "of a bar is one iteration."
     head = ["stage", "", "time", "fraction"]
     return [Heading("Time"), Text(said, quiet=True), Bars(head, bars, whole, "stages")]

@@ -95,6 +95,11 @@ def count(value: object) -> str:
     return MISSING if found is None else f"{int(found):,}"
 
 
+def cores(number: int) -> str:
+    """ "1 core", or "2 cores"."""
+    return f"{number} core{'s' if number != 1 else ''}"
+
+
 def large(value: float) -> str:
     """Format a count in words where it is too long to grasp: 55.3 million."""
     for size, word in ((1e9, "billion"), (1e6, "million")):
