@@ -96,7 +96,7 @@ def count(value: object) -> str:
 
 
 def cores(number: int) -> str:
-    """ "1 core", or "2 cores"."""
+    """A number of cores, such as "2 cores"."""
     return f"{number} core{'s' if number != 1 else ''}"
 
 
