@@ -49,8 +49,7 @@ LONG_TRAINING = 12_000
 """Gradient steps of M from scratch there."""
 FEWEST, OWN_FRAMES = (32, 8), 5000
 """Episodes of the first collection and of later ones there at least, and a later one's frames:
-those of the agent teach more than random ones, and model-free RL learns soon where each step pays,
-so that they must not cost many."""
+model-free RL learns soon where each step pays, so that a dream must not cost many."""
 FEW_CHECKS, EVERY = (16, 2), 40
 """Selection episodes there, in the last iteration and before it, and generations between two
 checkpoints of C."""
@@ -179,7 +178,7 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("selection.early_episodes", early, why)
         yield Choice("selection.late_iterations", 1, why)
         yield Choice("controller.evolve.snapshot_every", EVERY, why)
-        why = "each step pays: the first of the agent's own frames teach nearly all"
+        why = "each step pays: more iterations were no better on Pendulum"
         yield Choice("iterations", 2, why)
     elif decisions <= SHORT:
         yield Choice("selection.episodes", SELECTION, short)
@@ -197,16 +196,13 @@ def _episodes(found: Examination, length: float, longest: int, times: int) -> It
         if rare(rate)
     ]
     last = f"they last {length:.0f} steps at random"
-    number = min(MANY_EPISODES, math.ceil(FEW_FRAMES / length))
     if dense(found):
-        number, later = (
-            max(least, math.ceil(frames / length))
-            for least, frames in zip(FEWEST, (FEW_FRAMES, OWN_FRAMES), strict=True)
-        )
-        last += ", each step pays, and the agent's own frames teach more than random ones"
-        yield Choice("experience.explore_episodes", number, last)
-        yield Choice("experience.agent_episodes", later, last)
+        last += ", and each step pays, so that few teach much"
+        names, frames = ("explore_episodes", "agent_episodes"), (FEW_FRAMES, OWN_FRAMES)
+        for name, least, enough in zip(names, FEWEST, frames, strict=True):
+            yield Choice(f"experience.{name}", max(least, math.ceil(enough / length)), last)
         return
+    number = min(MANY_EPISODES, math.ceil(FEW_FRAMES / length))
     if few:
         number = times * min(MANY_EPISODES, int(RARE_FRAMES / length))
         last += ", and " + " and ".join(few)
