@@ -35,7 +35,7 @@ class Fake(gym.Env[Any, Any]):
         self.speed = 0.8 * self.speed + 0.02 * slow * push
         self.x += self.speed
         fell = not 0.1 < self.x < 0.9
-        ends = {"two steps": self.t >= 2, "clock": self.t >= 2048}
+        ends = {"one step": True, "two steps": self.t >= 2, "clock": self.t >= 2048}
         ends |= dict.fromkeys(("endless", "pendulum", "drawn out"), False)
         over = ends.get(self.kind, fell)
         self.x = float(np.clip(self.x, 0, 1))
@@ -49,9 +49,10 @@ class Fake(gym.Env[Any, Any]):
             "goal": float(over and self.x > 0.5),
             "last": float(over),
             "rare": float(self.t % 20 == 0),
+            "bonus": 10.0 if over and self.x > 0.5 else 1.0,
         }
         pays |= {"negative": -1.0, "pendulum": -abs(self.x - 0.5) - 0.1}
-        pays |= {"slow": self.x, "clock": self.x}
+        pays |= {"slow": self.x, "clock": self.x, "one step": self.x}
         return pays.get(self.kind, 1.0)
 
     def _frame(self) -> Any:
@@ -69,7 +70,7 @@ LIMITS: dict[str, int | None] = {"pendulum": 200, "slow": 400, "long": 4000, "dr
 LIMITS |= dict.fromkeys(("endless", "clock", "frail"))
 KINDS = (
     *("fine", "pendulum", "slow", "long", "endless", "same", "unseeded", "two steps"),
-    *("clock", "frail", "drawn out", "last"),
+    *("clock", "frail", "drawn out", "last", "bonus", "one step"),
     *("take cover", "never", "goal", "rare", "negative", "black", "white", "stuck"),
 )
 

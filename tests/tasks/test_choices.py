@@ -11,7 +11,7 @@ from tests.envs.blocks import KINDS, name_of
 from tests.tasks.examined import seen, settings
 from worldmodels.presets import PRESETS
 from worldmodels.run_config import changed
-from worldmodels.tasks.choices import choices
+from worldmodels.tasks.choices import choices, survival
 from worldmodels.tasks.examination import Examination, Reach
 from worldmodels.tasks.findings import findings
 
@@ -37,6 +37,15 @@ def test_a_constant_reward_is_known() -> None:
     # whoever has seen no episode end does not know what ends pay
     assert settings("drawn out")["memory_training.reward_weight"] == 10
     assert settings("goal")["memory_training.reward_weight"] > 2
+
+
+def test_what_a_last_step_pays_counts_where_the_length_does_not_decide() -> None:
+    assert settings("bonus")["memory_training.reward_weight"] > 0, "the goal pays more"
+    assert settings("one step")["memory_training.reward_weight"] > 0
+    found = seen("take cover")
+    assert survival(found)
+    ends = dataclasses.replace(found.ends, shortest=2, longest=2)
+    assert not survival(dataclasses.replace(found, ends=ends)), "all episodes are equally long"
 
 
 def test_ends_weigh_more_where_they_are_rare() -> None:
@@ -109,8 +118,8 @@ def test_choices_get_no_residual_in_short_runs() -> None:
 
 @pytest.mark.parametrize("kind", ["fine", "pendulum"])
 def test_full_collects_more_and_learns_for_longer_where_rare_ends_decide(kind: str) -> None:
-    ends = dataclasses.replace(seen(kind).ends, rate=0.01, terminated=5)
-    pay = dataclasses.replace(seen(kind).rewards, commonest=1.0, share=0.6, at_ends=False)
+    ends = dataclasses.replace(seen(kind).ends, rate=0.01, terminated=5, shortest=20)
+    pay = dataclasses.replace(seen(kind).rewards, commonest=1.0, high=1.0, share=0.6)
     found = dataclasses.replace(seen(kind), ends=ends, rewards=pay)
     assert "iterations" not in {c.setting for c in choices(found, "full")}  # rewards decide
     found = dataclasses.replace(found, rewards=dataclasses.replace(pay, share=0.99, at_ends=True))
@@ -174,10 +183,13 @@ def test_limits_where_episodes_end_by_themselves() -> None:
 def test_what_truncates_itself_lasts_no_longer() -> None:
     """As MiniGrid does, which registers no limit."""
     ends = dataclasses.replace(seen("frail").ends, truncated=2, longest=245)
-    found = choices(dataclasses.replace(seen("frail"), ends=ends), "quick", action_repeat=1)
-    (horizon,) = (one for one in found if one.setting == "dream.horizon")
+    found = dataclasses.replace(seen("frail"), ends=ends)
+    made = choices(found, "quick", action_repeat=1)
+    (horizon,) = (one for one in made if one.setting == "dream.horizon")
     assert horizon.value == 245
     assert horizon.reason.startswith("episodes are truncated after 245 steps")
+    (note,) = (one.text for one in findings(found) if "time limit" in one.text)
+    assert note == "it registers no time limit, but truncates at 245 steps"
 
 
 def test_episodes_that_are_long_are_fewer() -> None:

@@ -122,6 +122,8 @@ def test_notes() -> None:
     texts = {kind: " ".join(f.text for f in findings(seen(kind))) for kind in KINDS}
     assert "no reward is above 0" in texts["negative"]
     assert "no reward is above 0" in texts["pendulum"]
+    assert "how long the episode lasts" in texts["take cover"]
+    assert "how long the episode lasts" not in texts["bonus"] + texts["one step"]
     assert "begin with the same frame" in texts["same"]
     assert "the return is how long the episode lasts" in texts["fine"]
     assert "longer than 2 steps" in texts["two steps"]

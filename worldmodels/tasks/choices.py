@@ -261,9 +261,15 @@ def _exploration(found: Examination, held: int) -> Iterator[Choice]:
 
 
 def survival(found: Examination) -> bool:
-    """Whether the reward says only that the episode goes on: the same in all steps but the last."""
-    pay = found.rewards
-    return pay.commonest > 0 and (pay.constant or pay.at_ends) and found.ends.terminated > 0
+    """Whether the return is how long the episode lasts.
+
+    All steps pay the same, but for some last ones, which pay less: one that pays more is a goal.
+    """
+    pay, ends = found.rewards, found.ends
+    if pay.commonest <= 0 or ends.terminated == 0:
+        return False
+    lasts = pay.at_ends and pay.high == pay.commonest and ends.shortest < ends.longest
+    return pay.constant or lasts
 
 
 def _losses(found: Examination) -> Iterator[Choice]:

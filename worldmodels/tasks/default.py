@@ -307,7 +307,7 @@ class _Measure:
             high=float(paid.max()),
             mean=float(paid.mean()),
             std=float(paid.std()),
-            at_ends=bool(others.any() and last[others].all()),
+            at_ends=bool(others.any() and last[others].all() and not last.all()),
             same_returns=whole > 1 and len(returns) == 1,
         )
 

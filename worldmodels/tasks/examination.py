@@ -73,7 +73,8 @@ class Rewards:
     mean: float
     std: float
     at_ends: bool
-    """whether only steps that terminate an episode pay another than the commonest reward"""
+    """whether steps that terminate an episode, and no others, pay another than the commonest
+    reward; never so where each step terminates one"""
     same_returns: bool = False
     """whether all episodes that were not cut, two or more, have the same return"""
 

@@ -87,6 +87,8 @@ def _of_ends(found: Examination) -> Iterator[Finding]:
             f"no episode ended within {ends.longest} steps, and there is no time limit: give "
             "--max-steps, or register it with max_episode_steps",
         )
+    elif ends.limit is None and ends.truncated:
+        yield Finding("note", f"it registers no time limit, but truncates at {ends.longest} steps")
     elif ends.limit is None:
         yield Finding(
             "note",
