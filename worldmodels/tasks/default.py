@@ -28,6 +28,7 @@ from worldmodels.protocols import TRAINING_SEED_LIMIT
 from worldmodels.runs import derive_seed
 from worldmodels.tasks.behaviours import actions_of, behaviours
 from worldmodels.tasks.examination import HOLDS, Ends, Examination, Frames, Reach, Rewards
+from worldmodels.tasks.task import task_of
 
 STEPS, EPISODES = 1500, 30
 """Most steps and episodes that are played."""
@@ -121,6 +122,7 @@ class _Measure:
             seed=self.seed,
             repeatable=repeatable,
             stacked=self._stacked(),
+            symmetric=task_of(self.env).flips(self.spec),
             steps=self.steps,
             actions=self.actions,
             skip=skip,

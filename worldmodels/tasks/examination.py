@@ -138,6 +138,8 @@ class Examination:
     """PNG in base64: what V would see at four moments of an episode, side by side"""
     stacked: bool = False
     """whether four channels, which are taken for RGBA, are four grey frames, the newest last"""
+    symmetric: bool = False
+    """whether the task knows a flip of what V sees that leaves the rules unchanged"""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:

@@ -101,6 +101,10 @@ class Task:
         """From the environment's frames to V's."""
         return FrameSpec(rows=self.rows, crop=self.crop)
 
+    def flips(self, frames: FrameSpec) -> bool:
+        """Whether a flip is known of what V sees."""
+        return self.symmetry is not None and frames.crop in (None, self.crop)
+
     def flip(self, env_id: str, frames: FrameSpec, actions: ActionSpec) -> Symmetry:
         """The symmetry of what V sees and of the actions; `UserError` where none is known."""
         if self.symmetry is None:
@@ -108,7 +112,7 @@ class Task:
                 f"horizontal_flip is on for {env_id}, of which no symmetry is known; turn it off, "
                 "or register a task with one (worldmodels.register_task)"
             )
-        if frames.crop not in (None, self.crop):
+        if not self.flips(frames):
             raise UserError(
                 f"horizontal_flip is on, and crop is {frames.crop}: the symmetry of {env_id} is "
                 "one of uncut frames; leave one of them out"
