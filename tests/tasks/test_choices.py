@@ -9,9 +9,11 @@ import pytest
 
 from tests.envs.blocks import KINDS, name_of
 from tests.tasks.examined import seen, settings
+from worldmodels.envs.frames import FrameSpec
 from worldmodels.presets import PRESETS
 from worldmodels.run_config import changed
 from worldmodels.tasks.choices import choices, survival
+from worldmodels.tasks.classic import PENDULUM
 from worldmodels.tasks.examination import Examination, Reach
 from worldmodels.tasks.findings import findings
 
@@ -142,7 +144,8 @@ def test_full_collects_more_and_learns_for_longer_where_rare_ends_decide(kind: s
 def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> None:
     chosen = settings("pendulum")
     assert chosen["memory_training.own_inputs"] == 0.5
-    assert chosen["memory_training.steps"] == 12_000
+    assert chosen["memory_training.steps"] == 6000, "four iterations fine-tune it"
+    assert settings("pendulum", "full")["memory_training.steps"] == 12_000
     assert chosen["from_scratch.iterations"] == 0, "what was trained for so long is kept"
     smoke = settings("pendulum", "smoke")
     assert smoke["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in smoke
@@ -153,11 +156,13 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
 def test_few_frames_teach_where_rewards_come_all_the_time() -> None:
     quick, full, smoke = (settings("pendulum", preset) for preset in ("quick", "full", "smoke"))
     length = max(reach.length for reach in seen("pendulum").random)
-    for chosen in (quick, full):
-        assert chosen["experience.explore_episodes"] == max(32, math.ceil(20_000 / length))
-        assert chosen["experience.agent_episodes"] == max(8, math.ceil(5000 / length))
-    assert (quick["selection.episodes"], quick["selection.early_episodes"]) == (16, 2)
-    assert quick["iterations"] == 2 and "iterations" not in full
+    for chosen, explored, own in ((quick, 6000, 4000), (full, 20_000, 5000)):
+        assert chosen["experience.explore_episodes"] == max(32, math.ceil(explored / length))
+        assert chosen["experience.agent_episodes"] == max(8, math.ceil(own / length))
+    assert (quick["selection.episodes"], quick["selection.early_episodes"]) == (8, 1)
+    assert quick["iterations"] == 4 and "iterations" not in full
+    evolve = PRESETS["quick"]("Pendulum-v1").controller.evolve
+    assert quick["controller.evolve.snapshot_every"] == evolve.generations, "one check of C"
     assert quick["selection.late_iterations"] == 1 and "selection.final_episodes" not in quick
     assert full["selection.episodes"] == 32, "the best agent is chosen with care"
     assert not [name for name in smoke if name.startswith("selection.") and name.endswith("s")]
@@ -166,6 +171,16 @@ def test_few_frames_teach_where_rewards_come_all_the_time() -> None:
     found = {choice.setting: choice.value for choice in choices(rare, "quick")}
     assert found["selection.episodes"] == 32
     assert found["experience.explore_episodes"] * length > 100_000, "its rare ends take many"
+
+
+def test_few_frames_are_doubled_where_a_flip_is_known() -> None:
+    assert "horizontal_flip" not in settings("pendulum"), "the task of these tests knows none"
+    found = dataclasses.replace(seen("pendulum"), symmetric=True)
+    for preset in PRESETS:
+        assert {c.setting: c.value for c in choices(found, preset)}["horizontal_flip"] is True
+    many = dataclasses.replace(seen("fine"), symmetric=True)
+    assert "horizontal_flip" not in {c.setting for c in choices(many, "quick")}
+    assert PENDULUM.flips(FrameSpec()) and not PENDULUM.flips(FrameSpec(crop=(8, 0, 0, 0)))
 
 
 def test_limits_where_episodes_end_by_themselves() -> None:
