@@ -144,8 +144,10 @@ def test_full_collects_more_and_learns_for_longer_where_rare_ends_decide(kind: s
 def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> None:
     chosen = settings("pendulum")
     assert chosen["memory_training.own_inputs"] == 0.5
-    assert chosen["memory_training.steps"] == 6000, "four iterations fine-tune it"
-    assert settings("pendulum", "full")["memory_training.steps"] == 12_000
+    assert chosen["memory_training.steps"] == 6000, "frames are few"
+    rare = dataclasses.replace(seen("pendulum").ends, rate=0.01, terminated=5)
+    many = choices(dataclasses.replace(seen("pendulum"), ends=rare), "quick")
+    assert {c.setting: c.value for c in many}["memory_training.steps"] == 12_000
     assert chosen["from_scratch.iterations"] == 0, "what was trained for so long is kept"
     smoke = settings("pendulum", "smoke")
     assert smoke["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in smoke
@@ -156,9 +158,9 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
 def test_few_frames_teach_where_rewards_come_all_the_time() -> None:
     quick, full, smoke = (settings("pendulum", preset) for preset in ("quick", "full", "smoke"))
     length = max(reach.length for reach in seen("pendulum").random)
-    for chosen, explored, own in ((quick, 6000, 4000), (full, 20_000, 5000)):
-        assert chosen["experience.explore_episodes"] == max(32, math.ceil(explored / length))
-        assert chosen["experience.agent_episodes"] == max(8, math.ceil(own / length))
+    for chosen in (quick, full):
+        assert chosen["experience.explore_episodes"] == max(32, math.ceil(6000 / length))
+        assert chosen["experience.agent_episodes"] == max(8, math.ceil(4000 / length))
     assert (quick["selection.episodes"], quick["selection.early_episodes"]) == (8, 1)
     assert quick["iterations"] == 4 and "iterations" not in full
     evolve = PRESETS["quick"]("Pendulum-v1").controller.evolve

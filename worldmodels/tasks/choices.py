@@ -45,13 +45,12 @@ RARE_REWARD, SOME_REWARDS = 0.01, 0.05
 """Fraction of steps with a reward below which it weighs five times as much, and twice."""
 MOST = 0.5
 """Fraction of steps with one and the same reward below which rewards come all the time."""
-LONG_TRAINING, FINETUNED = 12_000, 6000
-"""Gradient steps of M from scratch there, and where more iterations fine-tune it."""
-FEWEST = (32, 8)
-"""Episodes of the first collection there and of later ones at least."""
-DENSE_FRAMES = {"quick": (6000, 4000), "full": (FEW_FRAMES, 5000)}
-"""Frames of these collections by preset: model-free RL learns soon where each step pays, so that a
-dream must not cost many, and the agent's own teach more than random ones."""
+LONG_TRAINING, FEW_STEPS = 12_000, 6000
+"""Gradient steps of M from scratch there, and on few frames, which each iteration adds to."""
+FEWEST, SMALL = (32, 8), (6000, 4000)
+"""Episodes of the first collection there and of later ones at least, and their frames: model-free
+RL learns soon where each step pays, so that a dream must not cost many, and the agent's own teach
+more than random ones."""
 FEW_CHECKS, EVERY = (8, 1), 80
 """Selection episodes there, in the last iteration and before it, and generations between two
 checkpoints of C."""
@@ -88,9 +87,9 @@ def choices(
     held = action_repeat or hold(found)
     yours = action_repeat is not None
     many = preset == "full" and rare(found.ends.rate) and survival(found)
-    made = [_hold(found, held, yours), *_time(found, held, preset, many)]
+    made = [_hold(found, held, yours), *_time(found, held, many)]
     made += [*_selection(found, held, preset), *_exploration(found, held)]
-    made += [*_losses(found, preset), *_recipe(found, held, many)]
+    made += [*_losses(found), *_recipe(found, held, many)]
     return tuple(one for one in made if preset != "smoke" or one.setting not in TINY)
 
 
@@ -144,7 +143,7 @@ def _longest(found: Examination, held: int) -> tuple[int, int, str]:
     return longest, horizon, f"{what}, {early} (at most {cap} decisions)"
 
 
-def _time(found: Examination, held: int, preset: str, many: bool) -> Iterator[Choice]:
+def _time(found: Examination, held: int, many: bool) -> Iterator[Choice]:
     """How long dreams and episodes last, and how many there are."""
     ends = found.ends
     longest, horizon, why = _longest(found, held)
@@ -167,7 +166,7 @@ def _time(found: Examination, held: int, preset: str, many: bool) -> Iterator[Ch
         length = float(ends.limit or ends.longest)
     longest, length = min(longest, steps or longest), min(length, steps or length)
     if dense(found):
-        yield from _few_episodes(found, length, preset)
+        yield from _small_iterations(found, length)
     else:
         yield from _episodes(found, length, longest, MORE if many else 1)
 
@@ -183,9 +182,7 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("selection.early_episodes", early, why)
         yield Choice("selection.late_iterations", 1, why)
         yield Choice("controller.evolve.snapshot_every", EVERY, why)
-        why = "each step pays: iterations are small, and the agent's own episodes teach V and M"
-        yield Choice("iterations", 4, why)
-        yield Choice("vision_training.finetune_iterations", 3, why)
+        yield Choice("iterations", 4, "each step pays: iterations are small")
     elif decisions <= SHORT:
         yield Choice("selection.episodes", SELECTION, short)
         yield Choice("selection.early_episodes", SELECTION // 4, short)
@@ -194,17 +191,16 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("test.episodes", NUM_TEST_SEEDS, short)
 
 
-def _few_episodes(found: Examination, length: float, preset: str) -> Iterator[Choice]:
-    """How many episodes are collected where each step pays."""
+def _small_iterations(found: Examination, length: float) -> Iterator[Choice]:
+    """What is collected where each step pays, if random episodes last so many steps."""
     why = f"they last {length:.0f} steps at random, and each step pays, so that few teach much"
-    frames = DENSE_FRAMES["full" if preset == "full" else "quick"]
     names = ("explore_episodes", "agent_episodes")
-    for name, least, enough in zip(names, FEWEST, frames, strict=True):
-        yield Choice(f"experience.{name}", max(least, math.ceil(enough / length)), why)
+    for name, least, frames in zip(names, FEWEST, SMALL, strict=True):
+        yield Choice(f"experience.{name}", max(least, math.ceil(frames / length)), why)
+    why = "each step pays: iterations are small, and the agent's own episodes teach V, too"
+    yield Choice("vision_training.finetune_iterations", 3, why)
     if found.symmetric:
-        why = (
-            "the task knows a flip that leaves its rules unchanged, which doubles what is collected"
-        )
+        why = "the task knows a flip that leaves its rules unchanged: it doubles few frames"
         yield Choice("horizontal_flip", True, why)
 
 
@@ -286,7 +282,7 @@ def survival(found: Examination) -> bool:
     return pay.constant or lasts
 
 
-def _losses(found: Examination, preset: str) -> Iterator[Choice]:
+def _losses(found: Examination) -> Iterator[Choice]:
     """What M's losses weigh."""
     pay, rate = found.rewards, found.ends.rate
     weight = 10.0 if 0 < rate <= RARE_END else 3.0 if 0 < rate <= SOME_ENDS else 1.0
@@ -307,18 +303,18 @@ def _losses(found: Examination, preset: str) -> Iterator[Choice]:
             "memory_training.reward_weight", weight, f"{others:.1%} of steps pay something else"
         )
         if pay.share < MOST:
-            yield from _own_inputs(dense(found) and preset != "full")
+            yield from _own_inputs(dense(found))
 
 
-def _own_inputs(finetuned: bool) -> Iterator[Choice]:
-    """An M that is trained for long, or ``finetuned`` again and again, on its own predictions."""
+def _own_inputs(few: bool) -> Iterator[Choice]:
+    """An M that learns from its own predictions, for long where its frames are not few."""
     why = "rewards come all the time: C would find where dreams dissolve, so M learns to come back"
     yield Choice("memory_training.own_inputs", 0.5, why)
     yield Choice("memory_training.input_noise", 2.0, why)
     why = "every step's reward counts: M is trained for long"
-    if finetuned:
-        why = "each iteration fine-tunes M"
-    yield Choice("memory_training.steps", FINETUNED if finetuned else LONG_TRAINING, why)
+    if few:
+        why = "frames are few, and each iteration fine-tunes M"
+    yield Choice("memory_training.steps", FEW_STEPS if few else LONG_TRAINING, why)
     why = "M is fine-tuned, since retrained from scratch it is worse"
     yield Choice("from_scratch.iterations", 0, why)
 
