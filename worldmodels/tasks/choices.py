@@ -49,8 +49,7 @@ LONG_TRAINING, FEW_STEPS = 12_000, 6000
 """Gradient steps of M from scratch there, and on few frames, which each iteration adds to."""
 FEWEST, SMALL = (32, 8), (6000, 4000)
 """Episodes of the first collection there and of later ones at least, and their frames: model-free
-RL learns soon where each step pays, so that a dream must not cost many, and the agent's own teach
-more than random ones."""
+RL learns soon where each step pays, so that a dream must not cost many."""
 FEW_CHECKS, EVERY = (8, 1), 80
 """Selection episodes there, in the last iteration and before it, and generations between two
 checkpoints of C."""
