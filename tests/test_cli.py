@@ -117,20 +117,20 @@ def test_single_settings_change_and_others_stay() -> None:
     "words", [["--env", "a:B-v0"], ["--env-id=a:B-v0"], ["--env_id", "a:B-v0"]]
 )
 def test_env_and_env_id_are_the_same_everywhere(words: list[str]) -> None:
-    assert parse_run(*words).config.env_id == "a:B-v0"
+    assert parse_run("--no-check", *words).config.env_id == "a:B-v0"
     collect = parsing.parse(Collect, ["--out", "x", *words], "")
     assert collect.env_id == "a:B-v0"
     assert parsing.parse(Evaluate, ["--agent", "random", *words], "").env == "a:B-v0"
 
 
 def test_the_task_of_an_environment_changes_the_preset_and_flags_change_the_task() -> None:
-    other = parse_run("--preset", "quick", "--env-id", "Other-v0").config
+    other = parse_run("--no-check", "--preset", "quick", "--env-id", "Other-v0").config
     assert (other.experience.patience, other.horizontal_flip, other.dream.no_event_penalty) == (
         None,
         False,
         0,
     )
-    kept = parse_run("--preset", "quick", "--env-id", "O-v0", "--experience.patience", "5").config
+    kept = parse_run("--no-check", "--env-id", "O-v0", "--experience.patience", "5").config
     assert kept.experience.patience == 5
 
 

@@ -29,7 +29,7 @@ SMOKE: dict[str, Any] = {
     "vision.width": 8,
     "vision_training.steps": 10,
     "vision_training.finetune_steps": 5,
-    "vision_training.batch_size": 16,
+    "vision_training.batch_size": 4,
     "vision_training.checkpoint_every": 4,
     "vision_training.log_every": 5,
     "memory.hidden_size": 32,

@@ -234,6 +234,23 @@ def test_a_run_that_can_learn_nothing_is_refused(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "words", "message"),
+    [
+        ("fine", "--horizontal-flip", r"horizontal_flip is on for .* no symmetry is known"),
+        ("pendulum", "--controller.discrete thresholds", r"^--controller\.discrete is"),
+        ("fine", "--experience.agent-noise 2 2", r"^--experience\.agent-noise is"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, words: str, message: str
+) -> None:
+    monkeypatch.setattr(command, "measure_in_worker", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(UserError, match=message):
+        parsed(tmp_path / "run", kind, *words.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_asks_for_no_limit_where_episodes_end(tmp_path: Path) -> None:
     cfg = parsed(tmp_path, "clock").config
     assert None not in cfg.limits().values()

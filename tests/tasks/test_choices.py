@@ -151,6 +151,7 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
     assert chosen["from_scratch.iterations"] == 0, "what was trained for so long is kept"
     smoke = settings("pendulum", "smoke")
     assert smoke["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in smoke
+    assert "iterations" not in smoke
     assert "memory_training.own_inputs" not in settings("fine")
     assert "memory_training.own_inputs" not in settings("goal")
 
@@ -214,3 +215,8 @@ def test_episodes_that_are_long_are_fewer() -> None:
     found = settings("drawn out")
     frames = found["experience.explore_episodes"] * min(3000, found["experience.explore_steps"])
     assert 100_000 < frames <= 150_000
+
+
+def test_smoke_runs_where_episodes_have_one_step() -> None:
+    smoke = PRESETS["smoke"](name_of("two steps"))
+    assert smoke.experience.explore_episodes >= smoke.vision_training.batch_size

@@ -131,12 +131,14 @@ def checked(
         action_repeat: the user's; None where it is to be chosen.
 
     Returns:
-        None where a registered task has settings of its own, where the run was begun without, and
-        where the environment cannot be made, which the run itself says.
+        None where a registered task has settings of its own, and where the run was begun without.
 
     Raises:
-        UserError: the environment breaks a promise, or nothing can be learnt.
+        UserError: the environment cannot be made or breaks a promise, a setting does not fit it, or
+            nothing can be learnt. Nothing is written.
     """
+    from worldmodels.pipeline import require_fitting
+
     env_id = cfg.env_id
     if task_for(env_id).settings:
         return None
@@ -148,10 +150,7 @@ def checked(
         with RunFolder(out).lock():
             write_json(out / CHECK, to_jsonable(record))
         return record
-    try:
-        envs.make(env_id).close()
-    except UserError:
-        return None
+    require_fitting(cfg)
     frames = cfg.frame_spec
     found = measure_in_worker(env_id, max_steps=max_steps, rows=frames.rows, crop=frames.crop)
     record = Record.of(found, preset, action_repeat)

@@ -113,7 +113,9 @@ def parse(command: type[C], words: Sequence[str], program: str) -> C:
     refuse_ignored({**command.unused, **parsed.ignored()}, flags)
     check_outputs(parsed)
     require_device(getattr(parsed, "device", "cpu"))
-    if (better := parsed.chosen(preset, flags)) is not preset:
+    with naming_options(parsed):
+        better = parsed.chosen(preset, flags)
+    if better is not preset:
         return read(command, words, command.defaults(better, flags), program)
     return parsed
 

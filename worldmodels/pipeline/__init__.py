@@ -52,15 +52,13 @@ class Pipeline:
         """Open the run folder; the arguments are those of `run_pipeline`, and an executor."""
         require("seed", seed, Seed)
         require_device(device)
-        spec, task = _check_environments(cfg), task_for(cfg.env_id)
-        cfg.check_fits(spec)
-        if cfg.horizontal_flip:
-            task.flip(cfg.env_id, cfg.frame_spec, spec)
+        require_fitting(cfg)
+        _require_limits(cfg)
         self.run = RunFolder(out, log=log)
         self.settings = {
             "preset": preset,
             "seed": seed,
-            "task": task.name,
+            "task": task_for(cfg.env_id).name,
             **{name: getattr(cfg, name) for name in cfg.__dataclass_fields__},
             "test_env_id": cfg.test_env,
         }
@@ -341,26 +339,33 @@ def run_pipeline(
         return Pipeline(cfg, out, seed, executor, preset, device, log).execute()
 
 
-def _check_environments(cfg: RunConfig) -> ActionSpec:
-    """Make the run's environments, so that errors come first; return their action space."""
-    unlimited = [name for name, limit in cfg.limits().items() if limit is None]
+def require_fitting(cfg: RunConfig) -> None:
+    """Make the run's environments and compare their spaces with the settings, before anything runs.
+
+    Raises:
+        UserError: an environment cannot be made, or a setting does not fit it.
+    """
     spaces = {}
     for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
-        env = make(env_id)
-        try:
+        with contextlib.closing(make(env_id)) as env:
             spaces[env_id] = env.action_space
-            if unlimited:
-                names = ", ".join(unlimited)
-                require_limit(env, f"give --max-steps, which limits {names}, or ")
-        finally:
-            env.close()
     spec, tested = (ActionSpec.from_space(spaces[name]) for name in (cfg.env_id, cfg.test_env))
     if tested != spec:
         raise UserError(
             f"test_env_id {cfg.test_env!r} takes other actions than env_id {cfg.env_id!r}: "
             f"{spaces[cfg.test_env]}, not {spaces[cfg.env_id]}"
         )
-    return spec
+    cfg.check_fits(spec)
+    if cfg.horizontal_flip:
+        task_for(cfg.env_id).flip(cfg.env_id, cfg.frame_spec, spec)
+
+
+def _require_limits(cfg: RunConfig) -> None:
+    unlimited = [name for name, limit in cfg.limits().items() if limit is None]
+    if unlimited:
+        for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
+            with contextlib.closing(make(env_id)) as env:
+                require_limit(env, f"give --max-steps, which limits {', '.join(unlimited)}, or ")
 
 
 def _overwrite(agent: Path) -> None:

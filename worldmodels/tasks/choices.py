@@ -56,6 +56,7 @@ checkpoints of C."""
 CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
 TINY = (
+    "iterations",
     *("dream.horizon", "experience.explore_steps"),
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
     *("selection.max_steps", "test.max_steps"),
