@@ -12,7 +12,7 @@ from tests.tasks.examined import seen, settings
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.presets import PRESETS
 from worldmodels.run_config import changed
-from worldmodels.tasks.choices import choices, survival
+from worldmodels.tasks.choices import choices
 from worldmodels.tasks.classic import PENDULUM
 from worldmodels.tasks.examination import Examination, Reach
 from worldmodels.tasks.findings import findings
@@ -45,9 +45,9 @@ def test_what_a_last_step_pays_counts_where_the_length_does_not_decide() -> None
     assert settings("bonus")["memory_training.reward_weight"] > 0, "the goal pays more"
     assert settings("one step")["memory_training.reward_weight"] > 0
     found = seen("take cover")
-    assert survival(found)
+    assert found.survival
     ends = dataclasses.replace(found.ends, shortest=2, longest=2)
-    assert not survival(dataclasses.replace(found, ends=ends)), "all episodes are equally long"
+    assert not dataclasses.replace(found, ends=ends).survival, "all episodes are equally long"
 
 
 def test_ends_weigh_more_where_they_are_rare() -> None:

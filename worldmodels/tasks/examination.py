@@ -11,6 +11,19 @@ from worldmodels.envs.spaces import ActionSpec
 
 HOLDS = (1, 2, 3, 4)
 """Steps between two frames whose difference is measured."""
+SHORTEST = 10
+"""Decisions that an episode of random actions keeps, however long actions are held."""
+RARE = 0.02
+"""Fraction of steps up to which what happens in them is rare."""
+SOME_REWARDS = 0.05
+"""Fraction of steps that pay something else below which rewards are rare enough to be named."""
+MOST = 0.5
+"""Fraction of steps that pay one and the same reward from which the others are sparse."""
+
+
+def is_rare(rate: float) -> bool:
+    """Whether something happens, but in few steps."""
+    return 0 < rate <= RARE
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,11 @@ class Rewards:
         """Whether every step pays the same."""
         return self.share == 1.0
 
+    @property
+    def varied(self) -> bool:
+        """Whether no reward is that of most steps."""
+        return self.share < MOST
+
 
 @dataclass(frozen=True)
 class Ends:
@@ -105,6 +123,11 @@ class Ends:
     natural: int | None = None
     """steps of a random episode that was played to its end, as no other had ended and there is no
     time limit; None where there was no need, or where it did not end"""
+
+    @property
+    def rare(self) -> bool:
+        """Whether some episodes end by themselves, but few steps do it."""
+        return is_rare(self.rate)
 
     @property
     def endless(self) -> bool:
@@ -162,6 +185,24 @@ class Examination:
     def random(self) -> tuple[Reach, ...]:
         """What random actions reached; not those that hold one action."""
         return tuple(reach for reach in self.reached if reach.kind != "held")
+
+    @property
+    def dense(self) -> bool:
+        """Whether most steps pay something else, and no end is rare: a few episodes teach much."""
+        return self.rewards.varied and not self.ends.rare
+
+    @property
+    def survival(self) -> bool:
+        """Whether the return is how long the episode lasts.
+
+        All steps pay the same, but for some last ones, which pay less: one that pays more is a
+        goal.
+        """
+        pay, ends = self.rewards, self.ends
+        if pay.commonest <= 0 or ends.terminated == 0:
+            return False
+        lasts = pay.at_ends and pay.high == pay.commonest and ends.shortest < ends.longest
+        return pay.constant or lasts
 
     @property
     def png(self) -> bytes:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from worldmodels.tasks.choices import SHORTEST, SOME_REWARDS, survival
-from worldmodels.tasks.examination import Examination
+from worldmodels.tasks.examination import SHORTEST, SOME_REWARDS, Examination
 
 Level: TypeAlias = Literal["ok", "note", "warning", "refused"]
 
@@ -128,7 +127,7 @@ def _of_rewards(found: Examination) -> Iterator[Finding]:
     elif pay.constant:
         what = "how long the episode lasts" if pay.commonest > 0 else "how soon it ends"
         yield Finding("note", f"every step pays {pay.commonest:g}: the return is {what}")
-    elif survival(found):
+    elif found.survival:
         yield Finding(
             "note",
             f"all steps pay {pay.commonest:g} but some last ones: the return is how long the "
