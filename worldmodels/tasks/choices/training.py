@@ -55,7 +55,7 @@ def losses(found: Examination) -> Iterator[Choice]:
 
 def _own_inputs(few: bool) -> Iterator[Choice]:
     """An M that learns from its own predictions, for long unless its frames are few."""
-    why = "rewards come all the time: C would find where dreams dissolve, so M learns to come back"
+    why = "rewards come all the time: C would exploit M's errors, so M learns to correct its own"
     yield Choice("memory_training.own_inputs", 0.5, why)
     yield Choice("memory_training.input_noise", 2.0, why)
     why = "every step's reward counts: M is trained for long"
@@ -85,7 +85,7 @@ def recipe(found: Examination, horizon: int, many: bool) -> Iterator[Choice]:
         why = "it takes time; with choices, `full` learns one where rare ends decide"
         yield Choice("residual.enabled", False, why)
     if found.rewards.constant or found.rewards.low > 0:
-        why = "steps without a reward mark no loss, as all steps pay the same or above 0"
+        why = "no step marks a mistake: all pay the same, or more than 0"
         yield Choice("starts.off_track_weight", 1.0, why)
     yield Choice("selection.reward_bound", None, "what a step can pay at most is not known")
 
