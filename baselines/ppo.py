@@ -92,7 +92,7 @@ class Session:
     """One training at work."""
 
     def __init__(self, cfg: TrainConfig, recipe: Recipe) -> None:
-        """Open the run folder and go on where its checkpoint is."""
+        """Open the run folder and resume from its checkpoint."""
         self.cfg, self.recipe = cfg, recipe
         check_environment(cfg.home, cfg.max_steps, recipe.unit_actions)
         per_update = recipe.rollout * recipe.skip

@@ -26,7 +26,7 @@ class Pace:
     """
 
     def __init__(self, loop: TrainingLoop[Any], peak: float, adaptive: bool) -> None:
-        """Plan the loop's steps, or go on with the plan of its checkpoint."""
+        """Plan the loop's steps, or continue with the plan of its checkpoint."""
         self.loop, self.peak, self.adaptive, self.most = loop, peak, adaptive, loop.steps
         self.turn: int = loop.resumed.get("turn", 2 * self.most // 3) if adaptive else 0
         """step from which the rate falls"""
