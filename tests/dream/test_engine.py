@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import math
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -19,49 +16,20 @@ from worldmodels import executors
 from worldmodels.controller.evolve import EvolveConfig, evolve
 from worldmodels.controller.linear import ControllerConfig, Controllers, num_parameters
 from worldmodels.controller.strategies import StrategyConfig
-from worldmodels.dream import engine as engine_module
-from worldmodels.dream.config import DreamConfig
+from worldmodels.dream import chunks
 from worldmodels.dream.engine import DreamEngine, DreamReturns
 from worldmodels.dream.kernels import KernelWorld
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.dream.world import Act, DreamNoise, MakeAct, World
 from worldmodels.envs.spaces import ActionSpec
-from worldmodels.memory.interface import Memory, MemoryState
+from worldmodels.memory.interface import MemoryState
 from worldmodels.memory.mdn_rnn import MDNRNN
-from worldmodels.memory.mixture import mixture_from_noise, mixture_mean
+from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.memory.rewards import RewardModel
 from worldmodels.protocols import UserError
 
 from .conftest import REWARD, A, H, Z, make_memories, make_starts
-
-P, E, T = 3, 4, 10
-BASE = DreamConfig(
-    horizon=T, episodes=E, termination="off", dtype="float32", backend="torch", threads=1
-)
-PARAMETERS = (Z + H) * A
-
-
-def make_act(population: Tensor) -> Act:
-    weight = population.view(len(population), Z + H, A)
-    return lambda z, h: torch.tanh(torch.cat((z, h), -1) @ weight)
-
-
-def make_population(seed: int = 0, count: int = P) -> NDArray[np.float32]:
-    return 0.3 * np.random.default_rng(seed).standard_normal((count, PARAMETERS), np.float32)
-
-
-def make_engine(
-    memories: Sequence[Memory] | None = None, starts: DreamStarts | None = None, **changes: Any
-) -> DreamEngine:
-    memories = make_memories() if memories is None else memories
-    starts = make_starts(len(memories)) if starts is None else starts
-    return DreamEngine(memories, REWARD, starts, dataclasses.replace(BASE, **changes))
-
-
-def set_termination(memory: MDNRNN, logit: float) -> None:
-    with torch.no_grad():
-        memory.terminated.weight.zero_()
-        memory.terminated.bias.fill_(logit)
+from .engines import BASE, E, P, T, make_act, make_engine, make_population, set_termination
 
 
 @torch.no_grad()
@@ -238,7 +206,7 @@ def test_a_candidates_return_does_not_depend_on_company(backend: str, common: bo
     np.testing.assert_allclose(fewer, together[:2, :2], atol=1e-4)
 
 
-def test_candidates_share_their_luck_or_not() -> None:
+def test_candidates_share_random_numbers_or_not() -> None:
     twins = np.repeat(make_population(count=1), 2, axis=0)
     shared = make_engine().rollout(make_act, twins, 0).returns
     np.testing.assert_allclose(shared[0], shared[1], atol=1e-6)
@@ -308,7 +276,7 @@ def test_ended_dreams_are_left_out_without_a_trace(
     monkeypatch.setattr(KernelWorld if backend == "kernels" else World, "keep", keep)
     left = engine.rollout(make_act, make_population(), 5, record=True, value=value)
     assert sizes and min(sizes) < P * E / 2
-    monkeypatch.setattr(engine_module, "ENDED", 2.0)
+    monkeypatch.setattr(chunks, "ENDED", 2.0)
     whole = engine.rollout(make_act, make_population(), 5, record=True, value=value)
     np.testing.assert_array_equal(left.lengths, whole.lengths)
     np.testing.assert_array_equal(left.terminated, whole.terminated)
@@ -326,112 +294,6 @@ def test_sampled_termination_has_ms_probability() -> None:
     )
     result = engine.rollout(make_act, make_population(count=1), 1)
     assert result.lengths.mean() == pytest.approx(5, rel=0.1)
-
-
-def test_sampled_reward_pays_all_or_nothing() -> None:
-    engine = make_engine(reward="sampled", backend="kernels", horizon=1, episodes=40)
-    paid = np.unique(engine.rollout(make_act, make_population(), 1).returns.round(4))
-    np.testing.assert_allclose(paid, [REWARD.base, REWARD.base + REWARD.event_value], atol=1e-3)
-
-
-def test_per_rollout_gives_every_memory_its_dreams() -> None:
-    memories, starts = make_memories(2), make_starts(2)
-    both = make_engine(memories, starts).rollout(make_act, make_population(), 7).returns
-    first = make_engine(memories, starts, ensemble="first").rollout(make_act, make_population(), 7)
-    np.testing.assert_allclose(both[:, ::2], first.returns[:, ::2], atol=1e-5)
-    assert (np.abs(both[:, 1::2] - first.returns[:, 1::2]) > 1e-4).all()
-
-
-@pytest.mark.parametrize("mode", ["per_rollout", "per_step"])
-def test_copies_of_one_memory_dream_as_it_does(mode: str) -> None:
-    memory, starts = make_memories()[0], make_starts()
-    copies = [memory, copy.deepcopy(memory), copy.deepcopy(memory)]
-    tripled = DreamStarts(starts.z, np.repeat(starts.h, 3, 0), np.repeat(starts.c, 3, 0))
-    penalty = {"disagreement_penalty": 9.0} if mode == "per_step" else {}
-    engine = make_engine(copies, tripled, ensemble=mode, **penalty)
-    many = engine.rollout(make_act, make_population(), 7)
-    alone = make_engine([memory], starts).rollout(make_act, make_population(), 7)
-    np.testing.assert_allclose(many.returns, alone.returns, atol=1e-5)
-
-
-@torch.no_grad()
-def test_disagreement_is_the_deviation_of_the_means() -> None:
-    memories, starts = make_memories(3), make_starts(3)
-    options: dict[str, Any] = {"ensemble": "per_step", "horizon": 1, "episodes": 1}
-    population = np.zeros((1, PARAMETERS), np.float32)
-    free, paid = (
-        make_engine(memories, starts, **options, disagreement_penalty=penalty).rollout(
-            make_act, population, 2
-        )
-        for penalty in (0.0, 1.0)
-    )
-    index, _ = DreamNoise(2, [(0, -1)], Z).begin(len(starts), (3, H), 0.0)
-    means = []
-    for m, memory in enumerate(memories):
-        state = MemoryState(*(torch.from_numpy(x[m][index]) for x in (starts.h, starts.c)))
-        output, _ = memory.step(torch.from_numpy(starts.z[index]), torch.zeros(1, A), state)
-        means.append(mixture_mean(output.log_pi, output.mu).numpy())
-    expected = np.sqrt(np.var(means, axis=0).mean())
-    assert free.returns[0, 0] - paid.returns[0, 0] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("backend", ["torch", "kernels"])
-def test_disagreement_costs_reward_and_ends_dreams(backend: str) -> None:
-    memories, population = make_memories(3), make_population()
-    options: dict[str, Any] = {"ensemble": "per_step", "backend": backend}
-    free, paid, dear = (
-        make_engine(memories, **options, disagreement_penalty=penalty)
-        .rollout(make_act, population, 2)
-        .returns
-        for penalty in (0.0, 1.0, 2.0)
-    )
-    assert (free > paid).all()
-    np.testing.assert_allclose(free - dear, 2 * (free - paid), atol=1e-3)
-    ended = make_engine(memories, **options, disagreement_limit=1e-6).rollout(
-        make_act, population, 2
-    )
-    assert (ended.lengths == 1).all() and ended.terminated.all()
-
-
-@pytest.mark.parametrize("backend", ["torch", "kernels"])
-@pytest.mark.parametrize("reward", ["expected", "sampled"])
-def test_a_step_without_an_event_costs_the_penalty_for_misses(backend: str, reward: str) -> None:
-    memory = make_memories()[0]
-    count = MDNRNN(dataclasses.replace(memory.cfg, reward="count"))
-    count.load_state_dict(memory.state_dict())
-    model = RewardModel("count", base=-0.4, event_value=3.0)
-    options: dict[str, Any] = {"backend": backend, "reward": reward}
-    lost = []
-    for events in (0.1, 0.4, 0.5, 2.0):
-        with torch.no_grad():
-            count.reward.weight.zero_()
-            count.reward.bias.fill_(math.log(math.expm1(events)))
-        free, paid = (
-            DreamEngine(
-                [count],
-                model,
-                make_starts(),
-                dataclasses.replace(BASE, **options, no_event_penalty=penalty),
-            ).rollout(make_act, make_population(), 2)
-            for penalty in (0.0, 2.0)
-        )
-        lost.append((free.returns - paid.returns) / T)
-    for found, lacking in zip(lost, (0.8, 0.2, 0.0, 0.0), strict=True):
-        np.testing.assert_allclose(found, 2.0 * 3.0 * lacking, atol=0.05)
-
-
-def test_raw_rewards_are_scaled_and_shifted() -> None:
-    memory = make_memories()[0]
-    raw = MDNRNN(dataclasses.replace(memory.cfg, reward="raw"))
-    raw.load_state_dict(memory.state_dict())
-    with torch.no_grad():
-        raw.reward.weight.zero_()
-        raw.reward.bias.fill_(0.5)
-    for backend in ("torch", "kernels"):
-        cfg = dataclasses.replace(BASE, backend=backend, no_event_penalty=1.0)  # raw: no events
-        engine = DreamEngine([raw], RewardModel("raw", scale=4, shift=-1), make_starts(), cfg)
-        returns = engine.rollout(make_act, make_population(), 0).returns
-        np.testing.assert_allclose(returns, T * 1.0, atol=1e-4)
 
 
 def test_a_candidate_that_is_not_finite_is_named() -> None:
@@ -477,11 +339,6 @@ def test_config_names_the_bad_field(field: str, value: Any) -> None:
         dataclasses.replace(BASE, **{field: value})
 
 
-def test_disagreement_options_need_per_step() -> None:
-    with pytest.raises(UserError, match="per_step"):
-        DreamConfig(disagreement_penalty=1.0)
-
-
 def test_parts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(UserError, match="build the starts again"):
         make_engine(make_memories(2), make_starts(1))
@@ -491,45 +348,6 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         make_engine([*make_memories(), *make_memories(action_size=A + 1)])
     with pytest.raises(UserError, match="reward head"):
         DreamEngine(make_memories(), RewardModel("raw"), make_starts(), BASE)
-
-
-@pytest.mark.parametrize("reward", ["expected", "sampled"])
-@pytest.mark.parametrize(("members", "ensemble"), [(1, "first"), (3, "per_step")])
-def test_two_hot_rewards_are_the_same_in_kernels_and_torch(
-    members: int, ensemble: str, reward: str
-) -> None:
-    model = RewardModel.spread(np.array([0, 0, 0, -1, 100, 2.5], np.float32))
-    memories = []
-    for memory in make_memories(members):
-        two_hot = MDNRNN(dataclasses.replace(memory.cfg, reward="two_hot"))
-        shared = {k: v for k, v in memory.state_dict().items() if not k.startswith("reward")}
-        two_hot.load_state_dict(shared, strict=False)
-        torch.nn.init.normal_(two_hot.reward.weight, std=0.03)
-        memories.append(two_hot)
-    options: dict[str, Any] = {"reward": reward, "ensemble": ensemble, "no_event_penalty": 1.0}
-    torch_returns, kernel_returns = (
-        DreamEngine(
-            memories,
-            model,
-            make_starts(members),
-            dataclasses.replace(BASE, backend=backend, **options),
-        )
-        .rollout(make_act, make_population(), 1)
-        .returns
-        for backend in ("torch", "kernels")
-    )
-    np.testing.assert_allclose(kernel_returns, torch_returns, rtol=1e-4, atol=1e-3)
-    assert len(np.unique(torch_returns.round(3))) > 1
-
-
-@pytest.mark.parametrize("backend", ["torch", "kernels"])
-def test_two_hot_pays_the_mean_of_its_bins(backend: Any) -> None:
-    memory = MDNRNN(dataclasses.replace(make_memories()[0].cfg, reward="two_hot"))
-    model = RewardModel("two_hot", scale=2.0, shift=-5.0, low=-3.0, high=3.0)
-    cfg = dataclasses.replace(BASE, backend=backend)
-    engine = DreamEngine([memory], model, make_starts(), cfg)
-    returns = engine.rollout(make_act, make_population(), 0).returns
-    np.testing.assert_allclose(returns, T * -5.0, rtol=1e-5)  # a fresh head: every bin alike
 
 
 @pytest.mark.parametrize("backend", ["torch", "kernels"])
