@@ -131,7 +131,7 @@ def test_a_longer_collection_counts_what_is_new(tmp_path: Path) -> None:
     )
 
 
-def test_an_agent_collects_and_goes_on_from_what_it_knows(staged: Path, tmp_path: Path) -> None:
+def test_an_agent_collects_and_training_continues(staged: Path, tmp_path: Path) -> None:
     more = tmp_path / "more"
     collect(more, "--agent", staged / "agent", "--noise", "0.1")
     shutil.copytree(staged / "episodes", tmp_path / "episodes")
@@ -166,7 +166,7 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(
     assert [path.name for path in tmp_path.iterdir()] == ["v.pt"]
 
 
-def test_without_a_graphics_card_none_is_used(
+def test_without_a_gpu_none_is_used(
     staged: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -188,7 +188,7 @@ def test_without_a_graphics_card_none_is_used(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_every_stage_computes_on_a_graphics_card(staged: Path, tmp_path: Path) -> None:
+def test_every_stage_computes_on_a_gpu(staged: Path, tmp_path: Path) -> None:
     shutil.copytree(staged / "episodes", tmp_path / "episodes")
     on = ["--device", "cuda"]
     train_vision(tmp_path, tmp_path / "v.pt", *on)

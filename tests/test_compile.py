@@ -33,7 +33,7 @@ def run(folder: Path, **env: str) -> tuple[list[str], str]:
     return done.stdout.splitlines(), done.stderr
 
 
-def test_without_room_for_a_cache_kernels_are_compiled_anew(tmp_path: Path) -> None:
+def test_without_room_for_a_cache_kernels_are_compiled_again(tmp_path: Path) -> None:
     (split, cache), error = run(tmp_path)
     assert split == SPLIT
     assert error.count("\n") == 1 and "set NUMBA_CACHE_DIR to a folder" in error

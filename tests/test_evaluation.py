@@ -136,7 +136,7 @@ def test_controls_and_objects_can_be_evaluated() -> None:
     assert np.isfinite(result.returns).all()
 
 
-def test_interrupted_evaluation_goes_on(folder: Path, tmp_path: Path) -> None:
+def test_an_interrupted_evaluation_resumes(folder: Path, tmp_path: Path) -> None:
     whole = evaluate(folder, ENV, SEEDS, 1, group_size=1, max_steps=20)
     kept = tmp_path / "partial.json"
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.dream.conftest import make_memories, make_starts
-from tests.dream.test_engine import make_act, make_engine, make_population
+from tests.dream.engines import make_act, make_engine, make_population
 from tests.graphs import CpuGraph, graphs
 from tests.memory.test_memory_train import SHAPE, system
 from tests.test_threads import FRAMES, of_weights

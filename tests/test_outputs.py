@@ -18,7 +18,7 @@ import pytest
 import rich.console
 import rich.progress
 
-from tests.test_agent import make
+from tests.agents import make
 from worldmodels import cli, runs
 from worldmodels._outputs import FILM, FOLDER, Output
 from worldmodels.protocols import UserError

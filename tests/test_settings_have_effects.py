@@ -209,7 +209,7 @@ LINES: dict[str, tuple[str, ...]] = {
 
 ELSEWHERE = {
     "preset": "chooses the defaults (tests/test_cli.py)",
-    "variants": "tests/test_study.py",
+    "variants": "tests/pipeline/test_study.py",
 }
 """Fields that act before the command does."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.agents import make
 from tests.pages.fixture import make_run
-from tests.test_agent import make
 from tests.test_scripts import FOLDER, run
 from worldmodels.agent import Agent
 from worldmodels.protocols import SHIPPED

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.dream.conftest import make_memories
-from tests.dream.test_engine import make_act, make_engine, make_population
+from tests.dream.engines import make_act, make_engine, make_population
 from tests.memory.test_memory_train import SHAPE, system
 from tests.vision.test_latents import SPEC, episode, make_model
 from worldmodels._threads import CoreThreads, on_one_core, with_fastest_threads

@@ -132,7 +132,7 @@ def test_train_in_the_dream_and_drive_in_reality(home: Path) -> None:
     np.testing.assert_allclose(result.returns, points[-1]["returns"], rtol=1e-6)
 
 
-def test_it_goes_on_from_its_checkpoint(home: Path) -> None:
+def test_it_resumes_from_its_checkpoint(home: Path) -> None:
     whole = train(config(home), TINY)
     moved = home.parent / "again"
     session_config = config(home, out=moved)

@@ -131,7 +131,7 @@ def test_a_run_may_be_made_longer_but_not_changed(
         evolve_in_reality(config(home, tmp_path / "run", evaluate_every=4))
 
 
-def test_a_search_in_components_goes_on_where_it_stopped(home: Path, tmp_path: Path) -> None:
+def test_a_search_in_components_resumes(home: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"components": 2, "mean_window": 2}
     whole = evolve_in_reality(config(home, tmp_path / "whole", **changes))
     evolve_in_reality(config(home, tmp_path / "parts", frames=100, **changes))

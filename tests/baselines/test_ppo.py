@@ -170,7 +170,7 @@ def test_a_changed_setting_is_refused(run: Path) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_killed_run_on_a_graphics_card_ends_like_an_uninterrupted_one(
+def test_a_killed_run_on_a_gpu_ends_like_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(config(tmp_path / "whole", device="cuda"), TINY)

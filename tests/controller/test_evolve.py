@@ -85,7 +85,7 @@ def test_killed_and_resumed_equals_unbroken(tmp_path: Path, name: str, kill: int
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_finished_run_is_read_not_repeated_and_may_go_on(tmp_path: Path) -> None:
+def test_a_finished_run_is_read_not_repeated_and_may_continue(tmp_path: Path) -> None:
     path = tmp_path / "controller.safetensors"
     first = evolve(Noisy(), config(), 2, ZEROS, checkpoint=path)
     again = Noisy()

@@ -185,7 +185,7 @@ def make_vector(agent: Any, **options: Any) -> DreamVector:
 
 
 @pytest.mark.parametrize("members", [1, 2])
-def test_a_vector_begins_anew_one_step_after_an_end(make_agent: MakeAgent, members: int) -> None:
+def test_a_vector_resets_one_step_after_an_end(make_agent: MakeAgent, members: int) -> None:
     vector = make_vector(make_agent(members), horizon=3, termination="off", dropout=0.1)
     assert vector.metadata["autoreset_mode"] is AutoresetMode.NEXT_STEP
     obs, info = vector.reset(seed=0)

@@ -154,7 +154,7 @@ def test_tracks_are_bit_identical(seed: int) -> None:
         assert mine.fixtures[0].sensor
 
 
-def test_colours_are_kept_or_drawn_anew_as_in_stock() -> None:
+def test_colours_are_kept_or_drawn_again_as_in_stock() -> None:
     stock, ours = pair(domain_randomize=True)
     options: tuple[dict[str, Any] | None, ...] = (None, {"randomize": False}, {"randomize": True})
     colours = []

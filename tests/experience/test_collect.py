@@ -214,7 +214,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_collection_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_collection_resumes(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(KILLED)
     out = tmp_path / "out"

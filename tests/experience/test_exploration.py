@@ -180,7 +180,7 @@ def test_a_shift_of_the_agent_lasts_an_episode(box: gym.Env[Any, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["box", "discrete"])
-def test_kicks_come_as_often_and_last_as_long_as_promised(
+def test_bursts_come_as_often_and_last_as_long_as_promised(
     kind: str, box: gym.Env[Any, Any], discrete: gym.Env[Any, Any]
 ) -> None:
     probability, longest = 0.02, 9
@@ -191,11 +191,11 @@ def test_kicks_come_as_often_and_last_as_long_as_promised(
         share = 1.0
     else:
         kicked = actions != 2
-        share = 3 / 4  # a kick may choose what the agent does
+        share = 3 / 4  # a burst may choose what the agent does
     mean = (1 + longest) / 2
     expected = share * probability * mean / (probability * mean + 1 - probability)
     assert kicked.mean() == pytest.approx(expected, rel=0.1)
-    if kind == "box":  # within a kick the action is held
+    if kind == "box":  # within a burst the action is held
         change = (actions[1:] != actions[:-1]).any(-1)
         assert change[kicked[1:] & kicked[:-1]].mean() < 0.05
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.dream.conftest import REWARD, A, H, Z
-from tests.dream.test_engine import make_act, make_population
+from tests.dream.engines import make_act, make_population
 from tests.memory.test_memory_train import system
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine

@@ -134,7 +134,7 @@ def test_masked_mean_survives_nan_and_an_empty_mask() -> None:
     assert masked_mean(value, torch.zeros(1, 3)).item() == 0
 
 
-def test_hit_reward_round_trip() -> None:
+def test_event_reward_round_trip() -> None:
     model = RewardModel("event", base=-0.1, event_value=3.4)
     reward = torch.tensor([-0.1, 3.3, -0.1, 6.7])
     assert model.target(reward).tolist() == [0, 1, 0, 1]

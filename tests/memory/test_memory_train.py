@@ -230,7 +230,7 @@ def test_one_seed_one_result_and_exact_resume(
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
-def test_a_training_goes_on_on_another_device(
+def test_a_training_resumes_on_another_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, then: str
 ) -> None:
     latents = system()

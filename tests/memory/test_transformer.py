@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.dream.conftest import PEDALS, REWARD
 from tests.memory.test_memory_train import system
-from tests.pipeline_worker import tiny
+from tests.pipeline.worker import tiny
 from worldmodels.agent import Agent
 from worldmodels.controller.linear import ControllerConfig, num_parameters
 from worldmodels.dream.config import DreamConfig

@@ -76,7 +76,7 @@ def test_a_planner(make_agent: MakeAgent, space: Any, method: str) -> None:
         assert np.array_equal(state.action, np.rint(state.action))
 
 
-def test_a_committee(make_agent: MakeAgent, space: Any) -> None:
+def test_an_ensemble(make_agent: MakeAgent, space: Any) -> None:
     agent = make_agent(spec=ActionSpec.from_space(space))
     drive(Ensemble([agent, agent.with_parameters(-agent.parameters)]), space)
 

@@ -1,4 +1,4 @@
-"""Committees: who decides, what each M is told, the folder, and the command."""
+"""Ensembles: who decides, what each M is told, the folder, and the command."""
 
 from __future__ import annotations
 

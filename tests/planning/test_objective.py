@@ -147,7 +147,7 @@ def test_what_is_not_there_cannot_be_asked_for(
         Imagination(make_agent(), dataclasses.replace(CFG, **changes))  # type: ignore[arg-type]
 
 
-def test_misses_cost(make_agent: MakeAgent) -> None:
+def test_steps_without_an_event_cost(make_agent: MakeAgent) -> None:
     agent, plans = make_agent(reward=RewardModel("event", event_value=3.0)), some_plans()
     torch.nn.init.constant_(agent.memories[0].reward.bias, -30.0)  # nothing but misses
     cfg = dataclasses.replace(CFG, discount=1.0, no_event_penalty=2.0)

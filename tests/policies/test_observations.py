@@ -18,8 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecTransposeImage
 
 from baselines.pixels import PixelConfig
 from baselines.policies import PixelPolicy
+from tests.agents import PEDALS, Pixels, make
 from tests.baselines.test_pixels import Spy
-from tests.test_agent import PEDALS, Pixels, make
 from worldmodels.agent import Agent
 from worldmodels.dream.starts import DreamStarts
 from worldmodels.envs.frames import FrameSpec

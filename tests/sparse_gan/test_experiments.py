@@ -44,7 +44,7 @@ def test_each_method_makes_a_page(
     assert wanted.get(method, "reconstruction_snr_db") in figures
 
 
-def test_a_finished_run_is_only_drawn_anew(tmp_path: Path) -> None:
+def test_a_finished_run_is_only_drawn_again(tmp_path: Path) -> None:
     args = small("dictionary", tmp_path)
     before = train_sparse(args).read_text(encoding="utf-8")
     seconds = read_json(tmp_path / "figures.json")["seconds"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from tests.pipeline_worker import tiny
+from tests.pipeline.worker import tiny
 from worldmodels import cli
 from worldmodels.agent import Agent
 from worldmodels.experience.store import EpisodeStore

@@ -14,7 +14,7 @@ from worldmodels.commands.check import checked
 from worldmodels.envs import ActionSpec, FrameSpec, to_vision
 from worldmodels.presets import quick
 from worldmodels.tasks import task_for
-from worldmodels.tasks.classic import Mirror
+from worldmodels.tasks.classic import ReversingFlip
 
 SHIPPED = {
     "VizdoomTakeCover-v1": ("take-cover", 750.0),
@@ -62,17 +62,17 @@ def frames(env_id: str, state: NDArray[Any], action: Any) -> NDArray[np.uint8]:
         ("Pendulum-v1", [0.8, 0.4], np.array([1.5], np.float32)),
     ],
 )
-def test_the_mirror_shows_what_the_mirrored_world_would(
+def test_the_flip_shows_what_the_flipped_world_would(
     env_id: str, state: list[float], action: NDArray[Any]
 ) -> None:
     env = envs.make(env_id)
-    mirror = task_for(env_id).flip(env_id, FrameSpec(), ActionSpec.from_space(env.action_space))
+    flip = task_for(env_id).flip(env_id, FrameSpec(), ActionSpec.from_space(env.action_space))
     env.close()
-    assert isinstance(mirror, Mirror)
+    assert isinstance(flip, ReversingFlip)
     there = frames(env_id, np.array(state), action)
-    other = mirror.actions(np.stack([action]))[0]
+    other = flip.actions(np.stack([action]))[0]
     here = frames(env_id, -np.array(state), other)
-    difference = np.abs(mirror.frames(here).astype(int) - there)
+    difference = np.abs(flip.frames(here).astype(int) - there)
     unlike = np.abs(here.astype(int) - there)
     assert difference.mean() < 0.15 * unlike.mean()
-    np.testing.assert_array_equal(mirror.actions(mirror.actions(np.stack([action])))[0], action)
+    np.testing.assert_array_equal(flip.actions(flip.actions(np.stack([action])))[0], action)

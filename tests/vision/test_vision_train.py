@@ -97,7 +97,7 @@ def test_the_matrix_product_of_the_decoder_copies_no_weight() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("first", "then"), [("cuda", "cpu"), ("cpu", "cuda"), ("cuda", "cuda")])
-def test_a_training_goes_on_on_another_device(tmp_path: Path, first: str, then: str) -> None:
+def test_a_training_resumes_on_another_device(tmp_path: Path, first: str, then: str) -> None:
     cfg = dataclasses.replace(CFG, bfloat16=False)
     whole = train_vision(cfg, SMALL, batches, FRAMES, seed=3)
     checkpoint = tmp_path / "vision.pt"

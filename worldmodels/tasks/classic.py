@@ -17,13 +17,13 @@ from worldmodels.tasks.task import Key, Task, Words
 
 
 @dataclass(frozen=True)
-class Mirror:
-    """Left and right exchanged in the whole picture; actions run from left to right."""
+class ReversingFlip:
+    """A flip of the whole picture that reverses the actions, which run from left to right."""
 
     spec: ActionSpec
 
     @classmethod
-    def of(cls, frames: FrameSpec, actions: ActionSpec) -> Mirror:
+    def of(cls, frames: FrameSpec, actions: ActionSpec) -> ReversingFlip:
         """The flip of what V sees of the frames, and of the actions."""
         return cls(actions)
 
@@ -41,7 +41,7 @@ class Mirror:
 
 CART_POLE = Task(
     name="cart-pole",
-    symmetry=Mirror.of,
+    symmetry=ReversingFlip.of,
     solved=475.0,
     returns=(0.0, 500.0),
     keys={"left": Key("left", 0), "right": Key("right", 1)},
@@ -55,7 +55,7 @@ CART_POLE = Task(
 
 PENDULUM = Task(
     name="pendulum",
-    symmetry=Mirror.of,
+    symmetry=ReversingFlip.of,
     # a step costs at most 16.3, but a pendulum that hangs still and is never moved 9.9
     returns=(-2000.0, 0.0),
     keys={"left": Key("left", (2.0,)), "right": Key("right", (-2.0,))},

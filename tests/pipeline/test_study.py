@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.pages.parser import standing_alone
-from tests.pipeline_worker import tiny
+from tests.pipeline.worker import tiny
 from worldmodels import cli
 from worldmodels.commands.study import read_grid, read_variant
 from worldmodels.evaluation import evaluate_many

@@ -1,0 +1,133 @@
+"""Which iterations train from scratch, and whose agents act together."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.pipeline.worker import tiny
+from worldmodels import runs
+from worldmodels.agent import Agent
+from worldmodels.pipeline import run_pipeline
+from worldmodels.policies.ensemble import other_members
+from worldmodels.policies.opening import best_policy
+from worldmodels.protocols import UserError
+from worldmodels.run_config import RunConfig
+from worldmodels.stage_configs import (
+    EnsembleStageConfig,
+    FromScratchConfig,
+)
+from worldmodels.stages import selection
+
+
+def test_memories_of_iterations_with_the_same_v_dream_together(tmp_path: Path) -> None:
+    cfg = tiny()
+    cfg = dataclasses.replace(
+        cfg,
+        vision_training=dataclasses.replace(cfg.vision_training, finetune_iterations=0),
+        controller=dataclasses.replace(cfg.controller, memory_iterations=3),
+    )
+    run_pipeline(cfg, tmp_path, seed=4, workers=1)
+    first, last = (Agent.from_pretrained(tmp_path / "iterations" / f"0{n}/agent") for n in (0, 1))
+    assert (len(first.memories), len(last.memories)) == (1, 2)
+    own, older = (memory.mixture.weight for memory in last.memories)
+    torch.testing.assert_close(older, first.memories[0].mixture.weight)
+    assert not torch.equal(own, older)
+
+
+def test_iterations_from_scratch_retrain_v_and_m(tmp_path: Path) -> None:
+    cfg = dataclasses.replace(
+        tiny(),
+        iterations=4,
+        from_scratch=FromScratchConfig(iterations=2, vision_steps=7, memory_steps=8),
+    )
+    cfg = dataclasses.replace(
+        cfg,
+        vision_training=dataclasses.replace(cfg.vision_training, finetune_iterations=0),
+        controller=dataclasses.replace(cfg.controller, memory_iterations=3),
+    )
+    run_pipeline(cfg, tmp_path, seed=5, workers=1)
+    folder = runs.RunFolder(tmp_path)
+
+    def steps(stage: str) -> dict[int, int]:
+        rows = folder.metrics(stage)
+        return {row["iteration"]: row["step"] for row in rows}
+
+    assert steps("vision") == {0: 10, 2: 7}
+    assert steps("memory") == {0: 10, 1: 6, 2: 8, 3: 8}
+    agents = [Agent.from_pretrained(tmp_path / "iterations" / f"0{n}/agent") for n in range(4)]
+    assert [len(agent.memories) for agent in agents] == [1, 2, 1, 2]  # others have another V
+    frames = np.zeros((1, 64, 64, 3), np.uint8)
+    means = [agent.encode(frames)[0] for agent in agents]
+    np.testing.assert_array_equal(means[0], means[1])
+    assert not np.allclose(means[1], means[2], atol=1e-3)
+    np.testing.assert_array_equal(means[2], means[3])
+
+
+def test_iterations_from_scratch_are_the_last() -> None:
+    cfg = RunConfig(iterations=6, from_scratch=FromScratchConfig(iterations=2, vision_steps=30))
+    assert [n for n in range(6) if cfg.begins_vision(n)] == [0, 4]
+    assert [n for n in range(6) if cfg.begins_memory(n)] == [0, 4, 5]
+    assert [n for n in range(6) if cfg.trains_vision(n)] == [0, 1, 4]
+    assert cfg.vision_training_of(0) == cfg.vision_training_of(5) == cfg.vision_training
+    assert cfg.vision_training_of(4).steps == 30
+    assert cfg.memory_training_of(4) == cfg.memory_training
+    with pytest.raises(UserError, match="memory_steps is 0; it must be at least 1"):
+        FromScratchConfig(memory_steps=0)
+    with pytest.raises(UserError, match="iterations is -1; it must be at least 0"):
+        FromScratchConfig(iterations=-1)
+
+
+@pytest.mark.parametrize("together", [2.0, 1.0])
+def test_an_ensemble_acts_where_selection_prefers_it(
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, together: float
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(unbroken, out)
+    for stage in ("ensemble", "test"):
+        (out / "stages" / stage / "02.json").unlink()
+    (out / "agent" / "ensemble").mkdir(exist_ok=True)  # half a folder, left by a kill
+    judged: list[list[int]] = []
+
+    def judge(policies: Sequence[object], env_id: str, seeds: range, **_: object) -> list[Any]:
+        judged.append([*seeds])
+        means = [1.0, *[together] * (len(policies) - 1)]
+        summary = SimpleNamespace(std=0.0)
+        return [
+            SimpleNamespace(mean=m, frames=40, returns=np.array([m]), summary=summary)
+            for m in means
+        ]
+
+    monkeypatch.setattr(selection, "evaluate_many", judge)
+    run_pipeline(tiny(), out, seed=1, workers=1, preset="tiny")
+    assert judged == [[500_006, 500_007]]  # 4 chose C, 2 more its residual
+    winner = runs.read_json(out / "stages" / "final" / "02.json")["outputs"]["iteration"]
+    kept = together > 1
+    (row,) = runs.RunFolder(out).metrics("ensemble_selection")
+    assert (row["rounds"], row["kept"]) == ([1 - winner], kept)
+    assert len(other_members(out / "agent")) == kept
+    assert (best_policy(out / "agent") == "ensemble") is kept
+    assert runs.read_json(out / "evaluation.json")["agent"].endswith("(ensemble)") is kept
+    if kept:
+        (folder,) = other_members(out / "agent")
+        mine = Agent.from_pretrained(folder)
+        theirs = Agent.from_pretrained(out / "iterations" / f"0{1 - winner}" / "agent")
+        np.testing.assert_allclose(mine.parameters, theirs.parameters, rtol=1e-3, atol=1e-4)
+        report = (out / "report.html").read_text()
+        assert "Ensemble" in report and "2 members" in report
+        run_pipeline(  # another choice before it sends the members home
+            dataclasses.replace(tiny(), ensemble=EnsembleStageConfig()),
+            out,
+            seed=1,
+            workers=1,
+            preset="tiny",
+        )
+        assert not other_members(out / "agent")
