@@ -32,6 +32,7 @@ class _Config(TypedDict):
     frame_rows: Size | None
     crop: NotRequired[Any]
     test: _Test
+    seed: NotRequired[Seed]
 
 
 class _Record(TypedDict):
@@ -55,11 +56,13 @@ def beside(cfg: TrainConfig) -> TrainConfig:
     if cfg.env_id not in (None, found["env_id"]):
         raise UserError(f"--env is {cfg.env_id!r}, but {cfg.run} is of {found['env_id']!r}")
     totals = runs.read_json(cfg.run / "frames.json", _Ledger)["totals"]
+    seed = found.get("seed", 0) if cfg.seed is None else cfg.seed
     own = replace(
         cfg,
+        seed=seed,
         env_id=cfg.env_id or envs.from_file(found["env_id"], source),
         frames=cfg.frames or sum(totals.get(kind, 0) for kind in LEARNT_FROM),
-        out=cfg.out or cfg.run / FOLDER / f"ppo-{cfg.seed}",
+        out=cfg.out or cfg.run / FOLDER / f"ppo-{seed}",
         max_steps=found["test"]["max_steps"],
     )
     if cfg.recipe != "default":

@@ -103,6 +103,7 @@ class Session:
         settings = {
             "method": recipe.name,
             **dataclasses.asdict(cfg),
+            "seed": cfg.own_seed,
             "recipe": recipe,
             "frames": frames,
             "out": cfg.folder,
@@ -114,7 +115,7 @@ class Session:
         self.books = Bookkeeping()
         self.world = None if cfg.agent is None else self._world(cfg.agent)
         self.env = self._make_env()
-        seed = runs.derive_seed(cfg.seed, "ppo") % 2**32
+        seed = runs.derive_seed(cfg.own_seed, "ppo") % 2**32
         self.model = build_model(recipe, self.env, seed, cfg.device)
         self.model.set_logger(Logger(None, []))
         self.model.ep_info_buffer, self.model.ep_success_buffer = deque(maxlen=1), deque(maxlen=1)
@@ -188,7 +189,7 @@ class Session:
         result = max(results, key=lambda result: result.mean)
         for other in (other for other in results if other is not result):
             books.count("selection", other.frames, f"select/{books.step:06d}/other")
-        facts: dict[str, Any] = {"seed": self.cfg.seed, "method": recipe.name}
+        facts: dict[str, Any] = {"seed": self.cfg.own_seed, "method": recipe.name}
         facts |= {"sampled": True} if result is not results[0] else {}
         is_best = books.measured(result, "dream" if self.world else "model_free")
         point = books.curve[-1]
@@ -232,7 +233,7 @@ class Session:
         if self.world is None:
             cfg = self.cfg
             return make_training_env(
-                self.recipe, cfg.home, cfg.seed, workers=cfg.workers, max_steps=cfg.max_steps
+                self.recipe, cfg.home, cfg.own_seed, workers=cfg.workers, max_steps=cfg.max_steps
             )
         from baselines.dream import make_dream_env
 
@@ -243,7 +244,7 @@ class Session:
         if self.world is None:
             self.env.env_method("begin", self.books.step)
         else:
-            seed = runs.derive_seed(self.cfg.seed, "dream", self.books.step)
+            seed = runs.derive_seed(self.cfg.own_seed, "dream", self.books.step)
             self.env.unwrapped.seed(seed % 2**32)
         self.model._last_obs = self.env.reset()  # type: ignore[assignment]  # no dict or tuple here
         self.model._last_episode_starts = np.ones(self.env.num_envs, np.bool_)

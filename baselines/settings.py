@@ -37,8 +37,8 @@ class TrainConfig(Config):
     out: FolderPath | None = None
     """run folder; an interrupted training in it is resumed (default: runs/ppo, or a folder in that
     of --run)"""
-    seed: Seed = 0
-    """random seed of the training"""
+    seed: Seed | None = None
+    """random seed of the training (default: that of --run, else 0)"""
     frames: Count | None = None
     """budget in frames of the environment, skipped ones counted (recipe dream: steps of M); None
     takes those of --run, else the recipe's. The learning rate falls over this budget, whatever it
@@ -96,6 +96,11 @@ class TrainConfig(Config):
             found |= {"env": "the dream's agent brings its own environment"}
             return found | dict.fromkeys(("workers", "max-steps"), "dreams run in this process")
         return found | {"horizon": f"it is for recipe dream, and recipe is {self.recipe}"}
+
+    @property
+    def own_seed(self) -> int:
+        """The seed, given or not."""
+        return self.seed or 0
 
     @property
     def folder(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -168,3 +169,9 @@ def test_rounding_is_that_of_the_digits_shown(
 
 def test_ci_checks_the_claims() -> None:
     assert " claims " in (ROOT / ".ci/run").read_text()
+
+
+def test_results_name_no_folder_of_a_machine() -> None:
+    files = [*ROOT.glob("benchmarks/results/**/*.json*")]
+    assert len(files) > 100
+    assert not [file for file in files if re.search(r'": "/\w', file.read_text("utf-8"))]

@@ -48,6 +48,7 @@ def finished_run(folder: Path, env_id: str, action_repeat: int = 1, **more: Any)
         "action_repeat": action_repeat,
         "frame_rows": 10,
         "test": {"seed": 1_000_000, "max_steps": None},
+        "seed": 3,
         **more,
     }
     run.write_config(config)
@@ -69,15 +70,16 @@ def test_ppo_learns_beside_a_run_and_is_in_its_report(env_id: str, tmp_path: Pat
     run = finished_run(tmp_path / "run", env_id, action_repeat=2)
     cfg = beside(TrainConfig(run=run, evaluate_episodes=1, test_episodes=3, env_id=env_id))
     assert cfg.frames == FRAMES + SELECTION
+    assert cfg.seed == 3
     recipe = tiny(cfg)
     assert (recipe.pixels.skip, recipe.pixels.rows, recipe.pixels.size) == (2, 10, 64)
     folder = train(cfg, recipe)
-    assert folder == run / "baselines/ppo-0"
+    assert folder == run / "baselines/ppo-3"
     trained = runs.read_json(folder / "frames.json")["totals"]["model_free"]
     assert 0.6 * cfg.frames < trained <= cfg.frames + 64  # episodes may end within a held action
     result = enter(cfg)
     (row,) = load_run(run).others
-    assert (row.name, row.mean) == (f"PPO, {trained:,} frames", result.mean)
+    assert (row.name, row.mean) == (f"PPO, {trained:,} frames, seed 3", result.mean)
     assert [e["seed"] for e in row.episodes] == [1_000_000, 1_000_001, 1_000_002]
     assert row.name in (run / "report.html").read_text()
     assert runs.read_json(run / "frames.json")["totals"]["collection"] == FRAMES
