@@ -16,7 +16,7 @@ from worldmodels.agent import Agent
 from worldmodels.commands import parsing
 from worldmodels.experience.store import EpisodeStore
 from worldmodels.protocols import UserError
-from worldmodels.runs import RunFolder, load_checkpoint, save_checkpoint
+from worldmodels.runs import RunFolder, load_checkpoint, read_json, save_checkpoint, write_json
 from worldmodels.stages import (
     LatentsFile,
     MemoryFile,
@@ -145,6 +145,18 @@ def test_an_agent_collects_and_training_continues(staged: Path, tmp_path: Path) 
     files = ["--memory", tmp_path / "m.pt", *vision]
     train_controller(tmp_path, tmp_path / "a", *files, "--init", staged / "agent")
     assert Agent.from_pretrained(tmp_path / "a").metadata["seed"] == 0
+
+
+def test_frames_are_not_counted_in_a_run_of_another_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"config": {"env_id": BOX, "test_env_id": None}}
+    write_json(tmp_path / "config.json", config)
+    words = ["evaluate", "--agent", "car-racing", "--run", str(tmp_path)]
+    assert cli.main(words) == 2
+    assert "these are frames of CarRacing-v3: name its agent" in capsys.readouterr().err
+    run("evaluate", "--agent", "random", "--env", BOX, "--episodes", "1", "--run", tmp_path)
+    assert read_json(tmp_path / "frames.json")["totals"]["test"] > 0
 
 
 def test_a_training_that_was_stopped_ends_with_the_same_weights(

@@ -100,7 +100,9 @@ class Evaluate(Command):
             if is_stream(self.json):
                 raise UserError(f"--resume keeps finished episodes beside {self.json}; name a file")
             unfinished = self.json.with_name(f".{self.json.name}-resume")
+        env_id = self.env or home_of(self.agent)
         if self.run is not None:
+            require_same_env(self.run, env_id)
             with RunFolder(self.run).lock():
                 pass  # a live run would refuse the count of frames at the end
         name = self.agent if self._policy == "controller" else f"{self.agent} ({self._policy})"
@@ -108,7 +110,7 @@ class Evaluate(Command):
         with self.placement.make() if remote else nullcontext() as executor:
             return evaluate(
                 self._open(),
-                self.env or home_of(self.agent),
+                env_id,
                 self._seeds,
                 self.placement.workers,
                 executor=executor,
@@ -156,6 +158,19 @@ class Evaluate(Command):
         if self.agent in CONTROLS:
             raise UserError(f"{self.agent} has no V and M for {self.policy}; give an agent")
         return open_policy(self.agent, self._policy, self.planning, self.weights)
+
+
+def require_same_env(run: Path, env_id: str) -> None:
+    """Refuse to count frames in a run of another environment; a folder of no run takes all."""
+    from worldmodels.pages.data import Settings, read_part
+
+    found = read_part(run / CONFIG, Settings).get("config") or {}
+    own = [found[name] for name in ("env_id", "test_env_id") if found.get(name)]
+    if own and env_id not in own:
+        raise UserError(
+            f"--run is {run}, a run of {own[0]}, and these are frames of {env_id}: name its agent "
+            f"(--agent {run}), or leave --run out"
+        )
 
 
 def own_env(agent: str) -> str:
