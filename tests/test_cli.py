@@ -331,6 +331,6 @@ def test_the_packages_agent_is_the_default(
     assert cli.main([command, "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     names = shipped()
-    assert f"--agent {'|'.join(names)}|FOLDER" in said and "(default: car-racing)" in said
+    assert f"; one of {', '.join(names)}, FOLDER (default: car-racing)" in said
     assert cli.main(["--help"]) == 0
     assert f"Agents in the package: {', '.join(names)}." in capsys.readouterr().out

@@ -174,5 +174,6 @@ Learn an environment from pixels, train a policy inside the learned dream, measu
 {lines}
 
 `worldmodels COMMAND --help` explains the options that most people need, `--help-all` every option;
-`--version` prints the version. Agents in the package: {", ".join(shipped())}.
+`--version` prints the version.
+Agents in the package: {", ".join(shipped())}.
 Computing takes all usable cores; OMP_NUM_THREADS in the environment limits it."""
