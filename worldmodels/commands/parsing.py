@@ -34,7 +34,9 @@ ENV = "--env([-_]id)?"
 DEFAULT_PRESET = "quick"
 """Preset by default."""
 
-AgentName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join([*shipped(), "FOLDER"]) + "}")]
+AgentName: TypeAlias = Annotated[
+    str, tyro.conf.arg(metavar="{" + ",".join([*shipped(), "FOLDER"]) + "}")
+]
 PresetName: TypeAlias = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(PRESETS) + "}")]
 
 
