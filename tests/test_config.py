@@ -47,7 +47,7 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, read_json
 
 HASHES = {
-    "smoke": "76b6ad0ee99580eda977f21ec6027a77c8c9aea510b16d65e128a767e316f981",
+    "smoke": "0e510bdf09e553fd16dd02a1f3ca377da5da4ce70c2a8141397e66eee80c6df0",
     "quick": "717805b0b5441fa16fff7776cd7d8c83512c444b020f74fc693f96a2d9757683",
     "full": "2da954fdc66ef49281c6ed9b616d4569533d46ee2a96b312112474bfcce2b0ca",
 }
