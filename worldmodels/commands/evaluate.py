@@ -166,7 +166,8 @@ def require_same_env(run: Path, env_id: str) -> None:
 
     found = read_part(run / CONFIG, Settings).get("config") or {}
     own = [found[name] for name in ("env_id", "test_env_id") if found.get(name)]
-    if own and env_id not in own:
+    names = [replace(envs.parse(name), module="") for name in (env_id, *own)]
+    if own and names[0] not in names[1:]:
         raise UserError(
             f"--run is {run}, a run of {own[0]}, and these are frames of {env_id}: name its agent "
             f"(--agent {run}), or leave --run out"
