@@ -140,6 +140,9 @@ class StartsConfig(Config):
     """recorded steps that M sees before a dream begins; fewer are faster"""
     newest_weight: Positive = 1.0
     """weight of the newest iteration's states; above 1 more dreams begin where the agent is now"""
+    beginnings: Fraction = field(default=0.0, metadata={"omit_default": True})
+    """fraction of the states that are the first of their episode; raise it where what is done first
+    decides"""
     off_track_weight: Positive = 1.0
     """weight of the states just before an off-track run; above 1 C learns more about recovery"""
     off_track_before: Count = 30

@@ -220,3 +220,9 @@ def test_episodes_that_are_long_are_fewer() -> None:
 def test_smoke_runs_where_episodes_have_one_step() -> None:
     smoke = PRESETS["smoke"](name_of("two steps"))
     assert smoke.experience.explore_episodes >= smoke.vision_training.batch_size
+
+
+def test_where_a_goal_pays_half_of_the_dreams_begin_at_the_beginning() -> None:
+    assert settings("goal")["starts.beginnings"] == 0.5
+    for kind in ("fine", "pendulum", "take cover", "never"):
+        assert "starts.beginnings" not in settings(kind)

@@ -212,6 +212,12 @@ def recorded_starts(
         weight[before_off_track(latents.reward, latents.offsets, before, streak)] *= (
             cfg.off_track_weight
         )
+    if cfg.beginnings:
+        weight[latents.offsets[1:] - 1] = 0  # nothing begins at a last frame
+        first = np.zeros(len(weight), np.bool_)
+        first[latents.offsets[:-1]] = True
+        for rows, share in ((first, cfg.beginnings), (~first, 1 - cfg.beginnings)):
+            weight[rows] *= share / (weight[rows].sum() or 1.0)
     rng = np.random.default_rng(seed)
     return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, posterior_noise)
 

@@ -205,6 +205,11 @@ class Examination:
         return pay.constant or lasts
 
     @property
+    def goal(self) -> bool:
+        """Whether nothing pays more but a step that ends the episode."""
+        return self.rewards.at_ends and self.rewards.high > self.rewards.commonest
+
+    @property
     def png(self) -> bytes:
         """The picture."""
         return base64.b64decode(self.picture)
