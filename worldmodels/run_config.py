@@ -109,7 +109,7 @@ class RunConfig(Config):
 
     def _check(self) -> None:
         cfg = self.experience
-        total = cfg.explore_episodes + (self.iterations - 1) * cfg.agent_episodes
+        total = cfg.explore_episodes + (self.iterations - 1) * cfg.most_agent_episodes
         if total > TRAINING_SEED_LIMIT:
             limit = f"the {TRAINING_SEED_LIMIT:,} training seeds"
             self.refuse("iterations", f"so small that {limit} are enough for {total:,} episodes")

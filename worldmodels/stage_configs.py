@@ -41,6 +41,10 @@ from worldmodels.protocols import (
 )
 
 
+MOST_EPISODES = 3000
+"""Episodes of a later iteration at most, where these go on until they have enough frames."""
+
+
 @dataclass(frozen=True)
 class ExperienceConfig(Config):
     """What is collected: episodes of random actions first, then of the newest agent with noise."""
@@ -60,6 +64,9 @@ class ExperienceConfig(Config):
     them where the task's own mean explores too little (default: the task's)"""
     agent_episodes: TrainingEpisodes = 64
     """episodes of each later iteration, by the agent with noise; more cost real frames"""
+    agent_frames: Count | None = field(default=None, metadata={"omit_default": True})
+    """steps of each later iteration: where agent_episodes are short, more follow until there are so
+    many, at most 3,000 episodes in all (None: agent_episodes alone)"""
     agent_steps: Count | None = None
     """limit of the agent's episodes, in steps (None: the environment's)"""
     agent_noise: Annotated[tuple[NotNegative, ...], NOT_EMPTY] = (0.0, 0.1, 0.3, 0.6)
@@ -72,6 +79,9 @@ class ExperienceConfig(Config):
     agent_bias_std: NotNegative = 0.0
     """standard deviation of a shift of the agent's actions, drawn once per episode with noise; 0
     for Discrete actions"""
+    agent_random_starts: Fraction = field(default=0.0, metadata={"omit_default": True})
+    """fraction of the agent's episodes that begin with 1 to burst_steps random actions; raise it
+    where the agent's first steps are always the same"""
     patience: Count | None = None
     """end a random episode after this many steps without a reward above 0 (None: never); set it
     where lost episodes fill the data"""
@@ -83,6 +93,11 @@ class ExperienceConfig(Config):
     """longest burst, in steps; lower it where one burst ends an episode"""
     group: GroupSize = 8
     """episodes that one worker runs side by side and stores in one shard; fewer need less memory"""
+
+    @property
+    def most_agent_episodes(self) -> int:
+        """Episodes that a later iteration has at most."""
+        return max(self.agent_episodes, MOST_EPISODES if self.agent_frames else 0)
 
     def of_random_actions(self) -> ExperienceConfig:
         """These settings, with those that only the agents' episodes have at their defaults."""

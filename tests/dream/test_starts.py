@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts
+from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts, with_beginnings
 from worldmodels.protocols import UserError
 
 from .conftest import A, Z, make_memories, make_starts
@@ -34,6 +34,20 @@ def test_no_dream_starts_at_an_episodes_last_frame() -> None:
     starts = build_starts(make_memories(), latents, 400, 0, np.random.default_rng(1))
     found = np.abs(latents.mu[:, None] - starts.z).max(-1).argmin(0)
     assert sorted(set(found.tolist())) == [*range(8), *range(9, 12)]
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_a_fraction_of_the_dreams_begins_where_episodes_begin(share: float) -> None:
+    weight = with_beginnings(np.arange(1.0, F + 1), OFFSETS, share)
+    assert weight[[0, 9]].sum() == pytest.approx(share)
+    assert weight.sum() == pytest.approx(1.0) and weight[[8, 12, 13]].tolist() == [0, 0, 0]
+    assert weight[9] == pytest.approx(10 * weight[0]), "weights keep their proportions"
+    latents = make_latents()
+    starts = build_starts(make_memories(), latents, 400, 5, np.random.default_rng(1), weight)
+    found = np.abs(latents.mu[:, None] - starts.z).max(-1).argmin(0)
+    at_first = np.isin(found, [0, 9])
+    assert at_first.mean() == pytest.approx(share, abs=0.1)
+    assert not starts.h[:, at_first].any(), "M remembers nothing there"
 
 
 @pytest.mark.parametrize("warmup", [0, 3, 100])

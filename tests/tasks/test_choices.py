@@ -222,7 +222,11 @@ def test_smoke_runs_where_episodes_have_one_step() -> None:
     assert smoke.experience.explore_episodes >= smoke.vision_training.batch_size
 
 
-def test_where_a_goal_pays_half_of_the_dreams_begin_at_the_beginning() -> None:
-    assert settings("goal")["starts.beginnings"] == 0.5
+def test_where_a_goal_pays() -> None:
+    found = settings("goal")
+    assert found["starts.beginnings"] == 0.5
+    assert found["experience.agent_frames"] == 60_000
+    assert found["experience.agent_random_starts"] == 0.5
     for kind in ("fine", "pendulum", "take cover", "never"):
-        assert "starts.beginnings" not in settings(kind)
+        assert not {"starts.beginnings", "experience.agent_frames"} & settings(kind).keys()
+    assert "experience.agent_frames" not in settings("goal", "smoke")

@@ -92,6 +92,22 @@ def before_off_track(
     return chosen
 
 
+def with_beginnings(
+    weight: NDArray[np.float64], offsets: NDArray[np.int64], share: float
+) -> NDArray[np.float64]:
+    """Weights (F,) of which the episodes' first frames have the fraction ``share``.
+
+    ``offsets`` (E + 1,) are the first frame of each episode, and F; nothing begins at a last frame.
+    Within both kinds of frames the weights keep their proportions.
+    """
+    weight, first = weight.copy(), np.zeros(len(weight), np.bool_)
+    weight[offsets[1:] - 1] = 0.0
+    first[offsets[:-1]] = True
+    for rows, part in ((first, share), (~first, 1 - share)):
+        weight[rows] *= part / (weight[rows].sum() or 1.0)
+    return weight
+
+
 def build_starts(
     memories: Sequence[Memory],
     latents: Latents,

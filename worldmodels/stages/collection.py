@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +43,10 @@ class CollectionPlan:
     """truncate episodes after so many steps without a reward above 0 (None: never)"""
     used: int
     """training seeds that earlier iterations have used"""
+    frames: int | None = None
+    """steps of the environment up to which more episodes follow (None: no more)"""
+    most: int = 0
+    """episodes in all at most, where more follow"""
 
 
 def exploration(cfg: ExperienceConfig) -> CollectionPlan:
@@ -56,6 +62,13 @@ def exploration(cfg: ExperienceConfig) -> CollectionPlan:
 
 def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) -> CollectionPlan:
     """A later iteration: each of these agents with each of the noises (see `load_policy`)."""
+    begun: dict[str, Any] = {}
+    if cfg.agent_random_starts:
+        begun = {
+            "random_start_probability": cfg.agent_random_starts,
+            "random_start_steps": cfg.burst_steps,
+            "explore": AR1Config(rho=cfg.explore_rho),
+        }
     behaviours = [
         AgentNoiseConfig(
             folder,
@@ -63,12 +76,21 @@ def by_agents(cfg: ExperienceConfig, folders: Sequence[Path], iteration: int) ->
             bias_std=cfg.agent_bias_std if scale else 0.0,
             burst_probability=cfg.burst_probability,
             burst_steps=cfg.burst_steps,
+            **begun,
         )
         for folder in folders
         for scale in cfg.agent_noise
     ]
-    used = cfg.explore_episodes + (iteration - 1) * cfg.agent_episodes
-    return CollectionPlan(behaviours, cfg.agent_episodes, cfg.agent_steps, cfg.agent_patience, used)
+    most = cfg.most_agent_episodes
+    return CollectionPlan(
+        behaviours,
+        cfg.agent_episodes,
+        cfg.agent_steps,
+        cfg.agent_patience,
+        used=cfg.explore_episodes + (iteration - 1) * most,
+        frames=cfg.agent_frames,
+        most=most,
+    )
 
 
 def training_seeds(seed: int, used: int, episodes: int) -> NDArray[np.int64]:
@@ -97,24 +119,34 @@ def collect(
     """Record a plan's episodes, ``group`` of them side by side; return the figures of all of them.
 
     Workers take the groups of all behaviours in turn. Each behaviour gets a folder of its own in
-    ``out``, and episodes that are there already are
-    kept. Errors are those of `worldmodels.experience.collect.collect`.
+    ``out``, and another for the episodes that follow where the first ones have too few frames;
+    episodes that are there already are kept. Errors are those of
+    `worldmodels.experience.collect.collect`.
     """
     began = time.perf_counter()
-    seeds = np.array_split(training_seeds(ctx.seed, plan.used, plan.episodes), len(plan.behaviours))
-    parts = [
-        Part(behaviour, own.tolist(), out / f"{number}")
-        for number, (behaviour, own) in enumerate(zip(plan.behaviours, seeds, strict=True))
-        if len(own)
-    ]
-    new_frames = collect_parts(
-        CollectConfig(group, plan.steps, plan.patience, action_repeat),
-        env_id,
-        parts,
-        executor=ctx.executor,
-        load_policy=load_policy,
-        frame_spec=frame_spec,
-    )
+
+    def record(first: int, episodes: int, name: str) -> tuple[int, list[Path]]:
+        """Collect some of the plan's episodes; the new frames, and the folders."""
+        seeds = training_seeds(ctx.seed, plan.used + first, episodes)
+        shares = np.array_split(seeds, len(plan.behaviours))
+        parts = [
+            Part(behaviour, own.tolist(), out / name.format(number))
+            for number, (behaviour, own) in enumerate(zip(plan.behaviours, shares, strict=True))
+            if len(own)
+        ]
+        frames = collect_parts(
+            CollectConfig(group, plan.steps, plan.patience, action_repeat),
+            env_id,
+            parts,
+            executor=ctx.executor,
+            load_policy=load_policy,
+            frame_spec=frame_spec,
+        )
+        return frames, [part.out for part in parts]
+
+    new_frames, folders = record(0, plan.episodes, "{}")
+    if more := _missing(plan, EpisodeStore(folders)):
+        new_frames += record(plan.episodes, more, "{}-more")[0]
     seconds = time.perf_counter() - began
     entries = [record.entry for record in EpisodeStore(out).episodes]
     returns, frames = [entry.total_reward for entry in entries], sum(e.env_steps for e in entries)
@@ -130,6 +162,15 @@ def collect(
     ctx.log("collection", **found)
     ctx.count_frames("collection", frames)
     return found
+
+
+def _missing(plan: CollectionPlan, first: EpisodeStore) -> int:
+    """How many more episodes, as long as the first ones, have the plan's frames."""
+    if plan.frames is None:
+        return 0
+    frames = sum(record.entry.env_steps for record in first.episodes)
+    wanted = math.ceil((plan.frames - frames) * plan.episodes / frames)
+    return max(0, min(wanted, plan.most - plan.episodes))
 
 
 def snapshot_folders(

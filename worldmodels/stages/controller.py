@@ -26,7 +26,7 @@ from worldmodels.controller.linear import (
 )
 from worldmodels.dream.config import DreamConfig
 from worldmodels.dream.engine import DreamEngine, DreamReturns
-from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts
+from worldmodels.dream.starts import DreamStarts, before_off_track, build_starts, with_beginnings
 from worldmodels.envs import from_file
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Executor
@@ -213,11 +213,7 @@ def recorded_starts(
             cfg.off_track_weight
         )
     if cfg.beginnings:
-        weight[latents.offsets[1:] - 1] = 0  # nothing begins at a last frame
-        first = np.zeros(len(weight), np.bool_)
-        first[latents.offsets[:-1]] = True
-        for rows, share in ((first, cfg.beginnings), (~first, 1 - cfg.beginnings)):
-            weight[rows] *= share / (weight[rows].sum() or 1.0)
+        weight = with_beginnings(weight, latents.offsets, cfg.beginnings)
     rng = np.random.default_rng(seed)
     return build_starts(memories, latents, cfg.count, cfg.warmup, rng, weight, posterior_noise)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from worldmodels.tasks.choices.amounts import amounts, horizon
 from worldmodels.tasks.choices.choice import Choice
 from worldmodels.tasks.choices.exploration import exploration, hold, repeat
+from worldmodels.tasks.choices.goals import goals
 from worldmodels.tasks.choices.training import losses, recipe
 from worldmodels.tasks.examination import Examination
 
@@ -14,6 +15,7 @@ TINY = (
     "iterations",
     *("dream.horizon", "experience.explore_steps"),
     *("experience.agent_steps", "experience.explore_episodes", "experience.agent_episodes"),
+    "experience.agent_frames",
     *("selection.max_steps", "test.max_steps"),
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
     *("selection.late_iterations", "controller.evolve.snapshot_every"),
@@ -37,5 +39,6 @@ def choices(
         *exploration(found, held),
         *losses(found),
         *recipe(found, horizon(found, held), many),
+        *goals(found),
     ]
     return tuple(one for one in made if preset != "smoke" or one.setting not in TINY)

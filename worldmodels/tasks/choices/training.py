@@ -19,8 +19,6 @@ LONG_TRAINING, FEW_STEPS = 12_000, 6000
 frames, to which each iteration adds."""
 LAST_MEMORY_STEPS = 20_000
 """Gradient steps of the last M of the preset "full" where only rare ends decide."""
-BEGINNINGS = 0.5
-"""Fraction of the dreams that begin where episodes do, where a goal pays."""
 RESIDUAL: dict[str, Any] = {
     "gradient": "reinforce",
     "network.noise": 0.5,
@@ -89,9 +87,6 @@ def recipe(found: Examination, horizon: int, many: bool) -> Iterator[Choice]:
     if found.rewards.constant or found.rewards.low > 0:
         why = "no step marks a mistake: all pay the same, or more than 0"
         yield Choice("starts.off_track_weight", 1.0, why)
-    if found.goal:
-        why = "only a step that ends an episode pays: episodes are won from their beginning"
-        yield Choice("starts.beginnings", BEGINNINGS, why)
     yield Choice("selection.reward_bound", None, "what a step can pay at most is not known")
 
 

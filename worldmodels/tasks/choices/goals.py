@@ -1,0 +1,27 @@
+"""What helps where nothing pays but a goal, which ends the episode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from worldmodels.tasks.choices.choice import Choice
+from worldmodels.tasks.examination import Examination
+
+BEGINNINGS = 0.5
+"""Fraction of the dreams that begin where episodes do."""
+FRAMES = 60_000
+"""Steps of a later collection: the better the agent, the shorter and the more its episodes."""
+RANDOM_STARTS = 0.5
+"""Fraction of the agent's episodes that begin with random actions."""
+
+
+def goals(found: Examination) -> Iterator[Choice]:
+    """These settings, where there is such a goal."""
+    if not found.goal:
+        return
+    only = "only a step that ends an episode pays"
+    yield Choice("starts.beginnings", BEGINNINGS, f"{only}: episodes are won from their beginning")
+    why = f"{only}: an agent that gets there has short episodes, so that it plays more of them"
+    yield Choice("experience.agent_frames", FRAMES, why)
+    why = f"{only}: an agent that always takes the same way shows M no other"
+    yield Choice("experience.agent_random_starts", RANDOM_STARTS, why)
