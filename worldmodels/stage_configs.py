@@ -40,7 +40,6 @@ from worldmodels.protocols import (
     TEST_SEED_START,
 )
 
-
 MOST_EPISODES = 3000
 """Episodes of a later iteration at most, where these go on until they have enough frames."""
 
