@@ -227,6 +227,8 @@ def test_where_a_goal_pays() -> None:
     assert found["starts.beginnings"] == 0.5
     assert found["experience.agent_frames"] == 60_000
     assert found["experience.agent_random_starts"] == 0.5
+    assert found["experience.explore_steps"] is None
+    assert found["experience.agent_steps"] == 10 * seen("goal").ends.shortest == 70
     for kind in ("fine", "pendulum", "take cover", "never"):
         assert not {"starts.beginnings", "experience.agent_frames"} & settings(kind).keys()
     assert "experience.agent_frames" not in settings("goal", "smoke")

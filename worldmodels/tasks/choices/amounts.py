@@ -16,7 +16,10 @@ LONG_DREAM, SAFE_DREAM = 525, 250
 WHOLE = 1000
 """Decisions up to which exploration plays whole episodes."""
 FAR_LONGER = 10
-"""How many times as long as the longest episode that was seen one may be in selection and test."""
+"""How many times as long as the longest episode that was seen one may be in selection and test, and
+as the shortest to a goal one that the agent collects."""
+LEAST_STEPS = 50
+"""Steps that an agent at least has to reach a goal."""
 SHORT = 625
 """Decisions of the longest episode up to which more episodes cost little."""
 SELECTION = 32
@@ -101,6 +104,13 @@ def _at_most(found: Examination, held: int) -> int | None:
     return None if whole else WHOLE * held
 
 
+def _soon(found: Examination) -> int | None:
+    """Steps after which an agent that has not reached its goal is lost; None without a goal."""
+    if not found.goal:
+        return None
+    return max(LEAST_STEPS, FAR_LONGER * found.ends.shortest)
+
+
 def _random_length(found: Examination, held: int) -> float:
     """Steps of a collected episode of random actions."""
     length = max(reach.length for reach in found.random)
@@ -126,6 +136,12 @@ def _limits(found: Examination, held: int) -> Iterator[Choice]:
     if steps is not None:
         why = "there is no time limit" if ends.limit is None else "whole episodes may be very long"
     yield Choice("experience.explore_steps", steps, why)
+    soon = _soon(found)
+    if soon is not None and soon < (steps or longest):
+        steps, why = (
+            soon,
+            f"the shortest episode had {ends.shortest} steps: a far longer one is lost",
+        )
     yield Choice("experience.agent_steps", steps, why)
     if ends.limit is None:
         most = max(PLAYED_OUT, FAR_LONGER * ends.longest)
