@@ -138,10 +138,8 @@ def _limits(found: Examination, held: int) -> Iterator[Choice]:
     yield Choice("experience.explore_steps", steps, why)
     soon = _soon(found)
     if soon is not None and soon < (steps or longest):
-        steps, why = (
-            soon,
-            f"the shortest episode had {ends.shortest} steps: a far longer one is lost",
-        )
+        steps = soon
+        why = f"the shortest episode had {ends.shortest} steps: far longer ones are lost"
     yield Choice("experience.agent_steps", steps, why)
     if ends.limit is None:
         most = max(PLAYED_OUT, FAR_LONGER * ends.longest)
