@@ -241,6 +241,9 @@ class SelectionConfig(Config):
     reward_bound: float | None = None
     """largest mean reward per step that the environment can pay; a dream above it raises an alarm
     (None: unknown)"""
+    enough: float | None = field(default=None, metadata={"omit_default": True})
+    """mean return of every checkpoint of an iteration at which no other iteration follows; set it
+    to the most that can be reached (None: all iterations)"""
 
     def _check(self) -> None:
         if (self.early_episodes or 0) > self.episodes:

@@ -20,7 +20,7 @@ from worldmodels.pipeline import run_pipeline
 from worldmodels.policies.ensemble import other_members
 from worldmodels.policies.opening import best_policy
 from worldmodels.protocols import UserError
-from worldmodels.run_config import RunConfig
+from worldmodels.run_config import RunConfig, changed
 from worldmodels.stage_configs import (
     EnsembleStageConfig,
     FromScratchConfig,
@@ -131,3 +131,19 @@ def test_an_ensemble_acts_where_selection_prefers_it(
             preset="tiny",
         )
         assert not other_members(out / "agent")
+
+
+def test_no_iteration_follows_one_that_reaches_enough(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = changed(tiny(), {"selection.enough": -1e9})
+    run_pipeline(cfg, tmp_path, seed=4, workers=1)
+    assert "no other iteration follows" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "iterations").iterdir()] == ["00"]
+    stages = runs.RunFolder(tmp_path).metrics("stage")
+    assert stages[-1]["name"] == "test"
+    assert Agent.from_pretrained(tmp_path).metadata["iteration"] == 0
+    run_pipeline(cfg, tmp_path, seed=4, workers=1)
+    assert runs.RunFolder(tmp_path).metrics("stage") == stages, "nothing is left to do"
+    run_pipeline(changed(cfg, {"selection.enough": None}), tmp_path, seed=4, workers=1)
+    assert (tmp_path / "iterations" / "01").is_dir()

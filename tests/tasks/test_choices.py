@@ -232,3 +232,9 @@ def test_where_a_goal_pays() -> None:
     for kind in ("fine", "pendulum", "take cover", "never"):
         assert not {"starts.beginnings", "experience.agent_frames"} & settings(kind).keys()
     assert "experience.agent_frames" not in settings("goal", "smoke")
+
+
+def test_what_can_be_reached_at_most_is_enough() -> None:
+    assert settings("fine")["selection.enough"] == 500
+    for kind in ("pendulum", "take cover", "goal", "never"):
+        assert "selection.enough" not in settings(kind)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,8 @@ from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residu
 from worldmodels.tasks import task_for
 from worldmodels.web.page import export_run
 
+ROUNDING = 1e-6
+"""Relative error of a sum of rewards."""
 TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
 
@@ -90,6 +93,8 @@ class Pipeline:
             this = Iteration(number, self.run.path / "iterations" / f"{number:02d}")
             self._iteration(this, iterations)
             iterations.append(this)
+            if self._enough(this):
+                break
         final = Iteration(self.cfg.iterations, self.run.path / "iterations" / "final")
         self._choose(final, iterations)
         self._learn_residual(final)
@@ -231,6 +236,19 @@ class Pipeline:
         inputs = [cfg, episodes, this.keys["controller"]]
         files = [this.agent / name for name in SMALL]
         self.runner.stage("select", this, inputs, work, lambda: files)
+
+    def _enough(self, this: Iteration) -> bool:
+        """Whether every checkpoint of the iteration scores so much that no other one need follow.
+
+        A run of an earlier version has not noted it.
+        """
+        enough, last = self.cfg.selection.enough, this.number == self.cfg.iterations - 1
+        found = self.run.stage_outputs(f"select/{this.number:02d}").get("lowest", -math.inf)
+        if last or enough is None or found < enough - ROUNDING * abs(enough):
+            return False
+        what = f"every checkpoint of iteration {this.number} scores {enough:g}"
+        self.runner.context.say(f"{what} in every selection episode: no other iteration follows")
+        return True
 
     def _choose(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Compare the best iterations' agents on other seeds; the winner is the run's."""

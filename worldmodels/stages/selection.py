@@ -75,7 +75,8 @@ def select(
     """Run every snapshot of C on selection seeds; the agent in ``folder`` gets the best one.
 
     ``dream``, in which they were evolved, is for the alarm (`alarm_of`); ``episodes`` stands in for
-    ``cfg.episodes``. Returned are the "generation" of the best and its "real_mean".
+    ``cfg.episodes``. Returned are the "generation" of the best, its "real_mean", and the "lowest"
+    mean of all.
     """
     agent = Agent.from_pretrained(folder)
     generations = sorted(candidates.snapshots)
@@ -98,7 +99,8 @@ def select(
     parameters = candidates.snapshots[chosen]
     agent = agent.with_parameters(parameters, iteration=ctx.iteration, generation=chosen)
     agent.save_pretrained(folder, dtype="float32")
-    return {"generation": chosen, "real_mean": real.mean}
+    lowest = min(result.mean for result in results)
+    return {"generation": chosen, "real_mean": real.mean, "lowest": lowest}
 
 
 def _checkpoint(

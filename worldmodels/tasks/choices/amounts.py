@@ -200,5 +200,9 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("selection.episodes", SELECTION, short)
         yield Choice("selection.early_episodes", SELECTION // 4, short)
         yield Choice("selection.final_episodes", 2 * SELECTION, short)
+    pay, limit = found.rewards, found.ends.limit
+    if pay.constant and found.survival and limit is not None:
+        why = f"each of at most {limit} steps pays {pay.commonest:g}: no more can be reached"
+        yield Choice("selection.enough", limit * pay.commonest, why)
     if decisions <= SHORT:
         yield Choice("test.episodes", NUM_TEST_SEEDS, short)
