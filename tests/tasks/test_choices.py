@@ -153,7 +153,8 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
     assert smoke["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in smoke
     assert "iterations" not in smoke
     assert "memory_training.own_inputs" not in settings("fine")
-    assert "memory_training.own_inputs" not in settings("goal")
+    goal = settings("goal")
+    assert goal["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in goal
 
 
 def test_few_frames_teach_where_rewards_come_all_the_time() -> None:

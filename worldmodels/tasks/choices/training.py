@@ -50,14 +50,21 @@ def losses(found: Examination) -> Iterator[Choice]:
         why = f"{others:.1%} of steps pay something else"
         yield Choice("memory_training.reward_weight", weight, why)
         if pay.varied:
-            yield from _own_inputs(found.dense)
+            yield from _own_inputs("rewards come all the time: C would exploit M's errors")
+            yield from _long_training(found.dense)
+        elif found.goal:
+            yield from _own_inputs("a goal is far off: dreams must not dissolve before it")
 
 
-def _own_inputs(few: bool) -> Iterator[Choice]:
-    """An M that learns from its own predictions, for long unless its frames are few."""
-    why = "rewards come all the time: C would exploit M's errors, so M learns to correct its own"
+def _own_inputs(because: str) -> Iterator[Choice]:
+    """An M that learns from its own predictions."""
+    why = f"{because}, so M learns to correct its own errors"
     yield Choice("memory_training.own_inputs", 0.5, why)
     yield Choice("memory_training.input_noise", 2.0, why)
+
+
+def _long_training(few: bool) -> Iterator[Choice]:
+    """How long it is trained where rewards come all the time, or where its frames are few."""
     why = "every step's reward counts: M is trained for long"
     if few:
         why = "frames are few, and each iteration fine-tunes M"
