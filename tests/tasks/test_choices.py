@@ -225,7 +225,7 @@ def test_smoke_runs_where_episodes_have_one_step() -> None:
 
 def test_where_a_goal_pays() -> None:
     found = settings("goal")
-    assert found["starts.beginnings"] == 0.5
+    assert (found["starts.beginnings"], found["dream.temperature"]) == (0.5, 0.1)
     assert found["experience.agent_frames"] == 60_000
     assert found["experience.agent_random_starts"] == 0.5
     assert found["experience.explore_steps"] is None

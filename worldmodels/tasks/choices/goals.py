@@ -14,6 +14,10 @@ FRAMES = 60_000
 RANDOM_STARTS = 0.5
 """Fraction of the agent's episodes that begin with random actions."""
 
+TEMPERATURE = 0.1
+"""Of the dreams: the noise of M's mixture gets an agent out of places where in reality it repeats
+one action for ever."""
+
 
 def goals(found: Examination) -> Iterator[Choice]:
     """These settings, where there is such a goal."""
@@ -21,6 +25,8 @@ def goals(found: Examination) -> Iterator[Choice]:
         return
     only = "only a step that ends an episode pays"
     yield Choice("starts.beginnings", BEGINNINGS, f"{only}: episodes are won from their beginning")
+    why = f"{only}: an agent that is stuck in reality must be so in its dreams, too"
+    yield Choice("dream.temperature", TEMPERATURE, why)
     why = f"{only}: an agent that gets there has short episodes, so that it plays more of them"
     yield Choice("experience.agent_frames", FRAMES, why)
     why = f"{only}: an agent that always takes the same way shows M no other"
