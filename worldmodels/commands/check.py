@@ -137,7 +137,7 @@ def checked(
         UserError: the environment cannot be made or breaks a promise, a setting does not fit it, or
             nothing can be learnt. Nothing is written.
     """
-    from worldmodels.pipeline import require_fitting
+    from worldmodels.pipeline.fitting import require_fitting
 
     env_id = cfg.env_id
     if task_for(env_id).settings:

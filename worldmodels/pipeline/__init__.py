@@ -18,14 +18,12 @@ from typing import Any
 from worldmodels import executors, stages
 from worldmodels._agent_files import CONFIG
 from worldmodels.config import Seed, require
-from worldmodels.envs import make, require_limit
-from worldmodels.envs.spaces import ActionSpec
 from worldmodels.executors import Placement
 from worldmodels.pages import build_report
+from worldmodels.pipeline.fitting import require_fitting, require_limits
 from worldmodels.pipeline.iteration import SMALL, Iteration, agent_files, copy_file, store_of
 from worldmodels.pipeline.runner import Runner
 from worldmodels.policies.ensemble import FOLDER
-from worldmodels.protocols import UserError
 from worldmodels.run_config import RunConfig
 from worldmodels.runs import Device, Log, RunFolder, require_device, write_json
 from worldmodels.stages import Candidates, Finalist, StageContext
@@ -56,7 +54,7 @@ class Pipeline:
         require("seed", seed, Seed)
         require_device(device)
         require_fitting(cfg)
-        _require_limits(cfg)
+        require_limits(cfg)
         self.run = RunFolder(out, log=log)
         self.settings = {
             "preset": preset,
@@ -355,35 +353,6 @@ def run_pipeline(
     place = workers if isinstance(workers, Placement) else Placement(workers)
     with place.make() as executor:
         return Pipeline(cfg, out, seed, executor, preset, device, log).execute()
-
-
-def require_fitting(cfg: RunConfig) -> None:
-    """Make the run's environments and compare their spaces with the settings, before anything runs.
-
-    Raises:
-        UserError: an environment cannot be made, or a setting does not fit it.
-    """
-    spaces = {}
-    for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
-        with contextlib.closing(make(env_id)) as env:
-            spaces[env_id] = env.action_space
-    spec, tested = (ActionSpec.from_space(spaces[name]) for name in (cfg.env_id, cfg.test_env))
-    if tested != spec:
-        raise UserError(
-            f"test_env_id {cfg.test_env!r} takes other actions than env_id {cfg.env_id!r}: "
-            f"{spaces[cfg.test_env]}, not {spaces[cfg.env_id]}"
-        )
-    cfg.check_fits(spec)
-    if cfg.horizontal_flip:
-        task_for(cfg.env_id).flip(cfg.env_id, cfg.frame_spec, spec)
-
-
-def _require_limits(cfg: RunConfig) -> None:
-    unlimited = [name for name, limit in cfg.limits().items() if limit is None]
-    if unlimited:
-        for env_id in dict.fromkeys((cfg.env_id, cfg.test_env)):
-            with contextlib.closing(make(env_id)) as env:
-                require_limit(env, f"give --max-steps, which limits {', '.join(unlimited)}, or ")
 
 
 def _overwrite(agent: Path) -> None:
