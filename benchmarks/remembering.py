@@ -69,6 +69,7 @@ class Played(NamedTuple):
     rewards: list[float]
     seen: bool
     """whether the object was in view"""
+    terminated: bool
 
 
 class Room:
@@ -95,9 +96,9 @@ class Room:
         """One episode of the script."""
         rng = self.rng
         obs, _ = self.env.reset(seed=int(rng.integers(400_000)))
-        played = Played([self.number(obs)], [], [], seen=False)
+        played = Played([self.number(obs)], [], [], seen=False, terminated=False)
         beginning, up = rng.integers(LONGEST_BEGINNING + 1), bool(rng.integers(2))
-        choice, over = int(rng.integers(CHOICES)), False
+        choice, terminated, over = int(rng.integers(CHOICES)), False, False
         while not over:
             if not played.seen and self.grid.agent_sees(*OBJECT):
                 played = played._replace(seen=True)
@@ -111,7 +112,7 @@ class Room:
             played.frames.append(self.number(obs))
             played.actions.append(action)
             played.rewards.append(float(reward))
-        return played
+        return played._replace(terminated=terminated)
 
     def toward(self, up: bool) -> int:
         """The next action on the way to one of the ends."""
@@ -141,7 +142,7 @@ def latents(vision: ConvVAE, room: Room, played: list[Played]) -> Latents:
         logvar=logvar.numpy()[index],
         action=action,
         reward=reward,
-        terminated=np.ones(len(played), np.bool_),
+        terminated=np.array([one.terminated for one in played]),
         offsets=offsets,
         seeds=np.arange(len(played)),
     )
