@@ -1,6 +1,6 @@
 """From how many episodes M learns what MiniGrid's Memory asks it to remember.
 
-    python -m benchmarks.remembering RUN [--episodes 1000 4000] [--steps 6000] [--json FILE]
+    python benchmarks/remembering.py RUN [--episodes 1000 4000] [--steps 6000] [--json FILE]
 
 Scripted episodes begin with random actions and then go straight to a random end of the corridor. V
 is that of a run on the same environment. Prints, for the episodes in which the first object was in

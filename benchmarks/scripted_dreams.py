@@ -1,6 +1,6 @@
 """Whether the dreams of MiniGrid's Memory reach the goal where reality does.
 
-    python -m benchmarks.scripted_dreams AGENT ... [--temperatures 1 0.1] [--json FILE]
+    python benchmarks/scripted_dreams.py AGENT ... [--temperatures 1 0.1] [--json FILE]
 
 Takes the shortest way to one of the ends in reality, on selection seeds, and the same actions in
 dreams from the same first frame. Prints the fraction of dreams that end at the same step, what they
