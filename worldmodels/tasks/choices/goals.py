@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from worldmodels.tasks.choices.amounts import LATER_FRAMES
 from worldmodels.tasks.choices.choice import Choice
 from worldmodels.tasks.examination import Examination
 
 BEGINNINGS = 0.5
 """Fraction of the dreams that begin where episodes do."""
-FRAMES = 60_000
-"""Steps of a later collection: the better the agent, the shorter and the more its episodes."""
 RANDOM_STARTS = 0.5
 """Fraction of the agent's episodes that begin with random actions."""
 
@@ -28,6 +27,6 @@ def goals(found: Examination) -> Iterator[Choice]:
     why = f"{only}: an agent that is stuck in reality must be so in its dreams, too"
     yield Choice("dream.temperature", TEMPERATURE, why)
     why = f"{only}: an agent that gets there has short episodes, so that it plays more of them"
-    yield Choice("experience.agent_frames", FRAMES, why)
+    yield Choice("experience.agent_frames", LATER_FRAMES, why)
     why = f"{only}: an agent that always takes the same way shows M no other"
     yield Choice("experience.agent_random_starts", RANDOM_STARTS, why)
