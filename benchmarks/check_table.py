@@ -1,4 +1,4 @@
-"""What `worldmodels check` says about sixteen environments, for docs/your-own-environment.md.
+"""What `worldmodels check` says about eighteen environments, for docs/your-own-environment.md.
 
     python benchmarks/check_table.py > table.md
 
@@ -25,11 +25,13 @@ ENVIRONMENTS = {
     "Pendulum-v1": "",
     "CarRacing-v3": "",
     "LunarLander-v3": "",
+    "Acrobot-v1": "",
     "ale_py:ALE/Pong-v5": "",
     "ale_py:ALE/Freeway-v5": "",
     "minigrid:MiniGrid-MemoryS7-v0": "",
     "minigrid:MiniGrid-Empty-8x8-v0": "",
     "vizdoom.gymnasium_wrapper:VizdoomTakeCover-v1?frame_skip=4&obs_key=screen": "",
+    "vizdoom.gymnasium_wrapper:VizdoomHealthGathering-v1": "",
     f"{BLOCK}Black-v0": "black frames",
     f"{BLOCK}White-v0": "a dead-white screen",
     f"{BLOCK}Endless-v0": "an episode that never ends",

@@ -26,6 +26,7 @@ class Fake(gym.Env[Any, Any]):
         rng = np.random.default_rng() if self.kind == "unseeded" else self.np_random
         self.x = 0.5 if self.kind == "same" else float(rng.uniform(0.4, 0.6))
         self.speed, self.t = 0.0, 0
+        self.last = int(rng.integers(400, 600)) if self.kind == "late" else 0
         return self._frame(), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]:
@@ -36,6 +37,7 @@ class Fake(gym.Env[Any, Any]):
         self.x += self.speed
         fell = not 0.1 < self.x < 0.9
         ends = {"one step": True, "two steps": self.t >= 2, "clock": self.t >= 2048}
+        ends["late"] = self.t >= self.last
         ends |= dict.fromkeys(("endless", "pendulum", "drawn out"), False)
         over = ends.get(self.kind, fell)
         self.x = float(np.clip(self.x, 0, 1))
@@ -67,10 +69,11 @@ class Fake(gym.Env[Any, Any]):
 
 
 LIMITS: dict[str, int | None] = {"pendulum": 200, "slow": 400, "long": 4000, "drawn out": 3000}
+LIMITS["late"] = 2100
 LIMITS |= dict.fromkeys(("endless", "clock", "frail"))
 KINDS = (
     *("fine", "pendulum", "slow", "long", "endless", "same", "unseeded", "two steps"),
-    *("clock", "frail", "drawn out", "last", "bonus", "one step"),
+    *("clock", "frail", "drawn out", "last", "bonus", "one step", "late"),
     *("take cover", "never", "goal", "rare", "negative", "black", "white", "stuck"),
 )
 

@@ -73,6 +73,18 @@ def test_time() -> None:
     assert not {"dream.horizon", "experience.explore_steps"} & settings("fine", "smoke").keys()
 
 
+def test_actions_are_held_so_that_an_episode_fits_a_dream() -> None:
+    late = settings("late")
+    assert (late["action_repeat"], late["dream.horizon"]) == (4, 525), "of 2100 steps"
+    assert late["experience.explore_steps"] is None
+    (said,) = (c for c in choices(seen("late"), "quick") if c.setting == "action_repeat")
+    assert said.reason == "an episode of 2100 steps is longer than a dream of 525"
+    own = dataclasses.replace(seen("late"), skip=4)
+    assert choices(own, "quick")[0].value == 1, "the environment holds them itself"
+    short = tuple(dataclasses.replace(reach, length=110) for reach in seen("late").reached)
+    assert choices(dataclasses.replace(seen("late"), reached=short), "quick")[0].value == 2
+
+
 def examination(*reached: Reach, box: bool = False) -> Examination:
     found = seen("pendulum" if box else "fine")
     return dataclasses.replace(found, reached=reached)
@@ -212,10 +224,10 @@ def test_what_truncates_itself_lasts_no_longer() -> None:
 
 
 def test_episodes_that_are_long_are_fewer() -> None:
-    """None ends while it is looked at, so how long they are is the limit's to say."""
+    """None ends early, and the limit of 3,000 steps is 750 decisions: whole ones are collected."""
     found = settings("drawn out")
-    frames = found["experience.explore_episodes"] * min(3000, found["experience.explore_steps"])
-    assert 100_000 < frames <= 150_000
+    assert (found["action_repeat"], found["experience.explore_steps"]) == (4, None)
+    assert found["experience.explore_episodes"] == 64
 
 
 def test_smoke_runs_where_episodes_have_one_step() -> None:

@@ -18,7 +18,15 @@ from tests.tasks.examined import seen, verdict
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable
 from worldmodels.tasks.choices import choices
-from worldmodels.tasks.default import EPISODES, PLAYED_OUT, STEPS, measure
+from worldmodels.tasks.default import (
+    EPISODES,
+    MOST_STEPS,
+    PLAYED_OUT,
+    REPLAYED,
+    STEPS,
+    WHOLE_EPISODES,
+    measure,
+)
 from worldmodels.tasks.examination import Examination
 from worldmodels.tasks.findings import findings
 
@@ -116,6 +124,35 @@ def test_what_is_odd_is_taken_or_refused_in_one_line(name: str) -> None:
     found = measure(env_id)
     assert findings(found)[0].text.startswith("every step pays 1 and all episodes are equally long")
     assert (found.ends.longest, found.ends.limit, found.repeatable) == (LENGTH, None, True)
+
+
+def test_ends_that_come_late_are_seen() -> None:
+    """Every step pays the same, so that an end is all that a policy can be told by."""
+    late = seen("late")
+    assert late.ends.terminated >= 5
+    assert late.survival and verdict("late")[0] == "ok"
+    assert "nothing says" not in " ".join(one.text for one in findings(late))
+
+
+def test_whole_episodes_are_played_until_it_is_known_whether_they_end() -> None:
+    slow, drawn_out, clock = seen("slow"), seen("drawn out"), seen("clock")
+    assert slow.ends.terminated + slow.ends.truncated >= WHOLE_EPISODES
+    assert drawn_out.ends.truncated >= WHOLE_EPISODES
+    assert drawn_out.steps <= MOST_STEPS + REPLAYED
+    assert "all episodes are equally long" in verdict("drawn out")[1]
+    assert clock.ends.natural == 2048 and clock.ends.terminated >= 1
+
+
+def test_an_endless_one_is_not_watched_for_longer() -> None:
+    assert seen("endless").ends.cut == 7
+    texts = " ".join(one.text for one in findings(seen("endless")))
+    assert re.search(r"every step pays 1 and no episode ended in \d+ steps: nothing says", texts)
+
+
+def test_other_seeds_first_frames_are_compared() -> None:
+    """Each behaviour had one episode here, all of one seed."""
+    assert not seen("endless").same_resets
+    assert seen("same").same_resets
 
 
 def test_notes() -> None:

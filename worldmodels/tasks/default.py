@@ -36,7 +36,10 @@ PLAYED_OUT, SECONDS = 10_000, 20.0
 """Most steps and seconds of the one episode that is played to its end where there is no time limit
 and no other episode has ended."""
 MOST_STEPS = 12_000
-"""Most steps where rewards are rare: whole episodes of random actions are added."""
+"""Most steps where rewards are rare, or where no episode has ended by itself: whole episodes of
+random actions are added."""
+WHOLE_EPISODES = 3
+"""Whole episodes after which it is believed that none ends by itself."""
 RARE = 0.05
 """Fraction of steps that pay another reward than the commonest, below which rewards are rare."""
 HELD_STEPS = 75
@@ -105,16 +108,19 @@ class _Measure:
         self.steps = 0
         self.seconds = 0.0
         self.colours: list[NDArray[np.uint8]] = []
-        self.first: list[NDArray[np.uint8]] = []
+        self.first: dict[int, NDArray[np.uint8]] = {}
         self.episodes: list[_Episode] = []
         self.record: list[tuple[Any, bytes, float]] = []
 
     def result(self) -> Examination:
         """Play, and sum up."""
         reached = [self._reach(*behaviour) for behaviour in behaviours(self.actions)]
-        self._add_episodes([one for one in reached if one[0][1] != "held"])
-        ends, repeatable = self._ends(), self._repeats()  # both play on
-        viewed = sum(len(episode.rewards) for episode in self.episodes)
+        natural, tried = self._play_out()
+        if self.limit is not None or natural is not None or self._whole():
+            self._add_episodes([one for one in reached if one[0][1] != "held"])
+        ends, repeatable = self._ends(natural, tried), self._repeats()  # plays on
+        if len(self.first) == 1:  # episodes are so long that each behaviour had one
+            self.first[self.seeds[1]] = self.env.reset(seed=self.seeds[1])[0]
         skips = self.env.spec.kwargs if self.env.spec is not None else {}
         skip = next((skips[name] for name in SKIPS if isinstance(skips.get(name), int)), None)
         return Examination(
@@ -130,9 +136,8 @@ class _Measure:
             rewards=self._rewards(),
             ends=ends,
             reached=tuple(self._finished(reach, eps) for reach, eps in reached),
-            same_resets=len(self.first) > 1
-            and all(np.array_equal(self.first[0], frame) for frame in self.first),
-            steps_per_second=viewed / max(self.seconds, 1e-9),
+            same_resets=self._same_resets(),
+            steps_per_second=self._viewed() / max(self.seconds, 1e-9),
             picture=_picture(self.colours),
         )
 
@@ -158,13 +163,15 @@ class _Measure:
     def _add_episodes(
         self, random: Sequence[tuple[tuple[str, str, float], list[_Episode]]]
     ) -> None:
-        """Play whole episodes of each behaviour in turn while rewards are rare."""
+        """Play whole episodes of each behaviour in turn while too little was seen."""
         for _ in range(EPISODES):
+            unseen = self._ends_unseen()  # each behaviour shows whether its episodes end
             for (_, kind, value), played in random:
-                if not self._rare() or self.steps >= MOST_STEPS:
+                left = MOST_STEPS - self._viewed()
+                if left <= 0 or not (unseen or self._rare()):
                     return
                 seed = self.seeds[len(played) % EPISODES]
-                played.append(self._play(seed, kind, value, MOST_STEPS - self.steps))
+                played.append(self._play(seed, kind, value, left))
                 self.episodes.append(played[-1])
 
     def _rare(self) -> bool:
@@ -175,6 +182,26 @@ class _Measure:
             return bool(values[0] == 0)
         return bool(1 - counts.max() / len(paid) < RARE)
 
+    def _viewed(self) -> int:
+        """Steps of the episodes so far."""
+        return sum(len(episode.rewards) for episode in self.episodes)
+
+    def _whole(self) -> list[_Episode]:
+        """The episodes so far that were not cut."""
+        return [episode for episode in self.episodes if episode.why != "cut"]
+
+    def _ends_unseen(self) -> bool:
+        """Whether whole episodes are too few to know how episodes end.
+
+        Where every step pays the same, how long they last is all that a policy can be told by: as
+        many as may be are played until two differ.
+        """
+        whole = self._whole()
+        if len({reward for episode in self.episodes for reward in episode.rewards}) == 1:
+            alike = len({len(episode.rewards) for episode in whole}) < 2
+            return alike and len(whole) < EPISODES
+        return not any(e.why == "terminated" for e in whole) and len(whole) < WHOLE_EPISODES
+
     def _play(self, seed: int, kind: str, value: float, most: int) -> _Episode:
         """One episode of at most so many steps."""
         actions = actions_of(self.actions, kind, value, derive_seed(seed, "examination", kind))
@@ -182,7 +209,7 @@ class _Measure:
         frame, _ = self.env.reset(seed=seed)
         first = not self.episodes and not self.record
         episode = _Episode([self._view(frame, first)])
-        self.first.append(frame)
+        self.first.setdefault(seed, frame)
         while len(episode.rewards) < most and episode.why == "cut":
             action = next(actions)
             before = frame
@@ -201,7 +228,12 @@ class _Measure:
         return episode
 
     def _play_out(self) -> tuple[int | None, int]:
-        """The length of one more random episode (None: it did not end), and the steps it took."""
+        """The length of one more random episode (None: it did not end), and the steps it took.
+
+        Played where no other has ended and there is no time limit.
+        """
+        if self.limit is not None or self._whole():
+            return None, 0
         seed, began = self.seeds[0], time.monotonic()
         actions = actions_of(self.actions, "uniform", 0.0, derive_seed(self.seed, "played out"))
         self.env.reset(seed=seed)
@@ -228,6 +260,11 @@ class _Measure:
             self.colours.append(view)
         return np.asarray(view.mean(axis=-1).round(), np.uint8)
 
+    def _same_resets(self) -> bool:
+        """See `Examination.same_resets`."""
+        first, *others = self.first.values()
+        return all(np.array_equal(first, frame) for frame in others)
+
     def _stacked(self) -> bool:
         """See `Examination.stacked`."""
         raw: Any = four_channels(self.env)
@@ -248,7 +285,7 @@ class _Measure:
     def _repeats(self) -> bool:
         """Play the first episode's beginning once more."""
         frame, _ = self.env.reset(seed=self.seeds[0])
-        if not np.array_equal(frame, self.first[0]):
+        if not np.array_equal(frame, self.first[self.seeds[0]]):
             return False
         for action, seen, paid in self.record:
             frame, reward, *_ = self.env.step(action)
@@ -271,7 +308,7 @@ class _Measure:
             black=float((high < 3).mean()),
             white=float((low > 252).mean()),
             plain=float((high == low).mean()),
-            same=not changed.any() and all(np.array_equal(self.first[0], f) for f in self.first),
+            same=not changed.any() and self._same_resets(),
             changed=float(changed.mean()),
             still=float((changed == 0).mean()),
             motion=tuple(self._motion(steps) for steps in HOLDS),
@@ -300,8 +337,8 @@ class _Measure:
             ]
         )
         others = paid != commonest
-        returns = {sum(episode.rewards) for episode in self.episodes if episode.why != "cut"}
-        whole = sum(episode.why != "cut" for episode in self.episodes)
+        whole = self._whole()
+        returns = {sum(episode.rewards) for episode in whole}
         return Rewards(
             commonest=commonest,
             share=float(counts.max() / len(paid)),
@@ -310,16 +347,13 @@ class _Measure:
             mean=float(paid.mean()),
             std=float(paid.std()),
             at_ends=bool(others.any() and last[others].all() and not last.all()),
-            same_returns=whole > 1 and len(returns) == 1,
+            same_returns=len(whole) > 1 and len(returns) == 1,
         )
 
-    def _ends(self) -> Ends:
+    def _ends(self, natural: int | None, tried: int) -> Ends:
         why = [episode.why for episode in self.episodes]
         lengths = [len(episode.rewards) for episode in self.episodes]
         whole = [n for n, end in zip(lengths, why, strict=True) if end != "cut"]
-        natural, tried = None, 0
-        if self.limit is None and not whole:
-            natural, tried = self._play_out()
         return Ends(
             limit=self.limit,
             terminated=why.count("terminated"),

@@ -117,7 +117,10 @@ def _of_rewards(found: Examination) -> Iterator[Finding]:
     elif pay.same_returns or (pay.constant and fixed):
         same = "all whole episodes have the same return"
         if pay.constant:
-            same = f"every step pays {pay.commonest:g} and all episodes are equally long"
+            alike = "all episodes are equally long"
+            if not ends.shortest:
+                alike = f"no episode ended in {found.steps} steps"
+            same = f"every step pays {pay.commonest:g} and {alike}"
         yield Finding(
             "warning",
             f"{same}: nothing says which policy is better. If other rewards or early ends are "

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 from worldmodels.protocols import NUM_TEST_SEEDS
 from worldmodels.tasks.choices.choice import Choice
+from worldmodels.tasks.choices.exploration import LONG_DREAM
 from worldmodels.tasks.default import PLAYED_OUT
 from worldmodels.tasks.examination import Examination, is_rare
 
-LONG_DREAM, SAFE_DREAM = 525, 250
-"""Longest horizons in decisions: where episodes end early, most dreams do so too."""
+SAFE_DREAM = 250
+"""Longest horizon in decisions where no episode ends early; elsewhere, most dreams do, too."""
 WHOLE = 1000
 """Decisions up to which exploration plays whole episodes."""
 FAR_LONGER = 10

@@ -13,18 +13,38 @@ SEEN = 16.0
 """Change of one of V's pixels, 0 to 255, from which V can tell two frames apart."""
 CLEARLY = 1.1
 """How much better uniform actions must be than others, whose effects last and are seen better."""
+LONG_DREAM = 525
+"""Decisions of the longest dream, which an episode should fit."""
+STILL_LONG = 50
+"""Decisions that a random episode keeps where actions are held only to make episodes fit."""
 NEARLY = 0.75
 """Fraction of the best noise's score from which another deviation is taken as well."""
 
 
 def hold(found: Examination) -> int:
     """Steps for which an action is held."""
+    return max(_until_seen(found), _until_short(found))
+
+
+def _until_short(found: Examination) -> int:
+    """Steps for which it is held so that a whole episode fits a dream, if it can."""
+    limit, length = found.ends.limit, _random_length(found)
+    if limit is None or found.skip is not None:
+        return 1
+    return max(1, min(math.ceil(limit / LONG_DREAM), HOLDS[-1], int(length / STILL_LONG)))
+
+
+def _random_length(found: Examination) -> float:
+    return max((reach.length for reach in found.random), default=1.0)
+
+
+def _until_seen(found: Examination) -> int:
+    """Steps for which it is held so that something is seen to move."""
     moves = zip(HOLDS, found.frames.motion, strict=True)
     enough = next((steps for steps, change in moves if change >= SEEN), HOLDS[-1])
     if found.frames.motion[-1] == 0:
         enough = 1
-    length = max((reach.length for reach in found.random), default=1.0)
-    return max(1, min(enough, int(length / SHORTEST)))
+    return max(1, min(enough, int(_random_length(found) / SHORTEST)))
 
 
 def repeat(found: Examination, held: int, yours: bool) -> Choice:
@@ -32,7 +52,9 @@ def repeat(found: Examination, held: int, yours: bool) -> Choice:
     suggested = hold(found)
     change, later = (found.frames.motion[steps - 1] for steps in (1, suggested))
     why = f"a step changes V's view by {change:.0f} of 255 where it changes most"
-    if suggested > 1:
+    if suggested > _until_seen(found):
+        why = f"an episode of {found.ends.limit} steps is longer than a dream of {LONG_DREAM}"
+    elif suggested > 1:
         why += f", {suggested} steps by {later:.0f}"
     elif change < SEEN:
         why += ", but episodes are short"
