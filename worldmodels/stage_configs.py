@@ -40,6 +40,8 @@ from worldmodels.protocols import (
     TEST_SEED_START,
 )
 
+ROUNDING = 1e-6
+"""Relative error of a sum of rewards."""
 MOST_EPISODES = 3000
 """Episodes of a later iteration at most, where these go on until they have enough frames."""
 
@@ -242,8 +244,9 @@ class SelectionConfig(Config):
     """largest mean reward per step that the environment can pay; a dream above it raises an alarm
     (None: unknown)"""
     enough: float | None = field(default=None, metadata={"omit_default": True})
-    """mean return of every checkpoint of an iteration at which no other iteration follows; set it
-    to the most that can be reached (None: all iterations)"""
+    """mean return at which no other iteration follows, if every checkpoint of an iteration reaches
+    it, and the best one in `final_episodes` more; set it to the most that can be reached (None: all
+    iterations)"""
 
     def _check(self) -> None:
         if (self.early_episodes or 0) > self.episodes:
@@ -251,6 +254,11 @@ class SelectionConfig(Config):
         last = self.seed + 3 * (self.episodes + self.final_episodes)
         if self.seed < SELECTION_SEED_START or last > TEST_SEED_START:
             self.refuse("seed", f"from {SELECTION_SEED_START} to below {TEST_SEED_START}")
+
+    def is_enough(self, mean: float) -> bool:
+        """Whether a mean return is the most that can be reached, as `enough` has it."""
+        enough = self.enough
+        return enough is not None and mean >= enough - ROUNDING * abs(enough)
 
     def episodes_of(self, number: int, iterations: int) -> int:
         """Episodes per checkpoint in one of so many iterations."""

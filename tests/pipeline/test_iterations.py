@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.pipeline.worker import tiny
-from worldmodels import runs
+from worldmodels import runs, stages
 from worldmodels.agent import Agent
 from worldmodels.pipeline import run_pipeline
 from worldmodels.policies.ensemble import other_members
@@ -147,3 +147,35 @@ def test_no_iteration_follows_one_that_reaches_enough(
     assert runs.RunFolder(tmp_path).metrics("stage") == stages, "nothing is left to do"
     run_pipeline(changed(cfg, {"selection.enough": None}), tmp_path, seed=4, workers=1)
     assert (tmp_path / "iterations" / "01").is_dir()
+
+
+def test_a_run_goes_on_where_other_episodes_do_not_confirm_what_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "confirm", lambda *_: -2e9)
+    cfg = changed(tiny(), {"selection.enough": -1e9})
+    run_pipeline(cfg, tmp_path, seed=4, workers=1)
+    assert len([*(tmp_path / "iterations").glob("0?")]) == cfg.iterations
+    monkeypatch.undo()
+    found = runs.RunFolder(tmp_path).stage_outputs("select/00")
+    assert found["lowest"] > -1e9 > found["confirmed"]
+
+
+def test_what_is_enough_is_confirmed_on_the_seeds_that_compare_finalists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = changed(tiny(), {"selection.enough": -1e9, "selection.final_episodes": 3})
+    seen: list[tuple[int, ...]] = []
+    usual = selection.evaluate_many
+
+    def noted(policies: Any, env_id: str, seeds: Any, **options: Any) -> Any:
+        seen.append(tuple(seeds))
+        return usual(policies, env_id, seeds, **options)
+
+    monkeypatch.setattr(selection, "evaluate_many", noted)
+    run_pipeline(cfg, tmp_path, seed=4, workers=1)
+    first = cfg.selection.seed + cfg.selection.episodes
+    assert seen[1] == (first, first + 1, first + 2)
+    ledger = runs.RunFolder(tmp_path).ledger.read()["entries"]
+    keys = [entry["key"] for entry in ledger if entry["kind"] == "selection"]
+    assert keys[1] == f"{keys[0]}/confirmed"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +30,6 @@ from worldmodels.stages.selection import RESIDUAL, remove_members, remove_residu
 from worldmodels.tasks import task_for
 from worldmodels.web.page import export_run
 
-ROUNDING = 1e-6
-"""Relative error of a sum of rewards."""
 TESTED = ("evaluation.json", "media")
 """What the test writes into the run folder."""
 
@@ -227,26 +224,32 @@ class Pipeline:
         def work(ctx: StageContext) -> Any:
             this.restore_evolved()
             candidates = Candidates.load(this.candidates)
-            return stages.select(
+            found = stages.select(
                 cfg, self.cfg.dream, this.agent, candidates, ctx, episodes=episodes
             )
+            if this.number < self.cfg.iterations - 1 and cfg.is_enough(found["lowest"]):
+                found["confirmed"] = stages.confirm(cfg, this.agent, ctx)
+            return found
 
         inputs = [cfg, episodes, this.keys["controller"]]
         files = [this.agent / name for name in SMALL]
         self.runner.stage("select", this, inputs, work, lambda: files)
 
-    def _enough(self, this: Iteration) -> bool:
-        """Whether every checkpoint of the iteration scores so much that no other one need follow.
+    def _selected(self, iteration: Iteration) -> dict[str, Any]:
+        """What the selection of a finished iteration found."""
+        return self.run.stage_outputs(f"select/{iteration.number:02d}")
+
+    def _enough(self, iteration: Iteration) -> bool:
+        """Whether the iteration reaches so much that no other one need follow.
 
         A run of an earlier version has not noted it.
         """
-        enough, last = self.cfg.selection.enough, this.number == self.cfg.iterations - 1
-        found = self.run.stage_outputs(f"select/{this.number:02d}").get("lowest", -math.inf)
-        if last or enough is None or found < enough - ROUNDING * abs(enough):
-            return False
-        what = f"every checkpoint of iteration {this.number} scores {enough:g}"
-        self.runner.context.say(f"{what} in every selection episode: no other iteration follows")
-        return True
+        found = self._selected(iteration).get("confirmed")
+        return found is not None and self.cfg.selection.is_enough(found)
+
+    def _real_mean(self, iteration: Iteration) -> float:
+        found = self._selected(iteration)
+        return float(found["confirmed" if self._enough(iteration) else "real_mean"])
 
     def _choose(self, final: Iteration, iterations: Sequence[Iteration]) -> None:
         """Compare the best iterations' agents on other seeds; the winner is the run's."""
@@ -262,13 +265,11 @@ class Pipeline:
     def _finalists(self, iterations: Sequence[Iteration]) -> list[Finalist]:
         """The best of the iterations' agents on the seeds that chose them, the best first."""
         cfg = self.cfg.selection
-        if cfg.early_episodes is not None:  # the others had too few episodes
+        if self._enough(iterations[-1]):
+            iterations = iterations[-1:]
+        elif cfg.early_episodes is not None:  # the others had too few episodes
             iterations = iterations[-cfg.late_iterations :]
-        outputs = [self.run.stage_outputs(f"select/{it.number:02d}") for it in iterations]
-        finalists = [
-            Finalist(iteration.number, iteration.agent, float(found["real_mean"]))
-            for iteration, found in zip(iterations, outputs, strict=True)
-        ]
+        finalists = [Finalist(it.number, it.agent, self._real_mean(it)) for it in iterations]
         return sorted(finalists, key=lambda finalist: -finalist.real_mean)[: cfg.finalists]
 
     def _learn_residual(self, final: Iteration) -> None:

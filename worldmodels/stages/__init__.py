@@ -16,6 +16,7 @@ from worldmodels.stages.selection import (
     Finalist,
     add_members,
     choose,
+    confirm,
     learn_residual,
     select,
     test,
@@ -23,6 +24,6 @@ from worldmodels.stages.selection import (
 
 __all__ = ["Candidates", "Finalist", "LatentsFile", "MemoryFile", "Source", "VisionFile"]
 __all__ += ["StageContext", "open_stage"]
-__all__ += ["add_members", "by_agents", "choose", "collect", "encode", "evolve_again"]
+__all__ += ["add_members", "by_agents", "choose", "collect", "confirm", "encode", "evolve_again"]
 __all__ += ["evolve_controller", "exploration", "learn_residual", "remove_controls", "run_controls"]
 __all__ += ["select", "test", "train_memory", "train_vision"]
