@@ -14,6 +14,9 @@ rare."""
 RARE_REWARD = 0.01
 """Fraction of steps with a reward below which it weighs five times as much, and twice below
 `SOME_REWARDS`."""
+GOAL_REWARD = 100.0
+"""The reward's weight where only a goal pays: one step of an episode has to outweigh all frames,
+or M does not learn what was seen long before (docs/results/lab-notebook.md, the 26th day)."""
 LONG_TRAINING, FEW_STEPS = 12_000, 6000
 """Gradient steps of M from scratch where rewards come all the time, and where there are only few
 frames, to which each iteration adds."""
@@ -48,6 +51,8 @@ def losses(found: Examination) -> Iterator[Choice]:
         others = 1 - pay.share
         weight = 10.0 if others < RARE_REWARD else 4.0 if others < SOME_REWARDS else 2.0
         why = f"{others:.1%} of steps pay something else"
+        if found.goal:
+            weight, why = GOAL_REWARD, "only a goal pays: all that M may have to remember is for it"
         yield Choice("memory_training.reward_weight", weight, why)
         if pay.varied:
             yield from _own_inputs("rewards come all the time: C would exploit M's errors")
