@@ -15,8 +15,8 @@ RARE_REWARD = 0.01
 """Fraction of steps with a reward below which it weighs five times as much, and twice below
 `SOME_REWARDS`."""
 GOAL_REWARD = 100.0
-"""The reward's weight where only a goal pays: one step of an episode has to outweigh all frames,
-or M does not learn what was seen long before (docs/results/lab-notebook.md, the 26th day)."""
+"""The reward's weight where only a goal pays: with 10 the frames outweigh the one step that pays,
+and M learns nothing of what it saw long before (area under the ROC curve 0.54, with 100 0.97)."""
 LONG_TRAINING, FEW_STEPS = 12_000, 6000
 """Gradient steps of M from scratch where rewards come all the time, and where there are only few
 frames, to which each iteration adds."""
