@@ -1,6 +1,7 @@
 """From how many episodes M learns what MiniGrid's Memory asks it to remember.
 
-    python benchmarks/remembering.py RUN [--episodes 1000 4000] [--steps 6000] [--json FILE]
+    python benchmarks/remembering.py RUN [--episodes 1000 4000] [--steps 6000]
+        [--reward-weight 10] [--json FILE]
 
 Scripted episodes begin with random actions and then go straight to a random end of the corridor. V
 is that of a run on the same environment. Prints, for the episodes in which the first object was in
@@ -56,6 +57,8 @@ class Args:
     """episodes that M learns from"""
     steps: int = 6000
     """gradient steps of M"""
+    reward_weight: float = 10.0
+    """of the reward's loss; runs choose 100"""
     seed: int = 0
     json: Path | None = None
     """where to write the figures"""
@@ -169,7 +172,7 @@ def measure(args: Args) -> Iterator[dict[str, Any]]:
         batch_size=24,
         sequence_length=32,
         exact=True,
-        reward_weight=10.0,
+        reward_weight=args.reward_weight,
         termination_weight=10.0,
     )
     for count in args.episodes:
@@ -178,6 +181,7 @@ def measure(args: Args) -> Iterator[dict[str, Any]]:
         reward = fit_reward_model(data, kind)
         memory = train_memory(cfg, shape, reward, data, seed=args.seed)
         found: dict[str, Any] = {"episodes": count, "steps": args.steps}
+        found["reward_weight"] = args.reward_weight
         for name, part in (("test", played[:TESTED]), ("training", own[:TESTED])):
             chances = told(memory, reward, latents(vision, room, part))
             last = np.cumsum([len(one.actions) for one in part]) - 1
