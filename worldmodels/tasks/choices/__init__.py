@@ -40,6 +40,6 @@ def choices(
         *exploration(found, held),
         *losses(found),
         *recipe(found, horizon(found, held), many),
-        *goals(found),
+        *goals(found, held),
     ]
     return tuple(one for one in made if preset != "smoke" or one.setting not in TINY)

@@ -80,7 +80,9 @@ def amounts(found: Examination, held: int, preset: str, many: bool) -> Iterator[
 
 def horizon(found: Examination, held: int) -> int:
     """Decisions of a dream."""
-    return min(_decisions(found, held), _longest_dream(found))
+    most = min(_decisions(found, held), _longest_dream(found))
+    soon = time_to_goal(found)
+    return most if soon is None else min(most, math.ceil(soon / held))
 
 
 def _longest(found: Examination) -> int:
@@ -105,7 +107,7 @@ def _at_most(found: Examination, held: int) -> int | None:
     return None if whole else WHOLE * held
 
 
-def _soon(found: Examination) -> int | None:
+def time_to_goal(found: Examination) -> int | None:
     """Steps after which an agent that has not reached its goal is lost; None without a goal."""
     if not found.goal:
         return None
@@ -131,13 +133,15 @@ def _limits(found: Examination, held: int) -> Iterator[Choice]:
         what = f"twice the longest of the episodes seen is {longest} steps"
     early = "episodes end early" if ends.terminated else "no episode ended early"
     why = f"{what}, {early} (at most {_longest_dream(found)} decisions)"
+    soon = time_to_goal(found)
+    if soon is not None and soon <= horizon(found, held) * held:
+        why = f"the shortest episode had {ends.shortest} steps: in far longer ones all is lost"
     yield Choice("dream.horizon", horizon(found, held), why)
     steps = _at_most(found, held)
     why = "whole episodes, so that their ends are seen"
     if steps is not None:
         why = "there is no time limit" if ends.limit is None else "whole episodes may be very long"
     yield Choice("experience.explore_steps", steps, why)
-    soon = _soon(found)
     if soon is not None and soon < (steps or longest):
         steps = soon
         why = f"the shortest episode had {ends.shortest} steps: far longer ones are lost"

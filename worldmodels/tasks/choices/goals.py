@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from worldmodels.tasks.choices.amounts import LATER_FRAMES
+from worldmodels.tasks.choices.amounts import LATER_FRAMES, time_to_goal
 from worldmodels.tasks.choices.choice import Choice
 from worldmodels.tasks.examination import Examination
 
@@ -22,11 +22,14 @@ what M remembers moves h little. At MiniGrid's corridor's end, three steps befor
 the right side shows in 32 components not at all (0.45), in 128 with 0.74, in all with 0.82."""
 
 
-def goals(found: Examination) -> Iterator[Choice]:
-    """These settings, where there is such a goal."""
-    if not found.goal:
+def goals(found: Examination, held: int) -> Iterator[Choice]:
+    """These settings, where there is such a goal, for actions that are held for so many steps."""
+    time = time_to_goal(found)
+    if time is None:
         return
     only = "only a step that ends an episode pays"
+    why = f"{only}: to go to and fro until M dreams what is wanted must not win"
+    yield Choice("dream.discount", round(max(0.5, 1 - held / time), 3), why)
     yield Choice("starts.beginnings", BEGINNINGS, f"{only}: episodes are won from their beginning")
     why = f"{only}: an agent that is stuck in reality must be so in its dreams, too"
     yield Choice("dream.temperature", TEMPERATURE, why)
