@@ -29,6 +29,15 @@ def test_an_entry_says_what_its_files_say(tmp_path: Path) -> None:
     assert "\n**why**" in noted.read_text()
 
 
+def test_small_returns_keep_the_digits_that_their_interval_allows(tmp_path: Path) -> None:
+    name = "2026-11-30-memory-seed-1"
+    title = "MiniGrid's Memory with the choices of check, seed 1"
+    run, page = ROOT / "benchmarks/results" / name, ROOT / f"docs/results/entries/{name}.md"
+    text = enter(run, tmp_path / "page.md", tmp_path / "again", title, "74998f1").read_text()
+    assert page.read_text().startswith(text)
+    assert "has a mean return of **0.54** over 100" in text
+
+
 def test_a_run_that_was_not_tested_is_no_entry(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with pytest.raises(UserError, match=r"has no config\.json.*a run that was tested"):

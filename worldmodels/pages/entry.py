@@ -9,6 +9,7 @@ import numpy as np
 from worldmodels.metrics import Row, read_lines
 from worldmodels.pages.data import Evaluation, Ledger, Settings, read_part
 from worldmodels.pages.document import render
+from worldmodels.pages.text import decimals
 from worldmodels.protocols import UserError
 from worldmodels.runs import atomic_write
 from worldmodels.tasks import named
@@ -68,6 +69,7 @@ def readme(run: Path, title: str, commit: str) -> str:
         machine=record["machine"],
         versions=record["versions"],
         tested=tested,
+        digits=decimals((tested["ci95"][1] - tested["ci95"][0]) / 2),
         task=named(None, tested["env"]),
         returns=np.array([episode["return"] for episode in tested["episodes"]]),
         lengths=np.array([episode["length"] for episode in tested["episodes"]]),
