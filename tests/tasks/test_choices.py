@@ -241,6 +241,7 @@ def test_where_a_goal_pays() -> None:
     assert found["experience.agent_frames"] == 60_000
     assert found["memory_training.reward_weight"] == 100
     assert (found["dream.horizon"], found["dream.discount"]) == (70, 0.986)
+    assert found["controller.inputs"] == "zhc"
     assert (found["controller.components"], found["controller.evolve.generations"]) == (128, 160)
     assert found["experience.agent_random_starts"] == 0.5
     assert found["experience.explore_steps"] is None

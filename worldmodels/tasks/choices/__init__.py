@@ -19,7 +19,7 @@ TINY = (
     *("selection.max_steps", "test.max_steps"),
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
     *("selection.late_iterations", "controller.evolve.snapshot_every"),
-    *("controller.components", "controller.evolve.generations"),
+    *("controller.inputs", "controller.components", "controller.evolve.generations"),
     *("test.episodes", "memory_training.steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""

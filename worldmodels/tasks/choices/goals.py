@@ -17,7 +17,7 @@ TEMPERATURE = 0.1
 """Of the dreams: the noise of M's mixture gets an agent out of places where in reality it repeats
 one action for ever."""
 COMPONENTS, GENERATIONS, SNAPSHOTS = 128, 160, 40
-"""Principal components of [z, h] that C sees, its generations, and those between two checkpoints:
+"""Principal components of its inputs that C sees, its generations, and those between two checkpoints:
 what M remembers moves h little. At MiniGrid's corridor's end, three steps before an episode ends,
 the right side shows in 32 components not at all (0.45), in 128 with 0.74, in all with 0.82."""
 
@@ -35,7 +35,9 @@ def goals(found: Examination, held: int) -> Iterator[Choice]:
     yield Choice("dream.temperature", TEMPERATURE, why)
     why = f"{only}: an agent that gets there has short episodes, so that it plays more of them"
     yield Choice("experience.agent_frames", LATER_FRAMES, why)
-    why = f"{only}: what M remembers of the way there shows in small components of h"
+    why = f"{only}: what M remembers of the way there is in its cell c more than in h"
+    yield Choice("controller.inputs", "zhc", why)
+    why = f"{only}: what M remembers of the way there shows in small components"
     yield Choice("controller.components", COMPONENTS, why)
     yield Choice("controller.evolve.generations", GENERATIONS, f"{why}, and more are searched")
     yield Choice("controller.evolve.snapshot_every", SNAPSHOTS, f"of {GENERATIONS} generations")
