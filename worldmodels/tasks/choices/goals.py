@@ -17,7 +17,7 @@ TEMPERATURE = 0.1
 """Of the dreams: the noise of M's mixture gets an agent out of places where in reality it repeats
 one action for ever."""
 COMPONENTS, GENERATIONS, SNAPSHOTS = 128, 160, 40
-"""Principal components of its inputs that C sees, its generations, and those between two checkpoints:
+"""Components of its inputs that C sees, its generations, and those between two checkpoints:
 what M remembers moves h little. At MiniGrid's corridor's end, three steps before an episode ends,
 the right side shows in 32 components not at all (0.45), in 128 with 0.74, in all with 0.82."""
 
