@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -176,6 +177,13 @@ def test_what_is_enough_is_confirmed_on_the_seeds_that_compare_finalists(
     run_pipeline(cfg, tmp_path, seed=4, workers=1)
     first = cfg.selection.seed + cfg.selection.episodes
     assert seen[1] == (first, first + 1, first + 2)
-    ledger = runs.RunFolder(tmp_path).ledger.read()["entries"]
-    keys = [entry["key"] for entry in ledger if entry["kind"] == "selection"]
-    assert keys[1] == f"{keys[0]}/confirmed"
+    ledger = runs.RunFolder(tmp_path).ledger
+    entries = {entry["key"]: entry for entry in ledger.read()["entries"]}
+    (counted,) = (key for key in entries if key.startswith("confirm/"))
+    assert entries[counted.replace("confirm", "select")]["kind"] == "selection"
+    assert entries[counted]["frames"] > 0 and "superseded" not in entries[counted]
+    record = json.loads((tmp_path / "stages/select/00.json").read_text())
+    assert counted in {entry["key"] for entry in record["frames"]}, "a lost ledger is restored"
+    run_pipeline(changed(cfg, {"selection.enough": None}), tmp_path, seed=4, workers=1)
+    after = {entry["key"]: entry for entry in ledger.read()["entries"]}
+    assert after[counted]["superseded"], "as what it confirmed"

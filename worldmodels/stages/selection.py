@@ -112,7 +112,7 @@ def confirm(cfg: SelectionConfig, folder: Path, ctx: StageContext) -> float:
     """
     seeds = _final_seeds(cfg, cfg.final_episodes or cfg.episodes)
     agent = Agent.from_pretrained(folder)
-    own = dataclasses.replace(ctx, ledger=f"{ctx.ledger}/confirmed")
+    own = dataclasses.replace(ctx, ledger=f"confirm/{ctx.ledger.partition('/')[2]}")
     (result,) = run_episodes([agent], agent.env_id, seeds, cfg.max_steps, own)
     verdict = "no other iteration follows"
     if not cfg.is_enough(result.mean):
