@@ -1,19 +1,16 @@
 """What a few episodes show about an environment that nobody has described.
 
-`measure` plays them under several kinds of random actions and keeps figures, which
+`measure` plays them under several kinds of random actions and keeps figures (`plays`), which
 `worldmodels.tasks.choices` turns into settings. All but the speed depends on the environment and
 the seed alone.
 """
 
 from __future__ import annotations
 
-import base64
 import functools
-import io
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -27,7 +24,17 @@ from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import TRAINING_SEED_LIMIT
 from worldmodels.runs import derive_seed
 from worldmodels.tasks.behaviours import actions_of, behaviours
-from worldmodels.tasks.examination import HOLDS, Ends, Examination, Frames, Reach, Rewards
+from worldmodels.tasks.examination import Examination
+from worldmodels.tasks.plays import (
+    Played,
+    changed_by,
+    ends_of,
+    frames_of,
+    picture_of,
+    reach_of,
+    rewards_of,
+    whole_of,
+)
 from worldmodels.tasks.task import task_of
 
 STEPS, EPISODES = 1500, 30
@@ -48,17 +55,6 @@ REPLAYED = 50
 """Steps that are played a second time, from the same seed."""
 SKIPS = ("frameskip", "frame_skip", "skip")
 """Arguments by which environments hold an action themselves."""
-
-
-@dataclass
-class _Episode:
-    """One episode as it is played."""
-
-    views: list[NDArray[np.uint8]]
-    """what V would see (S, S), grey"""
-    rewards: list[float] = field(default_factory=list)
-    changed: list[float] = field(default_factory=list)
-    why: str = "cut"
 
 
 def measure(
@@ -109,16 +105,19 @@ class _Measure:
         self.seconds = 0.0
         self.colours: list[NDArray[np.uint8]] = []
         self.first: dict[int, NDArray[np.uint8]] = {}
-        self.episodes: list[_Episode] = []
+        self.episodes: list[Played] = []
         self.record: list[tuple[Any, bytes, float]] = []
 
     def result(self) -> Examination:
         """Play, and sum up."""
         reached = [self._reach(*behaviour) for behaviour in behaviours(self.actions)]
         natural, tried = self._play_out()
-        if self.limit is not None or natural is not None or self._whole():
+        if self.limit is not None or natural is not None or whole_of(self.episodes):
             self._add_episodes([one for one in reached if one[0][1] != "held"])
-        ends, repeatable = self._ends(natural, tried), self._repeats()  # plays on
+        ends = ends_of(self.episodes, self.limit, natural, tried)
+        repeatable = self._repeats()  # plays on
+        rewards, shape = rewards_of(self.episodes), self.env.observation_space.shape
+        assert shape is not None
         if len(self.first) == 1:  # episodes are so long that each behaviour had one
             self.first[self.seeds[1]] = self.env.reset(seed=self.seeds[1])[0]
         skips = self.env.spec.kwargs if self.env.spec is not None else {}
@@ -132,18 +131,21 @@ class _Measure:
             steps=self.steps,
             actions=self.actions,
             skip=skip,
-            frames=self._frames(),
-            rewards=self._rewards(),
+            frames=frames_of(self.episodes, shape, self._same_resets()),
+            rewards=rewards,
             ends=ends,
-            reached=tuple(self._finished(reach, eps) for reach, eps in reached),
+            reached=tuple(
+                reach_of(behaviour, played, self.limit, rewards.commonest)
+                for behaviour, played in reached
+            ),
             same_resets=self._same_resets(),
             steps_per_second=self._viewed() / max(self.seconds, 1e-9),
-            picture=_picture(self.colours),
+            picture=picture_of(self.colours),
         )
 
     def _reach(
         self, name: str, kind: str, value: float
-    ) -> tuple[tuple[str, str, float], list[_Episode]]:
+    ) -> tuple[tuple[str, str, float], list[Played]]:
         """Play the episodes of one behaviour, which begin at the same seeds as all others'."""
         known = behaviours(self.actions)
         held = sum(other == "held" for _, other, _ in known)
@@ -151,7 +153,7 @@ class _Measure:
         if kind != "held":
             number = (EPISODES - held) // (len(known) - held)
             budget = (STEPS - REPLAYED - held * HELD_STEPS) // (len(known) - held)
-        played: list[_Episode] = []
+        played: list[Played] = []
         for index in range(number):
             left = budget - sum(len(episode.rewards) for episode in played)
             if left <= 0:
@@ -160,9 +162,7 @@ class _Measure:
         self.episodes += played
         return (name, kind, value), played
 
-    def _add_episodes(
-        self, random: Sequence[tuple[tuple[str, str, float], list[_Episode]]]
-    ) -> None:
+    def _add_episodes(self, random: Sequence[tuple[tuple[str, str, float], list[Played]]]) -> None:
         """Play whole episodes of each behaviour in turn while too little was seen."""
         for _ in range(EPISODES):
             unseen = self._ends_unseen()  # each behaviour shows whether its episodes end
@@ -186,29 +186,25 @@ class _Measure:
         """Steps of the episodes so far."""
         return sum(len(episode.rewards) for episode in self.episodes)
 
-    def _whole(self) -> list[_Episode]:
-        """The episodes so far that were not cut."""
-        return [episode for episode in self.episodes if episode.why != "cut"]
-
     def _ends_unseen(self) -> bool:
         """Whether whole episodes are too few to know how episodes end.
 
         Where every step pays the same, how long they last is all that a policy can be told by: as
         many as may be are played until two differ.
         """
-        whole = self._whole()
+        whole = whole_of(self.episodes)
         if len({reward for episode in self.episodes for reward in episode.rewards}) == 1:
             alike = len({len(episode.rewards) for episode in whole}) < 2
             return alike and len(whole) < EPISODES
         return not any(e.why == "terminated" for e in whole) and len(whole) < WHOLE_EPISODES
 
-    def _play(self, seed: int, kind: str, value: float, most: int) -> _Episode:
+    def _play(self, seed: int, kind: str, value: float, most: int) -> Played:
         """One episode of at most so many steps."""
         actions = actions_of(self.actions, kind, value, derive_seed(seed, "examination", kind))
         began = time.perf_counter()
         frame, _ = self.env.reset(seed=seed)
         first = not self.episodes and not self.record
-        episode = _Episode([self._view(frame, first)])
+        episode = Played([self._view(frame, first)])
         self.first.setdefault(seed, frame)
         while len(episode.rewards) < most and episode.why == "cut":
             action = next(actions)
@@ -216,7 +212,7 @@ class _Measure:
             frame, reward, terminated, truncated, _ = self.env.step(action)
             self.steps += 1
             episode.rewards.append(float(reward))
-            episode.changed.append(_changed(before, frame))
+            episode.changed.append(changed_by(before, frame))
             episode.views.append(self._view(frame, first))
             if first and len(self.record) < REPLAYED:
                 self.record.append((action, frame.tobytes(), float(reward)))
@@ -232,7 +228,7 @@ class _Measure:
 
         Played where no other has ended and there is no time limit.
         """
-        if self.limit is not None or self._whole():
+        if self.limit is not None or whole_of(self.episodes):
             return None, 0
         seed, began = self.seeds[0], time.monotonic()
         actions = actions_of(self.actions, "uniform", 0.0, derive_seed(self.seed, "played out"))
@@ -293,104 +289,3 @@ class _Measure:
             if frame.tobytes() != seen or float(reward) != paid:
                 return False
         return True
-
-    def _frames(self) -> Frames:
-        views = np.stack([view for episode in self.episodes for view in episode.views])
-        low, high = views.min(axis=(1, 2)), views.max(axis=(1, 2))
-        changed = np.concatenate([episode.changed for episode in self.episodes])
-        shape = self.env.observation_space.shape
-        assert shape is not None
-        return Frames(
-            shape=shape,
-            kind="colour" if len(shape) == 3 and shape[2] == 3 else "grey",
-            mean=float(views.mean()),
-            std=float(views.std()),
-            black=float((high < 3).mean()),
-            white=float((low > 252).mean()),
-            plain=float((high == low).mean()),
-            same=not changed.any() and self._same_resets(),
-            changed=float(changed.mean()),
-            still=float((changed == 0).mean()),
-            motion=tuple(self._motion(steps) for steps in HOLDS),
-        )
-
-    def _motion(self, steps: int) -> float:
-        """See `Frames.motion`."""
-        found = []
-        for episode in self.episodes:
-            views = np.stack(episode.views).astype(np.int16)
-            if len(views) > steps:
-                found.append(np.abs(views[steps:] - views[:-steps]).max(axis=(1, 2)))
-        largest = np.concatenate(found) if found else np.zeros(0)
-        return float(np.median(largest[largest > 0])) if (largest > 0).any() else 0.0
-
-    def _rewards(self) -> Rewards:
-        paid = np.concatenate([episode.rewards for episode in self.episodes])
-        values, counts = np.unique(paid, return_counts=True)
-        commonest = float(values[counts.argmax()])
-        last = np.concatenate(
-            [
-                np.arange(len(episode.rewards)) == len(episode.rewards) - 1
-                if episode.why == "terminated"
-                else np.zeros(len(episode.rewards), np.bool_)
-                for episode in self.episodes
-            ]
-        )
-        others = paid != commonest
-        whole = self._whole()
-        returns = {sum(episode.rewards) for episode in whole}
-        return Rewards(
-            commonest=commonest,
-            share=float(counts.max() / len(paid)),
-            low=float(paid.min()),
-            high=float(paid.max()),
-            mean=float(paid.mean()),
-            std=float(paid.std()),
-            at_ends=bool(others.any() and last[others].all() and not last.all()),
-            same_returns=len(whole) > 1 and len(returns) == 1,
-        )
-
-    def _ends(self, natural: int | None, tried: int) -> Ends:
-        why = [episode.why for episode in self.episodes]
-        lengths = [len(episode.rewards) for episode in self.episodes]
-        whole = [n for n, end in zip(lengths, why, strict=True) if end != "cut"]
-        return Ends(
-            limit=self.limit,
-            terminated=why.count("terminated"),
-            truncated=why.count("truncated"),
-            cut=why.count("cut"),
-            shortest=min(whole, default=0),
-            longest=max(*lengths, tried),
-            rate=why.count("terminated") / sum(lengths),
-            natural=natural,
-        )
-
-    def _finished(self, behaviour: tuple[str, str, float], episodes: Sequence[_Episode]) -> Reach:
-        """The figures of one behaviour, once the commonest reward is known."""
-        paid = np.concatenate([episode.rewards for episode in episodes])
-        views = np.stack([view for episode in episodes for view in episode.views])
-        length = len(paid) / max(1, sum(episode.why != "cut" for episode in episodes))
-        return Reach(
-            *behaviour,
-            episodes=len(episodes),
-            length=length if self.limit is None else min(length, float(self.limit)),
-            variety=float(views.std(axis=0).mean()),
-            rewarded=float((paid > self._rewards().commonest).mean()),
-            mean_return=float(paid.sum() / len(episodes)),
-        )
-
-
-def _changed(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    """Fraction of pixels (H, W) or (H, W, C) that differ."""
-    differs = before != after
-    return float((differs.any(axis=-1) if differs.ndim == 3 else differs).mean())
-
-
-def _picture(views: Sequence[NDArray[np.uint8]]) -> str:
-    """Four of V's frames (S, S, 3) side by side, as a PNG in base64."""
-    from PIL import Image
-
-    chosen = [views[index] for index in np.linspace(0, len(views) - 1, 4).astype(int)]
-    file = io.BytesIO()
-    Image.fromarray(np.concatenate(chosen, axis=1)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
