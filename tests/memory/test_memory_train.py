@@ -16,7 +16,6 @@ import worldmodels.memory.train as training
 from worldmodels.memory.interface import Memory
 from worldmodels.memory.kinds import build
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
-from worldmodels.memory.mixture import mixture_from_noise
 from worldmodels.memory.sequences import SequenceStreams
 from worldmodels.memory.train import MemoryTrainConfig, fit_reward_model, reward_kind, train_memory
 from worldmodels.protocols import UserError
@@ -169,32 +168,6 @@ def test_the_state_carried_on_has_seen_the_episode_alone(dropout: bool) -> None:
             torch.testing.assert_close(state, wanted)
             checked += 1
     assert checked > 2 * E
-
-
-@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
-def test_some_inputs_are_what_m_predicts_from_recorded_ones(fraction: float) -> None:
-    cfg = dataclasses.replace(CFG, own_inputs=fraction)
-    memory, streams = build(SHAPE), SequenceStreams(system(), 8, 4, 0)
-    batch, noise = next(streams.batches(0)), torch.Generator().manual_seed(5)
-    state = memory.initial_state(4)
-    recorded = training.draw_window(memory, batch, state, noise, cfg)
-    given = training._with_own_inputs(memory, recorded, cfg)
-    validation = training.draw_window(memory, batch, state, noise, cfg, training=False)
-    assert validation.own is None
-    if not fraction:
-        assert given is recorded and recorded.own is None
-        return
-    own, z = recorded.own, given.z
-    assert own is not None and recorded.uniform is not None and recorded.normal is not None
-    assert own.float().mean() == pytest.approx(fraction, abs=0.25)
-    assert recorded.dropped is not None
-    features, _ = memory.recurrence(recorded.z, recorded.action, state, recorded.dropped)
-    out = memory.predict(recorded.z, features, recorded.dropped.unsqueeze(1))
-    guess = mixture_from_noise(*out[:3], recorded.uniform, recorded.normal)
-    wanted = torch.where(own[:, 1:], guess[:, :-1], recorded.z[:, 1:])
-    torch.testing.assert_close(z[:, 1:], wanted)
-    assert torch.equal(z[:, 0], recorded.z[:, 0]), "an episode begins at a recorded frame"
-    assert not z.requires_grad
 
 
 def interrupted(call: int) -> Callable[..., object]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, Normal
 
 from worldmodels.memory.mixture import (
+    component_posterior,
     mixture_from_noise,
     mixture_log_prob,
     mixture_mean,
@@ -90,6 +91,15 @@ def test_components_are_drawn_with_their_probability() -> None:
     component = select_component(log_pi.expand(count, K), uniform)
     fraction = torch.bincount(component, minlength=K) / count
     torch.testing.assert_close(fraction.double(), log_pi.exp(), atol=2 / count, rtol=0)
+
+
+def test_the_posterior_is_bayes_rule() -> None:
+    log_pi, mu, log_sigma = make_mixture(7)
+    target = mu[..., 2] + 0.3
+    likelihood = Normal(mu, log_sigma.exp()).log_prob(target.unsqueeze(-1)).exp()
+    joint = log_pi.exp() * likelihood
+    posterior = component_posterior(log_pi, mu, log_sigma, target).softmax(-1)
+    torch.testing.assert_close(posterior, joint / joint.sum(-1, keepdim=True))
 
 
 @pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])

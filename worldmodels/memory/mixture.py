@@ -64,6 +64,12 @@ def mixture_variance(log_pi: Tensor, mu: Tensor, log_sigma: Tensor) -> Tensor:
     return (pi * ((2 * log_sigma).exp() + (mu - mean).square())).sum(-1)
 
 
+def component_posterior(log_pi: Tensor, mu: Tensor, log_sigma: Tensor, target: Tensor) -> Tensor:
+    """Log probability (..., Z, K), not normalised, that a component made ``target`` (..., Z)."""
+    distance = (target.unsqueeze(-1) - mu) * torch.exp(-log_sigma)
+    return torch.addcmul(log_pi - log_sigma, distance, distance, value=-0.5)
+
+
 def select_component(log_pi: Tensor, uniform: Tensor, tau: float = 1.0) -> Tensor:
     """Component (..., Z), int64 in [0, K), by the inverse CDF of ``softmax(log_pi / tau)``.
 

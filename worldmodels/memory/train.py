@@ -26,7 +26,12 @@ from worldmodels.config import (
 )
 from worldmodels.memory.interface import Memory, MemoryConfig, MemoryOutput, MemoryState
 from worldmodels.memory.kinds import build
-from worldmodels.memory.mixture import mixture_from_noise, mixture_log_prob, mixture_noise
+from worldmodels.memory.mixture import (
+    component_posterior,
+    mixture_from_noise,
+    mixture_log_prob,
+    mixture_noise,
+)
 from worldmodels.memory.rewards import RewardKind, RewardModel, event_loss, masked_mean
 from worldmodels.memory.sequences import SequenceBatch, SequenceStreams
 from worldmodels.runs import mixed_precision
@@ -203,13 +208,15 @@ def _with_own_inputs(model: Memory, window: Window, cfg: MemoryTrainConfig) -> W
     """The window with some of its inputs replaced by what M predicts for them.
 
     All are predicted at once, from recorded inputs ("parallel scheduled sampling", Duckworth et al.
-    2019).
+    2019). Each component is drawn by its posterior, given what was recorded: a prediction of what
+    did not happen, before targets that did, would teach M not to trust what it dreams.
     """
     if window.own is None or window.uniform is None or window.normal is None:
         return window
     with torch.no_grad():
         out, _ = _predicted(model, window, cfg)
-        guess = mixture_from_noise(*out[:3], window.uniform, window.normal)
+        posterior = component_posterior(*out[:3], window.target)
+        guess = mixture_from_noise(posterior, *out[1:3], window.uniform, window.normal)
         later = torch.where(window.own[:, 1:], guess[:, :-1], window.z[:, 1:])
     return window._replace(z=torch.cat((window.z[:, :1], later), dim=1))
 

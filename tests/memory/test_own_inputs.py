@@ -1,0 +1,89 @@
+"""M that learns from its own predictions: which these are, and that it goes on by them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import worldmodels.memory.train as training
+from tests.memory.test_memory_train import CFG, SHAPE, system
+from worldmodels.memory.kinds import build
+from worldmodels.memory.mdn_rnn import MDNRNNConfig
+from worldmodels.memory.mixture import component_posterior, mixture_from_noise, mixture_noise
+from worldmodels.memory.rewards import RewardModel
+from worldmodels.memory.sequences import SequenceStreams
+from worldmodels.memory.train import train_memory
+from worldmodels.vision.latents import Latents
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4, 1.0])
+def test_some_inputs_are_what_m_predicts_from_recorded_ones(fraction: float) -> None:
+    cfg = dataclasses.replace(CFG, own_inputs=fraction)
+    memory, streams = build(SHAPE), SequenceStreams(system(), 8, 4, 0)
+    batch, noise = next(streams.batches(0)), torch.Generator().manual_seed(5)
+    state = memory.initial_state(4)
+    recorded = training.draw_window(memory, batch, state, noise, cfg)
+    given = training._with_own_inputs(memory, recorded, cfg)
+    validation = training.draw_window(memory, batch, state, noise, cfg, training=False)
+    assert validation.own is None
+    if not fraction:
+        assert given is recorded and recorded.own is None
+        return
+    own, z = recorded.own, given.z
+    assert own is not None and recorded.uniform is not None and recorded.normal is not None
+    assert own.float().mean() == pytest.approx(fraction, abs=0.25)
+    assert recorded.dropped is not None
+    features, _ = memory.recurrence(recorded.z, recorded.action, state, recorded.dropped)
+    out = memory.predict(recorded.z, features, recorded.dropped.unsqueeze(1))
+    posterior = component_posterior(*out[:3], recorded.target)
+    guess = mixture_from_noise(posterior, *out[1:3], recorded.uniform, recorded.normal)
+    wanted = torch.where(own[:, 1:], guess[:, :-1], recorded.z[:, 1:])
+    torch.testing.assert_close(z[:, 1:], wanted)
+    assert torch.equal(z[:, 0], recorded.z[:, 0]), "an episode begins at a recorded frame"
+    assert not z.requires_grad
+
+
+def coins(episodes: int = 256, steps: int = 4) -> Latents:
+    """A coin is seen in the second frame alone; the last step pays if it is a head, and ends."""
+    head = np.arange(episodes) % 2 == 0
+    mu = np.zeros((episodes, steps + 1, 1), np.float32)
+    mu[:, 1, 0] = np.where(head, 1, -1)
+    reward = np.zeros((episodes, steps + 1), np.float32)
+    reward[:, -2] = head
+    return Latents(
+        mu=mu.reshape(-1, 1),
+        logvar=np.full((mu.size, 1), -8, np.float32),
+        action=np.zeros((mu.size, 1), np.float32),
+        reward=reward.reshape(-1),
+        terminated=np.ones(episodes, np.bool_),
+        offsets=np.arange(episodes + 1) * (steps + 1),
+        seeds=np.arange(episodes),
+    )
+
+
+def test_a_dream_pays_for_what_was_dreamt() -> None:
+    """What M predicts for a random event must be what happened, or it learns not to trust it."""
+    cfg = dataclasses.replace(
+        CFG,
+        steps=600,
+        batch_size=32,
+        learning_rate=1e-2,
+        own_inputs=1.0,
+        reward_weight=20.0,
+        exact=True,
+    )
+    shape = MDNRNNConfig(z_dim=1, action_size=1, hidden_size=16, mixtures=5)
+    memory = train_memory(cfg, shape, RewardModel("event"), coins(), seed=0)
+    z, action, state = torch.zeros(200, 1), torch.zeros(200, 1), memory.initial_state(200)
+    noise, dreamt = torch.Generator().manual_seed(1), []
+    with torch.inference_mode():
+        for _ in range(4):
+            out, state = memory.step(z, action, state)
+            dreamt.append(z := mixture_from_noise(*out[:3], *mixture_noise(z, noise)))
+    head = dreamt[0][:, 0] > 0
+    assert 60 < int(head.sum()) < 140
+    paid = out.reward.sigmoid().flatten()
+    assert paid[head].mean() > 0.8 and paid[~head].mean() < 0.2
