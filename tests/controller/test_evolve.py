@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def test_each_generation_has_one_fresh_seed() -> None:
 @pytest.mark.parametrize("name", ["cma", "sep_cma", "pepg", "openes"])
 @pytest.mark.parametrize("kill", [0, 3, 4, 11, 19])
 def test_killed_and_resumed_equals_unbroken(tmp_path: Path, name: str, kill: int) -> None:
-    cfg = config(name)
+    cfg = config(name, restart_every=6)
     unbroken = evolve(Noisy(), cfg, 2, ZEROS)
     path = tmp_path / "controller.safetensors"
     with pytest.raises(KeyboardInterrupt):
@@ -165,14 +166,24 @@ def test_seconds_end_a_run() -> None:
     assert len(evolve(Noisy(), config(seconds=1e-6), 0, ZEROS).history) == 1
 
 
-def test_restart_begins_again_when_nothing_improves() -> None:
-    def flat(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
-        return np.zeros(len(population))
+def test_a_restart_begins_where_the_search_began_by_other_samples() -> None:
+    asked: list[NDArray[np.float32]] = []
 
-    cfg = config(restart_patience=2, generations=21)
-    result = evolve(flat, cfg, 0, ZEROS)
-    restarts = [g.generation for g in result.history if g.restarted]
-    assert restarts == [15]
+    def noted(population: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+        asked.append(population)
+        return np.asarray(-np.sum((population - 0.5) ** 2, axis=1), np.float64)
+
+    cfg = config(restart_every=8, generations=21)
+    result = evolve(noted, cfg, 0, ZEROS)
+    assert [g.generation for g in result.history if g.restarted] == [8, 16]
+    assert sorted(result.snapshots) == [5, 8, 10, 15, 16, 20, 21]
+    first = [population for population in asked if len(population) > 1][::8]
+    assert len(first) == 3 and not np.array_equal(first[0], first[1])
+    spread = cfg.strategy.sigma0 / math.sqrt(P)
+    for population in first:
+        np.testing.assert_allclose(population.mean(0), 0, atol=4 * spread)
+    whole = evolve(noted, config(generations=8), 0, ZEROS)
+    np.testing.assert_array_equal(result.snapshots[8], whole.snapshots[8])
 
 
 def test_returns_that_are_no_numbers_name_the_generation() -> None:
@@ -190,7 +201,7 @@ def test_returns_that_are_no_numbers_name_the_generation() -> None:
         ("l2", -1.0),
         ("snapshot_every", 0),
         ("mean_window", 0),
-        ("restart_patience", -1),
+        ("restart_every", -1),
         ("seconds", 0.0),
     ],
 )

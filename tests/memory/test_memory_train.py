@@ -59,6 +59,12 @@ def test_reward_model_reads_base_and_hit_value() -> None:
     model = fit_reward_model(system(), "event")
     assert model.base == pytest.approx(-0.1)
     assert model.event_value == pytest.approx(3.5)
+    assert model.most is None
+    several = dataclasses.replace(
+        system(), reward=np.tile(np.float32([0, 0, 0, 1, 3]), E * (T + 1))[: E * (T + 1)]
+    )
+    count = fit_reward_model(several, "count")
+    assert count.most is not None and count.event_value * count.most == pytest.approx(3)
     raw = fit_reward_model(system(), "raw")
     target = raw.target(torch.tensor([raw.shift]))
     assert float(target) == pytest.approx(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pickle
 
 import numpy as np
@@ -102,6 +103,23 @@ def test_a_fresh_head_favours_no_bin_and_others_keep_one_output() -> None:
     assert not output.reward.any()
     raw = MDNRNN(MDNRNNConfig(2, 1, 8, 2, reward="raw"))
     assert raw(torch.randn(3, 5, 2), torch.randn(3, 5, 1))[1].reward.shape == (3, 5)
+
+
+def test_no_step_promises_more_events_than_were_seen() -> None:
+    reward = torch.tensor([0.0, 2.0, 2.0, 3.0])
+    model = RewardModel("count", base=-1.0, event_value=2.0, most=1.5)
+    output = torch.tensor([-30.0, 1.0, 18.0])
+    expected = model.expected(output)
+    torch.testing.assert_close(expected, torch.tensor([-1.0, 2.0 * math.log1p(math.e) - 1, 2.0]))
+    drawn = model.sampled(output.repeat(200, 1), torch.rand(200, 3))
+    assert drawn[:, 2].max() == 2.0 and set(drawn[:, 1].tolist()) == {-1.0, 1.0, 2.0}
+    free = dataclasses.replace(model, most=None)
+    assert free.expected(output)[2] == pytest.approx(35.0, abs=1e-3)
+    valid = torch.ones(1, 4)
+    steep = torch.full((1, 4), 18.0)
+    same = [each.loss(steep, reward[None], valid) for each in (model, free)]
+    assert torch.equal(*same), "M still learns to promise less"
+    assert "most" not in to_jsonable(free)
 
 
 def test_it_is_a_record() -> None:

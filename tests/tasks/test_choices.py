@@ -242,7 +242,10 @@ def test_where_a_goal_pays() -> None:
     assert found["memory_training.reward_weight"] == 100
     assert (found["dream.horizon"], found["dream.discount"]) == (70, 0.986)
     assert found["controller.inputs"] == "zhc"
-    assert (found["controller.components"], found["controller.evolve.generations"]) == (128, 160)
+    assert found["controller.components"] == 128
+    evolve = {name: found[f"controller.evolve.{name}"] for name in ("generations", "restart_every")}
+    assert evolve == {"generations": 480, "restart_every": 160}, "three searches"
+    assert (found["selection.early_episodes"], found["selection.final_episodes"]) == (32, 128)
     assert found["experience.agent_random_starts"] == 0.5
     assert found["experience.explore_steps"] is None
     assert found["experience.agent_steps"] == 10 * seen("goal").ends.shortest == 70

@@ -102,6 +102,15 @@ def test_fifty_steps_and_the_last_picture_are_python_s(
             assert mine["action"] == pytest.approx(action, abs=1e-3)  # so is C
 
 
+def test_a_count_has_a_limit(tab: Page, car_racing: Path) -> None:
+    """`RewardModel.most` in JavaScript."""
+    opened(tab, car_racing)
+    for most, paid in ((1.5, 2.0), (None, 35.0)):
+        facts = json.dumps({"kind": "count", "base": -1, "event": 2, "most": most})
+        tab.js(f"dreamPlayer.dream.model.reward = {facts}")
+        assert tab.js("dreamPlayer.dream.reward([18])") == pytest.approx(paid, abs=1e-3)
+
+
 def test_a_person_takes_over_by_keys_and_gives_back(tab: Page, car_racing: Path) -> None:
     opened(tab, car_racing)
     assert mode(tab) == "The driver drives"

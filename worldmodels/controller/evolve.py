@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,6 +24,8 @@ from worldmodels.protocols import ReturnFunction, UserError
 class EvolveConfig(Config):
     """How long and how C is evolved."""
 
+    FORMER: ClassVar[Mapping[str, str]] = {"restart_patience": "restart_every"}
+
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
     generations: Count = 200
@@ -37,8 +39,9 @@ class EvolveConfig(Config):
     so far if that is shorter, to smooth noisy returns"""
     checkpoint_every: Count = 10
     """generations between checkpoints; the last generation always has one"""
-    restart_patience: CountOrZero = 0
-    """snapshots without improvement before a restart from the best one; 0 never restarts"""
+    restart_every: CountOrZero = field(default=0, metadata={"omit_default": True})
+    """generations after which the search begins anew, where it began but by other samples, so that
+    selection may choose among several; 0 for one search"""
     seconds: Positive | None = None
     """time limit in seconds; results then depend on the machine's speed"""
 
@@ -87,7 +90,7 @@ Objective = Callable[[Parameters, int, int], NDArray[np.float64]]
 class _Search:
     """State of a run between generations; n is the dimension of the space it searches."""
 
-    _SAVED = "means snapshots restarts since_start since_best best_mean best_snapshot".split()
+    _SAVED = "means snapshots restarts since_start".split()
 
     def __init__(
         self, cfg: EvolveConfig, seed: int, x0: Parameters, components: Components | None
@@ -99,13 +102,12 @@ class _Search:
         """(n,) each: the last ones, which the controller is the mean of"""
         self.snapshots: dict[int, Parameters] = {}
         """generation -> (n,)"""
-        self.restarts = self.since_start = self.since_best = self.best_snapshot = 0
-        self.best_mean = -np.inf
-        self.strategy = self._begin(self.x0)
+        self.restarts = self.since_start = 0
+        self.strategy = self._begin()
 
-    def _begin(self, x0: Parameters) -> strategies.Strategy:
+    def _begin(self) -> strategies.Strategy:
         seed = runs.derive_seed(self.seed, "strategy", self.restarts)
-        return strategies.make(self.cfg.strategy, seed, x0)
+        return strategies.make(self.cfg.strategy, seed, self.x0)
 
     def expand(self, searched: Parameters) -> Parameters:
         """Points (P, n) of the search as controllers (P, N)."""
@@ -138,22 +140,20 @@ class _Search:
         self.means = [*self.means, self.strategy.mean][-most:]
 
     def judge(self, returns: ReturnFunction, generation: int) -> float:
-        """Evaluate the mean, keep it as a snapshot and count snapshots without improvement."""
+        """Evaluate the mean, and keep it as a snapshot."""
         seed = runs.derive_seed(self.seed, "mean", generation)
-        value = float(returns(self.expand(self.mean[None]), seed)[0])
         self.snapshots[generation] = self.mean
-        self.since_best += 1
-        if value > self.best_mean:
-            self.best_mean, self.best_snapshot, self.since_best = value, generation, 0
-        return value
+        return float(returns(self.expand(self.mean[None]), seed)[0])
 
-    def restart_if_stuck(self) -> bool:
-        """Restart from the best snapshot where patience has run out."""
-        if not self.cfg.restart_patience or self.since_best < self.cfg.restart_patience:
-            return False
-        self.restarts, self.since_best, self.since_start, self.means = self.restarts + 1, 0, 0, []
-        self.strategy = self._begin(self.snapshots[self.best_snapshot])
-        return True
+    def restarts_after(self, generation: int) -> bool:
+        """Whether the next generation is the first one of another search."""
+        every, last = self.cfg.restart_every, generation == self.cfg.generations
+        return every > 0 and generation % every == 0 and not last
+
+    def restart(self) -> None:
+        """Begin anew, by other samples."""
+        self.restarts, self.since_start, self.means = self.restarts + 1, 0, []
+        self.strategy = self._begin()
 
     def key(self, key: str) -> str:
         """Hash of all that fixes the search but its length: a longer run may continue a shorter."""
@@ -226,10 +226,12 @@ def evolve(
         penalty = cfg.l2 * np.mean(np.square(searched, dtype=np.float64), axis=1)
         search.tell(population, values - penalty, g)
         # the mean is the controller: evaluate it on a seed of its own
-        due = g % cfg.snapshot_every == 0 or g == cfg.generations
+        restarted = search.restarts_after(g)
+        due = g % cfg.snapshot_every == 0 or g == cfg.generations or restarted
         mean_return = search.judge(returns, g) if due else None
         sigma = search.strategy.sigma
-        restarted = due and g < cfg.generations and search.restart_if_stuck()
+        if restarted:
+            search.restart()
         best, mean, std = (float(x) for x in (values.max(), values.mean(), values.std()))
         seconds = time.perf_counter() - began
         record = Generation(g, best, mean, std, sigma, seconds, mean_return, restarted)

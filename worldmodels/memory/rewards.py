@@ -6,6 +6,7 @@ steps divided by their number, so padding changes nothing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from worldmodels.config import Between, Config, Former
+from worldmodels.config import Between, Config, Former, Positive
 from worldmodels.memory.mixture import select_component
 
 RewardKind: TypeAlias = Annotated[
@@ -71,6 +72,8 @@ class RewardModel(Config):
     """symlog of the lowest bin (two_hot)"""
     high: _Symlog = field(default=0.0, metadata={"omit_default": True})
     """symlog of the highest bin (two_hot)"""
+    most: Positive | None = field(default=None, metadata={"omit_default": True})
+    """events of the step that had most (count): M may not promise more; None for no limit"""
 
     def _check(self) -> None:
         if not self.low <= self.high:
@@ -125,7 +128,13 @@ class RewardModel(Config):
     def events(self, output: Tensor) -> Tensor:
         """Expected number of events for the reward head's output (any shape, event or count)."""
         assert self.has_events, f"a {self.kind} reward has no events"
-        return torch.sigmoid(output) if self.kind == "event" else functional.softplus(output)
+        if self.kind == "event":
+            return torch.sigmoid(output)
+        return functional.softplus(output).clamp_max(self._most)
+
+    @property
+    def _most(self) -> float:
+        return math.inf if self.most is None else self.most
 
     def sampled(self, output: Tensor, uniform: Tensor) -> Tensor:
         """Reward (...) with the events drawn by ``uniform`` (...) in [0, 1).
@@ -148,7 +157,7 @@ class RewardModel(Config):
             count += uniform >= below
             chance = chance * rate / number
             below = below + chance
-        return self.base + self.event_value * count
+        return self.base + self.event_value * count.clamp_max(self._most)
 
     def target(self, reward: Tensor) -> Tensor:
         """Target of the reward head for a recorded reward (any shape).

@@ -81,8 +81,9 @@ def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
     """Estimate the reward's constants.
 
     "event" and "count" take the most common reward as the base and the mean excess of the rewards
-    above it as an event's value; "raw" standardises, "two_hot" spreads its bins over the rewards,
-    and for both a constant reward has the scale 0: it is known.
+    above it as an event's value, and "count" the most events of a step; "raw" standardises,
+    "two_hot" spreads its bins over the rewards, and for both a constant reward has the scale 0: it
+    is known.
     """
     reward, base, _ = _rewards(latents)
     if kind == "two_hot":
@@ -91,7 +92,11 @@ def fit_reward_model(latents: Latents, kind: RewardKind) -> RewardModel:
         scale = float(reward.std())
         return RewardModel("raw", scale=scale if scale > 1e-6 else 0.0, shift=float(reward.mean()))
     excess = reward[reward > base + 1e-3] - base
-    return RewardModel(kind, base=base, event_value=float(excess.mean()) if len(excess) else 1.0)
+    if not len(excess):
+        return RewardModel(kind, base=base)
+    value = float(excess.mean())
+    most = float(excess.max()) / value if kind == "count" else None
+    return RewardModel(kind, base=base, event_value=value, most=most)
 
 
 def reward_kind(latents: Latents) -> RewardKind:

@@ -82,6 +82,7 @@ def model(agent: Agent, residual: MeanActor | None, blob: Blob) -> Tree:
             "kind": reward.kind,
             "base": reward.base,
             "event": reward.event_value,
+            "most": reward.most,
             "scale": reward.scale,
             "shift": reward.shift,
             "gain": GAIN,

@@ -20,6 +20,7 @@ TINY = (
     *("selection.episodes", "selection.early_episodes", "selection.final_episodes"),
     *("selection.late_iterations", "controller.evolve.snapshot_every"),
     *("controller.inputs", "controller.components", "controller.evolve.generations"),
+    "controller.evolve.restart_every",
     *("test.episodes", "memory_training.steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""

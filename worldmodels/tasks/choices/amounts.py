@@ -203,8 +203,11 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("iterations", DENSE_ITERATIONS, "each step pays: iterations are small")
     elif decisions <= SHORT:
         yield Choice("selection.episodes", SELECTION, short)
-        yield Choice("selection.early_episodes", SELECTION // 4, short)
-        yield Choice("selection.final_episodes", 2 * SELECTION, short)
+        early, final = SELECTION // 4, 2 * SELECTION
+        if time_to_goal(found) is not None:
+            short, early, final = f"{short}, and each is won or lost", SELECTION, 4 * SELECTION
+        yield Choice("selection.early_episodes", early, short)
+        yield Choice("selection.final_episodes", final, short)
     pay, limit = found.rewards, found.ends.limit
     if pay.constant and found.survival and limit is not None:
         why = f"each of at most {limit} steps pays {pay.commonest:g}: no more can be reached"

@@ -121,11 +121,11 @@ class Dream {
 
   // Expected reward, from the output of the reward head.
   reward(out) {
-    const { kind, base, event, scale, shift, gain, bins } = this.model.reward;
+    const { kind, base, event, most, scale, shift, gain, bins } = this.model.reward;
     if (kind === "raw") return scale * out[0] + shift;
     if (kind === "event") return base + event * sigmoid(out[0]);
-    if (kind === "count") return base + event * softplus(out[0]);
-    const most = Math.max(...out), weights = out.map((x) => Math.exp(gain * (x - most)));
+    if (kind === "count") return base + event * Math.min(softplus(out[0]), most ?? Infinity);
+    const top = Math.max(...out), weights = out.map((x) => Math.exp(gain * (x - top)));
     const total = weights.reduce((a, b) => a + b, 0);
     return weights.reduce((sum, weight, i) => sum + weight * bins[i], 0) / total;
   }
