@@ -60,9 +60,8 @@ def test_reward_model_reads_base_and_hit_value() -> None:
     assert model.base == pytest.approx(-0.1)
     assert model.event_value == pytest.approx(3.5)
     assert model.most is None
-    several = dataclasses.replace(
-        system(), reward=np.tile(np.float32([0, 0, 0, 1, 3]), E * (T + 1))[: E * (T + 1)]
-    )
+    reward = np.tile(np.array([0, 0, 0, 1, 3], np.float32), E * (T + 1))[: E * (T + 1)]
+    several = dataclasses.replace(system(), reward=reward)
     count = fit_reward_model(several, "count")
     assert count.most is not None and count.event_value * count.most == pytest.approx(3)
     raw = fit_reward_model(system(), "raw")
