@@ -47,9 +47,9 @@ from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, read_json
 
 HASHES = {
-    "smoke": "0e510bdf09e553fd16dd02a1f3ca377da5da4ce70c2a8141397e66eee80c6df0",
-    "quick": "717805b0b5441fa16fff7776cd7d8c83512c444b020f74fc693f96a2d9757683",
-    "full": "2da954fdc66ef49281c6ed9b616d4569533d46ee2a96b312112474bfcce2b0ca",
+    "smoke": "21962023946abaf702e3e1814ee65ba33f17919c88c464f1525985ec2034ca08",
+    "quick": "c55d1122f63598fe7556927c2142545b2eb3d11b82f05ee6cba3dc28a3191105",
+    "full": "fd2276c1c3c8e110454a4d0d171f374bc378d7a49ad3d619edb448d658ff80a6",
 }
 """Of the presets; a change of one makes every run of it begin again."""
 

@@ -167,6 +167,8 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
     assert "memory_training.own_inputs" not in settings("fine")
     goal = settings("goal")
     assert goal["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in goal
+    assert goal["memory_training.own_inputs_from"] == "posterior"
+    assert "memory_training.own_inputs_from" not in chosen
 
 
 def test_few_frames_teach_where_rewards_come_all_the_time() -> None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any, NamedTuple, Unpack
+from typing import Annotated, Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -71,6 +71,12 @@ class MemoryTrainConfig(TrainConfig):
     own_inputs: Fraction = field(default=0.0, metadata={"omit_default": True})
     """fraction of M's inputs that are its own predictions from the recorded ones, so that dreams
     come back to what frames look like; raise it where they dissolve"""
+    own_inputs_from: Literal["prior", "posterior"] = field(
+        default="prior", metadata={"omit_default": True}
+    )
+    """what their components are drawn from: M's mixture, so that M learns to find back from what
+    does not fit together, or the mixture given what was recorded, so that it believes what it
+    dreams where it cannot know what comes"""
     reward_weight: NotNegative = 2.0
     """weight of the reward loss, relative to the mixture's in nats per latent dimension"""
     termination_weight: NotNegative = 1.0
@@ -213,15 +219,17 @@ def _with_own_inputs(model: Memory, window: Window, cfg: MemoryTrainConfig) -> W
     """The window with some of its inputs replaced by what M predicts for them.
 
     All are predicted at once, from recorded inputs ("parallel scheduled sampling", Duckworth et al.
-    2019). Each component is drawn by its posterior, given what was recorded: a prediction of what
-    did not happen, before targets that did, would teach M not to trust what it dreams.
+    2019). A component drawn from M's mixture may be of what did not happen, before targets that
+    did, and teaches M that nothing follows from it; one drawn from the posterior is of what did.
     """
     if window.own is None or window.uniform is None or window.normal is None:
         return window
     with torch.no_grad():
         out, _ = _predicted(model, window, cfg)
-        posterior = component_posterior(*out[:3], window.target)
-        guess = mixture_from_noise(posterior, *out[1:3], window.uniform, window.normal)
+        log_pi = out.log_pi
+        if cfg.own_inputs_from == "posterior":
+            log_pi = component_posterior(*out[:3], window.target)
+        guess = mixture_from_noise(log_pi, *out[1:3], window.uniform, window.normal)
         later = torch.where(window.own[:, 1:], guess[:, :-1], window.z[:, 1:])
     return window._replace(z=torch.cat((window.z[:, :1], later), dim=1))
 

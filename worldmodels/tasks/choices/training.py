@@ -59,6 +59,8 @@ def losses(found: Examination) -> Iterator[Choice]:
             yield from _long_training(found.dense)
         elif found.goal:
             yield from _own_inputs("a goal is far off: dreams must not dissolve before it")
+            why = "what is dreamt before a goal must decide there: predictions are of what happened"
+            yield Choice("memory_training.own_inputs_from", "posterior", why)
 
 
 def _own_inputs(because: str) -> Iterator[Choice]:
