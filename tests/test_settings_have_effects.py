@@ -39,6 +39,7 @@ def small(env_id: str = DEFAULT_ENV, task: object = None) -> RunConfig:
         test_env_id=BOX,
         made_for=None,
         horizontal_flip=False,
+        memory_training=dataclasses.replace(cfg.memory_training, own_inputs=0.5),
         experience=dataclasses.replace(cfg.experience, agent_snapshots="selected"),
         selection=dataclasses.replace(cfg.selection, max_steps=8),
         residual=dataclasses.replace(cfg.residual, training=training),
