@@ -40,7 +40,7 @@ class EvolveConfig(Config):
     checkpoint_every: Count = 10
     """generations between checkpoints; the last generation always has one"""
     restart_every: CountOrZero = field(default=0, metadata={"omit_default": True})
-    """generations after which the search begins anew, where it began but by other samples, so that
+    """generations after which the search restarts from its first mean, with other samples, so that
     selection may choose among several; 0 for one search"""
     seconds: Positive | None = None
     """time limit in seconds; results then depend on the machine's speed"""
@@ -151,7 +151,7 @@ class _Search:
         return every > 0 and generation % every == 0 and not last
 
     def restart(self) -> None:
-        """Begin anew, by other samples."""
+        """Restart from the first mean, with other samples."""
         self.restarts, self.since_start, self.means = self.restarts + 1, 0, []
         self.strategy = self._begin()
 
