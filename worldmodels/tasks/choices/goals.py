@@ -43,7 +43,7 @@ def goals(found: Examination, held: int) -> Iterator[Choice]:
     yield Choice("controller.inputs", "zhc", why)
     why = f"{only}: what M remembers of the way there shows in small components"
     yield Choice("controller.components", COMPONENTS, why)
-    why = f"{only}: some of what a search finds in the dream fails in reality: real episodes choose among several"
+    why = f"{only}: what a search finds in the dream may fail in reality, so there are several"
     yield Choice("controller.evolve.generations", SEARCHES * GENERATIONS, why)
     yield Choice("controller.evolve.restart_every", GENERATIONS, f"{SEARCHES} searches")
     yield Choice("controller.evolve.snapshot_every", SNAPSHOTS, f"of {GENERATIONS} generations")
