@@ -42,6 +42,7 @@ from worldmodels.config import (
     unchecked,
     validate,
 )
+from worldmodels.controller.evolve import EvolveConfig
 from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
 from worldmodels.runs import config_hash, read_json
@@ -336,6 +337,12 @@ def test_wrong_json_is_named_by_its_place(record: Any, says: str) -> None:
     with pytest.raises(UserError) as caught:
         from_json(Outer, record, "a.json: ")
     assert str(caught.value).startswith(says)
+
+
+def test_a_field_that_is_gone_is_read_only_where_it_changed_nothing() -> None:
+    assert from_json(EvolveConfig, {"restart_patience": 0}) == EvolveConfig()
+    with pytest.raises(UserError, match=r"restart_patience is 20; it is gone since, and only 0"):
+        from_json(EvolveConfig, {"restart_patience": 20})
 
 
 def test_a_field_without_a_default_may_not_be_missing() -> None:

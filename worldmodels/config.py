@@ -246,6 +246,8 @@ class Config:
 
     FORMER: ClassVar[Mapping[str, str]] = {}
     """from the names of fields in files of earlier versions to today's"""
+    GONE: ClassVar[Mapping[str, object]] = {}
+    """fields of earlier versions that are gone, with the only value that still means the same"""
 
     def __post_init__(self) -> None:
         """Refuse a value that its field's type does not allow, then what `_check` refuses."""
@@ -393,7 +395,13 @@ def _build_fields(kind: Any, value: Any, where: str) -> Any:
         raise UserError(f"{place} is {show(value)}; it must be an object")
     hints, values = types_of(kind), {}
     former: Mapping[str, str] = getattr(kind, "FORMER", {})
+    gone: Mapping[str, object] = getattr(kind, "GONE", {})
     for name, item in value.items():
+        if name in gone:
+            if item != gone[name]:
+                only = f"it is gone since, and only {show(gone[name])} can be read"
+                raise UserError(f"{place}.{name} is {show(item)}; {only}")
+            continue
         name = former.get(name, name)
         if name not in hints:
             unknown = f"{place} has the unknown field {show(name)}, as another version may have"

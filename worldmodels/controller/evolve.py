@@ -24,7 +24,7 @@ from worldmodels.protocols import ReturnFunction, UserError
 class EvolveConfig(Config):
     """How long and how C is evolved."""
 
-    FORMER: ClassVar[Mapping[str, str]] = {"restart_patience": "restart_every"}
+    GONE: ClassVar[Mapping[str, object]] = {"restart_patience": 0}
 
     strategy: StrategyConfig = field(default_factory=StrategyConfig)
     """the evolution strategy"""
