@@ -247,7 +247,9 @@ def test_where_a_goal_pays() -> None:
     assert found["controller.components"] == 128
     evolve = {name: found[f"controller.evolve.{name}"] for name in ("generations", "restart_every")}
     assert evolve == {"generations": 480, "restart_every": 160}, "three searches"
-    assert (found["selection.early_episodes"], found["selection.final_episodes"]) == (32, 128)
+    assert (found["selection.early_episodes"], found["selection.final_episodes"]) == (64, 128)
+    assert found["selection.episodes"] == 64
+    assert found["memory.reward"] == "event"
     assert found["experience.agent_random_starts"] == 0.5
     assert found["experience.explore_steps"] is None
     assert found["experience.agent_steps"] == 10 * seen("goal").ends.shortest == 70

@@ -37,6 +37,8 @@ by tens, and Adam moves a weight by its learning rate only: with 1 errors were t
 large after 600 steps (`benchmarks/rewards.py`)."""
 
 _MOST_EVENTS = 8
+_LEAST_EVENT = 0.1
+"""Part of an event's mean value from which a reward is one: a goal may pay less the later."""
 _LEAST_LOG_PRIOR = -14.0
 
 
@@ -174,7 +176,7 @@ class RewardModel(Config):
             return (reward - self.shift) / (self.scale or 1.0)
         if self.kind == "count":
             return ((reward - self.base) / self.event_value).clamp_min(0)
-        return (reward > self.base + 0.5 * self.event_value).to(reward.dtype)
+        return (reward > self.base + _LEAST_EVENT * self.event_value).to(reward.dtype)
 
     def prior(self, reward: Tensor) -> Tensor:
         """(K,) outputs for the bins' frequencies in recorded rewards (S,) (kind two_hot).

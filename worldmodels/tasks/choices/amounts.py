@@ -202,10 +202,11 @@ def _selection(found: Examination, held: int, preset: str) -> Iterator[Choice]:
         yield Choice("controller.evolve.snapshot_every", DENSE_SNAPSHOTS, why)
         yield Choice("iterations", DENSE_ITERATIONS, "each step pays: iterations are small")
     elif decisions <= SHORT:
-        yield Choice("selection.episodes", SELECTION, short)
-        early, final = SELECTION // 4, 2 * SELECTION
+        early, late, final = SELECTION // 4, SELECTION, 2 * SELECTION
         if time_to_goal(found) is not None:
-            short, early, final = f"{short}, and each is won or lost", SELECTION, 4 * SELECTION
+            short = f"{short}, and each is won or lost"
+            early, late, final = 2 * SELECTION, 2 * SELECTION, 4 * SELECTION
+        yield Choice("selection.episodes", late, short)
         yield Choice("selection.early_episodes", early, short)
         yield Choice("selection.final_episodes", final, short)
     pay, limit = found.rewards, found.ends.limit
