@@ -127,7 +127,7 @@ class MemoryStageConfig(Config):
     residual: bool = False
     """predict the change of z instead of the next z; try it where frames change little"""
     reward: Literal["auto", "event", "count", "raw", "two_hot"] = "auto"
-    """event: a rare event on top of a constant; count: several events per step; two_hot: any
+    """event: a rare event or a goal above a constant; count: several events per step; two_hot: any
     reward; raw: its mean alone, by squared error; auto: what the first iteration's rewards need"""
     newest_repeats: Few = 1
     """plays of the newest iteration's episodes per epoch; raise it to fit the newest agent"""

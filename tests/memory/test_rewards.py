@@ -122,6 +122,12 @@ def test_no_step_promises_more_events_than_were_seen() -> None:
     assert "most" not in to_jsonable(free)
 
 
+def test_a_goal_that_pays_less_the_later_is_one_event() -> None:
+    model = RewardModel("event", base=0.0, event_value=0.6)
+    target = model.target(torch.tensor([0.0, 0.02, 0.2, 0.98]))
+    assert target.tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
 def test_it_is_a_record() -> None:
     model = RewardModel.spread(rewards("mixture"))
     assert model.bins is model.bins

@@ -258,6 +258,13 @@ def test_where_a_goal_pays() -> None:
     assert "experience.agent_frames" not in settings("goal", "smoke")
 
 
+def test_a_loss_at_the_end_is_no_event() -> None:
+    lost = dataclasses.replace(seen("goal").rewards, low=-1.0)
+    found = dataclasses.replace(seen("goal"), rewards=lost)
+    assert found.goal and "memory.reward" not in {c.setting for c in choices(found, "quick")}
+    assert "memory.reward" not in settings("take cover")
+
+
 def test_what_can_be_reached_at_most_is_enough() -> None:
     assert settings("fine")["selection.enough"] == 500
     for kind in ("pendulum", "take cover", "goal", "never"):
