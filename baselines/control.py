@@ -10,7 +10,8 @@ from baselines import drivers
 from baselines.results import LEARNT_FROM
 from baselines.settings import TrainConfig
 from worldmodels import envs, runs
-from worldmodels.config import Count, Repeat, Seed, Size, from_json
+from worldmodels._from_json import from_json
+from worldmodels.config import Count, Repeat, Seed, Size
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.evaluation import EvaluationResult, evaluate
 from worldmodels.pages import build_report

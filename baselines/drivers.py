@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from worldmodels import runs
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.protocols import Policy, UserError
 
 if TYPE_CHECKING:

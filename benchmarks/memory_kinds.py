@@ -19,8 +19,8 @@ import numpy as np
 import tyro
 
 from worldmodels import executors
+from worldmodels._from_json import from_json
 from worldmodels.agent import Agent, find
-from worldmodels.config import from_json
 from worldmodels.experience.collect import CollectConfig, collect
 from worldmodels.experience.exploration import AgentNoiseConfig
 from worldmodels.experience.store import EpisodeStore

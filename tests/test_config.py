@@ -21,6 +21,7 @@ import baselines
 import sparse_gan
 import worldmodels
 from worldmodels import cli
+from worldmodels._from_json import from_json
 from worldmodels.commands import help, parsing
 from worldmodels.config import (
     EVEN,
@@ -36,7 +37,6 @@ from worldmodels.config import (
     OneOf,
     Positive,
     Seed,
-    from_json,
     require,
     types_of,
     unchecked,

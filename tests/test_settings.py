@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.presets import PRESETS
 from worldmodels.protocols import UserError
 from worldmodels.run_config import RunConfig

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from worldmodels import runs
 from worldmodels._files import disk_errors
+from worldmodels._from_json import from_json
 from worldmodels._outputs import FOLDER
 from worldmodels.artifacts import (
     file_of_tensors,
@@ -28,7 +29,7 @@ from worldmodels.artifacts import (
     read_tensors,
     require_shape,
 )
-from worldmodels.config import Config, Few, Repeat, from_json, show
+from worldmodels.config import Config, Few, Repeat, show
 from worldmodels.controller import linear
 from worldmodels.controller.linear import ControllerConfig, InputStats
 from worldmodels.dream.config import Ends

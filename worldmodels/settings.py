@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.protocols import UserError
 from worldmodels.run_config import RunConfig
 from worldmodels.runs import parse_json, to_jsonable

@@ -22,7 +22,7 @@ from baselines.settings import TrainConfig
 from tests.experience import fakes
 from tests.sinks import stand_in
 from worldmodels import cli, runs
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.evaluation import evaluate
 from worldmodels.protocols import SELECTION_SEED_START, Policy, UserError
 

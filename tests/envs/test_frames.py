@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.envs.frames import FrameSpec, to_vision
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable

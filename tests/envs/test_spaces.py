@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable

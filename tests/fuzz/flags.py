@@ -27,8 +27,8 @@ from tests.fuzz import artefacts
 from tests.fuzz.guard import Broken, Verdict, command, elsewhere
 from tests.fuzz.mutations import LONG, Tree
 from worldmodels import cli
+from worldmodels._from_json import from_json
 from worldmodels.commands import parsing
-from worldmodels.config import from_json
 from worldmodels.memory.kinds import build
 from worldmodels.presets import smoke
 from worldmodels.run_config import RunConfig

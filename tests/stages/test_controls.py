@@ -13,7 +13,7 @@ from gymnasium import spaces
 
 from tests.experience import fakes
 from worldmodels import executors, runs, stages
-from worldmodels.config import from_json
+from worldmodels._from_json import from_json
 from worldmodels.envs import ActionSpec
 from worldmodels.evaluation import ConstantPolicy, constant_policies, evaluate
 from worldmodels.pages.data import load_run

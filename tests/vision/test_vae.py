@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
+from worldmodels._from_json import from_json
 from worldmodels.artifacts import filled
-from worldmodels.config import from_json
 from worldmodels.protocols import UserError
 from worldmodels.runs import to_jsonable
 from worldmodels.vision.vae import (

@@ -30,8 +30,9 @@ import zstandard
 from numpy.typing import NDArray
 
 from worldmodels._files import parse_json
+from worldmodels._from_json import from_json
 from worldmodels._shapes import check
-from worldmodels.config import AtLeast, Count, Seed, Size, from_json
+from worldmodels.config import AtLeast, Count, Seed, Size
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.episode import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from worldmodels.config import Family
+from worldmodels._from_json import Family
 from worldmodels.memory.interface import Memory, MemoryConfig
 from worldmodels.memory.mdn_rnn import MDNRNN, MDNRNNConfig
 from worldmodels.memory.transformer import Transformer, TransformerConfig

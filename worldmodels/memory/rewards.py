@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from worldmodels.config import Between, Config, Former, Positive
+from worldmodels._from_json import Former
+from worldmodels.config import Between, Config, Positive
 from worldmodels.memory.mixture import select_component
 
 RewardKind: TypeAlias = Annotated[

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from worldmodels import envs, stages
+from worldmodels._from_json import from_json
 from worldmodels.agent import Agent, find
-from worldmodels.config import Config, Count, CountOrZero, from_json
+from worldmodels.config import Config, Count, CountOrZero
 from worldmodels.evaluation import AgentParameters
 from worldmodels.evaluation.statistics import told
 from worldmodels.executors import Executor

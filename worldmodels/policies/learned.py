@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from worldmodels._from_json import from_json
 from worldmodels.agent import Agent
 from worldmodels.artifacts import file_of_tensors, filled, read_facts, read_tensors, weights_digest
-from worldmodels.config import Config, Few, from_json
+from worldmodels.config import Config, Few
 from worldmodels.planning.networks import Actor, Critic, NetworkConfig
 from worldmodels.protocols import LatentPolicy, UserError
 from worldmodels.runs import atomic_write, versions

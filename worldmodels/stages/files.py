@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from worldmodels._from_json import from_json
 from worldmodels._shapes import check
 from worldmodels.artifacts import (
     filled,
@@ -23,7 +24,7 @@ from worldmodels.artifacts import (
     save_checkpoint,
     weights_digest,
 )
-from worldmodels.config import Config, Repeat, from_json
+from worldmodels.config import Config, Repeat
 from worldmodels.envs.frames import FrameSpec
 from worldmodels.envs.spaces import ActionSpec
 from worldmodels.experience.store import EpisodeStore
