@@ -15,7 +15,12 @@ from worldmodels.envs.pixels import drawer_of
 from worldmodels.experience import rollout
 from worldmodels.experience.episode import EpisodeResult
 from worldmodels.experience.exploration import AR1Config, build_behaviour
-from worldmodels.experience.rollout import PolicyBehaviour, run_group, shared_envs
+from worldmodels.experience.rollout import (
+    PolicyBehaviour,
+    close_shared_envs,
+    run_group,
+    shared_envs,
+)
 from worldmodels.protocols import UserError
 
 WIDTH = 6
@@ -316,3 +321,15 @@ def test_frames_that_a_policy_does_not_look_at_are_not_drawn(
     np.testing.assert_array_equal(results[0].actions, results[1].actions)
     assert results[0].total_reward == results[1].total_reward
     assert inner.draws_observations
+
+
+def test_shared_environments_are_closed_before_python_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept = shared_envs(fakes.BOX, 2)
+    closed: list[int] = []
+    for number, env in enumerate(kept):
+        monkeypatch.setattr(env, "close", lambda number=number: closed.append(number))
+    close_shared_envs()
+    assert closed == [0, 1]
+    assert shared_envs(fakes.BOX, 1)[0] is not kept[0], "they are forgotten"

@@ -7,6 +7,7 @@ every float of an episode depends only on the seeds of its group.
 
 from __future__ import annotations
 
+import atexit
 import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -98,15 +99,21 @@ def shared_envs(
     except (pickle.PicklingError, TypeError, AttributeError):
         key = env_id, tuple((name, id(value)) for name, value in options.items())
     if key not in _pool:
-        for _, others in _pool.values():
-            for env in others:
-                env.close()
-        _pool.clear()
+        close_shared_envs()
         _pool[key] = options, []
     found = _pool[key][1]
     while len(found) < number:
         found.append(environments.make(env_id, **options))
     return found[:number]
+
+
+@atexit.register
+def close_shared_envs() -> None:
+    """Close and forget what `shared_envs` keeps, which some engines want before Python ends."""
+    for _, kept in _pool.values():
+        for env in kept:
+            env.close()
+    _pool.clear()
 
 
 def run_group(
