@@ -17,7 +17,7 @@ from worldmodels.pages.charts import label, positions, thinned
 from worldmodels.pages.data import load_run
 from worldmodels.pages.figures import final_selection, swarm
 from worldmodels.pages.findings import selections
-from worldmodels.pages.text import number
+from worldmodels.pages.text import number, one_return
 
 VALUES = st.lists(st.floats(-1000, 1000), min_size=1, max_size=200)
 
@@ -161,3 +161,10 @@ def test_neighbours_on_an_axis_of_returns_differ(
     label(axes.xaxis)
     shown = [tick for tick in axes.get_xticks() if limits[0] <= tick <= limits[1]]
     assert [axes.xaxis.get_major_formatter()(tick) for tick in shown] == said
+
+
+def test_a_small_return_is_not_rounded_to_one() -> None:
+    assert [one_return(value) for value in (0.9647, 0.0, -9.96, 10, -242.31, math.nan)] == [
+        *("0.965", "0.0", "-9.960", "10.0", "-242.3"),
+        "–",
+    ]

@@ -146,6 +146,8 @@ class Collect(Command):
 
     def execute(self) -> None:
         """Collect, and print the totals."""
+        from worldmodels.pages.text import one_return
+
         if self.agent is not None:
             agent = Agent.from_pretrained(find(self.agent))
             env = envs.make(self.env_id)
@@ -168,7 +170,7 @@ class Collect(Command):
             found = stages.collect(*what, group=self.group, action_repeat=repeat, frame_spec=frames)
         print(
             f"{found['frames']:,} frames in {found['episodes']} episodes with a mean return of "
-            f"{found['mean_return']:.1f}: {self.out}"
+            f"{one_return(found['mean_return'])}: {self.out}"
         )
 
     def _plan(self) -> CollectionPlan:

@@ -191,14 +191,18 @@ def home_of(agent: str) -> str:
 
 def statistics(result: EvaluationResult, seeds: range) -> Iterator[tuple[str, str]]:
     """Name and text of each figure of an evaluation."""
+    from worldmodels.pages.text import decimals, plain
+
     found = result.summary
-    yield "mean return", f"{found.mean:.1f}"
+    low, high = found.ci95 or (found.mean, found.mean)
+    digits = max(1, decimals((high - low) / 2))
+    yield "mean return", plain(found.mean, digits)
     if found.ci95 is not None:
-        yield "95% interval", f"{found.ci95[0]:.1f} to {found.ci95[1]:.1f}"
-    yield "standard deviation", f"{found.std:.1f}"
-    yield "median", f"{found.median:.1f}"
-    yield "interquartile mean", f"{found.iqm:.1f}"
-    yield "tenth percentile", f"{found.p10:.1f}"
+        yield "95% interval", f"{plain(low, digits)} to {plain(high, digits)}"
+    yield "standard deviation", plain(found.std, digits)
+    yield "median", plain(found.median, digits)
+    yield "interquartile mean", plain(found.iqm, digits)
+    yield "tenth percentile", plain(found.p10, digits)
     if found.fraction_solved is not None:
         yield "solved", f"{found.fraction_solved:.0%}"
     laps = [episode.lap_finished for episode in result.episodes]

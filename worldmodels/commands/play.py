@@ -140,11 +140,13 @@ class Play(Command):
 
     def _reality(self, agent: Agent) -> Film:
         """Act for an episode, and see it through V and M where V can paint."""
+        from worldmodels.pages.text import one_return
+
         env_id = self.env or own_env(self.agent)
         with contextlib.closing(envs.make(env_id)) as env:
             cfg = VideoConfig(panel=PANEL, max_bytes=MAX_BYTES).at(pace(env))
             taken, result = record(env, self._policy(env), self.seed, self.max_steps)
-        print(f"return {result.total_reward:.1f} in {result.length} steps", flush=True)
+        print(f"return {one_return(result.total_reward)} in {result.length} steps", flush=True)
         title = f"{task_for(env_id).words.episode} {self.seed}"
         if agent.vision.decoder is None:  # it was stored to act only
             return video.real_frames(taken, cfg, title), cfg, len(taken.frames[:: cfg.every])

@@ -27,7 +27,7 @@ from worldmodels.pages.charts import (
 )
 from worldmodels.pages.data import Score
 from worldmodels.pages.svg import COLOUR, FULL, HALF, Chart, Key, chart, width_of
-from worldmodels.pages.text import number, score
+from worldmodels.pages.text import number, one_return, score
 from worldmodels.tasks import Task
 
 NOTE: Style = {"textcoords": "offset points", "ha": "right", "fontsize": 12}
@@ -114,7 +114,9 @@ def episodes_chart(own: Score, others: Sequence[Score], task: Task) -> Chart:
         for agent in agents
     )
     tooltips = {
-        f"agent{index}": [f"seed {one['seed']}: {one['return']:.1f}" for one in agent.episodes]
+        f"agent{index}": [
+            f"seed {one['seed']}: {one_return(one['return'])}" for one in agent.episodes
+        ]
         for index, agent in enumerate(agents)
     }
     keys = [Key("dot", "real", f"one {episode}"), Key("diamond", "ink", "mean and its interval")]

@@ -28,6 +28,12 @@ def score(value: object, digits: int | None = None) -> str:
     return text.replace("-", "−")
 
 
+def one_return(value: object) -> str:
+    """Format a return without an interval: to one digit after the point, to three below 10."""
+    found = number(value)
+    return MISSING if found is None else plain(found, 3 if 0 < abs(found) < 10 else 1)
+
+
 def plain(value: float, digits: int = 0) -> str:
     """Format a number for text that is searched and compared: no commas, an ASCII minus."""
     return f"{value:.{digits}f}"
