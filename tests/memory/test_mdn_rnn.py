@@ -42,17 +42,6 @@ def test_parameter_count_equals_the_papers() -> None:
     assert sum(trainable.values()) - lstm - mixture == 2 * 257
 
 
-def test_units_that_remember_keep_for_up_to_so_many_steps(memory: MDNRNN) -> None:
-    memory.remember(60)
-    _, _, bias, frozen = memory.lstm.all_weights[0]
-    steps = 1 + bias[H : 2 * H].exp()
-    assert steps.min() >= 2 and 40 < steps.max() <= 60
-    assert torch.equal(bias[:H], -bias[H : 2 * H])
-    assert not bias[2 * H :].any() and not frozen.any()
-    memory.remember(2)
-    assert not memory.lstm.all_weights[0][2].any(), "two steps: gates are half open"
-
-
 def test_forget_bias_is_one_and_the_second_bias_stays_zero(memory: MDNRNN) -> None:
     _, _, bias, frozen = memory.lstm.all_weights[0]
     assert (bias[H : 2 * H] == 1).all() and bias.sum() == H

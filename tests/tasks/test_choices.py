@@ -250,7 +250,6 @@ def test_where_a_goal_pays() -> None:
     assert (found["selection.early_episodes"], found["selection.final_episodes"]) == (64, 128)
     assert found["selection.episodes"] == 64
     assert found["memory.reward"] == "event"
-    assert found["memory_training.remember_steps"] == found["dream.horizon"]
     assert found["experience.agent_random_starts"] == 0.5
     assert found["experience.explore_steps"] is None
     assert found["experience.agent_steps"] == 10 * seen("goal").ends.shortest == 70

@@ -135,12 +135,6 @@ class Memory(nn.Module, ABC):
         """Where the weights are."""
         return self.mixture.weight.device
 
-    def remember(self, steps: int) -> None:
-        """Let fresh units keep what they have seen for 1 to ``steps`` steps, at least 2.
-
-        Does nothing where no gate forgets, as in a transformer.
-        """
-
     def initial_state(self, batch: int) -> MemoryState:
         """Zeros, (batch, H) and (batch, C)."""
         zeros = self.mixture.weight.new_zeros

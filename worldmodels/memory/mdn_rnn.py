@@ -48,16 +48,6 @@ class MDNRNN(Memory):
         bias.data[hidden : 2 * hidden] = 1.0
         nn.init.zeros_(frozen_bias).requires_grad_(False)
 
-    def remember(self, steps: int) -> None:
-        """Draw forget biases for 1 to ``steps`` steps: eq. 16 of Tallec and Ollivier 2018.
-
-        A forget bias of b alone keeps a unit for 1 + e^b steps (arXiv:1804.11188); the input gate's
-        bias is -b, so that slow units are not flooded. Uses the global generator.
-        """
-        bias, hidden = self.lstm.all_weights[0][2], self.cfg.hidden_size
-        kept = torch.log(torch.empty(hidden).uniform_(1.0, max(1.0, steps - 1.0)))
-        bias.data[:hidden], bias.data[hidden : 2 * hidden] = -kept, kept
-
     @property
     def carry_size(self) -> int:
         """H."""

@@ -77,9 +77,6 @@ class MemoryTrainConfig(TrainConfig):
     """what their components are drawn from: M's mixture, so that M learns to find back from what
     does not fit together, or the mixture given what was recorded, so that it believes what it
     dreams where it cannot know what comes"""
-    remember_steps: CountOrZero = field(default=0, metadata={"omit_default": True})
-    """longest time that units of the LSTM begin by keeping what they have seen, in decisions, from
-    scratch (Tallec and Ollivier 2018); 0: for some four each. Raise it where M has to remember"""
     reward_weight: NotNegative = 2.0
     """weight of the reward loss, relative to the mixture's in nats per latent dimension"""
     termination_weight: NotNegative = 1.0
@@ -287,8 +284,6 @@ def train_memory(
 
     def make() -> Memory:
         model = build(memory)
-        if cfg.remember_steps:
-            model.remember(cfg.remember_steps)
         if reward.kind == "two_hot" and not cfg.reward_weight:  # the head stays as it is
             model.reward.bias.data = reward.prior(torch.from_numpy(_rewards(latents)[0]))
         return model

@@ -46,8 +46,6 @@ def goals(found: Examination, held: int) -> Iterator[Choice]:
     if found.rewards.low >= found.rewards.commonest:
         why = f"{only}: it is reached or not, and told so M learns sooner what to remember"
         yield Choice("memory.reward", REWARD, why)
-    why = f"{only}: M may have to remember from an episode's beginning to its end"
-    yield Choice("memory_training.remember_steps", time, why)
     why = f"{only}: what M remembers of the way there is in its cell c more than in h"
     yield Choice("controller.inputs", "zhc", why)
     why = f"{only}: what M remembers of the way there shows in small components"
