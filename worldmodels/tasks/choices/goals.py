@@ -22,8 +22,8 @@ end, three steps before an episode ends, the right side shows in 32 components n
 128 with 0.74, in all with 0.82."""
 REWARD = "event"
 """Form of the reward where the goal is all that pays, though it may pay less the later: as a count,
-which it then looks like, what decides weighs half as much in M's loss, and in MiniGrid's Memory M
-had learnt to remember in none of two runs."""
+which it then looks like, what decides weighs half as much in M's loss, and in MiniGrid's Memory the
+last M of two runs remembered little or nothing."""
 GENERATIONS, SEARCHES, SNAPSHOTS = 160, 3, 80
 """Generations of a search, searches, and generations between two checkpoints. What is found varies:
 in the same M one search led to a return of 0.49 in reality and another to 0.83, by dreams that
