@@ -179,11 +179,11 @@ def interrupted(call: int) -> Callable[..., object]:
     """`draw_window` that is interrupted at one of its calls."""
     plain, calls = training.draw_window, []
 
-    def draw(*args: Any) -> object:
+    def draw(*args: Any, **options: Any) -> object:
         calls.append(1)
         if len(calls) == call:
             raise KeyboardInterrupt
-        return plain(*args)
+        return plain(*args, **options)
 
     return draw
 

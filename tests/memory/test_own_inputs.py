@@ -52,6 +52,19 @@ def test_some_inputs_are_what_m_predicts_from_recorded_ones(
     assert not z.requires_grad
 
 
+def test_m_reads_recorded_inputs_alone_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, own = training.draw_window, []
+
+    def draw(*args: Any, **options: Any) -> training.Window:
+        own.append((window := plain(*args, **options)).own is not None)
+        return window
+
+    monkeypatch.setattr(training, "draw_window", draw)
+    cfg = dataclasses.replace(CFG, steps=8, own_inputs=0.5, own_inputs_after=0.75)
+    train_memory(cfg, SHAPE, RewardModel("event"), system(), seed=0)
+    assert own == 6 * [False] + 2 * [True]
+
+
 def coins(episodes: int = 256, steps: int = 4) -> Latents:
     """A coin is seen in the second frame alone; the last step pays if it is a head, and ends."""
     head = np.arange(episodes) % 2 == 0

@@ -168,6 +168,9 @@ def test_m_learns_from_its_own_predictions_where_rewards_come_all_the_time() -> 
     goal = settings("goal")
     assert goal["memory_training.own_inputs"] == 0.5 and "memory_training.steps" not in goal
     assert goal["memory_training.own_inputs_from"] == "posterior"
+    assert goal["memory_training.own_inputs_after"] == 0.5
+    assert goal["from_scratch.memory_steps"] == 12_000
+    assert "from_scratch.memory_steps" not in settings("goal", "smoke")
     assert "memory_training.own_inputs_from" not in chosen
 
 

@@ -71,6 +71,9 @@ class MemoryTrainConfig(TrainConfig):
     own_inputs: Fraction = field(default=0.0, metadata={"omit_default": True})
     """fraction of M's inputs that are its own predictions from the recorded ones, so that dreams
     come back to what frames look like; raise it where they dissolve"""
+    own_inputs_after: Fraction = field(default=0.0, metadata={"omit_default": True})
+    """fraction of the training before which M reads no predictions of its own: what it should
+    remember for long it learns from recorded inputs first"""
     own_inputs_from: Literal["prior", "posterior"] = field(
         default="prior", metadata={"omit_default": True}
     )
@@ -168,10 +171,12 @@ def draw_window(
     noise: torch.Generator,
     cfg: MemoryTrainConfig,
     training: bool = True,
+    progress: float = 1.0,
 ) -> Window:
     """Draw z from the posteriors and, in training, dropout and what M's own inputs are drawn from.
 
-    ``noise`` is on the CPU, so that every device sees the same z; so is the window, but its state.
+    ``progress`` is the fraction of the training that is done. ``noise`` is on the CPU, so that
+    every device sees the same z; so is the window, but its state.
     """
     std = torch.exp(0.5 * batch.logvar)
     z = batch.mu + cfg.posterior_noise * std * torch.randn(std.shape, generator=noise)
@@ -180,7 +185,7 @@ def draw_window(
         z = z + cfg.input_noise * std * torch.randn(std.shape, generator=noise)
     dropped = model.sample_mask(len(z), noise) if training else None
     own = uniform = normal = None
-    if training and cfg.own_inputs:
+    if training and cfg.own_inputs and progress >= cfg.own_inputs_after:
         own = torch.rand((*target.shape[:2], 1), generator=noise) < cfg.own_inputs
         uniform, normal = mixture_noise(target, noise)
     drawn = dropped, own, uniform, normal
@@ -314,7 +319,8 @@ def train_memory(
         for step in loop:
             # one gradient step
             loop.set_rate(_cosine(step, loop.steps, peak))
-            window = draw_window(model, next(batches), state, loop.noise, cfg)
+            batch, progress = next(batches), step / loop.steps
+            window = draw_window(model, batch, state, loop.noise, cfg, progress=progress)
             metrics, state = take_step(*window)
 
             # metrics and checkpoint

@@ -21,7 +21,7 @@ TINY = (
     *("selection.late_iterations", "controller.evolve.snapshot_every"),
     *("controller.inputs", "controller.components", "controller.evolve.generations"),
     "controller.evolve.restart_every",
-    *("test.episodes", "memory_training.steps"),
+    *("test.episodes", "memory_training.steps", "from_scratch.memory_steps"),
 )
 """What the preset "smoke" keeps: it is to be short, not good."""
 

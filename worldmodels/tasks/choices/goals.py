@@ -24,6 +24,11 @@ REWARD = "event"
 """Form of the reward where the goal is all that pays, though it may pay less the later: as a count,
 which it then looks like, what decides weighs half as much in M's loss, and in MiniGrid's Memory the
 last M of two runs remembered little or nothing."""
+LAST_MEMORY_STEPS, OWN_INPUTS_AFTER = 12_000, 0.5
+"""Gradient steps of the last M, and the fraction of any training before which M reads none of its
+own predictions. That it has to remember M finds suddenly, after thousands of steps without any
+progress, and sooner from recorded inputs: half of its own predictions hide what it should remember
+until it knows what to look for."""
 GENERATIONS, SEARCHES, SNAPSHOTS = 160, 3, 80
 """Generations of a search, searches, and generations between two checkpoints. What is found varies:
 in the same M one search led to a return of 0.49 in reality and another to 0.83, by dreams that
@@ -46,6 +51,10 @@ def goals(found: Examination, held: int) -> Iterator[Choice]:
     if found.rewards.low >= found.rewards.commonest:
         why = f"{only}: it is reached or not, and told so M learns sooner what to remember"
         yield Choice("memory.reward", REWARD, why)
+    why = f"{only}: what it has to remember M learns from what was recorded, before it dreams"
+    yield Choice("memory_training.own_inputs_after", OWN_INPUTS_AFTER, why)
+    why = f"{only}: that there is something to remember M finds late"
+    yield Choice("from_scratch.memory_steps", LAST_MEMORY_STEPS, why)
     why = f"{only}: what M remembers of the way there is in its cell c more than in h"
     yield Choice("controller.inputs", "zhc", why)
     why = f"{only}: what M remembers of the way there shows in small components"
