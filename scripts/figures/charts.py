@@ -28,7 +28,7 @@ from scripts.figures.style import (
 RETURN = "return on the test tracks of CarRacing-v3"
 FULL = tuple(f"2026-11-27-full-mirror-seed-{seed}" for seed in (1, 2, 3))
 PPO = tuple(f"2026-11-26-baselines/ppo-zoo-{seed}" for seed in (0, 1, 2))
-QUICK = tuple(f"2026-11-29-quick-five-seeds/as-full-{seed}" for seed in range(5))
+QUICK = tuple(f"2026-12-01-quick-five-seeds/seed-{seed}" for seed in range(5))
 RECURRENT = "2026-11-26-baselines/recurrent-ppo-0"
 EVOLUTION, IN_DREAM = "2026-11-26-baselines/evolution-0", "2026-11-26-baselines/ppo-dream-0"
 
