@@ -249,7 +249,7 @@ def test_where_a_goal_pays() -> None:
     assert found["controller.inputs"] == "zhc"
     assert found["controller.components"] == 128
     evolve = {name: found[f"controller.evolve.{name}"] for name in ("generations", "restart_every")}
-    assert evolve == {"generations": 480, "restart_every": 160}, "three searches"
+    assert evolve == {"generations": 960, "restart_every": 160}, "six searches"
     assert (found["selection.early_episodes"], found["selection.final_episodes"]) == (64, 128)
     assert found["selection.episodes"] == 64
     assert found["memory.reward"] == "event"

@@ -29,7 +29,7 @@ LAST_MEMORY_STEPS, OWN_INPUTS_AFTER = 12_000, 0.5
 own predictions. That it has to remember M finds suddenly, after thousands of steps without any
 progress, and sooner from recorded inputs: half of its own predictions hide what it should remember
 until it knows what to look for."""
-GENERATIONS, SEARCHES, SNAPSHOTS = 160, 3, 80
+GENERATIONS, SEARCHES, SNAPSHOTS = 160, 6, 80
 """Generations of a search, searches, and generations between two checkpoints. What is found varies:
 in the same M one search led to a return of 0.49 in reality and another to 0.83, by dreams that
 promised the same."""
